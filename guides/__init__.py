@@ -1,0 +1,1 @@
+"""Amortized guides: one family a file, meant to be copied and edited."""

@@ -1,0 +1,1 @@
+"""Generative models: one readable file each, meant to be copied and edited."""

@@ -1,0 +1,45 @@
+"""Deep latent-variable models written as Pyro model/guide pairs.
+
+Write the generative model and the amortized guide as ordinary Pyro code; ``fit`` trains the pair
+by stochastic variational inference. Names are loaded when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ppl_vae.history import History as History
+    from ppl_vae.latents import encode as encode
+    from ppl_vae.latents import generate as generate
+    from ppl_vae.latents import interpolate as interpolate
+    from ppl_vae.latents import reconstruct as reconstruct
+    from ppl_vae.latents import traverse as traverse
+    from ppl_vae.linter import Lint as Lint
+    from ppl_vae.linter import lint as lint
+    from ppl_vae.recipe import build as build
+    from ppl_vae.training import fit as fit
+
+_HOME = {
+    "History": "history",
+    "Lint": "linter",
+    "build": "recipe",
+    "encode": "latents",
+    "fit": "training",
+    "generate": "latents",
+    "interpolate": "latents",
+    "lint": "linter",
+    "reconstruct": "latents",
+    "traverse": "latents",
+}
+
+__all__ = list(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"ppl_vae.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(_HOME)

@@ -1,0 +1,146 @@
+"""Effect handlers: what the library adds around a model or a guide, and a store of its own.
+
+    scale of a row's site    s * N / B      N rows of data, B rows in the plate
+    scale of a latent site   s * w          w the KL weight
+
+Sources: Pyro's messengers (``pyro.poutine``); KL weight as in Higgins et al. (2017), beta-VAE.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import pyro
+from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_factor, site_is_subsample
+from torch import Tensor, nn
+
+
+class Scale(Messenger):
+    """Weigh a batch as the whole data set, and the latent sites by the KL weight.
+
+    A site inside the row plate is multiplied by ``rows / full_size`` of its frame, so that a
+    user's own ``plate("data", N, subsample_size=B)`` is not scaled twice. The KL weight reaches
+    every site that is neither observed nor a subsample, in the model and in the guide alike:
+    weighing the model alone would change the objective under sampled and closed-form KL
+    differently.
+
+    Args:
+        rows: N, the rows of the data set.
+        plate: Name of the row plate.
+
+    Attributes:
+        kl_weight: The weight; ``None`` is 1 at no cost.
+    """
+
+    def __init__(self, rows: int, plate: str) -> None:
+        super().__init__()
+        self.rows = rows
+        self.plate = plate
+        self.kl_weight: float | Tensor | None = None
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if site_is_subsample(msg):
+            return
+        for frame in msg["cond_indep_stack"]:
+            if frame.name == self.plate and frame.full_size != self.rows:
+                msg["scale"] = msg["scale"] * (self.rows / frame.full_size)
+        if self.kl_weight is not None and not msg["is_observed"]:
+            msg["scale"] = msg["scale"] * self.kl_weight
+
+
+class KeepFrozen(Messenger):
+    """Keep frozen what ``requires_grad_(False)`` froze.
+
+    Pyro's store calls ``requires_grad_(True)`` on a ``PyroModule``'s parameter at its first
+    access, which thaws a frozen one in silence.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: nn.Parameter | None = None
+
+    def _pyro_param(self, msg: Any) -> None:
+        initial = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(initial, nn.Parameter) and not initial.requires_grad:
+            self._frozen = initial
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        if self._frozen is not None:
+            self._frozen.requires_grad_(False)
+            self._frozen = None
+
+
+class Substitute(Messenger):
+    """Give named sites that are not observed fixed values, without observing them.
+
+    Args:
+        values: ``{site: tensor}``.
+    """
+
+    def __init__(self, values: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.values and not msg["is_observed"]:
+            msg["value"] = self.values[msg["name"]]
+            msg["done"] = True
+
+
+class Unobserve(Messenger):
+    """Draw the data sites instead of observing them.
+
+    Deterministic, auxiliary and factor sites stay what they are. The value that was observed
+    is kept in ``infer["obs"]``.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        infer = msg["infer"]
+        hidden = infer.get("_deterministic") or infer.get("is_auxiliary")
+        if msg["is_observed"] and not hidden and not site_is_factor(msg):
+            infer["obs"] = msg["value"]
+            infer["was_observed"] = True
+            msg["value"] = None
+            msg["is_observed"] = False
+            msg["done"] = False
+
+
+class Center(Messenger):
+    """Give every latent the center of its distribution instead of a draw.
+
+    The mean, or the most probable value where the support is discrete; a draw where the
+    distribution knows neither.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["is_observed"] or msg["value"] is not None or site_is_subsample(msg):
+            return
+        fn = msg["fn"]
+        try:
+            msg["value"] = fn.mode if fn.support.is_discrete else fn.mean
+        except (NotImplementedError, AttributeError):
+            return
+        msg["done"] = True
+
+
+class PrivateStore:
+    """A parameter store that stands in for Pyro's global one inside ``with``.
+
+    Modules and ``pyro.param`` read and write Pyro's one global store object; its tables are
+    exchanged on entering and put back on leaving, so that nothing of a pair reaches the global
+    store and two pairs never meet. The exchange is of one reference: it costs no copy.
+    """
+
+    def __init__(self) -> None:
+        self.tables = ParamStoreDict()
+        self._outer: list[dict[str, Any]] = []
+
+    def __enter__(self) -> Self:
+        store = pyro.get_param_store()
+        self._outer.append(store.__dict__)
+        store.__dict__ = self.tables.__dict__
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pyro.get_param_store().__dict__ = self._outer.pop()

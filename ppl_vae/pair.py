@@ -1,0 +1,171 @@
+"""A model and a guide as the library calls them: on a batch, each in a store of its own.
+
+A tensor or tuple batch is passed by position; of a mapping each half receives the fields that
+its signature names. The parameters of modules stay in the modules; those of ``pyro.param`` and
+``pyro.module`` live in a private store that belongs to the function (or to the object and the
+method's name) and lasts as long as it does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.handlers import KeepFrozen, PrivateStore
+from ppl_vae.rows import Batch
+
+_STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
+
+
+class Half:
+    """A model or a guide, called on a batch inside its private store.
+
+    Args:
+        function: The user's callable; ``None`` is a guide without sites.
+        role: ``"model"`` or ``"guide"``, for messages.
+    """
+
+    def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
+        self.function: Callable[..., Any] = _nothing if function is None else function
+        self.role = role
+        self.owner: Any = getattr(self.function, "__self__", self.function)
+        method = self.function.__name__ if self.owner is not self.function else ""
+        self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
+        self._keep_frozen = KeepFrozen()
+        self._reads: dict[tuple[str, ...], list[str]] = {}
+        self._forget_replaced()
+
+    def __call__(self, batch: Batch) -> Any:
+        with self.store, self._keep_frozen:
+            if isinstance(batch, dict):
+                return self.function(**{key: batch[key] for key in self.reads(batch)})
+            return self.function(*batch)
+
+    def reads(self, batch: dict[str, Tensor]) -> list[str]:
+        """Fields of a mapping that the signature names (all of them for ``**fields``)."""
+        keys = tuple(batch)
+        if keys not in self._reads:
+            self._reads[keys] = _named_fields(self.function, keys)
+        return self._reads[keys]
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that this half is, or whose method it is."""
+        return self.owner if isinstance(self.owner, nn.Module) else None
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Unconstrained parameters, trainable or frozen, by name.
+
+        A module's own, and those of ``pyro.param`` and ``pyro.module`` that have been met by a
+        call. A bound method has those it registers, not all that its object owns.
+        """
+        found = dict(self.owner.named_parameters()) if self.owner is self.function_module else {}
+        known = {id(p) for p in found.values()}
+        for name, value in self.store.tables.named_parameters():
+            if id(value) not in known:
+                found[name.replace("$$$", ".")] = value
+        return found
+
+    @property
+    def function_module(self) -> nn.Module | None:
+        """The callable itself where it is a module."""
+        return self.function if isinstance(self.function, nn.Module) else None
+
+    def _forget_replaced(self) -> None:
+        """Drop entries for parameters that the module no longer holds: the module is right."""
+        if isinstance(self.owner, PyroModule):
+            held = {id(p) for p in self.owner.parameters()}
+            tables = self.store.tables
+            for name, value in list(tables.named_parameters()):
+                if isinstance(value, nn.Parameter) and id(value) not in held:
+                    del tables[name]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model, a guide and the name of their row plate."""
+
+    model: Half
+    guide: Half
+    plate: str
+
+    @classmethod
+    def of(cls, model: Callable[..., Any], guide: Callable[..., Any] | None, plate: str) -> Pair:
+        """Wrap the two callables.
+
+        Raises:
+            ValueError: Where one of them cannot be called.
+        """
+        for name, half in (("model", model), ("guide", guide)):
+            if isinstance(half, type):
+                raise ValueError(f"{name}: expected an instance, got the class {half.__name__}")
+            if not callable(half) and not (name == "guide" and half is None):
+                raise ValueError(f"{name}: expected a callable, got {type(half).__name__}")
+        return cls(Half(model, "model"), Half(guide, "guide"), plate)
+
+    def parameters(self) -> dict[str, Tensor]:
+        """All parameters of both halves by name, shared ones once (under the model's name)."""
+        found: dict[str, Tensor] = {}
+        seen: set[int] = set()
+        for half in (self.model, self.guide):
+            for name, value in half.parameters().items():
+                if id(value) not in seen:
+                    seen.add(id(value))
+                    found[f"{half.role}.{name}"] = value
+        return found
+
+    def trainable(self) -> dict[str, Tensor]:
+        """The parameters that are not frozen."""
+        return {name: p for name, p in self.parameters().items() if p.requires_grad}
+
+    def modules(self) -> list[nn.Module]:
+        """Top modules of the halves, each once."""
+        tops = [half.module for half in (self.model, self.guide) if half.module is not None]
+        return [m for i, m in enumerate(tops) if all(m is not other for other in tops[:i])]
+
+    def buffers(self) -> dict[str, Tensor]:
+        """Buffers of both halves by name, shared ones once."""
+        found: dict[str, Tensor] = {}
+        for i, module in enumerate(self.modules()):
+            found.update({f"{i}.{name}": buffer for name, buffer in module.named_buffers()})
+        return found
+
+    def device(self) -> torch.device:
+        """Where the parameters are; they decide where work runs."""
+        for tensor in (*self.parameters().values(), *self.buffers().values()):
+            return tensor.device
+        return torch.device("cpu")
+
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Without gradients, and with every module in evaluation mode; modes are put back."""
+        modes = [(m, m.training) for top in self.modules() for m in top.modules()]
+        for module, _ in modes:
+            module.training = False
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+
+def _nothing(*args: Any, **fields: Any) -> None:
+    """The guide of a model that has nothing latent."""
+
+
+def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
+    target = function.forward if isinstance(function, nn.Module) else function
+    parameters = inspect.signature(target).parameters.values()
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+        return list(keys)
+    named = {p.name for p in parameters}
+    return [key for key in keys if key in named]

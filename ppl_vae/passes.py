@@ -1,0 +1,91 @@
+"""The one chunked pass over data: fixed blocks, constant memory, a seed for each block.
+
+A block's size depends on shapes alone and its draws on its index alone, so that a result never
+depends on memory, on threads or on what else ran.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ppl_vae.pair import Pair
+from ppl_vae.rows import Batch, Rows
+from ppl_vae.seeding import child, forked
+
+ELEMENTS = 1 << 20  # numbers of data in a block: 4 MiB of floats
+LARGEST = 8192  # rows in a block
+
+T = TypeVar("T")
+
+
+def block_rows(rows: Rows) -> int:
+    """Rows in one block: fewer for wide rows, by their shapes alone."""
+    width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
+    return max(1, min(LARGEST, ELEMENTS // width))
+
+
+def blocks(
+    pair: Pair,
+    rows: Rows,
+    work: Callable[[Batch, Tensor], T],
+    *,
+    seed: int | None,
+    progress: str = "",
+) -> Iterator[tuple[Tensor, T]]:
+    """Do the work on each block of rows in turn, in evaluation mode and without gradients.
+
+    Args:
+        pair: Decides the device; its modules are put in evaluation mode for each block.
+        rows: The data.
+        work: Called with each batch and its rows' positions, (rows,).
+        seed: Seed of the whole pass; ``None`` draws from the global generators.
+        progress: Title of a progress bar; none if empty.
+
+    Yields:
+        The rows' positions, (rows,), and what the work returned.
+    """
+    size = block_rows(rows)
+    starts = range(0, len(rows), size)
+    device = pair.device()
+    bar = tqdm(starts, desc=progress, unit="block", disable=not progress, leave=False)
+    for block, start in enumerate(bar):
+        index = torch.arange(start, min(start + size, len(rows)))
+        batch = rows.take(index, device)
+        with forked(child(seed, block)), pair.evaluating():
+            result = work(batch, index)
+        yield index, result
+
+
+def collect(
+    pair: Pair,
+    rows: Rows,
+    work: Callable[[Batch, Tensor], dict[str, Tensor]],
+    *,
+    seed: int | None,
+    progress: str = "",
+) -> dict[str, Tensor]:
+    """Results of all blocks laid end to end: ``{name: (rows, ...)}`` on the CPU.
+
+    The memory is that of the result and of one block.
+    """
+    results: dict[str, Tensor] = {}
+    for index, part in blocks(pair, rows, work, seed=seed, progress=progress):
+        for name, value in part.items():
+            if name not in results:
+                results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)
+            results[name][index] = value.detach().cpu()
+    return results
+
+
+def mean_loss(pair: Pair, rows: Rows, loss: Callable[[Batch], float], *, seed: int | None) -> float:
+    """Average over blocks of a loss that estimates the whole data set's, weighed by rows."""
+    total = 0.0
+    for index, value in blocks(pair, rows, lambda batch, _: loss(batch), seed=seed):
+        total += value * len(index) / len(rows)
+    return total

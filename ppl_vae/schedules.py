@@ -1,0 +1,57 @@
+"""KL weights as functions of the step: 0 is the first update.
+
+    linear:    w(s) = start + (end - start) min(s / steps, 1)
+    cyclical:  w(s) = min((s mod period) / (ramp period), 1)
+
+Sources: Bowman et al. (2016), section 3.1, arXiv:1511.06349 (annealing);
+Fu et al. (2019), section 4, arXiv:1903.10145 (cyclical).
+"""
+
+from collections.abc import Callable
+
+Schedule = Callable[[int], float]
+
+
+def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
+    """Rise in a straight line over the first ``steps`` updates, then stay.
+
+    Args:
+        steps: Updates until ``end`` is reached.
+        start: Weight of the first update.
+        end: Weight from update ``steps`` on.
+
+    Raises:
+        ValueError: Where ``steps`` is below 1 or a weight is negative.
+
+    Example:
+        >>> weight = linear(100)
+        >>> weight(0), weight(50), weight(1000)
+        (0.0, 0.5, 1.0)
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1, got {steps}")
+    if min(start, end) < 0:
+        raise ValueError(f"start, end: expected weights of at least 0, got {start} and {end}")
+    return lambda step: start + (end - start) * min(step / steps, 1.0)
+
+
+def cyclical(period: int, *, ramp: float = 0.5) -> Schedule:
+    """Rise from 0 to 1 again and again, so that latents that were given up can come back.
+
+    Args:
+        period: Updates of one cycle.
+        ramp: Share of a cycle that rises; the rest stays at 1.
+
+    Raises:
+        ValueError: Where ``period`` is below 1 or ``ramp`` outside (0, 1].
+
+    Example:
+        >>> weight = cyclical(100)
+        >>> weight(0), weight(25), weight(75), weight(100)
+        (0.0, 0.5, 1.0, 0.0)
+    """
+    if period < 1:
+        raise ValueError(f"period: expected at least 1, got {period}")
+    if not 0 < ramp <= 1:
+        raise ValueError(f"ramp: expected a share in (0, 1], got {ramp}")
+    return lambda step: min((step % period) / (ramp * period), 1.0)
