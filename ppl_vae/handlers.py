@@ -49,11 +49,12 @@ class Scale(Messenger):
             msg["scale"] = msg["scale"] * self.kl_weight
 
 
-class KeepFrozen(Messenger):
-    """Keep frozen what ``requires_grad_(False)`` froze.
+class RespectModules(Messenger):
+    """Leave modules' parameters as their modules have them.
 
     Pyro's store calls ``requires_grad_(True)`` on a ``PyroModule``'s parameter at its first
-    access, which thaws a frozen one in silence.
+    access, which thaws a frozen one in silence; and it cannot hold the parameter of a lazy layer
+    that has not run yet.
     """
 
     def __init__(self) -> None:
@@ -62,7 +63,9 @@ class KeepFrozen(Messenger):
 
     def _pyro_param(self, msg: Any) -> None:
         initial = msg["args"][1] if len(msg["args"]) > 1 else None
-        if isinstance(initial, nn.Parameter) and not initial.requires_grad:
+        if isinstance(initial, nn.parameter.UninitializedParameter):
+            msg["value"], msg["done"] = initial, True
+        elif isinstance(initial, nn.Parameter) and not initial.requires_grad:
             self._frozen = initial
 
     def _pyro_post_param(self, msg: Any) -> None:

@@ -35,7 +35,7 @@ class History:
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Learning curves: training and held-out ELBO over epochs."""
-        from ppl_vae.plots.curves import learning_curves
+        from ppl_vae.plots.curves import learning_curves  # noqa: PLC0415  matplotlib loads slowly
 
         held_out = self.frame["validation_elbo"].notna().any()
         return learning_curves(

@@ -18,16 +18,24 @@ from typing import Any
 import pandas as pd
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae import sites
-from ppl_vae.handlers import Center, Substitute, Unobserve
+from ppl_vae.handlers import Center, Substitute
 from ppl_vae.moments import Average
 from ppl_vae.pair import Pair
 from ppl_vae.passes import collect
-from ppl_vae.rows import Batch, Rows, as_rows, as_tuple, generator
+from ppl_vae.rows import Batch, Rows, as_rows, generator
 from ppl_vae.seeding import child, forked
+from ppl_vae.simulation import (
+    data_sites,
+    fields_of,
+    global_latents,
+    restore,
+    simulate,
+    site_values,
+    with_given,
+)
 
 Function = Callable[..., Any]
 
@@ -139,16 +147,16 @@ def reconstruct(
             guide_trace = poutine.trace(pair.guide).get_trace(batch)
             drawn = sites.with_role(guide_trace, "latent", "auxiliary")
             values = {name: site["value"] for name, site in drawn.items()}
-            trace = _simulate(pair, batch, Substitute(values))
-            for name, site in _data_sites(trace).items():
+            trace = simulate(pair, batch, Substitute(values))
+            for name, site in data_sites(trace).items():
                 averages.setdefault(name, Average()).add(site)
             if all(average.settled for average in averages.values()):
                 break
         expected = {name: average.expected() for name, average in averages.items()}
-        return _fields(batch, trace, expected, expected=True)
+        return fields_of(batch, trace, expected, expected=True)
 
     title = "reconstruct" if progress else ""
-    return _restore(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
+    return restore(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
 
 
 def generate(
@@ -196,15 +204,15 @@ def generate(
         raise ValueError(f"num_samples: expected at least 1, got {num_samples}")
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
-    template = _with_given(rows, rows.take(chosen), given or {}, num_samples)
-    shared = Substitute(_global_latents(pair, rows, seed, from_prior=guide is None))
+    template = with_given(rows, rows.take(chosen), given or {}, num_samples)
+    shared = Substitute(global_latents(pair, rows, seed, from_prior=guide is None))
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        trace = _simulate(pair, batch, shared)
-        return _fields(batch, trace, _values(trace, expected), expected=expected)
+        trace = simulate(pair, batch, shared)
+        return fields_of(batch, trace, site_values(trace, expected=expected), expected=expected)
 
     title = "generate" if progress else ""
-    return _restore(rows, collect(pair, template, work, seed=seed, progress=title))
+    return restore(rows, collect(pair, template, work, seed=seed, progress=title))
 
 
 def interpolate(
@@ -315,91 +323,6 @@ def _row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
     return [(name, site) for name, site in found if sites.in_plate(site, pair.plate)]
 
 
-def _data_sites(trace: Any) -> dict[str, sites.Site]:
-    """Sites that were data before they were un-observed."""
-    found = sites.sites(trace).items()
-    return {name: site for name, site in found if site["infer"].get("was_observed")}
-
-
-def _simulate(pair: Pair, batch: Batch, handler: Messenger) -> Any:
-    return poutine.trace(handler(Unobserve()(pair.model))).get_trace(batch)
-
-
-def _values(trace: Any, expected: bool) -> dict[str, Tensor]:
-    if not expected:
-        return {name: site["value"] for name, site in _data_sites(trace).items()}
-    result = {}
-    for name, site in _data_sites(trace).items():
-        average = Average()
-        average.add(site)
-        result[name] = average.expected()
-    return result
-
-
-def _fields(
-    batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
-) -> dict[str, Tensor]:
-    """The batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
-
-    A field that receives expected values becomes one of floats.
-    """
-    fields = [field.clone() for field in as_tuple(batch)]
-    for name, site in _data_sites(trace).items():
-        where = sites.observed_cells(batch, site["infer"]["obs"])
-        if where is None:
-            raise ValueError(
-                f'site "{name}": expected it to observe cells of the data, got values computed '
-                "from them; such a site has no place in the data's own form"
-            )
-        position, cells = where
-        value = values[name]
-        if expected and value.is_floating_point():
-            fields[position] = fields[position].to(torch.get_default_dtype())
-        fields[position].view(-1)[cells] = value.reshape(cells.shape).to(fields[position].dtype)
-    return {str(position): field for position, field in enumerate(fields)}
-
-
-def _restore(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
-    return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
-
-
-def _with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
-    """Rows of the template with the given fields put in."""
-    names = rows.names
-    fields = list(as_tuple(batch))
-    for key, values in given.items():
-        if str(key) not in names:
-            raise ValueError(f"given: expected fields among {names}, got {key!r}")
-        position = names.index(str(key))
-        old = fields[position]
-        new = torch.as_tensor(values, dtype=old.dtype, device=old.device)
-        try:
-            fields[position] = new.expand(old.shape).clone() if new.ndim < old.ndim else new
-        except RuntimeError:
-            fields[position] = new
-        if fields[position].shape != old.shape:
-            raise ValueError(
-                f"given[{key!r}]: expected one value or {count} of shape {tuple(old.shape[1:])}, "
-                f"got shape {tuple(new.shape)}"
-            )
-    return Rows(rows.batch(fields))
-
-
-def _global_latents(
-    pair: Pair, rows: Rows, seed: int | None, *, from_prior: bool
-) -> dict[str, Tensor]:
-    """One draw of the latents outside the row plate."""
-    batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
-    with forked(child(seed, 2)), pair.evaluating():
-        half = Unobserve()(pair.model) if from_prior else pair.guide
-        trace = poutine.trace(half).get_trace(batch)
-    return {
-        name: site["value"]
-        for name, site in sites.with_role(trace, "latent").items()
-        if not sites.in_plate(site, pair.plate) and not site["infer"].get("was_observed")
-    }
-
-
 def _centers(pair: Pair, rows: Rows, seed: int | None) -> dict[str, Tensor]:
     """Center of each row's latents: ``{site: (rows, ...)}``."""
 
@@ -414,21 +337,21 @@ def _decode(
     pair: Pair, rows: Rows, source: Tensor, values: dict[str, Tensor], seed: int | None
 ) -> Any:
     """Expected rows for given latents; ``source`` names the rows whose other cells are used."""
-    shared = _global_latents(pair, rows, seed, from_prior=False)
+    shared = global_latents(pair, rows, seed, from_prior=False)
     device = pair.device()
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         latents = {name: value[index].to(device) for name, value in values.items()}
-        trace = _simulate(pair, batch, Substitute({**shared, **latents}))
-        return _fields(batch, trace, _values(trace, expected=True), expected=True)
+        trace = simulate(pair, batch, Substitute({**shared, **latents}))
+        return fields_of(batch, trace, site_values(trace, expected=True), expected=True)
 
-    return _restore(rows, collect(pair, rows.subset(source), work, seed=seed))
+    return restore(rows, collect(pair, rows.subset(source), work, seed=seed))
 
 
 def _prior_moments(pair: Pair, rows: Rows, name: str, seed: int | None) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of a latent's prior, one number a coordinate, from draws."""
     batch = rows.take(torch.zeros(1, dtype=torch.long), pair.device())
     with forked(child(seed, 3)), pair.evaluating():
-        trace = _simulate(pair, batch, Center())
+        trace = simulate(pair, batch, Center())
         draws = trace.nodes[name]["fn"].sample((1000,)).reshape(1000, -1).cpu()
     return draws.mean(0), draws.std(0)

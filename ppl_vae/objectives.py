@@ -41,7 +41,7 @@ class Objective:
     An ELBO object remembers the plate nesting of the first pair it saw, so each fit has a copy.
     """
 
-    elbo: ELBO
+    elbo: Any
     reason: str
 
     @classmethod
@@ -137,6 +137,8 @@ def choose(model_trace: Trace, guide_trace: Trace) -> Objective:
 
 
 def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
+    if (guide_fn.batch_shape, guide_fn.event_shape) != (model_fn.batch_shape, model_fn.event_shape):
+        return False
     try:
         kl_divergence(guide_fn, model_fn)
     except NotImplementedError:

@@ -9,6 +9,7 @@ method's name) and lasts as long as it does.
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import weakref
 from collections.abc import Callable, Iterator
@@ -17,9 +18,10 @@ from typing import Any
 
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
-from ppl_vae.handlers import KeepFrozen, PrivateStore
+from ppl_vae.handlers import PrivateStore, RespectModules
 from ppl_vae.rows import Batch
 
 _STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
@@ -36,15 +38,17 @@ class Half:
     def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
         self.function: Callable[..., Any] = _nothing if function is None else function
         self.role = role
-        self.owner: Any = getattr(self.function, "__self__", self.function)
-        method = self.function.__name__ if self.owner is not self.function else ""
+        self.base = _unwrapped(self.function)
+        self.owner: Any = getattr(self.base, "__self__", self.base)
+        method = self.base.__name__ if self.owner is not self.base else ""
         self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
-        self._keep_frozen = KeepFrozen()
+        self._respect = RespectModules()
         self._reads: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced()
 
     def __call__(self, batch: Batch) -> Any:
-        with self.store, self._keep_frozen:
+        """Run on a batch, inside the private store."""
+        with self.store, self._respect:
             if isinstance(batch, dict):
                 return self.function(**{key: batch[key] for key in self.reads(batch)})
             return self.function(*batch)
@@ -53,7 +57,7 @@ class Half:
         """Fields of a mapping that the signature names (all of them for ``**fields``)."""
         keys = tuple(batch)
         if keys not in self._reads:
-            self._reads[keys] = _named_fields(self.function, keys)
+            self._reads[keys] = _named_fields(self.base, keys)
         return self._reads[keys]
 
     @property
@@ -67,17 +71,13 @@ class Half:
         A module's own, and those of ``pyro.param`` and ``pyro.module`` that have been met by a
         call. A bound method has those it registers, not all that its object owns.
         """
-        found = dict(self.owner.named_parameters()) if self.owner is self.function_module else {}
+        whole = self.base if isinstance(self.base, nn.Module) else None
+        found: dict[str, Tensor] = {} if whole is None else dict(whole.named_parameters())
         known = {id(p) for p in found.values()}
         for name, value in self.store.tables.named_parameters():
             if id(value) not in known:
                 found[name.replace("$$$", ".")] = value
         return found
-
-    @property
-    def function_module(self) -> nn.Module | None:
-        """The callable itself where it is a module."""
-        return self.function if isinstance(self.function, nn.Module) else None
 
     def _forget_replaced(self) -> None:
         """Drop entries for parameters that the module no longer holds: the module is right."""
@@ -160,6 +160,18 @@ class Pair:
 
 def _nothing(*args: Any, **fields: Any) -> None:
     """The guide of a model that has nothing latent."""
+
+
+def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What Pyro's handlers (``config_enumerate``, ``poutine.block``) were put around."""
+    while isinstance(function, functools.partial):
+        if function.args and isinstance(function.args[0], Messenger):
+            function = function.args[1]
+        elif isinstance(function.func, functools.partial):
+            function = function.func
+        else:
+            break
+    return function
 
 
 def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:

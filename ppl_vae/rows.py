@@ -69,7 +69,8 @@ class Field:
         """Rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
             return self.array.index_select(0, index.to(self.array.device))
-        return _tensor_of_array(np.ascontiguousarray(self.array[index.numpy()]), self.name)
+        taken: Tensor = _tensor_of_array(np.asarray(self.array[index.numpy()]), self.name)
+        return taken
 
     def restore(self, values: Tensor, index: pd.Index | None) -> Any:
         """The values in the form that this field came in, integers again where they fit."""

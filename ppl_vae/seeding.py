@@ -16,11 +16,16 @@ def forked(seed: int | None) -> Iterator[None]:
     """Seed torch's, NumPy's and Python's generators, and restore all of them on leaving.
 
     Args:
-        seed: The seed; ``None`` leaves the global generators in charge.
+        seed: The seed, 0 to 2^32 - 1; ``None`` leaves the global generators in charge.
+
+    Raises:
+        ValueError: Where the seed is no such number.
     """
     if seed is None:
         yield
         return
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected a whole number from 0 to 2^32 - 1, got {seed!r}")
     before = pyro.util.get_rng_state()
     with torch.random.fork_rng():
         pyro.set_rng_seed(seed)

@@ -19,7 +19,7 @@ from torch import Tensor
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Batch, as_tuple
 
-Site = dict[str, Any]
+Site = Any  # a node of a trace: fn, value, mask, scale, infer, cond_indep_stack, ...
 
 
 def run(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
@@ -79,7 +79,7 @@ def row_log_prob(site: Site) -> Tensor:
 
     The site must stand in the row plate, at dim -1.
     """
-    log_prob = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     log_prob = log_prob.expand(site["fn"].batch_shape)
     return log_prob.flatten(0, -2).sum(0) if log_prob.ndim > 1 else log_prob
 

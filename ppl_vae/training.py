@@ -92,6 +92,8 @@ def fit(
         >>> history.objective
         'TraceMeanField_ELBO'
 
+    Modules train in the mode they are in (``module.train()`` is torch's default).
+
     Ctrl-C ends the fit after the current step, with the best weights so far; a second one stops
     at once.
     """
@@ -166,13 +168,13 @@ class _Loop:
         steps = math.ceil(len(self.rows) / self.batch_size)
         stopped = "epochs"
         start = time.perf_counter()
-        bar = tqdm(total=epochs * steps, unit="step", disable=not progress, dynamic_ncols=True)
+        bar = tqdm(total=epochs * steps, unit="step", disable=not progress, mininterval=0.3)
         with bar, _interrupts() as interrupted:
             for epoch in range(1, epochs + 1):
                 bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
                 elbo = self.train(epoch, bar, interrupted)
                 row = self.record(epoch, elbo, time.perf_counter() - start)
-                bar.set_postfix_str(_summary(row))
+                bar.set_postfix_str(_summary(row), refresh=False)
                 if self.called_off(callbacks, row):
                     stopped = "callback"
                 elif patience is not None and epoch - self.best_epoch >= patience:
@@ -239,7 +241,8 @@ class _Loop:
     def called_off(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
         """Call every callback; True where one of them ends the fit."""
         model, guide = self.pair.model.function, self.pair.guide.function
-        return any([callback(dict(row), model, guide) is True for callback in callbacks])
+        answers = [callback(dict(row), model, guide) for callback in callbacks]
+        return any(answer is True for answer in answers)
 
     def state(self) -> list[Tensor]:
         """Everything that training changes in the pair."""
@@ -287,6 +290,12 @@ def _split(rows: Rows, validation: Any, seed: int | None) -> tuple[Rows, Rows | 
         raise ValueError(
             f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"
         )
+    for ours, theirs in zip(rows.fields, held_out.fields, strict=True):
+        if ours.source == theirs.source == "frame" and list(ours.labels) != list(theirs.labels):
+            raise ValueError(
+                f"validation: expected the data's columns {list(ours.labels)[:9]} in their order, "
+                f"got {list(theirs.labels)[:9]}; select them: validation[data.columns]"
+            )
     return rows, held_out
 
 

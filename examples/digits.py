@@ -1,0 +1,91 @@
+"""What does a deep latent-variable model learn from handwritten digits?
+
+    python examples/digits.py [--epochs 300] [--run runs/digits]
+
+Fits a Bernoulli pair to scikit-learn's 1,797 digits (8 x 8 pixels, each black or white), prints
+the held-out ELBO in nats per row and draws what there is to see.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import torch
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from sklearn.datasets import load_digits
+
+from ppl_vae import build, encode, fit, generate, interpolate, reconstruct, traverse
+from ppl_vae.nn import MLP
+from ppl_vae.plots import image_grid, latent_map
+
+LATENTS, HIDDEN = 8, (256,)
+IMAGE = {"shape": (8, 8), "low": 0, "high": 1}
+
+
+def main() -> None:
+    """Fit the pair and draw the figures."""
+    parser = argparse.ArgumentParser(description="Fit a Bernoulli pair to handwritten digits.")
+    parser.add_argument("--epochs", type=int, default=300)
+    parser.add_argument("--run", type=Path, default=Path("runs/digits"))
+    arguments = parser.parse_args()
+    mpl.use("agg")
+    torch.manual_seed(0)
+
+    digits = load_digits()
+    images = torch.as_tensor(digits.data > 7).float()  # (1797, 64): ink or paper
+    shuffled = torch.randperm(len(images))
+    test, train = shuffled[:300], shuffled[300:]
+
+    model = build(BernoulliModel, images, latents=LATENTS, decoder=MLP(LATENTS, 64, HIDDEN))
+    guide = build(NormalGuide, images, latents=LATENTS, encoder=MLP(64, 2 * LATENTS, HIDDEN))
+    print(f"Fitting a Bernoulli pair to {len(train)} digits, {len(test)} held out.")
+    history = fit(
+        model, guide, images[train], validation=images[test], epochs=arguments.epochs, patience=30
+    )
+    print(history)
+
+    figures = {"learning_curves": history.plot(), **pictures(model, guide, images[test])}
+    codes = encode(model, guide, images)["z"]["mean"]
+    title = f"{LATENTS} latents of every digit, on a plane"
+    figures["latent_map"] = latent_map(codes, digits.target, title=title)
+    save(figures, arguments.run)
+    print(
+        f"\nHeld-out ELBO: {history.frame['validation_elbo'].max():.2f} nats per row"
+        f"\n\nLook at   {arguments.run}/: {', '.join(f'{name}.png' for name in figures)}"
+        "\nTry next  edit models/bernoulli.py (another prior, another likelihood) and run this"
+        "\n          again, or read README.md: a pair of your own in 40 lines."
+    )
+
+
+def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor) -> dict:
+    """Grids of images: reconstructions, samples, lines and traversals through the latent space."""
+    shown = test[:12]
+    strips = {"original": shown, "reconstruction": reconstruct(model, guide, shown)}
+    samples = generate(model, guide, test, num_samples=60, expected=True)
+    lines = interpolate(model, guide, test[:6], steps=10)
+    moves = traverse(model, guide, shown, steps=9).reshape(LATENTS, 9, 64)
+    moves = {f"latent {i}": row for i, row in enumerate(moves)}
+    return {
+        "reconstructions": image_grid(strips, title="Held-out digits, probability of ink", **IMAGE),
+        "samples": image_grid(
+            samples, columns=12, title="New digits from the prior, probability of ink", **IMAGE
+        ),
+        "interpolations": image_grid(
+            lines, columns=10, title="From the code of one held-out digit to the next", **IMAGE
+        ),
+        "traversals": image_grid(
+            moves, title="One latent moved from -3 to 3 prior sd, the others held", **IMAGE
+        ),
+    }
+
+
+def save(figures: dict, run: Path) -> None:
+    """Write the pictures, in place of those of an earlier run."""
+    run.mkdir(parents=True, exist_ok=True)
+    for name, ax in figures.items():
+        ax.figure.savefig(run / f"{name}.png", dpi=130)
+
+
+if __name__ == "__main__":
+    main()

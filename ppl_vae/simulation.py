@@ -1,0 +1,112 @@
+"""Rows from the model: observed sites un-observed and drawn, then put where the data had them.
+
+    x' ~ p(x given z)        z given: from the guide, the prior, or a line through the latent space
+
+A site's value returns to the cells that it observed, so that rows come back in the data's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+import torch
+from pyro import poutine
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+
+from ppl_vae import sites
+from ppl_vae.handlers import Unobserve
+from ppl_vae.moments import Average
+from ppl_vae.pair import Pair
+from ppl_vae.rows import Batch, Rows, as_tuple
+from ppl_vae.seeding import child, forked
+
+
+def data_sites(trace: Any) -> dict[str, sites.Site]:
+    """Sites that were data before they were un-observed."""
+    found = sites.sites(trace).items()
+    return {name: site for name, site in found if site["infer"].get("was_observed")}
+
+
+def simulate(pair: Pair, batch: Batch, handler: Messenger) -> Any:
+    """Trace of the model with its data sites drawn; ``handler`` decides the latents."""
+    return poutine.trace(handler(Unobserve()(pair.model))).get_trace(batch)
+
+
+def site_values(trace: Any, *, expected: bool) -> dict[str, Tensor]:
+    """What a simulation drew at the data sites, or what it expected there given the latents."""
+    if not expected:
+        return {name: site["value"] for name, site in data_sites(trace).items()}
+    result = {}
+    for name, site in data_sites(trace).items():
+        average = Average()
+        average.add(site)
+        result[name] = average.expected()
+    return result
+
+
+def fields_of(
+    batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
+) -> dict[str, Tensor]:
+    """The batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
+
+    A field that receives expected values becomes one of floats.
+    """
+    fields = [field.clone() for field in as_tuple(batch)]
+    for name, site in data_sites(trace).items():
+        where = sites.observed_cells(batch, site["infer"]["obs"])
+        if where is None:
+            raise ValueError(
+                f'site "{name}": expected it to observe cells of the data, got values computed '
+                "from them; such a site has no place in the data's own form"
+            )
+        position, cells = where
+        value = values[name]
+        if expected and value.is_floating_point():
+            fields[position] = fields[position].to(torch.get_default_dtype())
+        fields[position].view(-1)[cells] = value.reshape(cells.shape).to(fields[position].dtype)
+    return {str(position): field for position, field in enumerate(fields)}
+
+
+def restore(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
+    """Fields by position, (rows, ...) each, in the form that the data came in."""
+    return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
+
+
+def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
+    """Rows of the template with the given fields put in."""
+    names = rows.names
+    fields = list(as_tuple(batch))
+    for key, values in given.items():
+        if str(key) not in names:
+            raise ValueError(f"given: expected fields among {names}, got {key!r}")
+        position = names.index(str(key))
+        old = fields[position]
+        new = torch.as_tensor(values, dtype=old.dtype, device=old.device)
+        try:
+            fields[position] = new.expand(old.shape).clone() if new.ndim < old.ndim else new
+        except RuntimeError:
+            fields[position] = new
+        if fields[position].shape != old.shape:
+            raise ValueError(
+                f"given[{key!r}]: expected one value or {count} of shape {tuple(old.shape[1:])}, "
+                f"got shape {tuple(new.shape)}"
+            )
+    return Rows(rows.batch(fields))
+
+
+def global_latents(
+    pair: Pair, rows: Rows, seed: int | None, *, from_prior: bool
+) -> dict[str, Tensor]:
+    """One draw of the latents outside the row plate."""
+    batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
+    with forked(child(seed, 2)), pair.evaluating():
+        half = Unobserve()(pair.model) if from_prior else pair.guide
+        trace = poutine.trace(half).get_trace(batch)
+    return {
+        name: site["value"]
+        for name, site in sites.with_role(trace, "latent").items()
+        if not sites.in_plate(site, pair.plate) and not site["infer"].get("was_observed")
+    }

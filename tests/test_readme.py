@@ -1,0 +1,66 @@
+"""The README's program runs as pasted, and with each of its edits."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+PROGRAM = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+EDITS = re.split(r"\n\*\*(.+?)\*\*:", README.read_text().split("Three edits")[1])[1:]
+EDITS = dict(zip(EDITS[::2], EDITS[1::2], strict=True))
+
+
+def apply(program, text):
+    """Each ```diff block replaces its old lines, which must stand there once, by its new ones."""
+    hunks = re.findall(r"```diff\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+    assert hunks
+    for hunk in hunks:
+        lines = hunk.splitlines()
+        old = "".join(line[1:] + "\n" for line in lines if line[0] in " -")
+        new = "".join(line[1:] + "\n" for line in lines if line[0] in " +")
+        assert program.count(old) == 1, old
+        program = program.replace(old, new)
+    return program
+
+
+def run(program, tmp_path):
+    short = program.replace("epochs=100", "epochs=4").replace("hidden=(128,)", "hidden=(32,)")
+    assert short != program
+    (tmp_path / "pair.py").write_text(short)
+    command = [sys.executable, "-W", "error", "pair.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def test_the_program_is_short():
+    assert len([line for line in PROGRAM.splitlines() if line.strip()]) < 40
+    assert all(len(EDITS[name].split("\n## ")[0].splitlines()) < 30 for name in EDITS)
+
+
+def test_the_program_runs_as_pasted(tmp_path):
+    output = run(PROGRAM, tmp_path)
+    assert "no findings" in output
+    assert "TraceMeanField_ELBO" in output
+
+
+@pytest.mark.parametrize(
+    ("edit", "objective"),
+    [
+        ("Another likelihood", "TraceMeanField_ELBO"),
+        ("Another prior", "Trace_ELBO"),
+        ("A discrete latent", "TraceEnum_ELBO"),
+    ],
+)
+def test_each_edit_applies_and_fits(edit, objective, tmp_path):
+    assert list(EDITS) == ["Another likelihood", "Another prior", "A discrete latent"]
+    output = run(apply(PROGRAM, EDITS[edit]), tmp_path)
+    assert "no findings" in output
+    assert f"objective        {objective}:" in output

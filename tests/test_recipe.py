@@ -1,0 +1,63 @@
+"""``build`` finds sizes and scales in the data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
+
+from ppl_vae import build
+
+X = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1]) + 5
+
+
+class Everything:
+    def __init__(self, features, categories, rows, loc, scale, other=3):
+        self.got = (features, categories, rows, loc, scale, other)
+
+
+def test_sizes_and_scales_come_from_the_data():
+    codes = torch.tensor([[0, 2], [1, 4], [0, 0]])
+    features, categories, rows, loc, scale, other = build(Everything, codes).got
+    assert (features, categories, rows, other) == (2, 5, 3, 3)
+    assert torch.allclose(loc, codes.float().mean(0))
+    assert torch.allclose(scale, codes.float().std(0, correction=0))
+
+
+@pytest.mark.parametrize("form", [X, X.numpy(), pd.DataFrame(X.numpy()), (X,), {"x": X}])
+def test_every_form_of_data_builds_the_same(form):
+    model, guide = build(GaussianModel, form, latents=2), build(NormalGuide, form, latents=2)
+    assert torch.allclose(model.loc, X.mean(0), rtol=1e-4)
+    assert torch.allclose(guide.standardize.scale, X.std(0, correction=0), rtol=1e-4)
+
+
+def test_large_offsets_do_not_spoil_the_scale():
+    data = 1e6 + torch.randn(5000, 1, dtype=torch.float64).numpy()
+    scale = build(Everything, np.hstack([data, data]), categories=0).got[4]
+    assert scale.numpy() == pytest.approx(data.std(), rel=0.05)
+
+
+def test_constant_columns_have_a_scale_of_one():
+    data = torch.cat([X, torch.full((200, 1), 7.3)], 1)
+    assert float(build(GaussianModel, data).scale[3]) == 1.0
+
+
+def test_given_arguments_win():
+    model = build(GaussianModel, X, loc=0.0, latents=5)
+    assert model.latents == 5
+    assert model.loc.tolist() == [0.0] * 3
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: build(BernoulliModel, X, latent=3), r"arguments among \['features'.*\['latent'\]"),
+        (lambda: build(BernoulliModel, torch.zeros(5, 8, 8)), "rows that are vectors"),
+        (lambda: build(Everything, X), "categories: expected integer codes"),
+    ],
+)
+def test_what_the_data_cannot_give_is_an_error(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
