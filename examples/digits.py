@@ -11,11 +11,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
 from sklearn.datasets import load_digits
 
 from ppl_vae import build, encode, fit, generate, interpolate, reconstruct, traverse
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
 from ppl_vae.plots import image_grid, latent_map
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/digits"))
     arguments = parser.parse_args()
     mpl.use("agg")
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second one
     torch.manual_seed(0)
 
     digits = load_digits()

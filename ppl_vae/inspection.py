@@ -1,22 +1,25 @@
-"""What the linter looks at: a pair run on two batch sizes, with its parameters' names watched."""
+"""What the linter looks at: a pair run on two batch sizes, its layers and parameters watched."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pyro import poutine
+from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae import sites
 from ppl_vae.handlers import Substitute, Unobserve
 from ppl_vae.objectives import Objective, choose
-from ppl_vae.pair import Pair
-from ppl_vae.rows import Batch, Rows, as_tuple, map_batch
+from ppl_vae.pair import Half, Pair
+from ppl_vae.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 
 LARGE, SMALL = 16, 9  # rows of the two batches, where the data have as many
 
@@ -41,6 +44,21 @@ class Finding:
         return f"{self.where}: {self.problem}; {self.fix}"
 
 
+def error(where: str, problem: str, fix: str) -> Finding:
+    """A fault that ``fit`` refuses."""
+    return Finding("error", where, problem, fix)
+
+
+def warning(where: str, problem: str, fix: str) -> Finding:
+    """A fault that ``fit`` only repeats."""
+    return Finding("warning", where, problem, fix)
+
+
+def site_error(name: str, problem: str, fix: str) -> Finding:
+    """A fault of one site that ``fit`` refuses."""
+    return error(f'site "{name}"', problem, fix)
+
+
 class CannotRunError(Exception):
     """The pair cannot be run at all; carries the finding."""
 
@@ -49,20 +67,75 @@ class CannotRunError(Exception):
         self.finding = finding
 
 
-class WatchParameters(Messenger):
-    """Notes parameters that are asked for under one name with different tensors."""
+class Layers:
+    """Every layer of a pair that runs inside ``with``; their buffers are put back.
+
+    Attributes:
+        names: Each layer's name; its class for a layer of a plain function.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.names: dict[nn.Module, str] = {}
+        self._before: list[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]]] = []
+        self._tops = pair.modules()
+
+    def __enter__(self) -> Self:
+        for top in self._tops:
+            for name, module in top.named_modules():
+                self._meet(module, name)
+        self._hook = register_module_forward_pre_hook(lambda module, _: self._meet(module))
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._hook.remove()
+        for module, buffers in self._before:
+            for name, (buffer, value) in buffers.items():
+                module._buffers[name] = buffer.copy_(value)
+
+    def _meet(self, module: nn.Module, name: str = "") -> None:
+        if module not in self.names:
+            self.names[module] = name or type(module).__name__
+            held = {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None}
+            self._before.append((module, held))
+
+
+class Watch(Messenger):
+    """Notes the parameters that are asked for, and names that stand for two of them.
+
+    Attributes:
+        names: Every name asked for.
+        twins: Names under which two different parameters were asked for.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.seen: dict[str, nn.Parameter] = {}
+        self.names: set[str] = set()
         self.twins: list[str] = []
+        self._seen: dict[str, object] = {}
+
+    def __enter__(self) -> Self:
+        self._hook = register_module_forward_pre_hook(self._enter_module)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._hook.remove()
+        super().__exit__(*raised)
+
+    def _enter_module(self, module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, PyroModule):  # a constrained parameter's message has no tensor
+            for name in module._pyro_params:
+                self._note(module._pyro_get_fullname(name), module)
 
     def _pyro_param(self, msg: Any) -> None:
+        self.names.add(msg["name"])
         initial = msg["args"][1] if len(msg["args"]) > 1 else None
         if isinstance(initial, nn.Parameter):
-            first = self.seen.setdefault(msg["name"], initial)
-            if first is not initial and msg["name"] not in self.twins:
-                self.twins.append(msg["name"])
+            self._note(msg["name"], initial)
+
+    def _note(self, name: str, holder: object) -> None:
+        if self._seen.setdefault(name, holder) is not holder and name not in self.twins:
+            self.twins.append(name)
 
 
 @dataclass(frozen=True)
@@ -70,7 +143,7 @@ class Inspection:
     """A pair, its data, and its traces on one batch.
 
     Attributes:
-        twins: By half, names under which two different parameters were asked for.
+        watches: By half, the names of its parameters.
         misfit: What the model raised on the guide's draws, if it did; then ``model_trace`` is of
             the prior.
     """
@@ -79,10 +152,11 @@ class Inspection:
     rows: Rows
     objective: Objective
     kl_weighted: bool
+    layers: Layers
     batch: Batch
     model_trace: Trace
     guide_trace: Trace
-    twins: dict[str, list[str]]
+    watches: dict[str, Watch]
     misfit: Finding | None
 
     @classmethod
@@ -92,42 +166,46 @@ class Inspection:
         rows: Rows,
         objective: Objective | None,
         kl_weight: float | Callable[[int], float],
+        layers: Layers,
     ) -> Inspection:
         """Run the pair once; raises ``CannotRunError`` with the finding where it does not run."""
-        count = min(len(rows), LARGE)
-        device = pair.device()
-        batch = rows.take(torch.arange(count), device)
-        watches = {half.role: WatchParameters() for half in (pair.model, pair.guide)}
-        guide_trace = attempt(pair.guide, batch, "guide", watches["guide"])
-        drawn = sites.with_role(guide_trace, "latent", "auxiliary")
-        proposed = Substitute({name: site["value"] for name, site in drawn.items()})
+        batch = rows.take(torch.arange(min(len(rows), LARGE)), pair.device())
+        watches = {"model": Watch(), "guide": Watch()}
+        guide_trace = attempt(pair.guide, batch, pair.plate, watches["guide"])
         misfit = None
         try:
-            model_trace = attempt(proposed(pair.model), batch, "model", watches["model"])
-        except CannotRunError as error:  # the guide's draws do not fit: see what the model wants
-            misfit = error.finding
-            model_trace = attempt(pair.model, batch, "model", watches["model"])
+            proposed = Substitute(drawn_values(guide_trace))
+            model_trace = attempt(pair.model, batch, pair.plate, watches["model"], proposed)
+        except CannotRunError as raised:  # the guide's draws do not fit: see what the model wants
+            misfit = raised.finding
+            model_trace = attempt(pair.model, batch, pair.plate, watches["model"])
         return cls(
             pair,
             rows,
             objective or choose(model_trace, guide_trace),
             callable(kl_weight) or kl_weight != 1.0,
+            layers,
             batch,
             model_trace,
             guide_trace,
-            {role: watch.twins for role, watch in watches.items()},
+            watches,
             misfit,
         )
 
     @property
     def row_count(self) -> int:
         """Rows of the larger batch."""
-        return len(as_tuple(self.batch)[0])
+        return batch_rows(self.batch)
 
     @property
     def small_count(self) -> int:
         """Rows of the smaller batch."""
         return SMALL if self.row_count > SMALL else max(1, self.row_count - 1)
+
+    @property
+    def halves(self) -> tuple[tuple[Half, Trace], tuple[Half, Trace]]:
+        """Model and guide, each with its trace."""
+        return (self.pair.model, self.model_trace), (self.pair.guide, self.guide_trace)
 
     def model_sites(self) -> dict[str, sites.Site]:
         """Sites of the model on the larger batch."""
@@ -137,53 +215,78 @@ class Inspection:
         """Sites of the guide on the larger batch."""
         return sites.sites(self.guide_trace)
 
-    def smaller(self) -> tuple[Trace, Trace]:
+    def shared_latents(self) -> dict[str, tuple[sites.Site, sites.Site]]:
+        """The guide's latents that the model has too, as (model's site, guide's site)."""
+        ours, latents = self.model_sites(), sites.with_role(self.guide_trace, "latent")
+        return {name: (ours[name], site) for name, site in latents.items() if name in ours}
+
+    def smaller(self) -> list[Trace]:
         """Traces (model, guide) of the first rows alone, every draw as on the larger batch.
 
         Raises ``CannotRunError`` where the pair runs on one batch size only.
         """
         batch = map_batch(self.batch, lambda field: field[: self.small_count])
-        traces = []
-        for half, trace in (
-            (self.pair.model, self.model_trace),
-            (self.pair.guide, self.guide_trace),
-        ):
-            drawn = sites.with_role(trace, "latent", "auxiliary")
-            values = {name: self._first_rows(site) for name, site in drawn.items()}
-            traces.append(attempt(Substitute(values)(half), batch, half.role))
-        return traces[0], traces[1]
+        return [
+            attempt(half, batch, self.pair.plate, Substitute(drawn_values(trace, self._first_rows)))
+            for half, trace in self.halves
+        ]
 
     def replicated(self, batch: Batch) -> Trace:
         """The model on another batch, every latent and every data site's value as on this one."""
-        values = {
-            name: site["value"]
-            for name, site in sites.with_role(self.model_trace, "latent", "data").items()
-        }
-        handler = Substitute(values)
-        return poutine.trace(handler(Unobserve()(self.pair.model))).get_trace(batch)
+        held = sites.with_role(self.model_trace, "latent", "data")
+        values = {name: site["value"] for name, site in held.items()}
+        return attempt(self.pair.model, batch, self.pair.plate, Substitute(values), Unobserve())
 
     def _first_rows(self, site: sites.Site) -> Tensor:
-        if not sites.in_plate(site, self.pair.plate):
-            value: Tensor = site["value"]
-            return value
+        value: Tensor = site["value"]
         dim = -1 - site["fn"].event_dim
-        full: Tensor = site["value"]
-        return full.narrow(dim, 0, self.small_count) if full.shape[dim] == self.row_count else full
+        if not sites.in_plate(site, self.pair.plate) or value.shape[dim] != self.row_count:
+            return value
+        return value.narrow(dim, 0, self.small_count)
 
 
-def attempt(half: Any, batch: Batch, role: str, watch: Messenger | None = None) -> Trace:
-    """Trace a half on a batch; raises ``CannotRunError`` where it raises anything."""
+def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace:
+    """Trace a half on a batch inside handlers, the last one innermost.
+
+    Raises:
+        CannotRunError: Where it raises anything, or its row plate is not as long as the batch.
+    """
+    tracer = poutine.trace()
+    failure = None
     try:
-        with watch or Messenger():
-            return poutine.trace(half).get_trace(batch)
-    except Exception as error:
-        fields = [tuple(tensor.shape) for tensor in as_tuple(batch)]
-        shapes = dict(zip(batch, fields, strict=True)) if isinstance(batch, dict) else fields
-        raise CannotRunError(
-            Finding(
-                "error",
-                role,
-                f"failed on a batch of shapes {shapes}: {type(error).__name__}: {error}",
-                f"make the {role} take these rows, whatever their number, or pass other data",
-            )
-        ) from error
+        with contextlib.ExitStack() as stack:
+            for handler in (*handlers, tracer):
+                stack.enter_context(handler)
+            half(batch)
+    except Exception as raised:
+        failure = raised
+    opened = tracer.trace.nodes.get(plate, {}).get("value")  # there, even if what is in it failed
+    if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
+        problem = (
+            f"expected the {half.role} to open it for the {batch_rows(batch)} rows of the batch, "
+            f"got {opened.numel()}"
+        )
+        fix = f'write pyro.plate("{plate}", len(x))'
+        raise CannotRunError(error(f'plate "{plate}"', problem, fix)) from failure
+    if failure is not None:
+        raise CannotRunError(_raised(half, batch, failure)) from failure
+    return tracer.get_trace()
+
+
+def drawn_values(
+    trace: Trace, read: Callable[[sites.Site], Tensor] = lambda site: site["value"]
+) -> dict[str, Tensor]:
+    """What a half drew, by site; ``read`` takes the value out of a site."""
+    drawn = sites.with_role(trace, "latent", "auxiliary")
+    return {name: read(site) for name, site in drawn.items()}
+
+
+def _raised(half: Half, batch: Batch, failure: Exception) -> Finding:
+    fields = [tuple(tensor.shape) for tensor in as_tuple(batch)]
+    shapes = dict(zip(batch, fields, strict=True)) if isinstance(batch, dict) else fields
+    return error(
+        half.role,
+        f"expected to run on a batch of shapes {shapes}, got {type(failure).__name__}: "
+        + " ".join(str(failure).split()),
+        f"make the {half.role} take these rows, whatever their number, or pass other data",
+    )

@@ -13,15 +13,19 @@ from typing import Any
 
 import pandas as pd
 import pyro
+import torch
 from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 
-from ppl_vae import rules, sites
-from ppl_vae.inspection import CannotRunError, Finding, Inspection
+from ppl_vae import rules, sites, trials
+from ppl_vae.inspection import CannotRunError, Finding, Inspection, Layers
 from ppl_vae.objectives import Objective
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Rows, as_rows
-from ppl_vae.scan import support_name
+from ppl_vae.scan import Tally, data_findings, gap_findings, scan, support_name
 from ppl_vae.seeding import forked
+
+COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
+COLUMNS += ["plates", "support", "reparameterized", "estimator"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ def lint(
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> print(lint(BernoulliModel(4), NormalGuide(4), torch.full((9, 4), 0.5)).findings[0])
-        site "x": 9 of 9 rows lie outside the likelihood's support (boolean), the first is row 0; change the likelihood or the data
+        site "x": expected data in the likelihood's support (boolean), got others in 9 of 9 rows, the first is row 0; change the likelihood or the data
     """  # noqa: E501  the message is one line
     pair = Pair.of(model, guide, plate)
     return lint_pair(pair, as_rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
@@ -110,42 +114,75 @@ def lint_pair(
 ) -> Lint:
     """``lint`` on what ``fit`` has already read."""
     given = None if elbo is None else Objective.of(elbo, "given")
-    findings: list[Finding] = []
+    findings = list(rules.unread_fields(pair, rows))
     look: Inspection | None = None
-    with forked(0 if seed is None else seed), pair.evaluating(), _untouched(pair), _quiet():
+    with forked(0 if seed is None else seed), pair.evaluating(), Layers(pair) as layers, _quiet():
         try:
-            look = Inspection.of(pair, rows, given, kl_weight)
-        except CannotRunError as error:
-            findings.append(error.finding)
-        if look is not None:
-            findings += rules.check(look)
+            look = Inspection.of(pair, rows, given, kl_weight, layers)
+        except CannotRunError as raised:
+            findings.append(raised.finding)
+        else:
+            findings += _findings(look)
     findings.sort(key=lambda finding: finding.severity != "error")
-    table = pd.DataFrame() if look is None else _table(look)
+    table = pd.DataFrame(columns=COLUMNS) if look is None else _table(look)
     return Lint(table, tuple(findings), None if look is None else look.objective)
 
 
+def _findings(look: Inspection) -> list[Finding]:
+    """What the traces show first; a pair that is sound in them is run on more."""
+    found = [finding for rule in rules.RULES for finding in rule(look)]
+    if look.misfit is not None and not _failed(found):
+        found.append(look.misfit)
+    if _failed(found):
+        return found
+    for trial in trials.TRIALS:
+        found += trial(look)
+    tally = scan(look)
+    if tally.failure is None or not _failed(found):  # else a trial has met the same
+        found += data_findings(look, tally)
+    if not _failed(found):
+        found += _under_elbo(look, tally)
+    return found
+
+
+def _under_elbo(look: Inspection, tally: Tally) -> list[Finding]:
+    """The ELBO on rows without gaps, then on rows with them."""
+    device = look.pair.device()
+    sound = torch.tensor(tally.sound or range(look.row_count))
+    found = list(trials.under_elbo(look, look.rows.take(sound, device)))
+    gaps = torch.tensor([count.first for count in tally.counts["gaps"].values()])
+    if _failed(found) or not len(gaps):
+        return found
+    if _failed(list(trials.under_elbo(look, look.rows.take(gaps, device)))):
+        found += gap_findings(look, tally)
+    return found
+
+
+def _failed(findings: list[Finding]) -> bool:
+    return any(finding.severity == "error" for finding in findings)
+
+
 def _table(look: Inspection) -> pd.DataFrame:
-    model_sites, guide_sites = sites.sites(look.model_trace), sites.sites(look.guide_trace)
+    ours, theirs = look.model_sites(), look.guide_sites()
     records = []
-    for name in dict.fromkeys([*model_sites, *guide_sites]):
-        site = model_sites.get(name, guide_sites.get(name))
-        assert site is not None
-        fn = site["fn"]
+    for name in dict.fromkeys([*ours, *theirs]):
+        proposal = theirs.get(name)
+        site: sites.Site = ours.get(name, proposal)
         records.append(
-            {
-                "site": name,
-                "role": sites.role(site),
-                "distribution": _name(model_sites[name]["fn"]) if name in model_sites else "",
-                "guide": _name(guide_sites[name]["fn"]) if name in guide_sites else "",
-                "event_shape": tuple(fn.event_shape),
-                "batch_shape": tuple(fn.batch_shape),
-                "plates": ", ".join(frame.name for frame in site["cond_indep_stack"]),
-                "support": support_name(site),
-                "reparameterized": sites.reparameterized(guide_sites.get(name, site)),
-                "estimator": _estimator(look.objective, site, name in guide_sites),
-            }
+            (
+                name,
+                sites.role(site),
+                _name(ours[name]["fn"]) if name in ours else "",
+                "" if proposal is None else _name(proposal["fn"]),
+                tuple(site["fn"].event_shape),
+                tuple(site["fn"].batch_shape),
+                ", ".join(frame.name for frame in site["cond_indep_stack"]),
+                support_name(site),
+                sites.reparameterized(site if proposal is None else proposal),
+                _estimator(look.objective, site, proposal),
+            )
         )
-    return pd.DataFrame(records)
+    return pd.DataFrame(records, columns=COLUMNS)
 
 
 def _name(fn: Any) -> str:
@@ -154,29 +191,19 @@ def _name(fn: Any) -> str:
     return type(fn).__name__
 
 
-def _estimator(objective: Objective, site: sites.Site, in_guide: bool) -> str:
+def _estimator(objective: Objective, site: sites.Site, proposal: sites.Site | None) -> str:
+    """How the ELBO gets a site's term and its gradient; ``proposal`` is the guide's site."""
     if sites.role(site) != "latent":
         return "log-probability" if sites.role(site) in ("data", "factor") else ""
-    if isinstance(objective.elbo, TraceEnum_ELBO) and sites.enumerated(site):
+    halves = (site, site if proposal is None else proposal)
+    if isinstance(objective.elbo, TraceEnum_ELBO) and any(map(sites.enumerated, halves)):
         return "summed exactly"
-    if not in_guide:
+    if proposal is None:
         return ""
-    if not sites.reparameterized(site):
+    if not sites.reparameterized(proposal):
         return "score function"
     closed = isinstance(objective.elbo, TraceMeanField_ELBO)
     return "closed-form KL" if closed else "reparameterized draw"
-
-
-@contextlib.contextmanager
-def _untouched(pair: Pair) -> Iterator[None]:
-    """Put buffers back that the runs may change."""
-    before = {name: buffer.clone() for name, buffer in pair.buffers().items()}
-    try:
-        yield
-    finally:
-        for name, buffer in pair.buffers().items():
-            if name in before and buffer.shape == before[name].shape:
-                buffer.copy_(before[name])
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ import torch
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.handlers import PrivateStore, RespectModules
 from ppl_vae.rows import Batch
@@ -138,24 +139,37 @@ class Pair:
             found.update({f"{i}.{name}": buffer for name, buffer in module.named_buffers()})
         return found
 
-    def device(self) -> torch.device:
-        """Where the parameters are; they decide where work runs."""
-        for tensor in (*self.parameters().values(), *self.buffers().values()):
+    def device(self) -> torch.device | None:
+        """Where the parameters are; they decide where work runs. ``None`` while none is known."""
+        owned = (p for module in self.modules() for p in module.parameters())
+        for tensor in (*self.parameters().values(), *owned, *self.buffers().values()):
             return tensor.device
-        return torch.device("cpu")
+        return None
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without gradients, and with every module in evaluation mode; modes are put back."""
-        modes = [(m, m.training) for top in self.modules() for m in top.modules()]
-        for module, _ in modes:
-            module.training = False
+        """Without gradients, and with every layer in evaluation mode; modes are put back.
+
+        A plain function holds its layers where nobody sees them: those are met as they run.
+        """
+        training: list[nn.Module] = []
+
+        def evaluate(module: nn.Module, inputs: Any = None) -> None:
+            if module.training:
+                training.append(module)
+                module.training = False
+
+        for top in self.modules():
+            for module in top.modules():
+                evaluate(module)
+        hook = register_module_forward_pre_hook(evaluate)
         try:
             with torch.no_grad():
                 yield
         finally:
-            for module, training in modes:
-                module.training = training
+            hook.remove()
+            for module in training:
+                module.training = True
 
 
 def _nothing(*args: Any, **fields: Any) -> None:

@@ -6,17 +6,33 @@ change. Masked cells are left out: NaN under a mask is how a pair says "missing"
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
+from pyro.distributions import MaskedDistribution
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 from ppl_vae import sites
 from ppl_vae.handlers import Substitute
-from ppl_vae.inspection import CannotRunError, Finding, Inspection, attempt
+from ppl_vae.inspection import (
+    LARGE,
+    CannotRunError,
+    Finding,
+    Inspection,
+    attempt,
+    drawn_values,
+    error,
+    site_error,
+    warning,
+)
 from ppl_vae.passes import blocks
-from ppl_vae.rows import Batch, as_tuple
+from ppl_vae.rows import Batch, as_tuple, batch_rows
+
+KINDS = ("gaps", "values", "outside", "scores")
 
 
 @dataclass
@@ -28,173 +44,204 @@ class Count:
 
     def add(self, bad: Tensor, index: Tensor) -> None:
         """Add a block: ``bad`` is (rows,) of bool, ``index`` the rows' positions."""
-        if bool(bad.any()):
-            self.rows += int(bad.sum())
-            if self.first < 0:
-                self.first = int(index[bad.cpu()][0])
+        self.rows += int(bad.sum())
+        if self.first < 0:
+            self.first = int(index[bad.cpu()][0])
 
 
 @dataclass
 class Tally:
-    """What a pass over the data has found so far, by site or field."""
+    """What a pass over the data has found so far.
 
-    gaps: dict[str, Count] = field(default_factory=dict)
-    broken: dict[str, Count] = field(default_factory=dict)
-    outside: dict[str, Count] = field(default_factory=dict)
-    support: dict[str, str] = field(default_factory=dict)
+    Attributes:
+        counts: Bad rows by kind and by field (``gaps``: NaN or infinity in the data) or site
+            (``values`` that are not finite, ``outside`` the support, ``scores``:
+            log-probabilities that are not finite).
+        low: Smallest value of each column of a continuous data site; ``high`` the largest.
+        sound: Positions of the first rows without gaps.
+        failure: What a run raised; the pass ended there.
+    """
+
+    counts: dict[str, dict[str, Count]] = field(default_factory=lambda: {k: {} for k in KINDS})
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
+    sound: list[int] = field(default_factory=list)
+    failure: Finding | None = None
+
+    def add(self, found: dict[str, dict[str, Tensor]], index: Tensor) -> None:
+        """Add what ``_examine`` found in the rows at ``index``."""
+        with_gaps = torch.stack([bad.cpu() for bad in found["gaps"].values()]).any(0)
+        self.sound += index[~with_gaps][: LARGE - len(self.sound)].tolist()
+        for kind in KINDS:
+            for name, bad in found[kind].items():
+                if bool(bad.any()):
+                    self.counts[kind].setdefault(name, Count()).add(bad, index)
+        for name, columns in found["columns"].items():
+            low, high = columns.amin(0), columns.amax(0)
+            self.low[name] = torch.minimum(self.low.get(name, low), low)
+            self.high[name] = torch.maximum(self.high.get(name, high), high)
 
 
-def data_findings(look: Inspection) -> list[Finding]:
-    """Run the pair over all rows and report what the data do to it."""
+def scan(look: Inspection) -> Tally:
+    """Run the pair over all rows, up to the first failure."""
     tally = Tally()
-    names = look.rows.names
-
-    def work(batch: Batch, index: Tensor) -> dict[str, dict[str, Tensor]]:
-        return _examine(look, batch, names)
-
+    work = _Examine(look)
     try:
-        for index, part in blocks(look.pair, look.rows, work, seed=0):
-            _add(tally, part, index)
-    except CannotRunError as error:
-        return _gap_findings(tally, look, always=True) or [error.finding]
-    return [
-        *_gap_findings(tally, look, always=bool(tally.broken)),
-        *_broken_findings(tally),
-        *_outside_findings(tally, look),
-        *_constant_findings(tally),
-    ]
+        for index, found in blocks(look.pair, look.rows, work, seed=0):
+            tally.add(found, index)
+    except CannotRunError as raised:
+        tally.failure = raised.finding
+    return tally
 
 
-def _examine(look: Inspection, batch: Batch, names: list[str]) -> dict[str, dict[str, Tensor]]:
-    """One block: for every field and site the rows at fault, (rows,) of bool."""
-    gaps = {
-        name: _rows_of(~torch.isfinite(tensor))
-        for name, tensor in zip(names, as_tuple(batch), strict=True)
-        if tensor.is_floating_point()
-    }
-    result: dict[str, dict[str, Tensor]] = {"gaps": gaps}
-    try:
-        guide_trace = attempt(look.pair.guide, batch, "guide")
-        drawn = sites.with_role(guide_trace, "latent", "auxiliary")
-        values = {name: site["value"] for name, site in drawn.items()}
-        model_trace = attempt(Substitute(values)(look.pair.model), batch, "model")
-    except CannotRunError:
-        if any(bool(bad.any()) for bad in gaps.values()):
-            return result  # the gaps explain it
-        raise
-    broken, outside = result.setdefault("broken", {}), result.setdefault("outside", {})
-    low, high = result.setdefault("low", {}), result.setdefault("high", {})
-    rows = len(as_tuple(batch)[0])
-    for name, site in {**drawn, **sites.with_role(model_trace, "data")}.items():
-        if not sites.in_plate(site, look.pair.plate):
-            continue
-        event_dim = site["fn"].event_dim
-        finite = torch.isfinite(site["value"].float())
-        broken[name] = ~_by_row(finite, event_dim, site["mask"], rows)
-        if name in drawn:
-            continue
-        support = _check_support(site)
-        if support is not None:
-            outside[name] = ~_by_row(support, 0, site["mask"], rows) & ~broken[name]
-        if _is_continuous(site) and site["mask"] is None:
-            columns = site["value"].reshape(rows, -1)
-            low[name], high[name] = columns.amin(0), columns.amax(0)
-    return result
-
-
-def _add(tally: Tally, part: dict[str, dict[str, Tensor]], index: Tensor) -> None:
-    for kind in ("gaps", "broken", "outside"):
-        for name, bad in part.get(kind, {}).items():
-            if bool(bad.any()):
-                getattr(tally, kind).setdefault(name, Count()).add(bad, index)
-    for name, low in part.get("low", {}).items():
-        high = part["high"][name]
-        tally.low[name] = torch.minimum(tally.low.get(name, low), low)
-        tally.high[name] = torch.maximum(tally.high.get(name, high), high)
-
-
-def _gap_findings(tally: Tally, look: Inspection, always: bool) -> list[Finding]:
-    """NaN or infinity in a field, where it reaches a site outside its mask."""
-    if not always:
-        return []
-    return [
-        Finding(
-            "error",
-            f'field "{name}"' if look.rows.keys else f"data field {name}",
-            f"{count.rows} of {len(look.rows)} rows hold NaN or infinity, the first is row "
-            f"{_label(look.rows.index, count.first)}",
-            "remove or impute them, or mask those cells in the model and keep them from the guide",
-        )
-        for name, count in tally.gaps.items()
-    ]
-
-
-def _broken_findings(tally: Tally) -> list[Finding]:
-    """Values that are not finite though the data are."""
-    if tally.gaps:
-        return []
-    return [
-        Finding(
-            "error",
-            f'site "{name}"',
-            f"its value is not finite in {count.rows} rows, the first is row {count.first}",
+def data_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
+    """What the pass says about the data and the pair."""
+    counts, total, index = tally.counts, len(look.rows), look.rows.index
+    if counts["gaps"] and (counts["values"] or counts["scores"] or tally.failure):
+        yield from gap_findings(look, tally)
+        return
+    if tally.failure:
+        yield tally.failure
+        return
+    for name, count in counts["values"].items():
+        yield site_error(
+            name,
+            f"expected a finite value, got NaN or infinity in {_rows(count, total, index)}",
             "scale the inputs of the network (build fills loc and scale), or bound its output",
         )
-        for name, count in tally.broken.items()
-    ]
-
-
-def _outside_findings(tally: Tally, look: Inspection) -> list[Finding]:
-    model_sites = look.model_sites()
-    return [
-        Finding(
-            "error",
-            f'site "{name}"',
-            f"{count.rows} of {len(look.rows)} rows lie outside the likelihood's support "
-            f"({support_name(model_sites[name])}), the first is row "
-            f"{_label(look.rows.index, count.first)}",
+    for name, count in counts["outside"].items():
+        support = support_name(look.model_sites()[name])
+        yield site_error(
+            name,
+            f"expected data in the likelihood's support ({support}), got others in "
+            f"{_rows(count, total, index)}",
             "change the likelihood or the data",
         )
-        for name, count in tally.outside.items()
-    ]
+    for name, count in counts["scores"].items() if not counts["values"] else ():
+        yield site_error(
+            name,
+            f"expected a finite log-probability, got NaN or infinity in "
+            f"{_rows(count, total, index)}",
+            "keep the scales above 0 and the guide's draws in the support of the model's prior",
+        )
+    yield from _constant_columns(tally, total)
 
 
-def _constant_findings(tally: Tally) -> list[Finding]:
+def gap_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
+    """NaN or infinity in the data, which the pair cannot take."""
+    for name, count in tally.counts["gaps"].items():
+        yield error(
+            f'field "{name}"' if look.rows.keys else f"data field {name}",
+            "expected numbers, got NaN or infinity in "
+            + _rows(count, len(look.rows), look.rows.index),
+            "remove or impute them, or fill them (x.nan_to_num()) before the networks and the "
+            "likelihood and mask those cells: NaN under a mask still reaches gradients",
+        )
+
+
+def _constant_columns(tally: Tally, total: int) -> Iterator[Finding]:
     """Columns with one value only: a continuous density of them grows without bound."""
-    findings = []
     for name, low in tally.low.items():
         constant = (low == tally.high[name]).nonzero().flatten().tolist()
-        if constant:
+        if constant and total > 1:
             shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
-            findings.append(
-                Finding(
-                    "warning",
-                    f'site "{name}"',
-                    f"{len(constant)} columns never change ({shown}): under a continuous "
-                    "likelihood they dominate the ELBO as their scale shrinks",
-                    "drop them, or keep a floor on the scale",
-                )
+            yield warning(
+                f'site "{name}"',
+                "expected columns that vary under a continuous likelihood, got "
+                f"{len(constant)} with one value (column {shown}): their density grows without "
+                "bound as the scale shrinks",
+                "drop them, or keep a floor on the scale",
             )
-    return findings
+
+
+class _Examine:
+    """Finds the rows at fault in one block: (rows,) of bool, by kind and by field or site."""
+
+    def __init__(self, look: Inspection) -> None:
+        self.look = look
+
+    def __call__(self, batch: Batch, index: Tensor) -> dict[str, dict[str, Tensor]]:
+        found: dict[str, dict[str, Tensor]] = {kind: {} for kind in (*KINDS, "columns")}
+        for name, tensor in zip(self.look.rows.names, as_tuple(batch), strict=True):
+            found["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
+        pair = self.look.pair
+        try:
+            guide_trace = attempt(pair.guide, batch, pair.plate)
+            proposed = Substitute(drawn_values(guide_trace))
+            model_trace = attempt(pair.model, batch, pair.plate, proposed)
+        except CannotRunError:
+            if not any(bool(bad.any()) for bad in found["gaps"].values()):
+                raise
+            found["values"] = found["gaps"]  # the gaps explain it
+            return found
+        for trace in (guide_trace, model_trace):
+            for name, site in sites.with_role(trace, "latent", "data").items():
+                if sites.in_plate(site, pair.plate):
+                    self._site(found, name, site, batch_rows(batch))
+        return found
+
+    def _site(self, found: Any, name: str, site: sites.Site, rows: int) -> None:
+        value, kept = site["value"], kept_cells(site)
+        endless = _any_cell(~torch.isfinite(value.float()) & kept, site, rows)
+        bad = endless
+        if sites.role(site) == "latent":
+            found["values"][name] = endless
+        else:  # a likelihood that takes NaN is judged by its score
+            found["outside"][name] = _outside_support(site, kept, rows) & ~endless
+            bad = found["outside"][name]
+            if _is_continuous(site) and bool(kept.all()):
+                found["columns"][name] = _by_row(value, site, rows)
+        score = row_score(site)
+        if score is not None:
+            unscored = ~torch.isfinite(score) & ~bad
+            found["scores"][name] = found["scores"].get(name, False) | unscored
+
+
+def kept_cells(site: sites.Site) -> Tensor:
+    """The cells of a site's value that no mask hides, whoever set it: bool, like the value."""
+    value, fn = site["value"], site["fn"]
+    masks = [(site["mask"], fn.event_dim)]
+    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            masks.append((fn._mask, fn.event_dim))
+        fn = fn.base_dist
+    kept = torch.ones(value.shape, dtype=torch.bool, device=value.device)
+    for mask, event_dim in masks:
+        if mask is not None:
+            cells = torch.as_tensor(mask, device=value.device)
+            kept = kept & cells.reshape(cells.shape + (1,) * event_dim)
+    return kept
+
+
+def row_score(site: sites.Site) -> Tensor | None:
+    """Log-probability of each row, (rows,); ``None`` where the site cannot score its value."""
+    try:
+        return sites.row_log_prob(site)
+    except Exception:  # a flow without an inverse scores only what it has just drawn
+        return None
 
 
 def support_name(site: sites.Site) -> str:
     """The support of a site's distribution in words, empty where it has none."""
-    support = getattr(site["fn"], "support", None)
+    support: Any = getattr(site["fn"], "support", None)
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     text = "" if support is None else str(support)
     return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
 
 
-def _check_support(site: sites.Site) -> Tensor | None:
+def _outside_support(site: sites.Site, kept: Tensor, rows: int) -> Tensor:
+    """Rows with an unmasked cell outside the support: (rows,)."""
     try:
-        ok: Tensor = site["fn"].support.check(site["value"])
+        support = site["fn"].support
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        outside = ~support.check(site["value"])
     except (NotImplementedError, AttributeError):
-        return None
-    return ok
+        return torch.zeros(rows, dtype=torch.bool, device=kept.device)
+    event_dim = kept.ndim - outside.ndim  # a vector has one answer for all its cells
+    kept = kept.flatten(-event_dim).any(-1) if event_dim else kept
+    return _any_cell(outside & kept, site, rows, site["fn"].event_dim - event_dim)
 
 
 def _is_continuous(site: sites.Site) -> bool:
@@ -202,22 +249,19 @@ def _is_continuous(site: sites.Site) -> bool:
     return support is not None and not support.is_discrete and site["value"].is_floating_point()
 
 
-def _by_row(ok: Tensor, event_dim: int, mask: Tensor | bool | None, rows: int) -> Tensor:
-    """Whether every unmasked cell of a row is sound: (rows,)."""
-    if event_dim:
-        ok = ok.flatten(-event_dim).all(-1)
-    if mask is not None:
-        ok = ok | ~torch.as_tensor(mask, device=ok.device)
-    while ok.ndim > 1:
-        ok = ok.all(0)
-    return ok.expand(rows)
+def _by_row(cells: Tensor, site: sites.Site, rows: int, event_dim: int | None = None) -> Tensor:
+    """Cells with the row plate's dimension in front: (rows, cells)."""
+    dim = -1 - (site["fn"].event_dim if event_dim is None else event_dim)
+    cells = cells.movedim(dim, 0) if cells.ndim >= -dim else cells[None]
+    return cells.reshape(len(cells), -1).expand(rows, -1)
 
 
-def _rows_of(bad: Tensor) -> Tensor:
-    return bad.reshape(len(bad), -1).any(1)
+def _any_cell(bad: Tensor, site: sites.Site, rows: int, event_dim: int | None = None) -> Tensor:
+    return _by_row(bad, site, rows, event_dim).any(1)
 
 
-def _label(index: pd.Index, position: int) -> str:
-    """A row's number, with its label where the index has other labels."""
-    label = index[position]
-    return str(position) if label == position else f"{position} (index {label!r})"
+def _rows(count: Count, total: int, index: pd.Index) -> str:
+    """How many rows and the first of them, with its label where the index has other labels."""
+    label = index[count.first]
+    named = "" if label == count.first else f" (index {label!r})"
+    return f"{count.rows} of {total} rows, the first is row {count.first}{named}"

@@ -5,11 +5,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+
+from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
-
-from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
 
 W = torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0]])
 X = torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
@@ -278,3 +278,16 @@ def test_a_gaussian_pair_reconstructs_in_the_datas_units():
     fit(model, guide, data, epochs=5, progress=False)
     rows = reconstruct(model, guide, data)
     assert 800 < float(rows.min()) < float(rows.max()) < 1200
+
+
+def test_layers_of_plain_functions_are_evaluated_too():
+    encoder = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
+
+    def guide(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(encoder(x), 1.0).to_event(1))
+
+    codes = encode(linear_model, guide, X)
+    assert (codes["z"]["sd"] == 1.0).all().all()
+    assert encoder[1].training

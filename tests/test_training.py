@@ -12,13 +12,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.models.gaussian import GaussianModel
 from pyro.infer import Trace_ELBO
 from torch.optim import lr_scheduler
 
 from ppl_vae import build, fit
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.schedules import cyclical, linear
 from ppl_vae.training import default_optimizer
 
@@ -328,7 +328,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits):
 def test_warnings_of_lint_are_repeated(digits):
     model, guide = pair()
     model.unused = torch.nn.Linear(2, 2)
-    with pytest.warns(UserWarning, match="gets no gradient"):
+    with pytest.warns(UserWarning, match="expected a gradient, got none"):
         quick(model, guide, digits[:100], epochs=1)
 
 

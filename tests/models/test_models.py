@@ -8,18 +8,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-import ppl_vae.guides
-import ppl_vae.models
 import pyro
 import pytest
 import torch
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.models.gaussian import GaussianModel
 from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
+import ppl_vae.guides
+import ppl_vae.models
 from ppl_vae import build, fit, lint
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
 
 REAL = torch.randn(60, 4, generator=torch.Generator().manual_seed(1)) * 30 + 100
 BINARY = (REAL > 100).float()

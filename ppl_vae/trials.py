@@ -1,0 +1,201 @@
+"""The linter's rules that run the pair again: on fewer rows, on other data, under its ELBO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor, nn
+
+from ppl_vae import sites
+from ppl_vae.handlers import Scale
+from ppl_vae.inspection import CannotRunError, Finding, Inspection, error, site_error, warning
+from ppl_vae.rows import Batch, as_tuple, map_batch
+from ppl_vae.scan import row_score
+
+Trial = Callable[[Inspection], Iterator[Finding]]
+
+
+def coupled_rows(look: Inspection) -> Iterator[Finding]:
+    """Code that lets a row's distribution depend on the other rows, or runs on one size only."""
+    if look.row_count < 2:
+        return
+    try:
+        smaller = look.smaller()
+    except CannotRunError as raised:
+        yield raised.finding
+        return
+    for (half, trace), fewer in zip(look.halves, smaller, strict=True):
+        alone = sites.sites(fewer)
+        for name, site in sites.with_role(trace, "latent", "data").items():
+            if name not in alone or not sites.in_plate(site, look.pair.plate):
+                continue
+            among, by_itself = row_score(site), row_score(alone[name])
+            if among is None or by_itself is None:
+                continue
+            if not _close(among[: look.small_count], by_itself):
+                yield site_error(
+                    name,
+                    f"expected each row's distribution in the {half.role} to depend on that row "
+                    "alone, got one that changes with the other rows of its batch",
+                    "compute each row by itself (a mean over dim 0, or a reshape that mixes rows, "
+                    "is the usual cause)",
+                )
+
+
+def leaks(look: Inspection) -> Iterator[Finding]:
+    """A site that reads the argument where it should read what ``pyro.sample`` returned.
+
+    The observed cells of the data change and every site's value stays: a later site whose
+    distribution changes has read the data past the site that observes them.
+    """
+    data = sites.with_role(look.model_trace, "data")
+    try:
+        kept = look.replicated(look.batch)
+        suspects = _changed(kept, look.replicated(_shifted(look, data)), after=next(iter(data), ""))
+        for name in suspects:
+            for source in data:
+                shifted = look.replicated(_shifted(look, {source: data[source]}))
+                if name in _changed(kept, shifted, after=source):
+                    yield _leak(name, source)
+                    break
+    except CannotRunError:  # cannot be simulated, for example where a network rejects the draws
+        return
+
+
+def _leak(name: str, source: str) -> Finding:
+    return site_error(
+        name,
+        f'expected it to depend on what pyro.sample("{source}", ...) returned, got one that reads '
+        f'the argument that "{source}" observes: replicates would leak the data',
+        f'write {source} = pyro.sample("{source}", ..., obs=...) and use that value',
+    )
+
+
+def _shifted(look: Inspection, data: dict[str, sites.Site]) -> Batch:
+    """The batch with the cells that these sites observe moved on by one row."""
+    fields = [field.clone() for field in as_tuple(look.batch)]
+    for site in data.values():
+        found = sites.observed_cells(look.batch, site["value"])
+        if found is not None:
+            position, cells = found
+            moved = site["value"].roll(1, -1 - site["fn"].event_dim)
+            fields[position].view(-1)[cells] = moved.to(fields[position].dtype)
+    replaced = iter(fields)
+    return map_batch(look.batch, lambda field: next(replaced))
+
+
+def _changed(kept: Trace, shifted: Trace, after: str) -> list[str]:
+    """Sites after one, with another distribution of the same value in the second trace."""
+    names = list(sites.with_role(kept, "latent", "data"))
+    changed = []
+    for name in names[names.index(after) + 1 :] if after in names else []:
+        site: sites.Site = kept.nodes[name]
+        other: sites.Site = shifted.nodes.get(name)
+        if other is not None:
+            before, now = (_log_prob(half["fn"], site["value"]) for half in (site, other))
+            if before is not None and now is not None and not _close(before, now):
+                changed.append(name)
+    return changed
+
+
+def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
+    """The ELBO raises, is not finite, or leaves a parameter without a finite gradient."""
+    scale = Scale(len(look.rows), look.pair.plate)
+    scale.kl_weight = 0.5 if look.kl_weighted else None
+    model, guide = scale(look.pair.model), scale(look.pair.guide)
+    objective = type(look.objective).of(look.objective.elbo, "tried")
+    parameters = _asked_for(look)
+    try:
+        with torch.enable_grad(), pyro.validation_enabled(True):
+            if parameters:
+                loss, surrogate = objective.loss_and_surrogate(model, guide, batch)
+                gradients = _gradients(surrogate, parameters)
+            else:
+                loss, gradients = objective.loss(model, guide, batch), {}
+    except Exception as failure:
+        yield _unrunnable(look, failure)
+        return
+    if not bool(torch.isfinite(torch.as_tensor(loss))):
+        yield error(
+            "model and guide",
+            f"expected a finite ELBO got {-float(loss)}",
+            "bound the scales of the model and of the guide away from 0",
+        )
+        return
+    yield from _gradient_findings(gradients)
+
+
+def _gradients(surrogate: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    if not surrogate.requires_grad:
+        return dict.fromkeys(parameters)
+    gradients = torch.autograd.grad(surrogate, list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, gradients, strict=True))
+
+
+def _gradient_findings(gradients: dict[str, Tensor | None]) -> Iterator[Finding]:
+    bad = [name for name, g in gradients.items() if g is not None and not g.isfinite().all()]
+    if bad:
+        rest = f" (and those of {len(bad) - 1} more)" if len(bad) > 1 else ""
+        yield error(
+            f'parameter "{bad[0]}"',
+            f"expected a finite gradient, got NaN or infinity{rest}",
+            "look for a division by 0, the root of 0, or NaN under a mask",
+        )
+    for name, gradient in gradients.items():
+        if gradient is None:
+            yield warning(
+                f'parameter "{name}"',
+                "expected a gradient, got none: the loss does not depend on it",
+                "use it, freeze it with requires_grad_(False), or look for a detach()",
+            )
+
+
+def _asked_for(look: Inspection) -> dict[str, Tensor]:
+    """Trainable parameters, without those that an autoguide's model left in the guide's store."""
+    left = set()
+    for half, _ in look.halves:
+        owned = half.base.parameters() if isinstance(half.base, nn.Module) else ()
+        held, asked = {id(p) for p in owned}, look.watches[half.role].names
+        tables = half.store.tables.named_parameters()
+        left |= {id(p) for name, p in tables if name not in asked and id(p) not in held}
+    return {name: p for name, p in look.pair.trainable().items() if id(p) not in left}
+
+
+def _unrunnable(look: Inspection, failure: Exception) -> Finding:
+    guided = look.guide_sites()
+    summed = [n for n, s in look.model_sites().items() if sites.enumerated(s) and n not in guided]
+    if summed and look.kl_weighted and "share a common poutine.scale" in str(failure):
+        return site_error(
+            summed[0],
+            "expected a KL weight of 1 on a site that the model sums out, got another",
+            "leave kl_weight at 1, or enumerate the site in the guide",
+        )
+    return error(
+        "model and guide",
+        f"expected {look.objective.name} to run, got {type(failure).__name__}: "
+        + " ".join(str(failure).split()),
+        "print(lint(...)) shows each site's shapes and plates",
+    )
+
+
+def _log_prob(fn: Any, value: Tensor) -> Tensor | None:
+    try:
+        log_prob: Tensor = fn.log_prob(value)
+    except Exception:
+        return None
+    return log_prob
+
+
+def _close(left: Tensor, right: Tensor) -> bool:
+    """Equal to rounding: batches of two sizes are multiplied in another order."""
+    size = float(left.nan_to_num(0.0, 0.0, 0.0).abs().max()) if left.numel() else 0.0
+    return left.shape == right.shape and torch.allclose(
+        left, right, rtol=1e-3, atol=1e-4 * max(size, 1e-3), equal_nan=True
+    )
+
+
+TRIALS: tuple[Trial, ...] = (coupled_rows, leaks)

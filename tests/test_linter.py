@@ -1,0 +1,327 @@
+"""Planted faults in sites, plates and the ELBO, one a test.
+
+Each finding names the right place and says what was expected, what came and what to change.
+"""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+
+from ppl_vae import lint
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+
+ROWS, FEATURES, LATENTS = 40, 3, 2
+X = torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
+
+
+def normal(loc, scale=1.0):
+    return dist.Normal(loc, scale).to_event(1)
+
+
+def code(x, name="z", latents=LATENTS, **how):
+    """A latent code of each row under its prior."""
+    return pyro.sample(name, normal(x.new_zeros(latents)).expand([len(x)]), **how)
+
+
+def observe(x, z):
+    pyro.sample("x", normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], FEATURES)), obs=x)
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        observe(x, code(x))
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", normal(x[:, :LATENTS]))
+
+
+def check(verdict, severity, where, *pieces):
+    """The verdict has one finding of this place and severity, whose text has the pieces."""
+    found = [finding for finding in verdict.findings if finding.where == where]
+    assert [finding.severity for finding in found] == [severity], str(verdict)
+    for piece in pieces:
+        assert piece in str(found[0])
+    assert str(found[0]) in str(verdict)
+    assert found[0].fix
+    if severity == "error":
+        with pytest.raises(ValueError, match="expected") as raised:
+            verdict.raise_if_failed()
+        assert str(found[0]) in str(raised.value)
+    else:
+        assert found[0] in verdict.warnings
+        assert not verdict.errors
+        verdict.raise_if_failed()
+
+
+def alone(verdict, severity, where, *pieces):
+    """As ``check``, and nothing else is found."""
+    check(verdict, severity, where, *pieces)
+    assert len(verdict.findings) == 1, str(verdict)
+
+
+# Sites that do not match
+
+
+def test_latent_missing_from_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            code(x, "w")
+            observe(x, code(x))
+
+    alone(lint(other, guide, X), "error", 'site "w"', 'add pyro.sample("w", ...) to the guide')
+
+
+def test_latent_without_a_guide():
+    alone(lint(model, None, X), "error", 'site "z"', "expected a draw in the guide")
+
+
+def test_unobserved_cells_missing_from_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            z = code(x)
+            pyro.sample("y", dist.Normal(z[..., 0], 1.0), obs=x[:, 0], obs_mask=x[:, 1] > 0)
+
+    alone(lint(other, guide, X), "error", 'site "y_unobserved"', "poutine.mask")
+
+
+def test_latent_that_only_the_guide_draws():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            code(x, "w")
+            code(x)
+
+    alone(lint(model, other, X), "error", 'site "w"', '("z")', "is_auxiliary")
+
+
+def test_event_shape_of_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            code(x, latents=3)
+
+    alone(lint(model, other, X), "error", 'site "z"', "event_shape (2,), got (3,)")
+
+
+def test_event_shape_that_the_decoder_rejects():
+    verdict = lint(BernoulliModel(3, latents=2), NormalGuide(3, latents=4), (X > 0).float())
+    alone(verdict, "error", 'site "z"', "event_shape (2,), got (4,)")
+
+
+def test_batch_shape_of_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(x.new_zeros(2, 1, LATENTS)))
+
+    alone(lint(model, other, X), "error", 'site "z"', "batch_shape (16,), got (2, 16)")
+
+
+def test_latent_observed_in_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            code(x, obs=x[:, :LATENTS])
+
+    alone(lint(model, other, X), "error", 'site "z"', "got an observed value; remove obs=")
+
+
+def test_site_observed_in_the_model_and_drawn_in_the_guide():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", normal(x))
+            code(x)
+
+    alone(lint(model, other, X), "error", 'site "x"', "got obs= in the model and a draw")
+
+
+@pytest.mark.parametrize("masked", ["model", "guide", "distribution"])
+def test_mask_in_one_half_only(masked):
+    def masking(half):
+        return lambda x: poutine.mask(half, mask=x[:, 0] > 0)(x)
+
+    def by_distribution(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(x[:, :LATENTS]).mask(x[:, 0] > 0))
+
+    pairs = {
+        "model": (masking(model), guide),
+        "guide": (model, masking(guide)),
+        "distribution": (model, by_distribution),
+    }
+    alone(lint(*pairs[masked], X), "error", 'site "z"', "expected one mask", "poutine.mask")
+
+
+def test_model_that_observes_nothing():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            code(x)
+
+    alone(lint(other, guide, X), "error", "model", "expected an observed site, got none")
+
+
+# The row plate
+
+
+def test_row_plate_missing_in_the_model():
+    def other(x):
+        observe(x, code(x))
+
+    verdict = lint(other, guide, X)
+    check(verdict, "error", 'site "x"', 'the row plate "data" of the model, got no plate')
+    check(verdict, "error", 'site "z"', 'with pyro.plate("data", len(x)):')
+
+
+def test_row_plate_missing_in_the_guide():
+    def other(x):
+        pyro.sample("z", normal(x[:, :LATENTS]))
+
+    alone(lint(model, other, X), "error", 'site "z"', 'row plate "data" of the guide')
+
+
+@pytest.mark.parametrize("size", [16, 128], ids=["as the trial batch", "as fit's batch"])
+@pytest.mark.parametrize("half", ["model", "guide"])
+def test_row_plate_of_constant_size(half, size):
+    def fixed(function):
+        def inner(x):
+            with pyro.plate("data", size):
+                function(x)
+
+        return inner
+
+    halves = {
+        "model": (fixed(lambda x: observe(x, code(x))), guide),
+        "guide": (model, fixed(lambda x: pyro.sample("z", normal(x[:, :LATENTS])))),
+    }
+    pieces = (half, f"got {size}; ", 'write pyro.plate("data", len(x))')
+    alone(lint(*halves[half], X), "error", 'plate "data"', *pieces)
+
+
+def test_row_plate_with_a_subsample_of_its_own():
+    def other(x):
+        with pyro.plate("data", ROWS, subsample=torch.arange(5)):
+            observe(x[:5], code(x[:5]))
+
+    pieces = ("the model to open it for the 16 rows of the batch, got 5",)
+    alone(lint(other, guide, X), "error", 'plate "data"', *pieces)
+
+
+@pytest.mark.parametrize(("full", "severity"), [(30, "error"), (50, "warning")])
+def test_row_plate_that_stands_for_another_number_of_rows(full, severity):
+    def other(x):
+        with pyro.plate("data", full, subsample_size=len(x)):
+            observe(x, code(x))
+
+    pieces = (f"stand for the 40 rows of the data, got {full} in the model",)
+    alone(lint(other, guide, X), severity, 'plate "data"', *pieces)
+
+
+def test_row_plate_at_another_dimension():
+    def other(x):
+        with pyro.plate("data", len(x), dim=-2):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x[:, :1])
+
+    check(lint(other, None, X), "error", 'plate "data"', "expected it at dim -1, got -2")
+
+
+def test_row_plate_of_another_name():
+    def named_model(x):
+        with pyro.plate("rows", len(x)):
+            observe(x, code(x))
+
+    def named_guide(x):
+        with pyro.plate("rows", len(x)):
+            pyro.sample("z", normal(x[:, :LATENTS]))
+
+    verdict = lint(named_model, named_guide, X)
+    check(verdict, "error", 'site "x"', 'got plate "rows"; pass plate="rows"')
+    assert not lint(named_model, named_guide, X, plate="rows").findings
+
+
+def test_other_plates_in_the_guide_than_in_the_model():
+    def other(x):
+        with pyro.plate("data", len(x)), pyro.plate("views", 1):
+            pyro.sample("z", normal(x[:, :LATENTS]))
+
+    def viewed(x):
+        rows = pyro.plate("data", len(x))
+        with rows, pyro.plate("looks", 1):
+            z = code(x)
+        with rows:
+            observe(x, z[0])
+
+    pieces = ("['data', 'looks'], got ['data', 'views']",)
+    alone(lint(viewed, other, X), "error", 'site "z"', *pieces)
+
+
+# The objective
+
+
+def count_model(x, **how):
+    with pyro.plate("data", len(x)):
+        k = pyro.sample("k", dist.Categorical(x.new_ones(4)), **how)
+        pyro.sample("x", normal(k.unsqueeze(-1).expand(*k.shape, FEATURES)), obs=x)
+
+
+def count_guide(x, **how):
+    with pyro.plate("data", len(x)):
+        pyro.sample("k", dist.Categorical(logits=x.new_zeros(len(x), 4)), **how)
+
+
+PARALLEL = {"enumerate": "parallel"}
+
+
+@pytest.mark.parametrize(
+    ("elbo", "severity"), [(Trace_ELBO(), "warning"), (TraceMeanField_ELBO(), "error")]
+)
+def test_discrete_latent_under_an_elbo_for_reparameterized_ones(elbo, severity):
+    pieces = ("expected a reparameterized draw", type(elbo).__name__, "TraceGraph_ELBO()")
+    alone(lint(count_model, count_guide, X, elbo=elbo), severity, 'site "k"', *pieces)
+
+
+def test_enumeration_under_an_elbo_that_draws():
+    verdict = lint(lambda x: count_model(x, infer=PARALLEL), None, X, elbo=Trace_ELBO())
+    found = [finding for finding in verdict.errors if "enumerates" in finding.problem]
+    assert [finding.where for finding in found] == ['site "k"']
+    assert "pass TraceEnum_ELBO()" in found[0].fix
+
+
+def test_mean_field_elbo_under_a_bottom_up_guide():
+    def hierarchy(x):
+        with pyro.plate("data", len(x)):
+            top = code(x, "top")
+            observe(x, pyro.sample("z", normal(top)))
+
+    def bottom_up(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", normal(x[:, :LATENTS]))
+            pyro.sample("top", normal(z))
+
+    verdict = lint(hierarchy, bottom_up, X, elbo=TraceMeanField_ELBO())
+    alone(verdict, "error", "guide", "['top', 'z']", "['z', 'top']", "pass Trace_ELBO()")
+
+
+@pytest.mark.parametrize("weight", [0.5, lambda step: 1.0], ids=["number", "schedule"])
+def test_kl_weight_on_a_site_that_the_model_sums_out(weight):
+    def mixture(x):
+        count_model(x, infer=PARALLEL)
+
+    verdict = lint(mixture, None, X, kl_weight=weight)
+    alone(verdict, "error", 'site "k"', "KL weight of 1", "enumerate the site in the guide")
+    assert not lint(mixture, None, X).findings
+    summed_in_guide = lint(
+        count_model, lambda x: count_guide(x, infer=PARALLEL), X, kl_weight=weight
+    )
+    assert not summed_in_guide.findings
+
+
+def test_elbo_that_is_not_finite():
+    def improper(x):
+        model(x)
+        pyro.factor("penalty", torch.tensor(float("-inf")))
+
+    alone(
+        lint(improper, guide, X), "error", "model and guide", "expected a finite ELBO", "got -inf"
+    )

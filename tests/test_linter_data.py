@@ -1,0 +1,344 @@
+"""Planted faults in data, parameters and the way a pair treats rows, one a test."""
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+
+from ppl_vae import lint
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
+
+ROWS, FEATURES, LATENTS = 40, 3, 2
+X = torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
+
+
+def normal(loc, scale=1.0):
+    return dist.Normal(loc, scale).to_event(1)
+
+
+def code(x, name="z", latents=LATENTS, **how):
+    """A latent code of each row under its prior."""
+    return pyro.sample(name, normal(x.new_zeros(latents)).expand([len(x)]), **how)
+
+
+def observe(x, z):
+    pyro.sample("x", normal(z.sum(-1, keepdim=True).expand(*z.shape[:-1], FEATURES)), obs=x)
+
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        observe(x, code(x))
+
+
+def guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", normal(x[:, :LATENTS]))
+
+
+def check(verdict, severity, where, *pieces):
+    """The verdict has one finding of this place and severity, whose text has the pieces."""
+    found = [finding for finding in verdict.findings if finding.where == where]
+    assert [finding.severity for finding in found] == [severity], str(verdict)
+    for piece in pieces:
+        assert piece in str(found[0])
+    assert str(found[0]) in str(verdict)
+    assert found[0].fix
+    if severity == "error":
+        with pytest.raises(ValueError, match="expected") as raised:
+            verdict.raise_if_failed()
+        assert str(found[0]) in str(raised.value)
+    else:
+        assert found[0] in verdict.warnings
+        assert not verdict.errors
+        verdict.raise_if_failed()
+
+
+def alone(verdict, severity, where, *pieces):
+    """As ``check``, and nothing else is found."""
+    check(verdict, severity, where, *pieces)
+    assert len(verdict.findings) == 1, str(verdict)
+
+
+# The data
+
+
+def test_data_outside_the_support_far_down():
+    x = (X[:1].repeat(20000, 1) > 0).float()
+    x[[12345, 19999], 1] = 0.5
+    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345;")
+    verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
+    alone(verdict, "error", 'site "x"', *pieces)
+
+
+def test_data_outside_the_support_under_a_label():
+    frame = pd.DataFrame((X > 0).float().numpy(), index=[f"row-{i}" for i in range(ROWS)])
+    frame.iloc[33, 2] = -1.0
+    verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), frame)
+    alone(verdict, "error", 'site "x"', "1 of 40 rows, the first is row 33 (index 'row-33');")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_data_that_are_not_finite(bad):
+    x = X.clone()
+    x[[21, 30, 30], [0, 1, 2]] = bad
+    verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
+    alone(verdict, "error", "data field 0", "NaN or infinity in 2 of 40 rows, the first is row 21")
+
+
+def test_data_that_are_never_finite():
+    x = X.clone()
+    x[:, 0] = float("nan")
+    verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
+    alone(verdict, "error", "data field 0", "40 of 40 rows, the first is row 0")
+
+
+def test_nan_that_only_the_likelihood_reads():
+    x = X.clone()
+    x[21, 0] = float("nan")
+    verdict = lint(model, lambda x: guide(x.nan_to_num()), x)
+    alone(verdict, "error", "data field 0", "1 of 40 rows, the first is row 21")
+
+
+def test_field_of_a_mapping_that_is_not_finite():
+    x = X.clone()
+    x[21, 0] = float("nan")
+    alone(lint(model, guide, {"x": x}), "error", 'field "x"', "NaN or infinity in 1 of 40 rows")
+
+
+def test_masked_nan_that_reaches_the_gradient():
+    x = X.clone()
+    x[21, 0] = float("nan")
+
+    class Missing(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.loc = nn.Parameter(torch.zeros(FEATURES))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(self.loc, 1.0).mask(~x.isnan()).to_event(1), obs=x)
+
+    pieces = ("1 of 40 rows, the first is row 21", "x.nan_to_num()", "under a mask")
+    alone(lint(Missing(), None, x), "error", "data field 0", *pieces)
+
+
+def test_latent_that_overflows():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            z = x[:, :LATENTS]
+            pyro.sample("z", normal(z, torch.where(z > 5, z**100, 1.0)))
+
+    large = X.clone()
+    large[25] = 10.0
+    alone(lint(model, other, large), "error", 'site "z"', "1 of 40 rows, the first is row 25")
+
+
+def test_guide_that_leaves_the_support_of_the_prior():
+    def positive(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.HalfNormal(x.new_ones(LATENTS)).to_event(1))
+            observe(x, z)
+
+    verdict = lint(positive, guide, X)
+    alone(verdict, "error", 'site "z"', "finite log-probability", "support of the model's prior")
+
+
+def test_constant_columns_under_a_continuous_likelihood():
+    x = X.clone()
+    x[:, 1] = 3.0
+    verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
+    alone(verdict, "warning", 'site "x"', "1 with one value (column 1)")
+
+
+def test_field_that_nobody_reads():
+    data = {"x": X, "weight": torch.ones(ROWS)}
+    alone(lint(model, guide, data), "error", 'field "weight"', "expected an argument of this name")
+
+
+def test_mapping_without_the_fields_of_the_model():
+    verdict = lint(model, guide, {"image": X})
+    check(verdict, "error", 'field "image"', "rename the field or the argument")
+    check(verdict, "error", "guide", "missing 1 required positional argument: 'x'")
+
+
+def test_guide_for_another_model():
+    verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES + 1), X)
+    alone(verdict, "error", "guide", "batch of shapes [(16, 3)]", "cannot be multiplied")
+    assert verdict.objective is None
+    assert len(verdict.sites) == 0
+
+
+def test_model_for_other_data():
+    class Wide(PyroModule):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                observe(x, code(x) + x @ torch.ones(5, LATENTS))
+
+    alone(lint(Wide(), guide, X), "error", "model", "cannot be multiplied")
+
+
+# Rows as rows, data as data
+
+
+def teacher_forced(x, *, argument):
+    with pyro.plate("data", len(x)):
+        z = code(x)
+        x1 = pyro.sample("x1", dist.Normal(z[..., 0], 1.0), obs=x[:, 0])
+        pyro.sample("x2", dist.Normal(x[:, 0] if argument else x1, 1.0), obs=x[:, 1])
+
+
+def test_site_that_reads_the_argument_after_it_was_observed():
+    verdict = lint(lambda x: teacher_forced(x, argument=True), guide, X)
+    alone(verdict, "error", 'site "x2"', 'pyro.sample("x1", ...) returned', "leak the data")
+    assert not lint(lambda x: teacher_forced(x, argument=False), guide, X).findings
+
+
+def test_leak_names_the_site_that_was_read():
+    def chain(x):
+        with pyro.plate("data", len(x)):
+            z = code(x)
+            pyro.sample("first", dist.Normal(z[..., 0], 1.0), obs=x[:, 0])
+            pyro.sample("second", dist.Normal(z[..., 0], 1.0), obs=x[:, 1])
+            pyro.sample("third", dist.Normal(x[:, 1], 1.0), obs=x[:, 2])
+
+    alone(lint(chain, guide, X), "error", 'site "third"', 'pyro.sample("second", ...) returned')
+
+
+def test_rows_that_are_coupled_by_code():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal((x - x.mean(0))[:, :LATENTS]))
+
+    alone(lint(model, other, X), "error", 'site "z"', "in the guide", "a mean over dim 0")
+
+
+def test_rows_that_are_coupled_by_a_layer():
+    encoder = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, 2 * LATENTS))
+    verdict = lint(GaussianModel(FEATURES, LATENTS), NormalGuide(FEATURES, LATENTS, encoder), X)
+    alone(verdict, "warning", 'layer "encoder.1"', "BatchNorm1d", "use nn.LayerNorm")
+
+
+def test_rows_that_are_coupled_by_a_layer_of_a_function():
+    encoder = nn.Sequential(nn.Linear(FEATURES, LATENTS), nn.BatchNorm1d(LATENTS))
+
+    def other(x):
+        pyro.module("encoder", encoder)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(encoder(x)))
+
+    alone(lint(model, other, X), "warning", 'layer "BatchNorm1d"', "use nn.LayerNorm")
+
+
+def test_model_that_runs_on_one_batch_size_only():
+    def other(x):
+        with pyro.plate("data", len(x)):
+            observe(x, code(x) + torch.zeros(16, 1))
+
+    alone(lint(other, guide, X), "error", "model", "(9, 3)", "whatever their number")
+
+
+# Parameters
+
+
+def test_gradient_that_is_not_finite():
+    class Root(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.spread = nn.Parameter(torch.zeros(FEATURES))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", normal(self.spread.square().sqrt()), obs=x)
+
+    alone(lint(Root(), None, X), "error", 'parameter "model.spread"', "a finite gradient", "root")
+
+
+class Encoder(PyroModule):
+    """A guide with a spare layer, and optionally a detached one."""
+
+    def __init__(self, spare=False, detach=False):
+        super().__init__()
+        self.net, self.detach = MLP(FEATURES, LATENTS, hidden=()), detach
+        self.spare = nn.Linear(2, 2) if spare else None
+
+    def forward(self, x):
+        loc = self.net(x)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(loc.detach() if self.detach else loc))
+
+
+@pytest.mark.parametrize(("fault", "layer"), [("spare", "spare"), ("detach", "net.0")])
+def test_parameters_without_gradient(fault, layer):
+    verdict = lint(model, Encoder(**{fault: True}), X)
+    assert len(verdict.findings) == 2
+    for name in ("weight", "bias"):
+        check(verdict, "warning", f'parameter "guide.{layer}.{name}"', "got none", "detach()")
+    frozen = Encoder(**{fault: True}).requires_grad_(False)
+    assert not lint(model, frozen, X).findings
+
+
+def test_parameter_name_in_both_halves():
+    def scaled_model(x):
+        scale = pyro.param("scale", torch.ones(LATENTS))
+        with pyro.plate("data", len(x)):
+            observe(x, code(x) * scale)
+
+    def scaled_guide(x):
+        scale = pyro.param("scale", torch.ones(LATENTS))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(x[:, :LATENTS] * scale))
+
+    verdict = lint(scaled_model, scaled_guide, X)
+    alone(verdict, "error", 'parameter "scale"', "model and guide both use", "rename one")
+
+
+class Unnamed(PyroModule):
+    """Multiplies by its own parameter, an ordinary or a constrained one."""
+
+    def __init__(self, constrained):
+        super().__init__()
+        start = torch.ones(LATENTS)
+        self.gain = PyroParam(start) if constrained else nn.Parameter(start)
+
+    def forward(self, x):
+        return x * self.gain
+
+
+@pytest.mark.parametrize("constrained", [False, True])
+def test_unnamed_twins_in_one_function(constrained):
+    first, second = Unnamed(constrained), Unnamed(constrained)
+
+    def other(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(first(x[:, :LATENTS]) + second(x[:, 1:])))
+
+    alone(lint(model, other, X), "error", 'parameter "gain"', "in the guide, got two", "PyroModule")
+
+
+def test_two_layers_registered_under_one_name():
+    first, second = nn.Linear(FEATURES, LATENTS), nn.Linear(FEATURES, LATENTS)
+
+    def other(x):
+        pyro.module("net", first)
+        pyro.module("net", second)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(first(x) + second(x)))
+
+    check(lint(model, other, X), "error", 'parameter "net.weight"', "in the guide, got two")
+
+
+@pytest.mark.parametrize("where", ["error", "warning"])
+def test_errors_come_before_warnings(where):
+    x = (X > 0).float()
+    x[:, 1] = 1.0
+    encoder = nn.Sequential(nn.Linear(FEATURES, 4), nn.BatchNorm1d(4))
+    x[3, 0] = 2.0
+    verdict = lint(BernoulliModel(FEATURES, 2), NormalGuide(FEATURES, 2, encoder), x)
+    assert [finding.severity for finding in verdict.findings] == ["error", "warning"]
+    assert len(getattr(verdict, f"{where}s")) == 1
