@@ -34,7 +34,7 @@ class NormalGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        self.features, self.latents = features, latents
+        self.features, self.latents, self.loc, self.scale = features, latents, loc, scale
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or MLP(features, 2 * latents)
 

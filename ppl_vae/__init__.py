@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ppl_vae.linter import Lint as Lint
     from ppl_vae.linter import lint as lint
     from ppl_vae.recipe import build as build
+    from ppl_vae.runs import load as load
+    from ppl_vae.runs import save as save
     from ppl_vae.training import fit as fit
 
 _HOME = {
@@ -28,7 +30,9 @@ _HOME = {
     "generate": "latents",
     "interpolate": "latents",
     "lint": "linter",
+    "load": "runs",
     "reconstruct": "latents",
+    "save": "runs",
     "traverse": "latents",
 }
 

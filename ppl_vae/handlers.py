@@ -6,10 +6,13 @@
 Sources: Pyro's messengers (``pyro.poutine``); KL weight as in Higgins et al. (2017), beta-VAE.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, Self
 
 import pyro
+import torch
 from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
@@ -54,11 +57,15 @@ class RespectModules(Messenger):
 
     Pyro's store calls ``requires_grad_(True)`` on a ``PyroModule``'s parameter at its first
     access, which thaws a frozen one in silence; and it cannot hold the parameter of a lazy layer
-    that has not run yet.
+    that has not run yet. A parameter that appears takes the value that waits for it in its store.
+
+    Args:
+        store: The store of the half that runs.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, store: PrivateStore) -> None:
         super().__init__()
+        self.store = store
         self._frozen: nn.Parameter | None = None
 
     def _pyro_param(self, msg: Any) -> None:
@@ -72,6 +79,12 @@ class RespectModules(Messenger):
         if self._frozen is not None:
             self._frozen.requires_grad_(False)
             self._frozen = None
+        if self.store.waiting:
+            value = self.store.waiting.pop(msg["name"].replace("$$$", "."), None)
+            if value is not None:
+                with torch.no_grad():
+                    self.store.tables._params[msg["name"]].copy_(value)
+                msg["value"] = self.store.tables[msg["name"]]
 
 
 class Substitute(Messenger):
@@ -137,6 +150,7 @@ class PrivateStore:
 
     def __init__(self) -> None:
         self.tables = ParamStoreDict()
+        self.waiting: dict[str, Tensor] = {}
         self._outer: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:

@@ -16,14 +16,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.handlers import PrivateStore, RespectModules
-from ppl_vae.rows import Batch
+from ppl_vae.rows import Batch, map_batch
+from ppl_vae.seeding import forked
 
 _STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
 
@@ -39,11 +42,12 @@ class Half:
     def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
         self.function: Callable[..., Any] = _nothing if function is None else function
         self.role = role
+        self.is_prior = function is None
         self.base = _unwrapped(self.function)
         self.owner: Any = getattr(self.base, "__self__", self.base)
         method = self.base.__name__ if self.owner is not self.base else ""
         self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
-        self._respect = RespectModules()
+        self._respect = RespectModules(self.store)
         self._reads: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced()
 
@@ -133,11 +137,58 @@ class Pair:
         return [m for i, m in enumerate(tops) if all(m is not other for other in tops[:i])]
 
     def buffers(self) -> dict[str, Tensor]:
-        """Buffers of both halves by name, shared ones once."""
+        """Buffers of both halves by name, shared ones once (under the model's name)."""
         found: dict[str, Tensor] = {}
-        for i, module in enumerate(self.modules()):
-            found.update({f"{i}.{name}": buffer for name, buffer in module.named_buffers()})
+        for half in (self.model, self.guide):
+            held = half.module.named_buffers() if half.module is not None else ()
+            for name, buffer in held:
+                if all(buffer is not other for other in found.values()):
+                    found[f"{half.role}.{name}"] = buffer
         return found
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that training changes: parameters, trainable or frozen, and buffers."""
+        return {**self.parameters(), **self.buffers()}
+
+    def put(self, tensors: dict[str, Tensor], batch: Batch | None) -> None:
+        """Copy weights into the pair, whose parameters may not have appeared yet.
+
+        Args:
+            tensors: Values by the names of ``tensors()``.
+            batch: Rows to run the pair on once if names are missing; it may fail on them, and
+                then the values wait for the pair's first call.
+
+        Raises:
+            ValueError: Where the pair has a parameter that the values do not, or another shape.
+        """
+        if batch is not None and set(self.tensors()) != set(tensors):
+            self._run_once(batch)
+        targets = self.tensors()
+        for half in (self.model, self.guide):
+            prefix = f"{half.role}."
+            late = {n: t for n, t in tensors.items() if n not in targets and n.startswith(prefix)}
+            half.store.waiting.update({n.removeprefix(prefix): t for n, t in late.items()})
+        for name, target in targets.items():
+            got = tuple(tensors[name].shape) if name in tensors else "none"
+            if got != tuple(target.shape):
+                raise ValueError(
+                    f"weights: expected {name} of shape {tuple(target.shape)}, as the pair has "
+                    f"it, got {got}; make the pair with the sizes it was saved with"
+                )
+        for name, target in targets.items():
+            if tensors[name].dtype == target.dtype:
+                with torch.no_grad():
+                    target.copy_(tensors[name])
+            else:
+                target.data = tensors[name].to(target.device)
+
+    def _run_once(self, batch: Batch) -> None:
+        device = self.device()
+        moved = batch if device is None else map_batch(batch, lambda tensor: tensor.to(device))
+        with forked(0), self.evaluating(), pyro.validation_enabled(False), poutine.block():
+            for half in (self.guide, self.model):
+                with contextlib.suppress(Exception):
+                    half(moved)
 
     def device(self) -> torch.device | None:
         """Where the parameters are; they decide where work runs. ``None`` while none is known."""

@@ -9,6 +9,8 @@ Floats become torch's default dtype, integers keep theirs, and nothing runs in P
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +156,10 @@ class Rows:
             tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
         return self.batch(tensors)
 
+    def origin(self, index: Tensor) -> Tensor:
+        """Positions, in the data as given, of the rows at ``index``."""
+        return index if self.positions is None else self.positions[index]
+
     def subset(self, positions: Tensor) -> Rows:
         """The rows at ``positions``, (rows,), as rows of their own; nothing is copied."""
         part = copy.copy(self)
@@ -172,12 +178,49 @@ class Rows:
         order = torch.randperm(len(self), generator=generator(seed))
         return self.subset(order[held_out:].sort().values), self.subset(order[:held_out])
 
+    def template(self) -> dict[str, Any]:
+        """Form, names, dtypes and shapes, without the values, as JSON can hold them."""
+        fields = [
+            {
+                "source": f.source,
+                "labels": _plain_labels(f.labels),
+                "tensor": str(as_tuple(self.take(torch.arange(1)))[i].dtype).partition(".")[2],
+                "dtype": _plain_dtype(f.dtype),
+                "shape": list(f.array.shape[1:]),
+            }
+            for i, f in enumerate(self.fields)
+        ]
+        return {"single": self.single, "keys": self.keys, "fields": fields}
+
+    def fingerprint(self) -> str:
+        """Checksum of the form, the number of rows and a sample of up to 256 rows."""
+        digest = hashlib.sha256(json.dumps([len(self), self.template()]).encode())
+        sample = torch.linspace(0, len(self) - 1, min(len(self), 256), dtype=torch.float64).long()
+        for tensor in as_tuple(self.take(sample)):
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
     def restore(self, tensors: Sequence[Tensor], index: pd.Index | None = None) -> Any:
         """Tensors, one a field, in the form that the data came in."""
         values = [f.restore(t, index) for f, t in zip(self.fields, tensors, strict=True)]
         if self.single:
             return values[0]
         return tuple(values) if self.keys is None else dict(zip(self.keys, values, strict=True))
+
+
+def example(template: dict[str, Any], count: int = 2) -> Any:
+    """Rows of zeros in the form that ``Rows.template`` describes."""
+    values = []
+    for entry in template["fields"]:
+        tensor = torch.zeros((count, *entry["shape"]), dtype=getattr(torch, entry["tensor"]))
+        kind, name = entry["dtype"] or ("", "")
+        numpys = np.dtype(name) if kind == "numpy" else None
+        dtype = getattr(torch, name) if kind == "torch" else numpys
+        field = Field("data", tensor, entry["source"], entry["labels"], dtype)
+        values.append(field.restore(tensor, None))
+    if template["keys"] is not None:
+        return dict(zip(template["keys"], values, strict=True))
+    return values[0] if template["single"] else tuple(values)
 
 
 def as_rows(data: Any, name: str = "data") -> Rows:
@@ -205,6 +248,18 @@ def map_batch(batch: Batch, function: Any) -> Batch:
 def generator(seed: int | None) -> torch.Generator | None:
     """A generator of its own for ``seed``; ``None`` for the global one."""
     return None if seed is None else torch.Generator().manual_seed(seed)
+
+
+def _plain_labels(labels: Any) -> Any:
+    if isinstance(labels, pd.Index):
+        return [label if isinstance(label, int) else str(label) for label in labels.tolist()]
+    return labels if labels is None or isinstance(labels, int) else str(labels)
+
+
+def _plain_dtype(dtype: Any) -> list[str] | None:
+    if isinstance(dtype, torch.dtype):
+        return ["torch", str(dtype).partition(".")[2]]
+    return ["numpy", dtype.str] if isinstance(dtype, np.dtype) else None
 
 
 def _floats(tensor: Tensor) -> Tensor:

@@ -47,14 +47,16 @@ class EagerStep:
         self.optimizer = optimizer
         self.clip_norm = clip_norm
 
-    def __call__(self, batch: Batch, kl_weight: float | None) -> float:
-        """Update once; returns the loss at a KL weight of 1, in nats of the whole data set.
-
-        A loss that is not finite is returned and not applied.
+    def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[float, bool]:
+        """Update once.
 
         Args:
             batch: The rows of this step.
             kl_weight: The weight of the latent sites; ``None`` is 1.
+
+        Returns:
+            The loss at a KL weight of 1, in nats of the whole data set, and whether the update
+            was applied: not where the loss or the gradient is not finite.
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight), requires_grad=True)
         self.scale.kl_weight = weight
@@ -62,12 +64,22 @@ class EagerStep:
         loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
         value: float = (loss if weight is None else unweighted(loss, weight)).item()
         if not math.isfinite(value):
-            return value
+            return value, False
         surrogate.backward()
-        if self.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+        limit = math.inf if self.clip_norm is None else self.clip_norm
+        if not self._clip(limit):
+            self.optimizer.zero_grad(set_to_none=True)
+            return value, False
         self.optimizer.step()
-        return value
+        return value, True
+
+    def _clip(self, limit: float) -> bool:
+        """Bound the global norm of the gradient; whether it is finite."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if limit < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
+        return math.isfinite(norm.item())
 
 
 def held_out_loss(pair: Pair, objective: Objective, rows: int) -> Any:

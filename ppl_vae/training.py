@@ -1,32 +1,25 @@
-"""``fit``: the training loop, and nothing but the loop."""
+"""``fit``: checks what it is given, then hands over to the loop."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from pyro.infer import ELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ppl_vae import runs, snapshots
 from ppl_vae.history import History
 from ppl_vae.linter import lint_pair
-from ppl_vae.objectives import Objective
+from ppl_vae.loop import Callback, KLWeight, Loop
 from ppl_vae.pair import Pair
-from ppl_vae.passes import mean_loss
-from ppl_vae.rows import Rows, as_rows, generator
-from ppl_vae.seeding import child, forked
-from ppl_vae.step import EagerStep, held_out_loss
-
-Callback = Callable[[dict[str, float], Any, Any], object]
+from ppl_vae.rows import Rows, as_rows
+from ppl_vae.seeding import forked
 
 
 def fit(
@@ -40,10 +33,12 @@ def fit(
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     epochs: int = 100,
     batch_size: int = 128,
-    kl_weight: float | Callable[[int], float] = 1.0,
+    kl_weight: KLWeight = 1.0,
     clip_norm: float | None = None,
     patience: int | None = None,
     seed: int | None = 0,
+    run: str | Path | None = None,
+    resume: bool = False,
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
     plate: str = "data",
@@ -72,6 +67,11 @@ def fit(
         patience: Epochs without a better held-out ELBO before the fit ends.
         seed: Seeds shuffling, splitting and every draw; the generators are restored afterwards.
             ``None`` uses the global ones.
+        run: A new directory to keep the fit in: snapshots as it goes, the history, the weights and
+            how to make the pair again (``load``).
+        resume: Continue the fit in ``run`` where it ended or was cut off, bit for bit as if it
+            had not been (on a CPU); data and settings must be those it began with, but there
+            may be more ``epochs``. Where ``run`` does not exist the fit begins there.
         callbacks: Called once an epoch as ``callback(row, model, guide)``, ``row`` being the
             epoch's entry of the history; one that returns True ends the fit.
         progress: Whether to show a bar.
@@ -97,180 +97,92 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far; a second one stops
     at once.
     """
-    _check_arguments(epochs, batch_size, kl_weight, clip_norm, patience, validation)
+    _check_arguments(epochs, batch_size, kl_weight, clip_norm, patience, validation, run, resume)
     pair = Pair.of(model, guide, plate)
-    with forked(seed), _without_frozen_warnings():
+    with forked(seed), _own_words(), contextlib.ExitStack() as stack:
+        path = None if run is None else Path(run)
+        going_on = path is not None and resume and path.exists() and any(path.iterdir())
+        if path is not None and not going_on:
+            runs.check_new(path)
         rows, held_out = _split(as_rows(data), validation, seed)
         found = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         found.raise_if_failed()
         for finding in found.warnings:
             warnings.warn(str(finding), stacklevel=2)
         assert found.objective is not None
-        loop = _Loop(
-            pair,
-            rows,
-            held_out,
-            found.objective,
-            optimizer,
-            scheduler,
-            clip_norm,
-            batch_size=min(batch_size, len(rows)),
-            kl_weight=kl_weight,
-            seed=seed,
-        )
-        return loop.run(epochs, patience, tuple(callbacks), progress)
+        loop = Loop(
+            pair, rows, held_out, found.objective, optimizer, scheduler, clip_norm,
+            batch_size=min(batch_size, len(rows)), kl_weight=kl_weight, seed=seed,
+        )  # fmt: skip
+        if path is not None:
+            settings = _settings(loop, kl_weight, clip_norm)
+            if going_on:
+                stack.enter_context(_continue(path, loop, settings))
+            else:
+                _begin(path, loop, settings)
+        return loop.run(epochs, patience, tuple(callbacks), progress=progress)
 
 
-class _Loop:
-    """State of one fit between epochs."""
+def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
+    """Write what a new run is, and record the fit in it."""
+    info = runs.begin(
+        path,
+        loop.pair,
+        loop.rows,
+        {
+            "settings": settings,
+            "seed": loop.seed,
+            "objective": loop.objective.name,
+            "reason": loop.objective.reason,
+        },
+    )
+    loop.recorder = snapshots.Recorder(path, info)
 
-    def __init__(
-        self,
-        pair: Pair,
-        rows: Rows,
-        held_out: Rows | None,
-        objective: Objective,
-        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None,
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None,
-        clip_norm: float | None,
-        *,
-        batch_size: int,
-        kl_weight: float | Callable[[int], float],
-        seed: int | None,
-    ) -> None:
-        self.pair, self.rows, self.held_out = pair, rows, held_out
-        self.objective, self.batch_size, self.seed = objective, batch_size, seed
-        self.weight = kl_weight if callable(kl_weight) else _constant(kl_weight)
-        self.parameters = list(pair.trainable().values())
-        if not self.parameters:
+
+@contextlib.contextmanager
+def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None]:
+    """Put the loop where the run's snapshot is, on as many threads as the run began with."""
+    info = runs.read_run(path).info
+    before = info.get("settings")
+    if before is None:
+        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
+    for name in {**before, **settings}:
+        if before.get(name) != settings.get(name):
             raise ValueError(
-                "fit: the pair has nothing to train; unfreeze a parameter, or register the "
-                "networks of plain functions with pyro.module"
+                f"resume: {path} was made with {name}={before.get(name)!r}, got "
+                f"{settings.get(name)!r}; pass the same, or choose another directory"
             )
-        self.optimizer = (optimizer or default_optimizer)(self.parameters)
-        self.scheduler = scheduler(self.optimizer) if scheduler else None
-        self.update = EagerStep(
-            pair, objective, len(rows), self.parameters, self.optimizer, clip_norm
-        )
-        self.loss = held_out_loss(pair, objective, len(rows))
-        self.order = generator(seed)
-        self.device = pair.device()
-        self.step = 0
-        self.records: list[dict[str, float]] = []
-        self.best_epoch = 0
-        self.best_elbo = -math.inf
-        self.best_weights: list[Tensor] = []
-
-    def run(
-        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], progress: bool
-    ) -> History:
-        """Train until the epochs, the patience, a callback or Ctrl-C end it."""
-        steps = math.ceil(len(self.rows) / self.batch_size)
-        stopped = "epochs"
-        start = time.perf_counter()
-        bar = tqdm(total=epochs * steps, unit="step", disable=not progress, mininterval=0.3)
-        with bar, _interrupts() as interrupted:
-            for epoch in range(1, epochs + 1):
-                bar.set_description(f"epoch {epoch}/{epochs}", refresh=False)
-                elbo = self.train(epoch, bar, interrupted)
-                row = self.record(epoch, elbo, time.perf_counter() - start)
-                bar.set_postfix_str(_summary(row), refresh=False)
-                if self.called_off(callbacks, row):
-                    stopped = "callback"
-                elif patience is not None and epoch - self.best_epoch >= patience:
-                    stopped = "patience"
-                elif interrupted:
-                    stopped = "interrupted"
-                if stopped != "epochs":
-                    break
-        self.restore_best()
-        return self.history(stopped)
-
-    def train(self, epoch: int, bar: Any, interrupted: list[bool]) -> float:
-        """One epoch of updates, or what Ctrl-C leaves of it: its mean ELBO per row."""
-        count = len(self.rows)
-        order = torch.randperm(count, generator=self.order)
-        total, seen = 0.0, 0
-        for number, index in enumerate(order.split(self.batch_size)):
-            batch = self.rows.take(index, self.device)
-            weight = self.weight(self.step)
-            loss = self.update(batch, None if weight == 1.0 else weight)
-            if not math.isfinite(loss):
-                self.restore_best()
-                raise ValueError(
-                    f"fit: the loss became {loss} at epoch {epoch}, batch {number} (step "
-                    f"{self.step}); the update was not applied. Try a smaller learning rate, "
-                    "clip_norm=, or a floor on the scales of the model"
-                )
-            self.step += 1
-            total += loss * len(index)
-            seen += len(index)
-            bar.update()
-            if interrupted:
-                break
-        return -total / seen / count
-
-    def record(self, epoch: int, elbo: float, seconds: float) -> dict[str, float]:
-        """Evaluate the held-out rows, keep the best weights, step the scheduler, add a row."""
-        validation_elbo = math.nan
-        if self.held_out is not None:
-            loss = mean_loss(self.pair, self.held_out, self.loss, seed=child(self.seed, 1))
-            validation_elbo = -loss / len(self.rows)
-            if not math.isfinite(validation_elbo):
-                self.restore_best()
-                raise ValueError(
-                    f"fit: the held-out ELBO became {validation_elbo} at epoch {epoch}"
-                )
-            if validation_elbo > self.best_elbo:
-                self.best_elbo, self.best_epoch = validation_elbo, epoch
-                self.best_weights = [value.detach().clone() for value in self.state()]
-        if self.scheduler is not None:
-            with_metric = isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
-            metric = elbo if math.isnan(validation_elbo) else validation_elbo
-            self.scheduler.step(*((-metric,) if with_metric else ()))
-        row = {
-            "epoch": epoch,
-            "step": self.step,
-            "elbo": elbo,
-            "validation_elbo": validation_elbo,
-            "seconds": seconds,
-        }
-        self.records.append(row)
-        return row
-
-    def called_off(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
-        """Call every callback; True where one of them ends the fit."""
-        model, guide = self.pair.model.function, self.pair.guide.function
-        answers = [callback(dict(row), model, guide) for callback in callbacks]
-        return any(answer is True for answer in answers)
-
-    def state(self) -> list[Tensor]:
-        """Everything that training changes in the pair."""
-        return [*self.parameters, *self.pair.buffers().values()]
-
-    def restore_best(self) -> None:
-        """Put the weights of the best held-out ELBO back, where rows were held out."""
-        with torch.no_grad():
-            for value, best in zip(self.state(), self.best_weights, strict=False):
-                value.copy_(best)
-
-    def history(self, stopped: str) -> History:
-        """The record so far."""
-        columns = ["epoch", "step", "elbo", "validation_elbo", "seconds"]
-        return History(
-            frame=pd.DataFrame(self.records, columns=columns),
-            objective=self.objective.name,
-            reason=self.objective.reason,
-            stopped=stopped,
-            best_epoch=self.best_epoch or len(self.records),
-        )
+    snapshot = snapshots.read_snapshot(path)
+    loop.recorder = snapshots.Recorder(path, info)
+    if snapshot is not None:
+        loop.resume(*snapshot)
+    loop.recorder.restart(loop.records)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(info["threads"])
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def default_optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Adam at 1e-3, fused where the parameters' devices and dtypes allow it."""
-    fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    one_device = len({p.device for p in parameters}) == 1
-    return torch.optim.Adam(parameters, lr=1e-3, fused=fusable and one_device)
+def _settings(loop: Loop, kl_weight: KLWeight, clip_norm: float | None) -> dict[str, Any]:
+    """What must be the same when a fit goes on, as JSON can hold it."""
+    elbo = loop.objective.elbo
+    return {
+        "seed": loop.seed,
+        "data": loop.rows.fingerprint(),
+        "validation": None if loop.held_out is None else loop.held_out.fingerprint(),
+        "batch_size": loop.batch_size,
+        "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
+        "clip_norm": clip_norm,
+        "objective": loop.objective.name,
+        "num_particles": elbo.num_particles,
+        "vectorize_particles": elbo.vectorize_particles,
+        "optimizer": type(loop.optimizer).__name__,
+        "optimizer_defaults": {k: repr(v) for k, v in sorted(loop.optimizer.defaults.items())},
+        "scheduler": type(loop.scheduler).__name__,
+        "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
+    }
 
 
 def _split(rows: Rows, validation: Any, seed: int | None) -> tuple[Rows, Rows | None]:
@@ -306,7 +218,11 @@ def _check_arguments(
     clip_norm: float | None,
     patience: int | None,
     validation: Any,
+    run: str | Path | None,
+    resume: bool,
 ) -> None:
+    if resume and run is None:
+        raise ValueError("resume: needs the directory of the run; give run=")
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name}: expected a whole number of at least 1, got {value}")
@@ -318,39 +234,10 @@ def _check_arguments(
         raise ValueError("patience: needs held-out rows; give validation=0.1 or data")
 
 
-def _constant(weight: float) -> Callable[[int], float]:
-    return lambda step: float(weight)
-
-
-def _summary(row: dict[str, float]) -> str:
-    held_out = row["validation_elbo"]
-    name, value = ("ELBO", row["elbo"]) if math.isnan(held_out) else ("held-out ELBO", held_out)
-    return f"{name} {value:.2f} nats/row"
-
-
 @contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that is non-empty after Ctrl-C; a second Ctrl-C interrupts as usual."""
-    interrupted: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        interrupted.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def _without_frozen_warnings() -> Iterator[None]:
-    """Pyro warns at every step about frozen parameters, which are ordinary use here."""
+def _own_words() -> Iterator[None]:
+    """Without Pyro's warnings of frozen parameters (ordinary use) and of NaN (an error here)."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         warnings.filterwarnings("ignore", message=".*was not registered in the param store")
         yield

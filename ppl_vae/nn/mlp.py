@@ -37,3 +37,5 @@ class MLP(nn.Sequential):
         for width_in, width_out in pairwise((inputs, *hidden, outputs)):
             layers += [nn.Linear(width_in, width_out), activation()]
         super().__init__(*layers[:-1])
+        self.inputs, self.outputs, self.hidden = inputs, outputs, tuple(hidden)
+        self.activation = activation

@@ -1,0 +1,312 @@
+"""The loop of ``fit`` and all of its state: what a snapshot keeps is what is here."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from tqdm.auto import tqdm
+
+from ppl_vae.diagnosis import NotFiniteError, find_culprit
+from ppl_vae.history import History
+from ppl_vae.objectives import Objective
+from ppl_vae.pair import Pair
+from ppl_vae.passes import mean_loss
+from ppl_vae.rows import Rows
+from ppl_vae.seeding import child
+from ppl_vae.snapshots import Recorder, restore_generators
+from ppl_vae.step import EagerStep, held_out_loss
+
+Callback = Callable[[dict[str, float], Any, Any], object]
+KLWeight = float | Callable[[int], float]
+MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
+
+
+class Loop:
+    """Epochs, steps and what they leave behind.
+
+    Args:
+        pair: The pair.
+        rows: Rows to fit to.
+        held_out: Rows to judge by, or ``None``.
+        objective: What is minimized.
+        optimizer: Makes a torch optimizer; Adam by default.
+        scheduler: Makes a torch scheduler, or ``None``.
+        clip_norm: Largest norm of the whole gradient, or ``None``.
+        batch_size: Rows of a step.
+        kl_weight: Number, or function of the step.
+        seed: Seeds the order of rows and the held-out draws.
+
+    Raises:
+        ValueError: Where nothing can be trained.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        rows: Rows,
+        held_out: Rows | None,
+        objective: Objective,
+        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None,
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None,
+        clip_norm: float | None,
+        *,
+        batch_size: int,
+        kl_weight: KLWeight,
+        seed: int | None,
+    ) -> None:
+        self.pair, self.rows, self.held_out = pair, rows, held_out
+        self.objective, self.batch_size, self.seed = objective, batch_size, seed
+        self.weight = kl_weight if callable(kl_weight) else _constant(kl_weight)
+        self.parameters = list(pair.trainable().values())
+        if not self.parameters:
+            raise ValueError(
+                "fit: the pair has nothing to train; unfreeze a parameter, or register the "
+                "networks of plain functions with pyro.module"
+            )
+        self.optimizer = (optimizer or default_optimizer)(self.parameters)
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.update = EagerStep(
+            pair, objective, len(rows), self.parameters, self.optimizer, clip_norm
+        )
+        self.loss = held_out_loss(pair, objective, len(rows))
+        self.device = pair.device()
+        fresh = int(torch.randint(2**31, ())) if seed is None else seed
+        self.order = torch.Generator().manual_seed(fresh)
+        self.epoch, self.step = 1, 0
+        self.order_before = self.order.get_state()  # when this epoch's order was drawn
+        self.position, self.total, self.seen = 0, 0.0, 0  # batches, losses, rows of this epoch
+        self.records: list[dict[str, float]] = []
+        self.best_epoch, self.best_elbo = 0, -math.inf
+        self.best: dict[str, Tensor] = {}
+        self.seconds = 0.0  # spent before this process
+        self.recorder: Recorder | None = None
+
+    def run(
+        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], *, progress: bool
+    ) -> History:
+        """Train until the epochs, the patience, a callback or Ctrl-C end it."""
+        steps = math.ceil(len(self.rows) / self.batch_size)
+        stopped = "patience" if self._waited(patience) else "epochs"
+        start = time.perf_counter() - self.seconds
+        bar = tqdm(
+            total=epochs * steps, initial=self.step, unit="step", disable=not progress,
+            mininterval=0.3,
+        )  # fmt: skip
+        with bar, _interrupts() as interrupted:
+            while self.epoch <= epochs and stopped == "epochs":
+                bar.set_description(f"epoch {self.epoch}/{epochs}", refresh=False)
+                self._train(bar, interrupted, start)
+                row = self._record(start)
+                bar.set_postfix_str(_summary(row), refresh=False)
+                if self._called_off(callbacks, row):
+                    stopped = "callback"
+                elif self._waited(patience):
+                    stopped = "patience"
+                elif interrupted:
+                    stopped = "interrupted"
+                self._snapshot(start, now=stopped != "epochs" or self.epoch > epochs)
+        return self._finish(stopped)
+
+    def _train(self, bar: Any, interrupted: list[bool], start: float) -> None:
+        """One epoch of updates, or what is left of it, or what Ctrl-C leaves of it."""
+        self.order.set_state(self.order_before)
+        batches = torch.randperm(len(self.rows), generator=self.order).split(self.batch_size)
+        for index in batches[self.position :]:
+            self._step(index)
+            self.step += 1
+            self.position += 1
+            self.seen += len(index)
+            bar.update()
+            if interrupted:
+                break
+            if self.recorder is not None and self.recorder.due:
+                self._snapshot(start, now=True)
+
+    def _step(self, index: Tensor) -> None:
+        batch = self.rows.take(index, self.device)
+        weight = self.weight(self.step)
+        draws = torch.get_rng_state()
+        try:
+            loss, applied = self.update(batch, None if weight == 1.0 else weight)
+        except ValueError as error:  # Pyro's own checks may meet NaN first
+            self._give_up(index, batch, draws, math.nan, error)
+        if not applied:
+            self._give_up(index, batch, draws, loss, None)
+        self.total += loss * len(index)
+
+    def _give_up(
+        self, index: Tensor, batch: Any, draws: Tensor, loss: float, cause: Exception | None
+    ) -> NoReturn:
+        """Name what stopped being finite, keep the last good weights, and end the fit."""
+        culprit = find_culprit(self.pair, batch, self.rows.origin(index), draws)
+        if culprit is None and cause is not None:
+            raise cause
+        what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
+        where = f"epoch {self.epoch}, batch {self.position} (step {self.step})"
+        self._restore_best()
+        kept = f"those of epoch {self.best_epoch}" if self.best else "those before it"
+        if self.recorder is not None:
+            self.recorder.finish(self.pair.tensors(), "not finite", {"error": str(culprit)})
+        raise NotFiniteError(
+            f"fit: the {what} at {where}: {culprit or 'it did not happen again when looked at'}. "
+            f"The update was not applied, the weights are {kept}; {MEND}",
+            culprit,
+        ) from cause
+
+    def _record(self, start: float) -> dict[str, float]:
+        """Close the epoch: held-out rows, best weights, scheduler, a row of the history."""
+        elbo = -self.total / self.seen / len(self.rows)
+        validation_elbo = math.nan
+        if self.held_out is not None:
+            loss = mean_loss(self.pair, self.held_out, self.loss, seed=child(self.seed, 1))
+            validation_elbo = -loss / len(self.rows)
+            if not math.isfinite(validation_elbo):
+                self._restore_best()
+                raise NotFiniteError(
+                    f"fit: the held-out ELBO became {validation_elbo} at epoch {self.epoch}; "
+                    + MEND,
+                    None,
+                )
+            if validation_elbo > self.best_elbo:
+                self.best_elbo, self.best_epoch = validation_elbo, self.epoch
+                self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}
+        if self.scheduler is not None:
+            metric = elbo if self.held_out is None else validation_elbo
+            with_metric = isinstance(self.scheduler, ReduceLROnPlateau)
+            self.scheduler.step(*((-metric,) if with_metric else ()))
+        row = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "elbo": elbo,
+            "validation_elbo": validation_elbo,
+            "seconds": time.perf_counter() - start,
+        }
+        self.records.append(row)
+        if self.recorder is not None:
+            self.recorder.epoch(self.records)
+        self.epoch += 1
+        self.order_before = self.order.get_state()
+        self.position, self.total, self.seen = 0, 0.0, 0
+        return row
+
+    def _waited(self, patience: int | None) -> bool:
+        """Whether the held-out ELBO has not risen for so many epochs."""
+        return patience is not None and len(self.records) - self.best_epoch >= patience
+
+    def _called_off(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
+        """Call every callback; True where one of them ends the fit."""
+        model, guide = self.pair.model.function, self.pair.guide.function
+        answers = [callback(dict(row), model, guide) for callback in callbacks]
+        return any(answer is True for answer in answers)
+
+    def _restore_best(self) -> None:
+        """Put the weights of the best held-out ELBO back, where rows were held out."""
+        if self.best:
+            with torch.no_grad():
+                for name, value in self.pair.tensors().items():
+                    value.copy_(self.best[name])
+
+    def _finish(self, stopped: str) -> History:
+        self._restore_best()
+        history = History(
+            frame=pd.DataFrame(
+                self.records, columns=["epoch", "step", "elbo", "validation_elbo", "seconds"]
+            ),
+            objective=self.objective.name,
+            reason=self.objective.reason,
+            stopped=stopped,
+            best_epoch=self.best_epoch or len(self.records),
+        )
+        if self.recorder is not None:
+            summary = {"epochs": len(self.records), "step": self.step, "stopped": stopped,
+                       "best_epoch": history.best_epoch, "best": _best_row(history)}  # fmt: skip
+            self.recorder.finish(self.pair.tensors(), "finished", summary)
+        return history
+
+    # What a snapshot keeps
+
+    def _snapshot(self, start: float, *, now: bool) -> None:
+        if self.recorder is None or not (now or self.recorder.due):
+            return
+        tensors = {f"now/{name}": value for name, value in self.pair.tensors().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best.items()}
+        self.recorder.snapshot(tensors, {**self.state(), "seconds": time.perf_counter() - start})
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the weights and the global generators."""
+        kept = ("epoch", "step", "order_before", "position", "total", "seen", "records",
+                "best_epoch", "best_elbo")  # fmt: skip
+        return {
+            **{name: getattr(self, name) for name in kept},
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+        }
+
+    def resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
+        """Go back to a snapshot: weights, optimizer, scheduler, generators, place in the epoch."""
+        with torch.no_grad():
+            for name, value in self.pair.tensors().items():
+                value.copy_(tensors[f"now/{name}"])
+        best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+        self.best = {name: value.to(self.device or value.device) for name, value in best.items()}
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state["scheduler"])
+        for name in self.state().keys() - {"optimizer", "scheduler"}:
+            setattr(self, name, state[name])
+        self.seconds = state["seconds"]
+        restore_generators(state)
+
+
+def default_optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Adam at 1e-3, fused where the parameters' devices and dtypes allow it."""
+    fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    one_device = len({p.device for p in parameters}) == 1
+    return torch.optim.Adam(parameters, lr=1e-3, fused=fusable and one_device)
+
+
+def _constant(weight: float) -> Callable[[int], float]:
+    return lambda step: float(weight)
+
+
+def _summary(row: dict[str, float]) -> str:
+    held_out = row["validation_elbo"]
+    name, value = ("ELBO", row["elbo"]) if math.isnan(held_out) else ("held-out ELBO", held_out)
+    return f"{name} {value:.2f} nats/row"
+
+
+@contextlib.contextmanager
+def _interrupts() -> Iterator[list[bool]]:
+    """A list that is non-empty after Ctrl-C; a second Ctrl-C interrupts as usual."""
+    interrupted: list[bool] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: Any) -> None:
+        interrupted.append(True)
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupted
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _best_row(history: History) -> dict[str, float | None]:
+    frame = history.frame
+    row = frame.loc[frame["epoch"] == history.best_epoch].iloc[-1]
+    values = {str(name): float(value) for name, value in row.items()}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,104 @@
+"""The recipe of a pair: the sources it comes from, and the proof that it makes the same pair.
+
+A recipe is kept only after a pair made by it, with the weights put in, drew the same values and
+gave the same log-probabilities as the pair it was told of, bit for bit.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from ppl_vae import sites
+from ppl_vae.pair import Pair
+from ppl_vae.recipe import NoRecipe, describe, rebuild
+from ppl_vae.rows import Rows
+from ppl_vae.seeding import forked
+from ppl_vae.storage import sha256, write_whole
+
+
+def rebuilt(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Any, Any]:
+    """Model and guide; a half that names its partner is made after it."""
+    partners: dict[str, Any] = {}
+    order = ["model", "guide"]
+    if '{"partner": "guide"}' in json.dumps(recipe["model"]):
+        order.reverse()
+    for role in order:
+        told = recipe[role]
+        with forked(0):  # initial weights, which are replaced, cost the caller no draws
+            partners[role] = None if told is None else rebuild(told, classes, partners)
+    return partners["model"], partners["guide"]
+
+
+def copy_sources(path: Path, pair: Pair) -> dict[str, str]:
+    """Copy the files that define the halves: ``{file in the run: checksum}``."""
+    sources: dict[str, str] = {}
+    for half in (pair.model, pair.guide):
+        original = None if half.is_prior else _source_of(half.base)
+        if original is not None:
+            content = original.read_bytes()
+            name = f"source/{half.role}.py"
+            (path / "source").mkdir(exist_ok=True)
+            write_whole(path / name, content)
+            sources[name] = sha256(content)
+    return sources
+
+
+def _source_of(base: Any) -> Path | None:
+    target = base if inspect.isroutine(base) else type(base)
+    try:
+        file = inspect.getsourcefile(target)
+    except (OSError, TypeError):
+        return None
+    return Path(file) if file is not None and Path(file).is_file() else None
+
+
+def prove(
+    pair: Pair, rows: Rows | None, sources: dict[str, str]
+) -> tuple[dict[str, Any] | None, str]:
+    """A recipe that was seen to make the same pair again, or why there is none."""
+    model, guide = pair.model.base, None if pair.guide.is_prior else pair.guide.base
+    try:
+        recipe = {
+            "model": describe(model, {"guide": guide} if guide is not None else {}),
+            "guide": None if guide is None else describe(guide, {"model": model}),
+        }
+        classes = {}
+        for role, half in (("model", model), ("guide", guide)):
+            told = recipe[role]
+            if told is not None and "file" in told:
+                told["file"] = f"source/{role}.py"
+                if told["file"] not in sources:
+                    raise NoRecipe(f"the file of {told['class']} cannot be read")
+                classes[f"{told['file']}:{told['class']}"] = type(half)
+        again = Pair.of(*rebuilt(recipe, classes), pair.plate)
+        batch = None if rows is None else rows.take(torch.arange(min(len(rows), 16)))
+        again.put(pair.tensors(), batch)
+        if rows is not None and not _same(pair, again, rows):
+            raise NoRecipe("the pair made again gives other numbers: an argument is no attribute")
+    except Exception as error:
+        return None, f"{error}" if isinstance(
+            error, ValueError
+        ) else f"{type(error).__name__}: {error}"
+    return recipe, ""
+
+
+def _same(pair: Pair, again: Pair, rows: Rows) -> bool:
+    """Whether two pairs draw and score the same on some rows."""
+    batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
+    outcomes = []
+    for half in (pair, again):
+        with forked(0), half.evaluating(), pyro.validation_enabled(False):
+            model_trace, guide_trace = sites.run(half, batch)
+        found = [*sites.sites(model_trace).values(), *sites.sites(guide_trace).values()]
+        outcomes.append([(s["value"], s["fn"].log_prob(s["value"])) for s in found])
+    return len(outcomes[0]) == len(outcomes[1]) and all(
+        torch.equal(a, b)
+        for left, right in zip(*outcomes, strict=True)
+        for a, b in zip(left, right, strict=True)
+    )
