@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from ppl_vae.history import History as History
     from ppl_vae.latents import encode as encode
     from ppl_vae.latents import generate as generate
-    from ppl_vae.latents import interpolate as interpolate
     from ppl_vae.latents import reconstruct as reconstruct
-    from ppl_vae.latents import traverse as traverse
     from ppl_vae.linter import Lint as Lint
     from ppl_vae.linter import lint as lint
     from ppl_vae.recipe import build as build
     from ppl_vae.runs import load as load
     from ppl_vae.runs import save as save
     from ppl_vae.training import fit as fit
+    from ppl_vae.traversals import interpolate as interpolate
+    from ppl_vae.traversals import traverse as traverse
 
 _HOME = {
     "History": "history",
@@ -28,12 +28,12 @@ _HOME = {
     "encode": "latents",
     "fit": "training",
     "generate": "latents",
-    "interpolate": "latents",
+    "interpolate": "traversals",
     "lint": "linter",
     "load": "runs",
     "reconstruct": "latents",
     "save": "runs",
-    "traverse": "latents",
+    "traverse": "traversals",
 }
 
 __all__ = list(_HOME)

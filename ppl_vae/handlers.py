@@ -125,8 +125,8 @@ class Unobserve(Messenger):
 class Center(Messenger):
     """Give every latent the center of its distribution instead of a draw.
 
-    The mean, or the most probable value where the support is discrete; a draw where the
-    distribution knows neither.
+    The mean, or the most probable value where the support is discrete; where that is not known or
+    not finite, the median of 1001 draws.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -134,10 +134,12 @@ class Center(Messenger):
             return
         fn = msg["fn"]
         try:
-            msg["value"] = fn.mode if fn.support.is_discrete else fn.mean
+            center = fn.mode if fn.support.is_discrete else fn.mean
         except (NotImplementedError, AttributeError):
-            return
-        msg["done"] = True
+            center = None
+        if center is None or not bool(center.isfinite().all()):
+            center = fn.sample((1001,)).median(0).values
+        msg["value"], msg["done"] = center, True
 
 
 class PrivateStore:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
+import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+from pyro.infer.autoguide import AutoGuide
 from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
@@ -72,10 +77,12 @@ class Layers:
 
     Attributes:
         names: Each layer's name; its class for a layer of a plain function.
+        ran: The layers that have run, an outer one before those inside it.
     """
 
     def __init__(self, pair: Pair) -> None:
         self.names: dict[nn.Module, str] = {}
+        self.ran: dict[nn.Module, None] = {}
         self._before: list[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]]] = []
         self._tops = pair.modules()
 
@@ -83,7 +90,7 @@ class Layers:
         for top in self._tops:
             for name, module in top.named_modules():
                 self._meet(module, name)
-        self._hook = register_module_forward_pre_hook(lambda module, _: self._meet(module))
+        self._hook = register_module_forward_pre_hook(self._run)
         return self
 
     def __exit__(self, *raised: object) -> None:
@@ -91,6 +98,10 @@ class Layers:
         for module, buffers in self._before:
             for name, (buffer, value) in buffers.items():
                 module._buffers[name] = buffer.copy_(value)
+
+    def _run(self, module: nn.Module, inputs: Any) -> None:
+        self.ran.setdefault(module)
+        self._meet(module)
 
     def _meet(self, module: nn.Module, name: str = "") -> None:
         if module not in self.names:
@@ -220,6 +231,20 @@ class Inspection:
         ours, latents = self.model_sites(), sites.with_role(self.guide_trace, "latent")
         return {name: (ours[name], site) for name, site in latents.items() if name in ours}
 
+    @functools.cached_property
+    def unvalidated(self) -> set[str]:
+        """Sites of the model whose distribution was made with ``validate_args=False``.
+
+        Seen while validation is on, where any other distribution validates.
+        """
+        proposed = Substitute(drawn_values(self.guide_trace))
+        try:
+            with pyro.validation_enabled(True):
+                trace = attempt(self.pair.model, self.batch, self.pair.plate, proposed)
+        except CannotRunError:  # its own parameters are not valid
+            return set()
+        return {name for name, site in sites.sites(trace).items() if _opted_out(site["fn"])}
+
     def smaller(self) -> list[Trace]:
         """Traces (model, guide) of the first rows alone, every draw as on the larger batch.
 
@@ -245,6 +270,15 @@ class Inspection:
         return value.narrow(dim, 0, self.small_count)
 
 
+def _opted_out(fn: Any) -> bool:
+    """Whether a distribution, or what a wrapper is around, has ``validate_args=False``."""
+    while fn._validate_args is not False:
+        if not isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
+            return False  # the base of a transformed one is torch's own affair
+        fn = fn.base_dist
+    return True
+
+
 def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace:
     """Trace a half on a batch inside handlers, the last one innermost.
 
@@ -253,8 +287,11 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     """
     tracer = poutine.trace()
     failure = None
+    ran: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, _: ran.append(module))
     try:
         with contextlib.ExitStack() as stack:
+            stack.callback(hook.remove)
             for handler in (*handlers, tracer):
                 stack.enter_context(handler)
             half(batch)
@@ -267,6 +304,11 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
             f"got {opened.numel()}"
         )
         fix = f'write pyro.plate("{plate}", len(x))'
+        if any(isinstance(module, AutoGuide) for module in ran):
+            fix = (
+                "an autoguide's row latents are fixed to one batch: amortize them with a network, "
+                "or pass row numbers as a field and index parameters by them"
+            )
         raise CannotRunError(error(f'plate "{plate}"', problem, fix)) from failure
     if failure is not None:
         raise CannotRunError(_raised(half, batch, failure)) from failure
@@ -281,12 +323,31 @@ def drawn_values(
     return {name: read(site) for name, site in drawn.items()}
 
 
+def variables(half: Half) -> dict[int, str]:
+    """Names by ``id`` of what a half's code sees: its variables and its owner's attributes."""
+    code = half.base.forward if isinstance(half.base, nn.Module) else half.base
+    code = getattr(code, "__func__", code)
+    seen = dict(getattr(half.owner, "__dict__", {}))
+    if inspect.isfunction(code):
+        with contextlib.suppress(ValueError):  # a variable without a value yet
+            known = inspect.getclosurevars(code)
+            seen |= {**known.globals, **known.nonlocals}
+    held = half.module.named_parameters() if half.module is not None else ()
+    return {id(value): name for name, value in (*seen.items(), *held)}
+
+
 def _raised(half: Half, batch: Batch, failure: Exception) -> Finding:
     fields = [tuple(tensor.shape) for tensor in as_tuple(batch)]
     shapes = dict(zip(batch, fields, strict=True)) if isinstance(batch, dict) else fields
+    fix = f"make the {half.role} take these rows, whatever their number, or pass other data"
+    if half.role == "guide":
+        fix += (
+            "; where it has parameters for single rows, pass row numbers as a field and index the "
+            "parameters by them"
+        )
     return error(
         half.role,
         f"expected to run on a batch of shapes {shapes}, got {type(failure).__name__}: "
         + " ".join(str(failure).split()),
-        f"make the {half.role} take these rows, whatever their number, or pass other data",
+        fix,
     )

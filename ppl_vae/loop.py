@@ -8,10 +8,12 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from numbers import Real
 from typing import Any, NoReturn
 
 import pandas as pd
 import torch
+from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
@@ -73,8 +75,8 @@ class Loop:
                 "fit: the pair has nothing to train; unfreeze a parameter, or register the "
                 "networks of plain functions with pyro.module"
             )
-        self.optimizer = (optimizer or default_optimizer)(self.parameters)
-        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.optimizer = _make_optimizer(optimizer or default_optimizer, self.parameters)
+        self.scheduler = _make_scheduler(scheduler, self.optimizer)
         self.update = EagerStep(
             pair, objective, len(rows), self.parameters, self.optimizer, clip_norm
         )
@@ -102,7 +104,7 @@ class Loop:
             total=epochs * steps, initial=self.step, unit="step", disable=not progress,
             mininterval=0.3,
         )  # fmt: skip
-        with bar, _interrupts() as interrupted:
+        with bar, _interrupts() as interrupted, self._best_on_error():
             while self.epoch <= epochs and stopped == "epochs":
                 bar.set_description(f"epoch {self.epoch}/{epochs}", refresh=False)
                 self._train(bar, interrupted, start)
@@ -134,7 +136,7 @@ class Loop:
 
     def _step(self, index: Tensor) -> None:
         batch = self.rows.take(index, self.device)
-        weight = self.weight(self.step)
+        weight = check_weight(self.weight(self.step), f" at step {self.step}")
         draws = torch.get_rng_state()
         try:
             loss, applied = self.update(batch, None if weight == 1.0 else weight)
@@ -171,7 +173,6 @@ class Loop:
             loss = mean_loss(self.pair, self.held_out, self.loss, seed=child(self.seed, 1))
             validation_elbo = -loss / len(self.rows)
             if not math.isfinite(validation_elbo):
-                self._restore_best()
                 raise NotFiniteError(
                     f"fit: the held-out ELBO became {validation_elbo} at epoch {self.epoch}; "
                     + MEND,
@@ -215,6 +216,15 @@ class Loop:
             with torch.no_grad():
                 for name, value in self.pair.tensors().items():
                     value.copy_(self.best[name])
+
+    @contextlib.contextmanager
+    def _best_on_error(self) -> Iterator[None]:
+        """Whatever ends the fit, the pair has its best weights."""
+        try:
+            yield
+        except BaseException:
+            self._restore_best()
+            raise
 
     def _finish(self, stopped: str) -> History:
         self._restore_best()
@@ -266,6 +276,41 @@ class Loop:
             setattr(self, name, state[name])
         self.seconds = state["seconds"]
         restore_generators(state)
+
+
+def check_weight(weight: Any, when: str = "") -> float:
+    """A KL weight; ``ValueError`` unless it is a finite number of at least 0."""
+    number = float(weight) if isinstance(weight, Real) else math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"kl_weight: expected a number of at least 0{when}, got {weight!r}")
+    return number
+
+
+def _make_optimizer(make: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    hint = "pass a function of the parameters: lambda p: torch.optim.Adam(p, lr=1e-3)"
+    if isinstance(make, torch.optim.Optimizer | PyroOptim) or not callable(make):
+        raise ValueError(f"optimizer: expected a function, got {type(make).__name__}; {hint}")
+    optimizer = make(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer: expected it to return a torch optimizer, got {type(optimizer).__name__}; "
+            + hint
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("optimizer: LBFGS evaluates the loss itself; expected one that does not")
+    return optimizer
+
+
+def _make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
+    if make is None:
+        return None
+    hint = "lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)"
+    try:
+        return make(optimizer)
+    except TypeError as error:
+        raise ValueError(
+            f"scheduler: expected a function of the optimizer, got {error}; write {hint}"
+        ) from error
 
 
 def default_optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:

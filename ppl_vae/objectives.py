@@ -60,6 +60,11 @@ class Objective:
                 "elbo: RenyiELBO applies a plate's N/B inside its logsumexp, so it is no bound "
                 "in minibatches; use Trace_ELBO(num_particles=...)"
             )
+        if not isinstance(elbo, TraceGraph_ELBO) and not hasattr(elbo, "differentiable_loss"):
+            raise ValueError(
+                f"elbo: {type(elbo).__name__} has no differentiable loss; expected Trace_ELBO, "
+                "TraceMeanField_ELBO, TraceGraph_ELBO or TraceEnum_ELBO"
+            )
         return cls(copy.copy(elbo), reason)
 
     @property

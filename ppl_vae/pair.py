@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -29,6 +30,14 @@ from ppl_vae.rows import Batch, map_batch
 from ppl_vae.seeding import forked
 
 _STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
+
+
+_EXCLUSIVE = threading.RLock()
+
+
+def exclusive() -> contextlib.AbstractContextManager[bool]:
+    """Held while a pair runs: Pyro's handlers stand on one stack for the whole process."""
+    return _EXCLUSIVE
 
 
 class Half:

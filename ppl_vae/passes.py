@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.pair import Pair
-from ppl_vae.rows import Batch, Rows
+from ppl_vae.pair import Pair, exclusive
+from ppl_vae.rows import Batch, Rows, as_tuple
 from ppl_vae.seeding import child, forked
 
 ELEMENTS = 1 << 20  # numbers of data in a block: 4 MiB of floats
@@ -57,9 +57,31 @@ def blocks(
     for block, start in enumerate(bar):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
-        with forked(child(seed, block)), pair.evaluating():
-            result = work(batch, index)
+        with exclusive(), forked(child(seed, block)), pair.evaluating():
+            try:
+                result = work(batch, index)
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise _explained(error, batch, index) from error
         yield index, result
+
+
+def _explained(error: Exception, batch: Batch, index: Tensor) -> ValueError:
+    """What stopped a pass: rows that are not finite, or a pair that does not take the rows."""
+    if isinstance(error, ValueError) and "Expected " not in str(error):
+        return error
+    for field in as_tuple(batch):
+        bad = ~field.isfinite().reshape(len(field), -1).all(1)
+        if bool(bad.any()):
+            first = int(index[bad.cpu()][0])
+            return ValueError(
+                f"data: expected numbers that the pair takes, got NaN or infinity, first in row "
+                f"{first}; impute or drop such rows"
+            )
+    shapes = [tuple(field.shape) for field in as_tuple(batch)]
+    return ValueError(
+        f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
+        f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    )
 
 
 def collect(
@@ -79,7 +101,9 @@ def collect(
         for name, value in part.items():
             if name not in results:
                 results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)
-            results[name][index] = value.detach().cpu()
+            wider = torch.promote_types(results[name].dtype, value.dtype)
+            results[name] = results[name].to(wider)
+            results[name][index] = value.detach().cpu().to(wider)
     return results
 
 

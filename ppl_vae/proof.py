@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def copy_sources(path: Path, pair: Pair) -> dict[str, str]:
     """Copy the files that define the halves: ``{file in the run: checksum}``."""
     sources: dict[str, str] = {}
     for half in (pair.model, pair.guide):
-        original = None if half.is_prior else _source_of(half.base)
+        original = None if half.is_prior else source_of(half.base)
         if original is not None:
             content = original.read_bytes()
             name = f"source/{half.role}.py"
@@ -49,7 +50,19 @@ def copy_sources(path: Path, pair: Pair) -> dict[str, str]:
     return sources
 
 
-def _source_of(base: Any) -> Path | None:
+def in_library(file: Path) -> bool:
+    """Whether a file is one of the library's own."""
+    folders = {Path(module.__file__ or "").resolve().parent for module in _library_modules()}
+    return bool(folders & set(file.resolve().parents))
+
+
+def _library_modules() -> list[Any]:
+    names = ("ppl_vae", "ppl_vae.models", "ppl_vae.guides")
+    return [sys.modules[name] for name in names if name in sys.modules]
+
+
+def source_of(base: Any) -> Path | None:
+    """The file that defines a callable, if there is one."""
     target = base if inspect.isroutine(base) else type(base)
     try:
         file = inspect.getsourcefile(target)

@@ -203,12 +203,18 @@ def _matrix(rows: Rows, owner: str, argument: str) -> Field:
 
 
 def _moments(field: Field) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each column in two passes, in float64, block by block."""
+    """Mean and standard deviation of each column's known values, in float64, block by block."""
     chunks = torch.arange(len(field.array)).split(65536)
-    total = sum(field.take(index).double().nansum(0) for index in chunks)
-    loc = torch.as_tensor(total) / len(field.array)
-    spread = sum(((field.take(index).double() - loc) ** 2).nansum(0) for index in chunks)
-    scale = (torch.as_tensor(spread) / len(field.array)).sqrt()
+    width = field.array.shape[1]
+    total, spread, known = (torch.zeros(width, dtype=torch.float64) for _ in range(3))
+    for index in chunks:
+        values = field.take(index).double().cpu()
+        total += values.nansum(0)
+        known += (~values.isnan()).sum(0)
+    loc = total / known.clamp_min(1)
+    for index in chunks:
+        spread += ((field.take(index).double().cpu() - loc) ** 2).nansum(0)
+    scale = (spread / known.clamp_min(1)).sqrt()
     scale = torch.where(scale > 1e-12 * loc.abs().clamp_min(1.0), scale, torch.ones_like(scale))
     dtype = torch.get_default_dtype()
     return loc.to(dtype), scale.to(dtype)

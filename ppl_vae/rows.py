@@ -48,6 +48,10 @@ class Field:
     def of(cls, values: Any, name: str) -> Field:
         """Read a tensor, array, frame or series; raises ``ValueError`` for anything else."""
         if isinstance(values, Tensor):
+            if values.layout is not torch.strided:
+                raise ValueError(
+                    f"{name}: expected a dense tensor, got layout {values.layout}; use .to_dense()"
+                )
             field = cls(name, _floats(values.detach()), "tensor", dtype=values.dtype)
         elif isinstance(values, np.ndarray):
             field = cls(name, _tensor_of_array(values, name), "numpy", dtype=values.dtype)
@@ -78,12 +82,10 @@ class Field:
         """The values in the form that this field came in, integers again where they fit."""
         values = values.detach().cpu()
         if self.source == "tensor":
-            keep = self.dtype.is_floating_point or not values.is_floating_point()
-            return values.to(self.dtype) if keep else values
+            return values.to(self.dtype) if _holds(self.dtype, values) else values
         array = values.numpy()
-        whole = not values.is_floating_point()
-        if self.dtype is not None and isinstance(self.dtype, np.dtype):
-            array = array.astype(self.dtype) if whole or self.dtype.kind == "f" else array
+        if isinstance(self.dtype, np.dtype):
+            array = array.astype(self.dtype) if _holds(_torch_dtype(self.dtype), values) else array
         if self.source == "frame":
             return pd.DataFrame(array, columns=self.labels, index=index)
         if self.source == "series":
@@ -262,12 +264,35 @@ def _plain_dtype(dtype: Any) -> list[str] | None:
     return ["numpy", dtype.str] if isinstance(dtype, np.dtype) else None
 
 
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Torch's dtype for numpy's, a wider one where torch can do little with it."""
+    native = np.zeros(1, _WIDER.get(dtype.name, dtype.newbyteorder("=")))
+    return torch.from_numpy(native).dtype
+
+
+def _holds(dtype: torch.dtype, values: Tensor) -> bool:
+    """Whether a dtype takes the values unchanged (floats: to rounding)."""
+    if dtype.is_floating_point or values.dtype == dtype:
+        return True
+    if values.is_floating_point() or dtype == torch.bool:
+        return False
+    if values.dtype == torch.bool or values.numel() == 0:
+        return True
+    limits = torch.iinfo(dtype)
+    return limits.min <= int(values.min()) and int(values.max()) <= limits.max
+
+
 def _floats(tensor: Tensor) -> Tensor:
     """Floats in torch's default dtype, everything else as it is."""
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
 
 
 def _tensor_of_array(array: np.ndarray, name: str) -> Any:
+    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
+        raise ValueError(
+            f"{name}: expected a plain array, got one with masked cells; fill them, "
+            "array.filled(numpy.nan), and mask them in the model"
+        )
     if array.dtype.kind not in "biuf":
         raise ValueError(
             f"{name}: expected numbers, got an array of dtype {array.dtype}; "
@@ -283,9 +308,9 @@ def _tensor_of_array(array: np.ndarray, name: str) -> Any:
 
 
 def _tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
-    text = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
+    text = [(c, d) for c, d in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(d)]
     if text:
-        kinds = ", ".join(f'"{c}" ({frame[c].dtype})' for c in text[:5])
+        kinds = ", ".join(f'"{c}" ({d})' for c, d in text[:5])
         raise ValueError(
             f"{name}: expected numeric columns, got {kinds}"
             + (f" and {len(text) - 5} more" if len(text) > 5 else "")

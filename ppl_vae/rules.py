@@ -89,6 +89,41 @@ def unequal_masks(look: Inspection) -> Iterator[Finding]:
             )
 
 
+def unequal_scales(look: Inspection) -> Iterator[Finding]:
+    """A latent that is weighed in one half only.
+
+    Sampled KL then weighs log p(z) and log q(z) differently, which a tempered prior may want;
+    closed-form KL reads the guide's weight alone and drops the model's in silence.
+    """
+    for name, pair in look.shared_latents().items():
+        ours, theirs = (_own_scale(site) for site in pair)
+        if torch.allclose(*torch.broadcast_tensors(ours, theirs)):
+            continue
+        problem = (
+            f"expected one scale in both halves, got {_range(ours)} in the model and "
+            f"{_range(theirs)} in the guide"
+        )
+        fix = "put the same poutine.scale around it in both, or pass kl_weight="
+        if isinstance(look.objective.elbo, TraceMeanField_ELBO):
+            problem += ": TraceMeanField_ELBO drops the model's"
+            yield site_error(name, problem, f"{fix}; elbo=Trace_ELBO() for a tempered prior")
+        else:
+            yield warning(f'site "{name}"', f"{problem}: the ELBO is then no bound", fix)
+
+
+def _own_scale(site: sites.Site) -> Tensor:
+    """A site's scale without what subsampling plates contribute."""
+    scale = torch.as_tensor(site["scale"], dtype=torch.double)
+    for frame in site["cond_indep_stack"]:
+        scale = scale * (frame.size / int(frame.full_size))
+    return scale
+
+
+def _range(scale: Tensor) -> str:
+    low, high = float(scale.min()), float(scale.max())
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+
+
 def nothing_observed(look: Inspection) -> Iterator[Finding]:
     """A model without data."""
     if not sites.with_role(look.model_trace, "data", "factor"):
@@ -288,6 +323,7 @@ RULES: tuple[Rule, ...] = (
     observed_in_guide,
     unequal_shapes,
     unequal_masks,
+    unequal_scales,
     nothing_observed,
     row_plates,
     odd_row_plates,

@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import os
 import platform
+import re
+import tempfile
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +28,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.pair import Pair
-from ppl_vae.proof import copy_sources, prove, rebuilt
+from ppl_vae.proof import copy_sources, in_library, prove, rebuilt, source_of
 from ppl_vae.rows import Batch, Rows, as_rows, example
 from ppl_vae.storage import read_bytes, read_json, read_tensors, sha256, write_json, write_tensors
 from ppl_vae.zoo import class_in_file
@@ -169,8 +172,9 @@ def check_new(path: Path) -> None:
 
 def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> dict[str, Any]:
     """Write the source and ``run.json`` of a new run; returns the latter's contents."""
-    path.mkdir(parents=True, exist_ok=True)
-    sources = copy_sources(path, pair)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    sources = copy_sources(beside, pair)
     recipe, reason = prove(pair, rows, sources)
     info = {
         "format": FORMAT,
@@ -189,8 +193,22 @@ def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> di
         "threads": torch.get_num_threads(),
         **more,
     }
-    write_json(path / INFO, info)
+    write_json(beside / INFO, info)
+    beside.chmod(0o777 & ~_umask())
+    beside.replace(path)  # a run is there whole, or not at all
     return info
+
+
+def changed_sources(info: dict[str, Any], pair: Pair) -> list[str]:
+    """The user's files that are not as they were when a run began."""
+    now = {f"source/{half.role}.py": source_of(half.base) for half in (pair.model, pair.guide)}
+    return [
+        str(file)
+        for name, file in now.items()
+        if file is not None
+        and not in_library(file)
+        and sha256(file.read_bytes()) != info["sources"].get(name)
+    ]
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -261,6 +279,8 @@ def _classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str,
     classes = {}
     for half in told:
         name = half["file"]
+        if not re.fullmatch(r"source/(model|guide)\.py", name):
+            raise ValueError(f"{path / INFO}: expected a file in source/, got {name}")
         content = read_bytes(path / name)
         if sha256(content) != info["sources"].get(name):
             raise ValueError(f"{path / name}: changed since the run was made")
@@ -274,6 +294,12 @@ def _first_batch(info: dict[str, Any]) -> Batch | None:
     """Rows of zeros to run a pair on once, so that its parameters appear."""
     template = info["template"]
     return None if template is None else Rows(example(template)).take(torch.arange(2))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _title(base: Any) -> str:

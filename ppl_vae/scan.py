@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 import torch
 from pyro.distributions import MaskedDistribution
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import TransformedDistribution
 
 from ppl_vae import sites
@@ -32,6 +32,8 @@ from ppl_vae.inspection import (
 from ppl_vae.passes import blocks
 from ppl_vae.rows import Batch, as_tuple, batch_rows
 
+NARROWING = ("scale", "coord_scale", "scale_tril", "covariance_matrix", "precision_matrix")
+NARROWING += ("cov_diag", "concentration")
 KINDS = ("gaps", "values", "outside", "scores")
 
 
@@ -111,12 +113,17 @@ def data_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
         )
     for name, count in counts["outside"].items():
         support = support_name(look.model_sites()[name])
-        yield site_error(
-            name,
+        problem = (
             f"expected data in the likelihood's support ({support}), got others in "
-            f"{_rows(count, total, index)}",
-            "change the likelihood or the data",
+            f"{_rows(count, total, index)}"
         )
+        fix = "change the likelihood or the data"
+        if name in look.unvalidated:
+            problem += ", which validate_args=False lets pass: their score is no log-probability"
+            fix += ", or compare this ELBO with those of the same likelihood only"
+            yield warning(f'site "{name}"', problem, fix)
+        else:
+            yield site_error(name, problem, fix)
     for name, count in counts["scores"].items() if not counts["values"] else ():
         yield site_error(
             name,
@@ -124,7 +131,7 @@ def data_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
             f"{_rows(count, total, index)}",
             "keep the scales above 0 and the guide's draws in the support of the model's prior",
         )
-    yield from _constant_columns(tally, total)
+    yield from _constant_columns(look, tally)
 
 
 def gap_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
@@ -139,19 +146,67 @@ def gap_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
         )
 
 
-def _constant_columns(tally: Tally, total: int) -> Iterator[Finding]:
-    """Columns with one value only: a continuous density of them grows without bound."""
-    for name, low in tally.low.items():
-        constant = (low == tally.high[name]).nonzero().flatten().tolist()
-        if constant and total > 1:
-            shown = ", ".join(map(str, constant[:8])) + (", ..." if len(constant) > 8 else "")
+def _constant_columns(look: Inspection, tally: Tally) -> Iterator[Finding]:
+    """Columns with one value only, under a likelihood that can learn to be ever narrower."""
+    constant = {
+        name: (low == tally.high[name]).nonzero().flatten().tolist()
+        for name, low in tally.low.items()
+        if len(look.rows) > 1
+    }
+    narrowing = _narrowing_sites(look) if any(constant.values()) else set()
+    for name, columns in constant.items():
+        if columns and name in narrowing:
+            shown = ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
             yield warning(
                 f'site "{name}"',
-                "expected columns that vary under a continuous likelihood, got "
-                f"{len(constant)} with one value (column {shown}): their density grows without "
-                "bound as the scale shrinks",
-                "drop them, or keep a floor on the scale",
+                "expected columns that vary where the likelihood learns its scale, got "
+                f"{len(columns)} with one value (column {shown}): their density grows as the "
+                "scale shrinks, without bound if nothing keeps it up",
+                "drop them, fix the scale, or keep a floor on it",
             )
+
+
+def _narrowing_sites(look: Inspection) -> set[str]:
+    """Data sites whose density training can make as narrow as it likes."""
+    pair = look.pair
+    try:
+        with torch.enable_grad():
+            drawn = drawn_values(attempt(pair.guide, look.batch, pair.plate))
+            trace = attempt(pair.model, look.batch, pair.plate, Substitute(drawn))
+    except CannotRunError:  # draws that failed by chance; all else has run before
+        return set()
+    data = sites.with_role(trace, "data")
+    return {name for name, site in data.items() if _learns_to_narrow(site["fn"])}
+
+
+def _learns_to_narrow(fn: Any) -> bool:
+    """Whether a parameter that sets how narrow a density is depends on what is trained.
+
+    One without a location (HalfNormal), or one whose mean and spread are one parameter
+    (Exponential, ContinuousBernoulli), is bounded at a value inside its support.
+    """
+    named = [name for name in type(fn).arg_constraints if name in NARROWING]
+    if "loc" not in type(fn).arg_constraints and "scale" in named:
+        named.remove("scale")
+    if any(_is_learned(getattr(fn, name)) for name in named):
+        return True
+    if isinstance(fn, TransformedDistribution) and not type(fn).arg_constraints:
+        if any(map(_moves, fn.transforms)):
+            return True
+        return _learns_to_narrow(fn.base_dist)
+    inner = [getattr(fn, name, None) for name in ("base_dist", "component_distribution")]
+    wrapped = not isinstance(fn, TransformedDistribution)
+    return wrapped and any(_learns_to_narrow(part) for part in inner if part is not None)
+
+
+def _moves(transform: Any) -> bool:
+    """Whether a transform stretches by what is trained: a flow, or a learned scale."""
+    held = transform.parameters() if isinstance(transform, nn.Module) else ()
+    return any(p.requires_grad for p in held) or _is_learned(getattr(transform, "scale", None))
+
+
+def _is_learned(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
 
 
 class _Examine:
@@ -187,8 +242,10 @@ class _Examine:
         if sites.role(site) == "latent":
             found["values"][name] = endless
         else:  # a likelihood that takes NaN is judged by its score
-            found["outside"][name] = _outside_support(site, kept, rows) & ~endless
-            bad = found["outside"][name]
+            outside = _outside_support(site, kept, rows) & ~endless
+            found["outside"][name] = outside
+            if not bool(outside.any()) or name not in self.look.unvalidated:
+                bad = outside  # its score says nothing more
             if _is_continuous(site) and bool(kept.all()):
                 found["columns"][name] = _by_row(value, site, rows)
         score = row_score(site)

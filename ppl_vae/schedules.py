@@ -7,6 +7,7 @@ Sources: Bowman et al. (2016), section 3.1, arXiv:1511.06349 (annealing);
 Fu et al. (2019), section 4, arXiv:1903.10145 (cyclical).
 """
 
+import math
 from collections.abc import Callable
 
 Schedule = Callable[[int], float]
@@ -30,7 +31,7 @@ def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
     """
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
-    if min(start, end) < 0:
+    if not (0 <= start < math.inf and 0 <= end < math.inf):
         raise ValueError(f"start, end: expected weights of at least 0, got {start} and {end}")
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
@@ -19,9 +21,15 @@ from torch import Tensor
 from ppl_vae import sites
 from ppl_vae.handlers import Unobserve
 from ppl_vae.moments import Average
-from ppl_vae.pair import Pair
+from ppl_vae.pair import Pair, exclusive
 from ppl_vae.rows import Batch, Rows, as_tuple
 from ppl_vae.seeding import child, forked
+
+
+def row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
+    """The latents of a trace that stand in the row plate."""
+    found = sites.with_role(trace, "latent").items()
+    return [(name, site) for name, site in found if sites.in_plate(site, pair.plate)]
 
 
 def data_sites(trace: Any) -> dict[str, sites.Site]:
@@ -47,26 +55,73 @@ def site_values(trace: Any, *, expected: bool) -> dict[str, Tensor]:
     return result
 
 
+class Places:
+    """Where each observed site's cells are in the data, found once on up to 512 of its rows.
+
+    Args:
+        pair: The pair.
+        rows: Rows of the data as given.
+
+    Raises:
+        ValueError: Where a site observes values that are no cells of the data.
+    """
+
+    def __init__(self, pair: Pair, rows: Rows) -> None:
+        chosen = torch.linspace(0, len(rows) - 1, min(len(rows), 512), dtype=torch.float64).long()
+        batch = rows.take(chosen, pair.device())
+        with exclusive(), forked(0), pair.evaluating(), pyro.validation_enabled(False):
+            trace = simulate(pair, batch, Messenger())
+        self.columns: dict[str, tuple[int, list[int]]] = {}
+        for name, site in data_sites(trace).items():
+            if sites.observed_cells(batch, site["infer"]["obs"]) is not None:
+                continue
+            try:
+                found = sites.observed_columns(batch, site["infer"]["obs"])
+            except ValueError as error:
+                raise ValueError(f'site "{name}": {error}') from None
+            if found is None:
+                raise ValueError(
+                    f'site "{name}": expected it to observe cells of the data, got values computed '
+                    "from them; such a site has no place in the data's own form"
+                )
+            self.columns[name] = found
+
+    def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
+        """The field's position and the flat positions of a site's cells, shaped like its value."""
+        if name not in self.columns:
+            found = sites.observed_cells(batch, observed)
+            assert found is not None
+            return found
+        position, columns = self.columns[name]
+        field = as_tuple(batch)[position]
+        width = field[0].numel()
+        starts = width * torch.arange(len(field), device=field.device)[:, None]
+        return position, (starts + torch.tensor(columns, device=field.device)).reshape(
+            observed.shape
+        )
+
+
 def fields_of(
-    batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
+    places: Places, batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
 ) -> dict[str, Tensor]:
     """The batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
 
-    A field that receives expected values becomes one of floats.
+    A field that receives expected values, or draws of a continuous likelihood, becomes one of
+    floats; one that receives counts beyond its integers becomes one of wider integers.
     """
     fields = [field.clone() for field in as_tuple(batch)]
     for name, site in data_sites(trace).items():
-        where = sites.observed_cells(batch, site["infer"]["obs"])
-        if where is None:
-            raise ValueError(
-                f'site "{name}": expected it to observe cells of the data, got values computed '
-                "from them; such a site has no place in the data's own form"
-            )
-        position, cells = where
-        value = values[name]
-        if expected and value.is_floating_point():
-            fields[position] = fields[position].to(torch.get_default_dtype())
-        fields[position].view(-1)[cells] = value.reshape(cells.shape).to(fields[position].dtype)
+        position, cells = places.cells(name, batch, site["infer"]["obs"])
+        value, field = values[name].reshape(cells.shape), fields[position]
+        if not field.is_floating_point() and value.is_floating_point():
+            if expected or not site["fn"].support.is_discrete:
+                field = field.to(torch.get_default_dtype())
+            else:
+                value = value.round().long()
+        if not field.is_floating_point() and field.dtype != torch.bool:
+            field = field.long()
+        fields[position] = field
+        field.view(-1)[cells] = value.to(field.dtype)
     return {str(position): field for position, field in enumerate(fields)}
 
 
@@ -84,7 +139,13 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
             raise ValueError(f"given: expected fields among {names}, got {key!r}")
         position = names.index(str(key))
         old = fields[position]
-        new = torch.as_tensor(values, dtype=old.dtype, device=old.device)
+        try:
+            new = torch.as_tensor(np.asarray(values), device=old.device)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"given[{key!r}]: expected numbers, got {error}") from error
+        if not old.is_floating_point() and bool((new != new.round()).any()):
+            raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
+        new = new.to(old.dtype)
         try:
             fields[position] = new.expand(old.shape).clone() if new.ndim < old.ndim else new
         except RuntimeError:
@@ -102,7 +163,7 @@ def global_latents(
 ) -> dict[str, Tensor]:
     """One draw of the latents outside the row plate."""
     batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
-    with forked(child(seed, 2)), pair.evaluating():
+    with exclusive(), forked(child(seed, 2)), pair.evaluating():
         half = Unobserve()(pair.model) if from_prior else pair.guide
         trace = poutine.trace(half).get_trace(batch)
     return {

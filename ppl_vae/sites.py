@@ -85,17 +85,15 @@ def row_log_prob(site: Site) -> Tensor:
 
 
 def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
-    """Where in the data an observed value was read.
-
-    A view of a field is found by its storage; a converted copy by comparing whole columns.
+    """Where in the data an observed value was read: by its storage, where it is a view.
 
     Args:
         batch: What the model was called with.
-        value: An observed site's value, rows first.
+        value: An observed site's value.
 
     Returns:
         The field's position and, shaped like ``value``, the flat positions of its cells in that
-        field; ``None`` where the value is no selection of the data's cells.
+        field; ``None`` where the value is no view of a field.
     """
     for position, field in enumerate(as_tuple(batch)):
         same_memory = value.untyped_storage().data_ptr() == field.untyped_storage().data_ptr()
@@ -103,28 +101,67 @@ def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
             cells = torch.arange(field.numel(), device=field.device)
             offset = value.storage_offset() - field.storage_offset()
             return position, cells.as_strided(value.shape, value.stride(), offset)
-    for position, field in enumerate(as_tuple(batch)):
-        cells_or_none = _matching_columns(field, value)
-        if cells_or_none is not None:
-            return position, cells_or_none
     return None
 
 
-def _matching_columns(field: Tensor, value: Tensor) -> Tensor | None:
-    """Cells of a field whose columns equal the value's, taken from left to right."""
-    if value.ndim == 0 or len(value) != len(field):
+def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | None:
+    """Where in the data a converted copy (``x[:, 2].long()``) was read: by its columns' values.
+
+    A NaN in the data matches anything: the model may have filled it.
+
+    Args:
+        batch: What the model was called with; the more rows, the surer.
+        value: An observed site's value, rows first.
+
+    Returns:
+        The field's position and its columns, one for each column of the value; ``None`` where no
+        field has such columns.
+
+    Raises:
+        ValueError: Where several columns of a field are alike, so that nobody can tell.
+    """
+    if value.ndim == 0:
         return None
-    columns = field.reshape(len(field), -1).double().T  # (columns, rows)
-    wanted = value.reshape(len(value), -1).double().T
-    if columns.shape == wanted.shape and torch.equal(columns, wanted):
-        chosen = list(range(len(columns)))
-    else:
+    wanted = value.reshape(len(value), -1).double().T  # (columns, rows)
+    for position, field in enumerate(as_tuple(batch)):
+        if len(value) != len(field):
+            continue
+        columns = field.reshape(len(field), -1).double().T
+        open_cells = columns.isnan()
+        if columns.shape == wanted.shape and bool(((columns == wanted) | open_cells).all()):
+            return position, list(range(len(columns)))
         chosen = []
         for column in wanted:
-            equal = (columns == column).all(1)
-            equal[chosen] = False
-            if not bool(equal.any()):
-                return None
-            chosen.append(int(equal.nonzero()[0, 0]))
-    starts = torch.arange(len(field), device=field.device)[:, None] * len(columns)
-    return (starts + torch.tensor(chosen, device=field.device)).reshape(value.shape)
+            alike = ((columns == column) | open_cells).all(1).nonzero().flatten().tolist()
+            if len(alike) > 1:
+                raise ValueError(
+                    f"columns {alike[:5]} of the data hold the same values, so that a converted "
+                    "copy of one cannot be told from the others; pass the data as floats and "
+                    "observe a slice of them, or pass these columns as a field of their own"
+                )
+            chosen += alike
+        if len(chosen) == len(wanted):
+            return position, chosen
+    return None
+
+
+def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
+    """Cells of the data that a value was read from, view or copy; ``None`` where nobody can tell.
+
+    Args:
+        batch: What the model was called with.
+        value: An observed site's value, rows first.
+    """
+    viewed = observed_cells(batch, value)
+    if viewed is not None:
+        return viewed
+    try:
+        copied = observed_columns(batch, value)
+    except ValueError:
+        return None
+    if copied is None:
+        return None
+    position, columns = copied
+    field = as_tuple(batch)[position]
+    starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
+    return position, (starts + torch.tensor(columns, device=field.device)).reshape(value.shape)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from torch import Tensor
 from ppl_vae import runs, snapshots
 from ppl_vae.history import History
 from ppl_vae.linter import lint_pair
-from ppl_vae.loop import Callback, KLWeight, Loop
-from ppl_vae.pair import Pair
+from ppl_vae.loop import Callback, KLWeight, Loop, check_weight
+from ppl_vae.pair import Pair, exclusive
 from ppl_vae.rows import Rows, as_rows
 from ppl_vae.seeding import forked
 
@@ -92,14 +93,18 @@ def fit(
         >>> history.objective
         'TraceMeanField_ELBO'
 
+    Floats become torch's default dtype and are moved to where the parameters are. One fit runs at
+    a time in a process: Pyro's handlers stand on one stack, so another thread's fit waits.
+
     Modules train in the mode they are in (``module.train()`` is torch's default).
 
     Ctrl-C ends the fit after the current step, with the best weights so far; a second one stops
     at once.
     """
     _check_arguments(epochs, batch_size, kl_weight, clip_norm, patience, validation, run, resume)
+    listed = _listed(callbacks)
     pair = Pair.of(model, guide, plate)
-    with forked(seed), _own_words(), contextlib.ExitStack() as stack:
+    with exclusive(), forked(seed), _own_words(), contextlib.ExitStack() as stack:
         path = None if run is None else Path(run)
         going_on = path is not None and resume and path.exists() and any(path.iterdir())
         if path is not None and not going_on:
@@ -112,7 +117,7 @@ def fit(
         assert found.objective is not None
         loop = Loop(
             pair, rows, held_out, found.objective, optimizer, scheduler, clip_norm,
-            batch_size=min(batch_size, len(rows)), kl_weight=kl_weight, seed=seed,
+            batch_size=min(int(batch_size), len(rows)), kl_weight=kl_weight, seed=seed,
         )  # fmt: skip
         if path is not None:
             settings = _settings(loop, kl_weight, clip_norm)
@@ -120,7 +125,7 @@ def fit(
                 stack.enter_context(_continue(path, loop, settings))
             else:
                 _begin(path, loop, settings)
-        return loop.run(epochs, patience, tuple(callbacks), progress=progress)
+        return loop.run(int(epochs), patience, listed, progress=progress)
 
 
 def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -146,12 +151,13 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
     before = info.get("settings")
     if before is None:
         raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
-    for name in {**before, **settings}:
-        if before.get(name) != settings.get(name):
-            raise ValueError(
-                f"resume: {path} was made with {name}={before.get(name)!r}, got "
-                f"{settings.get(name)!r}; pass the same, or choose another directory"
-            )
+    _check_same(path, before, settings)
+    changed = runs.changed_sources(info, loop.pair)
+    if changed:
+        raise ValueError(
+            f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
+            "another run"
+        )
     snapshot = snapshots.read_snapshot(path)
     loop.recorder = snapshots.Recorder(path, info)
     if snapshot is not None:
@@ -163,6 +169,26 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ``ValueError`` at the first setting that is not as the run began."""
+    for name in {**before, **now}:
+        if before.get(name) == now.get(name):
+            continue
+        if name in ("data", "validation"):
+            raise ValueError(
+                f"resume: {path} was made with other {name}; pass the same rows, or choose another "
+                "directory"
+            )
+        old, new = before.get(name), now.get(name)
+        if name == "trained":  # lists of [parameter, shape]
+            pairs = zip_longest(old or [], new or [])
+            old, new = next(pair for pair in pairs if pair[0] != pair[1])
+        raise ValueError(
+            f"resume: {path} was made with {name}={old!r}, got {new!r}; pass the same, or choose "
+            "another directory"
+        )
 
 
 def _settings(loop: Loop, kl_weight: KLWeight, clip_norm: float | None) -> dict[str, Any]:
@@ -191,8 +217,8 @@ def _split(rows: Rows, validation: Any, seed: int | None) -> tuple[Rows, Rows | 
         raise ValueError(f"data: expected at least 2 rows to fit to, got {len(rows)}")
     if validation is None:
         return rows, None
-    if isinstance(validation, float):
-        return rows.split(validation, seed)
+    if isinstance(validation, Real):
+        return rows.split(float(validation), seed)
     held_out = as_rows(validation, "validation")
     shapes = [
         {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
@@ -211,6 +237,12 @@ def _split(rows: Rows, validation: Any, seed: int | None) -> tuple[Rows, Rows | 
     return rows, held_out
 
 
+def _listed(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise ValueError("callbacks: expected a list of functions, got one; write [function]")
+    return tuple(callbacks)
+
+
 def _check_arguments(
     epochs: int,
     batch_size: int,
@@ -224,12 +256,13 @@ def _check_arguments(
     if resume and run is None:
         raise ValueError("resume: needs the directory of the run; give run=")
     for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value}")
-    if clip_norm is not None and not clip_norm > 0:
-        raise ValueError(f"clip_norm: expected a positive number, got {clip_norm}")
-    if not callable(kl_weight) and not 0 <= kl_weight < math.inf:
-        raise ValueError(f"kl_weight: expected a number of at least 0, got {kl_weight}")
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+        raise ValueError(f"clip_norm: expected a positive number, got {clip_norm!r}")
+    if not callable(kl_weight):
+        check_weight(kl_weight)
     if patience is not None and validation is None:
         raise ValueError("patience: needs held-out rows; give validation=0.1 or data")
 

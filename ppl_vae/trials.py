@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from ppl_vae import sites
 from ppl_vae.handlers import Scale
-from ppl_vae.inspection import CannotRunError, Finding, Inspection, error, site_error, warning
+from ppl_vae.inspection import (
+    CannotRunError,
+    Finding,
+    Inspection,
+    error,
+    site_error,
+    variables,
+    warning,
+)
 from ppl_vae.rows import Batch, as_tuple, map_batch
 from ppl_vae.scan import row_score
 
@@ -42,7 +50,8 @@ def coupled_rows(look: Inspection) -> Iterator[Finding]:
                     f"expected each row's distribution in the {half.role} to depend on that row "
                     "alone, got one that changes with the other rows of its batch",
                     "compute each row by itself (a mean over dim 0, or a reshape that mixes rows, "
-                    "is the usual cause)",
+                    "is the usual cause), and draw random numbers in pyro.sample alone: those of "
+                    "np.random or torch.randn differ at every call",
                 )
 
 
@@ -103,7 +112,7 @@ def _changed(kept: Trace, shifted: Trace, after: str) -> list[str]:
 
 
 def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
-    """The ELBO raises, is not finite, or leaves a parameter without a finite gradient."""
+    """The ELBO raises, is not finite, or a parameter has no finite gradient or no owner."""
     scale = Scale(len(look.rows), look.pair.plate)
     scale.kl_weight = 0.5 if look.kl_weighted else None
     model, guide = scale(look.pair.model), scale(look.pair.guide)
@@ -111,11 +120,15 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
     parameters = _asked_for(look)
     try:
         with torch.enable_grad(), pyro.validation_enabled(True):
-            if parameters:
+            try:
                 loss, surrogate = objective.loss_and_surrogate(model, guide, batch)
-                gradients = _gradients(surrogate, parameters)
-            else:
-                loss, gradients = objective.loss(model, guide, batch), {}
+            except ValueError:  # TraceEnum_ELBO: nothing to differentiate
+                if parameters:
+                    raise
+                loss = surrogate = objective.loss(model, guide, batch)
+            surrogate = torch.as_tensor(surrogate)
+            leaves = _leaves(surrogate)
+            gradients = _gradients(surrogate, parameters)
     except Exception as failure:
         yield _unrunnable(look, failure)
         return
@@ -127,10 +140,72 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
         )
         return
     yield from _gradient_findings(gradients)
+    yield from _unregistered(look, leaves)
+
+
+def _leaves(surrogate: Tensor) -> list[Tensor]:
+    """Every trainable tensor that a loss depends on."""
+    found, seen, nodes = [], set(), [surrogate.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.append(node.variable)
+        nodes += [before for before, _ in node.next_functions]
+    return found
+
+
+def _unregistered(look: Inspection, leaves: list[Tensor]) -> Iterator[Finding]:
+    """Trainable parameters in the loss that are not the pair's: an optimizer never meets them."""
+    held = {id(p) for p in look.pair.parameters().values()}
+    for half, _ in look.halves:
+        owned = half.base.parameters() if isinstance(half.base, nn.Module) else ()
+        held |= {id(p) for p in owned}
+    names = {**variables(look.pair.guide), **variables(look.pair.model)}
+    # a tensor made in the call (the inner steps of a semi-amortized guide) is no parameter
+    strangers = [
+        leaf
+        for leaf in leaves
+        if id(leaf) not in held and (isinstance(leaf, nn.Parameter) or id(leaf) in names)
+    ]
+    layers = {}
+    for leaf in strangers:
+        layer = _outermost(look, leaf)
+        if layer is None:
+            yield _bare(leaf, names.get(id(leaf)))
+        else:
+            layers.setdefault(layer, names.get(id(layer), look.layers.names[layer]))
+    for name in layers.values():
+        yield error(
+            f'layer "{name}"',
+            "expected the pair to own its parameters, got a layer that nobody registered: it "
+            "would never train",
+            f'write pyro.module("{name}", ...) in the function that uses it, make it an attribute '
+            "of the PyroModule, or freeze it with requires_grad_(False)",
+        )
+
+
+def _outermost(look: Inspection, leaf: Tensor) -> nn.Module | None:
+    """The first layer that ran and holds a parameter: outer layers run before inner ones."""
+    for layer in look.layers.ran:
+        if any(leaf is parameter for parameter in layer.parameters()):
+            return layer
+    return None
+
+
+def _bare(leaf: Tensor, name: str | None) -> Finding:
+    return error(
+        f"parameter of shape {tuple(leaf.shape)}" if name is None else f'parameter "{name}"',
+        "expected the pair to own it, got one that nobody registered: it would never train",
+        f'write pyro.param("{name or "name"}", ...) in the function that uses it, make it an '
+        "nn.Parameter attribute of the PyroModule, or freeze it with requires_grad_(False)",
+    )
 
 
 def _gradients(surrogate: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor | None]:
-    if not surrogate.requires_grad:
+    if not surrogate.requires_grad or not parameters:
         return dict.fromkeys(parameters)
     gradients = torch.autograd.grad(surrogate, list(parameters.values()), allow_unused=True)
     return dict(zip(parameters, gradients, strict=True))

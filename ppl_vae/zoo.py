@@ -124,7 +124,7 @@ def _last_line(error: Exception, path: Path) -> int | None:
     """Line of the file in which an exception was raised."""
     line, frame = None, error.__traceback__
     while frame is not None:
-        if frame.tb_frame.f_code.co_filename == str(path):
+        if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve():
             line = frame.tb_lineno
         frame = frame.tb_next
     return line

@@ -6,6 +6,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer import ReweightedWakeSleep
 
 from ppl_vae import fit
 from ppl_vae.guides.normal import NormalGuide
@@ -63,6 +64,19 @@ def test_bad_data(data, message):
         ({"validation": 1.0}, "validation: expected a fraction"),
         ({"validation": 0.001}, "validation: expected a fraction"),
         ({"validation": GOOD[:, :5]}, r"validation: expected rows like the data's.*\(6,\).*\(5,\)"),
+        ({"epochs": True}, "epochs: expected a whole number"),
+        ({"clip_norm": "x"}, "clip_norm: expected a positive number, got 'x'"),
+        ({"kl_weight": "x"}, "kl_weight: expected a number of at least 0, got 'x'"),
+        ({"kl_weight": lambda step: -1.0}, "kl_weight: .* at step 0, got -1.0"),
+        ({"kl_weight": lambda step: None}, "kl_weight: .* at step 0, got None"),
+        ({"validation": 1}, "validation: expected a fraction"),
+        ({"callbacks": print}, "callbacks: expected a list of functions"),
+        ({"optimizer": pyro.optim.Adam({"lr": 0.01})}, "optimizer: .* got PyroOptim"),
+        ({"optimizer": "adam"}, "optimizer: expected a function, got str; pass a function"),
+        ({"optimizer": lambda p: None}, "to return a torch optimizer, got NoneType"),
+        ({"optimizer": torch.optim.LBFGS}, "LBFGS evaluates the loss itself"),
+        ({"scheduler": torch.optim.lr_scheduler.StepLR}, "scheduler: expected a function"),
+        ({"elbo": ReweightedWakeSleep()}, "ReweightedWakeSleep has no differentiable loss"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
         ({"elbo": "Trace_ELBO"}, "elbo: expected one of Pyro's ELBOs"),
         ({"plate": "rows"}, 'expected it in the row plate "rows" of the model, got plate "data"'),

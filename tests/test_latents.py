@@ -5,6 +5,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro.nn import PyroModule
 
 from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
 from ppl_vae.guides.normal import NormalGuide
@@ -165,7 +166,11 @@ def test_given_covariates_are_used():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"mass": 1.0}, r"fields among \['x', 'dose'\], got 'mass'"), ({"dose": torch.ones(3)}, "50")],
+    [
+        ({"dose": "much"}, "expected numbers"),
+        ({"mass": 1.0}, r"fields among \['x', 'dose'\], got 'mass'"),
+        ({"dose": torch.ones(3)}, "50"),
+    ],
 )
 def test_wrong_covariates_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
@@ -231,7 +236,7 @@ def test_discrete_latents_change_half_way_and_cannot_be_traversed():
 
     ends = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
     assert interpolate(model, guide, ends, steps=4)[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match="real-valued latents"):
+    with pytest.raises(ValueError, match="continuous latents"):
         traverse(model, guide, ends)
 
 
@@ -240,6 +245,8 @@ def test_discrete_latents_change_half_way_and_cannot_be_traversed():
     [
         (lambda: encode(nothing, nothing, X), 'latent in the row plate "data", found none'),
         (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected at least"),
+        (lambda: reconstruct(linear_model, linear_guide, X, num_samples=0), "num_samples"),
+        (lambda: encode(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: interpolate(linear_model, linear_guide, X[:1]), "expected 2 rows and 2 steps"),
         (lambda: traverse(linear_model, linear_guide, X, site="w"), "got 'w'"),
         (lambda: encode(linear_model, linear_guide, X, plate="rows"), 'row plate "rows"'),
@@ -291,3 +298,137 @@ def test_layers_of_plain_functions_are_evaluated_too():
     codes = encode(linear_model, guide, X)
     assert (codes["z"]["sd"] == 1.0).all().all()
     assert encoder[1].training
+
+
+class Linear(PyroModule):
+    """Reads the first column, observes the others, after a conversion that copies."""
+
+    def forward(self, x):
+        x = x.float()
+        factors = torch.tensor([1.0, 5.0, 9.0])
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            loc = factors * x[:, :1] + 0 * z[..., None]
+            pyro.sample("y", dist.Normal(loc, 0.1).to_event(1), obs=x[:, 1:])
+
+
+def scalar_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(0.0, 1.0))
+
+
+def test_converted_columns_return_to_their_own_places():
+    rows = torch.tensor([[1, 7, 5, 2], [3, 1, 5, 9], [2, 2, 8, 4]])
+    expected = torch.tensor([[1.0, 1, 5, 9], [3, 3, 15, 27], [2, 2, 10, 18]])
+    assert torch.equal(reconstruct(Linear(), scalar_guide, rows), expected)
+    assert torch.equal(traverse(Linear(), scalar_guide, rows, steps=2), expected[[0, 0]])
+
+
+def test_columns_that_cannot_be_told_apart_are_refused_and_floats_never_are():
+    alike = torch.ones(5, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r'site "y": columns .* hold the same values'):
+        reconstruct(Linear(), scalar_guide, alike)
+    assert reconstruct(Linear(), scalar_guide, alike.float())[0].tolist() == [1.0, 1.0, 5.0, 9.0]
+
+
+def test_missing_cells_that_the_model_fills_are_imputed():
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.nan_to_num()[:, :2], 0.01).to_event(1))
+
+    def flat(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            likelihood = dist.Normal(z @ W, 0.1).mask(~x.isnan()).to_event(1)
+            pyro.sample("x", likelihood, obs=x.nan_to_num())
+
+    gappy = X.clone()
+    gappy[3, 2] = torch.nan
+    filled = reconstruct(flat, guide, gappy, num_samples=200)
+    assert torch.allclose(filled, X[:, :2] @ W, atol=0.1)
+
+
+def one_hot_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.OneHotCategorical(logits=torch.zeros(3)))
+        w = pyro.sample("w", dist.Gamma(2.0, 1.0))
+        loc = torch.cat([10 * z, w[..., None]], -1)
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def one_hot_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.OneHotCategorical(logits=x[:, :3]))
+        pyro.sample("w", dist.Gamma(100 * x[:, 3], 100.0))
+
+
+def test_lines_keep_every_latent_in_its_support():
+    x = torch.cat([10 * torch.eye(3), torch.tensor([[0.5], [2.0], [4.0]])], 1)
+    line = interpolate(one_hot_model, one_hot_guide, x[:2], steps=5)
+    assert set(line[:, :3].flatten().tolist()) == {0.0, 10.0}
+    assert line[:, 3].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0, 2.0**0.5, 2.0], rel=1e-5)
+    moved = traverse(one_hot_model, one_hot_guide, x, steps=5)  # the one-hot is no candidate
+    assert (moved[:, :3] == 10 * torch.eye(3)[0]).all()
+    assert (moved[:, 3] > 0).all()
+    assert moved[:, 3].diff().min() > 0
+
+
+def test_a_traversal_uses_the_priors_own_width():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(5.0, 2.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    moved = traverse(model, guide, torch.zeros(3), steps=3, width=1.5)
+    assert moved.tolist() == pytest.approx([2.0, 5.0, 8.0])
+
+
+def test_heavy_tails_have_centers_too():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Cauchy(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Cauchy(x, 0.1))
+
+    assert interpolate(model, guide, torch.tensor([0.0, 4.0]), steps=3)[1] == pytest.approx(
+        2, abs=0.1
+    )
+    assert traverse(model, guide, torch.zeros(2)).isfinite().all()
+
+
+def test_draws_beyond_small_integers_are_not_wrapped():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Poisson(torch.tensor([1.0, 400.0])).to_event(1), obs=x.float())
+
+    counts = torch.zeros(9, 2, dtype=torch.uint8)
+    rows = generate(model, None, counts + torch.arange(2, dtype=torch.uint8), num_samples=50)
+    assert rows[:, 1].float().mean() == pytest.approx(400, rel=0.05)
+
+    def grey(x):
+        with pyro.plate("data", len(x)):
+            loc = torch.tensor([-1.0, 0.4])
+            pyro.sample("x", dist.Normal(loc, 0.01).to_event(1), obs=x.float())
+
+    rows = generate(grey, None, counts + torch.arange(2, dtype=torch.uint8), num_samples=50)
+    assert rows.is_floating_point()
+    assert rows.mean(0).tolist() == pytest.approx([-1.0, 0.4], abs=0.01)
+
+
+@pytest.mark.parametrize("bad", [X[:, :2], torch.where(X > 2, torch.nan, X)])
+def test_rows_that_the_pair_cannot_take_are_explained(bad):
+    guide = NormalGuide(3, 2)
+    if bad.isnan().any():
+        first = int(bad.isnan().any(1).nonzero()[0])
+        message = f"got NaN or infinity, first in row {first}"
+    else:
+        message = r"got a block of shapes \[\(40, 2\)\]"
+    with pytest.raises(ValueError, match=message):
+        encode(linear_model, guide, bad)

@@ -61,3 +61,11 @@ def test_given_arguments_win():
 def test_what_the_data_cannot_give_is_an_error(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_missing_values_do_not_spoil_the_scale():
+    data = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0)) + 100
+    data[:500] = torch.nan
+    model = build(GaussianModel, data)
+    assert model.loc.item() == pytest.approx(100, abs=0.2)
+    assert model.scale.item() == pytest.approx(1, abs=0.1)

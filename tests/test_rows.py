@@ -154,8 +154,17 @@ class Stream(IterableDataset):
         (pd.DataFrame({"a": [1.0], "city": ["Bern"]}), '"city".*drop them or encode them'),
         (pd.DataFrame({"a": pd.Categorical(["u", "v"])}), '"a" .category.'),
         (Stream(), "map-style Dataset"),
+        (np.ma.masked_greater(ARRAY, 5.0), "masked cells; fill them"),
+        (torch.eye(3).to_sparse(), "dense tensor"),
     ],
 )
 def test_bad_data_is_refused_by_name(data, message):
     with pytest.raises(ValueError, match=message):
         Rows(data)
+
+
+def test_columns_of_one_name_are_columns():
+    frame = pd.DataFrame(ARRAY, columns=["a", "a"])
+    rows = Rows(frame)
+    back = rows.restore(as_tuple(rows.take(torch.arange(6))))
+    pd.testing.assert_frame_equal(back, frame)

@@ -17,10 +17,10 @@ from torch.optim import lr_scheduler
 
 from ppl_vae import build, fit
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.loop import default_optimizer
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.schedules import cyclical, linear
-from ppl_vae.loop import default_optimizer
 
 
 def pair(seed=0):
@@ -337,3 +337,54 @@ def test_progress_shows_the_held_out_elbo(digits, capsys):
     shown = capsys.readouterr().err
     assert "held-out ELBO -" in shown
     assert "nats/row" in shown
+
+
+def test_numpys_whole_numbers_and_fractions_are_numbers(digits):
+    history = quick(*pair(), digits[:100], epochs=np.int64(2), validation=np.float32(0.2))
+    assert len(history.frame) == 2
+
+
+def test_whatever_ends_a_fit_the_best_weights_are_in_place(digits):
+    class OutOfPatienceError(Exception):
+        pass
+
+    model, guide = pair()
+    kept = []
+
+    def spoil(row, model, guide):
+        if row["epoch"] == 2:
+            kept.extend(weights(model, guide))
+            with torch.no_grad():
+                model.decoder[0].weight.mul_(40.0)
+        if row["epoch"] == 4:
+            raise OutOfPatienceError
+
+    with pytest.raises(OutOfPatienceError):
+        quick(
+            model,
+            guide,
+            digits[:400],
+            validation=0.3,
+            epochs=9,
+            callbacks=[spoil],
+            optimizer=lambda p: torch.optim.Adam(p, 1e-5),
+        )
+    assert all(torch.equal(a, b) for a, b in zip(kept, weights(model, guide), strict=True))
+
+
+def test_fits_in_two_threads_do_not_meet(digits):
+    alone = []
+    for seed in range(3):
+        model, guide = pair(seed)
+        quick(model, guide, digits[:200])
+        alone.append(weights(model, guide))
+    pairs = [pair(seed) for seed in range(3)]
+    threads = [
+        threading.Thread(target=quick, args=(model, guide, digits[:200])) for model, guide in pairs
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for expected, halves in zip(alone, pairs, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(expected, weights(*halves), strict=True))

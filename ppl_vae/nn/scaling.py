@@ -32,7 +32,7 @@ class Standardize(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., features) in the data's units -> (..., features) without units."""
-        return (x - self.loc) / self.scale
+        return (x.to(self.loc.dtype) - self.loc) / self.scale
 
     loc: Tensor
     scale: Tensor

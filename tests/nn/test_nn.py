@@ -21,7 +21,8 @@ def test_layers_and_activations_alternate():
     assert [type(layer) for layer in MLP(3, 4, hidden=())] == [nn.Linear]
 
 
-def test_standardize_takes_integers_and_saves_its_buffers():
+def test_standardize_takes_integers_and_booleans_and_saves_its_buffers():
+    assert Standardize(0.0, 2.0)(torch.tensor([True, False])).tolist() == [0.5, 0.0]
     scaling = Standardize(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 4.0]))
     assert scaling(torch.tensor([[3, 10]])).tolist() == [[1.0, 2.0]]
     assert set(scaling.state_dict()) == {"loc", "scale"}

@@ -1,0 +1,1 @@
+"""The command ``ppl-vae``: each file parses, makes one public call and prints."""

@@ -1,0 +1,47 @@
+"""``ppl-vae encode``: the latent codes of the rows of a data file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import ppl_vae
+from ppl_vae.cli.opened import hand_over, open_run
+from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.pairs import read
+from ppl_vae.cli.report import reporting
+
+
+def encode(
+    run: Run,
+    data: Data,
+    out: Out = None,
+    num_samples: Annotated[
+        int, typer.Option(min=1, help="Draws of the guide where draws are needed.")
+    ] = 32,
+    seed: Seed = 0,
+    force: Force = False,
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Mean and standard deviation of every row's latents, under the guide of a run.
+
+    Columns of DATA are found by name. Without --out the first rows are shown.
+    """
+    with reporting(as_json, quiet) as report:
+        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        if opened.guide is None:
+            raise ValueError(f"{run}: its pair has no guide, so rows have no codes")
+        rows = read(data, opened.example)
+        codes = ppl_vae.encode(
+            opened.model,
+            opened.guide,
+            rows,
+            num_samples=num_samples,
+            seed=seed,
+            progress=report.progress,
+            plate=opened.plate,
+        )
+        hand_over(codes, out, report)

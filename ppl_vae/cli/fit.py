@@ -1,0 +1,167 @@
+"""``ppl-vae fit``: fit a pair to a data file and keep it in a run directory."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import ppl_vae
+from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
+from ppl_vae.cli.pairs import build_pair, check_names, read
+from ppl_vae.cli.report import INTERRUPTED, Report, UsageError, reporting
+
+if TYPE_CHECKING:
+    from ppl_vae.history import History
+
+RECORD = "run.json"  # what makes a folder a run
+
+
+def fit(
+    model: Model,
+    guide: Guide,
+    data: Data,
+    run: Annotated[Path, typer.Option(metavar="DIR", help="Where to keep the fit.")],
+    settings: Settings = None,
+    validation: Annotated[
+        str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out, or a file of them.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the data, at most.")] = 100,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 128,
+    learning_rate: Annotated[float | None, typer.Option(help="Adam's; 0.001 by default.")] = None,
+    kl_weight: Annotated[float, typer.Option(min=0, help="Weight of every latent site.")] = 1.0,
+    clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="Epochs without a better held-out ELBO.")
+    ] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run where it ended or was cut off.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Begin anew; an older run there is kept as DIR.old.")
+    ] = False,
+    plate: Plate = "data",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a pair to a data file by SVI, and keep it in a run directory.
+
+    Snapshots are taken as it goes: after a kill, the same command with --resume goes on where it
+    was. Ctrl-C ends the fit after the current step, with the best weights so far.
+    """
+    with reporting(as_json, quiet) as report:
+        _check(run, resume=resume, force=force, validation=validation, patience=patience)
+        check_names(model, guide)
+        optimizer = None if learning_rate is None else _adam(learning_rate)
+        rows = read(data)
+        held_out = _held_out(validation, rows)
+        pair = build_pair(model, guide, rows, settings, seed)
+        with _set_aside(run, report, force=force):
+            history = ppl_vae.fit(
+                *pair,
+                rows,
+                validation=held_out,
+                optimizer=optimizer,
+                epochs=epochs,
+                batch_size=batch_size,
+                kl_weight=kl_weight,
+                clip_norm=clip_norm,
+                patience=patience,
+                seed=seed,
+                run=run,
+                resume=resume,
+                progress=report.progress,
+                plate=plate,
+            )
+        _tell(report, history, run)
+
+
+def _check(
+    run: Path, *, resume: bool, force: bool, validation: str | None, patience: int | None
+) -> None:
+    """What needs neither the data nor torch to be refused."""
+    if resume and force:
+        raise UsageError("--resume continues the run and --force replaces it: give one of them")
+    if patience is not None and validation is None:
+        raise UsageError("--patience needs held-out rows: give --validation too")
+    if run.exists() and not run.is_dir():
+        raise UsageError(f"--run {run}: expected a directory, got a file")
+    filled = run.is_dir() and any(run.iterdir())
+    if filled and not (run / RECORD).is_file():
+        raise UsageError(f"--run {run}: holds other files than a run's; choose another directory")
+    if filled and not resume and not force:
+        raise UsageError(
+            f"--run {run}: a run is there already; --resume continues it, --force begins anew"
+        )
+
+
+def _held_out(validation: str | None, rows: Any) -> Any:
+    """A fraction, or the rows of a file."""
+    if validation is None:
+        return None
+    try:
+        return float(validation)
+    except ValueError:
+        return read(Path(validation), rows)
+
+
+def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
+    if not learning_rate > 0:
+        raise UsageError(f"--learning-rate: expected a positive number, got {learning_rate}")
+
+    def optimizer(parameters: list[Any]) -> Any:
+        from ppl_vae.loop import default_optimizer  # noqa: PLC0415  loads torch
+
+        made = default_optimizer(parameters)
+        made.defaults["lr"] = learning_rate
+        for group in made.param_groups:
+            group["lr"] = learning_rate
+        return made
+
+    return optimizer
+
+
+@contextlib.contextmanager
+def _set_aside(run: Path, report: Report, *, force: bool) -> Iterator[None]:
+    """Rename an older run for the time of the fit, and for good once the new one has begun."""
+    if not (force and (run / RECORD).is_file()):
+        yield
+        return
+    places = [run.with_name(f"{run.name}.old{n or ''}") for n in range(1000)]
+    aside = next(place for place in places if not place.exists())
+    run.rename(aside)
+    try:
+        yield
+    finally:
+        if (run / RECORD).is_file():
+            report.note(f"the older run is kept in {aside}")
+        else:  # refused before it began: as if nothing had been asked
+            shutil.rmtree(run, ignore_errors=True)
+            aside.rename(run)
+
+
+def _tell(report: Report, history: History, run: Path) -> None:
+    kept = history.frame[history.frame["epoch"] == history.best_epoch].iloc[-1]
+    report.result(
+        {
+            "run": run,
+            "epochs": len(history.frame),
+            "steps": int(history.frame["step"].iloc[-1]),
+            "seconds": float(history.frame["seconds"].iloc[-1]),
+            "objective": history.objective,
+            "reason": history.reason,
+            "stopped": history.stopped,
+            "best_epoch": history.best_epoch,
+            "elbo": float(kept["elbo"]),
+            "validation_elbo": float(kept["validation_elbo"]),
+        }
+    )
+    report.show(str(history), f"kept in          {run}")
+    if history.stopped == "interrupted":
+        report.note("ended by Ctrl-C; the same command with --resume goes on")
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,55 @@
+"""``ppl-vae generate``: new rows from the model of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import ppl_vae
+from ppl_vae.cli.opened import hand_over, open_run
+from ppl_vae.cli.options import AsJson, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.pairs import read
+from ppl_vae.cli.report import reporting
+
+
+def generate(
+    run: Run,
+    num_samples: Annotated[int, typer.Option(min=1, help="Rows to make.")] = 100,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="Rows whose cells the new ones take where the model does not make them "
+            "(covariates, drawn at random); zeros without it.",
+        ),
+    ] = None,
+    expected: Annotated[
+        bool, typer.Option("--expected", help="The expected row given its latents, no draw.")
+    ] = False,
+    out: Out = None,
+    seed: Seed = 0,
+    force: Force = False,
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """New rows from the model of a run, in the form of its data.
+
+    Without --out the first rows are shown.
+    """
+    with reporting(as_json, quiet) as report:
+        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        rows = opened.rows() if like is None else read(like, opened.example)
+        made = ppl_vae.generate(
+            opened.model,
+            opened.guide,
+            rows,
+            num_samples=num_samples,
+            expected=expected,
+            seed=seed,
+            progress=report.progress,
+            plate=opened.plate,
+        )
+        hand_over(made, out, report)

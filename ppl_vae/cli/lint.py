@@ -1,0 +1,49 @@
+"""``ppl-vae lint``: check a pair and its data before an hour is spent on them."""
+
+from __future__ import annotations
+
+import ppl_vae
+from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
+from ppl_vae.cli.pairs import build_pair, check_names, read
+from ppl_vae.cli.report import reporting, table
+
+SHOWN = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
+
+
+def lint(
+    model: Model,
+    guide: Guide,
+    data: Data,
+    settings: Settings = None,
+    seed: Seed = 0,
+    plate: Plate = "data",
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Check a pair and its data: its sites, and its faults with what to change.
+
+    Exits with 1 where there is an error; warnings alone are no error.
+    """
+    with reporting(as_json, quiet) as report:
+        check_names(model, guide)
+        rows = read(data)
+        pair = build_pair(model, guide, rows, settings, seed)
+        found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
+        objective = found.objective
+        report.result(
+            {
+                "ok": not found.errors,
+                "objective": objective and objective.name,
+                "reason": objective and objective.reason,
+                "sites": found.sites.to_dict("records"),
+                "findings": [{**vars(f), "message": str(f)} for f in found.findings],
+            }
+        )
+        report.show(table("", SHOWN, found.sites[SHOWN].itertuples(index=False)))
+        if objective is not None:
+            report.show(f"objective: {objective.name} ({objective.reason})")
+        for finding in found.warnings:
+            report.note(f"warning: {finding}")
+        if found.errors:
+            raise report.faults(found.errors)
+        report.show("no findings" if not found.findings else "no errors")

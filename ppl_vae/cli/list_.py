@@ -1,0 +1,36 @@
+"""``ppl-vae list``: the models and guides of the zoo, with their equations."""
+
+from __future__ import annotations
+
+from ppl_vae.cli.options import AsJson, Quiet
+from ppl_vae.cli.report import reporting, table
+from ppl_vae.zoo import zoo
+
+
+def list_zoo(as_json: AsJson = False, quiet: Quiet = False) -> None:
+    """List the models and guides of the zoo, with their equations."""
+    with reporting(as_json, quiet) as report:
+        entries = {kind: zoo(kind) for kind in ("models", "guides")}
+        report.result(
+            {
+                kind: {
+                    name: {
+                        "title": entry.title,
+                        "equations": entry.equations.splitlines(),
+                        "class": entry.class_name,
+                        "path": entry.path,
+                    }
+                    for name, entry in held.items()
+                }
+                for kind, held in entries.items()
+            }
+        )
+        for kind, held in entries.items():
+            cells = [(name, f"{e.title}\n{_squeezed(e.equations)}\n") for name, e in held.items()]
+            report.show(table("", [kind, ""], cells))
+
+
+def _squeezed(equations: str) -> str:
+    """Equations without the wide gaps between their columns."""
+    lines = [line for line in equations.splitlines() if line.strip()]
+    return "\n".join("   ".join(part for part in line.split("  ") if part) for line in lines)

@@ -1,0 +1,112 @@
+"""Rows into a file: its extension says what it becomes; written beside, then renamed."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ppl_vae.files import flat
+
+
+def write(path: Path, values: Any) -> None:
+    """Write a frame, an array or tensor, or a mapping or tuple of those.
+
+    Raises:
+        ValueError: Where the file cannot hold these values or cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        _WRITERS[path.suffix.lower()](beside, values)
+        beside.replace(path)
+    except ImportError as error:
+        raise ValueError(f"{path}: writing Parquet needs pyarrow: pip install pyarrow") from error
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be written: {error}") from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def as_table(values: Any) -> pd.DataFrame:
+    """Rows as a frame with one name a column.
+
+    Raises:
+        ValueError: Where they are no table.
+    """
+    if isinstance(values, pd.Series):
+        values = values.to_frame()
+    if isinstance(values, Mapping | tuple):
+        raise ValueError(f"expected a table, got {len(values)} arrays; write an .npz file")
+    if np.ndim(values) > 2:
+        raise ValueError(f"expected a table, got shape {np.shape(values)}; write an .npy file")
+    return flat(values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values)))
+
+
+def form(values: Any) -> tuple[int, str]:
+    """Number of rows, and in words what one of them is."""
+    if isinstance(values, pd.DataFrame):
+        names = [str(name) for name in flat(values).columns]
+        more = ", ..." if len(names) > 4 else ""
+        return len(values), f"{len(names)} columns: {', '.join(names[:4])}{more}"
+    if isinstance(values, tuple):
+        values = dict(enumerate(values))
+    if isinstance(values, Mapping):
+        parts = {name: form(value) for name, value in values.items()}
+        count = next(iter(parts.values()))[0]
+        return count, "; ".join(f"{name}: {text}" for name, (_, text) in parts.items())
+    return len(values), f"shape {tuple(values.shape[1:])}"
+
+
+def as_json(values: Any) -> dict[str, Any]:
+    """All values, ready for JSON: ``values``, and ``columns`` and ``index`` of a frame."""
+    if isinstance(values, Mapping):
+        return {"values": {name: np.asarray(value) for name, value in values.items()}}
+    if isinstance(values, tuple):
+        return {"values": [np.asarray(value) for value in values]}
+    if isinstance(values, pd.DataFrame):
+        frame = flat(values)
+        labels = {"columns": list(frame.columns), "index": list(frame.index)}
+        return {**labels, "values": frame.to_numpy()}
+    return {"values": np.asarray(values)}
+
+
+def _csv(path: Path, values: Any, separator: str = ",") -> None:
+    frame = as_table(values)
+    labelled = not isinstance(frame.index, pd.RangeIndex)
+    frame.to_csv(path, index=labelled, index_label="", sep=separator)
+
+
+def _parquet(path: Path, values: Any) -> None:
+    as_table(values).to_parquet(path)
+
+
+def _npy(path: Path, values: Any) -> None:
+    if isinstance(values, Mapping | tuple):
+        raise ValueError(f"expected one array, got {len(values)}; write an .npz file")
+    with path.open("wb") as file:
+        np.save(file, np.asarray(values), allow_pickle=False)
+
+
+def _npz(path: Path, values: Any) -> None:
+    if isinstance(values, tuple):
+        values = {f"arr_{i}": value for i, value in enumerate(values)}
+    elif not isinstance(values, Mapping):
+        values = {"data": values}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, value in values.items():
+            with file.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(value), allow_pickle=False)
+
+
+_WRITERS: dict[str, Callable[[Path, Any], None]] = {
+    ".csv": _csv,
+    ".tsv": lambda path, values: _csv(path, values, "\t"),
+    ".parquet": _parquet,
+    ".npy": _npy,
+    ".npz": _npz,
+}

@@ -1,0 +1,82 @@
+"""``list`` shows the zoo; ``new`` copies a pair of it, ready to run and to edit."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ppl_vae.cli import new
+from ppl_vae.zoo import Entry, zoo
+
+EVERY_PAIR = [(model, guide) for model in zoo("models") for guide in zoo("guides")]
+
+
+def test_list_shows_every_file_with_its_equations(ppl):
+    shown, told = ppl("list").out, ppl("list", "--json").json
+    for kind in ("models", "guides"):
+        assert list(told[kind]) == list(zoo(kind))
+        for name, entry in told[kind].items():
+            assert name in shown
+            assert entry["title"] in shown
+            assert any("~" in line for line in entry["equations"])
+            assert Path(entry["path"]).is_file()
+
+
+@pytest.mark.parametrize(("model", "guide"), EVERY_PAIR)
+def test_new_copies_files_as_they_are_and_a_script_that_compiles(ppl, model, guide):
+    written = ppl("new", model, guide, "--into", "mine", "--json").json["files"]
+    assert written == [f"mine/models/{model}.py", f"mine/guides/{guide}.py", "mine/fit.py"]
+    assert Path(written[0]).read_text() == zoo("models")[model].path.read_text()
+    assert Path(written[1]).read_text() == zoo("guides")[guide].path.read_text()
+    compile(Path(written[2]).read_text(), "fit.py", "exec")
+
+
+def test_new_never_overwrites_an_edited_file_without_force(ppl):
+    ppl("new", "gaussian", "normal")
+    Path("models/gaussian.py").write_text("# mine\n")
+    Path("models/__init__.py").write_text("# mine too\n")
+    done = ppl("new", "gaussian", "normal", code=2)
+    assert "models/gaussian.py" in done.err
+    assert Path("models/gaussian.py").read_text() == "# mine\n"
+    ppl("new", "gaussian", "normal", "--force")
+    assert "GaussianModel" in Path("models/gaussian.py").read_text()
+    assert Path("models/__init__.py").read_text() == "# mine too\n"
+
+
+def test_the_script_runs_as_it_is(ppl, wine_file):
+    ppl("new", "gaussian", "normal", "--quiet")
+    script = Path("fit.py")
+    script.write_text(script.read_text().replace("epochs=200", "epochs=2"))
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "fit.py", str(wine_file)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "TraceMeanField_ELBO" in done.stdout
+    (run,) = Path("runs").iterdir()
+    kept = ppl("show", run, "--json").json
+    assert kept["history"]["epochs"] == 2
+    assert kept["recipe"]["model"]["class"].endswith(":GaussianModel")
+
+
+def test_copied_files_are_models_and_guides_of_the_command(ppl, wine_file):
+    pair = ppl("new", "gaussian", "normal", "--json").json["pair"]
+    assert ppl("lint", *pair, wine_file, "--json").json["ok"]
+
+
+PARTNER = """
+class Prior(Module):
+    def __init__(self, features, latents=4, *, guide): ...
+"""
+
+
+def test_the_script_makes_a_partner_first(tmp_path):
+    (tmp_path / "vamp.py").write_text(PARTNER)
+    vamp = Entry("vamp", tmp_path / "vamp.py", "Prior", "", "")
+    built = new._built(vamp, zoo("guides")["normal"])
+    assert built.splitlines()[1:] == [
+        "guide = build(NormalGuide, data, latents=latents)",
+        "model = build(Prior, data, latents=latents, guide=guide)",
+    ]

@@ -1,0 +1,42 @@
+"""The README's session in the shell runs as it is written, edit included."""
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+TITLE = "\n## From the command line\n"
+
+
+def blocks():
+    """(language, text) of every block of the section, in order."""
+    section = README.split(TITLE)[1].split("\n## ")[0]
+    return re.findall(r"```(sh|diff)\n(.*?)```", section, re.DOTALL)
+
+
+def apply(hunk):
+    """Edit the copied model as the diff says."""
+    path = Path("models/gaussian.py")
+    old = "".join(line[1:] + "\n" for line in hunk.splitlines() if line[0] in " -")
+    new = "".join(line[1:] + "\n" for line in hunk.splitlines() if line[0] in " +")
+    assert path.read_text().count(old) == 1, old
+    path.write_text(path.read_text().replace(old, new))
+
+
+def test_the_session_of_the_readme_runs(ppl, wine_file, monkeypatch, tmp_path):
+    (tmp_path / "wine.csv").write_bytes(wine_file.read_bytes())
+    called = []
+    for language, text in blocks():
+        if language == "diff":
+            apply(text)
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            if line.startswith("PAIR="):
+                monkeypatch.setenv("PAIR", shlex.split(line)[0].removeprefix("PAIR="))
+            elif line.startswith("ppl-vae"):
+                words = shlex.split(os.path.expandvars(line), comments=True)[1:]
+                called.append(words[0])
+                ppl(*(re.sub("^1000$", "3", word) for word in words))
+    assert set(called) >= {"list", "new", "lint", "fit", "show", "encode", "generate"}
+    assert Path("codes.csv").is_file()
