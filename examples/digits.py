@@ -46,27 +46,39 @@ def main() -> None:
     )
     print(history)
 
-    figures = {"learning_curves": history.plot(), **pictures(model, guide, images[test])}
+    figures = {
+        "learning_curves": history.plot(),
+        **pictures(model, guide, images[test], name=str(digits.target[test[0]])),
+    }
     codes = encode(model, guide, images)["z"]["mean"]
     title = f"{LATENTS} latents of every digit, on a plane"
     figures["latent_map"] = latent_map(codes, digits.target, title=title)
     save(figures, arguments.run)
     print(
-        f"\nHeld-out ELBO: {history.frame['validation_elbo'].max():.2f} nats per row"
+        f"\nBest held-out ELBO: {history.frame['validation_elbo'].max():.2f} nats per row"
         f"\n\nLook at   {arguments.run}/: {', '.join(f'{name}.png' for name in figures)}"
         "\nTry next  edit models/bernoulli.py (another prior, another likelihood) and run this"
         "\n          again, or read README.md: a pair of your own in 40 lines."
     )
 
 
-def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor) -> dict:
-    """Grids of images: reconstructions, samples, lines and traversals through the latent space."""
+def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name: str) -> dict:
+    """Grids of images: reconstructions, samples, lines and traversals through the latent space.
+
+    ``name`` is the first held-out digit's, which is the one that is traversed.
+    """
     shown = test[:12]
     strips = {"original": shown, "reconstruction": reconstruct(model, guide, shown)}
     samples = generate(model, guide, test, num_samples=60, expected=True)
     lines = interpolate(model, guide, test[:6], steps=10)
-    moves = traverse(model, guide, shown, steps=9).reshape(LATENTS, 9, 64)
-    moves = {f"latent {i}": row for i, row in enumerate(moves)}
+    moves = traverse(model, guide, shown, steps=7, width=3).reshape(LATENTS, 7, 64)
+    traversals = image_grid(
+        {f"latent {i}": row for i, row in enumerate(moves)},
+        column_labels=[f"{sd:+d}" if sd else "0" for sd in range(-3, 4)],
+        title=f"A held-out {name}, one latent moved at a time",
+        **IMAGE,
+    )
+    traversals.set_xlabel("value of that latent (prior sd); the others are held")
     return {
         "reconstructions": image_grid(strips, title="Held-out digits, probability of ink", **IMAGE),
         "samples": image_grid(
@@ -75,9 +87,7 @@ def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor) -> d
         "interpolations": image_grid(
             lines, columns=10, title="From the code of one held-out digit to the next", **IMAGE
         ),
-        "traversals": image_grid(
-            moves, title="One latent moved from -3 to 3 prior sd, the others held", **IMAGE
-        ),
+        "traversals": traversals,
     }
 
 

@@ -108,6 +108,8 @@ class Loop:
             while self.epoch <= epochs and stopped == "epochs":
                 bar.set_description(f"epoch {self.epoch}/{epochs}", refresh=False)
                 self._train(bar, interrupted, start)
+                if interrupted:  # resume goes on within the epoch, though the history closes it
+                    self._snapshot(start, now=True)
                 row = self._record(start)
                 bar.set_postfix_str(_summary(row), refresh=False)
                 if self._called_off(callbacks, row):
@@ -116,7 +118,8 @@ class Loop:
                     stopped = "patience"
                 elif interrupted:
                     stopped = "interrupted"
-                self._snapshot(start, now=stopped != "epochs" or self.epoch > epochs)
+                if not interrupted:
+                    self._snapshot(start, now=stopped != "epochs" or self.epoch > epochs)
         return self._finish(stopped)
 
     def _train(self, bar: Any, interrupted: list[bool], start: float) -> None:
@@ -155,10 +158,7 @@ class Loop:
             raise cause
         what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
         where = f"epoch {self.epoch}, batch {self.position} (step {self.step})"
-        self._restore_best()
         kept = f"those of epoch {self.best_epoch}" if self.best else "those before it"
-        if self.recorder is not None:
-            self.recorder.finish(self.pair.tensors(), "not finite", {"error": str(culprit)})
         raise NotFiniteError(
             f"fit: the {what} at {where}: {culprit or 'it did not happen again when looked at'}. "
             f"The update was not applied, the weights are {kept}; {MEND}",
@@ -222,8 +222,10 @@ class Loop:
         """Whatever ends the fit, the pair has its best weights."""
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self._restore_best()
+            if self.recorder is not None and isinstance(error, NotFiniteError):
+                self.recorder.finish(self.pair.tensors(), "not finite", {"error": str(error)})
             raise
 
     def _finish(self, stopped: str) -> History:
@@ -313,11 +315,11 @@ def _make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
         ) from error
 
 
-def default_optimizer(parameters: list[Tensor]) -> torch.optim.Optimizer:
-    """Adam at 1e-3, fused where the parameters' devices and dtypes allow it."""
+def default_optimizer(parameters: list[Tensor], lr: float = 1e-3) -> torch.optim.Optimizer:
+    """Adam, fused where the parameters' devices and dtypes allow it."""
     fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
     one_device = len({p.device for p in parameters}) == 1
-    return torch.optim.Adam(parameters, lr=1e-3, fused=fusable and one_device)
+    return torch.optim.Adam(parameters, lr=lr, fused=fusable and one_device)
 
 
 def _constant(weight: float) -> Callable[[int], float]:

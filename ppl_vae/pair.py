@@ -90,7 +90,8 @@ class Half:
         known = {id(p) for p in found.values()}
         for name, value in self.store.tables.named_parameters():
             if id(value) not in known:
-                found[name.replace("$$$", ".")] = value
+                # an autoguide leaves its model's parameters in the guide's store when it sets up
+                found.setdefault(name.replace("$$$", "."), value)
         return found
 
     def _forget_replaced(self) -> None:

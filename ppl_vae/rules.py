@@ -96,6 +96,8 @@ def unequal_scales(look: Inspection) -> Iterator[Finding]:
     closed-form KL reads the guide's weight alone and drops the model's in silence.
     """
     for name, pair in look.shared_latents().items():
+        if pair[0]["fn"].batch_shape != pair[1]["fn"].batch_shape:
+            continue  # a finding of its own
         ours, theirs = (_own_scale(site) for site in pair)
         if torch.allclose(*torch.broadcast_tensors(ours, theirs)):
             continue
@@ -113,7 +115,7 @@ def unequal_scales(look: Inspection) -> Iterator[Finding]:
 
 def _own_scale(site: sites.Site) -> Tensor:
     """A site's scale without what subsampling plates contribute."""
-    scale = torch.as_tensor(site["scale"], dtype=torch.double)
+    scale = torch.as_tensor(site["scale"], dtype=torch.double, device="cpu")
     for frame in site["cond_indep_stack"]:
         scale = scale * (frame.size / int(frame.full_size))
     return scale

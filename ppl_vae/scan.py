@@ -32,8 +32,10 @@ from ppl_vae.inspection import (
 from ppl_vae.passes import blocks
 from ppl_vae.rows import Batch, as_tuple, batch_rows
 
-NARROWING = ("scale", "coord_scale", "scale_tril", "covariance_matrix", "precision_matrix")
-NARROWING += ("cov_diag", "concentration")
+NARROWING = (
+    "scale", "coord_scale", "scale_tril", "covariance_matrix", "precision_matrix", "cov_diag",
+    "concentration",
+)  # fmt: skip
 KINDS = ("gaps", "values", "outside", "scores")
 
 

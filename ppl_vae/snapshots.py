@@ -36,16 +36,20 @@ class Recorder:
     Args:
         path: The directory.
         info: The contents of its ``run.json``.
+        step: Updates that were done before.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
+    def __init__(self, path: Path, info: dict[str, Any], step: int = 0) -> None:
         self.path, self.info = path, info
+        for half_written in path.glob(".*.part"):  # of a process that was killed
+            half_written.unlink()
         self._due = time.monotonic() + SOONEST
         self._writer: Any = None
         if importlib.util.find_spec("tensorboard") is not None:
             from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional package
 
-            self._writer = SummaryWriter(str(path / "tensorboard"))
+            again = {"purge_step": step + 1} if step else {}  # events of a cut-off process
+            self._writer = SummaryWriter(str(path / "tensorboard"), **again)
 
     @property
     def due(self) -> bool:
@@ -88,9 +92,16 @@ class Recorder:
         write_whole(self.path / METRICS, text.encode())
 
     def finish(self, tensors: dict[str, Tensor], status: str, summary: dict[str, Any]) -> None:
-        """Write the weights and how the fit ended."""
-        write_weights(self.path, tensors, self.info)
-        write_json(self.path / INFO, {**self.info, "status": status, "history": summary})
+        """Write the weights and how the fit ended; a full disk leaves the run unfinished."""
+        try:
+            write_weights(self.path, tensors, self.info)
+            write_json(self.path / INFO, {**self.info, "status": status, "history": summary})
+        except OSError as error:
+            warnings.warn(
+                f"run: the weights could not be written to {self.path} ({error.strerror}); the "
+                "pair in memory is fitted: save it elsewhere, or make room and resume",
+                stacklevel=2,
+            )
         if self._writer is not None:
             self._writer.close()
 
@@ -98,13 +109,13 @@ class Recorder:
         """A second name for the snapshot that is about to be replaced."""
         if (self.path / SNAPSHOT).exists():
             beside = self.path / f".{PREVIOUS}.{os.getpid()}.part"
-            with contextlib.suppress(FileNotFoundError):
-                beside.unlink()
+            beside.unlink(missing_ok=True)
             try:
                 os.link(self.path / SNAPSHOT, beside)
             except OSError:  # a file system without second names
                 shutil.copyfile(self.path / SNAPSHOT, beside)
             beside.replace(self.path / PREVIOUS)
+            beside.unlink(missing_ok=True)  # where both were one file already
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

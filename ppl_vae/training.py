@@ -159,9 +159,9 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
             "another run"
         )
     snapshot = snapshots.read_snapshot(path)
-    loop.recorder = snapshots.Recorder(path, info)
     if snapshot is not None:
         loop.resume(*snapshot)
+    loop.recorder = snapshots.Recorder(path, info, loop.step)
     loop.recorder.restart(loop.records)
     threads = torch.get_num_threads()
     torch.set_num_threads(info["threads"])

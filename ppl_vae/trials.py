@@ -122,7 +122,7 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
         with torch.enable_grad(), pyro.validation_enabled(True):
             try:
                 loss, surrogate = objective.loss_and_surrogate(model, guide, batch)
-            except ValueError:  # TraceEnum_ELBO: nothing to differentiate
+            except ValueError:  # TraceEnum_ELBO says so where nothing can be trained
                 if parameters:
                     raise
                 loss = surrogate = objective.loss(model, guide, batch)
@@ -132,15 +132,15 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
     except Exception as failure:
         yield _unrunnable(look, failure)
         return
-    if not bool(torch.isfinite(torch.as_tensor(loss))):
-        yield error(
-            "model and guide",
-            f"expected a finite ELBO got {-float(loss)}",
-            "bound the scales of the model and of the guide away from 0",
-        )
+    if bool(torch.isfinite(torch.as_tensor(loss))):
+        yield from _gradient_findings(gradients)
+        yield from _unregistered(look, leaves)
         return
-    yield from _gradient_findings(gradients)
-    yield from _unregistered(look, leaves)
+    yield error(
+        "model and guide",
+        f"expected a finite ELBO, got {-float(loss)}",
+        "bound the scales of the model and of the guide away from 0",
+    )
 
 
 def _leaves(surrogate: Tensor) -> list[Tensor]:
@@ -159,19 +159,13 @@ def _leaves(surrogate: Tensor) -> list[Tensor]:
 
 def _unregistered(look: Inspection, leaves: list[Tensor]) -> Iterator[Finding]:
     """Trainable parameters in the loss that are not the pair's: an optimizer never meets them."""
-    held = {id(p) for p in look.pair.parameters().values()}
-    for half, _ in look.halves:
-        owned = half.base.parameters() if isinstance(half.base, nn.Module) else ()
-        held |= {id(p) for p in owned}
+    held = _held(look)
     names = {**variables(look.pair.guide), **variables(look.pair.model)}
-    # a tensor made in the call (the inner steps of a semi-amortized guide) is no parameter
-    strangers = [
-        leaf
-        for leaf in leaves
-        if id(leaf) not in held and (isinstance(leaf, nn.Parameter) or id(leaf) in names)
-    ]
-    layers = {}
-    for leaf in strangers:
+    layers: dict[nn.Module, str] = {}
+    for leaf in leaves:
+        # a tensor made in the call (the inner steps of a semi-amortized guide) is no parameter
+        if id(leaf) in held or not (isinstance(leaf, nn.Parameter) or id(leaf) in names):
+            continue
         layer = _outermost(look, leaf)
         if layer is None:
             yield _bare(leaf, names.get(id(leaf)))
@@ -185,6 +179,15 @@ def _unregistered(look: Inspection, leaves: list[Tensor]) -> Iterator[Finding]:
             f'write pyro.module("{name}", ...) in the function that uses it, make it an attribute '
             "of the PyroModule, or freeze it with requires_grad_(False)",
         )
+
+
+def _held(look: Inspection) -> set[int]:
+    """Every parameter of the pair, by ``id``."""
+    held = {id(p) for p in look.pair.parameters().values()}
+    for half, _ in look.halves:  # an autoguide's set-up may have taken a name in the store
+        owned = half.base.parameters() if isinstance(half.base, nn.Module) else ()
+        held |= {id(p) for p in owned}
+    return held
 
 
 def _outermost(look: Inspection, leaf: Tensor) -> nn.Module | None:

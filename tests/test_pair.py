@@ -183,6 +183,14 @@ def test_every_parameter_moves(style):
     assert [name for name in start if torch.equal(start[name], end[name])] == []
 
 
+def test_an_encoder_beside_an_autoguide_trains_in_the_first_fit():
+    model, guide = encoder_beside_autoguide()
+    before = guide.net.weight.detach().clone(), model.net.weight.detach().clone()
+    fit(model, guide, X, epochs=2, progress=False)
+    assert not torch.equal(before[0], guide.net.weight)
+    assert not torch.equal(before[1], model.net.weight)
+
+
 @pytest.mark.parametrize("style", STYLES)
 def test_three_fits_from_one_seed_agree_bit_for_bit(style):
     runs = [trained(style) for _ in range(3)]

@@ -199,6 +199,38 @@ def test_a_fit_cut_off_by_a_full_disk_goes_on_from_the_snapshot_before(
     model, guide = pair()
     history = fit(model, guide, X, run=tmp_path / "run", resume=True, **SETTINGS)
     assert same(uninterrupted, outcome(model, guide, history))
+    assert list((tmp_path / "run").glob(".*")) == []
+
+
+def test_ctrl_c_within_an_epoch_and_resume_end_as_if_nothing_had_been(uninterrupted, tmp_path):
+    class Adam(torch.optim.Adam):
+        count = 0
+
+        def step(self, closure=None):
+            Adam.count += 1
+            if Adam.count == 8:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().step(closure)
+
+    model, guide = pair()
+    cut = fit(
+        model, guide, X, run=tmp_path / "run", optimizer=lambda p: Adam(p, fused=True), **SETTINGS
+    )
+    assert (cut.stopped, cut.frame["step"].tolist()) == ("interrupted", [5, 8])
+    model, guide = pair()
+    history = fit(model, guide, X, run=tmp_path / "run", resume=True, **SETTINGS)
+    assert same(uninterrupted, outcome(model, guide, history))
+
+
+def test_a_disk_that_is_full_at_the_end_leaves_the_fitted_pair_and_says_so(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(snapshots, "write_weights", full)
+    with pytest.warns(UserWarning, match="the pair in memory is fitted: save it elsewhere"):
+        history = fit(*pair(), X, run=tmp_path / "run", **SETTINGS)
+    assert history.stopped == "epochs"
+    assert read_run(tmp_path / "run").info["status"] == "running"
 
 
 def test_more_epochs_continue_a_finished_fit(tmp_path):
@@ -613,3 +645,44 @@ def test_a_run_names_no_file_outside_itself(tmp_path):
     write_json(tmp_path / "run" / "run.json", info)
     with pytest.raises(ValueError, match="expected a file in source/"):
         load(tmp_path / "run", trust_code=True)
+
+
+def test_tensorboard_gets_the_elbos_where_it_is_installed(tmp_path, monkeypatch):
+    """A stand-in for the package, which is optional: it notes what it is told."""
+    import importlib.machinery
+    import types
+
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder, **settings):
+            told.append((Path(folder).name, settings))
+
+        def add_scalar(self, name, value, step):
+            told.append((name, value, step))
+
+        def close(self):
+            told.append("closed")
+
+    module = types.ModuleType("tensorboard")
+    module.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", module)
+    stand_in = types.ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    settings = {**SETTINGS, "patience": None}
+    for epochs in (1, 2):
+        history = fit(
+            *pair(), X, run=tmp_path / "run", resume=True, **{**settings, "epochs": epochs}
+        )
+    first, second = history.frame.to_dict("records")
+    assert told == [
+        ("tensorboard", {}),
+        ("elbo", first["elbo"], 5),
+        ("validation_elbo", first["validation_elbo"], 5),
+        "closed",
+        ("tensorboard", {"purge_step": 6}),
+        ("elbo", second["elbo"], 10),
+        ("validation_elbo", second["validation_elbo"], 10),
+        "closed",
+    ]

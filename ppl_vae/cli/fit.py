@@ -79,6 +79,8 @@ def fit(
                 plate=plate,
             )
         _tell(report, history, run)
+        if not (run / "weights.safetensors").is_file():
+            raise ValueError(f"{run}: the weights could not be written; make room and --resume")
 
 
 def _check(
@@ -117,11 +119,7 @@ def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
     def optimizer(parameters: list[Any]) -> Any:
         from ppl_vae.loop import default_optimizer  # noqa: PLC0415  loads torch
 
-        made = default_optimizer(parameters)
-        made.defaults["lr"] = learning_rate
-        for group in made.param_groups:
-            group["lr"] = learning_rate
-        return made
+        return default_optimizer(parameters, learning_rate)
 
     return optimizer
 

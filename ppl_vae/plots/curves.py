@@ -6,6 +6,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from ppl_vae.plots.arrays import as_array
 
 
 def learning_curves(
@@ -30,14 +33,24 @@ def learning_curves(
 
     Returns:
         The axes.
+
+    Raises:
+        ValueError: Where a curve has not one number an epoch.
+
+    Example:
+        >>> ax = learning_curves([1, 2, 3], [-9.0, -5.0, -4.0], [-9.5, -5.5, -6.0], best_epoch=2)
+        >>> ax.get_legend_handles_labels()[1]
+        ['training rows', 'held-out rows', 'best: -5.50 at epoch 2']
     """
+    epochs, training = as_array(epochs, "epochs"), as_array(training, "training")
+    _check_length("training", training, epochs)
     ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
-    epochs, training = np.asarray(epochs), np.asarray(training, dtype=float)
     marker = "o" if len(epochs) == 1 else None
     ax.plot(epochs, training, color="0.55", linewidth=1.5, marker=marker, label="training rows")
     curves = [training]
     if held_out is not None:
-        held_out = np.asarray(held_out, dtype=float)
+        held_out = as_array(held_out, "held_out")
+        _check_length("held_out", held_out, epochs)
         curves.append(held_out)
         ax.plot(
             epochs, held_out, color="#0b5394", linewidth=2, marker=marker, label="held-out rows"
@@ -52,8 +65,17 @@ def learning_curves(
         ax.set_ylim(np.nanmin(late) - margin, np.nanmax(late) + margin)
     ax.set_title("Learning curves")
     ax.set_xlabel("epoch")
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     ax.set_ylabel("ELBO (nats per row; higher is better)")
     ax.grid(alpha=0.25)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="lower right")
     return ax
+
+
+def _check_length(name: str, curve: np.ndarray, epochs: np.ndarray) -> None:
+    if curve.shape != epochs.shape or not len(epochs):
+        raise ValueError(
+            f"{name}: expected a number for each of the {len(epochs)} epochs, got shape "
+            f"{curve.shape}"
+        )

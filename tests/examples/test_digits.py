@@ -18,7 +18,7 @@ def test_the_demo_draws_its_figures_and_ends_with_what_to_do_next(tmp_path):
     figures = {path.stem for path in (tmp_path / "run").glob("*.png")}
     assert figures >= {"learning_curves", "reconstructions", "samples", "latent_map"}
     assert all(path.stat().st_size > 5000 for path in (tmp_path / "run").glob("*.png"))
-    assert "Held-out ELBO: -" in done.stdout
+    assert "Best held-out ELBO: -" in done.stdout
     assert "nats per row" in done.stdout
     assert "Try next" in done.stdout
     assert "held-out ELBO" in done.stderr  # the progress bar

@@ -140,7 +140,8 @@ def test_one_update_equals_the_eager_steps(mini, kl_weight):
     objective = Objective.of(Trace_ELBO(), "test")
     step = EagerStep(Pair.of(*librarys, "data"), objective, ROWS, parameters, optimizer, None)
     pyro.set_rng_seed(3)
-    loss = step((x,), None if kl_weight == 1.0 else kl_weight)
+    loss, applied = step((x,), None if kl_weight == 1.0 else kl_weight)
+    assert applied
     pyro.set_rng_seed(3)
     assert loss == pytest.approx(-mini.elbo(*halves, x, ROWS).item(), rel=1e-6)  # unweighted
     pyro.set_rng_seed(3)

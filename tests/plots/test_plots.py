@@ -1,6 +1,7 @@
 """Figures show the numbers they are given."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,9 +17,23 @@ def test_curves_show_both_elbos_and_mark_the_kept_epoch():
     assert ax.get_title()
 
 
-def test_a_history_plots_itself_with_and_without_held_out_rows():
-    import pandas as pd
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 300])
+def test_epochs_are_whole_numbers(count):
+    ax = learning_curves(range(1, count + 1), np.linspace(-9, -4, count))
+    low, high = ax.get_xlim()
+    shown = [tick for tick in ax.get_xticks() if low <= tick <= high]
+    assert shown
+    assert all(tick == round(tick) for tick in shown)
 
+
+def test_curves_of_another_length_are_refused():
+    with pytest.raises(ValueError, match="training: expected a number for each of the 3 epochs"):
+        learning_curves([1, 2, 3], [-1.0, -2])
+    with pytest.raises(ValueError, match="held_out: expected a number for each of the 2 epochs"):
+        learning_curves([1, 2], [-1.0, -2], [-1.0])
+
+
+def test_a_history_plots_itself_with_and_without_held_out_rows():
     frame = pd.DataFrame(
         {
             "epoch": [1, 2],
@@ -45,10 +60,60 @@ def test_labelled_images_have_a_row_each():
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["originals", "samples"]
 
 
-@pytest.mark.parametrize("images", [np.zeros((3, 63)), np.zeros((0, 8, 8)), np.zeros(64)])
-def test_rows_that_are_no_images_are_refused(images):
-    with pytest.raises(ValueError, match="images: expected"):
-        image_grid(images, shape=(8, 8))
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((3, 63)),
+        np.zeros((0, 8, 8)),
+        np.zeros((0, 64)),
+        np.zeros(64),
+        [np.zeros((8, 8)), np.zeros((4, 4))],
+        [torch.zeros(8, 8), torch.zeros(4, 4)],
+        "text",
+        None,
+    ],
+    ids=lambda images: str(getattr(images, "shape", type(images).__name__)),
+)
+def test_rows_that_are_no_images_are_refused(images, labelled):
+    with pytest.raises(ValueError, match=r"images\['a'\]: expected" if labelled else "images: exp"):
+        image_grid({"a": images} if labelled else images, shape=(8, 8))
+
+
+def test_grids_that_cannot_be_laid_out_are_refused():
+    with pytest.raises(ValueError, match="columns: expected 1 or more, got 0"):
+        image_grid(np.zeros((2, 8, 8)), columns=0)
+    with pytest.raises(ValueError, match="images: expected a label and its images, got an empty"):
+        image_grid({})
+    with pytest.raises(ValueError, match=r"one height and width for all, got .*'b': \(4, 4\)"):
+        image_grid({"a": np.zeros((2, 8, 8)), "b": np.zeros((2, 4, 4))})
+    with pytest.raises(ValueError, match="column_labels: expected one for each of the 3 columns"):
+        image_grid(np.zeros((5, 8, 8)), columns=3, column_labels=["1", "2"])
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.ones(2, 8, 8, requires_grad=True),
+        torch.ones(2, 8, 8, dtype=torch.bfloat16),
+        torch.ones(2, 1, 8, 8),
+        [torch.ones(8, 8, requires_grad=True), torch.ones(8, 8)],
+        [[[1] * 8] * 8] * 2,
+    ],
+    ids=["gradient", "bfloat16", "channel", "list of tensors", "lists"],
+)
+def test_images_of_every_kind_are_drawn(images):
+    canvas = image_grid(images).images[0].get_array()
+    assert canvas.shape == (10, 19)
+    assert canvas.sum() == 128
+
+
+def test_columns_are_named_below_their_images():
+    grid = np.zeros((6, 8, 10)) + np.arange(3).repeat(2)[:, None, None]
+    ax = image_grid({"a": grid[:3], "b": grid[3:]}, column_labels=["-3", "0", "3"])
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["-3", "0", "3"]
+    assert ax.get_xticks().tolist() == [5.5, 16.5, 27.5]  # middles of columns 1 to 10, ...
+    assert ax.get_yticks().tolist() == [4.5, 13.5]
 
 
 @pytest.mark.parametrize("latents", [1, 2, 5])
@@ -70,6 +135,89 @@ def test_the_map_finds_the_plane_that_separates_labels():
     centers = [np.median(np.asarray(points.get_offsets()), 0) for points in ax.collections]
     gaps = [np.linalg.norm(centers[i] - centers[j]) for i in range(3) for j in range(i)]
     assert min(gaps) > 8  # in standard deviations within a label
+
+
+def test_names_do_not_hide_each_other():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([f"group {i}" for i in range(12)], 50)
+    ax = latent_map(rng.normal(size=(600, 2)), labels)  # all medians are close to 0
+    boxes = [text.get_window_extent() for text in ax.texts]
+    assert len(boxes) == 12
+    assert not any(boxes[i].overlaps(boxes[j]) for i in range(12) for j in range(i))
+    frame = ax.get_window_extent()
+    assert all(frame.contains(*corner) for box in boxes for corner in (box.p0, box.p1))
+
+
+def test_names_that_have_room_stay_at_their_medians():
+    codes = np.array([[0.0, 0], [0, 2], [10, 0], [10, 4]])
+    ax = latent_map(codes, ["a", "a", "b", "b"])
+    assert np.allclose([text.get_position() for text in ax.texts], [[0, 1], [10, 2]])
+    assert not ax.lines
+
+
+def test_groups_differ_in_shape():
+    ax = latent_map(np.random.default_rng(0).normal(size=(80, 2)), np.arange(80) % 20)
+    looks = [
+        (points.get_paths()[0].vertices.tobytes(), points.get_facecolor().tobytes())
+        for points in ax.collections
+    ]
+    assert len({shape for shape, _ in looks[:10]}) == 10
+    assert len(set(looks)) == 20
+    assert len(ax.get_legend().get_texts()) == 20
+
+
+@pytest.mark.parametrize("kind", ["numbers", "integers", "objects", "tensor"])
+def test_many_different_numbers_are_a_scale(kind):
+    ages = np.arange(90)
+    labels = {"numbers": ages / 7, "integers": ages, "objects": pd.Series(list(ages), dtype=object)}
+    labels["tensor"] = torch.arange(90.0, requires_grad=True)
+    ax = latent_map(np.random.default_rng(0).normal(size=(90, 3)), labels[kind])
+    assert not ax.texts
+    (points,) = ax.collections
+    assert np.allclose(points.get_array(), labels["numbers"] if kind == "numbers" else ages)
+    assert len(ax.figure.axes) == 2  # the second is the scale
+    assert "principal" in ax.get_xlabel()
+
+
+def test_the_scale_bears_the_name_of_the_labels():
+    labels = pd.Series(np.arange(30.0), name="age")
+    ax = latent_map(np.random.default_rng(0).normal(size=(30, 2)), labels)
+    assert ax.figure.axes[1].get_ylabel() == "age"
+
+
+def test_one_latent_has_no_vertical_scale():
+    codes = np.random.default_rng(0).normal(size=(90, 1))
+    for labels in (None, ["a", "b", "c"] * 30):
+        ax = latent_map(codes, labels)
+        assert len(ax.get_yticks()) == 0
+        assert ax.get_xlabel() == "latent 0"
+    heights = [np.asarray(points.get_offsets())[:, 1] for points in ax.collections]
+    assert heights[0].min() > heights[1].max() > heights[1].min() > heights[2].max()
+
+
+@pytest.mark.parametrize("codes", [np.ones((5, 3)), np.ones((1, 3)), torch.ones(5, 3)])
+def test_codes_that_do_not_vary_are_drawn(codes):
+    assert len(latent_map(codes).collections[0].get_offsets()) == len(codes)
+
+
+def test_codes_on_a_tape_are_drawn():
+    latent_map(torch.randn(9, 3, requires_grad=True), torch.arange(9) % 2)
+
+
+def test_codes_and_labels_that_are_missing_are_refused():
+    codes = np.zeros((4, 2))
+    for missing in (["a", None, "b", None], [0.0, np.nan, 1.0, np.nan]):
+        with pytest.raises(ValueError, match="none for 2 of 4 rows, the first is row 1; name"):
+            latent_map(codes, missing)
+    codes[2] = np.nan
+    with pytest.raises(
+        ValueError, match=r"codes: expected finite .* 1 of 4 rows, the first is row 2"
+    ):
+        latent_map(codes)
+    with pytest.raises(ValueError, match=r"codes: expected \(rows, latents\), got shape \(0, 2\)"):
+        latent_map(np.zeros((0, 2)))
+    with pytest.raises(ValueError, match="expected 40 names or fewer, got 90; name groups"):
+        latent_map(np.zeros((90, 2)), [f"row {i}" for i in range(90)])
 
 
 def test_labels_must_be_as_many_as_codes():

@@ -1,5 +1,6 @@
 """Planted faults in data, parameters and the way a pair treats rows, one a test."""
 
+import numpy as np
 import pandas as pd
 import pyro
 import pyro.distributions as dist
@@ -216,6 +217,16 @@ def test_rows_that_are_coupled_by_code():
             pyro.sample("z", normal((x - x.mean(0))[:, :LATENTS]))
 
     alone(lint(model, other, X), "error", 'site "z"', "in the guide", "a mean over dim 0")
+
+
+def test_rows_that_change_by_themselves():
+    generator = np.random.default_rng(0)
+
+    def other(x):
+        with pyro.plate("data", len(x)):
+            observe(x, code(x) + generator.normal())
+
+    alone(lint(other, guide, X), "error", 'site "x"', "in the model", "pyro.sample alone")
 
 
 def test_rows_that_are_coupled_by_a_layer():

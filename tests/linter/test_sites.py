@@ -9,6 +9,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormal
 
 from ppl_vae import lint
 from ppl_vae.guides.normal import NormalGuide
@@ -325,3 +326,74 @@ def test_elbo_that_is_not_finite():
     alone(
         lint(improper, guide, X), "error", "model and guide", "expected a finite ELBO", "got -inf"
     )
+
+
+# Row latents of a guide that is fixed to one batch
+
+
+@pytest.mark.parametrize("count", [8, 16, ROWS])
+def test_autoguide_over_the_latents_of_the_rows(count):
+    def schools(x):
+        center = pyro.sample("center", dist.Normal(0.0, 5.0))
+        with pyro.plate("data", len(x)):
+            effect = pyro.sample("effect", dist.Normal(center, 1.0))
+            pyro.sample("x", dist.Normal(effect, 1.0), obs=x)
+
+    pieces = ("row latents are fixed to one batch", "amortize them with a network", "row numbers")
+    verdict = lint(schools, AutoNormal(schools), X[:count, 0])
+    alone(verdict, "error", 'plate "data"', *pieces)
+    assert "write pyro.plate" not in str(verdict)
+
+
+def test_autoguide_inside_a_function():
+    whole = AutoNormal(model)
+
+    def other(x):
+        whole(x)
+
+    alone(lint(model, other, X), "error", 'plate "data"', "amortize them")
+
+
+def test_guide_with_a_parameter_for_each_row():
+    def other(x):
+        loc = pyro.param("loc", torch.zeros(16, LATENTS))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", normal(loc))
+
+    alone(lint(model, other, X), "error", "guide", "pass row numbers as a field and index")
+
+
+# Scales
+
+
+@pytest.mark.parametrize("half", ["model", "guide"])
+def test_scale_around_a_latent_in_one_half_only(half):
+    def scaled(x):
+        with pyro.plate("data", len(x)):
+            with poutine.scale(scale=0.5):
+                z = code(x) if half == "model" else pyro.sample("z", normal(x[:, :LATENTS]))
+            if half == "model":
+                observe(x, z)
+
+    pair = (scaled, guide) if half == "model" else (model, scaled)
+    numbers = "got 0.5 in the model and 1" if half == "model" else "got 1 in the model and 0.5"
+    pieces = (numbers, "same poutine.scale", "kl_weight=")
+    alone(lint(*pair, X), "error", 'site "z"', *pieces, "TraceMeanField_ELBO drops the model's")
+    alone(lint(*pair, X, elbo=Trace_ELBO()), "warning", 'site "z"', *pieces, "no bound")
+    alone(lint(poutine.scale(model, scale=0.5), guide, X), "error", 'site "z"')
+
+
+def test_scale_around_both_halves():
+    weight = torch.linspace(0.1, 1.0, ROWS)[:, None]
+    data = {"x": X, "w": weight}
+
+    def weighed(half):
+        def inner(x, w):
+            with poutine.scale(scale=w[:, 0]):
+                half(x)
+
+        return inner
+
+    assert not lint(weighed(model), weighed(guide), data).findings
+    pieces = ("got 0.1 to 0.4462 in the model and 1 in the guide",)
+    alone(lint(weighed(model), guide, data), "error", 'site "z"', *pieces)

@@ -1,0 +1,147 @@
+"""What ``lint`` says of data that a likelihood cannot have made, or would fit without end."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.distributions import constraints
+from pyro.nn import PyroModule, PyroParam
+from torch import nn
+
+from ppl_vae import lint
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
+
+ROWS, FEATURES, LATENTS = 40, 3, 2
+X = torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
+GREY = torch.sigmoid(X)
+COUNTS = torch.tensor([[3.0, 1.0, 1.0]]).repeat(ROWS, 1)
+
+
+class Likelihood(PyroModule):
+    """z ~ Normal(0, 1), x ~ fn(decoder(z), positive scale, one of each)."""
+
+    def __init__(self, fn):
+        super().__init__()
+        self.net, self.fn = MLP(LATENTS, FEATURES), fn
+        self.scale = PyroParam(torch.ones(FEATURES), constraints.positive)
+        self.dummy = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(LATENTS), 1.0).to_event(1))
+            fn = self.fn(self.net(z) + self.dummy * self.scale, self.scale)
+            pyro.sample("x", fn if fn.event_dim else fn.to_event(1), obs=x)
+
+
+def judged(fn, x):
+    return lint(Likelihood(fn), NormalGuide(FEATURES, LATENTS), x)
+
+
+# Outside the support
+
+
+def bernoulli(loc, scale, **how):
+    return dist.Bernoulli(logits=loc, **how)
+
+
+def multinomial(loc, scale, **how):
+    return dist.Multinomial(4, logits=loc, **how)
+
+
+def masked(loc, scale, **how):
+    return dist.Bernoulli(logits=loc, **how).mask(True).to_event(1)
+
+
+@pytest.mark.parametrize(
+    ("fn", "x"), [(bernoulli, GREY), (masked, GREY), (multinomial, COUNTS)],
+    ids=["Bernoulli", "masked Bernoulli", "Multinomial"],
+)  # fmt: skip
+def test_data_outside_the_support_pass_where_their_owner_said_so(fn, x):
+    verdict = judged(lambda *made: fn(*made, validate_args=False), x)
+    (finding,) = verdict.findings
+    assert (finding.severity, finding.where) == ("warning", 'site "x"')
+    assert "others in 40 of 40 rows, the first is row 0, which validate_args=False" in str(finding)
+    verdict.raise_if_failed()
+    (finding,) = judged(fn, x).findings
+    assert (finding.severity, finding.where) == ("error", 'site "x"')
+
+
+def test_data_that_validation_lets_pass_must_still_have_a_score():
+    x = X.exp()
+    x[21, 1] = -1.0
+    verdict = judged(lambda loc, scale: dist.Gamma(loc.exp(), scale, validate_args=False), x)
+    severities = [finding.severity for finding in verdict.findings]
+    assert severities == ["error", "warning"], str(verdict)
+    assert "finite log-probability" in verdict.errors[0].problem
+    assert "1 of 40 rows, the first is row 21" in verdict.errors[0].problem
+
+
+def test_a_distribution_that_torch_builds_without_validation_is_still_checked():
+    (finding,) = judged(lambda loc, scale: dist.HalfNormal(scale + 0 * loc), X).findings
+    assert finding.severity == "error"
+
+
+# Constant columns
+
+
+CONSTANT = GREY.clone()
+CONSTANT[:, 1] = 0.5
+
+
+def flow(loc, scale):
+    affine = dist.transforms.AffineTransform(loc, scale)
+    return dist.TransformedDistribution(dist.Normal(torch.zeros_like(loc), 1.0), [affine])
+
+
+def mixture(loc, scale):
+    parts = dist.Normal(torch.stack([loc, -loc], -1), scale[..., None])
+    return dist.MixtureSameFamily(dist.Categorical(torch.ones(*loc.shape, 2)), parts)
+
+
+NARROWING = {
+    "Normal": dist.Normal,
+    "masked Normal": lambda loc, scale: dist.Normal(loc, scale).mask(True),
+    "StudentT": lambda loc, scale: dist.StudentT(3.0, loc, scale),
+    "LogNormal": dist.LogNormal,
+    "Gamma": lambda loc, scale: dist.Gamma(scale, loc.exp()),
+    "MultivariateNormal": lambda loc, scale: dist.MultivariateNormal(loc, torch.diag(scale)),
+    "affine": flow,
+    "mixture": mixture,
+}
+BOUNDED = {
+    "Normal of scale 1": lambda loc, scale: dist.Normal(loc, 1.0),
+    "Normal of known scales": lambda loc, scale: dist.Normal(loc, torch.full_like(loc, 0.1)),
+    "ContinuousBernoulli": lambda loc, scale: dist.ContinuousBernoulli(logits=loc),
+    "Beta": lambda loc, scale: dist.Beta(5 * loc.sigmoid(), 5 * (1 - loc.sigmoid())),
+    "Exponential": lambda loc, scale: dist.Exponential(loc.exp()),
+    "HalfNormal": lambda loc, scale: dist.HalfNormal(loc.exp()),
+    "mixture of scale 1": lambda loc, scale: mixture(loc, torch.ones(FEATURES)),
+}
+
+
+@pytest.mark.parametrize("fn", NARROWING.values(), ids=NARROWING)
+def test_constant_columns_where_the_scale_is_learned(fn):
+    (finding,) = judged(fn, CONSTANT).findings
+    assert (finding.severity, finding.where) == ("warning", 'site "x"')
+    assert "1 with one value (column 1)" in finding.problem
+
+
+@pytest.mark.parametrize("fn", BOUNDED.values(), ids=BOUNDED)
+def test_constant_columns_are_harmless_where_the_scale_cannot_shrink(fn):
+    verdict = judged(fn, CONSTANT)
+    assert not verdict.findings, str(verdict)
+
+
+def test_a_floor_on_the_scale_is_still_spoken_of():
+    (finding,) = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), CONSTANT).findings
+    assert (finding.severity, finding.where) == ("warning", 'site "x"')
+    assert "keep a floor" in finding.fix
+
+
+def test_constant_columns_are_harmless_under_a_frozen_pair():
+    model, guide = GaussianModel(FEATURES), NormalGuide(FEATURES)
+    for half in (model, guide):
+        half.requires_grad_(False)
+    assert not lint(model, guide, CONSTANT).findings
