@@ -100,7 +100,7 @@ def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:
     return build
 
 
-def library(work: Work, elbo: type) -> Laps:
+def whole_fit(work: Work, elbo: type) -> Laps:
     """ppl_vae's fit: seconds from its own history, so that all its loop does is counted."""
     (model, guide), data = work.pair(), work.data()
 
@@ -187,7 +187,7 @@ def sampled_kl(mean: Tensor, log_variance: Tensor, z: Tensor, noise: Tensor) -> 
 # Title of the objective, its ELBO, and who runs under it; ratios are taken within an objective.
 CONTESTANTS: dict[tuple[str, type], dict[str, Callable[[Work, type], Laps]]] = {
     (title, elbo): {
-        "ppl_vae.fit": library,
+        "ppl_vae.fit": whole_fit,
         BASELINE: svi,
         "Pyro ELBO, torch's Adam": bare_elbo,
         "PyTorch by hand": by_hand,

@@ -5,26 +5,13 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.latents import W, X, linear_guide, linear_model
 from pyro.nn import PyroModule
 
 from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
-
-W = torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0]])
-X = torch.randn(40, 3, generator=torch.Generator().manual_seed(2))
-
-
-def linear_model(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-        pyro.sample("x", dist.Normal(z @ W, 0.1).to_event(1), obs=x)
-
-
-def linear_guide(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.Normal(x[:, :2], 0.3).to_event(1))
 
 
 def chain_guide(x):
@@ -203,43 +190,6 @@ def test_a_site_that_observes_computed_values_is_an_error():
         generate(model, None, X)
 
 
-def test_lines_begin_and_end_at_the_rows_codes():
-    lines = interpolate(linear_model, linear_guide, X[:3], steps=5).reshape(2, 5, 3)
-    ends = X[:3, :2] @ W
-    assert torch.allclose(lines[:, 0], ends[:2], atol=1e-5)
-    assert torch.allclose(lines[:, -1], ends[1:], atol=1e-5)
-    assert torch.allclose(lines[:, 2], (ends[:2] + ends[1:]) / 2, atol=1e-5)
-
-
-def test_a_traversal_moves_one_latent_over_its_prior():
-    moved = traverse(linear_model, linear_guide, X, steps=7, width=3.0).reshape(2, 7, 3)
-    center = X[0, :2] @ W
-    for latent in range(2):
-        slope = (moved[latent, -1] - moved[latent, 0]) / 6
-        assert torch.allclose(slope, W[latent], atol=0.15)
-        other = X[0, 1 - latent] * W[1 - latent]
-        assert torch.allclose(moved[latent, 3] - other, torch.zeros(3), atol=0.35)
-    assert center.shape == (3,)
-
-
-def test_discrete_latents_change_half_way_and_cannot_be_traversed():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            y = pyro.sample("y", dist.Categorical(logits=torch.zeros(2)))
-            pyro.sample(
-                "x", dist.Normal(y[..., None].float() * torch.ones(3), 1.0).to_event(1), obs=x
-            )
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("y", dist.Categorical(logits=torch.stack([-9 * x[:, 0], 9 * x[:, 0]], -1)))
-
-    ends = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
-    assert interpolate(model, guide, ends, steps=4)[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match="continuous latents"):
-        traverse(model, guide, ends)
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -346,61 +296,6 @@ def test_missing_cells_that_the_model_fills_are_imputed():
     gappy[3, 2] = torch.nan
     filled = reconstruct(flat, guide, gappy, num_samples=200)
     assert torch.allclose(filled, X[:, :2] @ W, atol=0.1)
-
-
-def one_hot_model(x):
-    with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.OneHotCategorical(logits=torch.zeros(3)))
-        w = pyro.sample("w", dist.Gamma(2.0, 1.0))
-        loc = torch.cat([10 * z, w[..., None]], -1)
-        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
-
-
-def one_hot_guide(x):
-    with pyro.plate("data", len(x)):
-        pyro.sample("z", dist.OneHotCategorical(logits=x[:, :3]))
-        pyro.sample("w", dist.Gamma(100 * x[:, 3], 100.0))
-
-
-def test_lines_keep_every_latent_in_its_support():
-    x = torch.cat([10 * torch.eye(3), torch.tensor([[0.5], [2.0], [4.0]])], 1)
-    line = interpolate(one_hot_model, one_hot_guide, x[:2], steps=5)
-    assert set(line[:, :3].flatten().tolist()) == {0.0, 10.0}
-    assert line[:, 3].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0, 2.0**0.5, 2.0], rel=1e-5)
-    moved = traverse(one_hot_model, one_hot_guide, x, steps=5)  # the one-hot is no candidate
-    assert (moved[:, :3] == 10 * torch.eye(3)[0]).all()
-    assert (moved[:, 3] > 0).all()
-    assert moved[:, 3].diff().min() > 0
-
-
-def test_a_traversal_uses_the_priors_own_width():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(5.0, 2.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x, 1.0))
-
-    moved = traverse(model, guide, torch.zeros(3), steps=3, width=1.5)
-    assert moved.tolist() == pytest.approx([2.0, 5.0, 8.0])
-
-
-def test_heavy_tails_have_centers_too():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Cauchy(torch.zeros(len(x)), 1.0))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Cauchy(x, 0.1))
-
-    assert interpolate(model, guide, torch.tensor([0.0, 4.0]), steps=3)[1] == pytest.approx(
-        2, abs=0.1
-    )
-    assert traverse(model, guide, torch.zeros(2)).isfinite().all()
 
 
 def test_draws_beyond_small_integers_are_not_wrapped():

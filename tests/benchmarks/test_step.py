@@ -75,7 +75,7 @@ def test_contestants_do_the_same_work(step, elbo):
 def test_fit_and_the_timed_loops_clock_every_epoch(step, elbo):
     work = step.Work(rows=8, features=5, hidden=4, latents=2, data_rows=60)
     assert work.steps == 8
-    for contestant in (step.library, step.svi):
+    for contestant in (step.whole_fit, step.svi):
         seconds = contestant(work, elbo)(3)
         assert len(seconds) == 3
         assert all(0 < s < 60 for s in seconds)

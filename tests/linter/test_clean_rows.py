@@ -4,6 +4,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.linter import FEATURES, LATENTS, ROWS, Guide, Model, X, normal
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import nn
@@ -11,42 +12,7 @@ from torch import nn
 from ppl_vae import lint
 from ppl_vae.nn import MLP
 
-ROWS, FEATURES, LATENTS = 40, 3, 2
-X = torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(0))
 BINARY = (X > 0).float()
-
-
-def normal(loc, scale=1.0):
-    return dist.Normal(loc, scale).to_event(1)
-
-
-class Model(PyroModule):
-    """z ~ Normal(0, 1), x ~ Normal(decoder(z), 1)."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = MLP(LATENTS, FEATURES)
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            self.rows(x)
-
-    def rows(self, x):
-        z = pyro.sample("z", normal(x.new_zeros(LATENTS)))
-        pyro.sample("x", normal(self.net(z)), obs=x)
-
-
-class Guide(PyroModule):
-    """z ~ Normal(encoder(x), 1)."""
-
-    def __init__(self, inputs=FEATURES):
-        super().__init__()
-        self.net = MLP(inputs, LATENTS)
-
-    def forward(self, x):
-        loc = self.net(x)
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", normal(loc))
 
 
 def observed_by_mask():
