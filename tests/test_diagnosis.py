@@ -115,6 +115,41 @@ def test_a_gradient_that_is_not_finite():
     assert torch.isfinite(model.w)
 
 
+class Unlucky(PyroModule):
+    """NaN where a latent is drawn far out: only the draws of that step tell the row."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.ones(()))
+        self.limit, self.row = 9.0, None
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            far = z > self.limit
+            if far.any() and self.row is None:
+                self.row = x[int(far.nonzero()[0]), 0].item()
+            loc = torch.where(far, torch.nan, z * self.w)
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=x[:, 0])
+
+
+def test_the_draws_of_the_failed_step_are_drawn_again():
+    model = Unlucky()
+
+    def guide(x):
+        loc = pyro.param("loc", torch.zeros(()))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, 1.0))
+
+    def lower(row, model, guide):
+        model.limit = 2.0
+
+    with pyro.validation_enabled(False):
+        error = failure(model, guide, callbacks=[lower], epochs=30)
+    assert (error.culprit.half, error.culprit.site) == ("model", "x")
+    assert X[error.culprit.row, 0].item() == pytest.approx(model.row)
+
+
 def test_the_last_good_weights_are_in_place_and_saved(tmp_path):
     model, guide = GaussianModel(4, 2), NormalGuide(4, 2)
     good = []

@@ -106,6 +106,12 @@ def test_draws_follow_the_seed_and_leave_the_generators_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_blocks_draw_anew(monkeypatch):
+    monkeypatch.setattr("ppl_vae.passes.LARGEST", 8)
+    rows = generate(linear_model, None, X, num_samples=16)
+    assert not torch.isclose(rows[:8], rows[8:]).any()
+
+
 def test_generate_keeps_integer_fields_and_expected_values_are_floats():
     model = BernoulliModel(3, 2)
     data = (X > 0).to(torch.uint8)

@@ -17,5 +17,3 @@ def always(monkeypatch):
     """A snapshot after every step."""
     monkeypatch.setattr(snapshots, "SOONEST", 0.0)
     monkeypatch.setattr(snapshots, "SHARE", 0)
-
-

@@ -76,6 +76,7 @@ def test_a_recipe_names_library_classes_only(tmp_path):
 
 def test_a_run_names_no_file_outside_itself(tmp_path):
     from ppl_vae.storage import read_json, write_json
+
     mine = tmp_path / "mine.py"
     save(users_class(mine, tmp_path / "flag")(12), None, tmp_path / "run", data=X)
     info = read_json(tmp_path / "run" / "run.json")
@@ -170,5 +171,3 @@ def test_what_is_no_run_is_said_so(path, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="no such run directory"):
         load(tmp_path / path)
-
-

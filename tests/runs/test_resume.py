@@ -243,5 +243,3 @@ def test_the_thread_count_of_the_run_is_used_and_put_back(tmp_path):
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(1)
-
-

@@ -158,5 +158,3 @@ def test_a_partner_argument_is_told_as_such(tmp_path):
     again = load(tmp_path / "run", trust_code=True)
     assert again[1].model is again[0]
     assert torch.equal(again[1].encoder.weight, guide.encoder.weight)
-
-
