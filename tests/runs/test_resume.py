@@ -1,38 +1,21 @@
 """Fits that are killed, interrupted or out of disk go on as if nothing had been."""
 
-import json
 import multiprocessing
 import os
 import random
 import resource
 import signal
-import subprocess
-import sys
-import textwrap
 import time
-import warnings
 from pathlib import Path
 
 import pandas as pd
-import pyro
-import pyro.distributions as dist
 import pytest
 import torch
-from pyro.nn import PyroModule
-from torch.optim import lr_scheduler
+from parts.runs import SETTINGS, X, outcome, pair, same
 
-from ppl_vae import build, encode, fit, generate, load, save, snapshots
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.nn import MLP
+from ppl_vae import fit, snapshots
 from ppl_vae.runs import read_run
-from ppl_vae.schedules import linear
 from ppl_vae.snapshots import read_snapshot
-from parts.runs import SETTINGS, X, outcome, pair, same, users_class
-from ppl_vae.zoo import find_class
-from parts.runs import USERS_FILE
-
 
 LONG = {**SETTINGS, "epochs": 250, "patience": None}
 

@@ -1,37 +1,23 @@
 """A saved pair opens again, in another process too, with the same numbers."""
 
-import json
-import multiprocessing
 import os
-import random
-import resource
-import signal
 import subprocess
 import sys
-import textwrap
-import time
-import warnings
-from pathlib import Path
 
 import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.runs import X, pair
 from pyro.nn import PyroModule
-from torch.optim import lr_scheduler
 
-from ppl_vae import build, encode, fit, generate, load, save, snapshots
+from ppl_vae import build, encode, fit, generate, load, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
 from ppl_vae.runs import read_run
-from ppl_vae.schedules import linear
-from ppl_vae.snapshots import read_snapshot
-from parts.runs import SETTINGS, X, outcome, pair, same, users_class
-from ppl_vae.zoo import find_class
-from parts.runs import USERS_FILE
 
 
 @pytest.mark.parametrize("form", ["tensor", "frame", "mapping"])
@@ -76,6 +62,14 @@ def test_an_argument_that_is_no_attribute_gives_weights_alone(tmp_path):
     assert torch.equal(again[0].decoder[1][0].weight, model.decoder[1][0].weight)
     with pytest.raises(ValueError, match=r"weights: expected .* of shape"):
         load(tmp_path, model=pair()[0], guide=NormalGuide(12, 3, MLP(12, 6, (5,))))
+
+
+def test_a_pair_that_would_be_made_again_otherwise_has_no_recipe(tmp_path):
+    """Sizes and names of the default network, another activation: only the numbers tell."""
+    decoder = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
+    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path, data=X)
+    with pytest.raises(ValueError, match="gives other numbers"):
+        load(tmp_path)
 
 
 def test_shared_parameters_are_stored_once(tmp_path):
