@@ -195,6 +195,7 @@ def _settings(loop: Loop, kl_weight: KLWeight, clip_norm: float | None) -> dict[
     """What must be the same when a fit goes on, as JSON can hold it."""
     elbo = loop.objective.elbo
     return {
+        "step": "eager",
         "seed": loop.seed,
         "data": loop.rows.fingerprint(),
         "validation": None if loop.held_out is None else loop.held_out.fingerprint(),
