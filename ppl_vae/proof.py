@@ -20,7 +20,6 @@ from ppl_vae.pair import Pair
 from ppl_vae.recipe import NoRecipe, describe, rebuild
 from ppl_vae.rows import Rows
 from ppl_vae.seeding import forked
-from ppl_vae.storage import sha256, write_whole
 
 
 def rebuilt(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Any, Any]:
@@ -36,17 +35,13 @@ def rebuilt(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Any, Any]
     return partners["model"], partners["guide"]
 
 
-def copy_sources(path: Path, pair: Pair) -> dict[str, str]:
-    """Copy the files that define the halves: ``{file in the run: checksum}``."""
-    sources: dict[str, str] = {}
+def read_sources(pair: Pair) -> dict[str, bytes]:
+    """The files that define the halves: ``{their place in a run: contents}``."""
+    sources: dict[str, bytes] = {}
     for half in (pair.model, pair.guide):
         original = None if half.is_prior else source_of(half.base)
         if original is not None:
-            content = original.read_bytes()
-            name = f"source/{half.role}.py"
-            (path / "source").mkdir(exist_ok=True)
-            write_whole(path / name, content)
-            sources[name] = sha256(content)
+            sources[f"source/{half.role}.py"] = original.read_bytes()
     return sources
 
 

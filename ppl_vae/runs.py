@@ -17,6 +17,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -28,9 +29,17 @@ import torch
 from torch import Tensor
 
 from ppl_vae.pair import Pair
-from ppl_vae.proof import copy_sources, in_library, prove, rebuilt, source_of
+from ppl_vae.proof import in_library, prove, read_sources, rebuilt, source_of
 from ppl_vae.rows import Batch, Rows, as_rows, example
-from ppl_vae.storage import read_bytes, read_json, read_tensors, sha256, write_json, write_tensors
+from ppl_vae.storage import (
+    read_bytes,
+    read_json,
+    read_tensors,
+    sha256,
+    write_json,
+    write_tensors,
+    write_whole,
+)
 from ppl_vae.zoo import class_in_file
 
 FORMAT = 1
@@ -172,10 +181,9 @@ def check_new(path: Path) -> None:
 
 def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> dict[str, Any]:
     """Write the source and ``run.json`` of a new run; returns the latter's contents."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    sources = copy_sources(beside, pair)
-    recipe, reason = prove(pair, rows, sources)
+    sources = read_sources(pair)
+    checksums = {name: sha256(content) for name, content in sources.items()}
+    recipe, reason = prove(pair, rows, checksums)
     info = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
@@ -186,17 +194,38 @@ def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> di
         "plate": pair.plate,
         "recipe": recipe,
         "no_recipe": reason,
-        "sources": sources,
+        "sources": checksums,
         "template": None if rows is None else rows.template(),
         "rows": None if rows is None else len(rows),
         "versions": _versions(),
         "threads": torch.get_num_threads(),
         **more,
     }
-    write_json(beside / INFO, info)
-    beside.chmod(0o777 & ~_umask())
-    beside.replace(path)  # a run is there whole, or not at all
+    _found(path, sources, info)
     return info
+
+
+def _found(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
+    """Write a run's first files: as a whole directory, or into an empty one that is there."""
+    if path.exists():
+        _write_first_files(path, sources, info)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        _write_first_files(beside, sources, info)
+        beside.chmod(0o777 & ~_umask())
+        beside.replace(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+
+
+def _write_first_files(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
+    for name, content in sources.items():
+        (path / name).parent.mkdir(exist_ok=True)
+        write_whole(path / name, content)
+    write_json(path / INFO, info)
 
 
 def changed_sources(info: dict[str, Any], pair: Pair) -> list[str]:

@@ -125,3 +125,10 @@ def test_tensorboard_gets_the_elbos_where_it_is_installed(tmp_path, monkeypatch)
         ("validation_elbo", second["validation_elbo"], 10),
         "closed",
     ]
+
+
+def test_an_empty_directory_may_be_there_and_be_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(*pair(), X, epochs=1, progress=False, run=".")
+    assert (tmp_path / "run.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
