@@ -25,7 +25,7 @@ from ppl_vae.pair import Pair
 from ppl_vae.passes import mean_loss
 from ppl_vae.rows import Rows
 from ppl_vae.seeding import child
-from ppl_vae.snapshots import Recorder, restore_generators
+from ppl_vae.snapshots import Recorder, read_snapshot, restore_generators
 from ppl_vae.step import EagerStep, held_out_loss
 
 Callback = Callable[[dict[str, float], Any, Any], object]
@@ -158,12 +158,24 @@ class Loop:
             raise cause
         what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
         where = f"epoch {self.epoch}, batch {self.position} (step {self.step})"
-        kept = f"those of epoch {self.best_epoch}" if self.best else "those before it"
+        kept = f"those of epoch {self.best_epoch}" if self.best else self._last_finite()
         raise NotFiniteError(
             f"fit: the {what} at {where}: {culprit or 'it did not happen again when looked at'}. "
             f"The update was not applied, the weights are {kept}; {MEND}",
             culprit,
         ) from cause
+
+    def _last_finite(self) -> str:
+        """Leave finite weights in the pair, where there are any, and say which they are."""
+        if _finite(self.pair.tensors()):
+            return "those before it"
+        snapshot = None if self.recorder is None else read_snapshot(self.recorder.path)
+        if snapshot is None:
+            return "not finite themselves: hold out rows or give run=, and good ones are kept"
+        with torch.no_grad():
+            for name, value in self.pair.tensors().items():
+                value.copy_(snapshot[0][f"now/{name}"])
+        return f"those of step {snapshot[1]['step']}"
 
     def _record(self, start: float) -> dict[str, float]:
         """Close the epoch: held-out rows, best weights, scheduler, a row of the history."""
@@ -250,6 +262,8 @@ class Loop:
     def _snapshot(self, start: float, *, now: bool) -> None:
         if self.recorder is None or not (now or self.recorder.due):
             return
+        if not _finite(self.pair.tensors()):  # the next step will say what happened
+            return
         tensors = {f"now/{name}": value for name, value in self.pair.tensors().items()}
         tensors |= {f"best/{name}": value for name, value in self.best.items()}
         self.recorder.snapshot(tensors, {**self.state(), "seconds": time.perf_counter() - start})
@@ -278,6 +292,10 @@ class Loop:
             setattr(self, name, state[name])
         self.seconds = state["seconds"]
         restore_generators(state)
+
+
+def _finite(tensors: dict[str, Tensor]) -> bool:
+    return all(bool(value.isfinite().all()) for value in tensors.values())
 
 
 def check_weight(weight: Any, when: str = "") -> float:

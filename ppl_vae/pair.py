@@ -79,6 +79,17 @@ class Half:
         """The module that this half is, or whose method it is."""
         return self.owner if isinstance(self.owner, nn.Module) else None
 
+    def layers(self) -> dict[str, nn.Module]:
+        """The module of this half, or the modules that its function or object refers to."""
+        if self.module is not None:
+            return {"": self.module}
+        if inspect.isfunction(self.base):
+            names = inspect.getclosurevars(self.base)
+            reached = {**names.globals, **names.nonlocals}
+        else:
+            reached = getattr(self.owner, "__dict__", {})
+        return {name: held for name, held in reached.items() if isinstance(held, nn.Module)}
+
     def parameters(self) -> dict[str, Tensor]:
         """Unconstrained parameters, trainable or frozen, by name.
 
@@ -150,10 +161,10 @@ class Pair:
         """Buffers of both halves by name, shared ones once (under the model's name)."""
         found: dict[str, Tensor] = {}
         for half in (self.model, self.guide):
-            held = half.module.named_buffers() if half.module is not None else ()
-            for name, buffer in held:
-                if all(buffer is not other for other in found.values()):
-                    found[f"{half.role}.{name}"] = buffer
+            for prefix, module in half.layers().items():
+                for name, buffer in module.named_buffers(prefix):
+                    if all(buffer is not other for other in found.values()):
+                        found[f"{half.role}.{name}"] = buffer
         return found
 
     def tensors(self) -> dict[str, Tensor]:

@@ -45,6 +45,11 @@ def read_sources(pair: Pair) -> dict[str, bytes]:
     return sources
 
 
+def definition(base: Any) -> str:
+    """The text that defines a callable's class or function."""
+    return inspect.getsource(base if inspect.isroutine(base) else type(base))
+
+
 def in_library(file: Path) -> bool:
     """Whether a file is one of the library's own."""
     folders = {Path(module.__file__ or "").resolve().parent for module in _library_modules()}
@@ -70,11 +75,12 @@ def prove(
     pair: Pair, rows: Rows | None, sources: dict[str, str]
 ) -> tuple[dict[str, Any] | None, str]:
     """A recipe that was seen to make the same pair again, or why there is none."""
+    strict = rows is None  # without rows there is no proof by numbers
     model, guide = pair.model.base, None if pair.guide.is_prior else pair.guide.base
     try:
         recipe = {
-            "model": describe(model, {"guide": guide} if guide is not None else {}),
-            "guide": None if guide is None else describe(guide, {"model": model}),
+            "model": describe(model, {"guide": guide} if guide is not None else {}, strict=strict),
+            "guide": None if guide is None else describe(guide, {"model": model}, strict=strict),
         }
         classes = {}
         for role, half in (("model", model), ("guide", guide)):

@@ -54,12 +54,13 @@ def build(cls: type[T], data: Any, **arguments: Any) -> T:
     return cls(**arguments)
 
 
-def describe(half: Any, partners: dict[str, Any]) -> dict[str, Any]:
+def describe(half: Any, partners: dict[str, Any], *, strict: bool = False) -> dict[str, Any]:
     """The recipe of an object.
 
     Args:
         half: An instance of a library class, or of a class in a file.
         partners: ``{"model": model}``: what an argument may refer to instead of a value.
+        strict: Whether every argument must be told, also one that has a default.
 
     Raises:
         NoRecipe: Where an argument cannot be told; says which.
@@ -67,7 +68,7 @@ def describe(half: Any, partners: dict[str, Any]) -> dict[str, Any]:
     cls = type(half)
     recipe: dict[str, Any] = {"class": f"{cls.__module__}:{cls.__qualname__}", "arguments": {}}
     if not _in_library(cls):
-        if not isinstance(half, nn.Module) or "<" in cls.__qualname__:
+        if not isinstance(half, nn.Module) or "." in cls.__qualname__:
             raise NoRecipe(f"{cls.__qualname__} is not a class of a module")
         source = _source_file(cls)
         if source is None:
@@ -79,7 +80,7 @@ def describe(half: Any, partners: dict[str, Any]) -> dict[str, Any]:
         try:
             recipe["arguments"][name] = _tell(getattr(half, name), partners)
         except (AttributeError, NoRecipe) as error:
-            if parameter.default is parameter.empty:
+            if strict or parameter.default is parameter.empty:
                 raise NoRecipe(f"{cls.__name__}: argument {name}: {error}") from error
     return recipe
 

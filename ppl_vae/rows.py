@@ -195,11 +195,14 @@ class Rows:
         return {"single": self.single, "keys": self.keys, "fields": fields}
 
     def fingerprint(self) -> str:
-        """Checksum of the form, the number of rows and a sample of up to 256 rows."""
+        """Checksum of the form and of every row; of 4096 rows of data in a memory map."""
         digest = hashlib.sha256(json.dumps([len(self), self.template()]).encode())
-        sample = torch.linspace(0, len(self) - 1, min(len(self), 256), dtype=torch.float64).long()
-        for tensor in as_tuple(self.take(sample)):
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        mapped = any(isinstance(field.array, np.memmap) for field in self.fields)
+        count = min(len(self), 4096) if mapped else len(self)
+        for part in torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long().split(8192):
+            for tensor in as_tuple(self.take(part)):
+                flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(flat.numpy().tobytes())
         return digest.hexdigest()
 
     def restore(self, tensors: Sequence[Tensor], index: pd.Index | None = None) -> Any:

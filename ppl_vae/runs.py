@@ -20,6 +20,7 @@ import re
 import shutil
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.pair import Pair
-from ppl_vae.proof import in_library, prove, read_sources, rebuilt, source_of
+from ppl_vae.proof import definition, in_library, prove, read_sources, rebuilt, source_of
 from ppl_vae.rows import Batch, Rows, as_rows, example
 from ppl_vae.storage import (
     read_bytes,
@@ -144,7 +145,21 @@ def load(
     Example:
         ``model, guide = load("runs/x")``; see ``save`` for one that runs.
     """
-    path = Path(run)
+    try:
+        return _open(Path(run), model, guide, trust_code=trust_code)
+    except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ValueError(
+            f"{run}: not a run of ppl_vae, or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _open(
+    path: Path,
+    model: Callable[..., Any] | None,
+    guide: Callable[..., Any] | None,
+    *,
+    trust_code: bool,
+) -> tuple[Any, Any]:
     path, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / WEIGHTS)
     info = read_run(path).info
     tensors = _weights(path, file, info)
@@ -228,16 +243,41 @@ def _write_first_files(path: Path, sources: dict[str, bytes], info: dict[str, An
     write_json(path / INFO, info)
 
 
-def changed_sources(info: dict[str, Any], pair: Pair) -> list[str]:
+def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
     """The user's files that are not as they were when a run began."""
     now = {f"source/{half.role}.py": source_of(half.base) for half in (pair.model, pair.guide)}
+    halves = {"source/model.py": pair.model.base, "source/guide.py": pair.guide.base}
     return [
         str(file)
         for name, file in now.items()
         if file is not None
         and not in_library(file)
         and sha256(file.read_bytes()) != info["sources"].get(name)
+        and definition(halves[name]) not in read_bytes(path / name).decode(errors="replace")
     ]
+
+
+def is_told_as(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
+    """Whether the recipe of a run, if it has one, is still the pair's."""
+    if info["recipe"] is None:
+        return True
+    return _plain(prove(pair, rows, info["sources"])[0]) == _plain(info["recipe"])
+
+
+def withdraw_recipe(path: Path, pair: Pair, rows: Rows) -> None:
+    """Keep the weights alone where an attribute of the pair changed while it was fitted."""
+    info = read_run(path).info
+    if not is_told_as(info, pair, rows):
+        reason = "an argument's attribute changed during the fit: keep such a number in a buffer"
+        write_json(path / INFO, {**info, "recipe": None, "no_recipe": reason})
+        warnings.warn(f"run: {path} holds the weights alone: {reason}", stacklevel=3)
+
+
+def _plain(recipe: Any) -> Any:
+    """A recipe without the values of tensors, which weights and snapshots hold."""
+    if isinstance(recipe, dict):
+        return {k: _plain(v) for k, v in recipe.items() if k != "tensor"}
+    return [_plain(item) for item in recipe] if isinstance(recipe, list) else recipe
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
@@ -314,7 +354,7 @@ def _classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str,
         if sha256(content) != info["sources"].get(name):
             raise ValueError(f"{path / name}: changed since the run was made")
         classes[f"{name}:{half['class']}"] = class_in_file(
-            path / name, half["class"].partition(":")[2]
+            path / name, half["class"].partition(":")[2], content
         )
     return classes
 

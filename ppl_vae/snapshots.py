@@ -17,6 +17,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # a system without file locks
+    fcntl = None  # type: ignore[assignment]
+
 import numpy as np
 import pandas as pd
 import torch
@@ -41,6 +46,7 @@ class Recorder:
 
     def __init__(self, path: Path, info: dict[str, Any], step: int = 0) -> None:
         self.path, self.info = path, info
+        self._lock = _locked(path)
         for half_written in path.glob(".*.part"):  # of a process that was killed
             half_written.unlink()
         self._due = time.monotonic() + SOONEST
@@ -50,6 +56,10 @@ class Recorder:
 
             again = {"purge_step": step + 1} if step else {}  # events of a cut-off process
             self._writer = SummaryWriter(str(path / "tensorboard"), **again)
+
+    def close(self) -> None:
+        """Let another process fit into the run."""
+        self._lock.close()
 
     @property
     def due(self) -> bool:
@@ -116,6 +126,18 @@ class Recorder:
                 shutil.copyfile(self.path / SNAPSHOT, beside)
             beside.replace(self.path / PREVIOUS)
             beside.unlink(missing_ok=True)  # where both were one file already
+
+
+def _locked(path: Path) -> Any:
+    """An open file that this process alone holds; ``ValueError`` where another has it."""
+    file = (path / "lock").open("a")
+    if fcntl is not None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            raise ValueError(f"run: another process is fitting into {path}") from None
+    return file
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

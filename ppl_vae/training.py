@@ -107,6 +107,8 @@ def fit(
     with exclusive(), forked(seed), _own_words(), contextlib.ExitStack() as stack:
         path = None if run is None else Path(run)
         going_on = path is not None and resume and path.exists() and any(path.iterdir())
+        if path is not None and seed is None and isinstance(validation, Real):
+            raise ValueError("seed: a kept fit splits its rows by a seed; give one, or data")
         if path is not None and not going_on:
             runs.check_new(path)
         rows, held_out = _split(as_rows(data), validation, seed)
@@ -121,11 +123,21 @@ def fit(
         )  # fmt: skip
         if path is not None:
             settings = _settings(loop, kl_weight, clip_norm)
-            if going_on:
-                stack.enter_context(_continue(path, loop, settings))
-            else:
-                _begin(path, loop, settings)
-        return loop.run(int(epochs), patience, listed, progress=progress)
+            try:
+                if going_on:
+                    stack.enter_context(_continue(path, loop, settings))
+                else:
+                    _begin(path, loop, settings)
+            except OSError as error:
+                raise ValueError(f"run: {path} cannot be written: {error.strerror}") from error
+            except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+                raise ValueError(f"resume: {path} is damaged ({error!r})") from error
+            assert loop.recorder is not None
+            stack.callback(loop.recorder.close)
+        history = loop.run(int(epochs), patience, listed, progress=progress)
+        if path is not None:
+            runs.withdraw_recipe(path, pair, rows)
+        return history
 
 
 def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -152,11 +164,16 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
     if before is None:
         raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
     _check_same(path, before, settings)
-    changed = runs.changed_sources(info, loop.pair)
+    changed = runs.changed_sources(path, info, loop.pair)
     if changed:
         raise ValueError(
             f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
             "another run"
+        )
+    if not runs.is_told_as(info, loop.pair, loop.rows):
+        raise ValueError(
+            f"resume: {path} was made with other constructor arguments of the model or the guide; "
+            "pass the same, or choose another directory"
         )
     snapshot = snapshots.read_snapshot(path)
     if snapshot is not None:
@@ -197,6 +214,7 @@ def _settings(loop: Loop, kl_weight: KLWeight, clip_norm: float | None) -> dict[
     return {
         "step": "eager",
         "seed": loop.seed,
+        "dtype": str(torch.get_default_dtype()),
         "data": loop.rows.fingerprint(),
         "validation": None if loop.held_out is None else loop.held_out.fingerprint(),
         "batch_size": loop.batch_size,

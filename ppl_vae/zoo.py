@@ -82,8 +82,12 @@ def find_class(spec: str, kind: str) -> type[Any]:
     return found
 
 
-def class_in_file(path: Path, name: str) -> type[Any]:
-    """Execute a Python file as a module of its own and return one of its classes."""
+def class_in_file(path: Path, name: str, content: bytes | None = None) -> type[Any]:
+    """Execute a Python file as a module of its own and return one of its classes.
+
+    The text itself is compiled: no bytecode is read or written. ``content`` is the file's, where
+    it has been read already.
+    """
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise ValueError(f"{path}: no such file" + _close(str(path), near))
@@ -94,7 +98,8 @@ def class_in_file(path: Path, name: str) -> type[Any]:
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where inspect looks for a class's source
     try:
-        spec.loader.exec_module(module)
+        text = path.read_bytes() if content is None else content
+        exec(compile(text, str(path), "exec"), module.__dict__)
     except Exception as error:
         del sys.modules[spec.name]
         line = getattr(error, "lineno", None) or _last_line(error, path)

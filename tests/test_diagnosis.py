@@ -168,3 +168,28 @@ def test_the_last_good_weights_are_in_place_and_saved(tmp_path):
     again, _ = load(tmp_path / "run")
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
+
+
+def test_weights_that_blew_up_give_way_to_the_last_snapshot(tmp_path, monkeypatch):
+    from ppl_vae import snapshots
+
+    monkeypatch.setattr(snapshots, "SOONEST", 0.0)
+    monkeypatch.setattr(snapshots, "SHARE", 0)
+    model, guide = GaussianModel(4, 2), NormalGuide(4, 2)
+
+    def explode(optimizer):
+        return torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda epoch: 1e-4 if epoch < 2 else 1e38
+        )
+
+    error = failure(
+        model,
+        guide,
+        run=tmp_path / "run",
+        scheduler=explode,
+        optimizer=lambda p: torch.optim.SGD(p, lr=1.0),
+    )
+    assert "the weights are those of step 6" in str(error)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    again, _ = load(tmp_path / "run")
+    assert all(value.isfinite().all() for value in again.state_dict().values())

@@ -87,7 +87,9 @@ def test_flipped_and_cut_bytes_never_give_a_wrong_pair(tmp_path):
         warnings.simplefilter("ignore")  # constant columns
         fit(model, guide, X, epochs=2, progress=False, run=tmp_path / "run", validation=0.1)
     truth = [*model.state_dict().values(), *guide.state_dict().values()]
-    files = [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
+    files = [
+        path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "lock"
+    ]
     assert {path.name for path in files} >= {"run.json", "weights.safetensors", "model.py",
                                              "snapshot.safetensors", "metrics.csv"}  # fmt: skip
     chance = random.Random(0)
@@ -150,3 +152,33 @@ def test_what_is_no_run_is_said_so(path, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="no such run directory"):
         load(tmp_path / path)
+
+
+def test_forged_bytecode_beside_a_source_is_not_run(tmp_path):
+    import importlib.util
+    import py_compile
+
+    model = users_class(tmp_path / "mine.py", tmp_path / "flag")(12)
+    save(model, None, tmp_path / "run", data=X)
+    source = tmp_path / "run" / "source" / "model.py"
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise SystemExit")
+    cached = importlib.util.cache_from_source(str(source))
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(evil), cached, invalidation_mode=unchecked)
+    again, _ = load(tmp_path / "run", trust_code=True)
+    assert torch.equal(again.logits, model.logits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"recipe": 5}, {"recipe": {"model": 1}}, {"plate": 7, "recipe": None}, {"format": "1"}],
+)
+def test_a_tampered_record_with_its_checksum_put_right_is_refused(change, tmp_path):
+    from ppl_vae.storage import read_json, write_json
+
+    save(BernoulliModel(4), NormalGuide(4), tmp_path, data=torch.zeros(9, 4))
+    info = read_json(tmp_path / "run.json")
+    write_json(tmp_path / "run.json", {**info, **change})
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load(tmp_path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from parts.runs import SETTINGS, X, pair, users_class
 
-from ppl_vae import fit, save
+from ppl_vae import fit, load, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.zoo import find_class
@@ -45,6 +45,9 @@ def test_resume_refuses_a_model_file_that_was_edited(tmp_path):
     mine = tmp_path / "mine.py"
     model = users_class(mine, tmp_path / "flag")(12)
     fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run")
+    mine.write_text(mine.read_text() + "\n# an edit beside the class\n")
+    model = find_class(f"{mine}:Mine", "models")(12)
+    fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run", resume=True)
     mine.write_text(mine.read_text().replace("zeros", "ones"))
     model = find_class(f"{mine}:Mine", "models")(12)
     with pytest.raises(ValueError, match=r"mine\.py is not as it was when"):
@@ -132,3 +135,60 @@ def test_an_empty_directory_may_be_there_and_be_the_current_one(tmp_path, monkey
     fit(*pair(), X, epochs=1, progress=False, run=".")
     assert (tmp_path / "run.json").exists()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
+
+
+def test_resume_sees_every_row_and_every_argument(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    other = X.clone()
+    other[17, 3] = 1 - other[17, 3]
+    with pytest.raises(ValueError, match="made with other data"):
+        fit(*pair(), other, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+    run = tmp_path / "tempered"
+    fit(Tempered(12, 1.0), NormalGuide(12), X, run=run, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="other constructor arguments"):
+        fit(Tempered(12, 2.0), NormalGuide(12), X, run=run, resume=True, epochs=2, progress=False)
+
+
+class Tempered(BernoulliModel):
+    """A number of Python's that a callback changes."""
+
+    def __init__(self, features, temperature=1.0):
+        super().__init__(features)
+        self.temperature = temperature
+
+
+def test_an_attribute_that_changed_during_the_fit_withdraws_the_recipe(tmp_path):
+    def cool(row, model, guide):
+        model.temperature *= 0.5
+
+    with pytest.warns(UserWarning, match="attribute changed during the fit"):
+        fit(
+            Tempered(12),
+            NormalGuide(12),
+            X,
+            run=tmp_path / "run",
+            epochs=1,
+            progress=False,
+            callbacks=[cool],
+        )
+    with pytest.raises(ValueError, match="keep such a number in a buffer"):
+        load(tmp_path / "run", trust_code=True)
+
+
+def test_two_processes_cannot_fit_into_one_run(tmp_path):
+    from ppl_vae.snapshots import Recorder
+
+    fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    other = Recorder(tmp_path / "run", {})
+    with pytest.raises(ValueError, match="another process is fitting into"):
+        fit(*pair(), X, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+    other.close()
+    fit(*pair(), X, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+
+
+def test_a_place_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"run: .*file/x cannot be written"):
+        fit(*pair(), X, run=tmp_path / "file" / "x", epochs=1, progress=False)
+    with pytest.raises(ValueError, match="splits its rows by a seed"):
+        fit(*pair(), X, run=tmp_path / "y", seed=None, validation=0.1, epochs=1, progress=False)

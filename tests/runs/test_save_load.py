@@ -67,9 +67,12 @@ def test_an_argument_that_is_no_attribute_gives_weights_alone(tmp_path):
 def test_a_pair_that_would_be_made_again_otherwise_has_no_recipe(tmp_path):
     """Sizes and names of the default network, another activation: only the numbers tell."""
     decoder = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
-    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path, data=X)
+    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "with", data=X)
     with pytest.raises(ValueError, match="gives other numbers"):
-        load(tmp_path)
+        load(tmp_path / "with")
+    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "without")
+    with pytest.raises(ValueError, match="argument decoder: a Sequential has no place in JSON"):
+        load(tmp_path / "without")
 
 
 def test_shared_parameters_are_stored_once(tmp_path):
@@ -152,3 +155,47 @@ def test_a_partner_argument_is_told_as_such(tmp_path):
     again = load(tmp_path / "run", trust_code=True)
     assert again[1].model is again[0]
     assert torch.equal(again[1].encoder.weight, guide.encoder.weight)
+
+
+def test_buffers_of_networks_of_plain_functions_are_kept(tmp_path):
+    def make():
+        norm = torch.nn.BatchNorm1d(12)
+
+        def model(x):
+            weight = pyro.param("weight", torch.ones(12))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+                pyro.sample("x", dist.Normal(z[:, None] * weight, 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            pyro.module("norm", norm)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(norm(x).mean(1), 1.0))
+
+        return model, guide, norm
+
+    model, guide, norm = make()
+    with pytest.warns(UserWarning, match="BatchNorm1d"):
+        fit(model, guide, 3 + X, epochs=2, progress=False, run=tmp_path / "run")
+    again, encoder, other = make()
+    load(tmp_path / "run", model=again, guide=encoder)
+    assert norm.running_mean.mean() > 0.5
+    assert torch.equal(norm.running_mean, other.running_mean)
+
+
+class Outer:
+    class Inner(PyroModule):
+        def __init__(self, width=1):
+            super().__init__()
+            self.width = width
+            self.loc = torch.nn.Parameter(torch.zeros(12))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(self.loc, self.width).to_event(1), obs=x)
+
+
+def test_a_nested_class_has_no_recipe_and_load_says_so(tmp_path):
+    save(Outer.Inner(), None, tmp_path, data=X)
+    with pytest.raises(ValueError, match=r"Outer.Inner is not a class of a module"):
+        load(tmp_path, trust_code=True)
