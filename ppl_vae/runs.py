@@ -261,7 +261,7 @@ def is_told_as(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
     """Whether the recipe of a run, if it has one, is still the pair's."""
     if info["recipe"] is None:
         return True
-    return _plain(prove(pair, rows, info["sources"])[0]) == _plain(info["recipe"])
+    return bool(_plain(prove(pair, rows, info["sources"])[0]) == _plain(info["recipe"]))
 
 
 def withdraw_recipe(path: Path, pair: Pair, rows: Rows) -> None:
