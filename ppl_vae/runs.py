@@ -216,11 +216,11 @@ def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> di
         "threads": torch.get_num_threads(),
         **more,
     }
-    _found(path, sources, info)
+    _establish(path, sources, info)
     return info
 
 
-def _found(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
+def _establish(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
     """Write a run's first files: as a whole directory, or into an empty one that is there."""
     if path.exists():
         _write_first_files(path, sources, info)

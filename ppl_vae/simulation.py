@@ -93,12 +93,7 @@ class Places:
             assert found is not None
             return found
         position, columns = self.columns[name]
-        field = as_tuple(batch)[position]
-        width = field[0].numel()
-        starts = width * torch.arange(len(field), device=field.device)[:, None]
-        return position, (starts + torch.tensor(columns, device=field.device)).reshape(
-            observed.shape
-        )
+        return position, sites.column_cells(as_tuple(batch)[position], columns, observed.shape)
 
 
 def fields_of(

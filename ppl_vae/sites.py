@@ -162,6 +162,10 @@ def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
     if copied is None:
         return None
     position, columns = copied
-    field = as_tuple(batch)[position]
+    return position, column_cells(as_tuple(batch)[position], columns, value.shape)
+
+
+def column_cells(field: Tensor, columns: list[int], shape: torch.Size) -> Tensor:
+    """Flat positions, in a field, of some of its columns in every row; shaped as asked."""
     starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
-    return position, (starts + torch.tensor(columns, device=field.device)).reshape(value.shape)
+    return (starts + torch.tensor(columns, device=field.device)).reshape(shape)

@@ -88,7 +88,7 @@ def _shifted(look: Inspection, data: dict[str, sites.Site]) -> Batch:
     """The batch with the cells that these sites observe moved on by one row."""
     fields = [field.clone() for field in as_tuple(look.batch)]
     for site in data.values():
-        found = sites.observed_cells(look.batch, site["value"])
+        found = sites.cells_in(look.batch, site["value"])
         if found is not None:
             position, cells = found
             moved = site["value"].roll(1, -1 - site["fn"].event_dim)

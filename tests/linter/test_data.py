@@ -315,3 +315,19 @@ def test_errors_come_before_warnings(where):
     verdict = lint(BernoulliModel(FEATURES, 2), NormalGuide(FEATURES, 2, encoder), x)
     assert [finding.severity for finding in verdict.findings] == ["error", "warning"]
     assert len(getattr(verdict, f"{where}s")) == 1
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+def test_a_leak_through_a_converted_column(leaks):
+    """Codes as integers: what the sites observe are copies of the data's columns."""
+    codes = torch.randint(0, 9, (ROWS, 2), generator=torch.Generator().manual_seed(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            first = pyro.sample("first", dist.Normal(0.0, 9.0), obs=x[:, 0].float())
+            read = x[:, 0].float() if leaks else first
+            pyro.sample("second", dist.Normal(read, 9.0), obs=x[:, 1].float())
+
+    verdict = lint(model, None, codes)
+    found = [finding.where for finding in verdict.errors]
+    assert found == (['site "second"'] if leaks else [])
