@@ -25,6 +25,8 @@ class History:
         stopped: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupted"``.
         best_epoch: Epoch whose weights the pair has now: the one of the best held-out ELBO, or
             the last where nothing was held out.
+        step: Kind of the step: ``"eager"``, ``"traced"`` or ``"compiled"``.
+        step_reason: Why this kind.
     """
 
     frame: pd.DataFrame
@@ -32,6 +34,8 @@ class History:
     reason: str
     stopped: str
     best_epoch: int
+    step: str
+    step_reason: str
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Learning curves: training and held-out ELBO over epochs."""
@@ -53,6 +57,7 @@ class History:
             f"{len(self.frame)} epochs, {int(last['step'])} steps in {last['seconds']:.1f} s"
             f" (ended by: {self.stopped})",
             f"objective        {self.objective}: {self.reason}",
+            f"step             {self.step}: {self.step_reason}",
             f"training ELBO    {last['elbo']:.3f} nats per row",
         ]
         if pd.notna(best["validation_elbo"]):

@@ -26,7 +26,8 @@ from ppl_vae.passes import mean_loss
 from ppl_vae.rows import Rows
 from ppl_vae.seeding import child
 from ppl_vae.snapshots import Recorder, read_snapshot, restore_generators
-from ppl_vae.step import EagerStep, held_out_loss
+from ppl_vae.step import held_out_loss
+from ppl_vae.stepper import Stepper
 
 Callback = Callable[[dict[str, float], Any, Any], object]
 KLWeight = float | Callable[[int], float]
@@ -47,6 +48,8 @@ class Loop:
         batch_size: Rows of a step.
         kl_weight: Number, or function of the step.
         seed: Seeds the order of rows and the held-out draws.
+        compile: Which steps run, see ``Stepper``.
+        watched: Whether code of the user's runs between epochs.
 
     Raises:
         ValueError: Where nothing can be trained.
@@ -65,6 +68,8 @@ class Loop:
         batch_size: int,
         kl_weight: KLWeight,
         seed: int | None,
+        compile: bool | str,
+        watched: bool,
     ) -> None:
         self.pair, self.rows, self.held_out = pair, rows, held_out
         self.objective, self.batch_size, self.seed = objective, batch_size, seed
@@ -77,9 +82,11 @@ class Loop:
             )
         self.optimizer = _make_optimizer(optimizer or default_optimizer, self.parameters)
         self.scheduler = _make_scheduler(scheduler, self.optimizer)
-        self.update = EagerStep(
-            pair, objective, len(rows), self.parameters, self.optimizer, clip_norm
-        )
+        self.stepper = Stepper(
+            pair, rows, objective, self.parameters, self.optimizer, clip_norm,
+            compile=compile, batch_size=batch_size,
+            weighted=callable(kl_weight) or kl_weight != 1, watched=watched or callable(kl_weight),
+        )  # fmt: skip
         self.loss = held_out_loss(pair, objective, len(rows))
         self.device = pair.device()
         fresh = int(torch.randint(2**31, ())) if seed is None else seed
@@ -105,8 +112,11 @@ class Loop:
             mininterval=0.3,
         )  # fmt: skip
         with bar, _interrupts() as interrupted, self._best_on_error():
+            bar.set_description("preparing the step")
+            self.stepper.prepare()
             while self.epoch <= epochs and stopped == "epochs":
                 bar.set_description(f"epoch {self.epoch}/{epochs}", refresh=False)
+                began = self.step
                 self._train(bar, interrupted, start)
                 if interrupted:  # resume goes on within the epoch, though the history closes it
                     self._snapshot(start, now=True)
@@ -118,6 +128,8 @@ class Loop:
                     stopped = "patience"
                 elif interrupted:
                     stopped = "interrupted"
+                elif self.epoch <= epochs:
+                    self.stepper.check(began, self.step)
                 if not interrupted:
                     self._snapshot(start, now=stopped != "epochs" or self.epoch > epochs)
         return self._finish(stopped)
@@ -138,21 +150,21 @@ class Loop:
                 self._snapshot(start, now=True)
 
     def _step(self, index: Tensor) -> None:
-        batch = self.rows.take(index, self.device)
         weight = check_weight(self.weight(self.step), f" at step {self.step}")
         draws = torch.get_rng_state()
         try:
-            loss, applied = self.update(batch, None if weight == 1.0 else weight)
+            loss, applied = self.stepper(index, weight)
         except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, batch, draws, math.nan, error)
+            self._give_up(index, draws, math.nan, error)
         if not applied:
-            self._give_up(index, batch, draws, loss, None)
+            self._give_up(index, draws, loss, None)
         self.total += loss * len(index)
 
     def _give_up(
-        self, index: Tensor, batch: Any, draws: Tensor, loss: float, cause: Exception | None
+        self, index: Tensor, draws: Tensor, loss: float, cause: Exception | None
     ) -> NoReturn:
         """Name what stopped being finite, keep the last good weights, and end the fit."""
+        batch = self.rows.take(index, self.device)
         culprit = find_culprit(self.pair, batch, self.rows.origin(index), draws)
         if culprit is None and cause is not None:
             raise cause
@@ -250,6 +262,8 @@ class Loop:
             reason=self.objective.reason,
             stopped=stopped,
             best_epoch=self.best_epoch or len(self.records),
+            step=self.stepper.kind,
+            step_reason=self.stepper.reason,
         )
         if self.recorder is not None:
             summary = {"epochs": len(self.records), "step": self.step, "stopped": stopped,
@@ -276,6 +290,7 @@ class Loop:
             **{name: getattr(self, name) for name in kept},
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "stepper": self.stepper.state(),
         }
 
     def resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
@@ -288,7 +303,8 @@ class Loop:
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
-        for name in self.state().keys() - {"optimizer", "scheduler"}:
+        self.stepper.resume(state["stepper"])
+        for name in self.state().keys() - {"optimizer", "scheduler", "stepper"}:
             setattr(self, name, state[name])
         self.seconds = state["seconds"]
         restore_generators(state)

@@ -17,35 +17,62 @@ from ppl_vae.objectives import Objective, unweighted
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Batch
 
+Gradients = list[Tensor | None]
 
-class EagerStep:
-    """Runs the pair under the objective and moves the parameters.
+
+class Derivative:
+    """The loss of a batch and its gradient, by the pair's own Python.
 
     Args:
         pair: The pair.
         objective: What is minimized.
         rows: N, rows of the data set that a batch stands for.
         parameters: The trainable parameters.
-        optimizer: torch's, over these parameters.
-        clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
     """
 
     def __init__(
-        self,
-        pair: Pair,
-        objective: Objective,
-        rows: int,
-        parameters: Sequence[Tensor],
-        optimizer: torch.optim.Optimizer,
-        clip_norm: float | None,
+        self, pair: Pair, objective: Objective, rows: int, parameters: Sequence[Tensor]
     ) -> None:
         self.objective = objective
         self.scale = Scale(rows, pair.plate)
         self.model: Any = self.scale(pair.model)
         self.guide: Any = self.scale(pair.guide)
         self.parameters = list(parameters)
-        self.optimizer = optimizer
-        self.clip_norm = clip_norm
+
+    def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:
+        """Run the pair.
+
+        Args:
+            batch: The rows.
+            kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+
+        Returns:
+            The loss at a KL weight of 1, in nats of the whole data set, and the gradient of the
+            weighted one; ``None`` for a parameter that does not take part.
+        """
+        with torch.enable_grad():
+            weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
+            self.scale.kl_weight = weight
+            loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
+            value = (loss if weight is None else unweighted(loss, weight)).detach()
+            gradients = torch.autograd.grad(surrogate, self.parameters, allow_unused=True)
+        return value, list(gradients)
+
+
+class EagerStep:
+    """Runs the pair under the objective and moves the parameters.
+
+    Args:
+        derivative: Of the pair.
+        optimizer: torch's, over its parameters.
+        clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
+    """
+
+    def __init__(
+        self, derivative: Derivative, optimizer: torch.optim.Optimizer, clip_norm: float | None
+    ) -> None:
+        self.derivative, self.optimizer = derivative, optimizer
+        self.limit = math.inf if clip_norm is None else clip_norm
 
     def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[float, bool]:
         """Update once.
@@ -58,28 +85,31 @@ class EagerStep:
             The loss at a KL weight of 1, in nats of the whole data set, and whether the update
             was applied: not where the loss or the gradient is not finite.
         """
-        weight = None if kl_weight is None else torch.tensor(float(kl_weight), requires_grad=True)
-        self.scale.kl_weight = weight
-        self.optimizer.zero_grad(set_to_none=True)
-        loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
-        value: float = (loss if weight is None else unweighted(loss, weight)).item()
-        if not math.isfinite(value):
-            return value, False
-        surrogate.backward()
-        limit = math.inf if self.clip_norm is None else self.clip_norm
-        if not self._clip(limit):
-            self.optimizer.zero_grad(set_to_none=True)
-            return value, False
-        self.optimizer.step()
-        return value, True
+        weight = None if kl_weight is None else torch.tensor(float(kl_weight))
+        loss, gradients = self.derivative(batch, weight)
+        return loss.item(), apply(
+            self.optimizer, self.derivative.parameters, loss, gradients, self.limit
+        )
 
-    def _clip(self, limit: float) -> bool:
-        """Bound the global norm of the gradient; whether it is finite."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if limit < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, limit, norm)
-        return math.isfinite(norm.item())
+
+def apply(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    loss: Tensor,
+    gradients: Gradients,
+    limit: float,
+) -> bool:
+    """Bound the global norm of the gradient and move; not where something is not finite."""
+    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        return False
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if limit < math.inf:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return True
 
 
 def held_out_loss(pair: Pair, objective: Objective, rows: int) -> Any:

@@ -37,6 +37,7 @@ def fit(
     kl_weight: KLWeight = 1.0,
     clip_norm: float | None = None,
     patience: int | None = None,
+    compile: bool | str = "auto",
     seed: int | None = 0,
     run: str | Path | None = None,
     resume: bool = False,
@@ -66,6 +67,11 @@ def fit(
             ``ppl_vae.schedules``).
         clip_norm: Largest norm of the whole gradient.
         patience: Epochs without a better held-out ELBO before the fit ends.
+        compile: ``"auto"`` traces the step into one graph of tensor operations where enough steps
+            are to come, and compiles it for more; ``True`` always does, ``False`` never. A traced
+            step is proved equal to the eager one before it is used and as the fit goes; where it
+            is not, ``"auto"`` falls back with a warning and ``True`` raises. What the model or
+            guide changes between steps must be a buffer updated in place (``copy_``, ``add_``).
         seed: Seeds shuffling, splitting and every draw; the generators are restored afterwards.
             ``None`` uses the global ones.
         run: A new directory to keep the fit in: snapshots as it goes, the history, the weights and
@@ -82,8 +88,8 @@ def fit(
         The history, ELBOs in nats per row.
 
     Raises:
-        ValueError: On bad arguments or data, on a pair with faults (the text of ``lint``), or
-            where the loss stops being finite.
+        ValueError: On bad arguments or data, on a pair with faults (the text of ``lint``), where
+            the loss stops being finite, or under ``compile=True`` where the step cannot be proved.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -102,9 +108,11 @@ def fit(
     at once.
     """
     _check_arguments(epochs, batch_size, kl_weight, clip_norm, patience, validation, run, resume)
+    if not isinstance(compile, bool) and compile != "auto":
+        raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     listed = _listed(callbacks)
     pair = Pair.of(model, guide, plate)
-    with exclusive(), forked(seed), _own_words(), contextlib.ExitStack() as stack:
+    with exclusive(), forked(seed), _own_words(), _fresh_casts(), contextlib.ExitStack() as stack:
         path = None if run is None else Path(run)
         going_on = path is not None and resume and path.exists() and any(path.iterdir())
         if path is not None and seed is None and isinstance(validation, Real):
@@ -120,9 +128,11 @@ def fit(
         loop = Loop(
             pair, rows, held_out, found.objective, optimizer, scheduler, clip_norm,
             batch_size=min(int(batch_size), len(rows)), kl_weight=kl_weight, seed=seed,
+            compile=compile, watched=bool(listed),
         )  # fmt: skip
+        loop.stepper.plan(int(epochs))
         if path is not None:
-            settings = _settings(loop, kl_weight, clip_norm)
+            settings = _settings(loop, kl_weight, clip_norm, compile)
             try:
                 if going_on:
                     stack.enter_context(_continue(path, loop, settings))
@@ -151,6 +161,7 @@ def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
             "seed": loop.seed,
             "objective": loop.objective.name,
             "reason": loop.objective.reason,
+            "stepper": loop.stepper.state(),
         },
     )
     loop.recorder = snapshots.Recorder(path, info)
@@ -175,6 +186,7 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"
         )
+    loop.stepper.resume(info["stepper"])
     snapshot = snapshots.read_snapshot(path)
     if snapshot is not None:
         loop.resume(*snapshot)
@@ -208,11 +220,13 @@ def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None
         )
 
 
-def _settings(loop: Loop, kl_weight: KLWeight, clip_norm: float | None) -> dict[str, Any]:
+def _settings(
+    loop: Loop, kl_weight: KLWeight, clip_norm: float | None, compile: bool | str
+) -> dict[str, Any]:
     """What must be the same when a fit goes on, as JSON can hold it."""
     elbo = loop.objective.elbo
     return {
-        "step": "eager",
+        "compile": compile,
         "seed": loop.seed,
         "dtype": str(torch.get_default_dtype()),
         "data": loop.rows.fingerprint(),
@@ -293,3 +307,15 @@ def _own_words() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
         warnings.filterwarnings("ignore", message=".*was not registered in the param store")
         yield
+
+
+@contextlib.contextmanager
+def _fresh_casts() -> Iterator[None]:
+    """Under ``torch.autocast`` around the fit: its cache would hold the weights of the first step."""
+    before = torch.is_autocast_cache_enabled()
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(before)

@@ -1,0 +1,146 @@
+"""Proof that a traced step is the eager one: same rows, same draws, same loss, same gradient.
+
+    |loss - loss'| <= t |loss|;   |g_i - g_i'| <= t (|g_i| + |g| / 1000);   t = sqrt(precision)
+
+for every parameter i, and the buffers afterwards. What the tracer froze by mistake shows there: a
+number of Python's that has changed, a draw that is not torch's, a buffer that was reassigned.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ppl_vae.pair import Pair
+from ppl_vae.program import Program
+from ppl_vae.rows import Rows
+from ppl_vae.seeding import forked
+from ppl_vae.step import Derivative
+
+MOVES = 3  # steps between the two places where a new program is compared
+STRIDE = 1e-3  # largest change of a parameter in one of them
+
+
+def prove(
+    program: Program, derivative: Derivative, pair: Pair, rows: Rows, indices: Sequence[Tensor]
+) -> str:
+    """Compare on every batch, here and a few steps on; the pair and the generators are put back.
+
+    Args:
+        program: The traced step.
+        derivative: The eager one.
+        pair: Whose buffers the eager one changes.
+        rows: The data.
+        indices: Positions of the batches, (rows,) each.
+
+    Returns:
+        How they differ, or ``""`` where they agree.
+    """
+    values = [p.detach().clone() for p in derivative.parameters]
+    with kept(pair):
+        for move in range(MOVES + 1):
+            if move in (0, MOVES):
+                for number, index in enumerate(indices):
+                    seed = 100 * move + number + 1
+                    difference = compare(program, derivative, pair, rows, index, seed=seed)
+                    if difference:
+                        return difference if move == 0 else f"{difference}, after {move} steps"
+            _, gradients = program.derivative(values, _copies(program), indices[0], 1.0)
+            for value, gradient in zip(values, gradients, strict=True):
+                if gradient is not None:
+                    value -= STRIDE * gradient / gradient.abs().max().clamp(min=1e-30)
+            with torch.no_grad():
+                for parameter, value in zip(derivative.parameters, values, strict=True):
+                    parameter.copy_(value)
+    return ""
+
+
+def compare(
+    program: Program,
+    derivative: Derivative,
+    pair: Pair,
+    rows: Rows,
+    index: Tensor,
+    *,
+    seed: int,
+) -> str:
+    """Compare on one batch, with the draws of ``seed``; returns how they differ, or ``""``.
+
+    The arguments are those of ``prove``.
+    """
+    weight = 0.37 if program.weighted else 1.0
+    constants = _copies(program)
+    parameters = [p.detach().clone() for p in derivative.parameters]
+    with kept(pair) as reassigned:
+        with forked(seed):
+            loss, gradients = program.derivative(parameters, constants, index, weight)
+        tensor = torch.tensor(weight, device=program.device) if program.weighted else None
+        with forked(seed):
+            right, exact = derivative(rows.take(index, program.device), tensor)
+        after = list(zip(program.graph.constants, constants, strict=True))
+        changed = [not _near(new, old, program.tolerance) for old, new in after]
+        expected = program.bounded(exact)
+        lost = reassigned()
+    if not math.isfinite(right.item()):
+        return f"the loss is {right.item()}, which no comparison can pass"
+    if not _near(loss, right, program.tolerance):
+        return f"its loss is {loss.item():.6g}, the eager step's {right.item():.6g}"
+    names = list(pair.trainable())
+    total = _norm([g for g in expected if g is not None])
+    for name, ours, theirs in zip(names, gradients, expected, strict=True):
+        if (ours is None) != (theirs is None):
+            return f"one of them has no gradient for {name}"
+        if ours is None or theirs is None:
+            continue
+        error = _norm([ours - theirs])
+        if not error <= program.tolerance * (_norm([theirs]) + total / 1000):
+            size = error / max(_norm([theirs]), 1e-30)
+            return f"the gradients of {name} differ by {100 * size:.2g} %"
+    if lost:
+        return f"buffer {lost} is reassigned; update it in place, as in buffer.copy_(value)"
+    if any(changed):
+        return "a buffer is not as the eager step leaves it"
+    return ""
+
+
+@contextlib.contextmanager
+def kept(pair: Pair) -> Iterator[Callable[[], str]]:
+    """Put parameters and buffers back; yields a function that names a reassigned buffer."""
+    held = [
+        (module, name, buffer)
+        for half in (pair.model, pair.guide)
+        for top in half.layers().values()
+        for module in top.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    before = [(tensor, tensor.detach().clone()) for tensor in pair.tensors().values()]
+
+    def reassigned() -> str:
+        return next((n for m, n, buffer in held if m._buffers.get(n) is not buffer), "")
+
+    try:
+        yield reassigned
+    finally:
+        for module, name, buffer in held:
+            module._buffers[name] = buffer
+        with torch.no_grad():
+            for tensor, value in before:
+                tensor.copy_(value)
+
+
+def _copies(program: Program) -> list[Tensor]:
+    return [constant.clone() for constant in program.graph.constants]
+
+
+def _near(left: Tensor, right: Tensor, tolerance: float) -> bool:
+    size = max(_norm([right]), tolerance)
+    return _norm([left.double() - right.double()]) <= tolerance * size
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors))

@@ -1,0 +1,309 @@
+"""One update as one call of a program on tensors: gather, loss, gradient, clipping and Adam.
+
+    x = data[index];   loss, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
+    m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
+    p <- (1 - lr d) p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
+
+Nothing moves where the loss or |g| is not finite. The program owns no tensor: called with copies,
+it leaves the pair alone, which is how it is proved.
+
+Sources: Kingma & Ba (2015), Adam, arXiv:1412.6980; Loshchilov & Hutter (2019), decoupled weight
+decay d, arXiv:1711.05101.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.rows import Rows, as_tuple
+from ppl_vae.step import Derivative, Gradients, apply
+from ppl_vae.tracing import forget_values, trace
+
+
+class Program:
+    """The traced step for batches of one size.
+
+    Args:
+        derivative: Of the pair.
+        optimizer: torch's.
+        limit: Largest global gradient norm.
+        rows: The data; a gather from memory on the parameters' device joins the program.
+        index: Positions of any batch of this size, (rows,).
+        weighted: Whether the KL weight is an input.
+
+    Raises:
+        Exception: Whatever stops the tracer, where the pair's Python reads computed values.
+    """
+
+    def __init__(
+        self,
+        derivative: Derivative,
+        optimizer: torch.optim.Optimizer,
+        limit: float,
+        rows: Rows,
+        index: Tensor,
+        *,
+        weighted: bool,
+    ) -> None:
+        self.parameters, self.optimizer, self.limit = derivative.parameters, optimizer, limit
+        self.rows, self.weighted = rows, weighted
+        self.device = self.parameters[0].device
+        self.gathers = all(
+            isinstance(f.array, Tensor) and f.array.device == self.device for f in rows.fields
+        )
+        weight = torch.tensor(0.5, device=self.device) if weighted else None
+        self.graph = trace(derivative, rows.take(index, self.device), weight)
+        self.casts = torch.is_autocast_enabled(self.device.type)
+        self.adam: _Adam | None = None
+        self.function: Callable[..., list[Tensor]] = self._step
+
+    def compile(self, index: Tensor) -> None:
+        """Let inductor compile the step, and run Adam within it where that is what moves.
+
+        Args:
+            index: Positions of any batch of this size, (rows,).
+
+        Raises:
+            Exception: Whatever stops inductor; the traced graph goes on to run then.
+        """
+        on_cpu = self.device.type == "cpu"
+        self.adam = _Adam.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
+        state = [] if self.adam is None else [*self.adam.zeros(), self.adam.rates()]
+        inputs = [*self.parameters, *self.graph.constants, *state]
+        try:
+            with torch.no_grad(), self._without_autocast():
+                self.function = _compiled(self._step, inputs, self._batch(index, 1.0), on_cpu)
+        except BaseException:
+            self.adam = None
+            raise
+
+    def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
+        """Update once from the rows at ``index``; returns what ``EagerStep`` returns."""
+        batch = self._batch(index, 1.0 if kl_weight is None else kl_weight)
+        if self.adam is not None:
+            state = [*self.adam.state, self.adam.rates()]
+            (report,) = self._run([*self.parameters, *self.graph.constants, *state, *batch])
+            loss, norm = report.tolist()
+            return loss, math.isfinite(loss) and math.isfinite(norm)
+        found = self._run([*self.parameters, *self.graph.constants, *batch])
+        gradients = self._spread(found[1:])
+        return found[0].item(), apply(
+            self.optimizer, self.parameters, found[0], gradients, self.limit
+        )
+
+    def derivative(
+        self,
+        parameters: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        index: Tensor,
+        kl_weight: float,
+    ) -> tuple[Tensor, Gradients]:
+        """Loss and gradient at copies of the state, without moving the pair.
+
+        Args:
+            parameters: Values of the parameters.
+            constants: Copies of the graph's constants, which change as the step changes them.
+            index: Positions of the rows.
+            kl_weight: The weight of the latent sites.
+
+        Returns:
+            The loss and the gradient, bounded by the limit if Adam is in the program.
+        """
+        batch = self._batch(index, kl_weight)
+        if self.adam is None:
+            found = self._run([*parameters, *constants, *batch])
+            return found[0], self._spread(found[1:])
+        zeros, rates = self.adam.zeros(), torch.zeros_like(self.adam.rates())
+        rates[:, _FIRST] = 0.5  # then m = g / 2 after a step from m = 0
+        copies = [p.clone() for p in parameters]
+        (report,) = self._run([*copies, *constants, *zeros, rates, *batch])
+        return report[0], self._spread([m * 2 for m in zeros[: len(zeros) // 3]])
+
+    @property
+    def tolerance(self) -> float:
+        """How far rounding may lead the loss and the gradient apart, as a share of their size."""
+        return math.sqrt(self.graph.precision)
+
+    def bounded(self, gradients: Gradients) -> Gradients:
+        """Eager gradients as ``derivative`` returns its own: bounded where the program does it."""
+        if self.adam is None or self.limit == math.inf:
+            return gradients
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        factor = (self.limit / (norm + 1e-6)).clamp(max=1.0)
+        return [None if g is None else g * factor for g in gradients]
+
+    def _batch(self, index: Tensor, kl_weight: float) -> list[Tensor]:
+        """What changes from step to step: the rows, or the data and their positions; the weight."""
+        weight = [torch.tensor(kl_weight, device=self.device)] if self.weighted else []
+        if not self.gathers:
+            return [*as_tuple(self.rows.take(index, self.device)), *weight]
+        arrays: list[Any] = [field.array for field in self.rows.fields]
+        return [*arrays, self.rows.origin(index).to(self.device), *weight]
+
+    def _run(self, inputs: list[Tensor]) -> list[Tensor]:
+        with torch.no_grad(), self._without_autocast():
+            return self.function(*inputs)
+
+    def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The casts stand in the graph already."""
+        if self.casts:
+            return torch.autocast(self.device.type, enabled=False)
+        return contextlib.nullcontext()
+
+    def _moved(self, values: Sequence[Any]) -> list[Any]:
+        return list(itertools.compress(values, self.graph.moved))
+
+    def _spread(self, gradients: Sequence[Tensor]) -> Gradients:
+        rest = iter(gradients)
+        return [next(rest) if moved else None for moved in self.graph.moved]
+
+    def _step(self, *inputs: Tensor) -> list[Tensor]:
+        """The step as operations on its inputs alone."""
+        rest = iter(inputs)
+        parameters = _next(rest, len(self.parameters))
+        constants = _next(rest, len(self.graph.constants))
+        state = [] if self.adam is None else _next(rest, len(self.adam.state))
+        rates = None if self.adam is None else next(rest)
+        fields = _next(rest, len(self.rows.fields))
+        if self.gathers:
+            positions = next(rest)
+            fields = [array.index_select(0, positions) for array in fields]
+        loss, *gradients = self.graph.module(*parameters, *constants, *fields, *rest)
+        if self.adam is None or rates is None:
+            return [loss, *gradients]
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        if self.limit < math.inf:
+            factor = (self.limit / (norm + 1e-6)).clamp(max=1.0)
+            gradients = [g * factor for g in gradients]
+        sound = loss.isfinite() & norm.isfinite()
+        self.adam.update(self._moved(parameters), gradients, state, rates, sound)
+        return [torch.stack([loss, norm.to(loss.dtype)])]
+
+
+_RATE, _ROOT, _KEPT, _FIRST, _SECOND, _EPS, _DECAY = range(7)  # columns of the rates
+
+
+class _Adam:
+    """Adam's update as operations on tensors; its state is that of torch's optimizer.
+
+    Whatever a scheduler may change is computed for each step and given as a tensor.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], group: list[int]
+    ) -> None:
+        self.optimizer, self.parameters, self.group = optimizer, parameters, group
+        states = [self._begun(parameter) for parameter in parameters]
+        keys = ("exp_avg", "exp_avg_sq", "step")
+        self.state: list[Tensor] = [state[key] for key in keys for state in states]
+        firsts = [group.index(number) for number in sorted(set(group))]
+        self.counts = dict(zip(sorted(set(group)), (states[i]["step"] for i in firsts), strict=True))
+
+    @classmethod
+    def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> _Adam | None:
+        """For Adam and AdamW without variants, over ordinary parameters; else ``None``."""
+        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
+            return None
+        variants = ("amsgrad", "maximize", "capturable", "differentiable")
+        plain = all(
+            isinstance(group["lr"], float) and not any(group[name] for name in variants)
+            for group in optimizer.param_groups
+        )
+        if not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
+            return None
+        number = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+        adam = cls(optimizer, parameters, [number[id(p)] for p in parameters])
+        steps = adam.state[2 * len(parameters) :]
+        for index, count in adam.counts.items():
+            own = [s for s, g in zip(steps, adam.group, strict=True) if g == index]
+            if any(step.item() != count.item() for step in own):
+                return None
+        return adam
+
+    def zeros(self) -> list[Tensor]:
+        """A state of zeros."""
+        return [torch.zeros_like(tensor) for tensor in self.state]
+
+    def rates(self) -> Tensor:
+        """What the next update multiplies by, (groups, 7)."""
+        rows = []
+        for number, group in enumerate(self.optimizer.param_groups):
+            step = self.counts[number].item() + 1 if number in self.counts else 1.0
+            (first, second), lr, decay = group["betas"], group["lr"], group["weight_decay"]
+            rate, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
+            decoupled = isinstance(self.optimizer, torch.optim.AdamW) or group.get(
+                "decoupled_weight_decay", False
+            )
+            kept, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
+            rows.append((rate, root, kept, first, second, group["eps"], l2))
+        return torch.tensor(rows, dtype=self.parameters[0].dtype)
+
+    def update(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        state: list[Tensor],
+        rates: Tensor,
+        sound: Tensor,
+    ) -> None:
+        """Move in place, where it is sound."""
+        n = len(parameters)
+        for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+            average, square, count = state[i], state[n + i], state[2 * n + i]
+            row = rates[self.group[i]]
+            g = g + row[_DECAY] * p
+            new_average = average + (1 - row[_FIRST]) * (g - average)
+            new_square = row[_SECOND] * square + (1 - row[_SECOND]) * g * g
+            spread = new_square.sqrt() * row[_ROOT] + row[_EPS]
+            new = row[_KEPT] * p - row[_RATE] * new_average / spread
+            p.copy_(torch.where(sound, new, p))
+            average.copy_(torch.where(sound, new_average, average))
+            square.copy_(torch.where(sound, new_square, square))
+            count.copy_(torch.where(sound, count + 1, count))
+
+    def _begun(self, parameter: Tensor) -> dict[str, Any]:
+        """The optimizer's state of a parameter, as torch begins it."""
+        state: dict[str, Any] = self.optimizer.state[parameter]
+        if not state:
+            state["step"] = torch.zeros((), dtype=torch.float32)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        return state
+
+
+def _next(rest: Iterator[Tensor], count: int) -> list[Tensor]:
+    return list(itertools.islice(rest, count))
+
+
+def _compiled(
+    step: Callable[..., list[Tensor]], state: list[Tensor], batch: list[Tensor], on_cpu: bool
+) -> Callable[..., list[Tensor]]:
+    """The step through inductor, with eager's random draws.
+
+    Args:
+        step: Operations on state and batch.
+        state: Inputs that it may change.
+        batch: Inputs that it only reads.
+        on_cpu: Whether to generate C++ around the kernels; CUDA graphs do that elsewhere.
+    """
+    examples = [*(tensor.detach().clone() for tensor in state), *batch]
+    options: dict[str, Any] = {"fallback_random": True}
+    options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = make_fx(step)(*examples)
+        forget_values(module)
+        compiled: Callable[..., list[Tensor]] = torch._inductor.compile(
+            module, examples, options=options
+        )
+        compiled(*examples)
+    return compiled

@@ -1,0 +1,213 @@
+"""A pair's loss and gradient as one graph of tensor operations, Python gone.
+
+    loss, gradients = graph(parameters, constants, batch, kl_weight)
+
+The pair runs once while every operation on tensors is written down (``make_fx``): effect handlers,
+distributions and plates act then and vanish; random draws stay operations, fresh at every run.
+Every tensor that the operations met becomes an input, so that one updated in place is seen. What
+Python decides from values cannot be written down: the spots of Pyro and torch that do are replaced
+while tracing by forms that read no value; where a pair does it itself, tracing fails.
+
+Source of the expectation: Foerster et al. (2018), DiCE, arXiv:1802.05098.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import pyro
+import torch
+from opt_einsum import shared_intermediates
+from pyro.infer import traceenum_elbo
+from pyro.infer.util import Dice
+from pyro.ops import packed
+from pyro.ops.einsum.adjoint import require_backward
+from pyro.ops.rings import MarginalRing
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from ppl_vae.rows import Batch, as_tuple
+from ppl_vae.step import Derivative, Gradients
+
+
+@dataclass(frozen=True)
+class Graph:
+    """What ``trace`` wrote down.
+
+    Attributes:
+        module: Called with parameters, constants, fields of the batch and the weight, each a
+            tensor; returns the loss and the gradients of the parameters that have one.
+        constants: The other tensors that it reads or changes in place: buffers, above all.
+        moved: For each parameter, whether it has a gradient.
+        precision: The largest relative rounding error of a dtype in it.
+    """
+
+    module: GraphModule
+    constants: list[Tensor]
+    moved: list[bool]
+    precision: float
+
+    def derivative(self, parameters: Any, constants: Any, fields: Any, weight: Any) -> Any:
+        """Loss and gradients, ``None`` for a parameter without one."""
+        extra = [] if weight is None else [weight]
+        loss, *found = self.module(*parameters, *constants, *fields, *extra)
+        rest = iter(found)
+        gradients: Gradients = [next(rest) if moved else None for moved in self.moved]
+        return loss, gradients
+
+
+def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Graph:
+    """Write down the loss and gradient of batches of this size.
+
+    Args:
+        derivative: Of the pair.
+        batch: Rows to run it on.
+        kl_weight: Any weight, where it is an input; ``None`` leaves it at 1.
+
+    Raises:
+        RuntimeError: Or another error of torch's, where Python reads a value that is computed.
+    """
+    fields = as_tuple(batch)
+    moved: list[bool] = []
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        names = batch if isinstance(batch, dict) else None
+        given: Any = inputs[: len(fields)]
+        given = given if names is None else dict(zip(names, given, strict=True))
+        loss, gradients = derivative(given, inputs[-1] if kl_weight is not None else None)
+        moved.extend(g is not None for g in gradients)
+        return [loss, *(g for g in gradients if g is not None)]
+
+    extra = [] if kl_weight is None else [kl_weight]
+    with without_values(), pyro.validation_enabled(False):
+        module = make_fx(run)(*fields, *extra)
+    constants = _lift(module, derivative.parameters)
+    dtypes = [value.dtype for value in _values(module) if value.is_floating_point()]
+    precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+    forget_values(module)
+    return Graph(module, constants, moved, precision)
+
+
+def forget_values(module: GraphModule) -> None:
+    """Drop the tensors that tracing noted beside each operation, and operations without use."""
+    for node in module.graph.nodes:
+        node.meta.clear()
+    module.graph.eliminate_dead_code()
+    module.recompile()
+
+
+def _values(module: GraphModule) -> list[Tensor]:
+    values = [node.meta.get("val") for node in module.graph.nodes]
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _lift(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]:
+    """Make inputs of all tensors that the graph holds: parameters first; returns the others."""
+    held = [node for node in module.graph.nodes if node.op == "get_attr"]
+    known = {id(parameter): i for i, parameter in enumerate(parameters)}
+    tensors: list[Tensor] = list(parameters)
+    users: dict[int, list[Any]] = {}
+    for node in held:
+        tensor = getattr(module, node.target)
+        if id(tensor) not in known:
+            known[id(tensor)] = len(tensors)
+            tensors.append(tensor)
+        users.setdefault(known[id(tensor)], []).append(node)
+    first = next(iter(module.graph.nodes))
+    with module.graph.inserting_before(first):
+        for i in range(len(tensors)):
+            placeholder = module.graph.placeholder(f"held_{i}")
+            for node in users.get(i, []):
+                node.replace_all_uses_with(placeholder)
+                module.graph.erase_node(node)
+    return tensors[len(parameters) :]
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Pyro's ELBOs, and what they call of torch's, in forms that read no tensor's value."""
+    modules = [m for name, m in sys.modules.items() if name.startswith("pyro.infer")]
+    replaced = {"torch_item": _detached, "warn_if_nan": _unread}
+    with contextlib.ExitStack() as stack:
+        for module in modules:
+            for name, form in replaced.items():
+                if hasattr(module, name):
+                    stack.enter_context(patch.object(module, name, form))
+        stack.enter_context(patch.object(torch.nn.functional, "one_hot", _one_hot))
+        stack.enter_context(patch.object(Dice, "compute_expectation", _expectation))
+        stack.enter_context(patch.object(traceenum_elbo, "_get_common_scale", _common_scale))
+        yield
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
+
+
+def _unread(value: Any, *args: Any, **kwargs: Any) -> Any:
+    return value
+
+
+def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    if num_classes < 0:
+        raise RuntimeError("one_hot reads its values to count the classes; give num_classes")
+    classes = torch.arange(num_classes, device=tensor.device)
+    return (tensor.unsqueeze(-1) == classes).to(torch.int64)
+
+
+def _common_scale(scales: list[Any]) -> Any:
+    """The scale that enumerated sites share; eager Pyro, which runs first, compares tensors."""
+    numbers = {float(scale) for scale in scales if not isinstance(scale, Tensor)}
+    if len(numbers) > 1:
+        raise ValueError(f"expected enumerated sites to share one scale, got {sorted(numbers)}")
+    return scales[0]
+
+
+def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
+    """Expected cost over the enumerated and sampled sites upstream of each cost.
+
+    Cells of probability zero are given the cost zero, where Pyro leaves them out.
+    """
+    total: Any = 0.0
+    with shared_intermediates() as cache:
+        ring = MarginalRing(cache=cache)
+        for ordinal, terms in costs.items():
+            found = dice._get_log_factors(ordinal)
+            weight = math.exp(sum(f for f in found if not isinstance(f, Tensor)))
+            factors = [f for f in found if isinstance(f, Tensor)]
+            asked = _queries(terms, factors)
+            eliminated = set().union(*(f._pyro_dims for f in factors)) - ordinal
+            for query in asked.values():
+                require_backward(query)
+            ring.sumproduct(factors, eliminated)._pyro_backward()
+            for cost in terms:
+                query = asked[frozenset(cost._pyro_dims)]
+                probability = query._pyro_backward_result.exp()
+                probability._pyro_dims = query._pyro_dims
+                value, chance = packed.broadcast_all(cost, probability)
+                value = value.masked_fill(chance <= 0, 0.0)
+                total = total + weight * (chance * value).sum()
+    return total
+
+
+def _queries(terms: list[Any], factors: list[Any]) -> dict[frozenset[str], Any]:
+    """For the dimensions of each cost a factor whose marginal is asked for, added if missing."""
+    asked: dict[frozenset[str], Any] = {}
+    for cost in terms:
+        dims = frozenset(cost._pyro_dims)
+        if dims in asked:
+            continue
+        same = [factor for factor in factors if frozenset(factor._pyro_dims) == dims]
+        if not same:
+            flat: Any = torch.zeros_like(cost)
+            flat._pyro_dims = cost._pyro_dims
+            factors.append(flat)
+            same = [flat]
+        asked[dims] = same[0]
+    return asked
