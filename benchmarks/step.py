@@ -1,277 +1,257 @@
-"""What one training step costs: ppl_vae's fit, a bare loop of Pyro's SVI, PyTorch by hand.
+"""What one training step costs: ppl_vae's fit, Pyro's SVI, PyTorch by hand, NumPyro.
 
-    z ~ Normal(0, I)                         z: (latents,)
-    x ~ Bernoulli(logits=decoder(z))         x: (features,)
-    loss = -ELBO of a batch                  one Adam update a step
+    -ELBO of a batch, its gradient, one Adam update        milliseconds a step
 
-Every contestant shuffles, gathers its batches by index and adds up the loss. They run in turn,
-in an order drawn anew each round, so that a noisy machine disturbs all of them alike; a round's
-first epoch warms up and is left out. On a busy machine add ``--threads 1``: at these sizes two
-threads spend much of a step waiting for each other.
+Every contestant shuffles, gathers its batches by index and returns the loss; ``products alone``
+are the matrix products of a step and no more. All contestants of all works run in turn, in an
+order drawn anew each round, so that a noisy machine disturbs all of them alike; a round's first
+epoch warms up and is left out. A ratio is one of times in the same round. On a busy machine add
+``--threads 1``: at these sizes two threads spend much of a step waiting for each other.
 
-    python benchmarks/step.py [--rows 128] [--features 30] [--hidden 64] [--rounds 7] [--epochs 3]
+    python benchmarks/step.py [--works vae-128x30 ...] [--rounds 7] [--threads 1] [--tiny]
 
-A new contestant is a function from ``Work`` to ``epoch()``, which trains once over the data and
-returns the summed loss; decorate it with ``timed`` and add it to ``CONTESTANTS``.
+NumPyro (``pip install -e .[bench]``) is optional. Works and contestants on torch stand in
+``step_torch.py``, NumPyro's in ``step_numpyro.py``. A new contestant is a function from ``Work``
+to ``epoch()``, decorated with ``timed`` and named in ``contestants``.
 """
+
+from __future__ import annotations
 
 import argparse
 import functools
-import itertools
+import importlib
+import importlib.util
 import math
+import os
 import random
-import time
+import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import pandas as pd
 import pyro
 import torch
-from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor
-from torch.nn import functional as F
+from pyro.infer import TraceEnum_ELBO, TraceGraph_ELBO
+from step_torch import (
+    ClassWork,
+    Laps,
+    Work,
+    by_hand,
+    preparations,
+    products_alone,
+    svi,
+    traced_step,
+    whole_fit,
+)
 
-from ppl_vae import fit
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.nn import MLP
+OURS, TRACED, EAGER = "ppl_vae.fit, compiled", "ppl_vae, traced", "ppl_vae.fit, eager"
+SVI = "Pyro SVI"
+HAND, HAND_COMPILED = "PyTorch by hand", "PyTorch by hand, compiled"
+JITTED, SCANNED = "NumPyro, jit a step", "NumPyro, scan an epoch"
+PRODUCTS = "products alone"
 
-BASELINE = "Pyro SVI"
-BOUND = 5.0  # percent that fit may add to the baseline's step
+# Peers that ratios are asked for; of several contestants the fastest counts.
+PEERS = {SVI: (SVI,), "by hand": (HAND, HAND_COMPILED), "NumPyro": (JITTED, SCANNED)}
 
-Epoch = Callable[[], float]
-Laps = Callable[[int], list[float]]  # train for so many epochs; the seconds of each
-
-
-@dataclass(frozen=True)
-class Work:
-    """The sizes of the task: the same for every contestant of a run.
-
-    Attributes:
-        rows: Rows in a batch.
-        features: Width of a row.
-        hidden: Width of the one hidden layer of encoder and decoder.
-        latents: Width of the code.
-        data_rows: Rows of the data set.
-    """
-
-    rows: int = 128
-    features: int = 30
-    hidden: int = 64
-    latents: int = 20
-    data_rows: int = 20_000
-
-    @property
-    def steps(self) -> int:
-        """Updates in one epoch, a ragged last batch included."""
-        return math.ceil(self.data_rows / self.rows)
-
-    def data(self) -> Tensor:
-        """Random bits, (data_rows, features)."""
-        generator = torch.Generator().manual_seed(0)
-        return torch.rand(self.data_rows, self.features, generator=generator).round()
-
-    def pair(self) -> tuple[BernoulliModel, NormalGuide]:
-        """A fresh model and guide, equal for every contestant."""
-        torch.manual_seed(0)
-        decoder = MLP(self.latents, self.features, hidden=(self.hidden,))
-        encoder = MLP(self.features, 2 * self.latents, hidden=(self.hidden,))
-        model = BernoulliModel(self.features, self.latents, decoder)
-        return model, NormalGuide(self.features, self.latents, encoder)
+WORKS = (
+    Work("vae-128x30", asked={SVI: 10, "by hand": 2.3, "NumPyro": 1.2}),
+    Work(
+        "vae-128x784", features=784, hidden=400, epochs=1,
+        asked={SVI: 2.2, "by hand": 1.15, "NumPyro": 1.5},
+    ),
+    Work(
+        "vae-512x784", rows=512, features=784, hidden=200, epochs=4,
+        asked={SVI: 2.4, "by hand": 1.2, "NumPyro": 1.7},
+    ),
+    Work("vae-8-particles", particles=8),
+    ClassWork("class-graph", objective=TraceGraph_ELBO, asked={SVI: 9}),
+    ClassWork("class-enum", objective=TraceEnum_ELBO, asked={SVI: 7, "NumPyro": 1.0}),
+)  # fmt: skip
+TINY = {"rows": 8, "features": 6, "hidden": 5, "latents": 3, "data_rows": 60, "compiler": False}
 
 
-def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:
-    """Turn a contestant that trains by the epoch into one that clocks its epochs."""
-
-    @functools.wraps(contestant)
-    def build(*arguments: object) -> Laps:
-        epoch = contestant(*arguments)
-
-        def laps(epochs: int) -> list[float]:
-            clock = [time.perf_counter()]
-            for _ in range(epochs):
-                if not math.isfinite(epoch()):
-                    raise ValueError(f"{contestant.__name__}: the loss is not finite")
-                clock.append(time.perf_counter())
-            return [end - start for start, end in itertools.pairwise(clock)]
-
-        return laps
-
-    return build
-
-
-def whole_fit(work: Work, elbo: type) -> Laps:
-    """ppl_vae's fit: seconds from its own history, so that all its loop does is counted."""
-    (model, guide), data = work.pair(), work.data()
-
-    def laps(epochs: int) -> list[float]:
-        history = fit(
-            model, guide, data, elbo=elbo(), epochs=epochs, batch_size=work.rows, progress=False
-        )
-        return history.frame["seconds"].diff().fillna(history.frame["seconds"]).tolist()
-
-    return laps
-
-
-@timed
-def svi(work: Work, elbo: type) -> Epoch:
-    """A bare loop of Pyro's SVI, as Pyro's examples write it."""
-    (model, guide), data = work.pair(), work.data()
-    inference = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), elbo())
-
-    def epoch() -> float:
-        pyro.clear_param_store()  # another contestant's parameters have the same names
-        batches = torch.randperm(len(data)).split(work.rows)
-        return sum(inference.step(data[index]) for index in batches)
-
-    return epoch
-
-
-@timed
-def bare_elbo(work: Work, elbo: type) -> Epoch:
-    """Pyro's ELBO under torch's fused Adam: what is left of a Pyro step without its optimizer."""
-    (model, guide), data = work.pair(), work.data()
-    optimizer = torch.optim.Adam([*model.parameters(), *guide.parameters()], lr=1e-3, fused=True)
-    objective = elbo()
-
-    def step(x: Tensor) -> float:
-        optimizer.zero_grad()
-        loss = objective.differentiable_loss(model, guide, x)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    def epoch() -> float:
-        pyro.clear_param_store()
-        return sum(step(data[index]) for index in torch.randperm(len(data)).split(work.rows))
-
-    return epoch
-
-
-@timed
-def by_hand(work: Work, elbo: type) -> Epoch:
-    """PyTorch alone: the same networks and loss, fused Adam."""
-    (model, guide), data = work.pair(), work.data()
-    encoder, decoder = guide.encoder, model.decoder
-    parameters = [*encoder.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
-    divergence = closed_form_kl if elbo is TraceMeanField_ELBO else sampled_kl
-
-    def step(x: Tensor) -> float:
-        optimizer.zero_grad()
-        mean, log_variance = encoder(x).chunk(2, -1)  # (rows, latents) each
-        noise = torch.randn_like(mean)
-        z = mean + (log_variance / 2).exp() * noise
-        loss = F.binary_cross_entropy_with_logits(decoder(z), x, reduction="sum")
-        loss = loss + divergence(mean, log_variance, z, noise)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    def epoch() -> float:
-        return sum(step(data[index]) for index in torch.randperm(len(data)).split(work.rows))
-
-    return epoch
-
-
-def closed_form_kl(mean: Tensor, log_variance: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """KL(q, p) of normals against the standard normal, summed: a scalar, in nats."""
-    return 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum()
-
-
-def sampled_kl(mean: Tensor, log_variance: Tensor, z: Tensor, noise: Tensor) -> Tensor:
-    """Log q(z) - log p(z) of the draw, summed: a scalar, in nats."""
-    return 0.5 * (z**2 - noise**2 - log_variance).sum()
-
-
-# Title of the objective, its ELBO, and who runs under it; ratios are taken within an objective.
-CONTESTANTS: dict[tuple[str, type], dict[str, Callable[[Work, type], Laps]]] = {
-    (title, elbo): {
-        "ppl_vae.fit": whole_fit,
-        BASELINE: svi,
-        "Pyro ELBO, torch's Adam": bare_elbo,
-        "PyTorch by hand": by_hand,
+def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
+    """Who runs at a work, by name."""
+    field: dict[str, Callable[[Work], Laps]] = {
+        OURS: functools.partial(whole_fit, compiled=True),
+        TRACED: traced_step,
+        EAGER: functools.partial(whole_fit, compiled=False),
+        SVI: svi,
+        PRODUCTS: products_alone,
     }
-    for title, elbo in (("closed-form KL", TraceMeanField_ELBO), ("sampled KL", Trace_ELBO))
-}
+    if not isinstance(work, ClassWork):
+        field[HAND] = lambda work: by_hand(work, False)
+        field[HAND_COMPILED] = lambda work: by_hand(work, True)
+    if work.objective is not TraceGraph_ELBO and has_numpyro():
+        peers = importlib.import_module("step_numpyro")
+        field |= {JITTED: peers.jitted, SCANNED: peers.scanned}
+    return field
 
 
-def measure(work: Work, rounds: int, epochs: int) -> pd.DataFrame:
-    """Run all contestants in turn.
+def has_numpyro() -> bool:
+    """Whether NumPyro can run."""
+    return all(importlib.util.find_spec(name) is not None for name in ("jax", "numpyro"))
+
+
+def measure(works: Sequence[Work], rounds: int) -> pd.DataFrame:
+    """Run all contestants of all works in turn.
 
     Returns:
-        One row per round and contestant: ``objective, contestant, round, milliseconds`` a step
-        (median of the round's epochs).
+        One row per round and contestant: ``work, contestant, round, milliseconds`` a step
+        (median of the round's epochs), ``loss`` of the last epoch in nats per row.
     """
     field = [
-        (title, name, build(work, elbo))
-        for (title, elbo), contestants in CONTESTANTS.items()
-        for name, build in contestants.items()
+        (work, name, build(work)) for work in works for name, build in contestants(work).items()
     ]
     records = []
     for number in range(rounds):
-        for title, name, laps in random.Random(number).sample(field, len(field)):
-            seconds = pd.Series(laps(epochs + 1)[1:]).median()
-            records.append((title, name, number, 1e3 * seconds / work.steps))
+        for work, name, laps in random.Random(number).sample(field, len(field)):
+            seconds, loss = laps(work.epochs)
+            if not math.isfinite(loss) and name != PRODUCTS:
+                raise ValueError(f"{work.name}, {name}: the loss is {loss}")
+            step = 1e3 * pd.Series(seconds).median() / work.steps
+            records.append((work.name, name, number, step, loss))
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
     pyro.clear_param_store()
-    return pd.DataFrame(records, columns=["objective", "contestant", "round", "milliseconds"])
+    return pd.DataFrame(records, columns=["work", "contestant", "round", "milliseconds", "loss"])
 
 
 def summarize(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Median and quartiles over rounds, of the time and of its ratio to SVI in the same round."""
-    keys = ["objective", "round"]
-    baseline = rounds.loc[rounds["contestant"] == BASELINE, [*keys, "milliseconds"]]
-    paired = rounds.merge(baseline, on=keys, suffixes=("", "_baseline"))
-    paired["ratio"] = paired["milliseconds"] / paired["milliseconds_baseline"]
+    """Medians and quartiles over rounds, of the time and of its ratio to ours in the same round."""
+    keys = ["work", "round"]
+    ours = rounds.loc[rounds["contestant"] == OURS, [*keys, "milliseconds"]]
+    paired = rounds.merge(ours, on=keys, suffixes=("", "_ours"))
+    paired["ratio"] = paired["milliseconds"] / paired["milliseconds_ours"]
     columns = {
         f"{column}{suffix}": (column, functools.partial(pd.Series.quantile, q=level))
         for column in ("milliseconds", "ratio")
         for suffix, level in (("", 0.5), ("_low", 0.25), ("_high", 0.75))
     }
-    table = paired.groupby(["objective", "contestant"], as_index=False).agg(**columns)
-    return table.sort_values(["objective", "milliseconds"], ignore_index=True)
+    groups = paired.groupby(["work", "contestant"], as_index=False, sort=False)
+    table = groups.agg(**columns).merge(groups["loss"].last())
+    place = table["work"].map({name: i for i, name in enumerate(rounds["work"].unique())})
+    ordered = table.assign(place=place).sort_values(["place", "milliseconds"], ignore_index=True)
+    return ordered.drop(columns="place")
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print the table and what fit adds to SVI."""
-    print(f"{'objective':16}{'contestant':25}{'ms a step':>10}  {'quartiles':15}{'of SVI':>7}")
+    """Print the table: a row per contestant, the fastest of each work first."""
+    print(
+        f"\n{'work':17}{'contestant':27}{'ms a step':>10}  {'quartiles':17}"
+        f"{'of ours':>8}  {'quartiles':15}{'loss, nats/row':>15}"
+    )
     for row in table.itertuples():
         spread = f"{row.milliseconds_low:.3f} - {row.milliseconds_high:.3f}"
+        ratios = f"{row.ratio_low:.2f} - {row.ratio_high:.2f}"
+        loss = "-" if math.isnan(row.loss) else f"{row.loss:.3f}"
         print(
-            f"{row.objective:16}{row.contestant:25}{row.milliseconds:10.3f}  {spread:15}"
-            f"{row.ratio:7.3f}"
+            f"{row.work:17}{row.contestant:27}{row.milliseconds:10.3f}  {spread:17}"
+            f"{row.ratio:8.2f}  {ratios:15}{loss:>15}"
         )
-    for row in table[table["contestant"] == "ppl_vae.fit"].itertuples():
-        low, middle, high = (100 * (r - 1) for r in (row.ratio_low, row.ratio, row.ratio_high))
-        print(
-            f"fit over {BASELINE}, {row.objective}: {middle:+.1f} % "
-            f"(quartiles {low:+.1f} to {high:+.1f} %; asked: below {BOUND:+.0f} %)"
-        )
+
+
+def compare(table: pd.DataFrame, works: Sequence[Work]) -> pd.DataFrame:
+    """How many times faster ours is than the best of each peer, beside what is asked.
+
+    Returns:
+        ``work, peer, contestant, ratio, ratio_low, ratio_high, asked`` (NaN where nothing is).
+        For ``products alone`` the ratio is turned round: ours over theirs.
+    """
+    records = []
+    for work in works:
+        times = table[table["work"] == work.name].set_index("contestant")
+        for peer, names in PEERS.items():
+            present = [name for name in names if name in times.index]
+            if present:
+                best = min(present, key=lambda name: times["milliseconds"].loc[name])
+                row = times.loc[best, ["ratio", "ratio_low", "ratio_high"]].tolist()
+                records.append((work.name, peer, best, *row, work.asked.get(peer, math.nan)))
+        floor = times.loc[PRODUCTS, ["ratio", "ratio_high", "ratio_low"]]
+        records.append((work.name, PRODUCTS, PRODUCTS, *(1 / floor).tolist(), math.nan))
+    columns = ["work", "peer", "contestant", "ratio", "ratio_low", "ratio_high", "asked"]
+    return pd.DataFrame(records, columns=columns)
+
+
+def show_ratios(ratios: pd.DataFrame) -> None:
+    """Print how many times faster ours is, and what was asked."""
+    print(f"\n{OURS}: times faster than the best contestant of each peer")
+    for row in ratios.itertuples():
+        spread = f"{row.ratio_low:.2f} - {row.ratio_high:.2f}"
+        if row.peer == PRODUCTS:
+            print(f"{row.work:17}takes {row.ratio:.2f} times {PRODUCTS} ({spread})")
+            continue
+        asked = "" if math.isnan(row.asked) else f"; asked {row.asked:g}"
+        if asked:
+            asked += ", met" if row.ratio >= row.asked else ", MISSED"
+        print(f"{row.work:17}{row.ratio:6.2f} x {row.contestant} ({spread}){asked}")
+
+
+def show_preparations(table: pd.DataFrame, works: Sequence[Work]) -> None:
+    """Print what making the steps costs, and after how many steps that is repaid."""
+    print("\nseconds to trace and prove the step, and to compile and prove it again")
+    for work in works:
+        times = table[table["work"] == work.name].set_index("contestant")["milliseconds"]
+        seconds = preparations(work)
+        saved = times[EAGER] - times[TRACED]
+        line = f"{work.name:17}traced {seconds['traced']:.2f} s, "
+        line += f"repaid after {_repaid(seconds['traced'], saved)} steps"
+        if "cold" in seconds:
+            saved = times[TRACED] - times[OURS]
+            cold, cached = (
+                _repaid(seconds[key] - seconds["traced"], saved) for key in ("cold", "cached")
+            )
+            line += (
+                f"; compiled {seconds['cold']:.2f} s, from inductor's cache "
+                f"{seconds['cached']:.2f} s, repaid over traced after {cold} and {cached} steps"
+            )
+        print(line)
+
+
+def _repaid(seconds: float, saved: float) -> str:
+    """Steps after which so many seconds are saved, at so many milliseconds a step."""
+    return f"{1e3 * max(seconds, 0) / saved:,.0f}" if saved > 0 else "no number of"
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    assert __doc__ is not None
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    names = [work.name for work in WORKS]
+    parser.add_argument("--works", nargs="+", choices=names, default=names, metavar="NAME",
+                        help=", ".join(names))  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="of torch and jax; all cores by default")
+    parser.add_argument("--data-rows", type=int, help=f"rows of data, {Work.data_rows} by default")
+    parser.add_argument("--tiny", action="store_true",
+                        help="small works and no compiler, to try the benchmark out")  # fmt: skip
+    return parser.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
-    """Read the sizes, run the rounds, print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=Work.rows, help="rows in a batch")
-    parser.add_argument("--features", type=int, default=Work.features)
-    parser.add_argument("--hidden", type=int, default=Work.hidden)
-    parser.add_argument("--latents", type=int, default=Work.latents)
-    parser.add_argument("--data-rows", type=int, default=Work.data_rows)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--epochs", type=int, default=3, help="measured epochs a round")
-    parser.add_argument("--threads", type=int, help="of torch; all cores by default")
-    options = vars(parser.parse_args(arguments))
-    rounds, epochs, threads = (options.pop(name) for name in ("rounds", "epochs", "threads"))
-    if threads:
-        torch.set_num_threads(threads)
-    work = Work(**options)
+    """Run the rounds, print the table and what follows from it; returns the table."""
+    options = _arguments(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        os.environ["NPROC"] = os.environ["PJRT_NPROC"] = str(options.threads)  # read by jax
+    works = [work for work in WORKS if work.name in options.works]
+    if options.tiny:
+        works = [replace(work, **TINY, particles=min(work.particles, 2)) for work in works]
+    if options.data_rows:
+        works = [replace(work, data_rows=options.data_rows) for work in works]
     print(
-        f"{work.rows} rows x {work.features} features, hidden {work.hidden}, {work.latents} "
-        f"latents, {work.data_rows} rows of data; {rounds} rounds of {epochs} epochs, "
-        f"{torch.get_num_threads()} threads, torch {torch.__version__}, Pyro {pyro.__version__}"
+        f"{options.rounds} rounds, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"Pyro {pyro.__version__}"
     )
-    table = summarize(measure(work, rounds, epochs))
+    if not has_numpyro():
+        print("NumPyro is not installed: its rows are left out (pip install -e .[bench])")
+    for work in works:
+        print(
+            f"{work.name}: {work.rows} rows x {work.features} features, hidden {work.hidden}, "
+            f"{work.data_rows} rows of data, {work.epochs} x {work.steps} steps a round"
+        )
+    table = summarize(measure(works, options.rounds))
     show(table)
+    show_ratios(compare(table, works))
+    show_preparations(table, works)
     return table
 
 

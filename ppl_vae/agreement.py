@@ -19,7 +19,7 @@ from ppl_vae.pair import Pair
 from ppl_vae.program import Program
 from ppl_vae.rows import Rows
 from ppl_vae.seeding import forked
-from ppl_vae.step import Derivative
+from ppl_vae.step import Derivative, Gradients
 
 MOVES = 3  # steps between the two places where a new program is compared
 STRIDE = 1e-3  # largest change of a parameter in one of them
@@ -50,9 +50,7 @@ def prove(
                     if difference:
                         return difference if move == 0 else f"{difference}, after {move} steps"
             _, gradients = program.derivative(values, _copies(program), indices[0], 1.0)
-            for value, gradient in zip(values, gradients, strict=True):
-                if gradient is not None:
-                    value -= STRIDE * gradient / gradient.abs().max().clamp(min=1e-30)
+            values = [_moved(v, g) for v, g in zip(values, gradients, strict=True)]
             with torch.no_grad():
                 for parameter, value in zip(derivative.parameters, values, strict=True):
                     parameter.copy_(value)
@@ -89,21 +87,24 @@ def compare(
         return f"the loss is {right.item()}, which no comparison can pass"
     if not _near(loss, right, program.tolerance):
         return f"its loss is {loss.item():.6g}, the eager step's {right.item():.6g}"
-    names = list(pair.trainable())
-    total = _norm([g for g in expected if g is not None])
-    for name, ours, theirs in zip(names, gradients, expected, strict=True):
-        if (ours is None) != (theirs is None):
-            return f"one of them has no gradient for {name}"
-        if ours is None or theirs is None:
-            continue
-        error = _norm([ours - theirs])
-        if not error <= program.tolerance * (_norm([theirs]) + total / 1000):
-            size = error / max(_norm([theirs]), 1e-30)
-            return f"the gradients of {name} differ by {100 * size:.2g} %"
     if lost:
         return f"buffer {lost} is reassigned; update it in place, as in buffer.copy_(value)"
     if any(changed):
         return "a buffer is not as the eager step leaves it"
+    return _differing(list(pair.trainable()), gradients, expected, program.tolerance)
+
+
+def _differing(names: list[str], ours: Gradients, theirs: Gradients, tolerance: float) -> str:
+    """Name the first parameter whose gradients differ."""
+    total = _norm([g for g in theirs if g is not None])
+    for name, left, right in zip(names, ours, theirs, strict=True):
+        if left is None or right is None:
+            if left is not right:
+                return f"one of them has no gradient for {name}"
+            continue
+        error, size = _norm([left.double() - right.double()]), _norm([right])
+        if not error <= tolerance * (size + total / 1000):
+            return f"the gradients of {name} differ by {100 * error / max(size, 1e-30):.2g} %"
     return ""
 
 
@@ -135,6 +136,13 @@ def kept(pair: Pair) -> Iterator[Callable[[], str]]:
 
 def _copies(program: Program) -> list[Tensor]:
     return [constant.clone() for constant in program.graph.constants]
+
+
+def _moved(value: Tensor, gradient: Tensor | None) -> Tensor:
+    """A step downhill whose largest change is ``STRIDE``."""
+    if gradient is None:
+        return value
+    return value - STRIDE * gradient / gradient.abs().max().clamp(min=1e-30)
 
 
 def _near(left: Tensor, right: Tensor, tolerance: float) -> bool:

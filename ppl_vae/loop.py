@@ -48,7 +48,7 @@ class Loop:
         batch_size: Rows of a step.
         kl_weight: Number, or function of the step.
         seed: Seeds the order of rows and the held-out draws.
-        compile: Which steps run, see ``Stepper``.
+        compiled: Which steps run, see ``Stepper``.
         watched: Whether code of the user's runs between epochs.
 
     Raises:
@@ -68,7 +68,7 @@ class Loop:
         batch_size: int,
         kl_weight: KLWeight,
         seed: int | None,
-        compile: bool | str,
+        compiled: bool | str,
         watched: bool,
     ) -> None:
         self.pair, self.rows, self.held_out = pair, rows, held_out
@@ -84,7 +84,7 @@ class Loop:
         self.scheduler = _make_scheduler(scheduler, self.optimizer)
         self.stepper = Stepper(
             pair, rows, objective, self.parameters, self.optimizer, clip_norm,
-            compile=compile, batch_size=batch_size,
+            requested=compiled, batch_size=batch_size,
             weighted=callable(kl_weight) or kl_weight != 1, watched=watched or callable(kl_weight),
         )  # fmt: skip
         self.loss = held_out_loss(pair, objective, len(rows))

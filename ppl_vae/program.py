@@ -1,14 +1,9 @@
 """One update as one call of a program on tensors: gather, loss, gradient, clipping and Adam.
 
     x = data[index];   loss, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
-    m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
-    p <- (1 - lr d) p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
 
 Nothing moves where the loss or |g| is not finite. The program owns no tensor: called with copies,
 it leaves the pair alone, which is how it is proved.
-
-Sources: Kingma & Ba (2015), Adam, arXiv:1412.6980; Loshchilov & Hutter (2019), decoupled weight
-decay d, arXiv:1711.05101.
 """
 
 from __future__ import annotations
@@ -24,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.adam import FIRST, Adam
 from ppl_vae.rows import Rows, as_tuple
 from ppl_vae.step import Derivative, Gradients, apply
 from ppl_vae.tracing import forget_values, trace
@@ -63,7 +59,8 @@ class Program:
         weight = torch.tensor(0.5, device=self.device) if weighted else None
         self.graph = trace(derivative, rows.take(index, self.device), weight)
         self.casts = torch.is_autocast_enabled(self.device.type)
-        self.adam: _Adam | None = None
+        self.adam: Adam | None = None
+        self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
 
     def compile(self, index: Tensor) -> None:
@@ -76,25 +73,25 @@ class Program:
             Exception: Whatever stops inductor; the traced graph goes on to run then.
         """
         on_cpu = self.device.type == "cpu"
-        self.adam = _Adam.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
-        state = [] if self.adam is None else [*self.adam.zeros(), self.adam.rates()]
-        inputs = [*self.parameters, *self.graph.constants, *state]
+        self.adam = Adam.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
+        state = [] if self.adam is None else [*self.adam.state, self.adam.rates()]
         try:
             with torch.no_grad(), self._without_autocast():
-                self.function = _compiled(self._step, inputs, self._batch(index, 1.0), on_cpu)
+                batch = self._batch(index, 1.0)
+                self.function = _compiled(self._step, [*self.held, *state], batch, on_cpu)
         except BaseException:
             self.adam = None
             raise
+        self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
         """Update once from the rows at ``index``; returns what ``EagerStep`` returns."""
         batch = self._batch(index, 1.0 if kl_weight is None else kl_weight)
         if self.adam is not None:
-            state = [*self.adam.state, self.adam.rates()]
-            (report,) = self._run([*self.parameters, *self.graph.constants, *state, *batch])
+            (report,) = self._run([*self.held, self.adam.rates(), *batch])
             loss, norm = report.tolist()
             return loss, math.isfinite(loss) and math.isfinite(norm)
-        found = self._run([*self.parameters, *self.graph.constants, *batch])
+        found = self._run([*self.held, *batch])
         gradients = self._spread(found[1:])
         return found[0].item(), apply(
             self.optimizer, self.parameters, found[0], gradients, self.limit
@@ -123,7 +120,7 @@ class Program:
             found = self._run([*parameters, *constants, *batch])
             return found[0], self._spread(found[1:])
         zeros, rates = self.adam.zeros(), torch.zeros_like(self.adam.rates())
-        rates[:, _FIRST] = 0.5  # then m = g / 2 after a step from m = 0
+        rates[:, FIRST] = 0.5  # then m = g / 2 after a step from m = 0
         copies = [p.clone() for p in parameters]
         (report,) = self._run([*copies, *constants, *zeros, rates, *batch])
         return report[0], self._spread([m * 2 for m in zeros[: len(zeros) // 3]])
@@ -189,97 +186,6 @@ class Program:
         return [torch.stack([loss, norm.to(loss.dtype)])]
 
 
-_RATE, _ROOT, _KEPT, _FIRST, _SECOND, _EPS, _DECAY = range(7)  # columns of the rates
-
-
-class _Adam:
-    """Adam's update as operations on tensors; its state is that of torch's optimizer.
-
-    Whatever a scheduler may change is computed for each step and given as a tensor.
-    """
-
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], group: list[int]
-    ) -> None:
-        self.optimizer, self.parameters, self.group = optimizer, parameters, group
-        states = [self._begun(parameter) for parameter in parameters]
-        keys = ("exp_avg", "exp_avg_sq", "step")
-        self.state: list[Tensor] = [state[key] for key in keys for state in states]
-        firsts = [group.index(number) for number in sorted(set(group))]
-        self.counts = dict(zip(sorted(set(group)), (states[i]["step"] for i in firsts), strict=True))
-
-    @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> _Adam | None:
-        """For Adam and AdamW without variants, over ordinary parameters; else ``None``."""
-        if type(optimizer) not in (torch.optim.Adam, torch.optim.AdamW):
-            return None
-        variants = ("amsgrad", "maximize", "capturable", "differentiable")
-        plain = all(
-            isinstance(group["lr"], float) and not any(group[name] for name in variants)
-            for group in optimizer.param_groups
-        )
-        if not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
-            return None
-        number = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
-        adam = cls(optimizer, parameters, [number[id(p)] for p in parameters])
-        steps = adam.state[2 * len(parameters) :]
-        for index, count in adam.counts.items():
-            own = [s for s, g in zip(steps, adam.group, strict=True) if g == index]
-            if any(step.item() != count.item() for step in own):
-                return None
-        return adam
-
-    def zeros(self) -> list[Tensor]:
-        """A state of zeros."""
-        return [torch.zeros_like(tensor) for tensor in self.state]
-
-    def rates(self) -> Tensor:
-        """What the next update multiplies by, (groups, 7)."""
-        rows = []
-        for number, group in enumerate(self.optimizer.param_groups):
-            step = self.counts[number].item() + 1 if number in self.counts else 1.0
-            (first, second), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-            rate, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
-            decoupled = isinstance(self.optimizer, torch.optim.AdamW) or group.get(
-                "decoupled_weight_decay", False
-            )
-            kept, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
-            rows.append((rate, root, kept, first, second, group["eps"], l2))
-        return torch.tensor(rows, dtype=self.parameters[0].dtype)
-
-    def update(
-        self,
-        parameters: list[Tensor],
-        gradients: list[Tensor],
-        state: list[Tensor],
-        rates: Tensor,
-        sound: Tensor,
-    ) -> None:
-        """Move in place, where it is sound."""
-        n = len(parameters)
-        for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
-            average, square, count = state[i], state[n + i], state[2 * n + i]
-            row = rates[self.group[i]]
-            g = g + row[_DECAY] * p
-            new_average = average + (1 - row[_FIRST]) * (g - average)
-            new_square = row[_SECOND] * square + (1 - row[_SECOND]) * g * g
-            spread = new_square.sqrt() * row[_ROOT] + row[_EPS]
-            new = row[_KEPT] * p - row[_RATE] * new_average / spread
-            p.copy_(torch.where(sound, new, p))
-            average.copy_(torch.where(sound, new_average, average))
-            square.copy_(torch.where(sound, new_square, square))
-            count.copy_(torch.where(sound, count + 1, count))
-
-    def _begun(self, parameter: Tensor) -> dict[str, Any]:
-        """The optimizer's state of a parameter, as torch begins it."""
-        state: dict[str, Any] = self.optimizer.state[parameter]
-        if not state:
-            state["step"] = torch.zeros((), dtype=torch.float32)
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-        return state
-
-
 def _next(rest: Iterator[Tensor], count: int) -> list[Tensor]:
     return list(itertools.islice(rest, count))
 
@@ -302,8 +208,12 @@ def _compiled(
         warnings.simplefilter("ignore")
         module = make_fx(step)(*examples)
         forget_values(module)
-        compiled: Callable[..., list[Tensor]] = torch._inductor.compile(
-            module, examples, options=options
+        inputs: list[Any] = examples
+        compiled: Callable[..., list[Tensor]] = torch._inductor.standalone_compile(
+            module,
+            inputs,
+            dynamic_shapes="from_example_inputs",
+            options={"config_patches": options},
         )
         compiled(*examples)
     return compiled

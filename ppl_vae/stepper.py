@@ -26,15 +26,15 @@ COMPILED_FROM = 10_000  # steps to come that repay the compiler
 CHECKED_EVERY = 1000  # steps, where no code of the user's runs between epochs
 
 
-def rule(compile: bool | str, steps: int) -> str:
+def rule(requested: bool | str, steps: int) -> str:
     """The kind of step for so many steps to come.
 
     Calibrated by ``benchmarks/step.py``, whose last lines say after how many steps tracing and
     compiling are repaid; by sizes it hardly differs, since what is saved is Python's time.
     """
-    if compile == "auto":
+    if requested == "auto":
         return COMPILED if steps >= COMPILED_FROM else TRACED if steps >= TRACED_FROM else EAGER
-    return COMPILED if compile else EAGER
+    return COMPILED if requested else EAGER
 
 
 class Stepper:
@@ -47,7 +47,7 @@ class Stepper:
         parameters: The trainable parameters.
         optimizer: torch's, over these parameters.
         clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
-        compile: ``True`` insists on a traced step, ``"auto"`` tries, ``False`` does not.
+        requested: ``True`` insists on a traced step, ``"auto"`` tries, ``False`` does not.
         batch_size: Rows of a step, but of the last one of an epoch.
         weighted: Whether the KL weight may differ from 1.
         watched: Whether code of the user's runs between steps or epochs.
@@ -66,12 +66,12 @@ class Stepper:
         optimizer: torch.optim.Optimizer,
         clip_norm: float | None,
         *,
-        compile: bool | str,
+        requested: bool | str,
         batch_size: int,
         weighted: bool,
         watched: bool,
     ) -> None:
-        self.pair, self.rows, self.compile = pair, rows, compile
+        self.pair, self.rows, self.requested = pair, rows, requested
         self.batch_size, self.weighted, self.watched = batch_size, weighted, watched
         self.derivative = Derivative(pair, objective, len(rows), parameters)
         self.eager = EagerStep(self.derivative, optimizer, clip_norm)
@@ -87,13 +87,13 @@ class Stepper:
     def plan(self, epochs: int) -> None:
         """Choose the kinds by the rule, for so many epochs to come."""
         whole, last = divmod(len(self.rows), self.batch_size)
-        self.kinds = {self.batch_size: rule(self.compile, whole * epochs)}
+        self.kinds = {self.batch_size: rule(self.requested, whole * epochs)}
         if last:  # one step an epoch
-            self.kinds[last] = rule("auto" if self.compile else False, epochs)
-        if self.compile == "auto":
+            self.kinds[last] = rule("auto" if self.requested else False, epochs)
+        if self.requested == "auto":
             self.reason = f"{whole * epochs:,} steps to come"
         else:
-            self.reason = f"compile={self.compile}"
+            self.reason = f"compile={self.requested}"
 
     def prepare(self) -> None:
         """Trace, prove and compile what was chosen; fall back where that cannot be done.
@@ -149,7 +149,7 @@ class Stepper:
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go on with the kinds of a snapshot."""
-        self.kinds = {size: kind for size, kind in state["kinds"]}
+        self.kinds = dict(state["kinds"])
         self.reason, self.retraced = state["reason"], state["retraced"]
 
     def _make(self, size: int) -> str:
@@ -158,13 +158,13 @@ class Stepper:
         args = self.derivative, self.eager.optimizer, self.eager.limit, self.rows, indices[0]
         try:
             program = Program(*args, weighted=self.weighted)
-        except Exception as error:  # noqa: BLE001  whatever the pair's Python does to the tracer
+        except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
         difference = self._proved(program, indices)
         if self.kinds[size] == COMPILED and not difference:
             try:
                 program.compile(indices[0])
-            except Exception as error:  # noqa: BLE001  no compiler, or one that fails
+            except Exception as error:  # no compiler, or one that fails
                 self.kinds[size] = TRACED
                 self.reason = f"the compiler failed: {_first_line(error)}"
                 warnings.warn(
@@ -185,7 +185,7 @@ class Stepper:
 
     def _fall_back(self, problem: str) -> None:
         """Run the eager step from here on, and say why."""
-        if self.compile is True:
+        if self.requested is True:
             raise ValueError(
                 f"compile: the traced step is not the eager one: {problem}; what changes between "
                 'steps must be a buffer that is updated in place; or pass compile="auto"'

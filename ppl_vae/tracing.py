@@ -23,7 +23,7 @@ from unittest.mock import patch
 
 import pyro
 import torch
-from opt_einsum import shared_intermediates
+from opt_einsum import shared_intermediates  # type: ignore[import-untyped]  # Pyro's
 from pyro.infer import traceenum_elbo
 from pyro.infer.util import Dice
 from pyro.ops import packed
@@ -86,6 +86,7 @@ def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Gra
         return [loss, *(g for g in gradients if g is not None)]
 
     extra = [] if kl_weight is None else [kl_weight]
+    derivative(batch, kl_weight)  # an ELBO's first run also guesses how plates nest
     with without_values(), pyro.validation_enabled(False):
         module = make_fx(run)(*fields, *extra)
     constants = _lift(module, derivative.parameters)
@@ -180,7 +181,7 @@ def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
         for ordinal, terms in costs.items():
             found = dice._get_log_factors(ordinal)
             weight = math.exp(sum(f for f in found if not isinstance(f, Tensor)))
-            factors = [f for f in found if isinstance(f, Tensor)]
+            factors: list[Any] = [f for f in found if isinstance(f, Tensor)]
             asked = _queries(terms, factors)
             eliminated = set().union(*(f._pyro_dims for f in factors)) - ordinal
             for query in asked.values():
@@ -188,7 +189,7 @@ def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
             ring.sumproduct(factors, eliminated)._pyro_backward()
             for cost in terms:
                 query = asked[frozenset(cost._pyro_dims)]
-                probability = query._pyro_backward_result.exp()
+                probability: Any = query._pyro_backward_result.exp()
                 probability._pyro_dims = query._pyro_dims
                 value, chance = packed.broadcast_all(cost, probability)
                 value = value.masked_fill(chance <= 0, 0.0)

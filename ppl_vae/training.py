@@ -37,7 +37,7 @@ def fit(
     kl_weight: KLWeight = 1.0,
     clip_norm: float | None = None,
     patience: int | None = None,
-    compile: bool | str = "auto",
+    compile: bool | str = "auto",  # noqa: A002  the name that torch gives it
     seed: int | None = 0,
     run: str | Path | None = None,
     resume: bool = False,
@@ -128,7 +128,7 @@ def fit(
         loop = Loop(
             pair, rows, held_out, found.objective, optimizer, scheduler, clip_norm,
             batch_size=min(int(batch_size), len(rows)), kl_weight=kl_weight, seed=seed,
-            compile=compile, watched=bool(listed),
+            compiled=compile, watched=bool(listed),
         )  # fmt: skip
         loop.stepper.plan(int(epochs))
         if path is not None:
@@ -221,12 +221,12 @@ def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None
 
 
 def _settings(
-    loop: Loop, kl_weight: KLWeight, clip_norm: float | None, compile: bool | str
+    loop: Loop, kl_weight: KLWeight, clip_norm: float | None, compiled: bool | str
 ) -> dict[str, Any]:
     """What must be the same when a fit goes on, as JSON can hold it."""
     elbo = loop.objective.elbo
     return {
-        "compile": compile,
+        "compile": compiled,
         "seed": loop.seed,
         "dtype": str(torch.get_default_dtype()),
         "data": loop.rows.fingerprint(),
@@ -311,7 +311,7 @@ def _own_words() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _fresh_casts() -> Iterator[None]:
-    """Under ``torch.autocast`` around the fit: its cache would hold the weights of the first step."""
+    """Without autocast's cache, which would hold the weights of the first step."""
     before = torch.is_autocast_cache_enabled()
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)

@@ -38,6 +38,10 @@ def fit(
     patience: Annotated[
         int | None, typer.Option(min=1, help="Epochs without a better held-out ELBO.")
     ] = None,
+    compiled: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Trace and compile the step, or never do."),
+    ] = None,
     seed: Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run where it ended or was cut off.")
@@ -72,6 +76,7 @@ def fit(
                 kl_weight=kl_weight,
                 clip_norm=clip_norm,
                 patience=patience,
+                compile="auto" if compiled is None else compiled,
                 seed=seed,
                 run=run,
                 resume=resume,

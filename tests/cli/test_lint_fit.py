@@ -14,7 +14,8 @@ import ppl_vae
 
 FIT = ["fit", "gaussian", "normal"]
 SHORT = ["--epochs", "2", "--set", "latents=2"]
-LONG = [*FIT, "--set", "latents=2", "--batch-size", "16", "--validation", "0.1", "--run", "run"]
+LONG = [*FIT, "--set", "latents=2", "--batch-size", "16", "--validation", "0.1"]
+LONG += ["--no-compile", "--run", "run"]  # whatever the number of epochs, one kind of step
 MODEL = """
 import pyro, pyro.distributions as dist
 from pyro.nn import PyroModule

@@ -17,7 +17,7 @@ from ppl_vae import fit, snapshots
 from ppl_vae.runs import read_run
 from ppl_vae.snapshots import read_snapshot
 
-LONG = {**SETTINGS, "epochs": 250, "patience": None}
+LONG = {**SETTINGS, "epochs": 250, "patience": None, "compile": False}
 
 
 def work(run):

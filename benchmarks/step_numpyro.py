@@ -1,0 +1,137 @@
+"""Contestants of the step benchmark on NumPyro: one jitted update a step, or one scan an epoch.
+
+    state, loss = update(state, data[index])
+
+Networks, first weights, loss, batches and learning rate are those of the contestants on torch.
+The losses carry N/B, as in any NumPyro program with batches.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from step_torch import CLASSES, ClassWork, Epoch, Work, timed
+
+MLP = Callable[[str, jax.Array], jax.Array]
+
+
+def variational_autoencoder(work: Work, mlp: MLP) -> numpyro.infer.SVI:
+    """Closed-form KL, particles vectorized."""
+
+    def model(x: jax.Array) -> None:
+        with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=work.data_rows / len(x)):
+            z = numpyro.sample("z", dist.Normal(jnp.zeros(work.latents), 1.0).to_event(1))
+            numpyro.sample("x", dist.Bernoulli(logits=mlp("decoder", z)).to_event(1), obs=x)
+
+    def guide(x: jax.Array) -> None:
+        mean, log_variance = jnp.split(mlp("encoder", x), 2, axis=-1)  # (rows, latents) each
+        with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=work.data_rows / len(x)):
+            numpyro.sample("z", dist.Normal(mean, jnp.exp(log_variance / 2)).to_event(1))
+
+    elbo = TraceMeanField_ELBO(num_particles=work.particles)
+    return numpyro.infer.SVI(model, guide, numpyro.optim.Adam(1e-3), elbo)
+
+
+def enumerated_classes(work: Work, mlp: MLP) -> numpyro.infer.SVI:
+    """Classes summed out under q, written down as a factor.
+
+    NumPyro enumerates a guide by way of another package; the sum itself is the same ELBO and
+    gradient, and leaves NumPyro nothing to do but what the jitted program does.
+    """
+
+    def model(x: jax.Array) -> None:
+        log_q = jax.nn.log_softmax(mlp("encoder", x))  # (rows, classes)
+        logits = mlp("decoder", jnp.eye(CLASSES))  # (classes, features)
+        seen = dist.Bernoulli(logits=logits).to_event(1).log_prob(x[:, None])  # (rows, classes)
+        with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=work.data_rows / len(x)):
+            elbo = jnp.sum(jnp.exp(log_q) * (seen - jnp.log(CLASSES) - log_q), -1)
+            numpyro.factor("elbo", elbo)
+
+    return numpyro.infer.SVI(model, lambda x: None, numpyro.optim.Adam(1e-3), Trace_ELBO())
+
+
+def prepared(work: Work) -> tuple[Any, Any, jax.Array]:
+    """Inference, its first state, and the data."""
+    model, guide = work.pair()
+    first = {
+        f"{half}.{name}": value.detach().numpy()
+        for half, network in (("encoder", guide.encoder), ("decoder", model.decoder))
+        for name, value in network.named_parameters()
+    }
+
+    def mlp(half: str, x: jax.Array) -> jax.Array:
+        def parameter(name: str) -> jax.Array:
+            value = first[f"{half}.{name}"]
+            return numpyro.param(f"{half}.{name}", jnp.array(value.T))
+
+        hidden = jnp.tanh(x @ parameter("0.weight") + parameter("0.bias"))
+        return hidden @ parameter("2.weight") + parameter("2.bias")
+
+    make = enumerated_classes if isinstance(work, ClassWork) else variational_autoencoder
+    inference, data = make(work, mlp), jnp.array(work.data().numpy())
+    state = inference.init(jax.random.PRNGKey(0), data[: work.rows])
+    return inference, jax.tree.map(jnp.copy, state), data  # the copy is donated, nothing else
+
+
+def order_of(work: Work, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positions in an order drawn anew: whole batches, (batches, rows), and a ragged one or none.
+
+    The ragged one is (0 or 1, its rows).
+    """
+    order = generator.permutation(work.data_rows).astype(np.int32)
+    whole = work.data_rows // work.rows * work.rows
+    rest = order[whole:]
+    return order[:whole].reshape(-1, work.rows), rest[None, :] if len(rest) else rest[:0, None]
+
+
+@timed
+def jitted(work: Work) -> Epoch:
+    """One call a step, which gathers its batch and gives its state away."""
+    inference, state, data = prepared(work)
+    generator = np.random.default_rng(0)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: Any, data: jax.Array, batches: jax.Array, number: int) -> Any:
+        return inference.update(state, data[batches[number]])
+
+    def epoch() -> float:
+        nonlocal state
+        total = 0.0
+        for batches in order_of(work, generator):
+            on_device = jnp.asarray(batches)
+            for number in range(len(batches)):
+                state, loss = step(state, data, on_device, number)
+                total += float(loss) * batches.shape[1]
+        return total / work.data_rows**2
+
+    return epoch
+
+
+@timed
+def scanned(work: Work) -> Epoch:
+    """One call for all whole batches of an epoch, and one for a ragged last batch."""
+    inference, state, data = prepared(work)
+    generator = np.random.default_rng(0)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def steps(state: Any, data: jax.Array, batches: jax.Array) -> Any:
+        return jax.lax.scan(lambda s, index: inference.update(s, data[index]), state, batches)
+
+    def epoch() -> float:
+        nonlocal state
+        total = 0.0
+        for batches in order_of(work, generator):
+            if len(batches):
+                state, losses = steps(state, data, jnp.asarray(batches))
+                total += float(np.asarray(losses, np.float64).sum()) * batches.shape[1]
+        return total / work.data_rows**2
+
+    return epoch

@@ -1,0 +1,204 @@
+"""The traced graph's loss, gradients, buffers and draws are those of the eager step."""
+
+import math
+
+import pytest
+import torch
+from parts.pairs import PAIRS, made, mapped
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+from ppl_vae.linter import lint_pair
+from ppl_vae.pair import Pair
+from ppl_vae.program import Program
+from ppl_vae.rows import as_rows
+from ppl_vae.step import Derivative
+from ppl_vae.zoo import find_class, zoo
+
+SIZE = 16
+ELBOS = {
+    "Trace": Trace_ELBO,
+    "MeanField": TraceMeanField_ELBO,
+    "Graph": TraceGraph_ELBO,
+    "Enum": lambda **k: TraceEnum_ELBO(strict_enumeration_warning=False, **k),
+}
+PARTICLES = {
+    "one": {},
+    "three": {"num_particles": 3},
+    "vectorized": {"num_particles": 3, "vectorize_particles": True},
+}
+
+
+def zoo_pair(name):
+    torch.manual_seed(0)
+    model = find_class(name, "models")(5, 2)
+    return model, find_class("normal", "guides")(5, 2), (torch.randn(40, 5) > 0).to(
+        torch.get_default_dtype()
+    )
+
+
+class Sides:
+    """The eager derivative and the traced program of one pair."""
+
+    def __init__(self, model, guide, data, elbo=None, weighted=False):
+        self.pair, self.rows = Pair.of(model, guide, "data"), as_rows(data)
+        found = lint_pair(self.pair, self.rows, elbo=elbo, kl_weight=1.0, seed=0)
+        found.raise_if_failed()
+        self.objective, self.weighted = found.objective, weighted
+        self.parameters = list(self.pair.trainable().values())
+        self.eager = Derivative(self.pair, self.objective, len(self.rows), self.parameters)
+        optimizer = torch.optim.Adam(self.parameters)
+        first = torch.arange(SIZE)
+        args = self.eager, optimizer, math.inf, self.rows, first
+        self.program = Program(*args, weighted=weighted)
+
+    def shake(self):
+        """Away from the weights that the tracer saw."""
+        generator = torch.Generator().manual_seed(9)
+        with torch.no_grad():
+            for p in self.parameters:
+                p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
+
+    def compare(self, weight=1.0, seed=5):
+        """On rows, weights and draws that the tracer did not see."""
+        index = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(1))[:SIZE]
+        constants = [c.clone() for c in self.program.graph.constants]
+        torch.manual_seed(seed)
+        ours = self.program.derivative(self.parameters, constants, index, weight)
+        state = torch.get_rng_state()
+        torch.manual_seed(seed)
+        tensor = torch.tensor(weight) if self.weighted else None
+        theirs = self.eager(self.rows.take(index), tensor)
+        assert torch.equal(state, torch.get_rng_state()), "another number of draws"
+        for now, expected in zip(constants, self.program.graph.constants, strict=True):
+            torch.testing.assert_close(now, expected)
+        agree(ours, theirs)
+        return ours
+
+
+def agree(ours, theirs):
+    """To rounding; a gradient also to a thousandth of that of the whole one."""
+    tolerance = 8 * torch.finfo(theirs[0].dtype).eps
+    assert ours[0].dtype == theirs[0].dtype
+    assert abs(ours[0] - theirs[0]) <= tolerance * abs(theirs[0])
+    total = torch.cat([g.flatten() for g in theirs[1] if g is not None]).norm()
+    assert total > 0
+    for left, right in zip(ours[1], theirs[1], strict=True):
+        assert (left is None) == (right is None)
+        if left is not None:
+            assert left.dtype == right.dtype
+            assert (left - right).norm() <= 2 * tolerance * (right.norm() + total / 100)
+
+
+@pytest.fixture(params=[torch.float32, torch.float64], ids=["single", "double"])
+def dtype(request):
+    torch.set_default_dtype(request.param)
+    yield request.param
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("particles", PARTICLES)
+@pytest.mark.parametrize("elbo", ELBOS)
+@pytest.mark.parametrize("model", zoo("models"))
+def test_the_zoo_under_every_objective(model, elbo, particles):
+    sides = Sides(*zoo_pair(model), ELBOS[elbo](**PARTICLES[particles]))
+    sides.shake()
+    sides.compare()
+
+
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("elbo", ELBOS)
+def test_one_graph_holds_every_kl_weight(elbo):
+    sides = Sides(*zoo_pair("gaussian"), ELBOS[elbo](), weighted=True)
+    sides.shake()
+    found = [sides.compare(weight) for weight in (0.3, 0.0, 1.0)]
+    assert len({loss.item() for loss, _ in found}) <= 3
+    gradients = [g[-1] for _, g in found]
+    assert not any(torch.equal(gradients[i], gradients[j]) for i in range(3) for j in range(i))
+    torch.testing.assert_close(found[0][0], found[2][0])  # the loss is that of weight 1
+
+
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_every_kind(name):
+    sides = Sides(*made(PAIRS[name]))
+    sides.shake()
+    sides.compare()
+
+
+WEIGHTED = ["sampled_class", "baseline", "enumerated_in_the_guide", "enumerated_in_the_model",
+            "mixture", "with_global", "obs_masked", "hierarchy"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_pairs_of_every_kind_at_every_kl_weight(name):
+    sides = Sides(*made(PAIRS[name]), weighted=True)
+    sides.shake()
+    for weight in (0.3, 0.0, 1.0):
+        sides.compare(weight)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("particles", ["three", "vectorized"])
+@pytest.mark.parametrize(
+    ("name", "elbo"),
+    [
+        ("sampled_class", "Graph"), ("sampled_class", "Trace"), ("sampled_class", "Enum"),
+        ("enumerated_in_the_guide", "Enum"), ("enumerated_in_the_model", "Enum"),
+        ("mixture", "Enum"), ("baseline", "Graph"), ("with_global", "MeanField"),
+        ("obs_masked", "Trace"), ("hierarchy", "Graph"), ("gamma_latent", "Trace"),
+    ],
+)  # fmt: skip
+def test_pairs_of_every_kind_with_particles(name, elbo, particles):
+    sides = Sides(*made(PAIRS[name]), ELBOS[elbo](**PARTICLES[particles]))
+    sides.shake()
+    sides.compare()
+
+
+@pytest.mark.usefixtures("dtype")
+def test_rows_of_a_memory_map(tmp_path):
+    sides = Sides(*made(lambda: mapped(tmp_path / "rows")))
+    assert not sides.program.gathers
+    sides.shake()
+    sides.compare()
+
+
+def test_rows_held_out_are_not_gathered():
+    """Training rows keep their places in the data, which is what the program gathers from."""
+    model, guide, x = made(PAIRS["gaussian"])
+    train, _ = as_rows(x).split(0.3, 0)
+    sides = Sides(model, guide, train)
+    assert sides.program.gathers
+    sides.compare()
+
+
+def test_frozen_parameters_have_no_gradient():
+    model, guide, x = made(PAIRS["gaussian"])
+    model.requires_grad_(False)
+    sides = Sides(model, guide, x)
+    assert len(sides.compare()[1]) == len(list(guide.parameters()))
+
+
+def test_the_program_owns_no_tensor_of_the_pair():
+    """At copies of the state it leaves the pair alone, and follows the copies."""
+    sides = Sides(*made(PAIRS["batch_norm"]))
+    before = {name: t.clone() for name, t in sides.pair.tensors().items()}
+    copies = [p.detach().clone() for p in sides.parameters]
+    constants = [c.clone() for c in sides.program.graph.constants]
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        losses.append(sides.program.derivative(copies, constants, torch.arange(SIZE), 1.0)[0])
+        copies = [c + 0.1 for c in copies]
+    assert losses[0] != losses[1]
+    assert all(torch.equal(before[n], t) for n, t in sides.pair.tensors().items())
+
+
+def test_every_call_draws_anew():
+    for name in ("gaussian", "dropout", "sampled_class", "gamma_latent"):
+        sides = Sides(*made(PAIRS[name]))
+        constants = [c.clone() for c in sides.program.graph.constants]
+        call = sides.parameters, constants, torch.arange(SIZE), 1.0
+        losses = {sides.program.derivative(*call)[0].item() for _ in range(5)}
+        assert len(losses) == 5
