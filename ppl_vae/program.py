@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +18,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.adam import FIRST, Adam
 from ppl_vae.rows import Rows, as_tuple
 from ppl_vae.step import Derivative, Gradients, apply
-from ppl_vae.tracing import forget_values, trace
+from ppl_vae.tracing import forget_values, sink_expands, trace
 
 
 class Program:
@@ -186,6 +188,13 @@ class Program:
         return [torch.stack([loss, norm.to(loss.dtype)])]
 
 
+# Taken apart, so that what they compute of a broadcast input is computed once
+_ELEMENTWISE = [
+    torch.ops.aten.binary_cross_entropy_with_logits,
+    torch.ops.aten.log_sigmoid_forward,
+]
+
+
 def _next(rest: Iterator[Tensor], count: int) -> list[Tensor]:
     return list(itertools.islice(rest, count))
 
@@ -204,9 +213,9 @@ def _compiled(
     examples = [*(tensor.detach().clone() for tensor in state), *batch]
     options: dict[str, Any] = {"fallback_random": True}
     options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = make_fx(step)(*examples)
+    with _quietly():
+        module = make_fx(step, decomposition_table=get_decompositions(_ELEMENTWISE))(*examples)
+        sink_expands(module)
         forget_values(module)
         inputs: list[Any] = examples
         compiled: Callable[..., list[Tensor]] = torch._inductor.standalone_compile(
@@ -217,3 +226,17 @@ def _compiled(
         )
         compiled(*examples)
     return compiled
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the compiler's remarks on its own work."""
+    logger = logging.getLogger("torch._inductor")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

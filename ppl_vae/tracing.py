@@ -30,6 +30,7 @@ from pyro.ops import packed
 from pyro.ops.einsum.adjoint import require_backward
 from pyro.ops.rings import MarginalRing
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -102,6 +103,35 @@ def forget_values(module: GraphModule) -> None:
         node.meta.clear()
     module.graph.eliminate_dead_code()
     module.recompile()
+
+
+def sink_expands(module: GraphModule) -> None:
+    """Compute elementwise before broadcasting: f(expand(a), expand(b)) becomes expand(f(a, b)).
+
+    Enumeration and particles broadcast what does not depend on them, and distributions broadcast
+    their parameters to their values: logarithms and exponentials of the few are taken here, not
+    of the many copies.
+    """
+    graph = module.graph
+    for node in graph.nodes:
+        target = node.target
+        if not isinstance(target, OpOverload) or torch.Tag.pointwise not in target.tags:
+            continue
+        if target._schema.is_mutable or torch.Tag.nondeterministic_seeded in target.tags:
+            continue
+        wide = node.all_input_nodes
+        if not wide or any(w.target is not torch.ops.aten.expand.default for w in wide):
+            continue
+        shapes = {(w.args[0].meta["val"].shape, w.meta["val"].shape) for w in wide}
+        if len(shapes) != 1 or node.meta["val"].shape != wide[0].meta["val"].shape:
+            continue
+        with graph.inserting_before(node):
+            first = graph.node_copy(node, lambda w: w.args[0])
+            later = graph.call_function(torch.ops.aten.expand.default, (first, wide[0].args[1]))
+        first.meta["val"] = wide[0].args[0].meta["val"]  # its shape is what counts here
+        later.meta["val"] = node.meta["val"]
+        node.replace_all_uses_with(later)
+        graph.erase_node(node)
 
 
 def _values(module: GraphModule) -> list[Tensor]:

@@ -1,26 +1,26 @@
 """The benchmark of a step compares equals; its timings are never asserted."""
 
-import importlib.util
+import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pyro
 import pytest
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+import torch
 
-FILE = Path(__file__).parents[2] / "benchmarks" / "step.py"
-TINY = ["--rows", "8", "--features", "5", "--hidden", "4", "--latents", "2", "--data-rows", "30"]
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+FILES = ("step", "step_torch", "step_numpyro")
 
 
 @pytest.fixture(scope="module")
 def step():
-    spec = importlib.util.spec_from_file_location("benchmark_step", FILE)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("step")
+    sys.path.remove(str(FOLDER))
+    for name in FILES:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -30,52 +30,119 @@ def generators():
     pyro.util.set_rng_state(state)
 
 
-def test_table_has_every_contestant_under_every_objective(step, capsys):
-    table = step.main([*TINY, "--rounds", "3", "--epochs", "1"])
-    expected = {(title, name) for (title, _), names in step.CONTESTANTS.items() for name in names}
-    assert set(zip(table["objective"], table["contestant"], strict=True)) == expected
-    assert len(table) == len(expected)
+def tiny(step, name, **sizes):
+    work = next(work for work in step.WORKS if work.name == name)
+    return replace(work, **{**step.TINY, "particles": min(work.particles, 2), **sizes})
+
+
+def losses(contestant, epochs, *arguments):
+    """Of every epoch; the contestant without its clock."""
+    epoch = contestant.__wrapped__(*arguments)
+    pyro.set_rng_seed(1)
+    return [epoch() for _ in range(epochs)]
+
+
+def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
+    monkeypatch.setattr(step, "has_numpyro", lambda: False)
+    names = ["vae-8-particles", "class-graph", "class-enum"]
+    threads = torch.get_num_threads()
+    table = step.main(["--tiny", "--works", *reversed(names), "--rounds", "2"])
+    assert torch.get_num_threads() == threads
+    works = [work for work in step.WORKS if work.name in names]
+    expected = [(work.name, name) for work in works for name in step.contestants(work)]
+    assert sorted(zip(table["work"], table["contestant"], strict=True)) == sorted(expected)
+    assert table["work"].unique().tolist() == names
+    assert sum(name == step.HAND_COMPILED for _, name in expected) == 1
     for column in ("milliseconds", "ratio"):
         assert (table[f"{column}_low"] > 0).all()
         assert (table[f"{column}_low"] <= table[column]).all()
         assert (table[column] <= table[f"{column}_high"]).all()
-    baseline = table[table["contestant"] == step.BASELINE]
-    assert len(baseline) == 2
-    assert (baseline[["ratio", "ratio_low", "ratio_high"]] == 1).all(axis=None)
+    ours = table[table["contestant"] == step.OURS]
+    assert len(ours) == len(names)
+    assert (ours[["ratio", "ratio_low", "ratio_high"]] == 1).all(axis=None)
+    assert table["loss"].isna().equals(table["contestant"] == step.PRODUCTS)
     printed = capsys.readouterr().out
-    assert "8 rows x 5 features, hidden 4, 2 latents, 30 rows of data; 3 rounds" in printed
+    assert "class-graph: 8 rows x 6 features, hidden 5, 60 rows of data, 2 x 8 steps" in printed
+    assert "NumPyro is not installed" in printed
+    assert printed.count("traced 0.") + printed.count("traced 1.") == len(names)
     assert all(name in printed for _, name in expected)
-    assert printed.count("fit over Pyro SVI") == 2
     assert len(pyro.get_param_store()) == 0
 
 
+def rounds_of(step, times):
+    rows = [
+        ("class-enum", name, number, milliseconds, 1.0)
+        for name, values in times.items()
+        for number, milliseconds in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=["work", "contestant", "round", "milliseconds", "loss"])
+
+
 def test_ratio_pairs_contestants_of_one_round(step):
-    rows = [("a", step.BASELINE, 0, 2.0), ("a", "ppl_vae.fit", 0, 1.0)]
-    rows += [("a", step.BASELINE, 1, 20.0), ("a", "ppl_vae.fit", 1, 10.0)]
-    columns = ["objective", "contestant", "round", "milliseconds"]
-    table = step.summarize(pd.DataFrame(rows, columns=columns)).set_index("contestant")
-    assert table.loc["ppl_vae.fit", ["ratio", "ratio_low", "ratio_high"]].tolist() == [0.5] * 3
-    assert table.loc["ppl_vae.fit", "milliseconds"] == 5.5
+    table = step.summarize(rounds_of(step, {step.OURS: (2.0, 20.0), step.SVI: (1.0, 10.0)}))
+    table = table.set_index("contestant")
+    assert table.loc[step.SVI, ["ratio", "ratio_low", "ratio_high"]].tolist() == [0.5] * 3
+    assert table.loc[step.SVI, "milliseconds"] == 5.5
 
 
-@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
-def test_contestants_do_the_same_work(step, elbo):
-    work = step.Work(rows=8, features=5, hidden=4, latents=2, data_rows=60)
-    losses = {}
-    for contestant in (step.svi, step.bare_elbo, step.by_hand):
-        epoch = contestant.__wrapped__(work, elbo)
-        pyro.set_rng_seed(1)
-        losses[contestant.__name__] = [epoch() for _ in range(5)]
-    assert losses["svi"][-1] < losses["svi"][0]
-    for name, values in losses.items():
-        assert values == pytest.approx(losses["svi"], rel=1e-4), name
+def test_the_best_of_each_peer_counts_against_what_is_asked(step, capsys):
+    times = {
+        step.OURS: (1.0,), step.SVI: (5.0,), step.HAND: (3.0,), step.HAND_COMPILED: (4.0,),
+        step.JITTED: (2.5,), step.SCANNED: (1.5,), step.PRODUCTS: (0.5,),
+    }  # fmt: skip
+    works = [work for work in step.WORKS if work.name == "class-enum"]
+    ratios = step.compare(step.summarize(rounds_of(step, times)), works).set_index("contestant")
+    expected = {step.SVI: 5.0, step.HAND: 3.0, step.SCANNED: 1.5, step.PRODUCTS: 2.0}
+    assert ratios["ratio"].to_dict() == expected
+    assert ratios["asked"].dropna().to_dict() == {step.SVI: 7, step.SCANNED: 1}
+    step.show_ratios(ratios.reset_index())
+    printed = capsys.readouterr().out
+    assert "5.00 x Pyro SVI (5.00 - 5.00); asked 7, MISSED" in printed
+    assert "1.50 x NumPyro, scan an epoch (1.50 - 1.50); asked 1, met" in printed
+    assert "takes 2.00 times products alone" in printed
 
 
-@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
-def test_fit_and_the_timed_loops_clock_every_epoch(step, elbo):
-    work = step.Work(rows=8, features=5, hidden=4, latents=2, data_rows=60)
-    assert work.steps == 8
-    for contestant in (step.whole_fit, step.svi):
-        seconds = contestant(work, elbo)(3)
-        assert len(seconds) == 3
-        assert all(0 < s < 60 for s in seconds)
+@pytest.mark.parametrize("name", ["vae-128x30", "vae-8-particles"])
+def test_contestants_on_torch_do_the_same_work(step, name):
+    work = tiny(step, name)
+    expected = losses(step.svi, 5, work)
+    assert expected[-1] < expected[0]
+    for compiled in (False, True):  # the tiny setting's compiler changes nothing
+        assert losses(step.by_hand, 5, work, compiled) == pytest.approx(expected, rel=1e-4)
+    assert losses(step.traced_step, 5, work) == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["vae-128x30", "class-enum"])
+def test_fit_learns_what_svi_learns(step, name):
+    work = tiny(step, name, data_rows=140, hidden=40)
+    expected = losses(step.svi, 10, work)
+    seconds, loss = step.whole_fit(work, compiled=True)(9)
+    assert len(seconds) == 9
+    assert all(0 < s < 60 for s in seconds)
+    assert loss < 0.97 * expected[0]
+    assert loss == pytest.approx(expected[-1], rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("name", "data_rows"), [("vae-8-particles", 144), ("class-enum", 140)], ids=["whole", "ragged"]
+)
+def test_numpyro_learns_what_svi_learns(step, name, data_rows):
+    pytest.importorskip("numpyro")
+    work = tiny(step, name, data_rows=data_rows, hidden=40)
+    peers = importlib.import_module("step_numpyro")
+    expected = losses(step.svi, 10, work)
+    for contestant in (peers.jitted, peers.scanned):
+        found = losses(contestant, 10, work)
+        assert found[-1] < 0.97 * found[0]
+        assert found[0] == pytest.approx(expected[0], rel=0.03)
+        assert found[-1] == pytest.approx(expected[-1], rel=0.03)
+
+
+def test_products_are_those_of_a_gradient(step):
+    work = tiny(step, "vae-128x30")
+    multiplied = sum(n * i * o * (2 + back) for n, i, o, back in work.products(work.rows))
+    (model, guide), x = work.pair(), work.data()[: work.rows]
+    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+        mean, log_variance = guide.encoder(x).chunk(2, -1)
+        (model.decoder(mean) + log_variance.sum()).sum().backward()
+    assert counter.get_total_flops() == 2 * multiplied

@@ -9,11 +9,22 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 from torch.distributions import constraints
 
+from parts.discrete import (
+    CLASSES,
+    FEATURES,
+    LATENTS,
+    ROWS,
+    Baselined,
+    Classes,
+    ClassesGuide,
+    Clusters,
+    Labeled,
+    LabeledGuide,
+    normal,
+)  # fmt: skip
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
-
-ROWS, FEATURES, LATENTS, CLASSES = 40, 5, 2, 3
 
 
 def reals(seed=0, features=FEATURES):
@@ -26,10 +37,6 @@ def bits(seed=0):
 
 def counts(seed=0):
     return reals(seed).abs().mul(3).round()
-
-
-def normal(loc, scale=1.0):
-    return dist.Normal(loc, scale).to_event(1)
 
 
 class Model(PyroModule):
@@ -63,45 +70,6 @@ class Guide(PyroModule):
             pyro.sample("z", normal(loc, (0.3 * log_scale).exp()))
 
 
-class Classes(PyroModule):
-    """z ~ OneHotCategorical, x ~ Normal(decoder(z), 1)."""
-
-    def __init__(self):
-        super().__init__()
-        self.decoder = MLP(CLASSES, FEATURES, hidden=(8,))
-        self.prior = nn.Parameter(torch.zeros(CLASSES))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.OneHotCategorical(logits=self.prior))
-            pyro.sample("x", normal(self.decoder(z)), obs=x)
-
-
-class ClassesGuide(PyroModule):
-    def __init__(self, **infer):
-        super().__init__()
-        self.infer = infer
-        self.encoder = MLP(FEATURES, CLASSES, hidden=(8,))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.OneHotCategorical(logits=self.encoder(x)), infer=self.infer)
-
-
-class Baselined(ClassesGuide):
-    """The score function with a baseline made of the rows."""
-
-    def __init__(self):
-        super().__init__()
-        self.level = MLP(FEATURES, 1, hidden=(4,))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            how = {"baseline": {"nn_baseline": lambda x: self.level(x)[..., 0],
-                                "nn_baseline_input": x}}  # fmt: skip
-            pyro.sample("z", dist.OneHotCategorical(logits=self.encoder(x)), infer=how)
-
-
 def bernoulli():
     return BernoulliModel(FEATURES, LATENTS), NormalGuide(FEATURES, LATENTS), bits()
 
@@ -122,57 +90,8 @@ def enumerated_in_the_guide():
     return Classes(), ClassesGuide(enumerate="parallel"), reals()
 
 
-class Clusters(PyroModule):
-    """k ~ Categorical, summed out; z | k ~ Normal; x | z ~ Normal."""
-
-    def __init__(self):
-        super().__init__()
-        self.centers = nn.Parameter(torch.randn(CLASSES, LATENTS))
-        self.decoder = MLP(LATENTS, FEATURES, hidden=(8,))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            chances = dist.Categorical(logits=x.new_zeros(CLASSES))
-            k = pyro.sample("k", chances, infer={"enumerate": "parallel"})
-            z = pyro.sample("z", normal(self.centers[k]))
-            pyro.sample("x", normal(self.decoder(z)), obs=x)
-
-
 def enumerated_in_the_model():
     return Clusters(), Guide(), reals()
-
-
-class Labeled(PyroModule):
-    """k ~ Categorical, z ~ Normal, x ~ Normal(decoder(z, k))."""
-
-    def __init__(self):
-        super().__init__()
-        self.decoder = MLP(LATENTS + CLASSES, FEATURES, hidden=(8,))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.OneHotCategorical(logits=x.new_zeros(CLASSES)))
-            z = pyro.sample("z", normal(x.new_zeros(LATENTS)))
-            shape = torch.broadcast_shapes(k.shape[:-1], z.shape[:-1])
-            both = torch.cat([k.expand(*shape, CLASSES), z.expand(*shape, LATENTS)], -1)
-            pyro.sample("x", normal(self.decoder(both)), obs=x)
-
-
-class LabeledGuide(PyroModule):
-    """An enumerated class with a continuous latent below it."""
-
-    def __init__(self):
-        super().__init__()
-        self.chances = MLP(FEATURES, CLASSES, hidden=(8,))
-        self.encoder = MLP(FEATURES + CLASSES, 2 * LATENTS, hidden=(8,))
-
-    def forward(self, x):
-        with pyro.plate("data", len(x)):
-            fn = dist.OneHotCategorical(logits=self.chances(x))
-            k = pyro.sample("k", fn, infer={"enumerate": "parallel"})
-            both = torch.cat([x.expand(*k.shape[:-1], FEATURES), k.expand(*k.shape[:-2], len(x), -1)], -1)
-            loc, log_scale = self.encoder(both).chunk(2, -1)
-            pyro.sample("z", normal(loc, (0.3 * log_scale).exp()))
 
 
 def mixture():
@@ -271,7 +190,8 @@ class GapsGuide(Guide):
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(loc, (0.3 * log_scale).exp()))
             if self.how == "obs_mask":
-                pyro.sample("x_unobserved", normal(x.new_zeros(FEATURES), 1.0))
+                with pyro.poutine.mask(mask=~seen[:, 0]):
+                    pyro.sample("x_unobserved", normal(x.new_zeros(FEATURES), 1.0))
 
 
 def masked(how="mask"):
@@ -299,24 +219,26 @@ class Two(Model):
 
 
 class Reads(Guide):
-    def forward(self, x, extra):
-        loc, log_scale = (self.encoder(x) + extra[:, None]).chunk(2, -1)
+    def forward(self, x, label=None, extra=None):
+        loc, log_scale = (self.encoder(x) + (label if extra is None else extra)[:, None]).chunk(
+            2, -1
+        )
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(loc, (0.3 * log_scale).exp()))
 
 
+class ReadsExtra(Reads):
+    def forward(self, x, extra):
+        return super().forward(x, extra=extra)
+
+
 def mapping():
     label = torch.arange(ROWS) % CLASSES
-    return Two(), Reads(), {"extra": reals(2)[:, 0], "label": label, "x": reals()}
-
-
-class ReadsBoth(Reads):
-    def forward(self, x, label):
-        return super().forward(x, label.to(x.dtype))
+    return Two(), ReadsExtra(), {"extra": reals(2)[:, 0], "label": label, "x": reals()}
 
 
 def in_a_tuple():
-    return Two(), ReadsBoth(), (reals(), torch.arange(ROWS) % CLASSES)
+    return Two(), Reads(), (reals(), torch.arange(ROWS) % CLASSES)
 
 
 def integers():
@@ -331,36 +253,27 @@ def mapped(path):
     return Model(), Guide(), array
 
 
-class Rates(Model):
-    def likelihood(self, out):
-        return dist.Poisson(out.exp()).to_event(1)
+class Likely(Model):
+    """A likelihood of positive numbers made of the decoder's output."""
 
-
-class Positive(Model):
-    def __init__(self):
-        super().__init__(2 * FEATURES)
+    def __init__(self, likelihood, numbers=1):
+        super().__init__(numbers * FEATURES)
+        self.make, self.numbers = likelihood, numbers
 
     def likelihood(self, out):
-        shape, rate = out.exp().chunk(2, -1)
-        return dist.Gamma(shape + 0.5, rate).to_event(1)
-
-
-class Shares(Positive):
-    def likelihood(self, out):
-        left, right = out.exp().chunk(2, -1)
-        return dist.Beta(left + 0.5, right + 0.5).to_event(1)
+        return self.make(*(0.1 + out.exp()).chunk(self.numbers, -1)).to_event(1)
 
 
 def poisson():
-    return Rates(), Guide(), counts()
+    return Likely(dist.Poisson), Guide(), counts()
 
 
 def gamma():
-    return Positive(), Guide(), reals().exp()
+    return Likely(dist.Gamma, 2), Guide(), reals().exp()
 
 
 def beta():
-    return Shares(), Guide(), reals().sigmoid()
+    return Likely(dist.Beta, 2), Guide(), reals().sigmoid()
 
 
 class GammaCode(Model):
@@ -413,15 +326,12 @@ def hierarchy():
     return Deep(), BottomUp(), reals()
 
 
-PAIRS = {
-    make.__name__: make
-    for make in (
-        bernoulli, gaussian, sampled_class, baseline, enumerated_in_the_guide,
-        enumerated_in_the_model, mixture, with_global, with_autoguide, pyro_param, functions,
-        dropout, batch_norm, masked, obs_masked, mapping, in_a_tuple, integers, poisson, gamma,
-        beta, gamma_latent, hierarchy,
-    )
-}  # fmt: skip
+MAKERS = (
+    bernoulli, gaussian, sampled_class, baseline, enumerated_in_the_guide, enumerated_in_the_model,
+    mixture, with_global, with_autoguide, pyro_param, functions, dropout, batch_norm, masked,
+    obs_masked, mapping, in_a_tuple, integers, poisson, gamma, beta, gamma_latent, hierarchy,
+)  # fmt: skip
+PAIRS = {make.__name__: make for make in MAKERS}
 
 
 def made(make, seed=0):

@@ -1,0 +1,364 @@
+"""A fit by the traced or the compiled step is the eager fit, from its seed to its resumption."""
+
+import multiprocessing
+import random
+import re
+import time
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from parts.pairs import PAIRS, Guide, Model, made, mapped, reals
+from torch.optim import SGD, Adam, AdamW, lr_scheduler
+
+from ppl_vae import fit, program, snapshots, stepper
+from ppl_vae.diagnosis import NotFiniteError
+from ppl_vae.schedules import linear
+from ppl_vae.snapshots import read_snapshot
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*BatchNorm1d, which couples the rows")
+STEPS = ["eager", "traced", "compiled"]
+
+
+def learn(make, step, monkeypatch, **settings):
+    """Fit a pair anew by one kind of step; its weights and history, and the pair."""
+    settings = {"epochs": 4, "batch_size": 16, "progress": False, **settings}
+    monkeypatch.setattr(stepper, "TRACED_FROM", 1)
+    most = settings["epochs"] + 1 if step == "compiled" else 10**9  # the last batches stay traced
+    monkeypatch.setattr(stepper, "COMPILED_FROM", most)
+    model, guide, data = made(make) if callable(make) else make
+    history = fit(model, guide, data, compile=False if step == "eager" else "auto", **settings)
+    assert history.step == step, history.step_reason
+    halves = [half for half in (model, guide) if isinstance(half, torch.nn.Module)]
+    found = [t.clone() for half in halves for t in half.state_dict().values()]
+    return found, history.frame.drop(columns="seconds"), (model, guide, data)
+
+
+def alike(left, right, tolerance=2e-4):
+    """To rounding that some dozens of updates have magnified."""
+    pd.testing.assert_frame_equal(left[1], right[1], check_exact=False, rtol=tolerance)
+    for ours, theirs in zip(left[0], right[0], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+
+
+def same(left, right):
+    pd.testing.assert_frame_equal(left[1], right[1], check_exact=True)
+    return all(torch.equal(a, b) for a, b in zip(left[0], right[0], strict=True))
+
+
+def changed(left, make):
+    """The weights are not those that the pair began with."""
+    model, guide, _ = made(make)
+    before = [*model.state_dict().values(), *guide.state_dict().values()]
+    assert all(not torch.equal(a, b) for a, b in zip(left[0], before, strict=True))
+
+
+def two_groups(parameters):
+    half = len(parameters) // 2
+    return Adam([{"params": parameters[:half], "lr": 0.03},
+                 {"params": parameters[half:], "lr": 0.003, "betas": (0.8, 0.99)}])  # fmt: skip
+
+
+OPTIMIZERS = {
+    "adam": lambda p: Adam(p, 0.01),
+    "fused": lambda p: Adam(p, 0.01, fused=True),
+    "adamw": lambda p: AdamW(p, 0.01, weight_decay=0.3),
+    "l2": lambda p: Adam(p, 0.01, weight_decay=0.3),
+    "groups": two_groups,
+    "momentum": lambda p: SGD(p, 1e-4, momentum=0.9),
+}
+SETTINGS = {
+    "clipped": {"clip_norm": 3.0, "optimizer": lambda p: SGD(p, 1e-2)},
+    "decaying": {"scheduler": lambda o: lr_scheduler.ExponentialLR(o, 0.5)},
+    "warming": {"kl_weight": linear(7)},
+    "weighted": {"kl_weight": 0.3},
+    "held out": {"validation": 0.3, "optimizer": lambda p: Adam(p, 0.3)},
+    "one batch": {"batch_size": 1000},
+    "even": {"batch_size": 20},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
+    settings = {"optimizer": OPTIMIZERS[name]}
+    eager, traced = (learn(PAIRS["gaussian"], s, monkeypatch, **settings) for s in STEPS[:2])
+    changed(eager, PAIRS["gaussian"])
+    alike(eager, traced)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_of_a_fit_holds_in_the_traced_one(name, monkeypatch):
+    settings = {"optimizer": OPTIMIZERS["adam"], "epochs": 8, **SETTINGS[name]}
+    eager, traced = (learn(PAIRS["gaussian"], s, monkeypatch, **settings) for s in STEPS[:2])
+    alike(eager, traced)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_of_every_kind_learn_as_in_the_eager_fit(name, monkeypatch):
+    settings = {"optimizer": OPTIMIZERS["adam"], "epochs": 2}
+    alike(*(learn(PAIRS[name], step, monkeypatch, **settings) for step in STEPS[:2]))
+
+
+def test_rows_of_a_memory_map_are_read_as_in_the_eager_fit(tmp_path, monkeypatch):
+    alike(*(learn(lambda: mapped(tmp_path / "x"), step, monkeypatch) for step in STEPS[:2]))
+
+
+@pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
+def test_frozen_parameters_stay(monkeypatch):
+    def make():
+        model, guide, x = PAIRS["gaussian"]()
+        model.requires_grad_(False)
+        return model, guide, x
+
+    before = [t.clone() for t in made(make)[0].state_dict().values()]
+    decayed = {"optimizer": OPTIMIZERS["adamw"]}
+    eager, traced = (learn(make, step, monkeypatch, **decayed) for step in STEPS[:2])
+    alike(eager, traced)
+    after = traced[2][0].state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def grouped():
+    """All that a compiled step holds at once: buffers that move, dropout, a ragged batch."""
+    layers = [torch.nn.Linear(5, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.2)]
+    return Model(), Guide(torch.nn.Sequential(*layers, torch.nn.Linear(8, 4))), reals()
+
+
+def all_at_once(parameters):
+    half = len(parameters) // 2
+    return AdamW([{"params": parameters[:half], "lr": 0.03, "weight_decay": 0.2},
+                  {"params": parameters[half:], "lr": 0.003}])  # fmt: skip
+
+
+COMPILED = {
+    "adamw": (grouped, {
+        "optimizer": all_at_once, "kl_weight": linear(7), "validation": 0.3, "clip_norm": 20.0,
+        "batch_size": 12, "epochs": 8, "scheduler": lambda o: lr_scheduler.ExponentialLR(o, 0.8)}),
+    "l2": (PAIRS["enumerated_in_the_guide"], {
+        "optimizer": OPTIMIZERS["l2"], "kl_weight": 0.3, "batch_size": 20}),
+    "momentum": (PAIRS["baseline"], {
+        "optimizer": OPTIMIZERS["momentum"], "clip_norm": 50.0, "batch_size": 20}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkeypatch):
+    make, settings = COMPILED[name]
+    eager, compiled = (learn(make, s, monkeypatch, **settings) for s in ("eager", "compiled"))
+    alike(eager, compiled)
+    if name == "adamw":
+        assert same(compiled, learn(make, "compiled", monkeypatch, **settings))
+
+
+@pytest.mark.parametrize("name", ["gaussian", "mixture", "sampled_class", "dropout"])
+def test_a_seed_decides_every_bit_of_a_traced_fit(name, monkeypatch):
+    first, again = (learn(PAIRS[name], "traced", monkeypatch) for _ in range(2))
+    assert same(first, again)
+    other = learn(PAIRS[name], "traced", monkeypatch, seed=1)
+    assert not same((first[0], again[1]), (other[0], again[1]))
+
+
+# Kill and resume
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def always(monkeypatch):
+    monkeypatch.setattr(snapshots, "SOONEST", 0.0)
+    monkeypatch.setattr(snapshots, "SHARE", 0)
+
+
+def dying(monkeypatch, at):
+    """The process dies in the midst of writing its snapshot number ``at``."""
+    original, count = snapshots.write_tensors, 0
+
+    def write(*args):
+        nonlocal count
+        count += 1
+        if count == at:
+            raise Killed
+        return original(*args)
+
+    monkeypatch.setattr(snapshots, "write_tensors", write)
+
+
+RESUMED = {
+    "gaussian": ("gaussian", {"clip_norm": 30.0, "kl_weight": linear(9), "validation": 0.2}),
+    "batch_norm": ("batch_norm", {"optimizer": OPTIMIZERS["adamw"]}),
+    "mixture": ("mixture", {"optimizer": OPTIMIZERS["momentum"]}),
+    "sampled_class": ("sampled_class", {"optimizer": two_groups}),
+}
+
+
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize("step", STEPS[:2])
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_fit_cut_off_goes_on_bit_for_bit(name, step, tmp_path, monkeypatch):
+    make, settings = PAIRS[RESUMED[name][0]], RESUMED[name][1]
+    whole = learn(make, step, monkeypatch, **settings)
+    with monkeypatch.context() as patch:
+        dying(patch, 8)  # within the third epoch
+        with pytest.raises(Killed):
+            learn(make, step, patch, run=tmp_path / "run", **settings)
+    assert read_snapshot(tmp_path / "run")[1]["position"] > 0
+    assert same(
+        whole, learn(make, step, monkeypatch, run=tmp_path / "run", resume=True, **settings)
+    )
+
+
+@pytest.mark.usefixtures("always")
+def test_a_compiled_fit_cut_off_goes_on_bit_for_bit_as_compiled(tmp_path, monkeypatch):
+    make, settings = COMPILED["adamw"]
+    whole = learn(make, "compiled", monkeypatch, **settings)
+    with monkeypatch.context() as patch:
+        dying(patch, 8)
+        with pytest.raises(Killed):
+            learn(make, "compiled", patch, run=tmp_path / "run", **settings)
+    assert read_snapshot(tmp_path / "run")[1]["position"] > 0
+    monkeypatch.setattr(stepper, "rule", lambda *_: "eager")  # what the rule would now choose
+    settings = {**settings, "run": tmp_path / "run", "resume": True}
+    assert same(whole, learn(make, "compiled", monkeypatch, **settings))
+
+
+def work(run):
+    """What the killed processes do."""
+    torch.set_num_threads(1)
+    patch = pytest.MonkeyPatch()
+    learn(PAIRS["gaussian"], "traced", patch, run=run, resume=True, epochs=60)
+
+
+@pytest.mark.usefixtures("always")
+def test_a_traced_fit_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+    whole = learn(PAIRS["gaussian"], "traced", monkeypatch, epochs=60)
+    context, chance = multiprocessing.get_context("fork"), random.Random(0)
+    for _ in range(4):
+        process = context.Process(target=work, args=(tmp_path / "run",))
+        process.start()
+        time.sleep(chance.uniform(0.2, 0.6))
+        process.kill()
+        process.join()
+    settings = {"run": tmp_path / "run", "resume": True, "epochs": 60}
+    assert same(whole, learn(PAIRS["gaussian"], "traced", monkeypatch, **settings))
+
+
+@pytest.mark.parametrize("step", STEPS[:2])
+def test_a_resumed_fit_keeps_its_kind_whatever_the_rule_says_now(step, tmp_path, monkeypatch):
+    other = {"eager": 1, "traced": 10**9}[step]
+    monkeypatch.setattr(stepper, "TRACED_FROM", 1 if step == "traced" else 10**9)
+    quick = {"batch_size": 16, "progress": False, "run": tmp_path / "run"}
+    fit(*made(PAIRS["gaussian"]), epochs=2, **quick)
+    monkeypatch.setattr(stepper, "TRACED_FROM", other)
+    history = fit(*made(PAIRS["gaussian"]), epochs=4, resume=True, **quick)
+    assert (history.step, len(history.frame)) == (step, 4)
+
+
+# What goes wrong
+
+
+class Exploding(Model):
+    """``grown`` grows by a constant at every step; at 1.2 the likelihood stops being one."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how, self.grown = how, torch.nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, x):
+        grown = self.grown.detach()
+        with pyro.plate("data", len(x)):
+            out = self.decoder(self.code(x))
+            pyro.factor("f", self.grown.expand(len(x)))
+            if self.how == "loss":
+                fn = dist.Normal(out + (1e4 * (grown - 1.2)).exp(), 1.0)
+            elif self.how == "weights":  # those before it are huge, Pyro's checks meet them first
+                fn = dist.Normal(out + (300 * (grown - 1.1)).exp(), 1.0)
+            elif self.how == "gradient":
+                left = (1.2 - grown).clamp(min=0)  # the root's slope at 0 is infinite
+                fn = dist.Normal(out, 1 + 1e-3 * (left * self.grown / grown).sqrt())
+            elif self.how == "scale":
+                fn = dist.Normal(out, 1.2 - grown)
+            else:  # lgamma has finite values below zero
+                fn = dist.Gamma(1.21 - grown, out.exp())
+            pyro.sample("x", fn.expand(x.shape).to_event(1), obs=x)
+
+
+def blown_up(how, step, monkeypatch, optimizer=lambda p: SGD(p, 1e-3)):
+    pair = made(lambda: (Exploding(how), Guide(), reals().exp()))
+    settings = {"optimizer": optimizer, "epochs": 30, "batch_size": 20}
+    with pytest.raises(ValueError, match=r"fit: |constraint") as raised:
+        learn(pair, step, monkeypatch, **settings)
+    left = [t.clone() for half in pair[:2] for t in half.state_dict().values()]
+    assert all(value.isfinite().all() for value in left)
+    return raised.type, str(raised.value), left
+
+
+@pytest.mark.parametrize("how", ["loss", "weights", "gradient", "scale", "shape"])
+def test_a_traced_fit_that_blows_up_ends_as_the_eager_one(how, monkeypatch):
+    eager, traced = (blown_up(how, step, monkeypatch) for step in STEPS[:2])
+    assert traced[:2] == eager[:2]
+    assert (eager[0] is NotFiniteError) == (how != "shape")
+    for ours, theirs in zip(eager[2], traced[2], strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_compiled_fit_that_blows_up_ends_as_the_eager_one(monkeypatch):
+    def adam(parameters):
+        return Adam(parameters, 0.04)
+
+    eager, compiled = (blown_up("gradient", s, monkeypatch, adam) for s in ("eager", "compiled"))
+    assert eager[0] is NotFiniteError
+    assert compiled[:2] == eager[:2]
+    for ours, theirs in zip(eager[2], compiled[2], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("step", STEPS[:2])
+def test_weights_spoiled_by_a_callback_are_named_whatever_the_step(step, monkeypatch):
+    def spoil(row, model, guide):
+        with torch.no_grad():
+            model.decoder[0].weight.fill_(float("nan"))
+
+    with pytest.raises(NotFiniteError, match=r"the loss became nan at epoch 2, batch 0"):
+        learn(PAIRS["gaussian"], step, monkeypatch, callbacks=[spoil])
+
+
+def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
+    def missing(*args):
+        raise RuntimeError("no C++ compiler found\nmore of it")
+
+    monkeypatch.setattr(program, "_compiled", missing)
+    model, guide, x = made(PAIRS["gaussian"])
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler found; the traced") as caught:
+        history = fit(model, guide, x, epochs=3, batch_size=20, compile=True, progress=False)
+    assert len(caught) == 1
+    assert history.step == "traced"
+    assert re.search("compiler failed: RuntimeError: no C", history.step_reason)
+    eager = learn(PAIRS["gaussian"], "eager", monkeypatch, epochs=3, batch_size=20)
+    alike(eager, ([*model.state_dict().values(), *guide.state_dict().values()],
+                  history.frame.drop(columns="seconds")))  # fmt: skip
+
+
+# Half precision
+
+
+def test_autocast_holds_in_the_traced_step_and_its_weights_are_fresh(monkeypatch):
+    class Wide(Model):
+        def likelihood(self, out):
+            return dist.Normal(out.float(), 1.0).to_event(1)
+
+    def make():
+        return Wide(), Guide(), reals().add(3.0)
+
+    settings = {"epochs": 25, "optimizer": lambda p: Adam(p, 0.02)}
+    plain = learn(make, "eager", monkeypatch, **settings)[1]["elbo"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ends = [learn(make, step, monkeypatch, **settings)[1]["elbo"] for step in STEPS[:2]]
+    assert plain.iloc[-1] > plain.iloc[0] + 5
+    for found in ends:
+        assert found.iloc[0] != plain.iloc[0]
+        assert found.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
+    assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=0.02)
