@@ -100,7 +100,7 @@ def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
 
 def has_numpyro() -> bool:
     """Whether NumPyro can run."""
-    return all(importlib.util.find_spec(name) is not None for name in ("jax", "numpyro"))
+    return all(importlib.util.find_spec(name) is not None for name in ("jax", "numpyro", "funsor"))
 
 
 def measure(works: Sequence[Work], rounds: int) -> pd.DataFrame:

@@ -51,6 +51,8 @@ class Adam:
         if not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
             return None
         number = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
+        if any(id(p) not in number for p in parameters):
+            return None
         adam = cls(optimizer, parameters, [number[id(p)] for p in parameters])
         steps = adam.state[2 * len(parameters) :]
         for index, count in adam.counts.items():

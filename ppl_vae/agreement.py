@@ -22,6 +22,7 @@ from ppl_vae.seeding import forked
 from ppl_vae.step import Derivative, Gradients
 
 MOVES = 3  # steps between the two places where a new program is compared
+NOT_FINITE = "the loss is not finite, and so cannot be compared"
 STRIDE = 1e-3  # largest change of a parameter in one of them
 
 
@@ -84,7 +85,7 @@ def compare(
         expected = program.bounded(exact)
         lost = reassigned()
     if not math.isfinite(right.item()):
-        return f"the loss is {right.item()}, which no comparison can pass"
+        return NOT_FINITE
     if not _near(loss, right, program.tolerance):
         return f"its loss is {loss.item():.6g}, the eager step's {right.item():.6g}"
     if lost:
@@ -110,16 +111,17 @@ def _differing(names: list[str], ours: Gradients, theirs: Gradients, tolerance: 
 
 @contextlib.contextmanager
 def kept(pair: Pair) -> Iterator[Callable[[], str]]:
-    """Put parameters and buffers back; yields a function that names a reassigned buffer."""
+    """Put parameters, buffers and plain tensors of modules back as they were.
+
+    Yields a function that names a reassigned buffer.
+    """
+    tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
+    modules = [module for top in tops for module in top.modules()]
     held = [
-        (module, name, buffer)
-        for half in (pair.model, pair.guide)
-        for top in half.layers().values()
-        for module in top.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+        (m, n, buffer) for m in modules for n, buffer in m._buffers.items() if buffer is not None
     ]
-    before = [(tensor, tensor.detach().clone()) for tensor in pair.tensors().values()]
+    plain = [value for m in modules for value in vars(m).values() if isinstance(value, Tensor)]
+    before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 
     def reassigned() -> str:
         return next((n for m, n, buffer in held if m._buffers.get(n) is not buffer), "")

@@ -157,7 +157,8 @@ class Loop:
         except ValueError as error:  # Pyro's own checks may meet NaN first
             self._give_up(index, draws, math.nan, error)
         if not applied:
-            self._give_up(index, draws, loss, None)
+            complaint = self.stepper.complaint(index, weight, draws)
+            self._give_up(index, draws, math.nan if complaint else loss, complaint)
         self.total += loss * len(index)
 
     def _give_up(
@@ -267,7 +268,8 @@ class Loop:
         )
         if self.recorder is not None:
             summary = {"epochs": len(self.records), "step": self.step, "stopped": stopped,
-                       "best_epoch": history.best_epoch, "best": _best_row(history)}  # fmt: skip
+                       "best_epoch": history.best_epoch, "best": _best_row(history),
+                       "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
             self.recorder.finish(self.pair.tensors(), "finished", summary)
         return history
 

@@ -214,7 +214,8 @@ def _compiled(
     options: dict[str, Any] = {"fallback_random": True}
     options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
     with _quietly():
-        module = make_fx(step, decomposition_table=get_decompositions(_ELEMENTWISE))(*examples)
+        apart: Any = get_decompositions(_ELEMENTWISE)
+        module = make_fx(step, decomposition_table=apart)(*examples)
         sink_expands(module)
         forget_values(module)
         inputs: list[Any] = examples

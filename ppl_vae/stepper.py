@@ -6,13 +6,15 @@ equal to the eager one, and only as long as it stays so. What it became is part 
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
 import torch
+from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
-from ppl_vae.agreement import compare, kept, prove
+from ppl_vae.agreement import NOT_FINITE, compare, kept, prove
 from ppl_vae.objectives import Objective
 from ppl_vae.pair import Pair
 from ppl_vae.program import Program
@@ -101,6 +103,10 @@ class Stepper:
         Raises:
             ValueError: Where ``compile=True`` and the step cannot be proved.
         """
+        elbo = self.derivative.objective.elbo
+        if isinstance(elbo, TraceEnum_ELBO) or elbo.vectorize_particles:
+            with forked(0), kept(self.pair), contextlib.suppress(ValueError):
+                self._eagerly(self._indices(self.batch_size)[0], 1.0)  # it guesses how plates nest
         for size in list(self.kinds):
             if self.kinds[size] != EAGER and size not in self.programs:
                 with forked(0), kept(self.pair):
@@ -117,6 +123,22 @@ class Stepper:
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
 
+    def complaint(self, index: Tensor, kl_weight: float, draws: Tensor) -> ValueError | None:
+        """What Pyro's own checks say of a step that was not applied, drawn again."""
+        if len(index) not in self.programs:
+            return None
+        torch.set_rng_state(draws)
+        with kept(self.pair):
+            try:
+                self._eagerly(index, kl_weight)
+            except ValueError as error:
+                return error
+        return None
+
+    def _eagerly(self, index: Tensor, kl_weight: float) -> None:
+        weight = torch.tensor(float(kl_weight)) if self.weighted else None
+        self.derivative(self.rows.take(index, self.derivative.parameters[0].device), weight)
+
     def check(self, before: int, step: int) -> None:
         """Compare again at the end of an epoch, after the callbacks.
 
@@ -132,7 +154,12 @@ class Stepper:
         for size, program in self.programs.items():
             index = self._indices(size)[0]
             args = program, self.derivative, self.pair, self.rows, index
-            difference = compare(*args, seed=step % 2**32)
+            try:
+                difference = compare(*args, seed=step % 2**32)
+            except ValueError:  # of Pyro's checks: the next step will say what happened
+                return
+            if difference == NOT_FINITE:
+                return
             if difference and self.retraced:
                 self._fall_back(f"at step {step} {difference}")
             elif difference:

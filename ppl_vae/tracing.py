@@ -24,6 +24,7 @@ from unittest.mock import patch
 import pyro
 import torch
 from opt_einsum import shared_intermediates  # type: ignore[import-untyped]  # Pyro's
+from pyro.distributions.util import validation_enabled
 from pyro.infer import traceenum_elbo
 from pyro.infer.util import Dice
 from pyro.ops import packed
@@ -31,6 +32,7 @@ from pyro.ops.einsum.adjoint import require_backward
 from pyro.ops.rings import MarginalRing
 from torch import Tensor
 from torch._ops import OpOverload
+from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -77,6 +79,7 @@ def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Gra
     """
     fields = as_tuple(batch)
     moved: list[bool] = []
+    checks: list[Tensor] = []
 
     def run(*inputs: Tensor) -> list[Tensor]:
         names = batch if isinstance(batch, dict) else None
@@ -84,12 +87,15 @@ def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Gra
         given = given if names is None else dict(zip(names, given, strict=True))
         loss, gradients = derivative(given, inputs[-1] if kl_weight is not None else None)
         moved.extend(g is not None for g in gradients)
-        return [loss, *(g for g in gradients if g is not None)]
+        return [loss, *(g for g in gradients if g is not None), *checks]
 
     extra = [] if kl_weight is None else [kl_weight]
     derivative(batch, kl_weight)  # an ELBO's first run also guesses how plates nest
-    with without_values(), pyro.validation_enabled(False):
+    checked = Distribution._validate_args
+    with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
         module = make_fx(run)(*fields, *extra)
+    _refuse_selections(module)
+    _guard(module, len(checks))
     constants = _lift(module, derivative.parameters)
     dtypes = [value.dtype for value in _values(module) if value.is_floating_point()]
     precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
@@ -139,6 +145,44 @@ def _values(module: GraphModule) -> list[Tensor]:
     return [value for value in values if isinstance(value, Tensor)]
 
 
+def _refuse_selections(module: GraphModule) -> None:
+    """Raise where a shape depends on values: it would stay what it was while tracing."""
+    for node in module.graph.nodes:
+        target = node.target
+        if not isinstance(target, OpOverload) or torch.Tag.dynamic_output_shape not in target.tags:
+            continue
+        kinds = {w.meta["val"].dtype for w in node.all_input_nodes[1:]}
+        if target is not torch.ops.aten.index.Tensor or kinds & {torch.bool, torch.uint8}:
+            raise RuntimeError(
+                f"the size of what {target.name()} returns depends on values; use torch.where"
+            )
+
+
+def _guard(module: GraphModule, count: int) -> None:
+    """Make the loss NaN where a distribution's arguments are not valid: the last outputs say so.
+
+    That a real number is not NaN need not be asked: the loss tells. Nor need a constant.
+    """
+    aten = torch.ops.aten
+    output = next(iter(reversed(module.graph.nodes)))
+    values = list(output.args[0])
+    kept, checks = values[: len(values) - count], values[len(values) - count :]
+    with module.graph.inserting_before(output):
+        for check in checks:
+            if check.op != "get_attr" and not _asks_for_nan(check):
+                call = module.graph.call_function
+                invalid = call(aten.any.default, (call(aten.logical_not.default, (check,)),))
+                kept[0] = call(aten.masked_fill.Scalar, (kept[0], invalid, math.nan))
+    output.args = (kept,)
+
+
+def _asks_for_nan(check: Any) -> bool:
+    while len(check.all_input_nodes) == 1 and check.target is not torch.ops.aten.eq.Tensor:
+        check = check.all_input_nodes[0]
+    same = len(check.all_input_nodes) == 1
+    return bool(same and check.target is torch.ops.aten.eq.Tensor)
+
+
 def _lift(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]:
     """Make inputs of all tensors that the graph holds: parameters first; returns the others."""
     held = [node for node in module.graph.nodes if node.op == "get_attr"]
@@ -162,8 +206,17 @@ def _lift(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def without_values() -> Iterator[None]:
-    """Pyro's ELBOs, and what they call of torch's, in forms that read no tensor's value."""
+def without_values(checks: list[Tensor]) -> Iterator[None]:
+    """Pyro's ELBOs, and what they call of torch's, in forms that read no tensor's value.
+
+    Args:
+        checks: Takes what distributions ask of their arguments, (...) of booleans each.
+    """
+
+    def note(valid: Tensor) -> bool:
+        checks.append(valid)
+        return True
+
     modules = [m for name, m in sys.modules.items() if name.startswith("pyro.infer")]
     replaced = {"torch_item": _detached, "warn_if_nan": _unread}
     with contextlib.ExitStack() as stack:
@@ -174,6 +227,10 @@ def without_values() -> Iterator[None]:
         stack.enter_context(patch.object(torch.nn.functional, "one_hot", _one_hot))
         stack.enter_context(patch.object(Dice, "compute_expectation", _expectation))
         stack.enter_context(patch.object(traceenum_elbo, "_get_common_scale", _common_scale))
+        stack.enter_context(patch.object(torch, "_is_all_true", note))
+        stack.enter_context(patch.object(Distribution, "_validate_sample", _unread))
+        for name in ("numpy", "tolist", "__array__"):  # past torch's dispatcher, and so unseen
+            stack.enter_context(patch.object(Tensor, name, _refused))
         yield
 
 
@@ -183,6 +240,10 @@ def _detached(value: Any) -> Any:
 
 def _unread(value: Any, *args: Any, **kwargs: Any) -> Any:
     return value
+
+
+def _refused(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    raise RuntimeError("Python reads values, with numpy() or tolist(), that change between steps")
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

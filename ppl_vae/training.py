@@ -302,9 +302,10 @@ def _check_arguments(
 
 @contextlib.contextmanager
 def _own_words() -> Iterator[None]:
-    """Without Pyro's warnings of frozen parameters (ordinary use) and of NaN (an error here)."""
+    """Without Pyro's warnings of frozen parameters, of NaN (an error here) and of its own reads."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Encountered (NaN|[+-]?inf)")
+        warnings.filterwarnings("ignore", message="Converting a tensor with requires_grad=True")
         warnings.filterwarnings("ignore", message=".*was not registered in the param store")
         yield
 

@@ -158,6 +158,8 @@ def _tell(report: Report, history: History, run: Path) -> None:
             "seconds": float(history.frame["seconds"].iloc[-1]),
             "objective": history.objective,
             "reason": history.reason,
+            "step": history.step,
+            "step_reason": history.step_reason,
             "stopped": history.stopped,
             "best_epoch": history.best_epoch,
             "elbo": float(kept["elbo"]),

@@ -41,6 +41,8 @@ def _lines(info: Mapping[str, Any], last: Mapping[str, float]) -> Iterator[tuple
     history = info.get("history") or {}
     if "error" in history:
         yield "error", str(history["error"])
+    if "step_kind" in history:
+        yield "step", f"{history['step_kind']}: {history['step_reason']}"
     best = history.get("best") or last
     if best:
         ended = f" (ended by: {history['stopped']})" if "stopped" in history else ""

@@ -212,14 +212,14 @@ def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
     original = tracing.without_values
 
     @contextlib.contextmanager
-    def frozen():
+    def frozen(checks):
         normal_ = torch.distributions.normal._standard_normal
         held = {}
 
         def constant(shape, dtype, device):
             return held.setdefault(shape, torch.full(shape, 0.3, dtype=dtype))
 
-        with original(), monkeypatch.context() as patch:
+        with original(checks), monkeypatch.context() as patch:
             patch.setattr(torch.distributions.normal, "_standard_normal", constant)
             yield
         assert torch.distributions.normal._standard_normal is normal_
@@ -265,6 +265,23 @@ def test_the_proof_touches_neither_the_pair_nor_the_generators(name):
         warnings.simplefilter("ignore")
         found.prepare()
     assert found.kind == ("traced" if name == "none" else "eager")
+
+
+def test_a_plain_tensor_that_forward_updates_is_not_moved_by_the_proof():
+    class Running(Faulty):
+        def __init__(self):
+            super().__init__()
+            self.level = torch.tensor(1.0)
+
+        def noise(self, x, z):
+            return self.level.mul_(1.0001).clone()
+
+    model, guide, x = made(lambda: (Running(), Guide(), reals()))
+    found = prepared(model, guide, x)
+    before = model.level.clone()
+    found.prepare()
+    assert found.kind == "traced"
+    assert torch.equal(model.level, before)
 
 
 def test_running_statistics_are_not_moved_by_the_proof():
