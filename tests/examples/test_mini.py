@@ -17,7 +17,7 @@ from ppl_vae import fit
 from ppl_vae.handlers import Scale
 from ppl_vae.objectives import Objective
 from ppl_vae.pair import Pair
-from ppl_vae.step import EagerStep
+from ppl_vae.step import Derivative, EagerStep
 
 FILE = Path(__file__).parents[2] / "examples" / "mini.py"
 ROWS, FEATURES, LATENTS = 500, 9, 3
@@ -138,7 +138,8 @@ def test_one_update_equals_the_eager_steps(mini, kl_weight):
     before = [p.detach().clone() for p in own_parameters]
     optimizer = torch.optim.SGD(parameters, lr=1e-4)
     objective = Objective.of(Trace_ELBO(), "test")
-    step = EagerStep(Pair.of(*librarys, "data"), objective, ROWS, parameters, optimizer, None)
+    derivative = Derivative(Pair.of(*librarys, "data"), objective, ROWS, parameters)
+    step = EagerStep(derivative, optimizer, None)
     pyro.set_rng_seed(3)
     loss, applied = step((x,), None if kl_weight == 1.0 else kl_weight)
     assert applied

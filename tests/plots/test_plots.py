@@ -43,9 +43,9 @@ def test_a_history_plots_itself_with_and_without_held_out_rows():
             "seconds": [0.1, 0.2],
         }
     )
-    assert len(History(frame, "Trace_ELBO", "", "epochs", 2).plot().lines) == 1
+    assert len(History(frame, "Trace_ELBO", "", "epochs", 2, "eager", "").plot().lines) == 1
     held_out = frame.assign(validation_elbo=[-3.0, -2.5])
-    assert len(History(held_out, "Trace_ELBO", "", "epochs", 2).plot().lines) == 3
+    assert len(History(held_out, "Trace_ELBO", "", "epochs", 2, "eager", "").plot().lines) == 3
 
 
 def test_images_lie_in_reading_order():
