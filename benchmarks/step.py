@@ -51,6 +51,7 @@ from step_torch import (
 from ppl_vae.stepper import CHECKED_EVERY
 
 OURS, TRACED, EAGER = "ppl_vae.fit, compiled", "ppl_vae, traced", "ppl_vae.fit, eager"
+OURS_BF16 = "ppl_vae.fit, compiled, bf16"
 SVI = "Pyro SVI"
 HAND, HAND_COMPILED = "PyTorch by hand", "PyTorch by hand, compiled"
 JITTED, SCANNED = "NumPyro, jit a step", "NumPyro, scan an epoch"
@@ -90,6 +91,7 @@ def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
         PRODUCTS: products_alone,
     }
     if not isinstance(work, ClassWork):
+        field[OURS_BF16] = functools.partial(whole_fit, compiled=True, bf16=True)
         field[HAND] = lambda work: by_hand(work, False)
         field[HAND_COMPILED] = lambda work: by_hand(work, True)
     if work.objective is not TraceGraph_ELBO and has_numpyro():
@@ -150,7 +152,7 @@ def summarize(rounds: pd.DataFrame) -> pd.DataFrame:
 def show(table: pd.DataFrame) -> None:
     """Print the table: a row per contestant, the fastest of each work first."""
     print(
-        f"\n{'work':17}{'contestant':27}{'ms a step':>10}  {'quartiles':17}"
+        f"\n{'work':17}{'contestant':28}{'ms a step':>10}  {'quartiles':17}"
         f"{'of ours':>8}  {'quartiles':15}{'loss, nats/row':>15}"
     )
     for row in table.itertuples():
@@ -158,7 +160,7 @@ def show(table: pd.DataFrame) -> None:
         ratios = f"{row.ratio_low:.2f} - {row.ratio_high:.2f}"
         loss = "-" if math.isnan(row.loss) else f"{row.loss:.3f}"
         print(
-            f"{row.work:17}{row.contestant:27}{row.milliseconds:10.3f}  {spread:17}"
+            f"{row.work:17}{row.contestant:28}{row.milliseconds:10.3f}  {spread:17}"
             f"{row.ratio:8.2f}  {ratios:15}{loss:>15}"
         )
 

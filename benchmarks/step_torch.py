@@ -199,9 +199,10 @@ def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:
     return build
 
 
-def whole_fit(work: Work, compiled: bool) -> Laps:
+def whole_fit(work: Work, compiled: bool, bf16: bool = False) -> Laps:
     """ppl_vae's fit: seconds from its own history, so that all its loop does is counted.
 
+    With ``bf16`` under ``torch.autocast``: other numbers, and so no contestant of the ratios.
     Every call is a fit of its own that goes on with the weights of the one before. Its first
     epoch holds tracing and compilation, and is left out.
     """
@@ -209,10 +210,11 @@ def whole_fit(work: Work, compiled: bool) -> Laps:
     seeds = itertools.count()
 
     def laps(epochs: int) -> tuple[list[float], float]:
-        history = fit(
-            model, guide, data, elbo=work.elbo(), epochs=epochs + 1, batch_size=work.rows,
-            compile=compiled and work.compiler, seed=next(seeds), progress=False,
-        )  # fmt: skip
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            history = fit(
+                model, guide, data, elbo=work.elbo(), epochs=epochs + 1, batch_size=work.rows,
+                compile=compiled and work.compiler, seed=next(seeds), progress=False,
+            )  # fmt: skip
         if compiled and work.compiler and history.step != COMPILED:
             raise ValueError(f"{work.name}: the step is {history.step}, {history.step_reason}")
         seconds, elbo = history.frame["seconds"], history.frame["elbo"]

@@ -61,6 +61,10 @@ class Program:
         weight = torch.tensor(0.5, device=self.device) if weighted else None
         self.graph = trace(derivative, rows.take(index, self.device), weight)
         self.casts = torch.is_autocast_enabled(self.device.type)
+        self.interpret()
+
+    def interpret(self) -> None:
+        """Run the traced graph, as a new program does, operation by operation."""
         self.adam: Adam | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
@@ -72,18 +76,14 @@ class Program:
             index: Positions of any batch of this size, (rows,).
 
         Raises:
-            Exception: Whatever stops inductor; the traced graph goes on to run then.
+            Exception: Whatever stops inductor; ``interpret`` is the way back.
         """
         on_cpu = self.device.type == "cpu"
         self.adam = Adam.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
         state = [] if self.adam is None else [*self.adam.state, self.adam.rates()]
-        try:
-            with torch.no_grad(), self._without_autocast():
-                batch = self._batch(index, 1.0)
-                self.function = _compiled(self._step, [*self.held, *state], batch, on_cpu)
-        except BaseException:
-            self.adam = None
-            raise
+        with torch.no_grad(), self._without_autocast():
+            batch = self._batch(index, 1.0)
+            self.function = _compiled(self._step, [*self.held, *state], batch, on_cpu)
         self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
@@ -105,6 +105,8 @@ class Program:
         constants: Sequence[Tensor],
         index: Tensor,
         kl_weight: float,
+        *,
+        interpreted: bool,
     ) -> tuple[Tensor, Gradients]:
         """Loss and gradient at copies of the state, without moving the pair.
 
@@ -113,11 +115,16 @@ class Program:
             constants: Copies of the graph's constants, which change as the step changes them.
             index: Positions of the rows.
             kl_weight: The weight of the latent sites.
+            interpreted: Whether to run the traced graph where a compiler's work stands for it.
 
         Returns:
-            The loss and the gradient, bounded by the limit if Adam is in the program.
+            The loss and the gradient.
         """
         batch = self._batch(index, kl_weight)
+        if interpreted:
+            with torch.no_grad(), self._without_autocast():
+                found = self._differentiated(parameters, constants, batch)
+            return found[0], self._spread(found[1:])
         if self.adam is None:
             found = self._run([*parameters, *constants, *batch])
             return found[0], self._spread(found[1:])
@@ -125,20 +132,13 @@ class Program:
         rates[:, FIRST] = 0.5  # then m = g / 2 after a step from m = 0
         copies = [p.clone() for p in parameters]
         (report,) = self._run([*copies, *constants, *zeros, rates, *batch])
-        return report[0], self._spread([m * 2 for m in zeros[: len(zeros) // 3]])
+        factor = 2 * max(1.0, (report[1].item() + 1e-6) / self.limit)  # of a gradient in bounds
+        return report[0], self._spread([m * factor for m in zeros[: len(zeros) // 3]])
 
     @property
-    def tolerance(self) -> float:
-        """How far rounding may lead the loss and the gradient apart, as a share of their size."""
-        return math.sqrt(self.graph.precision)
-
-    def bounded(self, gradients: Gradients) -> Gradients:
-        """Eager gradients as ``derivative`` returns its own: bounded where the program does it."""
-        if self.adam is None or self.limit == math.inf:
-            return gradients
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        factor = (self.limit / (norm + 1e-6)).clamp(max=1.0)
-        return [None if g is None else g * factor for g in gradients]
+    def is_compiled(self) -> bool:
+        """Whether a compiler's work runs."""
+        return self.function != self._step
 
     def _batch(self, index: Tensor, kl_weight: float) -> list[Tensor]:
         """What changes from step to step: the rows, or the data and their positions; the weight."""
@@ -165,6 +165,18 @@ class Program:
         rest = iter(gradients)
         return [next(rest) if moved else None for moved in self.graph.moved]
 
+    def _differentiated(
+        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
+    ) -> list[Tensor]:
+        """Loss and gradients as operations on tensors, the gather first."""
+        rest = iter(batch)
+        fields = _next(rest, len(self.rows.fields))
+        if self.gathers:
+            positions = next(rest)
+            fields = [array.index_select(0, positions) for array in fields]
+        found: list[Tensor] = self.graph.module(*parameters, *constants, *fields, *rest)
+        return found
+
     def _step(self, *inputs: Tensor) -> list[Tensor]:
         """The step as operations on its inputs alone."""
         rest = iter(inputs)
@@ -172,11 +184,7 @@ class Program:
         constants = _next(rest, len(self.graph.constants))
         state = [] if self.adam is None else _next(rest, len(self.adam.state))
         rates = None if self.adam is None else next(rest)
-        fields = _next(rest, len(self.rows.fields))
-        if self.gathers:
-            positions = next(rest)
-            fields = [array.index_select(0, positions) for array in fields]
-        loss, *gradients = self.graph.module(*parameters, *constants, *fields, *rest)
+        loss, *gradients = self._differentiated(parameters, constants, list(rest))
         if self.adam is None or rates is None:
             return [loss, *gradients]
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()

@@ -152,7 +152,7 @@ class Stepper:
         if not self.watched and before // CHECKED_EVERY == step // CHECKED_EVERY:
             return
         for size, program in self.programs.items():
-            index = self._indices(size)[0]
+            index = (torch.arange(size) + step) % len(self.rows)  # other rows at every check
             args = program, self.derivative, self.pair, self.rows, index
             try:
                 difference = compare(*args, seed=step % 2**32)
@@ -187,20 +187,22 @@ class Stepper:
             program = Program(*args, weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
+        self.programs[size] = program
         difference = self._proved(program, indices)
         if self.kinds[size] == COMPILED and not difference:
             try:
                 program.compile(indices[0])
+                wrong = self._proved(program, indices)
+                if wrong:
+                    raise RuntimeError(f"what it made is not the traced step: {wrong}")
             except Exception as error:  # no compiler, or one that fails
+                program.interpret()
                 self.kinds[size] = TRACED
                 self.reason = f"the compiler failed: {_first_line(error)}"
                 warnings.warn(
                     f"compile: {self.reason}; the traced graph runs instead, which is slower",
                     stacklevel=2,
                 )
-            else:
-                difference = self._proved(program, indices)
-        self.programs[size] = program
         return difference
 
     def _proved(self, program: Program, indices: list[Tensor]) -> str:

@@ -242,8 +242,8 @@ def test_the_proof_sees_each_difference(wrong, monkeypatch):
     assert prove(*args) == ""
     original = program.derivative
 
-    def spoiled(*args):
-        loss, gradients = original(*args)
+    def spoiled(*args, **kwargs):
+        loss, gradients = original(*args, **kwargs)
         if wrong == "loss":
             return loss * 1.001, gradients
         small = min(range(len(gradients)), key=lambda i: gradients[i].norm())

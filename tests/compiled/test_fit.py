@@ -348,6 +348,20 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
                   history.frame.drop(columns="seconds")))  # fmt: skip
 
 
+def test_a_compiler_that_errs_leaves_the_traced_graph(monkeypatch):
+    def wrong(step, *arguments):
+        return lambda *inputs: [1.1 * output for output in step(*inputs)]
+
+    monkeypatch.setattr(program, "_compiled", wrong)
+    model, guide, data = made(PAIRS["gaussian"])
+    settings = {"epochs": 3, "batch_size": 8, "progress": False}
+    with pytest.warns(UserWarning, match="what it made is not the traced step: its loss is"):
+        history = fit(model, guide, data, compile=True, **settings)
+    assert history.step == "traced"
+    exact = fit(*made(PAIRS["gaussian"]), compile=False, **settings)
+    assert history.frame["elbo"].tolist() == pytest.approx(exact.frame["elbo"].tolist(), rel=1e-5)
+
+
 # Half precision
 
 
