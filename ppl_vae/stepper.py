@@ -23,8 +23,8 @@ from ppl_vae.seeding import forked
 from ppl_vae.step import Derivative, EagerStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
-TRACED_FROM = 500  # steps to come that repay tracing and its proof
-COMPILED_FROM = 10_000  # steps to come that repay the compiler
+TRACED_FROM = 300  # steps to come that repay tracing and its proof
+COMPILED_FROM = 8_000  # steps to come that repay the compiler
 CHECKED_EVERY = 1000  # steps, where no code of the user's runs between epochs
 
 
