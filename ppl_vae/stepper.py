@@ -90,8 +90,10 @@ class Stepper:
         """Choose the kinds by the rule, for so many epochs to come."""
         whole, last = divmod(len(self.rows), self.batch_size)
         self.kinds = {self.batch_size: rule(self.requested, whole * epochs)}
-        if last:  # one step an epoch
-            self.kinds[last] = rule("auto" if self.requested else False, epochs)
+        if last:  # one step an epoch, seldom worth a compiler
+            insisted = self.requested is True and epochs < COMPILED_FROM
+            chosen = rule("auto" if self.requested else False, epochs)
+            self.kinds[last] = TRACED if insisted else chosen
         if self.requested == "auto":
             self.reason = f"{whole * epochs:,} steps to come"
         else:
