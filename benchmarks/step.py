@@ -8,8 +8,8 @@ order drawn anew each round, so that a noisy machine disturbs all of them alike;
 epoch warms up and is left out. A ratio is one of times in the same round. On a busy machine add
 ``--threads 1``: at these sizes two threads spend much of a step waiting for each other.
 
-A ragged last batch is a step like others: short fits run it eagerly, PyTorch and NumPyro as
-written and compiled. With ``--data-rows 19968`` there is none. Losses of the last epoch stand in
+A ragged last batch is a step like others: fit traces it, PyTorch and NumPyro run it as written and
+compiled. With ``--data-rows 19968`` there is none. Losses of the last epoch stand in
 the table: they agree but for the draws, and for Adam, which every fit begins anew.
 
     python benchmarks/step.py [--works vae-128x30 ...] [--rounds 7] [--threads 1] [--tiny]

@@ -25,8 +25,8 @@ from ppl_vae.seeding import forked
 from ppl_vae.step import Derivative, Gradients
 
 MOVES = 3  # steps between the two places where a new program is compared
-NOT_FINITE = "the loss is not finite, and so cannot be compared"
 STRIDE = 1e-3  # largest change of a parameter in one of them
+NOT_FINITE = "the loss is not finite, and so cannot be compared"
 
 
 def prove(

@@ -37,7 +37,7 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.rows import Batch, as_tuple
-from ppl_vae.step import Derivative, Gradients
+from ppl_vae.step import Derivative
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,6 @@ class Graph:
     constants: list[Tensor]
     moved: list[bool]
     precision: float
-
-    def derivative(self, parameters: Any, constants: Any, fields: Any, weight: Any) -> Any:
-        """Loss and gradients, ``None`` for a parameter without one."""
-        extra = [] if weight is None else [weight]
-        loss, *found = self.module(*parameters, *constants, *fields, *extra)
-        rest = iter(found)
-        gradients: Gradients = [next(rest) if moved else None for moved in self.moved]
-        return loss, gradients
 
 
 def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Graph:
