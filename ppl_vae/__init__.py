@@ -8,6 +8,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.bounds import IWAE as IWAE
+    from ppl_vae.bounds import RowELBO as RowELBO
     from ppl_vae.history import History as History
     from ppl_vae.latents import encode as encode
     from ppl_vae.latents import generate as generate
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
 
 _HOME = {
     "History": "history",
+    "IWAE": "bounds",
     "Lint": "linter",
+    "RowELBO": "bounds",
     "build": "recipe",
     "encode": "latents",
     "fit": "training",

@@ -14,6 +14,8 @@ from typing import Any, Self
 import pyro
 import torch
 from pyro.params.param_store import ParamStoreDict
+from pyro.poutine.broadcast_messenger import BroadcastMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor, nn
@@ -140,6 +142,70 @@ class Center(Messenger):
         if center is None or not bool(center.isfinite().all()):
             center = fn.sample((1001,)).median(0).values
         msg["value"], msg["done"] = center, True
+
+
+class Particles(Messenger):
+    """Draw every site so many times, along one more dimension on the left.
+
+    Args:
+        count: P, the draws.
+        dim: The dimension, counted from the right: left of every plate's.
+        within: Only sites inside this plate; ``None`` is all of them.
+    """
+
+    NAME = "particles"
+
+    def __init__(self, count: int, dim: int, within: str | None = None) -> None:
+        super().__init__()
+        self.frame = CondIndepStackFrame(self.NAME, dim, count, 0)
+        self.within = within
+
+    def _pyro_sample(self, msg: Any) -> None:
+        stack = msg["cond_indep_stack"]
+        inside = self.within is None or any(frame.name == self.within for frame in stack)
+        if inside and not site_is_subsample(msg):
+            msg["cond_indep_stack"] = (self.frame, *stack)
+            BroadcastMessenger._pyro_sample(msg)
+
+
+class SumInParallel(Messenger):
+    """Sum discrete latents along dimensions of their own, however they ask to be summed.
+
+    A site that asks for a few of its values, drawn (``num_samples``), is drawn as usual.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        infer = msg["infer"]
+        if infer.get("num_samples") is not None:
+            msg["infer"] = {k: v for k, v in infer.items() if k not in ("enumerate", "num_samples")}
+        elif infer.get("enumerate") == "sequential":
+            msg["infer"] = {**infer, "enumerate": "parallel"}
+
+
+class Leaves(Messenger):
+    """Cut each draw in the row plate from what made it: its value is a leaf that gradients end in.
+
+    Args:
+        plate: Name of the row plate.
+
+    Attributes:
+        draws: ``{site: (leaf, draw)}``; the draw still depends on the guide's parameters, and on
+            the leaves of the latents before it.
+    """
+
+    def __init__(self, plate: str) -> None:
+        super().__init__()
+        self.plate = plate
+        self.draws: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        inside = any(frame.name == self.plate for frame in msg["cond_indep_stack"])
+        value = msg["value"]
+        if not inside or msg["is_observed"] or site_is_subsample(msg) or not value.requires_grad:
+            return
+        leaf = value.detach().requires_grad_()
+        self.draws[msg["name"]] = leaf, value
+        msg["value"] = leaf
 
 
 class PrivateStore:

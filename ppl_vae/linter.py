@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 import pyro
 import torch
-from pyro.infer import ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from ppl_vae import rules, sites, trials
 from ppl_vae.inspection import CannotRunError, Finding, Inspection, Layers
-from ppl_vae.objectives import Objective
+from ppl_vae.objectives import Objective, RowBound
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Rows, as_rows
 from ppl_vae.scan import Tally, data_findings, gap_findings, scan, support_name
@@ -72,7 +72,7 @@ def lint(
     guide: Callable[..., Any] | None,
     data: Any,
     *,
-    elbo: ELBO | None = None,
+    elbo: ELBO | RowBound | None = None,
     kl_weight: float | Callable[[int], float] = 1.0,
     seed: int | None = 0,
     plate: str = "data",
@@ -108,7 +108,7 @@ def lint_pair(
     pair: Pair,
     rows: Rows,
     *,
-    elbo: ELBO | None,
+    elbo: ELBO | RowBound | None,
     kl_weight: float | Callable[[int], float],
     seed: int | None,
 ) -> Lint:
@@ -196,7 +196,7 @@ def _estimator(objective: Objective, site: sites.Site, proposal: sites.Site | No
     if sites.role(site) != "latent":
         return "log-probability" if sites.role(site) in ("data", "factor") else ""
     halves = (site, site if proposal is None else proposal)
-    if isinstance(objective.elbo, TraceEnum_ELBO) and any(map(sites.enumerated, halves)):
+    if objective.sums and any(map(sites.enumerated, halves)):
         return "summed exactly"
     if proposal is None:
         return ""

@@ -26,7 +26,7 @@ from ppl_vae.passes import mean_loss
 from ppl_vae.rows import Rows
 from ppl_vae.seeding import child
 from ppl_vae.snapshots import Recorder, read_snapshot, restore_generators
-from ppl_vae.step import held_out_loss
+from ppl_vae.step import Bound
 from ppl_vae.stepper import Stepper
 
 Callback = Callable[[dict[str, float], Any, Any], object]
@@ -87,7 +87,7 @@ class Loop:
             requested=compiled, batch_size=batch_size,
             weighted=callable(kl_weight) or kl_weight != 1, watched=watched or callable(kl_weight),
         )  # fmt: skip
-        self.loss = held_out_loss(pair, objective, len(rows))
+        self.loss = Bound(pair, objective, len(rows)).loss
         self.device = pair.device()
         fresh = int(torch.randint(2**31, ())) if seed is None else seed
         self.order = torch.Generator().manual_seed(fresh)

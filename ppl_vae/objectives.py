@@ -12,6 +12,7 @@ arXiv:1902.03210 (enumeration).
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -30,13 +31,33 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae import sites
+from ppl_vae.pair import Pair
+from ppl_vae.rows import Batch
 
 Run = Callable[..., Any]
 
 
+class RowBound(ABC):
+    """A bound formed row by row, from unscaled log-probabilities; see ``bounds``.
+
+    Attributes:
+        num_particles: Draws of the guide for each row.
+        vectorize_particles: Whether they are drawn in one run.
+    """
+
+    num_particles: int
+    vectorize_particles: bool
+
+    @abstractmethod
+    def loss_and_surrogate(
+        self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Loss at a KL weight of 1, and what is differentiated, for a data set of ``rows``."""
+
+
 @dataclass(frozen=True)
 class Objective:
-    """An ELBO of Pyro's, private to one fit, and the reason it is the one.
+    """An ELBO of Pyro's or a bound of ours, private to one fit, and the reason it is the one.
 
     An ELBO object remembers the plate nesting of the first pair it saw, so each fit has a copy.
     """
@@ -45,20 +66,24 @@ class Objective:
     reason: str
 
     @classmethod
-    def of(cls, elbo: ELBO, reason: str) -> Objective:
+    def of(cls, elbo: ELBO | RowBound, reason: str) -> Objective:
         """Adapt a user's ELBO.
 
         Raises:
-            ValueError: Where it is none of Pyro's, or no bound in minibatches.
+            ValueError: Where it is none of Pyro's or ours, or no bound in minibatches.
         """
         if isinstance(elbo, type):
             raise ValueError(f"elbo: expected an instance, got a class; write {elbo.__name__}()")
+        if isinstance(elbo, RowBound):
+            return cls(copy.copy(elbo), reason)
         if not isinstance(elbo, ELBO):
-            raise ValueError(f"elbo: expected one of Pyro's ELBOs, got {type(elbo).__name__}")
+            raise ValueError(
+                f"elbo: expected IWAE, RowELBO or one of Pyro's ELBOs, got {type(elbo).__name__}"
+            )
         if isinstance(elbo, RenyiELBO):
             raise ValueError(
                 "elbo: RenyiELBO applies a plate's N/B inside its logsumexp, so it is no bound "
-                "in minibatches; use Trace_ELBO(num_particles=...)"
+                "in minibatches; use ppl_vae.IWAE(num_particles)"
             )
         if not isinstance(elbo, TraceGraph_ELBO) and not hasattr(elbo, "differentiable_loss"):
             raise ValueError(
@@ -71,6 +96,18 @@ class Objective:
     def name(self) -> str:
         """The ELBO's class."""
         return type(self.elbo).__name__
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Settings of a bound of ours, beyond its particles, as JSON can hold them."""
+        if not isinstance(self.elbo, RowBound):
+            return {}
+        return {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
+
+    @property
+    def sums(self) -> bool:
+        """Whether discrete latents that ask for it are summed out."""
+        return isinstance(self.elbo, TraceEnum_ELBO | RowBound)
 
     def loss_and_surrogate(self, model: Run, guide: Run, batch: Any) -> tuple[Any, Any]:
         """Loss, whose value counts, and surrogate, whose gradient counts: two scalars."""
@@ -132,13 +169,25 @@ def choose(model_trace: Trace, guide_trace: Trace) -> Objective:
             else "the guide has auxiliary sites"
         )
         return Objective(Trace_ELBO(), f"sampled KL: {why}")
+    exact = closed_forms(model_trace, guide_trace)
     for name in latents:
-        if not _has_closed_form(guide_sites[name]["fn"], model_sites[name]["fn"]):
+        if name not in exact:
             return Objective(Trace_ELBO(), f'sampled KL: site "{name}" has none in closed form')
     return Objective(
         TraceMeanField_ELBO(),
         "closed-form KL for every latent, drawn by the guide in the model's order",
     )
+
+
+def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
+    """Latents whose KL divergence may stand for log p - log q: none, or those where torch knows it.
+
+    None unless the guide draws the model's latents in the model's order.
+    """
+    latents, theirs = sites.with_role(model_trace, "latent"), sites.sites(guide_trace)
+    if list(latents) != list(theirs):
+        return set()
+    return {n for n in latents if _has_closed_form(theirs[n]["fn"], latents[n]["fn"])}
 
 
 def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:

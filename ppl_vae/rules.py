@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ppl_vae import sites
 from ppl_vae.inspection import Finding, Inspection, error, site_error, warning
+from ppl_vae.objectives import RowBound
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Rows
 from ppl_vae.scan import kept_cells
@@ -20,7 +21,7 @@ Rule = Callable[[Inspection], Iterator[Finding]]
 
 def missing_latents(look: Inspection) -> Iterator[Finding]:
     """A latent of the model that the guide does not draw."""
-    summed_out = isinstance(look.objective.elbo, TraceEnum_ELBO)
+    summed_out = look.objective.sums
     for name, site in sites.with_role(look.model_trace, "latent").items():
         if name in look.guide_sites() or (summed_out and sites.enumerated(site)):
             continue
@@ -215,6 +216,14 @@ def wrong_estimator(look: Inspection) -> Iterator[Finding]:
                 "expected a reparameterized draw, got one whose gradient TraceMeanField_ELBO drops",
                 "leave elbo=None, or pass TraceGraph_ELBO()",
             )
+        elif isinstance(elbo, RowBound):
+            if not sites.enumerated(site):
+                yield site_error(
+                    name,
+                    f"expected a reparameterized draw under {look.objective.name}, got one whose "
+                    "gradient it drops",
+                    'sum it with infer={"enumerate": "parallel"}, or leave elbo=None',
+                )
         elif isinstance(elbo, Trace_ELBO):
             yield warning(
                 f'site "{name}"',
@@ -226,7 +235,7 @@ def wrong_estimator(look: Inspection) -> Iterator[Finding]:
 
 def unwanted_enumeration(look: Inspection) -> Iterator[Finding]:
     """A site that asks to be summed out by an ELBO that draws it."""
-    if isinstance(look.objective.elbo, TraceEnum_ELBO):
+    if look.objective.sums:
         return
     for name, site in {**look.model_sites(), **look.guide_sites()}.items():
         if sites.enumerated(site):

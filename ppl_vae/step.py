@@ -13,11 +13,48 @@ import torch
 from torch import Tensor
 
 from ppl_vae.handlers import Scale
-from ppl_vae.objectives import Objective, unweighted
+from ppl_vae.objectives import Objective, RowBound, unweighted
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Batch
 
 Gradients = list[Tensor | None]
+
+
+class Bound:
+    """The negative ELBO of a batch that stands for a whole data set, in nats.
+
+    Args:
+        pair: The pair.
+        objective: What is estimated.
+        rows: N, rows of the data set.
+    """
+
+    def __init__(self, pair: Pair, objective: Objective, rows: int) -> None:
+        self.pair, self.elbo, self.objective, self.rows = pair, objective.elbo, objective, rows
+        self.scale = Scale(rows, pair.plate)
+        self.model: Any = self.scale(pair.model)
+        self.guide: Any = self.scale(pair.guide)
+
+    def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loss at a KL weight of 1, and the surrogate whose gradient is that of the weighted one.
+
+        Args:
+            batch: The rows.
+            kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+        """
+        if isinstance(self.elbo, RowBound):
+            return self.elbo.loss_and_surrogate(self.pair, batch, self.rows, kl_weight)
+        weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
+        self.scale.kl_weight = weight
+        loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
+        return (loss if weight is None else unweighted(loss, weight)), surrogate
+
+    def loss(self, batch: Batch) -> float:
+        """The unweighted loss alone, without gradients."""
+        if isinstance(self.elbo, RowBound):
+            with torch.no_grad():
+                return float(self.elbo.loss_and_surrogate(self.pair, batch, self.rows, None)[0])
+        return self.objective.loss(self.model, self.guide, batch)
 
 
 class Derivative:
@@ -33,10 +70,7 @@ class Derivative:
     def __init__(
         self, pair: Pair, objective: Objective, rows: int, parameters: Sequence[Tensor]
     ) -> None:
-        self.objective = objective
-        self.scale = Scale(rows, pair.plate)
-        self.model: Any = self.scale(pair.model)
-        self.guide: Any = self.scale(pair.guide)
+        self.objective, self.bound = objective, Bound(pair, objective, rows)
         self.parameters = list(parameters)
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:
@@ -51,12 +85,9 @@ class Derivative:
             weighted one; ``None`` for a parameter that does not take part.
         """
         with torch.enable_grad():
-            weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
-            self.scale.kl_weight = weight
-            loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
-            value = (loss if weight is None else unweighted(loss, weight)).detach()
+            loss, surrogate = self.bound(batch, kl_weight)
             gradients = torch.autograd.grad(surrogate, self.parameters, allow_unused=True)
-        return value, list(gradients)
+        return loss.detach(), list(gradients)
 
 
 class EagerStep:
@@ -110,10 +141,3 @@ def apply(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return True
-
-
-def held_out_loss(pair: Pair, objective: Objective, rows: int) -> Any:
-    """The unweighted loss of a batch that stands for ``rows`` rows, as a function of the batch."""
-    scale = Scale(rows, pair.plate)
-    model, guide = scale(pair.model), scale(pair.guide)
-    return lambda batch: objective.loss(model, guide, batch)

@@ -11,7 +11,6 @@ import warnings
 from typing import Any
 
 import torch
-from pyro.infer import TraceEnum_ELBO
 from torch import Tensor
 
 from ppl_vae.agreement import NOT_FINITE, compare, kept, prove
@@ -106,7 +105,7 @@ class Stepper:
             ValueError: Where ``compile=True`` and the step cannot be proved.
         """
         elbo = self.derivative.objective.elbo
-        if isinstance(elbo, TraceEnum_ELBO) or elbo.vectorize_particles:
+        if self.derivative.objective.sums or elbo.vectorize_particles:
             with forked(0), kept(self.pair), contextlib.suppress(ValueError):
                 self._eagerly(self._indices(self.batch_size)[0], 1.0)  # it guesses how plates nest
         for size in list(self.kinds):

@@ -18,6 +18,7 @@ from ppl_vae import runs, snapshots
 from ppl_vae.history import History
 from ppl_vae.linter import lint_pair
 from ppl_vae.loop import Callback, KLWeight, Loop, check_weight
+from ppl_vae.objectives import RowBound
 from ppl_vae.pair import Pair, exclusive
 from ppl_vae.rows import Rows, as_rows
 from ppl_vae.seeding import forked
@@ -29,7 +30,7 @@ def fit(
     data: Any,
     *,
     validation: Any = None,
-    elbo: ELBO | None = None,
+    elbo: ELBO | RowBound | None = None,
     optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None = None,
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     epochs: int = 100,
@@ -235,6 +236,7 @@ def _settings(
         "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
         "clip_norm": clip_norm,
         "objective": loop.objective.name,
+        "objective_options": loop.objective.options,
         "num_particles": elbo.num_particles,
         "vectorize_particles": elbo.vectorize_particles,
         "optimizer": type(loop.optimizer).__name__,

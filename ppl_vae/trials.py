@@ -11,7 +11,6 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ppl_vae import sites
-from ppl_vae.handlers import Scale
 from ppl_vae.inspection import (
     CannotRunError,
     Finding,
@@ -23,6 +22,7 @@ from ppl_vae.inspection import (
 )
 from ppl_vae.rows import Batch, as_tuple, map_batch
 from ppl_vae.scan import row_score
+from ppl_vae.step import Bound
 
 Trial = Callable[[Inspection], Iterator[Finding]]
 
@@ -113,19 +113,18 @@ def _changed(kept: Trace, shifted: Trace, after: str) -> list[str]:
 
 def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
     """The ELBO raises, is not finite, or a parameter has no finite gradient or no owner."""
-    scale = Scale(len(look.rows), look.pair.plate)
-    scale.kl_weight = 0.5 if look.kl_weighted else None
-    model, guide = scale(look.pair.model), scale(look.pair.guide)
+    weight = torch.tensor(0.5) if look.kl_weighted else None
     objective = type(look.objective).of(look.objective.elbo, "tried")
+    bound = Bound(look.pair, objective, len(look.rows))
     parameters = _asked_for(look)
     try:
         with torch.enable_grad(), pyro.validation_enabled(True):
             try:
-                loss, surrogate = objective.loss_and_surrogate(model, guide, batch)
+                loss, surrogate = bound(batch, weight)
             except ValueError:  # TraceEnum_ELBO says so where nothing can be trained
                 if parameters:
                     raise
-                loss = surrogate = objective.loss(model, guide, batch)
+                loss = surrogate = bound.loss(batch)
             surrogate = torch.as_tensor(surrogate)
             leaves = _leaves(surrogate)
             gradients = _gradients(surrogate, parameters)
