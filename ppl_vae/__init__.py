@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from ppl_vae.latents import encode as encode
     from ppl_vae.latents import generate as generate
     from ppl_vae.latents import reconstruct as reconstruct
+    from ppl_vae.likelihood import elbo_terms as elbo_terms
+    from ppl_vae.likelihood import log_likelihood as log_likelihood
     from ppl_vae.linter import Lint as Lint
     from ppl_vae.linter import lint as lint
     from ppl_vae.recipe import build as build
@@ -29,12 +31,14 @@ _HOME = {
     "Lint": "linter",
     "RowELBO": "bounds",
     "build": "recipe",
+    "elbo_terms": "likelihood",
     "encode": "latents",
     "fit": "training",
     "generate": "latents",
     "interpolate": "traversals",
     "lint": "linter",
     "load": "runs",
+    "log_likelihood": "likelihood",
     "reconstruct": "latents",
     "save": "runs",
     "traverse": "traversals",

@@ -78,7 +78,7 @@ class Objective:
             return cls(copy.copy(elbo), reason)
         if not isinstance(elbo, ELBO):
             raise ValueError(
-                f"elbo: expected IWAE, RowELBO or one of Pyro's ELBOs, got {type(elbo).__name__}"
+                f"elbo: expected one of Pyro's ELBOs, IWAE or RowELBO, got {type(elbo).__name__}"
             )
         if isinstance(elbo, RenyiELBO):
             raise ValueError(

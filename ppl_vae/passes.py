@@ -24,10 +24,10 @@ LARGEST = 8192  # rows in a block
 T = TypeVar("T")
 
 
-def block_rows(rows: Rows) -> int:
-    """Rows in one block: fewer for wide rows, by their shapes alone."""
+def block_rows(rows: Rows, copies: int = 1) -> int:
+    """Rows in one block: fewer for wide rows and for many copies of each, by shapes alone."""
     width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
-    return max(1, min(LARGEST, ELEMENTS // width))
+    return max(1, min(LARGEST, ELEMENTS // (width * copies)))
 
 
 def blocks(
@@ -37,6 +37,7 @@ def blocks(
     *,
     seed: int | None,
     progress: str = "",
+    copies: int = 1,
 ) -> Iterator[tuple[Tensor, T]]:
     """Do the work on each block of rows in turn, in evaluation mode and without gradients.
 
@@ -46,11 +47,12 @@ def blocks(
         work: Called with each batch and its rows' positions, (rows,).
         seed: Seed of the whole pass; ``None`` draws from the global generators.
         progress: Title of a progress bar; none if empty.
+        copies: Particles of each row that the work holds at once.
 
     Yields:
         The rows' positions, (rows,), and what the work returned.
     """
-    size = block_rows(rows)
+    size = block_rows(rows, copies)
     starts = range(0, len(rows), size)
     device = pair.device()
     bar = tqdm(starts, desc=progress, unit="block", disable=not progress, leave=False)
@@ -91,13 +93,16 @@ def collect(
     *,
     seed: int | None,
     progress: str = "",
+    copies: int = 1,
 ) -> dict[str, Tensor]:
     """Results of all blocks laid end to end: ``{name: (rows, ...)}`` on the CPU.
 
     The memory is that of the result and of one block.
     """
     results: dict[str, Tensor] = {}
-    for index, part in blocks(pair, rows, work, seed=seed, progress=progress):
+    for index, part in blocks(
+        pair, rows, work, seed=seed, progress=progress, copies=copies
+    ):
         for name, value in part.items():
             if name not in results:
                 results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)

@@ -10,21 +10,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import logging
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae.adam import FIRST, Adam
-from ppl_vae.rows import Rows, as_tuple
+from ppl_vae.inductor import compiled
+from ppl_vae.rows import Rows, as_tuple, like
 from ppl_vae.step import Derivative, Gradients, apply
-from ppl_vae.tracing import forget_values, sink_expands, trace
+from ppl_vae.tracing import trace
 
 
 class Program:
@@ -58,8 +55,18 @@ class Program:
         self.gathers = all(
             isinstance(f.array, Tensor) and f.array.device == self.device for f in rows.fields
         )
+        batch = rows.take(index, self.device)
         weight = torch.tensor(0.5, device=self.device) if weighted else None
-        self.graph = trace(derivative, rows.take(index, self.device), weight)
+        derivative(batch, weight)  # an ELBO's first run also guesses how plates nest
+
+        def differentiate(*inputs: Tensor) -> list[Tensor]:
+            given = like(batch, inputs)
+            loss, gradients = derivative(given, inputs[-1] if weighted else None)
+            self.moved = [g is not None for g in gradients]
+            return [loss, *(g for g in gradients if g is not None)]
+
+        inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
+        self.graph = trace(differentiate, inputs, self.parameters)
         self.casts = torch.is_autocast_enabled(self.device.type)
         self.interpret()
 
@@ -83,7 +90,7 @@ class Program:
         state = [] if self.adam is None else [*self.adam.state, self.adam.rates()]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch(index, 1.0)
-            self.function = _compiled(self._step, [*self.held, *state], batch, on_cpu)
+            self.function = compiled(self._step, [*self.held, *state], batch)
         self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
@@ -159,11 +166,11 @@ class Program:
         return contextlib.nullcontext()
 
     def _moved(self, values: Sequence[Any]) -> list[Any]:
-        return list(itertools.compress(values, self.graph.moved))
+        return list(itertools.compress(values, self.moved))
 
     def _spread(self, gradients: Sequence[Tensor]) -> Gradients:
         rest = iter(gradients)
-        return [next(rest) if moved else None for moved in self.graph.moved]
+        return [next(rest) if moved else None for moved in self.moved]
 
     def _differentiated(
         self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
@@ -196,56 +203,5 @@ class Program:
         return [torch.stack([loss, norm.to(loss.dtype)])]
 
 
-# Taken apart, so that what they compute of a broadcast input is computed once
-_ELEMENTWISE = [
-    torch.ops.aten.binary_cross_entropy_with_logits,
-    torch.ops.aten.log_sigmoid_forward,
-]
-
-
 def _next(rest: Iterator[Tensor], count: int) -> list[Tensor]:
     return list(itertools.islice(rest, count))
-
-
-def _compiled(
-    step: Callable[..., list[Tensor]], state: list[Tensor], batch: list[Tensor], on_cpu: bool
-) -> Callable[..., list[Tensor]]:
-    """The step through inductor, with eager's random draws.
-
-    Args:
-        step: Operations on state and batch.
-        state: Inputs that it may change.
-        batch: Inputs that it only reads.
-        on_cpu: Whether to generate C++ around the kernels; CUDA graphs do that elsewhere.
-    """
-    examples = [*(tensor.detach().clone() for tensor in state), *batch]
-    options: dict[str, Any] = {"fallback_random": True}
-    options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
-    with _quietly():
-        apart: Any = get_decompositions(_ELEMENTWISE)
-        module = make_fx(step, decomposition_table=apart)(*examples)
-        sink_expands(module)
-        forget_values(module)
-        inputs: list[Any] = examples
-        compiled: Callable[..., list[Tensor]] = torch._inductor.standalone_compile(
-            module,
-            inputs,
-            dynamic_shapes="from_example_inputs",
-            options={"config_patches": options},
-        )
-        compiled(*examples)
-    return compiled
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the compiler's remarks on its own work."""
-    logger = logging.getLogger("torch._inductor")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

@@ -250,6 +250,13 @@ def map_batch(batch: Batch, function: Any) -> Batch:
     return tuple(function(value) for value in batch)
 
 
+def like(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
+    """Tensors in the form of a batch, one for each of its fields; more are left over."""
+    if isinstance(batch, dict):
+        return dict(zip(batch, tensors, strict=False))
+    return tuple(tensors[: len(batch)])
+
+
 def generator(seed: int | None) -> torch.Generator | None:
     """A generator of its own for ``seed``; ``None`` for the global one."""
     return None if seed is None else torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
-"""A pair's loss and gradient as one graph of tensor operations, Python gone.
+"""A pair's run as one graph of tensor operations, Python gone.
 
-    loss, gradients = graph(parameters, constants, batch, kl_weight)
+    results = graph(parameters, constants, inputs)
 
 The pair runs once while every operation on tensors is written down (``make_fx``): effect handlers,
 distributions and plates act then and vanish; random draws stay operations, fresh at every run.
@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -36,8 +36,6 @@ from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.rows import Batch, as_tuple
-from ppl_vae.step import Derivative
 
 
 @dataclass(frozen=True)
@@ -45,54 +43,47 @@ class Graph:
     """What ``trace`` wrote down.
 
     Attributes:
-        module: Called with parameters, constants, fields of the batch and the weight, each a
-            tensor; returns the loss and the gradients of the parameters that have one.
+        module: Called with parameters, constants and inputs, each a tensor; returns what the
+            function returned.
         constants: The other tensors that it reads or changes in place: buffers, above all.
-        moved: For each parameter, whether it has a gradient.
         precision: The largest relative rounding error of a dtype in it.
     """
 
     module: GraphModule
     constants: list[Tensor]
-    moved: list[bool]
     precision: float
 
 
-def trace(derivative: Derivative, batch: Batch, kl_weight: Tensor | None) -> Graph:
-    """Write down the loss and gradient of batches of this size.
+def trace(
+    function: Callable[..., list[Tensor]], inputs: Sequence[Tensor], parameters: Sequence[Tensor]
+) -> Graph:
+    """Write down a function of tensors that runs a pair.
+
+    Its first result becomes NaN wherever a distribution's arguments are not valid.
 
     Args:
-        derivative: Of the pair.
-        batch: Rows to run it on.
-        kl_weight: Any weight, where it is an input; ``None`` leaves it at 1.
+        function: Returns a list of tensors.
+        inputs: Tensors to run it on; others of their shapes may take their place.
+        parameters: Tensors that the pair holds and that become inputs of their own.
 
     Raises:
         RuntimeError: Or another error of torch's, where Python reads a value that is computed.
     """
-    fields = as_tuple(batch)
-    moved: list[bool] = []
     checks: list[Tensor] = []
 
-    def run(*inputs: Tensor) -> list[Tensor]:
-        names = batch if isinstance(batch, dict) else None
-        given: Any = inputs[: len(fields)]
-        given = given if names is None else dict(zip(names, given, strict=True))
-        loss, gradients = derivative(given, inputs[-1] if kl_weight is not None else None)
-        moved.extend(g is not None for g in gradients)
-        return [loss, *(g for g in gradients if g is not None), *checks]
+    def run(*given: Tensor) -> list[Tensor]:
+        return [*function(*given), *checks]
 
-    extra = [] if kl_weight is None else [kl_weight]
-    derivative(batch, kl_weight)  # an ELBO's first run also guesses how plates nest
     checked = Distribution._validate_args
     with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
-        module = make_fx(run)(*fields, *extra)
+        module = make_fx(run)(*inputs)
     _refuse_selections(module)
     _guard(module, len(checks))
-    constants = _lift(module, derivative.parameters)
+    constants = _lift(module, list(parameters))
     dtypes = [value.dtype for value in _values(module) if value.is_floating_point()]
     precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
     forget_values(module)
-    return Graph(module, constants, moved, precision)
+    return Graph(module, constants, precision)
 
 
 def forget_values(module: GraphModule) -> None:

@@ -237,8 +237,9 @@ class Draw:
     def _contract(self, factors: list[tuple[sites.Site, int]], symbols: set[str]) -> list[Any]:
         tree: Any = OrderedDict()
         for site, sign in factors:
-            frames = frozenset(f for f in site["cond_indep_stack"] if f.vectorized)
-            tree.setdefault(frames, []).append(self._pack(site, sign))
+            frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+            plates = frozenset(self.model_trace.plate_to_symbol[frame.name] for frame in frames)
+            tree.setdefault(plates, []).append(self._pack(site, sign))
         return [term for terms in contract_tensor_tree(tree, symbols).values() for term in terms]
 
     def _expected(self, cost: Any) -> Tensor:
@@ -265,7 +266,8 @@ class Draw:
         """Sum over all named dimensions but particles and rows: (particles or 1, rows)."""
         symbols = self.model_trace.plate_to_symbol
         dims = term._pyro_dims
-        wanted = [s for s in (symbols.get(Particles.NAME), symbols.get(self.plate)) if s in dims]
+        kept = (symbols.get(Particles.NAME), symbols.get(self.plate))
+        wanted = [symbol for symbol in kept if symbol is not None and symbol in dims]
         rest = [i for i, d in enumerate(dims) if d not in wanted]
         order = [dims.index(d) for d in wanted]
         term = term.permute(*order, *rest)

@@ -1,0 +1,170 @@
+"""Log-weights of a few particles for a block of rows: as the pair runs, traced, or compiled.
+
+    log_weights, elbo = chunk(batch)        (particles, rows) each, in nats
+
+A large job calls one function of one shape many times, so that it is worth a graph: written down
+once, compared with the pair itself on blocks from all over the data, and compiled where that is
+repaid. Where the comparison fails, or tracing does, the pair runs as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae import sites
+from ppl_vae.handlers import Substitute
+from ppl_vae.inductor import compiled
+from ppl_vae.pair import Pair, exclusive
+from ppl_vae.rows import Batch, Rows, as_tuple, batch_rows, like, map_batch
+from ppl_vae.seeding import forked
+from ppl_vae.tracing import trace
+from ppl_vae.weights import Draw, draw, plate_nesting
+
+PARTICLES = 64  # of a row in one chunk
+TRACED_FROM, COMPILED_FROM = 100, 2_000  # calls that repay tracing, and the compiler
+LOOKED_AT = 5  # rows that tell whether particles may be drawn in one run
+COMPARED = 4  # blocks on which a graph is compared with the pair
+
+Result = tuple[Tensor, Tensor]
+
+
+class Chunk:
+    """A function of batches of rows.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        count: P, particles a call.
+    """
+
+    def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
+        self.pair, self.rows, self.count = pair, rows, count
+        few = self._take(torch.arange(min(len(rows), LOOKED_AT)))
+        with exclusive(), forked(0), pair.evaluating():
+            self.nesting = plate_nesting(pair, few)
+            self.vectorized = vectorizes(pair, few, self.nesting)
+        self.function: Callable[..., list[Tensor]] | None = None
+        self.constants: list[Tensor] = []
+        self.size = 0
+        self.kind = "eager"
+
+    def __call__(self, batch: Batch) -> Result:
+        """Draw P particles for every row."""
+        count = batch_rows(batch)
+        if self.function is None or (count != self.size and count * 2 < self.size):
+            return self.eager(batch)
+        if count < self.size:  # the last block, repeated to the size of the others
+            batch = map_batch(batch, lambda field: _repeated(field, self.size))
+        found = self.function(*self.constants, *as_tuple(batch))
+        return found[0][:, :count], found[-1][:, :count]
+
+    def eager(self, batch: Batch) -> Result:
+        """The same by the pair's own Python."""
+        if self.vectorized:
+            return _result(draw(self.pair, batch, count=self.count, nesting=self.nesting))
+        runs = [
+            _result(draw(self.pair, batch, count=None, nesting=self.nesting))
+            for _ in range(self.count)
+        ]
+        return torch.cat([run[0] for run in runs]), torch.cat([run[1] for run in runs])
+
+    def prepare(self, size: int, calls: int, requested: bool | str) -> None:
+        """Trace and compile where so many calls on ``size`` rows are to come."""
+        wanted = requested is True or (requested == "auto" and calls >= TRACED_FROM)
+        if not wanted or not self.vectorized:
+            return
+        first = self._take(torch.arange(size))
+
+        def function(*fields: Tensor) -> list[Tensor]:
+            log_weights, elbo = self.eager(like(first, fields))
+            return [log_weights] if elbo is log_weights else [log_weights, elbo]
+
+        with exclusive(), forked(0), self.pair.evaluating():
+            try:
+                graph = trace(function, as_tuple(first), ())
+                self.function, self.constants, self.size = graph.module, graph.constants, size
+                agrees = self._agrees(1000 * graph.precision)
+                if agrees and (requested is True or calls >= COMPILED_FROM):
+                    inputs = list(as_tuple(first))
+                    self.function = compiled(graph.module, graph.constants, inputs)
+                    agrees = self._agrees(30 * graph.precision**0.5)
+                    self.kind = "compiled"
+                else:
+                    self.kind = "traced"
+            except Exception:  # whatever the pair does to the tracer, or the compiler does
+                agrees = False
+        if not agrees:
+            self.function, self.kind = None, "eager"
+
+    def _agrees(self, tolerance: float) -> bool:
+        """Whether the graph is the pair, on blocks from all over the data with the same draws."""
+        starts = torch.linspace(0, len(self.rows) - self.size, COMPARED).long().unique()
+        for seed, start in enumerate(starts.tolist()):
+            batch = self._take(torch.arange(start, start + self.size))
+            with forked(seed):
+                right = self.eager(batch)
+            with forked(seed):
+                got = self(batch)
+            for ours, theirs in zip(got, right, strict=True):
+                spread = tolerance * max(1.0, float(theirs.abs().max()))
+                if not torch.allclose(ours, theirs, rtol=tolerance, atol=spread, equal_nan=True):
+                    return False
+        return True
+
+    def _take(self, index: Tensor) -> Batch:
+        return self.rows.take(index, self.pair.device())
+
+
+def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
+    """Whether particles may be drawn in one run: each by itself must have the same weights.
+
+    Networks that do not act on the last dimensions alone (batch normalization, convolutions,
+    a ``view``) fail here, loudly or in silence.
+    """
+    try:
+        together = draw(pair, batch, count=3, nesting=nesting)
+        weights = _result(together)[0]
+        for particle in range(3):
+            values = {
+                name: _one(site, particle, nesting)
+                for name, site in sites.sites(together.guide_trace).items()
+                if site["infer"].get("_enumerate_dim") is None
+            }
+            values |= {
+                name: _one(site, particle, nesting)
+                for name, site in sites.sites(together.model_trace).items()
+                if not site["is_observed"] and name not in together.guide_trace
+                and site["infer"].get("_enumerate_dim") is None
+            }  # fmt: skip
+            with Substitute(values):
+                alone = draw(pair, batch, count=None, nesting=nesting)
+            if not torch.allclose(_result(alone)[0][0], weights[particle], rtol=1e-3, atol=1e-3):
+                return False
+    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+        return False
+    return True
+
+
+def _one(site: Any, particle: int, nesting: int) -> Tensor:
+    """A site's value for one particle, without the particles' dimension."""
+    value: Tensor = site["value"]
+    position = value.ndim - site["fn"].event_dim - 1 - nesting
+    if position < 0:  # drawn once for all
+        return value
+    return value.select(position, particle if value.shape[position] > 1 else 0)
+
+
+def _result(one: Draw) -> Result:
+    log_weights = one.log_weights()
+    if not one.is_summed:
+        return log_weights, log_weights
+    terms = torch.broadcast_tensors(*one.terms(closed=False).values())
+    return log_weights, torch.stack(terms).sum(0).expand_as(log_weights)
+
+
+def _repeated(field: Tensor, size: int) -> Tensor:
+    return field[torch.arange(size, device=field.device) % len(field)]
