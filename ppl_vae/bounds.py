@@ -159,7 +159,8 @@ class IWAE(_Particles):
         if leaves is None:
             return loss, -factor * _log_mean(weighted).sum() - weighted_outside
         share = weighted.softmax(0).detach()
-        path = _path(_log_mean(weighted).sum(), leaves, share, draws[0])
+        kept = share if kl_weight is None else 1 - kl_weight + kl_weight * share  # of a draw's slope
+        path = _path(_log_mean(weighted).sum(), leaves, kept, draws[0])
         direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
         return loss, -factor * (direct + path) - weighted_outside
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -19,6 +20,7 @@ from ppl_vae import sites
 from ppl_vae.handlers import Substitute
 from ppl_vae.inductor import compiled
 from ppl_vae.pair import Pair, exclusive
+from ppl_vae.passes import explained
 from ppl_vae.rows import Batch, Rows, as_tuple, batch_rows, like, map_batch
 from ppl_vae.seeding import forked
 from ppl_vae.tracing import trace
@@ -43,8 +45,10 @@ class Chunk:
 
     def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
         self.pair, self.rows, self.count = pair, rows, count
-        few = self._take(torch.arange(min(len(rows), LOOKED_AT)))
-        with exclusive(), forked(0), pair.evaluating():
+        index = torch.arange(min(len(rows), LOOKED_AT))
+        few = self._take(index)
+        quiet = pyro.validation_enabled(False)  # the blocks will say which row is at fault
+        with exclusive(), forked(0), pair.evaluating(), quiet, explained(few, index):
             self.nesting = plate_nesting(pair, few)
             self.vectorized = vectorizes(pair, few, self.nesting)
         self.function: Callable[..., list[Tensor]] | None = None
@@ -142,7 +146,8 @@ def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
             }  # fmt: skip
             with Substitute(values):
                 alone = draw(pair, batch, count=None, nesting=nesting)
-            if not torch.allclose(_result(alone)[0][0], weights[particle], rtol=1e-3, atol=1e-3):
+            by_itself = _result(alone)[0][0]
+            if not torch.allclose(by_itself, weights[particle], 1e-3, 1e-3, equal_nan=True):
                 return False
     except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
         return False

@@ -6,6 +6,7 @@ depends on memory, on threads or on what else ran.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -59,12 +60,18 @@ def blocks(
     for block, start in enumerate(bar):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
-        with exclusive(), forked(child(seed, block)), pair.evaluating():
-            try:
-                result = work(batch, index)
-            except (RuntimeError, ValueError, TypeError) as error:
-                raise _explained(error, batch, index) from error
+        with exclusive(), forked(child(seed, block)), pair.evaluating(), explained(batch, index):
+            result = work(batch, index)
         yield index, result
+
+
+@contextlib.contextmanager
+def explained(batch: Batch, index: Tensor) -> Iterator[None]:
+    """Raise ``ValueError`` that says what the rows at ``index`` have to do with an error."""
+    try:
+        yield
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise _explained(error, batch, index) from error
 
 
 def _explained(error: Exception, batch: Batch, index: Tensor) -> ValueError:

@@ -1,0 +1,152 @@
+"""What a log-likelihood costs: ppl_vae's against a loop by hand that does the same sums.
+
+    python benchmarks/likelihood.py speed  [--rows 400] [--samples 5000] [--rounds 5] [--tiny]
+    python benchmarks/likelihood.py memory [--rows 1000000] [--samples 1000] [--tiny]
+
+``speed``: a 784-200-200 tanh pair with 50 latents, the sizes of Burda et al.; rows a second, both in
+turn in every round, medians and ranges. The loop by hand draws the codes of a block of rows, decodes
+them, and adds up weights, their squares and the ELBO; its block is the fastest of several. It gives
+no k-hat. Compiling is not timed: a graph is kept for the rounds.
+
+``memory``: the peak of a process that evaluates so many rows of 20 features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ppl_vae import log_likelihood
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
+
+Pair = tuple[BernoulliModel, NormalGuide]
+BLOCKS = ((10, 500), (20, 100), (100, 50), (100, 500))  # rows x particles
+
+
+def images(hidden: int, latents: int, rows: int) -> tuple[BernoulliModel, NormalGuide, Tensor]:
+    """A pair as large as those of the papers, and rows of bits."""
+    torch.manual_seed(0)
+    decoder = MLP(latents, 784, (hidden, hidden), nn.Tanh)
+    encoder = MLP(784, 2 * latents, (hidden, hidden), nn.Tanh)
+    model = BernoulliModel(784, latents, decoder)
+    return model, NormalGuide(784, latents, encoder), (torch.rand(rows, 784) < 0.2).float()
+
+
+@torch.no_grad()
+def by_hand(pair: Pair, x: Tensor, samples: int, block: tuple[int, int]) -> dict[str, Tensor]:
+    """log p, ELBO and effective sample size of every row, (rows,) each."""
+    model, guide = pair
+    found = []
+    for rows in x.split(block[0]):
+        mean, log_variance = guide.encoder(rows).chunk(2, -1)
+        sd = (log_variance / 2).exp()
+        total = torch.full((len(rows),), -math.inf)
+        squares, elbo, left = total.clone(), torch.zeros(len(rows)), samples
+        while left > 0:
+            count = min(block[1], left)
+            noise = torch.randn(count, *mean.shape)
+            z = mean + sd * noise
+            logits = model.decoder(z)
+            likelihood = -F.binary_cross_entropy_with_logits(
+                logits, rows.expand_as(logits), reduction="none"
+            ).sum(-1)
+            log_ratio = 0.5 * (noise.square() - z.square()).sum(-1) + sd.log().sum(-1)
+            weights = likelihood + log_ratio
+            total = torch.logaddexp(total, weights.logsumexp(0))
+            squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
+            elbo += weights.sum(0)
+            left -= count
+        found.append(
+            {
+                "log_prob": total - math.log(samples),
+                "elbo": elbo / samples,
+                "ess": (2 * total - squares).exp(),
+            }
+        )
+    return {name: torch.cat([part[name] for part in found]) for name in found[0]}
+
+
+def clocked(work: Callable[[], object]) -> float:
+    """Seconds."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def speed(rows: int, samples: int, rounds: int, hidden: int, latents: int) -> None:
+    """Rows a second, side by side."""
+    model, guide, x = images(hidden, latents, rows)
+    few = x[: max(2, rows // 8)]
+    block = min(BLOCKS, key=lambda b: clocked(lambda: by_hand((model, guide), few, samples, b)))
+    work = {
+        "ppl_vae, compiled": lambda: log_likelihood(
+            model, guide, x, num_samples=samples, compile=True
+        ),
+        "ppl_vae, as the pair runs": lambda: log_likelihood(
+            model, guide, x, num_samples=samples, compile=False
+        ),
+        "PyTorch by hand": lambda: by_hand((model, guide), x, samples, block),
+    }
+    ours = work["ppl_vae, compiled"]()
+    theirs = work["PyTorch by hand"]()
+    gap = (ours["log_prob"] - theirs["log_prob"].numpy()).abs().median()
+    print(f"{rows:,} rows x {samples:,} samples; by hand in blocks of {block[0]} x {block[1]}; "
+          f"median difference of log p {gap:.3f} nats\n")  # fmt: skip
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, run in work.items():
+            times[name].append(rows / clocked(run))
+    hand = times["PyTorch by hand"]
+    print("rows a second               median       range   ratio to by hand")
+    for name, found in times.items():
+        ratio = statistics.median(a / b for a, b in zip(found, hand, strict=True))
+        print(f"{name:26} {statistics.median(found):8.1f} {min(found):6.1f}-{max(found):<6.1f} "
+              f"{ratio:8.2f}")  # fmt: skip
+
+
+def memory(rows: int, samples: int) -> None:
+    """The peak of this process."""
+    torch.manual_seed(0)
+    x = torch.randn(rows, 20)
+    model, guide = GaussianModel(20, 4), NormalGuide(20, 4)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    seconds = clocked(lambda: log_likelihood(model, guide, x, num_samples=samples, progress=True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"{rows:,} rows x 20 features, {samples:,} samples: peak {peak:.0f} MiB, of which "
+          f"{before:.0f} MiB before; {seconds:.0f} s, {rows / seconds:.0f} rows a second")  # fmt: skip
+
+
+def main() -> None:
+    """Print one of the two tables."""
+    parser = argparse.ArgumentParser(description="What a log-likelihood costs.")
+    parser.add_argument("table", choices=("speed", "memory"))
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--tiny", action="store_true", help="show that it runs")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.table == "memory":
+        rows = arguments.rows or (500 if arguments.tiny else 1_000_000)
+        memory(rows, arguments.samples or (30 if arguments.tiny else 1000))
+        return
+    rows = arguments.rows or (20 if arguments.tiny else 400)
+    hidden, latents = (8, 3) if arguments.tiny else (200, 50)
+    samples = arguments.samples or (50 if arguments.tiny else 5000)
+    speed(rows, samples, 1 if arguments.tiny else arguments.rounds, hidden, latents)
+
+
+if __name__ == "__main__":
+    main()
