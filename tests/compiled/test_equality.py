@@ -7,6 +7,7 @@ import torch
 from parts.pairs import PAIRS, made, mapped
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
+from ppl_vae.bounds import IWAE, RowELBO
 from ppl_vae.linter import lint_pair
 from ppl_vae.pair import Pair
 from ppl_vae.program import Program
@@ -20,6 +21,14 @@ ELBOS = {
     "MeanField": TraceMeanField_ELBO,
     "Graph": TraceGraph_ELBO,
     "Enum": lambda **k: TraceEnum_ELBO(strict_enumeration_warning=False, **k),
+}
+BOUNDS = {
+    "iwae": IWAE(4),
+    "doubly": IWAE(4, doubly_reparameterized=True),
+    "in runs": IWAE(3, vectorize_particles=False),
+    "rows": RowELBO(2),
+    "sticking": RowELBO(2, sticking_the_landing=True),
+    "free bits": RowELBO(free_bits=0.2),
 }
 PARTICLES = {
     "one": {},
@@ -108,6 +117,15 @@ def test_the_zoo_under_every_objective(model, elbo):
 
 
 @pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("bound", BOUNDS)
+@pytest.mark.parametrize("model", zoo("models"))
+def test_traced_equals_eager_for_every_bound(model, bound, weighted):
+    sides = Sides(*zoo_pair(model), BOUNDS[bound], weighted=weighted)
+    sides.shake()
+    sides.compare(0.4 if weighted else 1.0)
+
+
 @pytest.mark.parametrize("particles", ["three", "vectorized"])
 @pytest.mark.parametrize("elbo", ELBOS)
 def test_the_zoo_with_particles(elbo, particles):

@@ -15,9 +15,11 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from ppl_vae import build, lint
+from ppl_vae.guides.linear import LinearGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.ppca import PPCAModel
 from ppl_vae.nn import MLP
 
 BINARY = (X > 0).float()
@@ -40,6 +42,15 @@ def gaussian():
 def gaussian_on_a_frame():
     frame = pd.DataFrame(X.double().numpy(), columns=["a", "b", "c"])
     return build(GaussianModel, frame), build(NormalGuide, frame), frame
+
+
+def ppca():
+    data = 50.0 + 1000.0 * X
+    return build(PPCAModel, data, latents=2), build(LinearGuide, data, latents=2), data
+
+
+def ppca_with_nothing_latent():
+    return build(PPCAModel, X, latents=2).marginal, None, X
 
 
 class ClassicVAE(nn.Module):
@@ -209,6 +220,8 @@ PAIRS = [
     bernoulli_on_bytes,
     gaussian,
     gaussian_on_a_frame,
+    ppca,
+    ppca_with_nothing_latent,
     classic,
     functions_with_dropout,
     top_down,

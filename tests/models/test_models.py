@@ -20,10 +20,11 @@ from ppl_vae import build, fit, lint
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.ppca import PPCAModel
 
 REAL = torch.randn(60, 4, generator=torch.Generator().manual_seed(1)) * 30 + 100
 BINARY = (REAL > 100).float()
-PAIRS = {BernoulliModel: BINARY, GaussianModel: REAL}
+PAIRS = {BernoulliModel: BINARY, GaussianModel: REAL, PPCAModel: REAL}
 FILES = [
     importlib.import_module(f"{package.__name__}.{found.name}")
     for package in (ppl_vae.models, ppl_vae.guides)

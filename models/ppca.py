@@ -1,0 +1,80 @@
+"""Probabilistic PCA: features that are linear in a Gaussian latent code, with one noise for all.
+
+    z ~ Normal(0, I)                                          z: (latents,)
+    x ~ Normal(loc + scale (W z + m), scale sigma)            x: (features,), data's units
+    x ~ Normal(loc + scale m, scale^2 (W W^T + sigma^2 I))    the same, z integrated out
+
+Source: Tipping & Bishop (1999), Probabilistic principal component analysis, section 3.
+"""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule, pyro_method
+from torch import Tensor, nn
+
+
+class PPCAModel(PyroModule):
+    """p(x, z). Plate "data"; latent site "z"; observed site "x".
+
+    Args:
+        features: Width of a row, all in one unit.
+        latents: Width of the code, less than ``features``.
+        loc: Center of the data, a number or (features,), in the data's units.
+        scale: Spread of the data, likewise; ``self.scale`` is the root of its mean square.
+    """
+
+    loc: Tensor
+    scale: Tensor
+
+    def __init__(
+        self, features: int, latents: int = 8, loc: float | Tensor = 0, scale: float | Tensor = 1
+    ) -> None:
+        super().__init__()
+        if not 0 < latents < features:
+            raise ValueError(f"latents: expected 1 or more, below {features=}, got {latents}")
+        self.features, self.latents = features, latents
+        self.register_buffer("loc", torch.zeros(features).add_(loc))
+        self.register_buffer("scale", torch.zeros(features).add_(scale).square().mean().sqrt())
+        self.weight = nn.Parameter(torch.randn(features, latents) / features**0.5)
+        self.shift = nn.Parameter(torch.zeros(features))
+        self.log_sigma = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> None:
+        """Score rows x, (rows, features)."""
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
+            mean = self.loc + self.scale * (z @ self.weight.T + self.shift)
+            sd = self.scale * self.log_sigma.exp()
+            pyro.sample("x", dist.Normal(mean, sd).to_event(1), obs=x)
+
+    @pyro_method
+    def marginal(self, x: Tensor) -> None:
+        """Score rows x with z integrated out: a model to fit by exact maximum likelihood."""
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", self.density(), obs=x)
+
+    def density(self) -> dist.LowRankMultivariateNormal:
+        """p(x) of a row; its ``cov_factor`` is scale W, its ``cov_diag`` the noise's variance."""
+        mean, weight = self.loc + self.scale * self.shift, self.scale * self.weight
+        noise = (self.scale * self.log_sigma.exp()).square().expand(self.features)
+        return dist.LowRankMultivariateNormal(mean, weight, noise)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log p(x) of rows x, (rows,), in nats."""
+        log_prob: Tensor = self.density().log_prob(x)
+        return log_prob
+
+    @torch.no_grad()
+    def solve(self, x: Tensor) -> None:
+        """Maximize the likelihood of rows x by eigenvectors of their covariance (eq. 7 and 8)."""
+        y = (x.double() - self.loc) / self.scale
+        values, vectors = torch.linalg.eigh(y.T.cov(correction=0))  # rising
+        noise = values[: -self.latents].mean()
+        if not noise > 1e-12 * values[-1]:
+            few = f"{self.latents + 2} rows or more, not on one {self.latents}-dimensional plane"
+            raise ValueError(f"x: expected {few}, got {len(x)} rows; use fewer latents")
+        weight = vectors * (values - noise).clamp_min(0).sqrt()
+        self.weight.copy_(weight.flip(1)[:, : self.latents])  # the largest first
+        self.shift.copy_(y.mean(0))
+        self.log_sigma.copy_(noise.log() / 2)
