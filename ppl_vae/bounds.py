@@ -159,7 +159,9 @@ class IWAE(_Particles):
         if leaves is None:
             return loss, -factor * _log_mean(weighted).sum() - weighted_outside
         share = weighted.softmax(0).detach()
-        kept = share if kl_weight is None else 1 - kl_weight + kl_weight * share  # of a draw's slope
+        kept = (
+            share if kl_weight is None else 1 - kl_weight + kl_weight * share
+        )  # of a draw's slope
         path = _path(_log_mean(weighted).sum(), leaves, kept, draws[0])
         direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
         return loss, -factor * (direct + path) - weighted_outside
@@ -271,7 +273,8 @@ def _divergences(one: Draw, name: str) -> Tensor:
     """KL divergences of one latent averaged over particles and rows: of its dimensions, (groups,),
     where they are independent; else of the whole, (1,).
     """  # noqa: D205  one sentence
-    ours, theirs = one.model_trace.nodes[name], one.guide_trace.nodes.get(name)
+    ours: sites.Site = one.model_trace.nodes[name]
+    theirs: sites.Site = one.guide_trace.nodes.get(name)
     fns = [site["fn"] for site in (ours, theirs) if site is not None]
     apart = all(isinstance(fn, Independent) for fn in fns) and not one.is_summed
     if theirs is None or not apart or len({fn.reinterpreted_batch_ndims for fn in fns}) > 1:
@@ -285,7 +288,7 @@ def _divergences(one: Draw, name: str) -> Tensor:
     mask = theirs["mask"]
     if isinstance(mask, Tensor):
         mask = mask.reshape(*mask.shape, *(1,) * events)
-    each = scale_and_mask(each, mask=mask)
+    each = torch.as_tensor(scale_and_mask(each, mask=mask))
     return each.reshape(-1, *each.shape[each.ndim - events :]).mean(0).flatten()
 
 
@@ -331,5 +334,5 @@ def _like(share: Tensor, leaf: Tensor, fn: object) -> Tensor:
 
 
 def _log_mean(log_weights: Tensor) -> Tensor:
-    """log 1/P sum_p w_p of every row, (rows,)."""
+    """Log 1/P sum_p w_p of every row, (rows,)."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))

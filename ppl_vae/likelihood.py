@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import pandas as pd
@@ -22,9 +23,9 @@ from tqdm.auto import tqdm
 
 from ppl_vae.chunks import PARTICLES, Chunk
 from ppl_vae.pair import Pair
-from ppl_vae.passes import block_rows, blocks, collect
+from ppl_vae.passes import block_rows, collect
 from ppl_vae.psis import THRESHOLD, Tally
-from ppl_vae.rows import Batch, as_rows
+from ppl_vae.rows import Batch, as_rows, as_tuple
 from ppl_vae.weights import draw
 
 Function = Callable[..., Any]
@@ -66,11 +67,12 @@ def log_likelihood(
         N rows with the data's index, and four columns: ``log_prob`` and ``elbo`` in nats; ``ess``,
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
-        (the guide is the posterior), NaN below 25 draws.
+        (the guide is the posterior, or nothing is left to draw), NaN below 25 draws and where no
+        draw gives the row a probability.
 
     Raises:
-        ValueError: Where a row's weights are not numbers, or a latent outside the row plate is
-            summed.
+        ValueError: Where a row's weights are not numbers, a latent outside the row plate is
+            summed, or the guide draws what the model has not.
 
     Warns:
         UserWarning: With the number of rows whose k-hat is above 0.7.
@@ -89,8 +91,9 @@ def log_likelihood(
     size, rounds = min(block_rows(rows, count), len(rows)), math.ceil(num_samples / count)
     chunk.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
-        total=len(rows), desc="log-likelihood", unit="row", disable=not progress, leave=False
-    )
+        total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
+        disable=not progress, leave=False,
+    )  # fmt: skip
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         tally = Tally(num_samples, len(index))
@@ -101,15 +104,11 @@ def log_likelihood(
             elbo = log_weights if found[0][0] is found[0][1] else torch.cat([e for _, e in found])
             tally.add(log_weights, elbo[:left])
             left -= len(log_weights)
-            bar.update(len(index) * len(log_weights) / num_samples)
+            bar.update(len(index) * len(log_weights))
         result = tally.result()
         if bool(result["log_prob"].isnan().any()):
             chunk.eager(batch)  # says what is wrong, if Pyro's own checks know
-            row = int(index[result["log_prob"].isnan()][0])
-            raise ValueError(
-                f"log_likelihood: the weights of row {row} are not numbers; look for NaN in the "
-                "row or in the networks' weights"
-            )
+        _check_numbers(batch, index, result["log_prob"])
         return result
 
     with bar:
@@ -194,6 +193,10 @@ def elbo_terms(
                     outside.setdefault(name, []).append((taken, float(values.sum())))
                 if left <= 0:
                     break
+        if not totals:
+            raise ValueError(f'expected sites in the row plate "{plate}", found none')
+        for total in totals.values():
+            _check_numbers(batch, index, total)
         return {name: total / num_samples for name, total in totals.items()}
 
     title = "ELBO by site" if progress else ""
@@ -206,6 +209,19 @@ def elbo_terms(
     return frame
 
 
+def _check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
+    """Raise where a row's value is NaN, or infinite because a cell of the row is."""
+    bad = values.isnan()
+    for field in as_tuple(batch):
+        cells = field.isfinite().reshape(len(field), -1).all(1).cpu()
+        bad |= ~values.isfinite() & ~cells
+    if bool(bad.any()):
+        raise ValueError(
+            f"data: expected numbers that the pair takes, got none for row {int(index[bad][0])}; "
+            "look for NaN or infinity in the row or in the networks' weights"
+        )
+
+
 def _check_count(name: str, count: Any) -> None:
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")

@@ -107,9 +107,7 @@ def collect(
     The memory is that of the result and of one block.
     """
     results: dict[str, Tensor] = {}
-    for index, part in blocks(
-        pair, rows, work, seed=seed, progress=progress, copies=copies
-    ):
+    for index, part in blocks(pair, rows, work, seed=seed, progress=progress, copies=copies):
         for name, value in part.items():
             if name not in results:
                 results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)

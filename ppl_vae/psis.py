@@ -38,20 +38,27 @@ def pareto_k(largest: Tensor) -> Tensor:
 
 
 def _generalized_pareto(exceedances: Tensor) -> Tensor:
-    """The posterior mean of k, (rows,), for exceedances (rows, M) in rising order."""
-    rows, count = exceedances.shape
-    places = 30 + int(math.sqrt(count))
-    quartile = exceedances[:, int(count / 4 + 0.5) - 1].clamp(min=1e-300)
-    highest = exceedances[:, -1].clamp(min=1e-300)
+    """The posterior mean of k, (rows,), for exceedances (rows, M) in rising order.
+
+    Those of 0, ties with the cutoff, are no part of the tail; fewer than five leave k infinite.
+    """
+    above = exceedances > 0
+    count = above.sum(1).clamp(min=5).double()
+    first = exceedances.shape[1] - count.long()
+    places = 30 + int(math.sqrt(exceedances.shape[1]))
+    rank = (first + (count / 4 + 0.5).long() - 1).clamp(min=0)
+    quartile = exceedances.gather(1, rank[:, None]).clamp(min=1e-300)
+    highest = exceedances[:, -1:].clamp(min=1e-300)
     steps = torch.arange(1, places + 1, dtype=torch.double, device=exceedances.device)
-    b = (1 - (places / (steps - 0.5)).sqrt()) / (3 * quartile[:, None]) + 1 / highest[:, None]
+    b = (1 - (places / (steps - 0.5)).sqrt()) / (3 * quartile) + 1 / highest
     k = torch.empty_like(b)  # (rows, places)
     for i in range(places):  # one place at a time: memory of the exceedances alone
-        k[:, i] = torch.log1p(-b[:, i, None] * exceedances).mean(1)
-    profile = count * ((-b / k).log() - k - 1)
+        k[:, i] = torch.log1p(-b[:, i, None] * exceedances).sum(1) / count
+    profile = count[:, None] * ((-b / k).log() - k - 1)
     b = (profile.softmax(1) * b).sum(1)
-    k = torch.log1p(-b[:, None] * exceedances).mean(1)
-    return (k * count + 5.0) / (count + 10.0)  # ten draws' worth of prior at 0.5
+    k = torch.log1p(-b[:, None] * exceedances).sum(1) / count
+    k = (k * count + 5.0) / (count + 10.0)  # ten draws' worth of prior at 0.5
+    return torch.where(above.sum(1) < 5, math.inf, k)
 
 
 class Tally:
@@ -88,11 +95,12 @@ class Tally:
         """``log_prob``, ``elbo``, ``ess`` and ``k_hat``, (rows,) each."""
         shape = torch.full_like(self.total, math.nan)
         if self.num_samples >= FEWEST:
-            shape = pareto_k(self.largest)
-        highest = self.largest[0]
-        alike = highest - self.lowest <= 1000 * self.precision * highest.abs().clamp(min=1.0)
-        if self.num_samples >= FEWEST:
-            shape = torch.where(alike, -math.inf, shape)
+            highest = self.largest[0]
+            rounding = (1000 * self.precision * highest.abs().clamp(min=1.0)).clamp(max=0.01)
+            alike = highest - self.lowest <= rounding
+            alike |= highest == self.largest[-1]  # as many ties as the tail is long
+            shape = torch.where(alike, -math.inf, pareto_k(self.largest))
+            shape = torch.where(highest == -math.inf, math.nan, shape)
         return {
             "log_prob": self.total - math.log(self.seen),
             "elbo": self.elbo / self.seen,

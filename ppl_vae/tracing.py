@@ -37,7 +37,6 @@ from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
 
-
 @dataclass(frozen=True)
 class Graph:
     """What ``trace`` wrote down.

@@ -124,7 +124,7 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
             except ValueError:  # TraceEnum_ELBO says so where nothing can be trained
                 if parameters:
                     raise
-                loss = surrogate = bound.loss(batch)
+                loss = surrogate = torch.as_tensor(bound.loss(batch))
             surrogate = torch.as_tensor(surrogate)
             leaves = _leaves(surrogate)
             gradients = _gradients(surrogate, parameters)

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
@@ -93,8 +94,8 @@ class Draw:
             if sites.in_plate(site, self.plate):
                 part = sign * self._by_row(site)
                 part = part.detach() if fixed and sign < 0 else part
-                weigh = kl_weight is not None and not site["is_observed"]
-                parts.append(kl_weight * part if weigh else part)
+                weight = 1.0 if kl_weight is None or site["is_observed"] else kl_weight
+                parts.append(weight * part)
         if not parts:
             raise ValueError(f'expected sites in the row plate "{self.plate}", found none')
         return self._total(parts)
@@ -111,12 +112,13 @@ class Draw:
         found: dict[str, Tensor] = {}
         exact = closed_forms(self.model_trace, self.guide_trace) if closed else set()
         for name in exact:
-            ours, theirs = self.model_trace.nodes[name], self.guide_trace.nodes[name]
+            ours: sites.Site = self.model_trace.nodes[name]
+            theirs: sites.Site = self.guide_trace.nodes[name]
             if sites.in_plate(theirs, self.plate):
                 kl = kl_divergence(theirs["fn"], ours["fn"])
                 found[name] = -self._fold(scale_and_mask(kl, mask=theirs["mask"]), theirs["fn"])
         for site, sign in self._factors():
-            name = site["name"]
+            name = self._whole(site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
                 part = sign * self._by_row(site)
                 found[name] = found[name] + part if name in found else part
@@ -139,20 +141,41 @@ class Draw:
         kept = None if self.dim is None or len(shape) < -self.dim else len(shape) + self.dim
         return tuple(size if i == kept else 1 for i, size in enumerate(shape))
 
+    def _whole(self, name: str) -> str:
+        """The site that an observed piece belongs to: ``obs_mask`` makes "x_observed" of "x"."""
+        whole = name.removesuffix("_observed")
+        return whole if whole in self.model_trace.nodes else name
+
     def _order(self) -> list[str]:
         """Names of all sites, likelihoods last."""
         both = {**sites.sites(self.guide_trace), **sites.sites(self.model_trace)}
-        return sorted(both, key=lambda name: sites.role(both[name]) == "data")
+        likelihoods = ("data", "deterministic")  # "x" of an ``obs_mask`` is deterministic
+        return sorted(both, key=lambda name: sites.role(both[name]) in likelihoods)
 
     def _factors(self) -> Iterator[tuple[sites.Site, int]]:
         """Every factor of the weight: a site and 1, or a proposal of the guide's and -1."""
-        theirs = sites.sites(self.guide_trace)
-        for name, site in sites.sites(self.model_trace).items():
+        ours, theirs = sites.sites(self.model_trace), sites.sites(self.guide_trace)
+        for name, site in ours.items():
+            if sites.role(site) == "deterministic":
+                continue
             if site["is_observed"] or name in theirs or name in self._summed(self.model_trace):
                 yield site, 1
-        for site in theirs.values():
+        for name, site in theirs.items():
             if not site["is_observed"]:
+                if name not in ours:
+                    self._check_transformed(name)
                 yield site, -1
+
+    def _check_transformed(self, name: str) -> None:
+        """Raise where a draw of the guide's alone is not what a latent of the model is made of."""
+        theirs = sites.sites(self.guide_trace)
+        auxiliary = sites.role(theirs[name]) == "auxiliary"
+        if not (auxiliary and any(isinstance(site["fn"], Delta) for site in theirs.values())):
+            raise ValueError(
+                f'site "{name}": expected the guide to draw latents of the model, got a draw that '
+                "the model has not: weights would count its density with nothing against it; draw "
+                "it in the model too"
+            )
 
     @staticmethod
     def _summed(trace: Trace) -> set[str]:
@@ -174,7 +197,7 @@ class Draw:
     # With latents that are summed: tensors that name their dimensions, as Pyro packs them
 
     def _summed_out(self, factors: list[tuple[sites.Site, int]]) -> Tensor:
-        """log sum over y of the product of all factors in the row plate."""
+        """Log sum over y of the product of all factors in the row plate."""
         self._name_dims()
         proposed = self._summed(self.guide_trace)
         factors = [
@@ -188,7 +211,7 @@ class Draw:
     def _expected_terms(self) -> dict[str, Tensor]:
         self._name_dims()
         in_model = self._summed(self.model_trace) - set(self.guide_trace.nodes)
-        symbols = {self.model_trace.nodes[name]["infer"]["_enumerate_symbol"] for name in in_model}
+        symbols = {_symbol(self.model_trace, name) for name in in_model}
         found: dict[str, list[Tensor]] = {}
         together: list[tuple[sites.Site, int]] = []
         for site, sign in self._factors():
@@ -222,11 +245,7 @@ class Draw:
     def _symbols(self) -> set[str]:
         """Symbols of all dimensions of summed latents."""
         traces = (self.model_trace, self.guide_trace)
-        return {
-            trace.nodes[name]["infer"]["_enumerate_symbol"]
-            for trace in traces
-            for name in self._summed(trace)
-        }
+        return {_symbol(trace, name) for trace in traces for name in self._summed(trace)}
 
     def _pack(self, site: sites.Site, sign: int) -> Any:
         """A factor with named dimensions; what sums a latent is not masked, that it sums to 1."""
@@ -244,10 +263,10 @@ class Draw:
 
     def _expected(self, cost: Any) -> Tensor:
         """Expectation of a cost under the latents that the guide sums, (particles or 1, rows)."""
-        of_symbol = {}
-        for name in self._summed(self.guide_trace):
-            site = self.guide_trace.nodes[name]
-            of_symbol[site["infer"]["_enumerate_symbol"]] = site
+        of_symbol = {
+            _symbol(self.guide_trace, name): self.guide_trace.nodes[name]
+            for name in self._summed(self.guide_trace)
+        }
         pending, factors = [d for d in cost._pyro_dims if d in of_symbol], {}
         while pending:  # a latent's probability depends on the latents before it
             symbol = pending.pop()
@@ -270,7 +289,7 @@ class Draw:
         wanted = [symbol for symbol in kept if symbol is not None and symbol in dims]
         rest = [i for i, d in enumerate(dims) if d not in wanted]
         order = [dims.index(d) for d in wanted]
-        term = term.permute(*order, *rest)
+        term = term.permute((*order, *rest))
         values: Tensor = term.sum(dim=tuple(range(len(order), len(dims)))) if rest else term
         if symbols.get(self.plate) not in wanted:  # one row
             values = values.unsqueeze(-1)
@@ -311,6 +330,13 @@ def draw(
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
     rows = len(next(iter(batch.values() if isinstance(batch, dict) else batch)))
     return Draw(model_trace, guide_trace, pair.plate, dim, rows)
+
+
+def _symbol(trace: Trace, name: str) -> str:
+    """Of the dimension that a latent is summed along."""
+    site: sites.Site = trace.nodes[name]
+    symbol: str = site["infer"]["_enumerate_symbol"]
+    return symbol
 
 
 def _log_prob(site: sites.Site) -> Tensor:

@@ -332,7 +332,9 @@ def test_summed_latents_train_under_the_bounds():
             warnings.simplefilter("always")
             history = fit(mixture, summed_guide, x, elbo=elbo, epochs=2, progress=False)
         # q(y given x) cancels where the sum over y is inside the logarithm
-        assert [str(w.message)[:19] for w in caught] == ['parameter "guide.w"'] * isinstance(elbo, IWAE)
+        assert [str(w.message)[:19] for w in caught] == ['parameter "guide.w"'] * isinstance(
+            elbo, IWAE
+        )
         assert history.objective == type(elbo).__name__
         bound = Bound(pair, Objective.of(elbo, ""), 200)
         found = -bound.loss((x,)) / 200
@@ -376,7 +378,7 @@ def test_a_scale_of_the_users_own_is_refused():
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=0.5):
             pyro.sample("z", dist.Normal(pyro.param("a", torch.tensor(0.3)) * x, 1.0))
 
-    with pytest.raises(ValueError, match="poutine.scale"):
+    with pytest.raises(ValueError, match=r"poutine\.scale"):
         fit(model, guide, torch.randn(20), elbo=IWAE(2), epochs=1, progress=False)
 
 

@@ -153,13 +153,13 @@ def mixture_log_prob(x, noise):
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SUMMED)
-def test_summed_latents_give_the_exact_sum(name, compile):
+def test_summed_latents_give_the_exact_sum(name, compiled):
     model, guide, noise = SUMMED[name]
     x = 2 * torch.randn(30)
     for num_samples in (1, 30):
-        found = log_likelihood(model, guide, x, num_samples=num_samples, compile=compile)
+        found = log_likelihood(model, guide, x, num_samples=num_samples, compile=compiled)
         np.testing.assert_allclose(found["log_prob"], mixture_log_prob(x, noise), atol=1e-10)
 
 
@@ -217,7 +217,7 @@ def test_a_sum_outside_the_row_plate_is_refused():
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(MEANS[y], 1.0), obs=x)
 
-    with pytest.raises(ValueError, match='site "y".*row plate'):
+    with pytest.raises(ValueError, match=r'site "y".*row plate'):
         log_likelihood(model, None, torch.randn(5))
 
 
@@ -436,7 +436,7 @@ def test_counts_that_mean_nothing_and_rows_that_are_not_numbers_are_refused():
         log_likelihood(model, guide, x)
     with torch.no_grad():
         model.decoder[0].weight.fill_(math.nan)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"invalid values|expected numbers"):
         log_likelihood(model, guide, x[:3], compile=True)
 
 
@@ -448,3 +448,52 @@ def test_what_is_kept_does_not_grow_with_samples():
     assert few.largest.shape == (96, 10)
     assert many.largest.shape[0] == 3001
     assert chunks.PARTICLES * 2 <= 1024
+
+
+def test_one_row_has_its_sum():
+    x = torch.zeros(1)
+    found = log_likelihood(flat(PARALLEL), None, x, num_samples=2)
+    np.testing.assert_allclose(found["log_prob"], mixture_log_prob(x, 0.0), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("infer", [None, {"is_auxiliary": True}])
+def test_a_draw_that_the_model_has_not_is_refused(infer):
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(x.mean(-1), 0.5), infer=infer)
+            z = dist.Normal(u[..., None].expand(*u.shape, LATENTS), 0.5)
+            pyro.sample("z", z.to_event(1))
+
+    for function in (log_likelihood, elbo_terms):
+        with pytest.raises(ValueError, match=r'site "u".*the model has not'):
+            function(linear, guide, rows())
+
+
+def test_pieces_of_an_observed_site_are_one_column():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.deterministic("twice", 2 * z)
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x, obs_mask=x > 0)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 0.7))
+
+    x = torch.randn(20)
+    terms = elbo_terms(model, guide, x)
+    assert list(terms.columns) == ["z", "x"]
+    assert terms.loc[x.numpy() <= 0, "x"].eq(0).all()
+    assert terms.loc[x.numpy() > 0, "x"].lt(0).all()
+
+
+def test_a_wrong_plate_is_said():
+    for function in (log_likelihood, elbo_terms):
+        with pytest.raises(ValueError, match='"rows", found none'):
+            function(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 4), plate="rows")
+
+
+def test_rows_of_another_width_are_said():
+    with pytest.raises(ValueError, match="expected rows that the pair takes"):
+        log_likelihood(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 5))

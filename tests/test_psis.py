@@ -72,3 +72,21 @@ def test_weights_of_zero_do_not_count():
     )
     assert found["k_hat"].isfinite().all()
     assert found["ess"][0] <= 50
+
+
+def test_ties_and_rounding_are_told_from_a_tail():
+    generator = torch.Generator().manual_seed(0)
+    two = (torch.rand(1000, 1, generator=generator) < 0.05).double() * 3  # two values: bounded
+    far = 6 * torch.rand(1000, 1, generator=generator) - 60_000  # floats, 6 nats apart
+    same = torch.full((1000, 1), -60_000.0) + 1e-3 * torch.rand(1000, 1, generator=generator)
+    never = torch.full((1000, 1), -math.inf)
+    shapes = []
+    for weights in (two, far, same, never):
+        tally = Tally(1000, 1)
+        tally.add(weights, weights)
+        shapes.append(tally.result()["k_hat"].item())
+    assert math.isfinite(shapes[0])
+    assert shapes[0] < 0.5
+    assert math.isfinite(shapes[1])
+    assert shapes[2] == -math.inf
+    assert math.isnan(shapes[3])

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli import encode, fit, generate, lint, list_, new, show
+from ppl_vae.cli import encode, evaluate, fit, generate, lint, list_, new, show
 
 HELP = """Deep latent-variable models, written as Pyro model/guide pairs.
 
@@ -36,6 +36,7 @@ app.command("list", epilog=EPILOG)(list_.list_zoo)
 app.command("new", epilog=EPILOG)(new.new)
 app.command("lint", epilog=EPILOG)(lint.lint)
 app.command("fit", epilog=EPILOG)(fit.fit)
+app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
 app.command("encode", epilog=EPILOG)(encode.encode)
 app.command("generate", epilog=EPILOG)(generate.generate)
 app.command("show", epilog=EPILOG)(show.show)

@@ -41,7 +41,8 @@ def test_every_command_has_help_json_quiet_and_exit_codes(ppl, command):
 
 
 def test_the_commands_are_those_of_the_design():
-    assert COMMANDS == ["list", "new", "lint", "fit", "encode", "generate", "show"]
+    design = ["list", "new", "lint", "fit", "evaluate", "encode", "generate", "show"]
+    assert design == COMMANDS
 
 
 def test_defaults_are_those_of_the_library():
@@ -64,7 +65,7 @@ def test_defaults_are_those_of_the_library():
         ),
         (["fit", "gaussian", "normal", "x.csv", "--run", "r", "--epoch", "1"], "--epochs"),
         (["lint", "gausian", "normal", "x.csv"], "did you mean gaussian?"),
-        (["lint", "gaussian", "nomal", "x.csv"], 'no guide "nomal": the zoo has normal'),
+        (["lint", "gaussian", "nomal", "x.csv"], 'no guide "nomal": the zoo has linear, normal'),
         (["lint", "mine.py", "normal", "x.csv"], "mine.py:Class"),
         (["lint", "mine.py:Mine", "normal", "wine.csv"], "mine.py: no such file"),
         (["lint", "gaussian", "normal", "wines.csv"], "no such file; did you mean wine.csv?"),

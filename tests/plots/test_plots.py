@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ppl_vae.history import History
-from ppl_vae.plots import image_grid, latent_map, learning_curves
+from ppl_vae.plots import elbo_bars, image_grid, latent_map, learning_curves, reliability
 
 
 def test_curves_show_both_elbos_and_mark_the_kept_epoch():
@@ -223,3 +223,111 @@ def test_codes_and_labels_that_are_missing_are_refused():
 def test_labels_must_be_as_many_as_codes():
     with pytest.raises(ValueError, match="expected 4, got 3"):
         latent_map(np.zeros((4, 2)), [1, 2, 3])
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_every_k_hat_is_drawn_and_counted_on_its_side():
+    k_hat = [0.9, -0.2, 0.6, 0.5, 0.7, np.nan, -np.inf, 0.71]
+    ax = reliability(k_hat)
+    assert legend(ax) == [
+        "above 0.7, not to be trusted: 2 rows (25 %)",
+        "0.5 to 0.7, usable: 2 rows (25 %)",
+        "0.5 or below, good: 2 rows (25 %)",
+        "-inf, all draws weigh the same: 1 row (12 %)",
+        "without k-hat: 1 row (12 %)",
+    ]
+    above, usable, good, exact, _, *bounds = ax.lines
+    drawn = [(line.get_xdata().tolist(), line.get_ydata().tolist()) for line in ax.lines[:5]]
+    assert drawn == [
+        ([6, 7], [0.71, 0.9]), ([4, 5], [0.6, 0.7]), ([2, 3], [-0.2, 0.5]), ([1], [-1]), ([], []),
+    ]  # fmt: skip
+    assert len({line.get_marker() for line in (above, usable, good, exact)}) == 4
+    assert [line.get_ydata()[0] for line in bounds] == [0.5, 0.7]
+    assert {"0.5", "0.7"} <= {text.get_text() for text in ax.texts}
+    assert ax.get_title()
+
+
+def test_k_hats_beyond_the_picture_lie_at_an_edge_that_says_so():
+    ax = reliability([-4.0, 0.2, 30.0])
+    assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[3], [-1, 0.2]]
+    ax.figure.canvas.draw()
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert (names[0], names[-1]) == ("≤ -1", "≥ 3")
+    ax = reliability([-1.0, 0.2, 3.0])
+    ax.figure.canvas.draw()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["-1", "0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, 0.3, 0.8])
+@pytest.mark.parametrize("count", [1, 9])
+def test_rows_that_are_all_alike_are_drawn(value, count):
+    ax = reliability(np.full(count, value))
+    ax.figure.canvas.draw()
+    counted = [text for text in legend(ax) if " 0 rows" not in text]
+    assert len(counted) == 1
+    assert f"{count} row" in counted[0]
+    low, high = ax.get_ylim()
+    assert low <= 0.5
+    assert high >= 0.7
+    assert bool(len(ax.get_xticks())) == (not np.isnan(value))
+
+
+def test_a_single_bad_row_among_thousands_is_not_rounded_away():
+    assert legend(reliability([0.8] + [0.1] * 4999))[0].endswith("1 row (under 1 %)")
+
+
+def test_scores_come_as_a_frame_or_as_numbers():
+    frame = pd.DataFrame({"log_prob": [-1.0, -2], "k_hat": [0.2, 0.9]}, index=["a", "a"])
+    for scores in (frame, frame["k_hat"], torch.tensor([0.2, 0.9]), [0.2, 0.9]):
+        assert legend(reliability(scores, title="Mine"))[0].endswith("1 row (50 %)")
+    with pytest.raises(ValueError, match=r"scores: expected a column k_hat.* got log_prob"):
+        reliability(frame[["log_prob"]])
+    for wrong in ([], [[0.1]], "text"):
+        with pytest.raises(ValueError, match="scores: expected"):
+            reliability(wrong)
+
+
+def bars(ax):
+    return [round(bar.get_width(), 6) for bar in ax.patches]
+
+
+def test_bars_are_means_over_rows_with_their_standard_errors():
+    terms = pd.DataFrame({"z": [-1.0, -3, -5], "k + x": [8.0, 10, 15]})
+    ax = elbo_bars(terms)
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["z", "k + x", "together"]
+    assert bars(ax) == [-3, 11, 8]
+    errors = [np.ptp(line.get_segments()[0][:, 0]) / 2 for line in ax.collections]
+    assert errors == pytest.approx([*terms.sem(), terms.sum(axis=1).sem()])
+    assert [text.get_text() for text in ax.texts] == ["-3.00 ± 1.15", "11.00 ± 2.08", "8.00 ± 1.00"]
+    assert "nats per row" in ax.get_xlabel()
+    assert ax.yaxis_inverted()  # the first on top
+
+
+def test_totals_of_global_sites_are_divided_by_rows_and_marked():
+    terms = pd.DataFrame({"x": [-4.0, -6]})
+    terms.attrs["global"] = {"weights": -30.0}
+    ax = elbo_bars(terms)
+    assert bars(ax) == [-5, -15, -20]
+    assert "weights, outside the\nrow plate: total / 2 rows" in [
+        label.get_text() for label in ax.get_yticklabels()
+    ]
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True, False]
+    assert len(ax.collections) == 2  # no error of a total
+
+
+def test_bars_of_one_row_and_of_rows_that_cannot_be():
+    assert [text.get_text() for text in elbo_bars({"x": [-3.0]}).texts] == ["-3.00", "-3.00"]
+    ax = elbo_bars({"z": torch.tensor([-1.0, -2]), "x": [-np.inf, -2]})
+    assert bars(ax) == [-1.5, 0, 0]
+    assert [text.get_text() for text in ax.texts][1:] == ["-inf, no bar", "-inf, no bar"]
+
+
+@pytest.mark.parametrize(
+    "terms", [{}, {"x": []}, {"x": [1.0], "z": [1.0, 2]}, {"x": [[1.0]]}, {"x": 1.0}, {"x": "a"}]
+)
+def test_terms_that_are_not_numbers_by_row_are_refused(terms):
+    with pytest.raises(ValueError, match=r"terms.*: expected"):
+        elbo_bars(terms)
