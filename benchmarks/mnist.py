@@ -1,6 +1,7 @@
 """Published results on MNIST, with this library's own models: the paper's figure beside ours.
 
     python benchmarks/mnist.py meanfield --data DIR [--run runs/meanfield] [--seed 0]
+    python benchmarks/mnist.py meanfield --data DIR --steps 2000    beside Pyro's SVI, timed
 
     meanfield   static binarized, 784-256-256 ReLU, 128 latents, centered RMSprop 1e-3, batches of
                 128, 65,000 steps, best epoch by the validation ELBO
@@ -28,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -35,7 +37,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
 import torch
+from pyro.infer import SVI, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ppl_vae import IWAE, fit, load, log_likelihood
@@ -210,6 +214,45 @@ def train(protocol: Protocol, images: Images, run: Path, seed: int) -> tuple[Any
     return model, guide, seconds
 
 
+def beside_svi(protocol: Protocol, images: Images, seed: int, steps: int) -> None:
+    """Time a protocol's steps under ``fit`` and in a plain Pyro loop, an epoch of each in turn."""
+    rows = len(images.train)
+    epoch_steps = math.ceil(rows / protocol.batch_size)
+    model, guide = protocol.pair(seed)
+    pyro.clear_param_store()
+    plain = protocol.optimizer([nn.Parameter(torch.zeros(1))], 1)
+    settings = {k: v for k, v in plain.defaults.items() if k in ("lr", "centered", "eps")}
+    wrapped = getattr(pyro.optim, type(plain).__name__)(settings)
+    svi = SVI(model, guide, wrapped, TraceMeanField_ELBO())
+    ours: list[float] = []
+    theirs: list[float] = []
+    mark = time.perf_counter()
+
+    def turn(row: dict[str, float], *pair: Any) -> bool:
+        nonlocal mark
+        ours.append((time.perf_counter() - mark) / epoch_steps)
+        began = time.perf_counter()
+        for index in torch.randperm(rows).split(protocol.batch_size):
+            svi.step(images.train[index])
+        theirs.append((time.perf_counter() - began) / epoch_steps)
+        mark = time.perf_counter()
+        return len(ours) * epoch_steps >= steps + epoch_steps
+
+    own = protocol.pair(seed)
+    fit(
+        *own, images.train, optimizer=lambda p: protocol.optimizer(p, rows), callbacks=[turn],
+        epochs=10**6, batch_size=protocol.batch_size, compile=True, seed=seed, progress=False,
+    )  # fmt: skip
+    ours, theirs = ours[1:], theirs[1:]  # the first of each warms up
+    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
+    print(f"{len(ours) * epoch_steps:,} steps of each, an epoch in turn: ms a step, median (range)")
+    for name, times in (("ppl_vae.fit", ours), ("Pyro SVI", theirs)):
+        middle, low, high = (1e3 * f(times) for f in (statistics.median, min, max))
+        print(f"{name:12} {middle:6.2f} ({low:.2f} to {high:.2f})")
+    middle, low, high = (f(ratios) for f in (statistics.median, min, max))
+    print(f"ratio        {middle:6.2f} ({low:.2f} to {high:.2f})")
+
+
 def main() -> None:
     """Fit, evaluate, print the paper's figures beside ours."""
     parser = argparse.ArgumentParser(description="Published results on MNIST, beside ours.")
@@ -218,6 +261,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, help="directory to keep the fit in")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int)
+    parser.add_argument("--steps", type=int, help="time so many beside Pyro's SVI instead")
     parser.add_argument("--full", action="store_true", help="the schedule of Burda et al.")
     parser.add_argument("--tiny", action="store_true", help="200 rows, two epochs")
     arguments = parser.parse_args()
@@ -231,6 +275,9 @@ def main() -> None:
     run = arguments.run or Path("runs") / f"mnist-{arguments.protocol}-{arguments.seed}"
     count = 200 if arguments.tiny else None
     images = Images(arguments.data, dynamic=protocol.dynamic, seed=arguments.seed, count=count)
+    if arguments.steps:
+        beside_svi(protocol, images, arguments.seed, arguments.steps)
+        return
     model, guide, seconds = train(protocol, images, run, arguments.seed)
 
     began = time.perf_counter()

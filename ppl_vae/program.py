@@ -1,4 +1,4 @@
-"""One update as one call of a program on tensors: gather, loss, gradient, clipping and Adam.
+"""One update as one call of a program on tensors: gather, loss, gradient, clipping, optimizer.
 
     x = data[index];   loss, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
 
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.adam import FIRST, Adam
 from ppl_vae.inductor import compiled
 from ppl_vae.rows import Rows, as_tuple, like
 from ppl_vae.step import Derivative, Gradients, apply
 from ppl_vae.tracing import trace
+from ppl_vae.updates import Update
 
 
 class Program:
@@ -72,12 +72,12 @@ class Program:
 
     def interpret(self) -> None:
         """Run the traced graph, as a new program does, operation by operation."""
-        self.adam: Adam | None = None
+        self.update: Update | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
 
     def compile(self, index: Tensor) -> None:
-        """Let inductor compile the step, and run Adam within it where that is what moves.
+        """Let inductor compile the step, and run the optimizer's update in it where it is known.
 
         Args:
             index: Positions of any batch of this size, (rows,).
@@ -86,8 +86,8 @@ class Program:
             Exception: Whatever stops inductor; ``interpret`` is the way back.
         """
         on_cpu = self.device.type == "cpu"
-        self.adam = Adam.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
-        state = [] if self.adam is None else [*self.adam.state, self.adam.rates()]
+        self.update = Update.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
+        state = [] if self.update is None else [*self.update.state, self.update.rates()]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch(index, 1.0)
             self.function = compiled(self._step, [*self.held, *state], batch)
@@ -96,8 +96,8 @@ class Program:
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
         """Update once from the rows at ``index``; returns what ``EagerStep`` returns."""
         batch = self._batch(index, 1.0 if kl_weight is None else kl_weight)
-        if self.adam is not None:
-            (report,) = self._run([*self.held, self.adam.rates(), *batch])
+        if self.update is not None:
+            (report,) = self._run([*self.held, self.update.rates(), *batch])
             loss, norm = report.tolist()
             return loss, math.isfinite(loss) and math.isfinite(norm)
         found = self._run([*self.held, *batch])
@@ -132,11 +132,10 @@ class Program:
             with torch.no_grad(), self._without_autocast():
                 found = self._differentiated(parameters, constants, batch)
             return found[0], self._spread(found[1:])
-        if self.adam is None:
+        if self.update is None:
             found = self._run([*parameters, *constants, *batch])
             return found[0], self._spread(found[1:])
-        zeros, rates = self.adam.zeros(), torch.zeros_like(self.adam.rates())
-        rates[:, FIRST] = 0.5  # then m = g / 2 after a step from m = 0
+        zeros, rates = self.update.zeros(), self.update.halving()
         copies = [p.clone() for p in parameters]
         (report,) = self._run([*copies, *constants, *zeros, rates, *batch])
         factor = 2 * max(1.0, (report[1].item() + 1e-6) / self.limit)  # of a gradient in bounds
@@ -189,17 +188,17 @@ class Program:
         rest = iter(inputs)
         parameters = _next(rest, len(self.parameters))
         constants = _next(rest, len(self.graph.constants))
-        state = [] if self.adam is None else _next(rest, len(self.adam.state))
-        rates = None if self.adam is None else next(rest)
+        state = [] if self.update is None else _next(rest, len(self.update.state))
+        rates = None if self.update is None else next(rest)
         loss, *gradients = self._differentiated(parameters, constants, list(rest))
-        if self.adam is None or rates is None:
+        if self.update is None or rates is None:
             return [loss, *gradients]
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
         if self.limit < math.inf:
             factor = (self.limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = [g * factor for g in gradients]
         sound = loss.isfinite() & norm.isfinite()
-        self.adam.update(self._moved(parameters), gradients, state, rates, sound)
+        self.update.update(self._moved(parameters), gradients, state, rates, sound)
         return [torch.stack([loss, norm.to(loss.dtype)])]
 
 

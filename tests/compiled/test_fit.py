@@ -11,7 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from parts.pairs import PAIRS, Guide, Model, made, mapped, reals
-from torch.optim import SGD, Adam, AdamW, lr_scheduler
+from torch.optim import SGD, Adam, AdamW, RMSprop, lr_scheduler
 
 from ppl_vae import fit, program, snapshots, stepper
 from ppl_vae.diagnosis import NotFiniteError
@@ -68,6 +68,7 @@ OPTIMIZERS = {
     "l2": lambda p: Adam(p, 0.01, weight_decay=0.3),
     "groups": two_groups,
     "momentum": lambda p: SGD(p, 1e-4, momentum=0.9),
+    "rmsprop": lambda p: RMSprop(p, 0.003, centered=True, weight_decay=0.1),
 }
 SETTINGS = {
     "clipped": {"clip_norm": 3.0, "optimizer": lambda p: SGD(p, 1e-2)},
@@ -90,8 +91,11 @@ def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    assert program.Adam.of(Adam(parameters, 0.1), parameters) is not None
-    assert program.Adam.of(Adam(parameters[:2], 0.1), parameters) is None
+    assert program.Update.of(Adam(parameters, 0.1), parameters) is not None
+    assert program.Update.of(Adam(parameters[:2], 0.1), parameters) is None
+    assert program.Update.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
+    for settings in ({}, {"centered": True, "momentum": 0.9}):
+        assert program.Update.of(RMSprop(parameters, 0.1, **settings), parameters) is None
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -146,6 +150,7 @@ COMPILED = {
         "optimizer": OPTIMIZERS["l2"], "kl_weight": 0.3, "batch_size": 20}),
     "momentum": (PAIRS["baseline"], {
         "optimizer": OPTIMIZERS["momentum"], "clip_norm": 50.0, "batch_size": 20}),
+    "rmsprop": (PAIRS["gaussian"], {"optimizer": OPTIMIZERS["rmsprop"], "batch_size": 20}),
 }  # fmt: skip
 
 
@@ -336,7 +341,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
     def missing(*args):
         raise RuntimeError("no C++ compiler found\nmore of it")
 
-    monkeypatch.setattr(program, "_compiled", missing)
+    monkeypatch.setattr(program, "compiled", missing)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler found; the traced") as caught:
         history = fit(model, guide, x, epochs=3, batch_size=20, compile=True, progress=False)
@@ -352,7 +357,7 @@ def test_a_compiler_that_errs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
         return lambda *inputs: [1.1 * output for output in step(*inputs)]
 
-    monkeypatch.setattr(program, "_compiled", wrong)
+    monkeypatch.setattr(program, "compiled", wrong)
     model, guide, data = made(PAIRS["gaussian"])
     settings = {"epochs": 3, "batch_size": 8, "progress": False}
     with pytest.warns(UserWarning, match="what it made is not the traced step: its loss is"):
