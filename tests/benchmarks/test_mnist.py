@@ -1,0 +1,84 @@
+"""The MNIST benchmark runs, keeps its fits and evaluates them; its loop by hand is the library's."""
+
+import importlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def command(script, *words, folder=None):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", FOLDER / script, *map(str, words)],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """Files of MNIST's form with noise in them."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    grey = generator.integers(0, 256, (60, 28, 28), np.uint8)
+    np.savez(folder / "mnist.npz", x_train=grey, x_test=grey[:30])
+    packed = np.packbits(grey.reshape(60, 784) > 127, axis=1)
+    np.savez(folder / "mnist_binarized.npz", train=packed, valid=packed[:20], test=packed[:30])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("protocol", "published"),
+    [("meanfield", "-97.10"), ("rezende", "-89.90"), ("vae", "-86.76"), ("iwae5", "-85.54")],
+)
+def test_every_protocol_prints_the_published_figure_beside_ours(
+    protocol, published, images, tmp_path
+):
+    words = protocol, "--data", images, "--tiny", "--run", tmp_path / "run"
+    first = command("mnist.py", *words, folder=tmp_path)
+    assert published in first
+    assert "seed 0, 2 epochs of batches of 50" in first
+    table = first.split("nats a row")[1]
+    again = command("mnist.py", *words, folder=tmp_path)  # opened, not fitted again
+    assert again.split("nats a row")[1] == table
+
+
+def test_steps_are_timed_beside_pyros(images, tmp_path):
+    words = "meanfield", "--data", images, "--tiny", "--steps", 4
+    shown = command("mnist.py", *words, folder=tmp_path)
+    assert "Pyro SVI" in shown
+    assert "ratio" in shown
+
+
+@pytest.mark.parametrize("table", ["speed", "memory"])
+def test_both_tables_of_the_likelihood_are_printed(table, tmp_path):
+    shown = command("likelihood.py", table, "--tiny", folder=tmp_path)
+    assert {"speed": "PyTorch by hand", "memory": "MiB"}[table] in shown
+
+
+def test_the_loop_by_hand_does_the_same_sums():
+    sys.path.insert(0, str(FOLDER))
+    benchmark = importlib.import_module("likelihood")
+    sys.path.remove(str(FOLDER))
+    sys.modules.pop("likelihood")
+    from ppl_vae import log_likelihood
+
+    model, guide, x = benchmark.images(8, 3, 12)
+    theirs = benchmark.by_hand((model, guide), x, 4000, (5, 300))
+    ours = log_likelihood(model, guide, x, num_samples=4000)
+    for name in ("log_prob", "elbo"):
+        np.testing.assert_allclose(ours[name], theirs[name], atol=0.4)  # sd of a draw: 5 nats
+        np.testing.assert_allclose(ours[name].mean(), theirs[name].mean().item(), atol=0.1)
+    assert torch.all((theirs["ess"] >= 1) & (theirs["ess"] <= 4000))
+    np.testing.assert_allclose(ours["ess"].mean(), theirs["ess"].mean().item(), rtol=0.2)
