@@ -9,6 +9,7 @@ repaid. Where the comparison fails, or tracing does, the pair runs as it is.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -69,7 +70,11 @@ class Chunk:
     def eager(self, batch: Batch) -> Result:
         """The same by the pair's own Python."""
         if self.vectorized:
-            return _result(draw(self.pair, batch, count=self.count, nesting=self.nesting))
+            one = draw(self.pair, batch, count=self.count, nesting=self.nesting)
+            log_weights, elbo = _result(one)
+            if len(log_weights) == self.count:
+                return log_weights, elbo
+            return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)  # no draw in it
         runs = [
             _result(draw(self.pair, batch, count=None, nesting=self.nesting))
             for _ in range(self.count)
@@ -90,22 +95,27 @@ class Chunk:
         with exclusive(), forked(0), self.pair.evaluating():
             try:
                 graph = trace(function, as_tuple(first), ())
-                self.function, self.constants, self.size = graph.module, graph.constants, size
-                agrees = self._agrees(1000 * graph.precision)
-                if agrees and (requested is True or calls >= COMPILED_FROM):
-                    inputs = list(as_tuple(first))
-                    self.function = compiled(graph.module, graph.constants, inputs)
-                    agrees = self._agrees(30 * graph.precision**0.5)
-                    self.kind = "compiled"
-                else:
-                    self.kind = "traced"
-            except Exception:  # whatever the pair does to the tracer, or the compiler does
-                agrees = False
-        if not agrees:
-            self.function, self.kind = None, "eager"
+            except Exception:  # whatever the pair's Python does to the tracer
+                return
+            self.constants, self.size = graph.constants, size
+            if not self._proved(graph.module, "traced", 1000 * graph.precision):
+                return
+            if requested is True or calls >= COMPILED_FROM:
+                with contextlib.suppress(Exception):  # no compiler, or one that fails
+                    made = compiled(graph.module, graph.constants, list(as_tuple(first)))
+                    self._proved(made, "compiled", 30 * graph.precision**0.5)
+
+    def _proved(self, function: Callable[..., list[Tensor]], kind: str, tolerance: float) -> bool:
+        """Use a function if it is the pair, on blocks from all over the data, with its draws."""
+        before = self.function
+        self.function = function
+        if self._agrees(tolerance):
+            self.kind = kind
+            return True
+        self.function = before
+        return False
 
     def _agrees(self, tolerance: float) -> bool:
-        """Whether the graph is the pair, on blocks from all over the data with the same draws."""
         starts = torch.linspace(0, len(self.rows) - self.size, COMPARED).long().unique()
         for seed, start in enumerate(starts.tolist()):
             batch = self._take(torch.arange(start, start + self.size))

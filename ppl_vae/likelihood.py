@@ -58,8 +58,9 @@ def log_likelihood(
         data: N rows, in any form that ``fit`` takes.
         num_samples: S, draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.
-        compile: ``"auto"`` traces and compiles the weights for a large job; ``False`` never does,
-            ``True`` always.
+        compile: ``"auto"`` traces and compiles the weights for a large job, ``True`` for any,
+            ``False`` for none. A graph is compared with the pair first, on blocks from all over
+            the data; where they differ, the pair runs as it is.
         progress: Whether to show a bar.
         plate: Name of the row plate.
 

@@ -1,4 +1,4 @@
-"""The MNIST benchmark runs, keeps its fits and evaluates them; its loop by hand is the library's."""
+"""The MNIST benchmark runs, keeps its fits and evaluates them; the loop by hand does our sums."""
 
 import importlib
 import os
