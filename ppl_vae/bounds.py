@@ -18,8 +18,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from numbers import Integral, Real
 
+import pyro
 import torch
+from pyro import poutine
 from pyro.distributions import Independent
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
@@ -29,8 +32,11 @@ from ppl_vae import sites
 from ppl_vae.handlers import Leaves, Substitute
 from ppl_vae.objectives import RowBound, closed_forms
 from ppl_vae.pair import Pair
-from ppl_vae.rows import Batch
-from ppl_vae.weights import Draw, draw, plate_nesting
+from ppl_vae.rows import Batch, map_batch
+from ppl_vae.seeding import forked
+from ppl_vae.weights import Draw, draw, plate_nesting, vectorizes
+
+LOOKED_AT = 5  # rows that tell whether particles may be drawn in one run
 
 
 class _Particles(RowBound):
@@ -43,17 +49,18 @@ class _Particles(RowBound):
     """
 
     def __init__(self, num_particles: int, *, vectorize_particles: bool) -> None:
-        if not isinstance(num_particles, int) or num_particles < 1:
+        whole = isinstance(num_particles, Integral) and not isinstance(num_particles, bool)
+        if not whole or num_particles < 1:
             raise ValueError(
                 f"num_particles: expected a whole number of at least 1, got {num_particles!r}"
             )
-        self.num_particles, self.vectorize_particles = num_particles, vectorize_particles
+        self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
         self._nesting: int | None = None
 
     def draws(self, pair: Pair, batch: Batch, leaves: Leaves | None = None) -> list[Draw]:
         """Runs of the pair: one with all particles, or one for each."""
         if self._nesting is None:
-            self._nesting = plate_nesting(pair, batch)
+            self._nesting = self._probed(pair, batch)
         nesting = self._nesting
         if self.vectorize_particles:
             count = self.num_particles
@@ -69,7 +76,27 @@ class _Particles(RowBound):
                 again = Substitute(outside)
                 found.append(draw(pair, batch, count=None, nesting=nesting, handler=again))
         self._check(found[0])
+        if leaves is not None and found[0].is_summed:
+            raise ValueError(
+                f"{type(self).__name__}: expected no latent that is summed under this gradient, "
+                "which knows draws alone; leave doubly_reparameterized and sticking_the_landing off"
+            )
         return found
+
+    def _probed(self, pair: Pair, batch: Batch) -> int:
+        """How deep plates nest; raises where particles cannot be drawn in one run."""
+        nesting = plate_nesting(pair, batch)
+        if self.vectorize_particles and self.num_particles > 1:
+            few = map_batch(batch, lambda field: field[:LOOKED_AT])
+            with forked(0), pair.evaluating(), pyro.validation_enabled(False), poutine.block():
+                sound = vectorizes(pair, few, nesting)
+            if not sound:
+                raise ValueError(
+                    "expected networks that act on the last dimensions alone, so that particles "
+                    "are drawn in one run, got others (batch normalization, convolutions, a view); "
+                    f"pass {type(self).__name__}(..., vectorize_particles=False)"
+                )
+        return nesting
 
     def _check(self, first: Draw) -> None:
         """Raise where a site's gradient would be dropped, or its own scale."""
@@ -108,6 +135,9 @@ class _Particles(RowBound):
 class IWAE(_Particles):
     """The importance-weighted bound; tighter than the ELBO, and tighter with more particles.
 
+    A latent that is summed in the guide is summed within the weight, where its own probability
+    under the guide cancels: nothing trains that part of the guide (``RowELBO`` does).
+
     Args:
         num_particles: P, draws of the guide for each row.
         doubly_reparameterized: Use the gradient of Tucker et al., whose signal for the guide does
@@ -136,6 +166,8 @@ class IWAE(_Particles):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
+        if doubly_reparameterized and not vectorize_particles:
+            raise ValueError("vectorize_particles: expected True with doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
 
     def loss_and_surrogate(
@@ -144,10 +176,6 @@ class IWAE(_Particles):
         """Loss at a KL weight of 1, and what is differentiated: two scalars, in nats."""
         doubly = self.doubly_reparameterized and torch.is_grad_enabled()
         leaves = Leaves(pair.plate) if doubly else None
-        if doubly and not self.vectorize_particles:
-            raise ValueError(
-                "vectorize_particles: expected True under the doubly reparameterized gradient"
-            )
         draws = self.draws(pair, batch, leaves)
         factor = rows / draws[0].rows
         outside, weighted_outside = self._outside(draws, kl_weight)
@@ -202,7 +230,7 @@ class RowELBO(_Particles):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
-        if not 0 <= free_bits < math.inf:
+        if not (isinstance(free_bits, Real) and 0 <= free_bits < math.inf):
             raise ValueError(f"free_bits: expected nats, at least 0, got {free_bits!r}")
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
@@ -270,8 +298,8 @@ class RowELBO(_Particles):
 
 
 def _divergences(one: Draw, name: str) -> Tensor:
-    """KL divergences of one latent averaged over particles and rows: of its dimensions, (groups,),
-    where they are independent; else of the whole, (1,).
+    """KL divergences of one latent averaged over particles and rows: of its dimensions (and those
+    of plates within), (groups,), where they are independent; else of the whole, (1,).
     """  # noqa: D205  one sentence
     ours: sites.Site = one.model_trace.nodes[name]
     theirs: sites.Site = one.guide_trace.nodes.get(name)
@@ -284,12 +312,14 @@ def _divergences(one: Draw, name: str) -> Tensor:
         each = kl_divergence(q, p)
     else:
         each = q.log_prob(theirs["value"]) - p.log_prob(theirs["value"])
-    events = fns[0].reinterpreted_batch_ndims
+    events: int = fns[0].reinterpreted_batch_ndims
     mask = theirs["mask"]
     if isinstance(mask, Tensor):
         mask = mask.reshape(*mask.shape, *(1,) * events)
     each = torch.as_tensor(scale_and_mask(each, mask=mask))
-    return each.reshape(-1, *each.shape[each.ndim - events :]).mean(0).flatten()
+    has_particles = one.dim is not None and each.ndim - events >= -one.dim
+    each = each.mean(-1 - events)  # rows
+    return (each.mean(0) if has_particles else each).flatten()
 
 
 def _path(value: Tensor, leaves: Leaves, share: Tensor | None, one: Draw) -> Tensor:

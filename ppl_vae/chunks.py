@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae import sites
-from ppl_vae.handlers import Substitute
 from ppl_vae.inductor import compiled
 from ppl_vae.pair import Pair, exclusive
 from ppl_vae.passes import explained
 from ppl_vae.rows import Batch, Rows, as_tuple, batch_rows, like, map_batch
 from ppl_vae.seeding import forked
 from ppl_vae.tracing import trace
-from ppl_vae.weights import Draw, draw, plate_nesting
+from ppl_vae.weights import Draw, draw, plate_nesting, vectorizes
 
 PARTICLES = 64  # of a row in one chunk
 TRACED_FROM, COMPILED_FROM = 100, 2_000  # calls that repay tracing, and the compiler
@@ -131,46 +128,6 @@ class Chunk:
 
     def _take(self, index: Tensor) -> Batch:
         return self.rows.take(index, self.pair.device())
-
-
-def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
-    """Whether particles may be drawn in one run: each by itself must have the same weights.
-
-    Networks that do not act on the last dimensions alone (batch normalization, convolutions,
-    a ``view``) fail here, loudly or in silence.
-    """
-    try:
-        together = draw(pair, batch, count=3, nesting=nesting)
-        weights = _result(together)[0]
-        for particle in range(3):
-            values = {
-                name: _one(site, particle, nesting)
-                for name, site in sites.sites(together.guide_trace).items()
-                if site["infer"].get("_enumerate_dim") is None
-            }
-            values |= {
-                name: _one(site, particle, nesting)
-                for name, site in sites.sites(together.model_trace).items()
-                if not site["is_observed"] and name not in together.guide_trace
-                and site["infer"].get("_enumerate_dim") is None
-            }  # fmt: skip
-            with Substitute(values):
-                alone = draw(pair, batch, count=None, nesting=nesting)
-            by_itself = _result(alone)[0][0]
-            if not torch.allclose(by_itself, weights[particle], 1e-3, 1e-3, equal_nan=True):
-                return False
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
-        return False
-    return True
-
-
-def _one(site: Any, particle: int, nesting: int) -> Tensor:
-    """A site's value for one particle, without the particles' dimension."""
-    value: Tensor = site["value"]
-    position = value.ndim - site["fn"].event_dim - 1 - nesting
-    if position < 0:  # drawn once for all
-        return value
-    return value.select(position, particle if value.shape[position] > 1 else 0)
 
 
 def _result(one: Draw) -> Result:

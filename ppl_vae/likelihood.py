@@ -68,8 +68,8 @@ def log_likelihood(
         N rows with the data's index, and four columns: ``log_prob`` and ``elbo`` in nats; ``ess``,
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
-        (the guide is the posterior, or nothing is left to draw), NaN below 25 draws and where no
-        draw gives the row a probability.
+        (the guide is the posterior, or nothing is left to draw) or the largest are ties, NaN below
+        25 draws and where no draw gives the row a probability.
 
     Raises:
         ValueError: Where a row's weights are not numbers, a latent outside the row plate is
@@ -86,6 +86,8 @@ def log_likelihood(
         (['log_prob', 'elbo', 'ess', 'k_hat'], 3)
     """
     _check_count("num_samples", num_samples)
+    if not isinstance(compile, bool) and compile != "auto":
+        raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
     chunk = Chunk(pair, rows, count)

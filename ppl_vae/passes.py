@@ -70,7 +70,7 @@ def explained(batch: Batch, index: Tensor) -> Iterator[None]:
     """Raise ``ValueError`` that says what the rows at ``index`` have to do with an error."""
     try:
         yield
-    except (RuntimeError, ValueError, TypeError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError) as error:
         raise _explained(error, batch, index) from error
 
 

@@ -34,7 +34,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae import sites
-from ppl_vae.handlers import Particles, SumInParallel
+from ppl_vae.handlers import Particles, Substitute, SumInParallel
 from ppl_vae.objectives import closed_forms
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Batch
@@ -330,6 +330,45 @@ def draw(
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
     rows = len(next(iter(batch.values() if isinstance(batch, dict) else batch)))
     return Draw(model_trace, guide_trace, pair.plate, dim, rows)
+
+
+def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
+    """Whether particles may be drawn in one run: each by itself must have the same weights.
+
+    Networks that do not act on the last dimensions alone (batch normalization, convolutions,
+    a ``view``) fail here, loudly or in silence. Where a half cannot be run on given values (a flow
+    without an inverse), nothing can be said, and it may.
+    """
+    try:
+        together = draw(pair, batch, count=3, nesting=nesting)
+        weights = together.log_weights()
+        weights = weights.expand(3, -1)
+    except Exception:  # whatever a network says to one more dimension
+        return False
+    drawn = {**sites.sites(together.model_trace), **sites.sites(together.guide_trace)}
+    for particle in range(3):
+        values = {
+            name: _one(site, particle, nesting)
+            for name, site in drawn.items()
+            if not site["is_observed"] and site["infer"].get("_enumerate_dim") is None
+        }
+        try:
+            with Substitute(values):
+                alone = draw(pair, batch, count=None, nesting=nesting).log_weights()[0]
+        except KeyError:
+            return True
+        if not torch.allclose(alone, weights[particle], 1e-3, 1e-3, equal_nan=True):
+            return False
+    return True
+
+
+def _one(site: sites.Site, particle: int, nesting: int) -> Tensor:
+    """A site's value for one particle, without the particles' dimension."""
+    value: Tensor = site["value"]
+    position = value.ndim - site["fn"].event_dim - 1 - nesting
+    if position < 0:  # drawn once for all
+        return value
+    return value.select(position, particle if value.shape[position] > 1 else 0)
 
 
 def _symbol(trace: Trace, name: str) -> str:

@@ -393,3 +393,55 @@ def test_a_kept_fit_goes_on_only_with_the_same_bound(tmp_path):
             fit(*pair, x, elbo=other, epochs=3, run=run, resume=True, progress=False)
     history = fit(*pair, x, elbo=IWAE(3), epochs=3, run=run, resume=True, progress=False)
     assert len(history.frame) == 3
+
+
+@pytest.mark.parametrize(
+    "elbo", [IWAE(2, doubly_reparameterized=True), RowELBO(2, sticking_the_landing=True)]
+)
+def test_gradients_through_draws_alone_refuse_a_sum(elbo):
+    with pytest.raises(ValueError, match="no latent that is summed"):
+        fit(mixture, summed_guide, torch.randn(20), elbo=elbo, epochs=1, progress=False)
+
+
+@pytest.mark.usefixtures("double")
+def test_free_bits_that_are_next_to_nothing_change_nothing_in_a_plate_of_the_users():
+    def model(x):
+        with pyro.plate("data", len(x)), pyro.plate("parts", 3, dim=-2):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1.0), obs=x.T)
+
+    def guide(x):
+        loc = pyro.param("loc", torch.tensor([0.5, -0.4]))
+        with pyro.plate("data", len(x)), pyro.plate("parts", 3, dim=-2):
+            pyro.sample("z", dist.Normal(loc, 0.7).to_event(1))
+
+    x = torch.randn(8, 3)
+    guide(x)
+    surrogates = []
+    for bits in (0.0, 1e-9):
+        torch.manual_seed(0)
+        bound = Bound(
+            Pair.of(model, guide, "data"), Objective.of(RowELBO(4, free_bits=bits), ""), 80
+        )
+        surrogates.append(bound((x,), None)[1].item())
+    assert surrogates[0] == pytest.approx(surrogates[1])
+
+
+class Mixing(nn.Module):
+    """Softmax over what are rows without particles in front and features with them."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(2, 4)
+
+    def forward(self, z):
+        return self.inner(z).softmax(1)
+
+
+def test_networks_that_mix_particles_are_refused_with_the_way_out():
+    x = torch.rand(20, 4).bernoulli()
+    model, guide = find_class("bernoulli", "models"), find_class("normal", "guides")
+    pair = model(4, 2, Mixing()), guide(4, 2)
+    with pytest.raises(ValueError, match="vectorize_particles=False"):
+        fit(*pair, x, elbo=IWAE(3), epochs=1, progress=False)
+    fit(*pair, x, elbo=IWAE(3, vectorize_particles=False), epochs=1, progress=False)
