@@ -230,13 +230,15 @@ class RowELBO(_Particles):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
-        if not (isinstance(free_bits, Real) and 0 <= free_bits < math.inf):
+        number: object = free_bits
+        if not isinstance(number, Real) or not 0 <= free_bits < math.inf:
             raise ValueError(f"free_bits: expected nats, at least 0, got {free_bits!r}")
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
         if sticking_the_landing and not vectorize_particles:
             raise ValueError("vectorize_particles: expected True with sticking_the_landing")
-        self.sticking_the_landing, self.free_bits = sticking_the_landing, float(free_bits)
+        self.sticking_the_landing: bool = sticking_the_landing
+        self.free_bits: float = float(free_bits)
 
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
