@@ -284,7 +284,7 @@ def test_free_bits_cost_nothing_and_the_rest_is_the_elbo(kl_weight):
 
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "ppca"])
 def test_more_particles_are_tighter_for_every_zoo_pair(name):
     x = (torch.randn(60, 5, generator=torch.Generator().manual_seed(2)) > 0).float()
     torch.manual_seed(1)

@@ -248,7 +248,7 @@ def test_rows_do_not_depend_on_what_comes_after_them(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
-@pytest.mark.parametrize("name", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize("name", ["bernoulli", "gaussian", "ppca"])
 def test_the_graph_is_the_pair_for_every_zoo_pair(name):
     x = (torch.randn(50, 5) > 0).float()
     model, guide = find_class(name, "models")(5, 2), find_class("normal", "guides")(5, 2)
