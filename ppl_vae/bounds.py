@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from numbers import Integral, Real
+from typing import Any
 
 import pyro
 import torch
@@ -187,9 +188,8 @@ class IWAE(_Particles):
         if leaves is None:
             return loss, -factor * _log_mean(weighted).sum() - weighted_outside
         share = weighted.softmax(0).detach()
-        kept = (
-            share if kl_weight is None else 1 - kl_weight + kl_weight * share
-        )  # of a draw's slope
+        weight = 1.0 if kl_weight is None else kl_weight
+        kept = 1 - weight + weight * share  # of the slope that reaches a draw
         path = _path(_log_mean(weighted).sum(), leaves, kept, draws[0])
         direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
         return loss, -factor * (direct + path) - weighted_outside
@@ -259,8 +259,8 @@ class RowELBO(_Particles):
             direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
             return loss, -factor * (direct + path) - weighted_outside
         if self.free_bits:
-            paid = torch.stack([self._paid(group) for group in self._groups(draws)]).sum()
-            divergences = rows * paid
+            groups = torch.cat(list(self._groups(draws)))
+            divergences = rows * groups.clamp(min=self.free_bits).sum()
         else:
             divergences = factor * divergence.mean(0).sum()
         surrogate = weight * divergences - factor * likelihood.mean(0).sum() - weighted_outside
@@ -284,10 +284,6 @@ class RowELBO(_Particles):
             likelihoods.append(torch.stack(torch.broadcast_tensors(zero, *ours)).sum(0))
             divergences.append(torch.stack(torch.broadcast_tensors(zero, *rest)).sum(0))
         return torch.cat(torch.broadcast_tensors(*likelihoods)), torch.cat(divergences)
-
-    def _paid(self, divergences: Tensor) -> Tensor:
-        """What groups of latents cost beyond their free bits, (groups,) summed."""
-        return divergences.clamp(min=self.free_bits).sum()
 
     def _groups(self, draws: list[Draw]) -> Iterator[Tensor]:
         """For every latent, KL divergences averaged over particles and rows, (groups,)."""
@@ -358,9 +354,9 @@ def _onward(total: Tensor, leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if found is None else found
 
 
-def _like(share: Tensor, leaf: Tensor, fn: object) -> Tensor:
+def _like(share: Tensor, leaf: Tensor, fn: Any) -> Tensor:
     """Particles' weights, (particles, rows), in the dimensions of a latent's values."""
-    events = len(fn.event_shape)  # type: ignore[attr-defined]  # a distribution
+    events = len(fn.event_shape)
     middle = leaf.ndim - events - 2
     return share.reshape(share.shape[0], *(1,) * middle, share.shape[1], *(1,) * events)
 

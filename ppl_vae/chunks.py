@@ -57,7 +57,7 @@ class Chunk:
     def __call__(self, batch: Batch) -> Result:
         """Draw P particles for every row."""
         count = batch_rows(batch)
-        if self.function is None or (count != self.size and count * 2 < self.size):
+        if self.function is None or count * 2 < self.size:
             return self.eager(batch)
         if count < self.size:  # the last block, repeated to the size of the others
             batch = map_batch(batch, lambda field: _repeated(field, self.size))

@@ -68,8 +68,9 @@ def log_likelihood(
         N rows with the data's index, and four columns: ``log_prob`` and ``elbo`` in nats; ``ess``,
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
-        (the guide is the posterior, or nothing is left to draw) or the largest are ties, NaN below
-        25 draws and where no draw gives the row a probability.
+        (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
+        largest weights are ties (drawn discrete latents) and where no draw gives the row a
+        probability.
 
     Raises:
         ValueError: Where a row's weights are not numbers, a latent outside the row plate is
@@ -147,7 +148,8 @@ def elbo_terms(
 
     Args:
         model: The model.
-        guide: The guide; ``None`` is the prior.
+        guide: The guide; ``None`` is the prior. A latent that the guide does not draw comes from
+            the model itself: its term is 0, and it has no column.
         data: N rows, in any form that ``fit`` takes.
         num_samples: Draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.

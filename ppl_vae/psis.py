@@ -98,8 +98,9 @@ class Tally:
             highest = self.largest[0]
             rounding = (1000 * self.precision * highest.abs().clamp(min=1.0)).clamp(max=0.01)
             alike = highest - self.lowest <= rounding
-            alike |= highest == self.largest[-1]  # as many ties as the tail is long
-            shape = torch.where(alike, -math.inf, pareto_k(self.largest))
+            ties = highest == self.largest[-1]  # as many as the tail is long: it has no shape
+            shape = torch.where(ties, math.nan, pareto_k(self.largest))
+            shape = torch.where(alike, -math.inf, shape)
             shape = torch.where(highest == -math.inf, math.nan, shape)
         return {
             "log_prob": self.total - math.log(self.seen),

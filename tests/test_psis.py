@@ -81,7 +81,8 @@ def test_ties_and_rounding_are_told_from_a_tail():
     same = torch.full((1000, 1), -60_000.0) + 1e-3 * torch.rand(1000, 1, generator=generator)
     never = torch.full((1000, 1), -math.inf)
     shapes = []
-    for weights in (two, far, same, never):
+    many = (torch.rand(1000, 1, generator=generator) < 0.5).double()  # more ties than a tail
+    for weights in (two, far, same, never, many):
         tally = Tally(1000, 1)
         tally.add(weights, weights)
         shapes.append(tally.result()["k_hat"].item())
@@ -90,3 +91,4 @@ def test_ties_and_rounding_are_told_from_a_tail():
     assert math.isfinite(shapes[1])
     assert shapes[2] == -math.inf
     assert math.isnan(shapes[3])
+    assert math.isnan(shapes[4])
