@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ppl_vae.bounds import IWAE as IWAE
     from ppl_vae.bounds import RowELBO as RowELBO
+    from ppl_vae.checks import PredictiveCheck as PredictiveCheck
+    from ppl_vae.checks import predictive_check as predictive_check
     from ppl_vae.history import History as History
     from ppl_vae.latents import encode as encode
     from ppl_vae.latents import generate as generate
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from ppl_vae.likelihood import log_likelihood as log_likelihood
     from ppl_vae.linter import Lint as Lint
     from ppl_vae.linter import lint as lint
+    from ppl_vae.predictive import posterior_predictive as posterior_predictive
+    from ppl_vae.predictive import prior_predictive as prior_predictive
     from ppl_vae.recipe import build as build
     from ppl_vae.runs import load as load
     from ppl_vae.runs import save as save
@@ -29,6 +33,7 @@ _HOME = {
     "History": "history",
     "IWAE": "bounds",
     "Lint": "linter",
+    "PredictiveCheck": "checks",
     "RowELBO": "bounds",
     "build": "recipe",
     "elbo_terms": "likelihood",
@@ -39,6 +44,9 @@ _HOME = {
     "lint": "linter",
     "load": "runs",
     "log_likelihood": "likelihood",
+    "posterior_predictive": "predictive",
+    "predictive_check": "checks",
+    "prior_predictive": "predictive",
     "reconstruct": "latents",
     "save": "runs",
     "traverse": "traversals",

@@ -17,14 +17,14 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae import sites
 from ppl_vae.handlers import Substitute
 from ppl_vae.moments import Average
 from ppl_vae.pair import Pair
-from ppl_vae.passes import collect
+from ppl_vae.passes import check_count, collect
 from ppl_vae.rows import Batch, as_rows, generator
 from ppl_vae.simulation import (
     Places,
+    Posterior,
     data_sites,
     fields_of,
     global_latents,
@@ -77,7 +77,7 @@ def encode(
         >>> codes["z"]["mean"].shape
         (3, 2)
     """
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
@@ -141,17 +141,14 @@ def reconstruct(
         >>> reconstruct(BernoulliModel(4), NormalGuide(4), torch.ones(3, 4)).shape
         torch.Size([3, 4])
     """
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    places = Places(pair, rows)
+    places, posterior = Places(pair, rows), Posterior(pair, rows)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         averages: dict[str, Average] = {}
         for _ in range(num_samples):
-            guide_trace = poutine.trace(pair.guide).get_trace(batch)
-            drawn = sites.with_role(guide_trace, "latent", "auxiliary")
-            values = {name: site["value"] for name, site in drawn.items()}
-            trace = simulate(pair, batch, Substitute(values))
+            trace = simulate(pair, batch, Substitute(posterior.draw(batch)))
             for name, site in data_sites(trace).items():
                 averages.setdefault(name, Average()).add(site)
             if all(average.settled for average in averages.values()):
@@ -204,7 +201,7 @@ def generate(
         >>> generate(BernoulliModel(4), None, torch.zeros(2, 4), num_samples=3).shape
         torch.Size([3, 4])
     """
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     places = Places(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
@@ -218,8 +215,3 @@ def generate(
 
     title = "generate" if progress else ""
     return restore(rows, collect(pair, template, work, seed=seed, progress=title))
-
-
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
-        raise ValueError(f"{name}: expected at least 1, got {count}")

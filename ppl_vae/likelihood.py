@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from numbers import Integral
 from typing import Any
 
 import pandas as pd
@@ -23,7 +22,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.chunks import PARTICLES, Chunk
 from ppl_vae.pair import Pair
-from ppl_vae.passes import block_rows, collect
+from ppl_vae.passes import block_rows, check_count, collect
 from ppl_vae.psis import THRESHOLD, Tally
 from ppl_vae.rows import Batch, as_rows, as_tuple
 from ppl_vae.weights import draw
@@ -86,7 +85,7 @@ def log_likelihood(
         >>> list(scores.columns), len(scores)
         (['log_prob', 'elbo', 'ess', 'k_hat'], 3)
     """
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     if not isinstance(compile, bool) and compile != "auto":
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
@@ -171,7 +170,7 @@ def elbo_terms(
         >>> list(terms.columns), terms.sum(axis=1).shape
         (['z', 'x'], (3,))
     """
-    _check_count("num_samples", num_samples)
+    check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
     chunk = Chunk(pair, rows, count)
@@ -225,8 +224,3 @@ def _check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
             f"data: expected numbers that the pair takes, got none for row {int(index[bad][0])}; "
             "look for NaN or infinity in the row or in the networks' weights"
         )
-
-
-def _check_count(name: str, count: Any) -> None:
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from numbers import Integral
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,12 @@ ELEMENTS = 1 << 20  # numbers of data in a block: 4 MiB of floats
 LARGEST = 8192  # rows in a block
 
 T = TypeVar("T")
+
+
+def check_count(name: str, count: Any) -> None:
+    """Refuse what is no whole number of at least 1."""
+    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
 
 
 def block_rows(rows: Rows, copies: int = 1) -> int:

@@ -14,7 +14,6 @@ from ppl_vae.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.objectives import RowBound
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Rows
-from ppl_vae.scan import kept_cells
 
 Rule = Callable[[Inspection], Iterator[Finding]]
 
@@ -79,7 +78,7 @@ def unequal_shapes(look: Inspection) -> Iterator[Finding]:
 def unequal_masks(look: Inspection) -> Iterator[Finding]:
     """A latent that is masked in one half only: that changes the loss in silence."""
     for name, (ours, theirs) in look.shared_latents().items():
-        kept = kept_cells(ours), kept_cells(theirs)
+        kept = sites.kept_cells(ours), sites.kept_cells(theirs)
         if kept[0].shape == kept[1].shape and not torch.equal(*kept):
             masked = [int((~cells).sum()) for cells in kept]
             yield site_error(

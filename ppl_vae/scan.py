@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from pyro.distributions import MaskedDistribution
 from torch import Tensor, nn
 from torch.distributions import TransformedDistribution
 
@@ -238,7 +237,7 @@ class _Examine:
         return found
 
     def _site(self, found: Any, name: str, site: sites.Site, rows: int) -> None:
-        value, kept = site["value"], kept_cells(site)
+        value, kept = site["value"], sites.kept_cells(site)
         endless = _any_cell(~torch.isfinite(value.float()) & kept, site, rows)
         bad = endless
         if sites.role(site) == "latent":
@@ -254,22 +253,6 @@ class _Examine:
         if score is not None:
             unscored = ~torch.isfinite(score) & ~bad
             found["scores"][name] = found["scores"].get(name, False) | unscored
-
-
-def kept_cells(site: sites.Site) -> Tensor:
-    """The cells of a site's value that no mask hides, whoever set it: bool, like the value."""
-    value, fn = site["value"], site["fn"]
-    masks = [(site["mask"], fn.event_dim)]
-    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
-        if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, fn.event_dim))
-        fn = fn.base_dist
-    kept = torch.ones(value.shape, dtype=torch.bool, device=value.device)
-    for mask, event_dim in masks:
-        if mask is not None:
-            cells = torch.as_tensor(mask, device=value.device)
-            kept = kept & cells.reshape(cells.shape + (1,) * event_dim)
-    return kept
 
 
 def row_score(site: sites.Site) -> Tensor | None:

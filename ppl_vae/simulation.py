@@ -15,15 +15,20 @@ import pandas as pd
 import pyro
 import torch
 from pyro import poutine
+from pyro.infer import infer_discrete
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae import sites
-from ppl_vae.handlers import Unobserve
+from ppl_vae.handlers import Particles, Substitute, SumInParallel, Unobserve
 from ppl_vae.moments import Average
 from ppl_vae.pair import Pair, exclusive
+from ppl_vae.passes import explained
 from ppl_vae.rows import Batch, Rows, as_tuple
 from ppl_vae.seeding import child, forked
+from ppl_vae.weights import plate_nesting
+
+FEW = 5  # rows that tell what a pair is made of
 
 
 def row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
@@ -38,9 +43,61 @@ def data_sites(trace: Any) -> dict[str, sites.Site]:
     return {name: site for name, site in found if site["infer"].get("was_observed")}
 
 
-def simulate(pair: Pair, batch: Batch, handler: Messenger) -> Any:
+def simulate(
+    pair: Pair, batch: Batch, handler: Messenger, particles: Particles | None = None
+) -> Any:
     """Trace of the model with its data sites drawn; ``handler`` decides the latents."""
-    return poutine.trace(handler(Unobserve()(pair.model))).get_trace(batch)
+    model: Any = pair.model if particles is None else particles(pair.model)
+    return poutine.trace(handler(Unobserve()(model))).get_trace(batch)
+
+
+class Posterior:
+    """Draws the latents of rows from their approximate posterior.
+
+    Those of the guide, and then those that are summed out in the model, from their posterior given
+    the row and the guide's draws.
+
+    Args:
+        pair: The pair.
+        rows: Its data; a few of them are looked at.
+    """
+
+    def __init__(self, pair: Pair, rows: Rows) -> None:
+        self.pair = pair
+        index = torch.arange(min(len(rows), FEW))
+        few = rows.take(index, pair.device())
+        quiet = pyro.validation_enabled(False)
+        with exclusive(), forked(0), pair.evaluating(), quiet, explained(few, index):
+            self.nesting = plate_nesting(pair, few)
+            with poutine.block():
+                model_trace, guide_trace = sites.run(pair, few)
+        latents = sites.with_role(model_trace, "latent").items()
+        self.summed = [n for n, s in latents if n not in guide_trace and sites.enumerated(s)]
+
+    def draw(
+        self,
+        batch: Batch,
+        given: Mapping[str, Tensor] | None = None,
+        particles: Particles | None = None,
+    ) -> dict[str, Tensor]:
+        """``{site: value}``, so many times as there are particles, left of the plates.
+
+        Args:
+            batch: The rows.
+            given: Latents that are drawn already.
+            particles: Draws each so many times.
+        """
+        given = given or {}
+        left: Any = (lambda half: half) if particles is None else particles
+        trace = poutine.trace(Substitute(given)(left(self.pair.guide))).get_trace(batch)
+        drawn = sites.with_role(trace, "latent", "auxiliary").items()
+        values = {**given, **{name: site["value"] for name, site in drawn}}
+        if self.summed:
+            model = SumInParallel()(poutine.condition(left(self.pair.model), data=values))
+            first = -1 - self.nesting - (particles is not None)
+            trace = poutine.trace(infer_discrete(model, first, temperature=1)).get_trace(batch)
+            values.update({name: trace.nodes[name]["value"] for name in self.summed})
+        return values
 
 
 def site_values(trace: Any, *, expected: bool) -> dict[str, Tensor]:

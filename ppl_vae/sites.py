@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from pyro import poutine
+from pyro.distributions import MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+from torch.distributions import TransformedDistribution
 
 from ppl_vae.pair import Pair
 from ppl_vae.rows import Batch, as_tuple
@@ -59,6 +61,12 @@ def plates(trace: Trace) -> dict[str, Any]:
     return {f.name: f for site in sites(trace).values() for f in site["cond_indep_stack"]}
 
 
+def whole(trace: Trace, name: str) -> str:
+    """The site that an observed piece belongs to: ``obs_mask`` makes "x_observed" of "x"."""
+    base = name.removesuffix("_observed")
+    return base if base in trace.nodes else name
+
+
 def in_plate(site: Site, plate: str) -> bool:
     """Whether the site stands inside the plate."""
     return any(frame.name == plate for frame in site["cond_indep_stack"])
@@ -82,6 +90,22 @@ def row_log_prob(site: Site) -> Tensor:
     log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     log_prob = log_prob.expand(site["fn"].batch_shape)
     return log_prob.flatten(0, -2).sum(0) if log_prob.ndim > 1 else log_prob
+
+
+def kept_cells(site: Site) -> Tensor:
+    """The cells of a site's value that no mask hides, whoever set it: bool, like the value."""
+    value, fn = site["value"], site["fn"]
+    masks = [(site["mask"], fn.event_dim)]
+    while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
+        if isinstance(fn, MaskedDistribution):
+            masks.append((fn._mask, fn.event_dim))
+        fn = fn.base_dist
+    kept = torch.ones(value.shape, dtype=torch.bool, device=value.device)
+    for mask, event_dim in masks:
+        if mask is not None:
+            cells = torch.as_tensor(mask, device=value.device)
+            kept = kept & cells.reshape(cells.shape + (1,) * event_dim)
+    return kept
 
 
 def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:

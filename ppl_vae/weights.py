@@ -118,7 +118,7 @@ class Draw:
                 kl = kl_divergence(theirs["fn"], ours["fn"])
                 found[name] = -self._fold(scale_and_mask(kl, mask=theirs["mask"]), theirs["fn"])
         for site, sign in self._factors():
-            name = self._whole(site["name"])
+            name = sites.whole(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
                 part = sign * self._by_row(site)
                 found[name] = found[name] + part if name in found else part
@@ -140,11 +140,6 @@ class Draw:
         shape = list(site["fn"].batch_shape)
         kept = None if self.dim is None or len(shape) < -self.dim else len(shape) + self.dim
         return tuple(size if i == kept else 1 for i, size in enumerate(shape))
-
-    def _whole(self, name: str) -> str:
-        """The site that an observed piece belongs to: ``obs_mask`` makes "x_observed" of "x"."""
-        whole = name.removesuffix("_observed")
-        return whole if whole in self.model_trace.nodes else name
 
     def _order(self) -> list[str]:
         """Names of all sites, likelihoods last."""

@@ -1,8 +1,22 @@
 """Figures: arrays in, matplotlib Axes out, one function a question. Readable in grey."""
 
+from ppl_vae.plots.coverage import interval_coverage
 from ppl_vae.plots.curves import learning_curves
 from ppl_vae.plots.images import image_grid
 from ppl_vae.plots.maps import latent_map
+from ppl_vae.plots.overlays import density_overlay
+from ppl_vae.plots.pit import pit_histogram
 from ppl_vae.plots.reliability import elbo_bars, reliability
+from ppl_vae.plots.statistic import statistic_histogram
 
-__all__ = ["elbo_bars", "image_grid", "latent_map", "learning_curves", "reliability"]
+__all__ = [
+    "density_overlay",
+    "elbo_bars",
+    "image_grid",
+    "interval_coverage",
+    "latent_map",
+    "learning_curves",
+    "pit_histogram",
+    "reliability",
+    "statistic_histogram",
+]
