@@ -8,6 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.bounds import IWAE as IWAE
     from ppl_vae.bounds import RowELBO as RowELBO
     from ppl_vae.checks import PredictiveCheck as PredictiveCheck
@@ -49,6 +50,7 @@ _HOME = {
     "prior_predictive": "predictive",
     "reconstruct": "latents",
     "save": "runs",
+    "to_arviz": "arviz",
     "traverse": "traversals",
 }
 

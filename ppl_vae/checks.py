@@ -12,6 +12,7 @@ Sources: Rubin (1984), section 5; Gelman, Meng & Stern (1996), sections 2 and 3;
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ class PredictiveCheck:
     """Observed statistics beside replicated ones.
 
     Attributes:
-        frame: One row a site and statistic, flagged ones first, then the farther out. Index
+        frame: One row a site and statistic, flagged ones first, and of these the farthest out. Index
             ``site, statistic``; columns ``feature`` (whose value lies farthest out), ``observed``,
             ``mean``, ``lower``, ``upper`` (its value in the data; mean and central 90 % of its
             replicates, in the statistic's units), ``p_value`` (share of replicates whose worst
@@ -177,12 +178,12 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     tables = {key: _table(comparison, key, judged[key], *found[key]) for key in found}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
-    frame = frame.sort_values(["flagged", "distance"], ascending=False, kind="stable")
+    frame = frame.sort_values(["p_adjusted", "place"], ascending=[True, False], kind="stable")
     transforms, features = comparison.transforms, comparison.features
     coverage = {name: transforms.coverage(name, features[name]) for name in transforms.names}
     simulator = comparison.simulator
     return PredictiveCheck(
-        frame=frame.drop(columns="distance"),
+        frame=frame.drop(columns="place"),
         features=pd.concat(tables.values()),
         coverage=pd.concat(coverage, names=["site"]) if coverage else pd.DataFrame(),
         pit=transforms.values(),
@@ -202,7 +203,10 @@ def _table(
     """One statistic, value by value."""
     site, statistic = key
     if site == OWN:
-        labels = [str(i) for i in range(made.shape[1])] if made.shape[1] > 1 else [""]
+        count, features = made.shape[1], list(comparison.features.values())
+        one_each = len(features) == 1 and len(features[0]) == count > 1
+        numbers = [str(i) for i in range(count)] if count > 1 else [""]
+        labels = features[0] if one_each else numbers
     else:
         labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
     low, high = np.quantile(made.numpy(), INTERVAL, axis=0)
@@ -226,8 +230,15 @@ def _line(key: tuple[str, str], verdict: Verdict, table: pd.DataFrame) -> dict[s
         "p_error": verdict.p_error,
         "p_adjusted": verdict.p_adjusted,
         "flagged": verdict.p_adjusted <= LEVEL,
-        "distance": verdict.distance,
+        "place": _place(worst),
     }
+
+
+def _place(line: pd.Series) -> float:
+    """Distance from the middle of the replicates' interval, in half widths of it."""
+    away = abs(line["observed"] - (line["lower"] + line["upper"]) / 2)
+    half = (line["upper"] - line["lower"]) / 2
+    return float(away / half) if half > 0 else math.inf * away if away > 0 else 0.0
 
 
 def _as_text(frame: pd.DataFrame) -> str:

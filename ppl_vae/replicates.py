@@ -276,7 +276,7 @@ def by_draw(value: Tensor, site: sites.Site, dim: int | None) -> Tensor:
     inner = [d for d in batch if d in plates and d not in (dim, -1)]
     order = [count + d for d in (*draws, *rows, *inner)]
     rest = [count + d for d in batch if count + d not in order]  # of size 1: no plate's
-    moved = value.permute(*order, *rest, *range(count, value.ndim))
+    moved = value.permute((*order, *rest, *range(count, value.ndim)))
     kept = [n for i, n in enumerate(moved.shape) if not len(order) <= i < count]
     moved = moved.reshape(kept)
     return moved if draws else moved[None]

@@ -34,7 +34,6 @@ class Verdict:
         p_error: Its Monte Carlo standard error.
         p_adjusted: Share of replicates any of whose statistics lies as far out.
         worst: Position of the observed value that lies farthest out.
-        distance: How far, in spreads of the other statistics' worst values.
         each: p of every value by itself, (values,).
     """
 
@@ -42,7 +41,6 @@ class Verdict:
     p_error: float
     p_adjusted: float
     worst: int
-    distance: float
     each: Tensor
 
 
@@ -95,8 +93,7 @@ def verdicts(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[Verdict]:
         p = _share(made, seen)
         adjusted = max(p, _share(largest, ranks[i][0]))
         error = math.sqrt(p * (1 - p) / len(made))
-        distance = float(ranks[i][0].mean())
-        found.append(Verdict(p, error, adjusted, worst[i], distance, each[i]))
+        found.append(Verdict(p, error, adjusted, worst[i], each[i]))
     return found
 
 

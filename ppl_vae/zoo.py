@@ -15,8 +15,10 @@ import importlib
 import importlib.util
 import sys
 import textwrap
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 
@@ -88,6 +90,36 @@ def class_in_file(path: Path, name: str, content: bytes | None = None) -> type[A
     The text itself is compiled: no bytecode is read or written. ``content`` is the file's, where
     it has been read already.
     """
+    found: type[Any] = _named(path, name, content, lambda value: isinstance(value, type), "class")
+    return found
+
+
+def function_in_file(spec: str) -> Callable[..., Any]:
+    """The function that ``file.py:name`` stands for; the file is executed.
+
+    Raises:
+        ValueError: For an unknown file or function, or a file that does not import.
+    """
+    path, colon, name = spec.rpartition(":")
+    if not colon or not path.endswith(".py"):
+        raise ValueError(f'expected "file.py:name", got "{spec}"')
+    found: Callable[..., Any] = _named(Path(path), name, None, callable, "function")
+    return found
+
+
+def _named(
+    path: Path, name: str, content: bytes | None, suits: Callable[[Any], bool], kind: str
+) -> Any:
+    """Something of a kind in the module that a file is."""
+    module = _executed(path, content)
+    found = getattr(module, name, None)
+    if not suits(found):
+        others = [key for key, value in vars(module).items() if suits(value)]
+        raise ValueError(f'{path}: no {kind} "{name}" in it' + _close(name, others))
+    return found
+
+
+def _executed(path: Path, content: bytes | None) -> ModuleType:
     if not path.is_file():
         near = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise ValueError(f"{path}: no such file" + _close(str(path), near))
@@ -105,11 +137,7 @@ def class_in_file(path: Path, name: str, content: bytes | None = None) -> type[A
         line = getattr(error, "lineno", None) or _last_line(error, path)
         where = f", line {line}" if line else ""
         raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
-        raise ValueError(f'{path}: no class "{name}" in it' + _close(name, classes))
-    return found
+    return module
 
 
 def _entry(path: Path) -> Entry:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
+from ppl_vae.cli.console import Report, reporting, table
 from ppl_vae.cli.opened import Opened, open_run
 from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
-from ppl_vae.cli.report import Report, reporting, table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
+from ppl_vae.cli.console import INTERRUPTED, Report, UsageError, reporting
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
 from ppl_vae.cli.pairs import build_pair, check_names, read
-from ppl_vae.cli.report import INTERRUPTED, Report, UsageError, reporting
 
 if TYPE_CHECKING:
     from ppl_vae.history import History

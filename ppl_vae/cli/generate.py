@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 import ppl_vae
+from ppl_vae.cli.console import reporting
 from ppl_vae.cli.opened import hand_over, open_run
 from ppl_vae.cli.options import AsJson, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
-from ppl_vae.cli.report import reporting
 
 
 def generate(

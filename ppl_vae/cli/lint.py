@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ppl_vae
+from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
 from ppl_vae.cli.pairs import build_pair, check_names, read
-from ppl_vae.cli.report import reporting, table
 
 SHOWN = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Quiet
-from ppl_vae.cli.report import reporting, table
 from ppl_vae.zoo import zoo
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli import encode, evaluate, fit, generate, lint, list_, new, show
+from ppl_vae.cli import check, encode, evaluate, fit, generate, lint, list_, new, report, show
 
 HELP = """Deep latent-variable models, written as Pyro model/guide pairs.
 
@@ -37,6 +37,8 @@ app.command("new", epilog=EPILOG)(new.new)
 app.command("lint", epilog=EPILOG)(lint.lint)
 app.command("fit", epilog=EPILOG)(fit.fit)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
+app.command("report", epilog=EPILOG)(report.report)
+app.command("check", epilog=EPILOG)(check.check)
 app.command("encode", epilog=EPILOG)(encode.encode)
 app.command("generate", epilog=EPILOG)(generate.generate)
 app.command("show", epilog=EPILOG)(show.show)

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
+from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.options import AsJson, Force, Quiet
 from ppl_vae.cli.pairs import check_in_zoo
-from ppl_vae.cli.report import UsageError, reporting
 from ppl_vae.zoo import Entry, zoo
 
 PACKAGE = '"""{}"""\n'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ppl_vae
-from ppl_vae.cli.report import Report, UsageError, preview
+from ppl_vae.cli.console import Report, UsageError, preview
 
 if TYPE_CHECKING:
     from ppl_vae.runs import Run as Held

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ppl_vae
-from ppl_vae.cli.report import UsageError, usage
+from ppl_vae.cli.console import UsageError, usage
 from ppl_vae.zoo import find_class, zoo
 
 NO_GUIDE = "none"

@@ -1,160 +1,78 @@
-"""What a command says: results on stdout, everything else on stderr, an exit code.
-
-0     done
-1     the data, the pair or the run is at fault
-2     the command line is at fault
-130   ended by Ctrl-C
-"""
+"""``ppl-vae report``: a fit on one page of HTML."""
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
-import re
-import shutil
-import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    import pandas as pd
-    from rich.table import Table
+from ppl_vae.cli.console import UsageError, reporting
+from ppl_vae.cli.opened import open_run, read_run
+from ppl_vae.cli.options import AsJson, Force, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.pairs import read
 
-FAULT, USAGE, INTERRUPTED = 1, 2, 130
-
-
-class UsageError(ValueError):
-    """The command line asks for what cannot be: an unknown name, a file that is not there."""
+NAME = "report.html"
 
 
-@contextlib.contextmanager
-def usage() -> Iterator[None]:
-    """A ``ValueError`` inside is one of the command line's."""
-    try:
-        yield
-    except ValueError as error:
-        raise UsageError(str(error)) from error
+def report(
+    run: Run,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[DATA]",
+            help="Rows to measure, best held-out ones; without them the report says what the run "
+            "itself knows.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Where to write, .html: RUN/{NAME}.")
+    ] = None,
+    num_samples: Annotated[
+        int, typer.Option(min=1, help="Draws of the latents for each row.")
+    ] = 1000,
+    replicates: Annotated[
+        int, typer.Option(min=1, help="Replicated data sets for each predictive check.")
+    ] = 200,
+    seed: Seed = 0,
+    force: Force = False,
+    trust_code: TrustCode = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """One HTML file about a fit: settings, curves, log-likelihood, predictive checks, code.
 
-
-class Report:
-    """Where one command prints.
-
-    Args:
-        as_json: One JSON object on stdout, nothing else there.
-        quiet: Nothing but errors.
+    Figures are in the file, and nothing is loaded. It names the features of the data and draws how
+    they are distributed; no row stands in it.
     """
+    with reporting(as_json, quiet) as console:
+        folder = run.parent if run.suffix == ".safetensors" else run
+        file = folder / NAME if out is None else out
+        held = read_run(folder)
+        _check_file(file, force=force)
+        model = guide = rows = None
+        if data is not None:
+            opened = open_run(run, trust_code=trust_code, out=None, force=force)
+            model, guide = opened.model, opened.guide
+            rows = read(data, opened.example)
+        from ppl_vae.report import write_report  # noqa: PLC0415  loads torch
 
-    def __init__(self, as_json: bool, quiet: bool) -> None:
-        self.as_json, self.quiet = as_json, quiet
-        self.progress = not quiet and sys.stderr.isatty()
-        self._untold: list[str] = []
-
-    def result(self, values: Mapping[str, Any]) -> None:
-        """The JSON object."""
-        if self.as_json:
-            typer.echo(json.dumps(plain(values), allow_nan=False))
-
-    def show(self, *parts: str | Table) -> None:
-        """Text and tables for people."""
-        if self.as_json or self.quiet:
-            return
-        from rich.console import Console  # noqa: PLC0415  only where something is shown
-
-        wide = None if sys.stdout.isatty() else 10_000  # a pipe has no edge to fold lines at
-        console = Console(width=wide, markup=False, highlight=False)
-        for part in parts:
-            console.print(part, soft_wrap=isinstance(part, str))
-
-    def note(self, text: str) -> None:
-        """Something to know, on stderr; ``--quiet`` keeps it for the case of an error."""
-        if self.quiet:
-            self._untold.append(text)
-        else:
-            typer.echo(text, err=True)
-
-    def faults(self, errors: Iterable[object]) -> typer.Exit:
-        """Tell what is wrong with what was looked at; the exit to raise."""
-        for error in errors:
-            typer.echo(f"error: {error}", err=True)
-        return typer.Exit(FAULT)
-
-    def fail(self, error: ValueError) -> typer.Exit:
-        """Tell an error; the exit to raise."""
-        text = _in_options(str(error))
-        for untold in self._untold:
-            typer.echo(untold, err=True)
-        typer.echo(f"error: {text}", err=True)
-        self.result({"error": text})
-        return typer.Exit(USAGE if isinstance(error, UsageError) else FAULT)
+        write_report(
+            model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
+            seed=seed, overwrite=force, progress=console.progress, plate=held.info["plate"],
+        )  # fmt: skip
+        console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
+        console.show(f"report in {file}")
+        if data is None:
+            console.show(f"without data: ppl-vae report {run} DATA measures the fit on rows, too")
 
 
-@contextlib.contextmanager
-def reporting(as_json: bool, quiet: bool) -> Iterator[Report]:
-    """Run a command: its errors and warnings become one readable line each."""
-    report = Report(as_json, quiet)
-    with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest: report.note(f"warning: {message}")
-        try:
-            yield report
-        except ValueError as error:
-            raise report.fail(error) from error
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from None
-
-
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """A table whose cells are shown as they are."""
-    from rich import box  # noqa: PLC0415
-    from rich.table import Table as RichTable  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    made = RichTable(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        made.add_column(Text(str(column)), overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
-    return made
-
-
-def preview(frame: pd.DataFrame, rows: int = 10) -> Table:
-    """The top left corner of a frame of numbers, as wide as the terminal."""
-    each = max(8, *(len(name) for name in frame.columns)) + 3
-    columns = max(1, (shutil.get_terminal_size((100, 24)).columns - 16) // each)
-    shown = frame.iloc[:rows, :columns]
-    more = ["..."] if len(frame.columns) > columns else []
-    lines = [
-        [label, *(f"{value:.4g}" for value in line), *more]
-        for label, line in zip(shown.index, shown.to_numpy(), strict=True)
-    ]
-    if len(frame) > rows:
-        lines.append(["..."])
-    return table("", ["", *shown.columns, *more], lines)
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: numbers that are not finite become null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if hasattr(value, "tolist"):  # arrays, tensors and numpy's numbers
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
-
-
-def _in_options(message: str) -> str:
-    """A message of the library in words of the command line."""
-    message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
-    return re.sub(
-        r"\b(trust_code|resume|clip_norm)=(True)?(?=\W|$)",
-        lambda match: "--" + match[1].replace("_", "-"),
-        message,
-    )
+def _check_file(file: Path, *, force: bool) -> None:
+    """Refuse, before any work, a file that cannot or must not be written."""
+    if file.suffix.lower() not in (".html", ".htm"):
+        got = file.suffix or "no extension"
+        raise UsageError(f"--out {file}: expected a .html file, got {got}")
+    if file.is_dir() or not file.parent.is_dir():
+        raise UsageError(f"--out {file}: expected a file in a folder that is there")
+    if file.exists() and not force:
+        raise UsageError(f"{file}: is there already; --force replaces it, --out chooses another")

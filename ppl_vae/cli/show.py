@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.opened import read_run
 from ppl_vae.cli.options import AsJson, Quiet, RunDirectory
-from ppl_vae.cli.report import reporting, table
 
 STATUS = {
     "running": "running, or cut off: fit --resume continues it",

@@ -16,10 +16,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.maps import COLOURS, MARKERS
 from ppl_vae.plots.pit import ORANGE, as_pit, binomial, central
 
-NAMED = 6  # features with a line of their own look; more are grey
+LOOKS = (("#0b5394", "o"), ("#117733", "s"), ("#882255", "D"), ("0.3", "v"), ("#aa4499", "^"))
 
 
 def interval_coverage(
@@ -53,7 +52,7 @@ def interval_coverage(
 
     Example:
         >>> ax = interval_coverage([[0.5, 0.01], [0.4, 0.99], [0.2, 0.5]], names=["a", "b"])
-        >>> ax.get_legend_handles_labels()[1][1]
+        >>> ax.lines[-1].get_label()
         'worst: b (95 % interval: 33 %)'
     """
     values = as_pit(pit, 2)
@@ -82,7 +81,9 @@ def interval_coverage(
 
 def _as_names(names: Any, values: np.ndarray) -> np.ndarray:
     """(features,) of text."""
-    given = [f"feature {i}" for i in range(values.shape[1])] if names is None else names
+    many = values.shape[1] > 1
+    given = [f"feature {i}" if many else "observed" for i in range(values.shape[1])]
+    given = given if names is None else names
     labels = np.array([str(name) for name in given])
     if len(labels) != values.shape[1]:
         raise ValueError(f"names: expected {values.shape[1]}, one a feature, got {len(labels)}")
@@ -110,24 +111,26 @@ def _draw_features(
     worst, where = np.unravel_index(off.argmax(), off.shape)
     order = [i for i in range(len(held)) if i != worst]
     for place, i in enumerate(order):
-        if len(held) <= NAMED:
-            look = {"color": COLOURS[place], "marker": MARKERS[place], "label": names[i]}
-        else:
-            look = {"color": "0.6", "linewidth": 0.7, "alpha": 0.7}
+        look: dict[str, Any] = {"color": "0.6", "linewidth": 0.7, "alpha": 0.7}
+        if len(order) <= len(LOOKS):
+            colour, marker = LOOKS[place]
+            look = {"color": colour, "marker": marker, "label": _short(names[i])}
         ax.plot(levels, held[i], **look)
-    name = names[worst] if len(names[worst]) <= 24 else names[worst][:23] + "…"
-    label = "worst: " * (len(held) > 1) + (
-        f"{name} ({100 * levels[where]:g} % interval: {100 * held[worst, where]:.0f} %)"
-    )
-    ax.plot(levels, held[worst], "^-", color=ORANGE, linewidth=2.4, markersize=8, label=label)
+    share = f"{100 * levels[where]:g} % interval: {100 * held[worst, where]:.0f} %"
+    label = f"{'worst: ' * (len(held) > 1)}{_short(str(names[worst]))} ({share})"
+    ax.plot(levels, held[worst], "X-", color=ORANGE, linewidth=2.4, markersize=8, label=label)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 24 else name[:23] + "…"
 
 
 def _scale(ax: Axes, levels: np.ndarray) -> None:
     """Names of levels and shares, and room for the legend above."""
     ax.set_xticks(_apart(levels))
     low, high = ax.dataLim.y0, 1.0
-    entries = len(ax.get_legend_handles_labels()[1])
-    ax.set_ylim(low - 0.06 * (high - low), high + (0.04 + 0.085 * entries) * (high - low))
+    legend = 0.02 + 0.062 * len(ax.get_legend_handles_labels()[1])  # of the height of the axes
+    ax.set_ylim(low - 0.06 * (high - low), high + 1.06 * (high - low) * legend / (1 - legend))
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
     ax.set_yticks([tick for tick in ticks if low - 1e-9 <= tick <= high + 1e-9])
 

@@ -1,7 +1,8 @@
 """Does the model make values that are distributed like the observed ones?
 
     density   f(x) = Σ_r φ((x - x_r) / h) / (rows h), one width h for all curves of a picture;
-              what would lie beyond the lowest and the highest value of all is folded back
+              where observed and replicated values end at one bound, what would lie beyond is
+              folded back
     share     of the rows with a value: a bar; over the replicates its median and central 90 %
 
 Sources: Gabry, Simpson, Vehtari, Betancourt & Gelman (2019), Visualization in Bayesian workflow,
@@ -9,24 +10,22 @@ arXiv:1709.01449, section 4 (overlays); Silverman (1986), Density estimation, se
 and 3.4 (h).
 """
 
-import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from ppl_vae.plots.arrays import as_array
+from ppl_vae.plots.ranges import ROUNDING, in_sight
+from ppl_vae.plots.shares import draw_bars
 
 CURVES = 50  # replicates drawn; more hide each other
-CELLS = 40  # bars; more values share bars
 GRID = 1024  # points of a curve
 FEW = 100  # rows; the extremes of fewer are no bounds
-BLUE, PALE_BLUE = "#0b5394", "#8db9e2"
+BLUE = "#0b5394"
 
 
 def density_overlay(
@@ -65,7 +64,7 @@ def density_overlay(
 
     Example:
         >>> ax = density_overlay([0, 1, 1, 1], torch.ones(9, 4), discrete=True)
-        >>> [round(bar.get_height(), 2) for bar in ax.patches]
+        >>> [float(bar.get_height()) for bar in ax.patches]
         [0.25, 0.75]
     """
     seen, made, count = _as_pair(observed, replicated, None if discrete else CURVES)
@@ -73,7 +72,7 @@ def density_overlay(
     if names is not None:
         _check_labels(names, discrete, seen, made)
     ax = ax or plt.subplots(figsize=(6.8, 4.2), layout="constrained")[1]
-    note = _draw_bars(ax, seen, made, names) if discrete else _draw_curves(ax, seen, made, count)
+    note = draw_bars(ax, seen, made, names) if discrete else _draw_curves(ax, seen, made, count)
     ax.set_ylim(0, 1.2 * ax.dataLim.y1)  # room for the legend
     ax.set_title("Observed and replicated values" if title is None else title)
     ax.set_xlabel("\n".join(filter(None, [name or "value", note])))
@@ -81,26 +80,6 @@ def density_overlay(
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, loc="upper right", ncols=2)
     return ax
-
-
-def in_sight(*groups: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest number to draw: all, or the central 99 % where others lie far beyond."""
-    marks = np.array([np.quantile(values, [0, 0.005, 0.995, 1]) for values in groups])
-    lowest, low, high, highest = *marks[:, :2].min(0), *marks[:, 2:].max(0)
-    span = high - low
-    return (
-        lowest if lowest >= low - 0.5 * span else low - 0.05 * span,
-        highest if highest <= high + 0.5 * span else high + 0.05 * span,
-    )
-
-
-def even_edges(low: float, high: float, most: int, whole: bool) -> np.ndarray:
-    """Edges of bins of one width; of whole numbers, each bin holds as many as any other."""
-    if not whole:
-        return np.linspace(low, high, most + 1)
-    low, high = np.floor(low), np.ceil(high)
-    width = np.ceil((high - low + 1) / most)
-    return np.asarray(low - 0.5 + width * np.arange(np.ceil((high - low + 1) / width) + 1))
 
 
 # What comes in
@@ -166,9 +145,7 @@ def _draw_curves(ax: Axes, seen: np.ndarray, made: np.ndarray, count: int) -> st
     width = max(_width(seen, pool), (high - low) / 200)
     margin = max(3 * width, 0.02 * (high - low))
     low, high = low - margin, high + margin
-    ends = (min(seen.min(), pool.min()), max(seen.max(), pool.max()))
-    if len(seen) < FEW or ends[0] == ends[1]:
-        ends = (-np.inf, np.inf)
+    ends = _ends(seen, pool, width)
     pale: dict[str, Any] = {"color": "0.7", "linewidth": 0.7, "alpha": 0.8}
     for row in made:
         ax.plot(*_density(row[~np.isnan(row)], (low, high), ends, width), **pale)
@@ -183,10 +160,22 @@ def _draw_curves(ax: Axes, seen: np.ndarray, made: np.ndarray, count: int) -> st
     return f"not shown, far outside: {observed} of observed, {replicated} of replicated values"
 
 
+def _ends(seen: np.ndarray, pool: np.ndarray, width: float) -> tuple[float, float]:
+    """Bounds that observed and replicated values share, infinite where there is none."""
+    low, high = (seen.min(), pool.min()), (seen.max(), pool.max())
+    if len(seen) < FEW or max(high) - min(low) < width:
+        return -np.inf, np.inf
+    return (
+        min(low) if np.ptp(low) < width / 2 else -np.inf,
+        max(high) if np.ptp(high) < width / 2 else np.inf,
+    )
+
+
 def _width(*groups: np.ndarray) -> float:
     """Silverman's rule for the narrowest of the groups that vary; 0 where none does."""
-    widths = [0.9 * _spread(values) * len(groups[0]) ** -0.2 for values in groups]
-    return min((width for width in widths if width > 0), default=0.0)
+    spreads = [(_spread(values), ROUNDING * np.abs(values).max()) for values in groups]
+    narrowest = min((spread for spread, least in spreads if spread > least), default=0.0)
+    return float(0.9 * narrowest * len(groups[0]) ** -0.2)
 
 
 def _spread(values: np.ndarray) -> float:
@@ -214,83 +203,3 @@ def _density(
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share > 0.0005 else "under 0.1 %" if share else "none"
-
-
-# Bars
-
-
-class _Cells(NamedTuple):
-    """Bars: the bounds between them, their places, their width, and what they are."""
-
-    inner: np.ndarray
-    place: np.ndarray
-    width: float
-    names: list[str] | None = None
-    note: str = ""
-
-
-def _draw_bars(ax: Axes, seen: np.ndarray, made: np.ndarray, names: list[str] | None) -> str:
-    """The bars; returns what the axis has to say about them."""
-    cells = _cells(seen, made, names)
-    observed = _shares(seen, cells.inner)
-    replicated = np.stack([_shares(row, cells.inner) for row in made])
-    low, middle, high = np.quantile(replicated, [0.05, 0.5, 0.95], axis=0)
-    ax.bar(
-        cells.place, observed, width=cells.width, color=PALE_BLUE, edgecolor=BLUE, linewidth=0.8,
-        label="observed",
-    )  # fmt: skip
-    made_there = (observed > 0) | replicated.any(0)
-    ax.errorbar(
-        cells.place[made_there], middle[made_there],
-        yerr=np.stack([middle - low, high - middle])[:, made_there], fmt="o", color="black",
-        markersize=float(np.clip(120 / len(cells.place), 2.5, 5)), linewidth=1.5, capsize=0,
-        label="replicated: median, central 90 %",
-    )  # fmt: skip
-    ax.set_xlim(cells.place[0] - cells.width, cells.place[-1] + cells.width)
-    if cells.names is None:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    else:
-        _name_places(ax, cells.names)
-    return cells.note
-
-
-def _cells(seen: np.ndarray, made: np.ndarray, names: list[str] | None) -> _Cells:
-    if names is not None:
-        return _Cells(np.arange(len(names) - 1) + 0.5, np.arange(len(names)), 0.8, names)
-    pool = np.concatenate([seen, made[~np.isnan(made)]])
-    found = np.sort(pd.unique(pool))
-    whole = bool((found == np.round(found)).all())
-    if whole and found[-1] - found[0] < CELLS:
-        place = np.arange(found[0], found[-1] + 1)
-        return _Cells(place[:-1] + 0.5, place, 0.8)
-    if len(found) <= CELLS:
-        places = np.arange(len(found))
-        return _Cells((found[:-1] + found[1:]) / 2, places, 0.8, [f"{v:g}" for v in found])
-    low, high = in_sight(seen, made[~np.isnan(made)])
-    edges = even_edges(low, high, CELLS, whole)
-    width = edges[1] - edges[0]
-    note = f"bins of {width:g} values each" if whole and width > 1 else ""
-    if found[0] < edges[0] or found[-1] > edges[-1]:
-        note += f"{', ' if note else ''}the end bins hold what lies beyond"
-    return _Cells(edges[1:-1], (edges[1:] + edges[:-1]) / 2, 0.9 * width, None, note)
-
-
-def _shares(values: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """(cells,) shares of the values between the bounds."""
-    values = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(inner) + 1)
-    return np.asarray(counts / len(values))
-
-
-def _name_places(ax: Axes, names: list[str]) -> None:
-    """Names below the bars, upright where there is no room; of very many every second, ..."""
-    step = -(-len(names) // CELLS)
-    names = [name if len(name) <= 30 else name[:29] + "…" for name in names[::step]]
-    room = max(70 // len(names), 1)
-    lines = [textwrap.wrap(name, room, break_long_words=False) or [""] for name in names]
-    if all(len(line) <= room for wrapped in lines for line in wrapped):
-        names, rotation = ["\n".join(wrapped) for wrapped in lines], 0
-    else:
-        rotation = 90
-    ax.set_xticks(range(0, step * len(names), step), labels=names, rotation=rotation)
-    ax.tick_params(axis="x", length=0, labelsize=7 if len(names) > 25 else 9)

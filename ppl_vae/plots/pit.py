@@ -60,7 +60,7 @@ def pit_histogram(
 
     Example:
         >>> ax = pit_histogram([0.1, 0.3, 0.6, 0.9], bins=2)
-        >>> [float(bar.get_height()) for bar in ax.patches]
+        >>> [float(bar.get_height()) for bar in ax.containers[0]]
         [1.0, 1.0]
     """
     values = as_pit(pit, 1)[:, 0]

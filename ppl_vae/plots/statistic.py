@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.overlays import BLUE, even_edges, in_sight
+from ppl_vae.plots.ranges import ROUNDING, even_edges, in_sight
 
+BLUE = "#0b5394"
 TOP = 0.72  # height of what is drawn; the legend is above
 FAR = 10  # standard deviations beyond the bars: the observed number becomes an arrow
 
@@ -61,7 +62,8 @@ def statistic_histogram(
     counts = np.histogram(made, edges)[0]
     bounds = np.quantile(made, [0.05, 0.95])
     _draw_observed(ax, value, _label(value, made, p_value), edges, bounds, made)
-    ax.axvspan(*bounds, ymax=TOP, color="0.92", zorder=0, label=_interval(bounds, made, value))
+    low, high = bounds
+    ax.axvspan(low, high, ymax=TOP, color="0.92", zorder=0, label=_interval(bounds, made, value))
     for bound in bounds:
         ax.axvline(bound, ymax=TOP, color="0.4", linewidth=1, linestyle=":", zorder=3)
     ax.bar(
@@ -69,8 +71,8 @@ def statistic_histogram(
         linewidth=0.6, label=f"{len(made)} replicates",
     )  # fmt: skip
     ax.set_ylim(0, 1.06 * counts.max() / TOP)
-    whole = MaxNLocator(6, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10])
-    ax.yaxis.set_major_locator(whole)
+    for axis in (ax.xaxis, ax.yaxis) if _whole(made, value) else (ax.yaxis,):
+        axis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
     beyond = int(((made < edges[0]) | (made > edges[-1])).sum())
     note = f"not shown, far outside: {beyond} of the replicates" if beyond else None
     ax.set_title("A statistic of the data and of replicates" if title is None else title)
@@ -105,7 +107,17 @@ def _edges(made: np.ndarray, value: float) -> np.ndarray:
         half = max(0.05 * abs(low), 0.01 * abs(value - low)) or 0.5
         return np.array([low - half, low + half])
     most = int(np.clip(len(made) ** 0.5, 10, 30))
-    return even_edges(low, high, most, whole=bool((made == np.round(made)).all()))
+    return even_edges(low, high, most, _whole(made))
+
+
+def _whole(made: np.ndarray, value: float = 0.0) -> bool:
+    return bool((made == np.round(made)).all() and value == round(value))
+
+
+def _spread(made: np.ndarray) -> float:
+    """Standard deviation, 0 where there is but rounding."""
+    spread = float(made.std())
+    return spread if spread > ROUNDING * np.abs(made).max() else 0.0
 
 
 def _draw_observed(
@@ -113,7 +125,8 @@ def _draw_observed(
 ) -> None:
     """The line and the limits that show it, or an arrow at the edge."""
     low, high = edges[0], edges[-1]
-    spread = (bounds[1] - bounds[0]) / 3.29 or made.std()
+    spread = (bounds[1] - bounds[0]) / 3.29
+    spread = spread if spread > ROUNDING * np.abs(bounds).max() else _spread(made)
     gap = max(low - value, value - high)
     if spread == 0 or gap <= FAR * spread:
         ax.axvline(value, ymax=TOP, color=BLUE, linewidth=2.6, zorder=4, label=label)
@@ -122,8 +135,13 @@ def _draw_observed(
         return
     side, room, margin = (1 if value > high else -1), 0.25 * (high - low), 0.05 * (high - low)
     ax.set_xlim(low - (margin if side > 0 else room), high + (margin if side < 0 else room))
-    place = {"transform": ax.transAxes, "ha": "center", "va": "bottom", "color": BLUE}
-    ax.text(0.5 + 0.43 * side, 0.43, _number(value, made, value), **place)
+    place: dict[str, Any] = {
+        "transform": ax.transAxes,
+        "ha": "right" if side > 0 else "left",
+        "va": "bottom",
+        "color": BLUE,
+    }
+    ax.text(0.5 + 0.49 * side, 0.43, _number(value, made, value), **place)
     ax.plot(
         [0.5 + 0.38 * side, 0.5 + 0.49 * side], [0.4, 0.4], transform=ax.transAxes, color=BLUE,
         linewidth=2.6, marker=">" if side > 0 else "<", markevery=[1], markersize=11,
@@ -146,7 +164,7 @@ def _interval(bounds: np.ndarray, made: np.ndarray, value: float) -> str:
 
 def _number(number: float, made: np.ndarray, value: float) -> str:
     """With the digits that tell the observed number and the replicates apart."""
-    spread = made.std() or np.ptp(np.append(made, value)) or 1.0
+    spread = _spread(made) or np.ptp(np.append(made, value)) or 1.0
     digits = int(np.clip(np.log10(max(abs(number) / spread, 1.0)) + 3, 3, 12))
     if number and not 1e-4 <= abs(number) < 1e9:
         return f"{number:.{digits}g}"

@@ -59,7 +59,10 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
     ax.set_ylim(len(shown) - 0.4, -0.6)
     far = min(FARTHEST, max(2.0, float(np.nanmax(np.abs(place), initial=0.0)))) + 0.5
     ax.set_xlim(-far, far)
-    ax.set_xlabel("distance from the replicates' middle (half widths of their 90 % interval)")
+    ax.set_xlabel(
+        "half widths of the 90 % interval from its middle; each line is of its\n"
+        "worst feature, and the worst of many may lie outside by chance"
+    )
     ax.set_title("Statistics of the data beside the replicates'" if title is None else title)
     ax.axvline(0, color="0.5", linewidth=0.8, zorder=1)
     ax.spines[["top", "right", "left"]].set_visible(False)

@@ -1,0 +1,153 @@
+"""Planted faults are found on held-out rows, by the statistic that names them."""
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.nn import PyroModule
+from torch import nn
+
+import ppl_vae
+from ppl_vae.guides.linear import LinearGuide
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.ppca import PPCAModel
+from ppl_vae.nn import MLP
+
+
+class Counts(PyroModule):
+    """z ~ Normal, counts ~ Poisson(exp(decoder(z)))."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = MLP(1, 6, hidden=(16,))
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
+            pyro.sample("x", dist.Poisson(self.decoder(z).exp()).to_event(1), obs=x)
+
+
+def student(rows, maker):
+    """Student's t with 5 degrees of freedom."""
+    six = torch.randn(6, rows, 6, generator=maker)
+    return six[0] / six[1:].square().mean(0).sqrt()
+
+
+def flagged(check):
+    return set(check.frame.index[check.frame["flagged"]].get_level_values("statistic"))
+
+
+def test_nothing_is_flagged_where_the_model_is_right(linear_pair, linear_data):
+    for seed in range(1, 4):
+        assert not flagged(ppl_vae.predictive_check(*linear_pair, linear_data(seed)))
+
+
+def test_heavy_tails_under_a_gaussian_likelihood(fitted, linear_data):
+    torch.manual_seed(0)
+    pair = fitted((PPCAModel(6, 2), LinearGuide(6, 2)), linear_data(0, noise=student))
+    check = ppl_vae.predictive_check(*pair, linear_data(1, noise=student))
+    assert first(check) == "kurtosis"
+    assert not {"mean", "median", "correlation"} & flagged(check)
+    line = check.frame.loc[("x", "kurtosis")]
+    assert line["observed"] > line["upper"]
+
+
+def first(check):
+    """The statistic that is farthest out, if it is flagged."""
+    return check.frame.index[0][1] if check.frame["flagged"].iloc[0] else None
+
+
+def poisson_counts(seed, spread, zeros=0.0, rows=1000):
+    torch.manual_seed(seed)
+    rate = torch.full((rows, 6), 4.0) * torch.linspace(0.5, 2.0, 6)
+    if spread:
+        rate = dist.Gamma(spread, spread / rate).sample()
+    return torch.poisson(rate) * (torch.rand(rows, 6) >= zeros)
+
+
+def test_overdispersed_counts_under_poisson(fitted):
+    torch.manual_seed(0)
+    pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, 2.0))
+    check = ppl_vae.predictive_check(*pair, poisson_counts(2, 2.0))
+    assert first(check) == "dispersion index"
+    assert "mean" not in flagged(check)
+    line = check.frame.loc[("x", "dispersion index")]
+    assert line["observed"] > line["upper"]
+    assert not line["upper"] > 2.5  # replicates are what Poisson makes
+
+
+def test_excess_zeros(fitted):
+    torch.manual_seed(0)
+    pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, None, 0.25))
+    check = ppl_vae.predictive_check(*pair, poisson_counts(2, None, 0.25))
+    assert first(check) == "zero fraction"
+    assert "mean" not in flagged(check)
+    line = check.frame.loc[("x", "zero fraction")]
+    assert line["observed"] > line["upper"]
+
+
+def test_counts_of_the_right_kind_are_not_flagged(fitted):
+    torch.manual_seed(0)
+    pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, None))
+    assert not flagged(ppl_vae.predictive_check(*pair, poisson_counts(2, None)))
+
+
+def test_ignored_correlation(fitted, linear_data):
+    torch.manual_seed(0)
+    one = fitted((PPCAModel(6, 1), LinearGuide(6, 1)), linear_data(0))
+    check = ppl_vae.predictive_check(*one, linear_data(1))
+    assert first(check) == "correlation"
+    assert not {"mean", "median", "skewness", "kurtosis"} & flagged(check)
+
+
+def bimodal(seed, rows=1000):
+    maker = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 4, generator=maker)
+    side = (torch.rand(rows, generator=maker) < 0.5).float() * 2 - 1
+    return torch.cat([x[:, :3], (0.4 * x[:, 3] + 1.5 * side)[:, None]], 1)
+
+
+def test_a_bimodal_feature_under_a_unimodal_decoder(fitted):
+    torch.manual_seed(0)
+    pair = fitted((PPCAModel(4, 1), LinearGuide(4, 1)), bimodal(0))
+    check = ppl_vae.predictive_check(*pair, bimodal(1))
+    assert "kurtosis" in flagged(check)
+    assert not {"mean", "skewness", "correlation"} & flagged(check)
+    line = check.frame.loc[("x", "kurtosis")]
+    assert (line["feature"], line["observed"] < line["lower"]) == ("3", True)
+
+
+def test_a_shifted_test_set(linear_pair, linear_data):
+    x = linear_data(1)
+    x[:, 4] += 1.0
+    check = ppl_vae.predictive_check(*linear_pair, x)
+    assert first(check) == "mean"
+    assert check.frame.loc[("x", "mean"), "feature"] == "4"
+    assert not {"sd", "skewness", "kurtosis", "correlation"} & flagged(check)
+
+
+def test_rates_and_co_occurrence_of_binary_rows(fitted):
+    class Independent(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.logits = nn.Parameter(torch.zeros(5))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Bernoulli(logits=self.logits).to_event(1), obs=x)
+
+    torch.manual_seed(0)
+    factor = torch.randn(5000, 1)
+    x = (torch.randn(5000, 5) + factor * torch.tensor([1.0, 1.0, 0, 0, 0]) > 0.3).float()
+    model, _ = fitted((Independent(), None), x[:4500])
+    check = ppl_vae.predictive_check(model, None, x[4500:])
+    assert flagged(check) == {"co-occurrence"}
+    assert check.frame.loc[("x", "co-occurrence"), "feature"] == "0 & 1"
+    x[4500:, 2] = 1 - x[4500:, 2]
+    assert "rate" in flagged(ppl_vae.predictive_check(model, None, x[4500:]))
+
+
+@pytest.mark.parametrize("rows", ["fitted to", "held out"])
+def test_a_perfect_model_passes_on_either_kind_of_rows(rows, linear_pair, linear_data):
+    check = ppl_vae.predictive_check(*linear_pair, linear_data(0 if rows == "fitted to" else 9))
+    assert not check.frame["flagged"].any()

@@ -1,0 +1,372 @@
+"""Draws of a pair in ArviZ's container, against the library's own answers and by hand."""
+
+import re
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from parts.discrete import CLASSES, FEATURES, LATENTS, ROWS, normal
+from parts.pairs import PAIRS, Guide, Model, made, reals
+
+from ppl_vae import arviz as door
+from ppl_vae import elbo_terms, passes, posterior_predictive, prior_predictive
+
+SAMPLES = 70  # more than are made side by side
+GROUPS = {
+    "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
+    "observed_data",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def az():
+    """ArviZ itself; once a day 0.x says on import that 1.x is coming."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"\nArviZ is undergoing a major", FutureWarning)
+        return pytest.importorskip(
+            "arviz", reason="needs ArviZ, which is not installed: pip install 'ppl-vae[arviz]'"
+        )
+
+
+@pytest.fixture
+def to_arviz(az):
+    return door.to_arviz
+
+
+def names(draws):
+    """Groups of an InferenceData (0.x) or a DataTree (1.x)."""
+    return set(draws.children if hasattr(draws, "children") else draws.groups())
+
+
+def values(draws, group, site):
+    return torch.as_tensor(draws[group][site].values)
+
+
+def by_hand(draws, loc, scale, x):
+    """Largest difference from log Normal(x; loc, scale), summed over the cells of a row."""
+    wanted = dist.Normal(loc, scale).log_prob(x).sum(-1)
+    return float((values(draws, "log_likelihood", "x")[0] - wanted).abs().max())
+
+
+# What is in it
+
+
+def test_the_container_is_that_of_the_installed_version(az, to_arviz):
+    model, guide, x = made(PAIRS["gaussian"])
+    draws = to_arviz(model, guide, x, num_samples=3)
+    kind = "DataTree" if int(az.__version__.split(".")[0]) else "InferenceData"
+    assert type(draws).__name__ == kind
+    assert names(draws) == GROUPS
+
+
+def test_dimensions_have_names_and_the_labels_of_the_frame(to_arviz):
+    model, guide, x = made(PAIRS["gaussian"])
+    frame = pd.DataFrame(x.numpy(), columns=list("abcde"), index=[f"r{i}" for i in range(ROWS)])
+    draws = to_arviz(model, guide, frame, num_samples=SAMPLES)
+    for group in ("posterior", "prior"):
+        assert draws[group]["z"].dims == ("chain", "draw", "row", "z_dim")
+        assert draws[group]["z"].shape == (1, SAMPLES, ROWS, LATENTS)
+    for group in ("posterior_predictive", "prior_predictive"):
+        assert draws[group]["x"].dims == ("chain", "draw", "row", "x_dim")
+    assert draws["log_likelihood"]["x"].dims == ("chain", "draw", "row")
+    assert draws["observed_data"]["x"].dims == ("row", "x_dim")
+    for group in GROUPS:
+        assert list(draws[group]["row"].values) == list(frame.index)
+    cell = draws["observed_data"]["x"].sel(row="r7", x_dim="c")
+    assert float(cell) == pytest.approx(frame.loc["r7", "c"])
+
+
+@pytest.mark.parametrize(
+    ("index", "wanted"),
+    [
+        (pd.MultiIndex.from_arrays([[0, 0, 1], list("aba")]), [0, 1, 2]),
+        (pd.Index([3, 3, 1]), [3, 3, 1]),
+        (pd.Index([1, "b", None], dtype=object), ["1", "b", "None"]),
+        (pd.date_range("2024-01-01", periods=3), pd.date_range("2024-01-01", periods=3)),
+        (pd.period_range("2024", periods=3, freq="Y"), ["2024", "2025", "2026"]),
+    ],
+)
+def test_an_index_of_any_kind_becomes_a_coordinate(to_arviz, index, wanted):
+    model, guide, x = made(PAIRS["gaussian"])
+    frame = pd.DataFrame(x[:3].numpy(), index=index)
+    draws = to_arviz(model, guide, frame, num_samples=2)
+    assert list(draws["posterior"]["row"].values) == list(np.asarray(wanted))
+
+
+def test_data_without_names_are_labelled_by_position(to_arviz):
+    model, guide, x = made(PAIRS["gaussian"])
+    observed = to_arviz(model, guide, x, num_samples=2)["observed_data"]
+    assert observed["row"].values.tolist() == list(range(ROWS))
+    assert observed["x_dim"].values.tolist() == list(range(FEATURES))
+    assert torch.equal(torch.as_tensor(observed["x"].values), x)
+
+
+def test_replicates_are_those_of_the_library_and_never_the_data(to_arviz):
+    model, guide, x = made(PAIRS["gaussian"])
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES, seed=3)
+    after = posterior_predictive(model, guide, x, num_samples=SAMPLES, seed=3)["x"]
+    before = prior_predictive(model, x, num_samples=SAMPLES, seed=3)["x"]
+    assert torch.equal(values(draws, "posterior_predictive", "x")[0], after)
+    assert torch.equal(values(draws, "prior_predictive", "x")[0], before)
+    assert not bool((values(draws, "posterior_predictive", "x") == x).any())
+
+
+def test_replicates_and_latents_belong_together(to_arviz):
+    """The residuals of replicates about the decoded latents have the likelihood's scale, 0.5."""
+    model, guide, x = made(PAIRS["gaussian"])
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES)
+    for group in ("posterior", "prior"):
+        with torch.no_grad():
+            loc = model.decoder(values(draws, group, "z"))
+        residuals = values(draws, f"{group}_predictive", "x") - loc
+        assert float(residuals.std()) == pytest.approx(0.5, abs=0.02)
+
+
+def test_latents_of_the_posterior_have_the_guides_moments(to_arviz):
+    model, guide, x = made(PAIRS["gaussian"])
+    z = values(to_arviz(model, guide, x, num_samples=2000), "posterior", "z")[0]
+    with torch.no_grad():
+        loc, log_scale = guide.encoder(x).chunk(2, -1)
+    scale = (0.3 * log_scale).exp()
+    assert float(((z.mean(0) - loc) / scale).abs().max()) < 5 / 2000**0.5
+    assert torch.allclose(z.std(0), scale, rtol=0.1)
+
+
+def test_a_seed_makes_it_again_and_leaves_the_generators_alone(to_arviz):
+    model, guide, x = made(PAIRS["obs_masked"])
+    before = torch.get_rng_state()
+    first = to_arviz(model, guide, x, num_samples=5, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+    again = to_arviz(model, guide, x, num_samples=5, seed=1)
+    other = to_arviz(model, guide, x, num_samples=5, seed=2)
+    for group in GROUPS:
+        assert first[group].equals(again[group])
+    assert not first["posterior"].equals(other["posterior"])
+    to_arviz(model, guide, x, num_samples=5, seed=None)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+# Log-likelihoods
+
+
+@pytest.mark.parametrize("elements", [passes.ELEMENTS, 1000])  # all rows in one block, or 5 each
+def test_log_likelihood_is_the_density_of_the_row_given_the_draw(
+    double, to_arviz, monkeypatch, elements
+):
+    monkeypatch.setattr(passes, "ELEMENTS", elements)
+    model, guide, x = made(PAIRS["gaussian"])
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES)
+    with torch.no_grad():
+        loc = model.decoder(values(draws, "posterior", "z")[0])
+    assert by_hand(draws, loc, 0.5, x) < 1e-10
+
+
+@pytest.mark.parametrize("name", [n for n in PAIRS if n != "enumerated_in_the_model"])
+def test_its_mean_over_draws_is_the_likelihoods_share_of_the_elbo(name, to_arviz):
+    model, guide, data = made(PAIRS[name])
+    draws = to_arviz(model, guide, data, num_samples=400)
+    terms = elbo_terms(model, guide, data, num_samples=400, seed=1)
+    for site in draws["log_likelihood"].data_vars:
+        found = draws["log_likelihood"][site].values[0].astype(float)
+        error = found.std(0) * (2 / 400) ** 0.5 + 1e-4
+        distance = np.abs(found.mean(0) - terms[site].to_numpy()) / error
+        assert distance.max() < 6, site
+
+
+def test_a_latent_outside_the_rows_is_drawn_once_for_all_of_them(double, to_arviz):
+    model, guide, x = made(PAIRS["with_global"])
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES)
+    for group in ("posterior", "prior"):
+        assert draws[group]["loc"].dims == ("chain", "draw", "loc_dim")
+        assert draws[group]["loc"].shape == (1, SAMPLES, FEATURES)
+    loc = values(draws, "posterior", "loc")[0]
+    assert by_hand(draws, loc[:, None], 1.0, x) < 1e-10
+    assert float(loc.std(0).mean()) == pytest.approx(0.3, abs=0.05)
+    assert float(values(draws, "prior", "loc").std()) == pytest.approx(3.0, abs=0.4)
+
+
+def test_a_summed_latent_is_drawn_from_its_posterior(double, to_arviz):
+    """Two far components: each row's draws name its own, in the prior they are even."""
+    centers = torch.tensor([-50.0, 50.0])
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.ones(2)), infer={"enumerate": "parallel"})
+            pyro.sample("x", normal(centers[k][..., None] + torch.zeros(1)), obs=x)
+
+    x = centers[torch.arange(6) % 2, None] + 0.1
+    draws = to_arviz(model, None, x, num_samples=SAMPLES)
+    assert bool((values(draws, "posterior", "k")[0] == torch.arange(6) % 2).all())
+    assert float(values(draws, "prior", "k").double().mean()) == pytest.approx(0.5, abs=0.1)
+    assert by_hand(draws, centers[torch.arange(6) % 2, None], 1.0, x) < 1e-10
+
+
+def test_a_summed_latent_conditions_the_rows_log_likelihood(double, to_arviz):
+    model, guide, x = made(PAIRS["enumerated_in_the_model"])
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES)
+    assert draws["posterior"]["k"].shape == (1, SAMPLES, ROWS)
+    with torch.no_grad():
+        loc = model.decoder(values(draws, "posterior", "z")[0])
+    assert by_hand(draws, loc, 1.0, x) < 1e-10
+
+
+class OneByOne(Model):
+    """A decoder that takes no dimension but rows and features: draws cannot share a run."""
+
+    def forward(self, x):
+        level = pyro.sample("level", normal(x.new_zeros(FEATURES)))
+        with pyro.plate("data", len(x)):
+            z = self.code(x).view(-1, LATENTS)
+            pyro.sample("x", self.likelihood(level + self.decoder(z)), obs=x)
+
+
+class LevelGuide(Guide):
+    def forward(self, x):
+        pyro.sample("level", normal(x.new_full((FEATURES,), 0.5), 0.1))
+        super().forward(x)
+
+
+def test_a_pair_that_takes_one_draw_at_a_time_has_the_same_groups(double, to_arviz):
+    model, guide, x = OneByOne(), LevelGuide(), reals()
+    draws = to_arviz(model, guide, x, num_samples=SAMPLES)
+    assert draws["posterior"]["level"].shape == (1, SAMPLES, FEATURES)
+    with torch.no_grad():
+        loc = model.decoder(values(draws, "posterior", "z")[0])
+    loc = loc + values(draws, "posterior", "level")[0][:, None]
+    assert by_hand(draws, loc, 0.5, x) < 1e-10
+
+
+STEPS = 3
+
+
+def stepwise(x):
+    """A latent and an observation a step, in a plate inside the rows; their mean is shared."""
+    with pyro.plate("parts", 2):
+        mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
+    with pyro.plate("data", len(x)), pyro.plate("steps", STEPS, dim=-2):
+        z = pyro.sample("z", normal(x.new_zeros(2)))
+        mean = mean if mean.ndim == 1 else mean.reshape(-1, 1, 1, 2)
+        pyro.sample("x", normal(mean + z, 0.5), obs=x.movedim(1, 0))
+
+
+def stepwise_guide(x):
+    with pyro.plate("parts", 2):
+        pyro.sample("mean", dist.Normal(1.0, 0.2))
+    with pyro.plate("data", len(x)), pyro.plate("steps", STEPS, dim=-2):
+        pyro.sample("z", normal(x.movedim(1, 0), 0.3))
+
+
+def test_plates_inside_the_rows_and_beside_them(double, to_arviz):
+    x = torch.randn(ROWS, STEPS, 2)
+    draws = to_arviz(stepwise, stepwise_guide, x, num_samples=SAMPLES)
+    assert draws["posterior"]["mean"].shape == (1, SAMPLES, 2)
+    assert draws["posterior"]["z"].dims == ("chain", "draw", "row", "z_dim_0", "z_dim_1")
+    assert draws["observed_data"]["x"].shape == (ROWS, STEPS, 2)
+    assert torch.equal(values(draws, "observed_data", "x"), x)
+    z, mean = values(draws, "posterior", "z")[0], values(draws, "posterior", "mean")[0]
+    wanted = dist.Normal(mean[:, None, None] + z, 0.5).log_prob(x).sum((-1, -2))
+    assert torch.allclose(values(draws, "log_likelihood", "x")[0], wanted)
+
+
+# Masks and sites
+
+
+def test_masked_cells_are_nan_and_count_nothing(double, to_arviz):
+    model, guide, data = made(PAIRS["masked"])
+    draws = to_arviz(model, guide, data, num_samples=SAMPLES)
+    seen = data["seen"] & data["seen"][:, :1]
+    assert torch.equal(values(draws, "observed_data", "x").isnan(), ~seen)
+    for group in ("posterior_predictive", "prior_predictive"):
+        cells = values(draws, group, "x")[0]
+        assert torch.equal(cells.isnan(), (~seen).expand_as(cells))
+    with torch.no_grad():
+        loc = model.decoder(values(draws, "posterior", "z")[0])
+    wanted = (dist.Normal(loc, 1.0).log_prob(data["x"]) * seen).sum(-1)
+    assert torch.allclose(values(draws, "log_likelihood", "x")[0], wanted)
+    hidden = ~data["seen"][:, 0]
+    assert bool((values(draws, "log_likelihood", "x")[0][:, hidden] == 0).all())
+
+
+def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch):
+    monkeypatch.setattr(passes, "ELEMENTS", 1)  # a row a block: one of them has a mask
+
+    def model(count, seen):
+        with pyro.plate("data", len(count)):
+            rate = pyro.sample("rate", dist.Gamma(2.0, 1.0))
+            with pyro.poutine.mask(mask=seen):
+                pyro.sample("count", dist.Poisson(rate), obs=count)
+
+    data = {"count": torch.arange(6), "seen": torch.arange(6) != 2}
+    draws = to_arviz(model, None, data, num_samples=4)
+    assert draws["observed_data"]["count"].dtype.kind == "f"
+    assert values(draws, "observed_data", "count").isnan().nonzero().flatten().tolist() == [2]
+    whole = to_arviz(model, None, {**data, "seen": torch.ones(6).bool()}, num_samples=4)
+    assert whole["observed_data"]["count"].dtype.kind == "i"
+
+
+def test_every_observed_site_or_those_that_are_asked_for(to_arviz):
+    model, guide, data = made(PAIRS["mapping"])
+    draws = to_arviz(model, guide, data, num_samples=SAMPLES)
+    observations = ("posterior_predictive", "log_likelihood", "prior_predictive", "observed_data")
+    for group in observations:
+        assert set(draws[group].data_vars) == {"x", "label"}
+    assert draws["posterior_predictive"]["label"].dims == ("chain", "draw", "row")
+    with torch.no_grad():
+        logits = model.labels(values(draws, "posterior", "z")[0])
+    wanted = dist.Categorical(logits=logits).log_prob(torch.arange(ROWS) % CLASSES)
+    assert torch.allclose(values(draws, "log_likelihood", "label")[0], wanted, atol=1e-5)
+    alone = to_arviz(model, guide, data, num_samples=SAMPLES, sites="label")
+    for group in observations:
+        assert set(alone[group].data_vars) == {"label"}
+    with pytest.raises(ValueError, match=r"sites: expected some of \['x', 'label'\], got \['y'\]"):
+        to_arviz(model, guide, data, sites="y")
+
+
+def test_a_model_without_latents_has_no_posterior(to_arviz):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", normal(x.new_zeros(FEATURES)), obs=x)
+
+    draws = to_arviz(model, None, reals(), num_samples=3)
+    assert names(draws) == GROUPS - {"posterior", "prior"}
+    assert by_hand(draws, torch.zeros(FEATURES), 1.0, reals()) < 1e-4
+
+
+# Refusals
+
+
+def test_a_site_called_like_a_dimension_is_refused(to_arviz):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("row", dist.Normal(0.0, 1.0))
+            pyro.sample("x", normal(x.new_zeros(FEATURES)), obs=x)
+
+    with pytest.raises(ValueError, match=r'site "row": expected another name, got that of a dim'):
+        to_arviz(model, None, reals(), num_samples=3)
+
+
+def test_without_arviz_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "arviz", None)
+    model, guide, x = made(PAIRS["gaussian"])
+    with pytest.raises(ImportError, match=re.escape("pip install 'ppl-vae[arviz]'")):
+        door.to_arviz(model, guide, x)
+
+
+# In ArviZ
+
+
+@pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # ArviZ 0.23's own
+@pytest.mark.parametrize("name", ["gaussian", "masked", "with_global"])
+def test_arviz_draws_its_predictive_checks_from_it(az, to_arviz, name):
+    draws = to_arviz(*made(PAIRS[name]), num_samples=100)
+    for group in ("posterior", "prior"):
+        if hasattr(az, "plot_ppc_dist"):
+            az.plot_ppc_dist(draws, group=f"{group}_predictive", backend="matplotlib")
+        else:
+            az.plot_ppc(draws, group=group)
+    assert len(az.summary(draws)) > 0
