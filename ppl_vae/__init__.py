@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ppl_vae.predictive import posterior_predictive as posterior_predictive
     from ppl_vae.predictive import prior_predictive as prior_predictive
     from ppl_vae.recipe import build as build
+    from ppl_vae.report import write_report as write_report
     from ppl_vae.runs import load as load
     from ppl_vae.runs import save as save
     from ppl_vae.training import fit as fit
@@ -52,6 +53,7 @@ _HOME = {
     "save": "runs",
     "to_arviz": "arviz",
     "traverse": "traversals",
+    "write_report": "report",
 }
 
 __all__ = list(_HOME)

@@ -29,6 +29,7 @@ from ppl_vae.replicates import Simulator
 from ppl_vae.rows import as_rows
 from ppl_vae.significance import Verdict, verdicts
 from ppl_vae.statistics import Kind
+from ppl_vae.transforms import Transforms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ class PredictiveCheck:
     """Observed statistics beside replicated ones.
 
     Attributes:
-        frame: One row a site and statistic, flagged ones first, and of these the farthest out. Index
+        frame: One row a site and statistic, flagged ones first, the farthest out ahead. Index
             ``site, statistic``; columns ``feature`` (whose value lies farthest out), ``observed``,
             ``mean``, ``lower``, ``upper`` (its value in the data; mean and central 90 % of its
             replicates, in the statistic's units), ``p_value`` (share of replicates whose worst
@@ -179,14 +180,14 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
     frame = frame.sort_values(["p_adjusted", "place"], ascending=[True, False], kind="stable")
-    transforms, features = comparison.transforms, comparison.features
-    coverage = {name: transforms.coverage(name, features[name]) for name in transforms.names}
+    pit, features = comparison.transforms.values(), comparison.features
+    coverage = {name: Transforms.coverage(u, features[name]) for name, u in pit.items()}
     simulator = comparison.simulator
     return PredictiveCheck(
         frame=frame.drop(columns="place"),
         features=pd.concat(tables.values()),
         coverage=pd.concat(coverage, names=["site"]) if coverage else pd.DataFrame(),
-        pit=transforms.values(),
+        pit=pit,
         replicated={key: found[key][1][:, judged[key].worst].numpy() for key in found},
         sample=comparison.sample(),
         features_of=features,

@@ -34,8 +34,8 @@ UNNAMED = re.compile(r"\d+(,\d+)*")
 PICTURED = 6  # flagged statistics with figures of their own
 SEEN = (
     "The guide has seen these rows: their latents are drawn given the row itself, so that even a "
-    "perfect model's intervals hold more than they promise. What is flagged is a fault; what is "
-    "not may still be one."
+    "perfect model's intervals hold more than they promise. A flag is a finding; no flag is no "
+    "proof."
 )
 
 
@@ -94,8 +94,8 @@ def _prior(check: PredictiveCheck | ValueError, measured: Measured) -> Iterator[
         return
     yield paragraphs(
         f"{check.num_samples} whole data sets of {check.rows} rows from the model, no row seen by "
-        "a guide: its p-values are exact, and it also shows where latents are distributed in "
-        f"another way than the prior says. {_verdict(check)}"
+        "a guide: p-values are exact for rows that the model was not fitted to, and it also shows "
+        f"where latents are distributed in another way than the prior says. {_verdict(check)}"
     )
     yield _table(check, short=measured.check is not None)
     if measured.check is None:
@@ -132,7 +132,7 @@ def _line(key: Any, line: pd.Series, several: bool, short: bool) -> list[object]
     alone = [] if short else [decimal(line["p_value"])]
     flag = element("span", "flagged", class_="flag") if line["flagged"] else ""
     return [
-        *([_site(key[0])] if several else []), key[1], line["feature"], seen,
+        *([_site(key[0])] if several else []), key[1], _of(key[0], line["feature"]), seen,
         *middle, low, high, *alone,
         decimal(line["p_adjusted"]), flag,
     ]  # fmt: skip
@@ -255,7 +255,7 @@ def _intervals(check: PredictiveCheck) -> Iterator[Markup]:
         "intervals hold too much, even of a perfect model."
     )
     for site, pit in check.pit.items():
-        title = f" of {site}" if len(check.pit) > 1 else ""
+        title = f" of {site}" if len(check.features_of) > 1 else ""
         names = [_of(site, name) for name in check.features_of[site]]
         yield element("div", *_calibration(pit, names, title), class_="pair")
         cells = check.coverage.loc[[site]]

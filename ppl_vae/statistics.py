@@ -26,10 +26,25 @@ from torch.distributions import constraints
 
 PAIRED = 64  # features, at most, whose pairs are looked at
 PART = 1 << 18  # numbers looked at in one go: they stay in the processor's cache
+BINS = 1 << 16
 SHARES = {
     "5 % quantile": 0.05, "25 % quantile": 0.25, "median": 0.5, "75 % quantile": 0.75,
     "95 % quantile": 0.95,
 }  # fmt: skip
+
+STATISTICS: dict[str, dict[str, tuple[str, ...]]] = {  # of each kind, by what finds them
+    "real": {
+        "moments": ("mean", "sd", "skewness", "kurtosis", "correlation"),
+        "extremes": ("minimum", "maximum"),
+        "quantiles": tuple(SHARES),
+    },
+    "counts": {
+        "moments": ("mean", "dispersion index", "zero fraction", "correlation"),
+        "extremes": ("maximum",),
+    },
+    "binary": {"rates": ("rate", "co-occurrence")},
+    "categories": {"rates": ("rate", "co-occurrence")},
+}
 
 Values = dict[str, Tensor]
 
@@ -76,19 +91,7 @@ class Kind:
 
     def statistics(self) -> dict[str, tuple[str, ...]]:
         """Names of the statistics, by the function that finds them."""
-        return {
-            "real": {
-                "moments": ("mean", "sd", "skewness", "kurtosis", "correlation"),
-                "extremes": ("minimum", "maximum"),
-                "quantiles": tuple(SHARES),
-            },
-            "counts": {
-                "moments": ("mean", "dispersion index", "zero fraction", "correlation"),
-                "extremes": ("maximum",),
-            },
-            "binary": {"rates": ("rate", "co-occurrence")},
-            "categories": {"rates": ("rate", "co-occurrence")},
-        }[self.name]
+        return STATISTICS[self.name]
 
     def find(self, x: Tensor, kept: Tensor | None, wanted: Sequence[str] | None = None) -> Values:
         """The statistics of some data sets.
@@ -168,15 +171,33 @@ def quantiles(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
     """Five quantiles, each the value of a cell."""
     if kept is not None:
         return _masked_quantiles(x, kept)
-    rank = {name: max(0, math.ceil(share * x.shape[1]) - 1) for name, share in SHARES.items()}
-    places = sorted(set(rank.values()))
-    found = np.empty((len(places), len(x), x.shape[-1]))
+    ranks = [max(0, math.ceil(share * x.shape[1]) - 1) for share in SHARES.values()]
+    found = np.empty((len(ranks), len(x), x.shape[-1]))
     for i, one in enumerate(x):
         columns = one.T.contiguous().cpu().numpy()  # a feature's cells side by side
-        columns.partition(places, axis=1)
-        found[:, i] = columns[:, places].T
-    values = dict(zip(places, torch.from_numpy(found), strict=True))
-    return {name: values[place] for name, place in rank.items()}
+        for j, column in enumerate(columns):
+            found[:, i, j] = order_statistics(column, ranks)
+    return dict(zip(SHARES, torch.from_numpy(found), strict=True))
+
+
+def order_statistics(values: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
+    """The values of some ranks, 0 the smallest: exact, and several times faster than a sort.
+
+    Values are first counted in 2^16 narrow bins; only the bin that holds a rank is looked into.
+    """
+    low, spread = float(values.min()), float(values.max()) - float(values.min())
+    with np.errstate(over="ignore"):
+        scale = values.dtype.type((BINS - 1) / spread if 0 < spread < math.inf else math.inf)
+    if len(values) < BINS // 8 or not np.isfinite(scale):
+        return np.partition(values, sorted(set(ranks)))[list(ranks)]
+    bins = ((values - values.dtype.type(low)) * scale).astype(np.uint16)
+    upto = np.bincount(bins, minlength=BINS).cumsum()
+    found = np.empty(len(ranks), values.dtype)
+    for i, rank in enumerate(ranks):
+        place = int(np.searchsorted(upto, rank, side="right"))
+        before = int(upto[place - 1]) if place else 0
+        found[i] = np.partition(values[bins == place], rank - before)[rank - before]
+    return found
 
 
 def rates(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:

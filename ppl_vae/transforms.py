@@ -63,9 +63,10 @@ class Transforms:
             found[name] = (u if kept is None else u.masked_fill(~kept, torch.nan)).numpy()
         return found
 
-    def coverage(self, name: str, features: list[str]) -> pd.DataFrame:
-        """Share of a feature's cells in their central intervals."""
-        u = torch.from_numpy(self.values()[name])
+    @staticmethod
+    def coverage(values: Any, features: list[str]) -> pd.DataFrame:
+        """Share of a feature's cells in their central intervals, from (rows, features)."""
+        u = torch.from_numpy(values)
         cells = (~u.isnan()).sum(0)
         inside = {
             f"{level:.0%}".replace("%", " %"): ((u - 0.5).abs() <= level / 2).sum(0) / cells

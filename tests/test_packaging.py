@@ -24,7 +24,7 @@ def test_the_wheel_holds_the_library_the_models_and_the_guides(tmp_path):
         for folder in ("ppl_vae", "models", "guides")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assert wanted | {"ppl_vae/py.typed"} <= held
+    assert wanted | {f"ppl_vae/{name}" for name in ("py.typed", "report.css", "report.js")} <= held
 
 
 def test_every_public_name_loads_and_no_file_bears_one():

@@ -37,10 +37,10 @@ app.command("new", epilog=EPILOG)(new.new)
 app.command("lint", epilog=EPILOG)(lint.lint)
 app.command("fit", epilog=EPILOG)(fit.fit)
 app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
-app.command("report", epilog=EPILOG)(report.report)
 app.command("check", epilog=EPILOG)(check.check)
 app.command("encode", epilog=EPILOG)(encode.encode)
 app.command("generate", epilog=EPILOG)(generate.generate)
+app.command("report", epilog=EPILOG)(report.report)
 app.command("show", epilog=EPILOG)(show.show)
 
 

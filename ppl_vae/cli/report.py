@@ -20,7 +20,7 @@ def report(
     data: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[DATA]",
+            metavar="DATA",
             help="Rows to measure, best held-out ones; without them the report says what the run "
             "itself knows.",
         ),

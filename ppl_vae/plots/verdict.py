@@ -1,5 +1,7 @@
 """Which statistics of the data does the model miss: all of a check on one picture."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -40,14 +42,9 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
         raise ValueError(f"frame: expected a check's, got one without {sorted(missing) or 'rows'}")
     shown = frame.iloc[:MOST]
     if ax is None:
-        size = (7.2, 1.6 + 0.3 * len(shown))
+        size = (7.2, 1.9 + 0.3 * len(shown))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
-    middle = (shown["upper"] + shown["lower"]) / 2
-    half = ((shown["upper"] - shown["lower"]) / 2).to_numpy()
-    shift = (shown["observed"] - middle).to_numpy()
-    with np.errstate(divide="ignore", invalid="ignore"):  # replicates that are all alike
-        place = np.where(shift == 0, 0.0, shift / half)
-    flagged = shown["flagged"].to_numpy(dtype=bool)
+    place, flagged = _places(shown), shown["flagged"].to_numpy(dtype=bool)
     lines = np.arange(len(shown))
     ax.barh(lines, 2, left=-1, height=0.55, color="0.85", label="central 90 % of the replicates")
     for chosen, marker, colour, label in (
@@ -61,15 +58,25 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
     ax.set_xlim(-far, far)
     ax.set_xlabel(
         "half widths of the 90 % interval from its middle; each line is of its\n"
-        "worst feature, and the worst of many may lie outside by chance"
+        "worst feature, and the worst of many may lie outside by chance",
+        fontsize=9,
     )
-    ax.set_title("Statistics of the data beside the replicates'" if title is None else title)
+    ax.set_title(
+        "Statistics of the data beside the replicates'" if title is None else title, pad=30
+    )
     ax.axvline(0, color="0.5", linewidth=0.8, zorder=1)
     ax.spines[["top", "right", "left"]].set_visible(False)
     ax.tick_params(axis="y", length=0)
-    ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.4, -0.9 / len(shown) - 0.06),
-              ncols=3, fontsize=9)  # fmt: skip
+    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
     return ax
+
+
+def _places(shown: pd.DataFrame) -> np.ndarray:
+    """Distance of the data from the middle of the replicates' interval, in half widths of it."""
+    low, high, seen = (shown[name].to_numpy(dtype=float) for name in ("lower", "upper", "observed"))
+    shift, half = seen - (low + high) / 2, (high - low) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):  # replicates that are all alike
+        return np.asarray(np.where(shift == 0, 0.0, shift / half))
 
 
 def _points(
@@ -77,7 +84,7 @@ def _points(
 ) -> None:
     """Data in sight as points, beyond the edge as arrows."""
     inside = np.abs(place) <= FARTHEST
-    style = {"color": colour, "linestyle": "none", "markersize": 7, "zorder": 3}
+    style: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 7, "zorder": 3}
     if inside.any() or not len(place):
         ax.plot(place[inside], lines[inside], marker, label=label if len(place) else None, **style)
         label = "_" + label

@@ -1,0 +1,111 @@
+"""``report``: one page beside the run, by the words of the command line."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from parts.runs import users_class
+
+import ppl_vae
+
+FEW = ("--num-samples", "30", "--replicates", "20")
+
+
+def test_the_page_stands_in_the_run(ppl, own_run, wine_file):
+    done = ppl("report", own_run, wine_file, *FEW)
+    assert done.out == f"report in {own_run / 'report.html'}\n"
+    assert done.err == ""
+    text = (own_run / "report.html").read_text()
+    assert "GaussianModel with NormalGuide" in text
+    assert "160 that it was fitted to and 18 held out" in text
+    assert "30 draws from the guide" in text
+    assert "20 data sets were made" in text
+
+
+def test_json_holds_what_was_written(ppl, own_run, wine_file):
+    words = ("report", own_run, wine_file, *FEW, "--out", "here.html", "--json")
+    told = ppl(*words).json
+    assert told == {
+        "run": str(own_run), "data": str(wine_file), "out": "here.html",
+        "bytes": Path("here.html").stat().st_size,
+    }  # fmt: skip
+    assert not (own_run / "report.html").exists()
+
+
+def test_a_file_of_the_run_stands_for_its_weights(ppl, own_run, wine_file):
+    ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet")
+    assert (own_run / "report.html").exists()
+
+
+def test_the_seed_reaches_the_report(ppl, own_run, wine_file):
+    ppl("report", own_run, wine_file, *FEW, "--seed", "7", "--quiet")
+    assert "<dt>report&#x27;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
+
+
+def test_a_page_that_is_there_is_kept_without_force(ppl, own_run):
+    file = own_run / "report.html"
+    file.write_text("years of work")
+    assert "is there already; --force replaces it" in ppl("report", own_run, code=2).err
+    assert file.read_text() == "years of work"
+    ppl("report", own_run, "--force")
+    assert "What was fitted" in file.read_text()
+
+
+def test_quiet_prints_nothing(ppl, own_run):
+    done = ppl("report", own_run, "--quiet")
+    assert (done.out, done.err) == ("", "")
+
+
+@pytest.fixture
+def trusted(tmp_path):
+    """A run made from a file of the user's, and what executing that file leaves behind."""
+    flag = tmp_path / "executed"
+    x = torch.ones(20, 3)
+    model = users_class(tmp_path / "mine.py", flag)(3)
+    ppl_vae.fit(model, None, x, epochs=1, run=tmp_path / "mine", progress=False)
+    flag.unlink()
+    return tmp_path / "mine", flag, x
+
+
+def test_without_data_nothing_of_the_run_is_executed(ppl, trusted):
+    run, flag, _ = trusted
+    shown = ppl("report", run).out
+    assert "DATA measures the fit on rows" in shown
+    assert not flag.exists()
+    text = (run / "report.html").read_text()
+    assert "class Mine(PyroModule)" in text
+    assert "Nothing is measured here" in text
+
+
+def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):
+    import numpy as np
+
+    run, flag, x = trusted
+    np.save("x.npy", x.numpy())
+    assert "--trust-code" in ppl("report", run, "x.npy", code=1).err
+    assert not flag.exists()
+    assert not (run / "report.html").exists()
+    ppl("report", run, "x.npy", "--trust-code", *FEW)
+    assert flag.exists()
+    assert "there is no guide" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(["--out", "x.csv"], "expected a .html file, got .csv"),
+     (["--out", "away/x.html"], "a folder that is there"),
+     (["none.csv"], "no such file"),
+     (["--replicates", "0"], "--replicates")],
+    ids=str,
+)  # fmt: skip
+def test_a_wrong_command_line_ends_with_2(ppl, own_run, words, message):
+    done = ppl("report", own_run, *words, code=2)
+    assert message in done.err
+    assert not (own_run / "report.html").exists()
+
+
+def test_a_run_that_is_none_is_told(ppl, own_run):
+    assert "no such run directory" in ppl("report", "runs/none", code=2).err
+    shutil.rmtree(own_run / "source")
+    assert "cannot be read" in ppl("report", own_run, code=1).err
