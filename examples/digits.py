@@ -3,7 +3,8 @@
     python examples/digits.py [--epochs 300] [--run runs/digits]
 
 Fits a Bernoulli pair to scikit-learn's 1,797 digits (8 x 8 pixels, each black or white), prints
-the held-out ELBO in nats per row and draws what there is to see.
+the held-out ELBO in nats per row, checks what the pair misses, draws what there is to see, writes a
+report.
 """
 
 import argparse
@@ -13,7 +14,17 @@ import matplotlib as mpl
 import torch
 from sklearn.datasets import load_digits
 
-from ppl_vae import build, encode, fit, generate, interpolate, reconstruct, traverse
+from ppl_vae import (
+    build,
+    encode,
+    fit,
+    generate,
+    interpolate,
+    predictive_check,
+    reconstruct,
+    traverse,
+    write_report,
+)
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
@@ -54,12 +65,29 @@ def main() -> None:
     title = f"{LATENTS} latents of every digit, on a plane"
     figures["latent_map"] = latent_map(codes, digits.target, title=title)
     save(figures, arguments.run)
+    statistics = ["built-in", ink]
+    print(f"\n{predictive_check(model, guide, images[test], statistics=statistics)}")
+    report = write_report(
+        model,
+        guide,
+        images[test],
+        arguments.run / "report.html",
+        history=history,
+        statistics=statistics,
+        overwrite=True,
+    )
     print(
         f"\nBest held-out ELBO: {history.frame['validation_elbo'].max():.2f} nats per row"
-        f"\n\nLook at   {arguments.run}/: {', '.join(f'{name}.png' for name in figures)}"
+        f"\n\nOpen      {report} in a browser"
+        f"\nLook at   {arguments.run}/: {', '.join(f'{name}.png' for name in figures)}"
         "\nTry next  edit models/bernoulli.py (another prior, another likelihood) and run this"
         "\n          again, or read README.md: a pair of your own in 40 lines."
     )
+
+
+def ink(x: torch.Tensor) -> tuple:
+    """A statistic of our own: how much ink a digit has, and how much that varies."""
+    return x.sum(-1).mean(), x.sum(-1).std()
 
 
 def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name: str) -> dict:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 README = Path(__file__).parents[1] / "README.md"
-PROGRAM, EVALUATION, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+PROGRAM, EVALUATION, CHECK, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
 EDITS = re.split(r"\n\*\*(.+?)\*\*:", README.read_text().split("Three edits")[1])[1:]
 EDITS = dict(zip(EDITS[::2], EDITS[1::2], strict=True))
 
@@ -50,6 +50,13 @@ def test_the_program_runs_as_pasted(tmp_path):
     output = run(PROGRAM, tmp_path)
     assert "no findings" in output
     assert "TraceMeanField_ELBO" in output
+
+
+def test_the_check_and_the_report_run_after_it(tmp_path):
+    output = run(PROGRAM + CHECK, tmp_path)
+    assert "of 3 statistics flagged" in output
+    assert " ink " in output
+    assert "</html>" in (tmp_path / "report.html").read_text()
 
 
 def test_the_evaluation_runs_after_it(tmp_path):

@@ -8,8 +8,10 @@ from ppl_vae.plots.overlays import density_overlay
 from ppl_vae.plots.pit import pit_histogram
 from ppl_vae.plots.reliability import elbo_bars, reliability
 from ppl_vae.plots.statistic import statistic_histogram
+from ppl_vae.plots.verdict import check_summary
 
 __all__ = [
+    "check_summary",
     "density_overlay",
     "elbo_bars",
     "image_grid",
