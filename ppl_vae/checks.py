@@ -185,7 +185,7 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     simulator = comparison.simulator
     return PredictiveCheck(
         frame=frame.drop(columns="place"),
-        features=pd.concat(tables.values()),
+        features=pd.concat(tables.values()).sort_index(level=[0, 1], sort_remaining=False),
         coverage=pd.concat(coverage, names=["site"]) if coverage else pd.DataFrame(),
         pit=pit,
         replicated={key: found[key][1][:, judged[key].worst].numpy() for key in found},

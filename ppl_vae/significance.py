@@ -84,7 +84,7 @@ def verdicts(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[Verdict]:
         theirs, ours = scale.signed(made).abs(), scale.signed(seen).abs()
         observed.append(ours.amax(1))
         replicated.append(theirs.amax(1))
-        each.append((1 + (theirs >= ours).sum(0)) / (len(made) + 1))
+        each.append((1 + (theirs >= ours).sum(0)).double() / (len(made) + 1))
         worst.append(int(ours.mean(0).argmax()))
     ranks = [_beside(seen, made) for seen, made in zip(observed, replicated, strict=True)]
     largest = torch.stack([made for _, made in ranks]).amax(0)

@@ -1,0 +1,120 @@
+"""The verdict's parts agree with each other and with the data."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from parts.pairs import PAIRS, made
+from scipy.stats import kstest
+
+import ppl_vae
+
+COLUMNS = [
+    "feature", "observed", "mean", "lower", "upper", "p_value", "p_error", "p_adjusted", "flagged",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("prior", [False, True], ids=["guide", "prior"])
+def test_every_pair_can_be_checked(name, prior):
+    model, guide, data = made(PAIRS[name])
+    check = ppl_vae.predictive_check(model, None if prior else guide, data, num_samples=9)
+    assert list(check.frame.columns) == COLUMNS
+    assert check.frame["p_value"].between(0.1, 1).all()
+    assert (check.frame["p_adjusted"] >= check.frame["p_value"]).all()
+    assert np.isfinite(check.frame[["observed", "mean", "lower", "upper"]].to_numpy()).all()
+    assert check.prior == prior
+
+
+def test_the_frame_is_of_the_worst_feature():
+    model, guide, x = made(PAIRS["gaussian"])
+    x[:, 3] += 5
+    check = ppl_vae.predictive_check(model, guide, x)
+    line = check.frame.loc[("x", "mean")]
+    assert line["feature"] == "3"
+    assert line["observed"] == pytest.approx(float(x[:, 3].mean()), rel=1e-5)
+    whole = check.features.loc[("x", "mean")]
+    assert whole["observed"].to_numpy() == pytest.approx(x.mean(0).numpy(), rel=1e-4)
+    assert whole.loc["3"].tolist()[:4] == line[["observed", "mean", "lower", "upper"]].tolist()
+    kept = check.replicated[("x", "mean")]
+    assert line["mean"] == pytest.approx(kept.mean())
+    assert line[["lower", "upper"]].tolist() == pytest.approx(np.quantile(kept, [0.05, 0.95]))
+
+
+def test_flagged_ones_stand_first_in_the_frame_and_in_the_text():
+    model, guide, x = made(PAIRS["gaussian"])
+    x[:, 3] += 5
+    check = ppl_vae.predictive_check(model, guide, x)
+    flags = check.frame["flagged"].to_numpy()
+    assert flags.any()
+    assert not flags.all()
+    assert (np.diff(flags.astype(int)) <= 0).all()
+    text = str(check)
+    assert text.count("FLAGGED") == flags.sum()
+    assert "The guide has seen these rows" in text
+    assert "The guide" not in str(ppl_vae.predictive_check(model, None, x, num_samples=5))
+    assert "mean of 3" in [t.get_text() for t in check.plot().get_yticklabels()]
+
+
+def test_columns_of_a_frame_name_the_features():
+    model, guide, x = made(PAIRS["gaussian"])
+    frame = pd.DataFrame(x.numpy(), columns=list("abcde"))
+    check = ppl_vae.predictive_check(model, guide, frame, num_samples=5)
+    assert set(check.frame.drop("correlation", level=1)["feature"]) <= set("abcde")
+    assert check.features_of == {"x": list("abcde")}
+    assert check.coverage.loc["x"].index.tolist() == list("abcde")
+    pairs = check.features.loc[("x", "correlation")].index
+    assert (len(pairs), pairs[0], pairs[-1]) == (10, "a & b", "d & e")
+
+
+@pytest.mark.parametrize("name", ["gaussian", "poisson", "bernoulli", "mapping"])
+def test_transforms_are_uniform_for_what_the_model_made(name):
+    model, _, data = made(PAIRS[name])
+    many = {k: v.repeat(25, *[1] * (v.ndim - 1)) for k, v in data.items()} if isinstance(
+        data, dict
+    ) else data.repeat(25, 1)  # fmt: skip
+    sets = ppl_vae.prior_predictive(model, many, num_samples=1, seed=7)
+    rows = (
+        {**many, **{k: v[0] for k, v in sets.items()}} if isinstance(many, dict) else sets["x"][0]
+    )
+    check = ppl_vae.predictive_check(model, None, rows, num_samples=50)
+    for values in check.pit.values():
+        for feature in values.T:
+            assert kstest(feature, "uniform").pvalue > 1e-4
+    assert check.coverage["50 %"].between(0.42, 0.58).all()
+    assert check.coverage["90 %"].between(0.85, 0.95).all()
+
+
+def test_categories_have_no_transforms():
+    check = ppl_vae.predictive_check(*made(PAIRS["mapping"]), num_samples=5)
+    assert set(check.pit) == {"x"}
+    assert set(check.frame.loc["label"].index) == {"rate", "co-occurrence"}
+
+
+def test_masked_cells_enter_nothing():
+    model, guide, data = made(PAIRS["masked"])
+    first = ppl_vae.predictive_check(model, guide, data)
+    hidden = ~(data["seen"] & data["seen"][:, :1])
+    data["x"][hidden] = 1e6
+    again = ppl_vae.predictive_check(model, guide, data)
+    pd.testing.assert_series_equal(again.features["observed"], first.features["observed"])
+    assert np.isnan(first.pit["x"][hidden.numpy()]).all()
+    assert first.coverage["cells"].tolist() == (~hidden).sum(0).tolist()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"num_samples": 0}, "num_samples: expected a whole number"),
+        ({"sites": "y"}, "sites: expected some of"),
+        ({"statistics": "men"}, "statistics: expected functions, or names among"),
+        ({"statistics": []}, "statistics: expected at least one"),
+        ({"statistics": lambda x: "no"}, "to give numbers"),
+        ({"statistics": lambda x: x[: torch.randint(1, 9, ())].flatten()}, "same number of values"),
+        ({"plate": "rows"}, "observed site in the row plate"),
+    ],
+)
+def test_bad_input_is_told(wrong, message):
+    model, guide, x = made(PAIRS["gaussian"])
+    with pytest.raises(ValueError, match=message):
+        ppl_vae.predictive_check(model, guide, x, **{"num_samples": 20, **wrong})
