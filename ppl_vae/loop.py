@@ -209,6 +209,7 @@ class Loop:
         if self.scheduler is not None:
             metric = elbo if self.held_out is None else validation_elbo
             with_metric = isinstance(self.scheduler, ReduceLROnPlateau)
+            vars(self.optimizer)["_opt_called"] = True  # compiled updates are steps of it as well
             self.scheduler.step(*((-metric,) if with_metric else ()))
         row = {
             "epoch": self.epoch,

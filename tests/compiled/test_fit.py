@@ -387,3 +387,9 @@ def test_autocast_holds_in_the_traced_step_and_its_weights_are_fresh(monkeypatch
         assert found.iloc[0] != plain.iloc[0]
         assert found.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
     assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=0.02)
+
+
+def test_a_scheduler_beside_compiled_updates_brings_no_warning():
+    model, guide, x = made(PAIRS["gaussian"])
+    decay = lambda optimizer: lr_scheduler.ExponentialLR(optimizer, 0.9)  # noqa: E731
+    fit(model, guide, x, epochs=3, batch_size=20, scheduler=decay, compile=True, progress=False)
