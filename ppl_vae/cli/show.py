@@ -63,25 +63,9 @@ def _lines(info: Mapping[str, Any], last: Mapping[str, float]) -> Iterator[tuple
 
 def _call(recipe: Mapping[str, Any]) -> str:
     """A recipe as the call that it stands for."""
-    name = str(recipe["class"]).partition(":")[2]
-    arguments = ", ".join(f"{key}={_short(item)}" for key, item in recipe["arguments"].items())
-    return f"{name}({arguments})" + (f"  in {recipe['file']}" if "file" in recipe else "")
+    from ppl_vae.fitted import call  # noqa: PLC0415  loads torch
 
-
-def _short(value: Any) -> str:
-    if not isinstance(value, Mapping):
-        return repr(value)
-    if "object" in value:
-        return _call(value["object"])
-    if "tensor" in value:
-        return (
-            f"tensor of {len(value['tensor'])}"
-            if isinstance(value["tensor"], list)
-            else str(value["tensor"])
-        )
-    if "list" in value:
-        return "(" + ", ".join(_short(item) for item in value["list"]) + ")"
-    return str(value.get("type") or value.get("partner"))
+    return call(recipe) + (f"  in {recipe['file']}" if "file" in recipe else "")
 
 
 def _form(info: Mapping[str, Any]) -> str:

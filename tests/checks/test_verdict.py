@@ -2,12 +2,18 @@
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from parts.pairs import PAIRS, made
+from pyro.nn import PyroModule
 from scipy.stats import kstest
+from sklearn.datasets import load_wine
+from torch import nn
 
 import ppl_vae
+from ppl_vae.zoo import find_class, zoo
 
 COLUMNS = [
     "feature", "observed", "mean", "lower", "upper", "p_value", "p_error", "p_adjusted", "flagged",
@@ -24,6 +30,48 @@ def test_every_pair_can_be_checked(name, prior):
     assert (check.frame["p_adjusted"] >= check.frame["p_value"]).all()
     assert np.isfinite(check.frame[["observed", "mean", "lower", "upper"]].to_numpy()).all()
     assert check.prior == prior
+
+
+@pytest.mark.parametrize("name", zoo("models"))
+@pytest.mark.parametrize("guide", zoo("guides"))
+def test_every_pair_of_the_zoo_can_be_checked(name, guide):
+    torch.manual_seed(0)
+    wine = load_wine(as_frame=True).data
+    data = (wine > wine.mean()).astype(int) if name == "bernoulli" else wine
+    pair = [
+        ppl_vae.build(find_class(half, kind), data, latents=2)
+        for half, kind in ((name, "models"), (guide, "guides"))
+    ]
+    check = ppl_vae.predictive_check(*pair, data, num_samples=19)
+    assert check.frame["flagged"].any() == (name != "bernoulli")  # nothing is fitted
+    assert set(check.frame["feature"]) & set(wine.columns)
+
+
+class Images(PyroModule):
+    """Images of one channel, the decoder a convolution that takes no further dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.decoder = nn.ConvTranspose2d(2, 1, 4)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            logits = self.decoder(z.reshape(-1, 2, 1, 1))
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(3), obs=x)
+
+
+def image_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+
+
+def test_images_can_be_checked():
+    x = (torch.rand(30, 1, 4, 4) < 0.9).float()
+    check = ppl_vae.predictive_check(Images(), image_guide, x, num_samples=40)
+    assert check.frame.loc[("x", "rate"), "flagged"]
+    assert check.features.loc[("x", "rate")].index[5] == "0,1,1"
+    assert check.pit["x"].shape == (30, 16)
 
 
 def test_the_frame_is_of_the_worst_feature():
