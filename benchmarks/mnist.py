@@ -212,7 +212,7 @@ def train(protocol: Protocol, images: Images, run: Path, seed: int) -> tuple[Any
         scheduler=protocol.scheduler,
         epochs=protocol.epochs,
         batch_size=protocol.batch_size,
-        kl_weight=linear(round(protocol.warm_up * steps)) if protocol.warm_up else 1.0,
+        kl_weight=linear(math.ceil(protocol.warm_up * steps)) if protocol.warm_up else 1.0,
         callbacks=[images.redraw] if protocol.dynamic else [],
         seed=seed,
         run=run,
