@@ -27,7 +27,7 @@ from ppl_vae.discrepancies import asked
 from ppl_vae.pair import Pair
 from ppl_vae.replicates import Simulator
 from ppl_vae.rows import as_rows
-from ppl_vae.significance import Verdict, verdicts
+from ppl_vae.significance import Verdict, paired, verdicts
 from ppl_vae.statistics import Kind
 from ppl_vae.transforms import Transforms
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 Function = Callable[..., Any]
 LEVEL = 0.05  # chance that a perfect model has any statistic flagged
+FEWEST = 19  # replicates below which no p-value is as small
 INTERVAL = (0.05, 0.95)
 
 
@@ -90,14 +91,13 @@ class PredictiveCheck:
     def __str__(self) -> str:
         whose = "prior predictive" if self.prior else "posterior predictive"
         flagged = int(self.frame["flagged"].sum())
-        lines = [
-            f"{whose} check: {self.rows} rows, {self.num_samples} replicates",
-            f"{flagged} of {len(self.frame)} statistics flagged (a model that made these data "
-            f"would have any flagged with a chance of {LEVEL:.0%}{'' if self.prior else ' or less'}"
-            ")",
-            "",
-            _as_text(self.frame),
-        ]
+        chance = f"a chance of {LEVEL:.0%}{'' if self.prior else ' or less'}"
+        told = f"{flagged} of {len(self.frame)} statistics flagged (a model that made these data "
+        told += f"would have any flagged with {chance})"
+        if self.num_samples < FEWEST:
+            told = f"nothing can be flagged with fewer than {FEWEST} replicates"
+        title = f"{whose} check: {self.rows} rows, {self.num_samples} replicates"
+        lines = [title, told, "", _as_text(self.frame)]
         if not self.prior:
             lines += ["", "The guide has seen these rows: what is not flagged may still be wrong."]
         return "\n".join(lines)
@@ -140,8 +140,9 @@ def predictive_check(
             ``T(x)`` gives a number or (values,) of a whole data set: ``x`` is (rows, ...) where
             the model observes one site, else ``{site: (rows, ...)}``; masked cells are NaN. With
             two arguments, ``T(x, latents)`` is a discrepancy: ``latents`` is ``{site: (rows,
-            ...)}`` of the draw, and T of the data is compared with T of the replicate draw by draw.
-        num_samples: S, replicates.
+            ...)}`` of the draw, and T of the data is compared with T of the replicate draw by draw:
+            ``observed`` is its mean over draws, the replicates are that plus the differences.
+        num_samples: S, replicates; below 19 nothing can be flagged.
         seed: Seeds the draws; the generators are restored afterwards.
         sites: Name or names of the observed sites to look at; all by default.
         progress: Whether to show a bar.
@@ -151,8 +152,9 @@ def predictive_check(
         The verdict: print it, plot it, or read its frames.
 
     Raises:
-        ValueError: Where nothing is observed in the row plate, a statistic or site is unknown, or
-            a function gives something else than the same number of values each time.
+        ValueError: Where nothing is observed in the row plate, a cell that counts is no number, a
+            statistic or site is unknown, or a function raises or gives something else than the
+            same number of values each time.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -175,6 +177,7 @@ def predictive_check(
 def _verdict(comparison: Comparison) -> PredictiveCheck:
     """The frames, once all replicates are there."""
     found = {key: (torch.cat(a), torch.cat(b)) for key, (a, b) in comparison.found.items()}
+    found = {key: paired(a, b) if len(a) == len(b) > 1 else (a, b) for key, (a, b) in found.items()}
     judged = dict(zip(found, verdicts(list(found.values())), strict=True))
     tables = {key: _table(comparison, key, judged[key], *found[key]) for key in found}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
@@ -210,7 +213,8 @@ def _table(
         labels = features[0] if one_each else numbers
     else:
         labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
-    low, high = np.quantile(made.numpy(), INTERVAL, axis=0)
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        low, high = np.quantile(made.numpy(), INTERVAL, axis=0)
     names = ["site", "statistic", "feature"]
     index = pd.MultiIndex.from_product([[site], [statistic], labels], names=names)
     columns = {

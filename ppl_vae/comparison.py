@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.discrepancies import Function, as_values, takes_latents
+from ppl_vae.discrepancies import Function, evaluate, takes_latents
 from ppl_vae.replicates import Replicates, Simulator
 from ppl_vae.statistics import Kind
 from ppl_vae.transforms import Transforms
 
 SHOWN = 1 << 19  # numbers of replicates that are kept for pictures
 DRAWN = 20  # replicates that are kept for pictures
-OWN = "data"  # in place of a site: a statistic of the user's own, of all sites together
+OWN = "(own)"  # in place of a site: a statistic of the user's own, of all sites together
 
 
 class Comparison:
@@ -32,7 +32,8 @@ class Comparison:
     Attributes:
         kinds: What the values of each site are.
         features: Names of each site's features.
-        found: ``{(site, statistic): (observed, replicated)}``, lists of (data sets, values).
+        found: ``{(site, statistic): (observed, replicated)}``, lists of (data sets, values);
+            a discrepancy's observed values are as many as the replicated ones.
         observed: The data, ``{site: (rows, ...)}``.
         transforms: Where each observed cell lies among its replicates.
     """
@@ -73,7 +74,22 @@ class Comparison:
             else:
                 self._latents[name] = value.cpu()
         if int(index[-1]) == self._rows - 1:
+            if part.samples.start == 0:
+                self._check_numbers()
             self._group(count)
+
+    def _check_numbers(self) -> None:
+        """Refuse data with cells that count and are no numbers."""
+        for name, seen in self.observed.items():
+            bad = ~flat(seen[None])[0].isfinite()
+            kept = self.kept(name)
+            rows = (bad if kept is None else bad & kept).any(1).nonzero()
+            if len(rows):
+                raise ValueError(
+                    f'site "{name}": expected numbers in the data, got NaN or infinity in '
+                    f"{len(rows)} rows, the first is row {int(rows[0])}; drop such rows, or mask "
+                    "such cells in the model"
+                )
 
     def _room(self, held: dict[str, Tensor], name: str, like: Tensor, dim: int) -> Tensor:
         """Memory for all rows, made once."""
@@ -119,11 +135,16 @@ class Comparison:
         made, seen = [], []
         for i in range(count):
             x = self._argument({name: value[i] for name, value in whole.items()})
-            drawn = {name: value[i] for name, value in self._latents.items()}
+            drawn = {name: value[i].clone() for name, value in self._latents.items()}
             extra = (drawn,) if paired else ()
-            made.append(as_values(title, function(x, *extra)))
+            made.append(evaluate(title, function, x, *extra))
             if paired or ((OWN, title) not in self.found and i == 0):
-                seen.append(as_values(title, function(data, *extra)))
+                seen.append(evaluate(title, function, data, *extra))
+        if any(bool(values.isnan().any()) for values in seen):
+            raise ValueError(
+                f'statistics: expected "{title}" to give numbers for the data, got NaN; masked '
+                "cells are NaN, leave them out"
+            )
         if len({len(values) for values in made + seen}) > 1:
             raise ValueError(
                 f'statistics: expected "{title}" to give the same number of values each time'

@@ -38,7 +38,8 @@ def asked(statistics: Any, known: Collection[str]) -> tuple[list[str] | None, di
         elif isinstance(entry, str) and entry in known:
             names = names if names is None else [*names, entry]
         elif callable(entry):
-            own[title] = entry
+            number = sum(known_title.split(" #")[0] == title for known_title in own)
+            own[f"{title} #{number + 1}" if number else title] = entry
         else:
             raise ValueError(
                 f"statistics: expected functions, or names among {sorted(known)} or "
@@ -69,13 +70,24 @@ def takes_latents(function: Function) -> bool:
     return len(needed) > 1
 
 
-def as_values(title: str, given: Any) -> Tensor:
-    """What a user's function gave, as (values,) of doubles."""
+def evaluate(title: str, function: Function, *arguments: Any) -> Tensor:
+    """What a user's function gives, as (values,) of doubles.
+
+    Raises:
+        ValueError: Where it raises, or gives something else than numbers, or none.
+    """
+    try:
+        given = function(*arguments)
+    except Exception as error:  # whatever a user's code says
+        raise ValueError(f'statistics: "{title}" raised {type(error).__name__}: {error}') from error
     try:
         if isinstance(given, tuple | list):
             given = torch.stack([torch.as_tensor(v, dtype=torch.double) for v in given])
-        return torch.as_tensor(given, dtype=torch.double).detach().cpu().reshape(-1)
+        values = torch.as_tensor(given, dtype=torch.double).detach().cpu().reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f'statistics: expected "{title}" to give numbers, got {type(given).__name__}: {error}'
         ) from error
+    if not len(values):
+        raise ValueError(f'statistics: expected "{title}" to give a number or more, got none')
+    return values

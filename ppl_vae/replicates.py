@@ -8,7 +8,7 @@ A latent outside the row plate is drawn once for a replicate and shared by all o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,11 @@ from ppl_vae.passes import blocks, check_count, explained
 from ppl_vae.rows import Batch, Rows
 from ppl_vae.seeding import child, forked
 from ppl_vae.simulation import FEW, Posterior, data_sites, simulate
-from ppl_vae.weights import vectorizes
+from ppl_vae.weights import of_particle, vectorizes
 
 ELEMENTS = 1 << 25  # numbers of data in the replicates that are made side by side
 PARTICLES = 64  # replicates made side by side, at most
+SEEN = 512  # rows that a guide is given to draw what stands outside the row plate
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Simulator:
         found: list[dict[str, dict[str, Tensor]]] = []
         for trace in traces:
             parts: dict[str, dict[str, Tensor]] = {"values": {}, "latents": {}}
+            self._check_sites(trace, index)
             for name, site in data_sites(trace).items():
                 whole = sites.whole(trace, name)
                 if whole in self.sites:
@@ -147,6 +149,22 @@ class Simulator:
         }
         observed, masks = self._seen(traces[0])
         return Replicates(group, index, observed=observed, masks=masks, **joined)
+
+    def _check_sites(self, trace: Any, index: Tensor) -> None:
+        """Refuse a block of rows that has other observed sites than the first rows had."""
+        met = {sites.whole(trace, name) for name, _ in self._in_rows(trace)}
+        for name in met ^ self._met:
+            which = "missing from" if name in self._met else "only in"
+            raise ValueError(
+                f'site "{name}": expected the same observed sites in every block of rows, got one '
+                f"{which} rows {int(index[0])} to {int(index[-1])}; where sequences have lengths, "
+                "loop over the width of the data and mask what lies beyond"
+            )
+
+    def _in_rows(self, trace: Any) -> list[tuple[str, sites.Site]]:
+        """The observed sites in the row plate."""
+        found = data_sites(trace).items()
+        return [(name, site) for name, site in found if sites.in_plate(site, self.pair.plate)]
 
     def _seen(self, trace: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """What the data have at the observed sites, and which cells count."""
@@ -164,10 +182,16 @@ class Simulator:
 
     def _traces(self, batch: Batch, count: int, shared: list[dict[str, Tensor]]) -> Iterator[Any]:
         """Traces of the model with new observations: of all replicates at once, or one of each."""
+        return (trace for _, trace in self._drawn(batch, count, shared))
+
+    def _drawn(
+        self, batch: Batch, count: int, shared: list[dict[str, Tensor]]
+    ) -> Iterator[tuple[dict[str, Tensor], Any]]:
+        """What was drawn before the model ran, and the model's trace."""
         for given in shared if not self.vectorized else shared[:1]:
             particles = Particles(count, self._dim) if self._dim is not None else None
             values = given if self.prior else self.posterior.draw(batch, given, particles)
-            yield simulate(self.pair, batch, Substitute(values), particles)
+            yield values, simulate(self.pair, batch, Substitute(values), particles)
 
     @property
     def _dim(self) -> int | None:
@@ -175,21 +199,25 @@ class Simulator:
         return -1 - self.posterior.nesting if self.vectorized else None
 
     def _shared(self, group: range) -> list[dict[str, Tensor]]:
-        """Latents outside the row plate, the same for all rows: one entry a run of the pair."""
+        """What stands outside the row plate, the same for all rows: one entry a run of the pair.
+
+        The guide is given up to 512 rows for it.
+        """
         runs: list[dict[str, Tensor]] = [{}] * (1 if self.vectorized else len(group))
-        if not self._has_shared:
+        if not self.posterior.outside:
             return runs
-        few = self._few()
-        with exclusive(), forked(child(self.seed, group.start, 1)), self.pair.evaluating():
-            traces = list(self._traces(few, len(group), runs))
+        index = torch.arange(min(len(self.rows), SEEN))
+        batch = self.rows.take(index, self.pair.device())
+        seed = child(self.seed, group.start, 1)
+        with exclusive(), forked(seed), self.pair.evaluating(), explained(batch, index):
+            drawn = list(self._drawn(batch, len(group), runs))
         return [
             {
-                name: site["value"]
-                for name, site in sites.with_role(trace, "latent").items()
-                if not sites.in_plate(site, self.pair.plate)
-                and not site["infer"].get("was_observed")
+                name: value
+                for name, value in {**values, **_latents(trace)}.items()
+                if name in self.posterior.outside
             }
-            for trace in traces
+            for values, trace in drawn
         ]
 
     def feature_names(self) -> dict[str, list[str]]:
@@ -227,33 +255,72 @@ class Simulator:
         few, index = self._few(), torch.arange(min(len(self.rows), FEW))
         quiet = pyro.validation_enabled(False)
         with exclusive(), forked(0), self.pair.evaluating(), quiet, explained(few, index):
-            self.vectorized = vectorizes(self.pair, few, self.posterior.nesting)
-            trace = next(self._traces(few, 1, [{}]))
-        inside = {
-            sites.whole(trace, name): site
-            for name, site in data_sites(trace).items()
-            if sites.in_plate(site, self.pair.plate)
-        }
-        if not inside:
-            raise ValueError(
-                f'model: expected an observed site in the row plate "{self.pair.plate}", found none'
+            nesting = self.posterior.nesting
+            self.vectorized = vectorizes(self.pair, few, nesting) and _draws_alike(
+                self.pair, few, nesting
             )
-        self.sites = list(inside)
-        if names is not None:
-            asked = [names] if isinstance(names, str) else list(names)
-            unknown = [name for name in asked if name not in inside]
-            if unknown or not asked:
-                raise ValueError(f"sites: expected some of {self.sites}, got {unknown or asked}")
-            self.sites = [name for name in self.sites if name in asked]
+            trace = next(self._traces(few, 1, [{}]))
+        inside = {sites.whole(trace, name): site for name, site in self._in_rows(trace)}
+        self._met = set(inside)
+        self._check_plate(trace)
+        self.sites = _chosen(names, list(inside))
         self.distributions = {name: inside[name]["fn"] for name in self.sites}
-        latents = {
-            name: site
-            for name, site in sites.with_role(trace, "latent").items()
-            if not site["infer"].get("was_observed")
+        self.row_latents = sorted(_latents(trace).keys() - self.posterior.outside)
+
+    def _check_plate(self, trace: Any) -> None:
+        plate = self.pair.plate
+        if not self._met:
+            raise ValueError(
+                f'model: expected an observed site in the row plate "{plate}", found none'
+            )
+        dim = sites.plates(trace)[plate].dim
+        if dim != -1:
+            raise ValueError(f'plate "{plate}": expected the rows at dim -1, got {dim}')
+
+
+def _latents(trace: Any) -> dict[str, Tensor]:
+    """Values of the latents of a model whose data sites are drawn."""
+    found = sites.with_role(trace, "latent").items()
+    return {n: site["value"] for n, site in found if not site["infer"].get("was_observed")}
+
+
+def _chosen(names: Any, known: list[str]) -> list[str]:
+    """The observed sites that are asked for."""
+    if names is None:
+        return known
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    asked = list(names) if several else [names]
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise ValueError(f"sites: expected some of {known}, got {unknown or asked}")
+    return [name for name in known if name in asked]
+
+
+def _draws_alike(pair: Pair, batch: Batch, nesting: int) -> bool:
+    """Whether replicates made side by side are what each would be alone, given its draws.
+
+    ``vectorizes`` looks at observed data, which have no replicates' dimension; here what follows
+    an observed site follows a draw of it.
+    """
+    try:
+        together = simulate(pair, batch, Messenger(), Particles(3, -1 - nesting))
+        drawn = sites.sites(together)
+        scores = {n: site["fn"].log_prob(site["value"]) for n, site in data_sites(together).items()}
+    except Exception:  # whatever a network says to one more dimension
+        return False
+    for particle in range(3):
+        values = {
+            name: of_particle(site["value"], site, particle, nesting)
+            for name, site in drawn.items()
+            if not site["is_observed"]
         }
-        within = {n for n, site in latents.items() if sites.in_plate(site, self.pair.plate)}
-        self._has_shared = len(within) < len(latents)
-        self.row_latents = sorted(within)
+        alone = data_sites(simulate(pair, batch, Substitute(values)))
+        for name, site in alone.items():
+            score = site["fn"].log_prob(site["value"])
+            other = of_particle(scores[name], drawn[name], particle, nesting, event_dim=0)
+            if not torch.allclose(score, other.expand(score.shape), 1e-3, 1e-3, equal_nan=True):
+                return False
+    return True
 
 
 def by_draw(value: Tensor, site: sites.Site, dim: int | None) -> Tensor:

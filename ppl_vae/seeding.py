@@ -24,8 +24,7 @@ def forked(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected a whole number from 0 to 2^32 - 1, got {seed!r}")
+    _check(seed)
     before = pyro.util.get_rng_state()
     with torch.random.fork_rng():
         pyro.set_rng_seed(seed)
@@ -48,4 +47,10 @@ def child(seed: int | None, *path: int) -> int | None:
     """
     if seed is None:
         return None
+    _check(seed)
     return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0])
+
+
+def _check(seed: object) -> None:
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected a whole number from 0 to 2^32 - 1, got {seed!r}")

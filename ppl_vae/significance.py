@@ -70,22 +70,37 @@ class Scale:
         return torch.where((shift == 0) | shift.isnan(), 0.0, far)
 
 
+def paired(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+    """A discrepancy, T(x, z_s) of the data beside T(x_s, z_s), as a statistic beside replicates.
+
+    What both have in common in a draw cancels: the replicated values are the mean of the observed
+    ones plus the differences.
+
+    Args:
+        seen: (S, values).
+        made: (S, values).
+    """
+    middle = seen.mean(0, keepdim=True)
+    return middle, middle + (made - seen)
+
+
 def verdicts(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[Verdict]:
     """Judge several statistics together.
 
     Args:
-        statistics: Of each, the observed values, (1, values), or (S, values) where they depend on
-            the draw (discrepancies), and the replicated ones, (S, values).
+        statistics: Of each, the observed values, (1, values), and the replicated ones,
+            (S, values). A value that is NaN in any of them takes no part.
     """
     observed, replicated, each, worst = [], [], [], []
     for seen, made in statistics:
-        pooled = torch.cat([made, seen.mean(0, keepdim=True) if len(seen) > 1 else seen])
-        scale = Scale.of(pooled)
+        scale = Scale.of(torch.cat([made, seen]))
         theirs, ours = scale.signed(made).abs(), scale.signed(seen).abs()
+        known = ~(made.isnan().any(0) | seen.isnan().any(0))
+        theirs, ours = theirs.where(known, 0.0), ours.where(known, 0.0)
         observed.append(ours.amax(1))
         replicated.append(theirs.amax(1))
         each.append((1 + (theirs >= ours).sum(0)).double() / (len(made) + 1))
-        worst.append(int(ours.mean(0).argmax()))
+        worst.append(int(ours[0].argmax()))
     ranks = [_beside(seen, made) for seen, made in zip(observed, replicated, strict=True)]
     largest = torch.stack([made for _, made in ranks]).amax(0)
     found = []
@@ -98,8 +113,8 @@ def verdicts(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[Verdict]:
 
 
 def _beside(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """Worst values on a scale that all statistics share: (1 or S,) observed, (S,) replicated."""
-    scale = Scale.of(torch.cat([made, seen.mean(0, keepdim=True)])[:, None])
+    """Worst values on a scale that all statistics share: (1,) observed, (S,) replicated."""
+    scale = Scale.of(torch.cat([made, seen])[:, None])
     return scale.signed(seen[:, None])[:, 0], scale.signed(made[:, None])[:, 0]
 
 

@@ -54,12 +54,20 @@ def simulate(
 class Posterior:
     """Draws the latents of rows from their approximate posterior.
 
-    Those of the guide, and then those that are summed out in the model, from their posterior given
-    the row and the guide's draws.
+    Those of the guide; then those that neither the guide draws nor the model sums out, from the
+    prior; then those that are summed out, from their posterior given the row and all before.
 
     Args:
         pair: The pair.
         rows: Its data; a few of them are looked at.
+
+    Attributes:
+        nesting: Dimensions of the pair's plates.
+        outside: Names of latents, and of the guide's auxiliary sites, outside the row plate.
+
+    Raises:
+        ValueError: Where a latent outside the row plate is summed out: a block of rows does not
+            tell its posterior.
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
@@ -71,8 +79,20 @@ class Posterior:
             self.nesting = plate_nesting(pair, few)
             with poutine.block():
                 model_trace, guide_trace = sites.run(pair, few)
-        latents = sites.with_role(model_trace, "latent").items()
-        self.summed = [n for n, s in latents if n not in guide_trace and sites.enumerated(s)]
+        latents = sites.with_role(model_trace, "latent")
+        drawn = sites.with_role(guide_trace, "latent", "auxiliary")
+        alone = {name: site for name, site in latents.items() if name not in guide_trace}
+        self._summed = [name for name, site in alone.items() if sites.enumerated(site)]
+        self._from_prior = [name for name in alone if name not in self._summed]
+        self.outside = {
+            name for name, site in {**latents, **drawn}.items()
+            if not sites.in_plate(site, pair.plate)
+        }  # fmt: skip
+        for name in self.outside & set(self._summed):
+            raise ValueError(
+                f'site "{name}": expected the guide to draw it, as it stands outside the row plate '
+                f'"{pair.plate}"; summed out in the model it cannot be drawn block by block'
+            )
 
     def draw(
         self,
@@ -92,11 +112,14 @@ class Posterior:
         trace = poutine.trace(Substitute(given)(left(self.pair.guide))).get_trace(batch)
         drawn = sites.with_role(trace, "latent", "auxiliary").items()
         values = {**given, **{name: site["value"] for name, site in drawn}}
-        if self.summed:
+        if self._summed and self._from_prior:
+            trace = simulate(self.pair, batch, Substitute(values), particles)
+            values.update({name: trace.nodes[name]["value"] for name in self._from_prior})
+        if self._summed:
             model = SumInParallel()(poutine.condition(left(self.pair.model), data=values))
             first = -1 - self.nesting - (particles is not None)
             trace = poutine.trace(infer_discrete(model, first, temperature=1)).get_trace(batch)
-            values.update({name: trace.nodes[name]["value"] for name in self.summed})
+            values.update({name: trace.nodes[name]["value"] for name in self._summed})
         return values
 
 

@@ -109,7 +109,7 @@ class Kind:
             chosen = [name for name in names if wanted is None or name in wanted]
             if chosen:
                 values = _FUNCTIONS[function](x, kept, self.categories)
-                found.update({name: values[name] for name in chosen})
+                found.update({name: values[name] for name in chosen if values[name].shape[1]})
         return found
 
     def labels(self, features: Sequence[str]) -> dict[str, list[str]]:
@@ -117,10 +117,10 @@ class Kind:
         single = list(features)
         if self.categories:
             single = [f"{name} = {c}" for name in features for c in range(self.categories)]
-        some = [single[i] for i in paired(len(single))]
-        pairs = [f"{a} & {b}" for i, a in enumerate(some) for b in some[i + 1 :]]
+        some = paired(len(single))
+        both = [f"{single[some[i]]} & {single[some[j]]}" for i, j in pairs(some, self.categories)]
         joint = ("correlation", "co-occurrence")
-        return {name: pairs if name in joint else single for name in self.names}
+        return {name: both if name in joint else single for name in self.names}
 
 
 def paired(features: int) -> list[int]:
@@ -131,40 +131,71 @@ def paired(features: int) -> list[int]:
 
 
 def moments(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
-    """Mean, sd, dispersion index, zero fraction, skewness, kurtosis, correlation."""
+    """Mean, sd, dispersion index, zero fraction, skewness, kurtosis, correlation.
+
+    Sums are of distances from a rounded center in a rounded unit, (x - c) / u, and what the
+    rounding left is taken out in doubles: large offsets cost no digits.
+    """
     count = _count(x, kept)
-    total, zeros = _sums(x, kept, lambda part, mask: (part, _hidden(part == 0, mask)))
-    mean = total / count
+    start = _first(x, kept)
+    total, zeros = _sums(
+        x, kept, lambda part, mask: (_hidden(part - start, mask), _hidden(part == 0, mask))
+    )
+    mean = start[:, 0].double() + total / count
     center = mean.to(x.dtype)[:, None]
-    (square,) = _sums(x, kept, lambda part, mask: (_hidden(part - center, mask).square(),))
-    spread = (square / count).sqrt()
-    unit = spread.to(x.dtype)[:, None]
+    unit = _unit(x, kept, center)
     some = paired(x.shape[-1])
     together = torch.zeros(len(x), len(some), len(some), dtype=torch.double, device=x.device)
 
-    def standardized(part: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def powers(part: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         u = _hidden((part - center) / unit, mask)
         _add_products(together, u if len(some) == u.shape[-1] else u[..., some])
-        cubes = u.square() * u
-        return cubes, cubes * u
+        square = u.square()
+        return u, square, square * u, square.square()
 
-    cube, fourth = _sums(x, kept, standardized)
+    first, second, third, fourth = (power / count for power in _sums(x, kept, powers))
+    square = second - first**2
+    square = torch.where(square < 1e-10 * second, 0.0, square)  # nothing but rounding
+    cube = third - 3 * first * second + 2 * first**3
+    fourth = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
+    length = unit[:, 0].double()
+    variance = square * length**2 * count / (count - 1)
+    spread = square.sqrt()[:, some]
+    product = _mean_products(together, kept, x.shape[1], some)
+    product = product - first[:, some, None] * first[:, None, some]
     return {
         "mean": mean,
-        "sd": (square / (count - 1)).sqrt(),
-        "dispersion index": square / (count - 1) / mean,
+        "sd": variance.sqrt(),
+        "dispersion index": variance / mean,
         "zero fraction": zeros / count,
-        "skewness": cube / count,
-        "kurtosis": fourth / count,
-        "correlation": _pairs(together, kept, x.shape[1], some),
+        "skewness": cube / square**1.5,
+        "kurtosis": fourth / square**2,
+        "correlation": _above(product / (spread[:, :, None] * spread[:, None, :]), some),
     }
+
+
+def _first(x: Tensor, kept: Tensor | None) -> Tensor:
+    """A value of each feature that counts: (data sets, 1, features)."""
+    if kept is None:
+        return x[:, :1]
+    row = kept.int().argmax(0).expand(len(x), 1, -1)
+    return x.gather(1, row).masked_fill(~kept.any(0), 0.0)
+
+
+def _unit(x: Tensor, kept: Tensor | None, center: Tensor) -> Tensor:
+    """About the spread of each feature, and never 0: (data sets, 1, features)."""
+    far = torch.zeros_like(center)
+    for part, mask in _parts(x, kept):
+        far = torch.maximum(far, _hidden((part - center).abs(), mask).amax(1, keepdim=True))
+    return torch.where(far > 0, far, 1.0)
 
 
 def extremes(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
     """Minimum and maximum."""
     low = x if kept is None else x.masked_fill(~kept, math.inf)
     high = x if kept is None else x.masked_fill(~kept, -math.inf)
-    return {"minimum": low.amin(1).double(), "maximum": high.amax(1).double()}
+    found = {"minimum": low.amin(1).double(), "maximum": high.amax(1).double()}
+    return {name: _known(values, kept) for name, values in found.items()}
 
 
 def quantiles(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
@@ -217,10 +248,11 @@ def rates(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
         _add_products(together, part if len(some) == columns else part[..., some])
         return (part,)
 
-    (total,) = _sums(x, kept, indicators)
+    (total,) = _sums(x, kept, indicators, wider=max(categories, 1))
     kept = None if kept is None else kept[:, owner]
-    count = _count(x, kept)
-    return {"rate": total / count, "co-occurrence": _pairs(together, kept, x.shape[1], some)}
+    count = float(x.shape[1]) if kept is None else kept.sum(0).double()
+    product = _mean_products(together, kept, x.shape[1], some)
+    return {"rate": total / count, "co-occurrence": _above(product, some, categories)}
 
 
 _FUNCTIONS: dict[str, Callable[[Tensor, Tensor | None, int], Values]] = {
@@ -236,27 +268,36 @@ def _masked_quantiles(x: Tensor, kept: Tensor) -> Values:
     for name, share in SHARES.items():
         rank = ((share * count).ceil().long() - 1).clamp(min=0)
         place = rank.expand(len(x), 1, -1)
-        found[name] = ordered.gather(1, place)[:, 0].double()
+        found[name] = _known(ordered.gather(1, place)[:, 0].double(), kept)
     return found
+
+
+def _known(values: Tensor, kept: Tensor | None) -> Tensor:
+    """NaN for a feature without a cell that counts."""
+    return values if kept is None else values.masked_fill(~kept.any(0), math.nan)
 
 
 def _sums(
     x: Tensor,
     kept: Tensor | None,
     terms: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    wider: int = 1,
 ) -> list[Tensor]:
     """Sums over rows of some terms of each cell, part by part: (data sets, features) each."""
     totals: list[Tensor] = []
-    for part, mask in _parts(x, kept):
+    for part, mask in _parts(x, kept, wider):
         if mask is not None:
             part = part.masked_fill(~mask, 0.0)  # noqa: PLW2901  what is hidden may be NaN
-        sums = [term.sum(1, dtype=_wide(term)).double() for term in terms(part, mask)]
+        sums = [term.sum(1).double() for term in terms(part, mask)]
         totals = [a + b for a, b in zip(totals, sums, strict=True)] if totals else sums
     return totals
 
 
-def _parts(x: Tensor, kept: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
-    size = max(1, PART // max(1, len(x) * x.shape[-1]))
+def _parts(
+    x: Tensor, kept: Tensor | None, wider: int = 1
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Rows that are looked at in one go, fewer where each becomes so many times wider."""
+    size = max(1, PART // max(1, len(x) * x.shape[-1] * wider))
     for start in range(0, x.shape[1], size):
         rows = slice(start, start + size)
         yield x[:, rows], None if kept is None else kept[rows]
@@ -265,10 +306,6 @@ def _parts(x: Tensor, kept: Tensor | None) -> Iterator[tuple[Tensor, Tensor | No
 def _hidden(values: Tensor, mask: Tensor | None) -> Tensor:
     """Zero where a cell does not count."""
     return values if mask is None else values.masked_fill(~mask, 0)
-
-
-def _wide(term: Tensor) -> torch.dtype:
-    return term.dtype if term.is_floating_point() else torch.long
 
 
 def _count(x: Tensor, kept: Tensor | None) -> Tensor:
@@ -283,11 +320,23 @@ def _add_products(together: Tensor, part: Tensor) -> None:
     together += torch.bmm(part.transpose(1, 2), part)
 
 
-def _pairs(together: Tensor, kept: Tensor | None, rows: int, some: list[int]) -> Tensor:
-    """Mean product of each pair, over the rows in which both count: (data sets, pairs)."""
-    count: Tensor | float = float(rows)
-    if kept is not None:
-        both = kept[:, some].double()
-        count = both.T @ both
-    above = torch.triu_indices(len(some), len(some), 1, device=together.device)
-    return (together / count)[:, above[0], above[1]]
+def _mean_products(together: Tensor, kept: Tensor | None, rows: int, some: list[int]) -> Tensor:
+    """Mean product of two columns, over the rows in which both count."""
+    if kept is None:
+        return together / rows
+    both = kept[:, some].double()
+    return together / (both.T @ both)
+
+
+def pairs(some: Sequence[int], categories: int = 0) -> list[tuple[int, int]]:
+    """Positions, among the columns that are paired, of each pair's two; of two features."""
+    owner = [column // max(categories, 1) for column in some]
+    return [
+        (i, j) for i in range(len(some)) for j in range(i + 1, len(some)) if owner[i] != owner[j]
+    ]
+
+
+def _above(product: Tensor, some: list[int], categories: int = 0) -> Tensor:
+    """One value a pair: (data sets, pairs)."""
+    index = torch.tensor(pairs(some, categories), dtype=torch.long).reshape(-1, 2)
+    return product[:, index[:, 0], index[:, 1]]

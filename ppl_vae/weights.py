@@ -343,7 +343,7 @@ def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
     drawn = {**sites.sites(together.model_trace), **sites.sites(together.guide_trace)}
     for particle in range(3):
         values = {
-            name: _one(site, particle, nesting)
+            name: of_particle(site["value"], site, particle, nesting)
             for name, site in drawn.items()
             if not site["is_observed"] and site["infer"].get("_enumerate_dim") is None
         }
@@ -357,13 +357,28 @@ def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
     return True
 
 
-def _one(site: sites.Site, particle: int, nesting: int) -> Tensor:
-    """A site's value for one particle, without the particles' dimension."""
-    value: Tensor = site["value"]
-    position = value.ndim - site["fn"].event_dim - 1 - nesting
+def of_particle(
+    value: Tensor, site: sites.Site, particle: int, nesting: int, event_dim: int | None = None
+) -> Tensor:
+    """What one particle has at a site, laid out as without the particles' dimension.
+
+    Args:
+        value: The site's value, or what is shaped like it.
+        site: The site, of a run with particles.
+        particle: Which one.
+        nesting: Dimensions of the pair's plates.
+        event_dim: Dimensions of one event in ``value``; the site's own by default.
+    """
+    event = site["fn"].event_dim if event_dim is None else event_dim
+    position = value.ndim - event - 1 - nesting
     if position < 0:  # drawn once for all
         return value
-    return value.select(position, particle if value.shape[position] > 1 else 0)
+    value = value.select(position, particle if value.shape[position] > 1 else 0)
+    own = [
+        f.dim for f in site["cond_indep_stack"] if f.name != Particles.NAME and f.dim is not None
+    ]
+    kept = value.shape[value.ndim - event - max((-dim for dim in own), default=0) :]
+    return value.reshape(kept) if value.numel() == kept.numel() else value  # else: summed along
 
 
 def _symbol(trace: Trace, name: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import FAULT, Report, reporting, table, usage
+from ppl_vae.cli.console import FAULT, Report, UsageError, reporting, table, usage
 from ppl_vae.cli.opened import Opened, open_run
 from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
@@ -15,6 +15,7 @@ from ppl_vae.cli.pairs import read
 if TYPE_CHECKING:
     from ppl_vae.checks import PredictiveCheck
 
+FEWEST = 19  # replicates: checks.FEWEST, which loads torch
 COLUMNS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")
 
 
@@ -49,6 +50,9 @@ def check(
     whatever is found, unless --strict.
     """
     with reporting(as_json, quiet) as report:
+        if strict and num_samples < FEWEST:
+            raise UsageError(f"--strict: expected --num-samples of at least {FEWEST}: with fewer "
+                             "nothing can be flagged")  # fmt: skip
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         own = [_function(spec) for spec in statistics or ()]
         rows = read(data, opened.example)

@@ -182,7 +182,7 @@ def test_data_sets_side_by_side_have_the_statistics_that_each_has_alone(kept):
 # Values that are hard to add
 
 
-@pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 0.25), (torch.float64, 1e-8)])
+@pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 2e-3), (torch.float64, 1e-8)])
 def test_a_large_offset_costs_no_more_than_a_few_steps_of_the_numbers(dtype, step):
     x = torch.as_tensor(draws("skewed", 20_000, 3) + 1e6, dtype=dtype)
     found, exact = REAL.find(x[None], None), x.double().numpy()

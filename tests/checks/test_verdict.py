@@ -136,7 +136,7 @@ def test_transforms_are_uniform_for_what_the_model_made(name):
 def test_categories_have_no_transforms():
     check = ppl_vae.predictive_check(*made(PAIRS["mapping"]), num_samples=5)
     assert set(check.pit) == {"x"}
-    assert set(check.frame.loc["label"].index) == {"rate", "co-occurrence"}
+    assert set(check.frame.loc["label"].index) == {"rate"}
 
 
 def test_masked_cells_enter_nothing():

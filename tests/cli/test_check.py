@@ -53,7 +53,7 @@ def test_only_strict_makes_a_finding_an_exit_code(ppl, wine_run, wine_file):
 def test_statistics_of_ones_own(ppl, wine_run, wine_file, own):
     words = "--statistics", f"{own}:spread", "--statistics", f"{own}:distance"
     told = ppl("check", wine_run, wine_file, "--num-samples", "20", "--json", *words).json
-    mine = {line["statistic"]: line for line in told["statistics"] if line["site"] == "data"}
+    mine = {line["statistic"]: line for line in told["statistics"] if line["site"] == "(own)"}
     assert set(mine) == {"spread", "distance"}
     assert mine["spread"]["feature"] in read_data(wine_file).columns
     assert len(told["statistics"]) == 14
