@@ -54,13 +54,13 @@ def name_of(key: Any, feature: str) -> str:
     """A statistic and whose it is: features without a name by their position.
 
     Example:
-        >>> name_of(("x", "correlation"), "2 & 58"), name_of(("label", "rate"), " = 0")
+        >>> name_of(("x", "correlation"), "2 & 58"), name_of(("label", "rate"), "label = 0")
         ('correlation of features 2 & 58', 'rate of label = 0')
     """
     site, statistic = key
     if site == OWN:
         return f"{statistic}, value {feature}" if feature else str(statistic)
-    parts = [f"{site}{part}" if part[:2] in ("", " =") else part for part in feature.split(" & ")]
+    parts = feature.split(" & ")
     if all(UNNAMED.fullmatch(part) for part in parts):
         parts[0] = f"feature{'s' if len(parts) > 1 else ''} {parts[0]}"
     return f"{statistic} of {' & '.join(parts)}"

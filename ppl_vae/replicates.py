@@ -232,7 +232,8 @@ class Simulator:
             whole = sites.whole(trace, name)
             if whole in self.sites:
                 shape = by_draw(site["value"], site, None).shape[2:]
-                found[whole] = self._labels(batch, site, tuple(shape))
+                labels = self._labels(batch, site, tuple(shape))
+                found[whole] = [label or whole for label in labels]
         return found
 
     def _labels(self, batch: Batch, site: sites.Site, shape: tuple[int, ...]) -> list[str]:
@@ -245,7 +246,7 @@ class Simulator:
         if isinstance(labels, pd.Index) and place[1].shape == site["value"].shape:
             columns = by_draw(place[1], site, None)[0, 0].flatten() % len(labels)
             return [str(labels[int(column)]) for column in columns]
-        return [str(labels)] if labels is not None and len(cells) == 1 else cells
+        return cells
 
     def _few(self) -> Batch:
         return self.rows.take(torch.arange(min(len(self.rows), FEW)), self.pair.device())

@@ -200,7 +200,7 @@ def test_a_site_that_observes_computed_values_is_an_error():
     ("call", "message"),
     [
         (lambda: encode(nothing, nothing, X), 'latent in the row plate "data", found none'),
-        (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected at least"),
+        (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected a whole"),
         (lambda: reconstruct(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: encode(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: interpolate(linear_model, linear_guide, X[:1]), "expected 2 rows and 2 steps"),
