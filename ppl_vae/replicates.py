@@ -7,6 +7,7 @@ A latent outside the row plate is drawn once for a replicate and shared by all o
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -122,8 +123,7 @@ class Simulator:
 
     def _work(self, group: range, shared: Any, quiet: bool) -> Callable[[Batch, Tensor], Any]:
         def work(batch: Batch, index: Tensor) -> Replicates:
-            checks = pyro.validation_enabled(False) if quiet else pyro.validation_enabled()
-            with checks:
+            with pyro.validation_enabled(False) if quiet else contextlib.nullcontext():
                 return self._made(batch, index, group, shared)
 
         return work

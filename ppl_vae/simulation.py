@@ -64,10 +64,6 @@ class Posterior:
     Attributes:
         nesting: Dimensions of the pair's plates.
         outside: Names of latents, and of the guide's auxiliary sites, outside the row plate.
-
-    Raises:
-        ValueError: Where a latent outside the row plate is summed out: a block of rows does not
-            tell its posterior.
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
@@ -88,11 +84,6 @@ class Posterior:
             name for name, site in {**latents, **drawn}.items()
             if not sites.in_plate(site, pair.plate)
         }  # fmt: skip
-        for name in self.outside & set(self._summed):
-            raise ValueError(
-                f'site "{name}": expected the guide to draw it, as it stands outside the row plate '
-                f'"{pair.plate}"; summed out in the model it cannot be drawn block by block'
-            )
 
     def draw(
         self,
@@ -106,7 +97,16 @@ class Posterior:
             batch: The rows.
             given: Latents that are drawn already.
             particles: Draws each so many times.
+
+        Raises:
+            ValueError: Where a latent outside the row plate is summed out: a block of rows does
+                not tell its posterior.
         """
+        for name in self.outside & set(self._summed):
+            raise ValueError(
+                f'site "{name}": expected the guide to draw it, as it stands outside the row plate '
+                f'"{self.pair.plate}"; summed out in the model it cannot be drawn block by block'
+            )
         given = given or {}
         left: Any = (lambda half: half) if particles is None else particles
         trace = poutine.trace(Substitute(given)(left(self.pair.guide))).get_trace(batch)

@@ -87,6 +87,9 @@ def test_a_global_latent_that_is_summed_out_is_refused():
 
     with pytest.raises(ValueError, match='site "g": expected the guide to draw it'):
         posterior_predictive(model, None, torch.ones(50), num_samples=3)
+    made = prior_predictive(model, torch.ones(50), num_samples=200)["x"]
+    assert made.mean() == pytest.approx(0.25, abs=0.06)  # one draw of g for all rows of a set
+    assert made.mean(1).std() == pytest.approx(0.29, abs=0.05)
 
 
 def test_a_guides_auxiliary_draw_is_one_for_all_rows():
