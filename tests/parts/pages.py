@@ -1,0 +1,44 @@
+"""A report as a reader meets it."""
+
+import html.parser
+
+from ppl_vae import pages
+from ppl_vae.report import write_report
+
+SECTIONS = ["fit", "curves", "likelihood", "check", "code", "versions"]
+FEW = {"num_samples": 60, "replicates": 40}
+HOSTILE = ["<b>bold</b>", "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$x^{"]
+
+
+class Page(html.parser.HTMLParser):
+    """What is in a page: elements, their attributes, its text; raises where a tag is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.open, self.words = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in pages.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"style", "script"} & set(self.open):
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def report(path, *args, **keywords):
+    """The page of a report."""
+    return Page(write_report(*args, path / "report.html", **{**FEW, **keywords}).read_text())

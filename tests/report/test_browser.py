@@ -1,0 +1,181 @@
+"""A report in a real browser: it renders, sorts, and fits a phone."""
+
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from ppl_vae import pages
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    "--disable-background-networking --disable-component-update --hide-scrollbars "
+    "--enable-logging=stderr --v=0 --virtual-time-budget=10000 --window-size=1280,1000"
+)
+
+
+@pytest.fixture(scope="module")
+def browse(tmp_path_factory):
+    """``browse(file)``: the page as the browser has it once it is there, and its console."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        pytest.skip(f"no browser to look with: none of {', '.join(BROWSERS)} is installed")
+
+    def look(file):
+        profile = tmp_path_factory.mktemp("profile")
+        command = [found, *FLAGS.split(), f"--user-data-dir={profile}", "--dump-dom", file.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return look
+
+
+def with_script(file, script, path):
+    """A copy of a page that runs one more script at its end."""
+    text = file.read_text()
+    assert text.count("</body>") == 1
+    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
+    return path
+
+
+def result(dom):
+    """What a script left in the page."""
+    return json.loads(html.unescape(re.search(r'<pre id="result">(.*?)</pre>', dom, re.S)[1]))
+
+
+LEAVE = """
+const leave = (value) => {
+  const pre = document.createElement("pre");
+  pre.id = "result";
+  pre.textContent = JSON.stringify(value);
+  document.body.append(pre);
+};
+"""
+
+
+@pytest.mark.parametrize("which", ["file", "hostile_file"])
+def test_the_page_renders_without_a_word_on_the_console(which, browse, request):
+    dom, console = browse(request.getfixturevalue(which))
+    assert console == []
+    for title in ("What was fitted", "Learning curves", "Predictive check", "Versions and seeds"):
+        assert f">{title}</h2>" in dom
+
+
+def test_an_error_on_the_console_would_be_seen(file, browse, tmp_path):
+    copy = with_script(file, "throw new Error('here');", tmp_path / "copy.html")
+    assert any("here" in line for line in browse(copy)[1])
+
+
+def test_the_policy_stops_what_would_be_loaded(file, browse, tmp_path):
+    image = "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x.png'}))"
+    _, console = browse(with_script(file, image, tmp_path / "copy.html"))
+    assert any("Content Security Policy" in line for line in console)
+
+
+SORTING = """
+const table = [...document.querySelectorAll("table.sortable")].find(
+  (table) => table.caption.textContent.startsWith("Statistics of the data beside the mean"));
+const headings = Array.from(table.tHead.rows[0].cells);
+const order = (column) => Array.from(table.tBodies[0].rows, (row) =>
+  row.cells[column].dataset.value ?? row.cells[column].textContent);
+const found = {};
+headings.forEach((heading, column) => {
+  const button = heading.querySelector("button");
+  const entry = { before: heading.getAttribute("aria-sort"), tab: button.tabIndex };
+  for (const step of ["first", "second", "third"]) {
+    button.click();
+    entry[step] = [heading.getAttribute("aria-sort"), order(column)];
+  }
+  entry.sorted = headings.filter((other) => other.getAttribute("aria-sort") !== "none").length;
+  found[heading.textContent] = entry;
+});
+leave(found);
+"""
+
+
+def test_headings_sort_the_table_both_ways(file, browse, tmp_path):
+    dom, console = browse(with_script(file, LEAVE + SORTING, tmp_path / "copy.html"))
+    assert console == []
+    found = result(dom)
+    numbers = ["observed", "mean", "lower", "upper", "p", "adjusted p"]
+    assert list(found) == ["statistic", "of", *numbers, "verdict"]
+    for name, entry in found.items():
+        assert (entry["before"], entry["tab"], entry["sorted"]) == ("none", 0, 1)
+        (up, rising), (down, falling), (again, third) = (
+            entry[step] for step in ("first", "second", "third")
+        )
+        assert (up, down, again) == ("ascending", "descending", "ascending")
+        assert third == rising
+        if name in numbers:
+            values = [float(value) for value in rising]
+            assert values == sorted(values)
+            assert [float(value) for value in falling] == values[::-1]
+        else:
+            assert sorted(rising) == sorted(falling)
+            known = [value for value in rising if value]
+            assert [value for value in falling if value] == known[::-1] or name == "verdict"
+            assert known == sorted(known, key=_natural)
+
+
+def _natural(text):
+    """Text whose numbers count as numbers."""
+    return [int(p) if p.isdigit() else p.lower() for p in re.split(r"(\d+)", text.replace("_", ""))]
+
+
+def test_odd_values_have_their_places(browse, tmp_path):
+    values = [3.0, float("nan"), float("-inf"), 20.0, float("inf"), -1.0]
+    names = ["f10", "f2", "", "f1", "g", "e"]
+    rows = [[name, pages.number(value)] for name, value in zip(names, values, strict=True)]
+    table = pages.table("odd", ["name", "value"], rows, foot=["all", pages.number(0.0)])
+    file = tmp_path / "page.html"
+    file.write_text(pages.page("odd", pages.Markup(""), [("a", "A", table)]))
+    script = (
+        LEAVE
+        + """
+    const table = document.querySelector("table"), found = [];
+    for (const column of [0, 1]) for (const time of [1, 2]) {
+      table.querySelectorAll("button")[column].click();
+      found.push(Array.from(table.tBodies[0].rows, (row) => row.cells[column].textContent));
+    }
+    leave([found, table.tFoot.rows[0].cells[0].textContent]);
+    """
+    )
+    dom, console = browse(with_script(file, script, tmp_path / "copy.html"))
+    assert console == []
+    (named, named_back, rising, falling), foot = result(dom)
+    assert named == ["e", "f1", "f2", "f10", "g", ""]
+    assert named_back == ["g", "f10", "f2", "f1", "e", ""]
+    texts = [pages.number(v).text for v in (float("-inf"), -1.0, 3.0, 20.0, float("inf"))]
+    assert rising == [*texts, pages.DASH]
+    assert falling == [*texts[::-1], pages.DASH]
+    assert foot == "all"
+
+
+MEASURE = """
+window.addEventListener("load", () => {
+  for (const folded of document.querySelectorAll("details")) folded.open = true;
+  const page = document.documentElement;
+  parent.postMessage({ inner: innerWidth, page: page.scrollWidth, broken: Array.from(
+    document.images).filter((image) => !image.complete || !image.naturalWidth).length,
+    wide: Array.from(document.images).filter((image) => image.width > innerWidth).length }, "*");
+});
+"""
+FRAME = """<!DOCTYPE html><html><body><iframe src="copy.html" width="{width}" height="900"
+style="border: 0"></iframe><script>{leave}
+window.addEventListener("message", (event) => leave(event.data));</script></body></html>"""
+
+
+@pytest.mark.parametrize("width", [390, 1000])
+@pytest.mark.parametrize("which", ["file", "hostile_file"])
+def test_nothing_is_wider_than_the_screen(which, width, browse, tmp_path, request):
+    with_script(request.getfixturevalue(which), MEASURE, tmp_path / "copy.html")
+    frame = tmp_path / "frame.html"
+    frame.write_text(FRAME.format(width=width, leave=LEAVE))
+    dom, _ = browse(frame)
+    assert result(dom) == {"inner": width, "page": width, "broken": 0, "wide": 0}

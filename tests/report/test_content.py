@@ -1,0 +1,269 @@
+"""What stands in a report."""
+
+import base64
+import re
+import shutil
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from parts.pages import FEW, HOSTILE, SECTIONS, Page, report
+from parts.pairs import functions, made, mapping, with_global
+
+import ppl_vae
+from ppl_vae import pages
+from ppl_vae.fitted import split_of
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.report import write_report
+from ppl_vae.rows import Rows
+from ppl_vae.storage import read_json, write_json
+
+
+def test_all_sections_are_there_in_their_order_and_linked(page):
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    links = [a["href"] for a in page.all("a")]
+    assert links == [f"#{name}" for name in SECTIONS]
+    assert [len(page.all(tag)) for tag in ("h1", "main", "nav", "title")] == [1, 1, 1, 1]
+    assert page.all("html") == [{"lang": "en"}]
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all(
+        "meta"
+    )
+    assert len({a["id"] for _, a in page.elements if "id" in a}) == 2 * len(SECTIONS)
+
+
+def test_the_page_is_all_there_is(file, page):
+    text = file.read_text()
+    loading = [a[key] for _, a in page.elements for key in ("src", "href") if key in a]
+    assert all(link.startswith(("data:", "#")) for link in loading)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "http" not in re.sub(r"<pre.*?</pre>", "", text.replace("http-equiv", ""), flags=re.S)
+    (policy,) = [a["content"] for a in page.all("meta") if "http-equiv" in a]
+    assert policy.startswith("default-src 'none';")
+
+
+def test_every_figure_is_a_sharp_image_with_words(page):
+    images = page.all("img")
+    assert len(images) >= 6
+    for image in images:
+        assert image["src"].startswith("data:image/png;base64,")
+        assert len(image["alt"]) > 20
+        wide = int.from_bytes(base64.b64decode(image["src"][22:])[16:20], "big")
+        assert wide == 2 * int(image["width"])
+
+
+def test_numbers_are_those_of_the_library(page, run, wine):
+    pair = ppl_vae.load(run)
+    with pytest.warns(UserWarning, match="k-hat"):
+        scores = ppl_vae.log_likelihood(*pair, wine, num_samples=60)
+    held_out = scores.iloc[_held_out(wine)]
+    for part in (scores, held_out):
+        assert pages.decimal(part["log_prob"].mean()).text in page.text
+        assert pages.decimal(part["elbo"].mean()).text in page.text
+    bad = (scores["k_hat"] > 0.7).sum()
+    assert f"k-hat is above 0.7 in {bad} of 178 rows" in page.text
+    terms = ppl_vae.elbo_terms(*pair, wine, num_samples=60)
+    for name in terms:
+        assert pages.decimal(terms[name].mean()).text in page.text
+    check = ppl_vae.predictive_check(*pair, wine, num_samples=40)
+    prior = ppl_vae.predictive_check(pair[0], None, wine, num_samples=40)
+    for found in (check, prior):
+        flagged = found.frame["flagged"].sum()
+        assert f"{flagged} of {len(found.frame)} statistics are flagged" in page.text
+    values = [a["data-value"] for a in page.all("td") if "data-value" in a]
+    assert {repr(float(value)) for value in check.frame["observed"]} <= set(values)
+
+
+def _held_out(wine):
+    """Positions of the rows that the fixture's fit held out."""
+    return Rows(wine).split(0.2, 0)[1].positions.numpy()
+
+
+def test_the_verdict_stands_on_top(page, run, wine):
+    top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
+    flagged = ppl_vae.predictive_check(*ppl_vae.load(run), wine, num_samples=40).frame["flagged"]
+    assert "GaussianModel with NormalGuide" in top
+    assert f"Statistics flagged {flagged.sum()} of {len(flagged)}" in top
+    assert "nats a row, held-out rows: 36" in top
+    assert "k-hat above 0.7" in top
+
+
+def test_it_tells_what_was_fitted_and_how(page, run):
+    info = read_json(run / "run.json")
+    for words in (
+        "142 rows, 13 features: alcohol, malic_acid", "178 rows: 142 that it was fitted to and 36",
+        info["objective"], info["reason"], "the number of epochs that was asked for",
+        "Adam (lr 0.001", "batch size 128", "20 epochs, 40 steps", "fit's seed 0",
+        info["versions"]["torch"], "report's seed 0", "The guide has seen these rows",
+        "From the model alone",
+    ):  # fmt: skip
+        assert words in page.text
+
+
+def test_the_code_is_that_of_the_run(wine, run, tmp_path):
+    own = shutil.copytree(run, tmp_path / "own")
+    assert "class GaussianModel(PyroModule)" in report(tmp_path, None, None, None, run=own).text
+    with (own / "source" / "model.py").open("a") as source:
+        source.write("# <i>later</i>")
+    changed = report(tmp_path, None, None, None, run=own, overwrite=True)
+    assert "CHANGED since" in changed.text
+    assert "# <i>later</i>" in changed.text
+
+
+def test_without_data_it_says_what_the_run_knows_and_how_to_get_the_rest(run, tmp_path):
+    page = report(tmp_path, None, None, None, run=run)
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    assert "ppl-vae report RUN DATA" in page.text
+    assert "Nothing is measured here" in page.text
+    assert len(page.all("img")) == 1  # the learning curves
+
+
+def test_a_run_that_was_cut_off_is_told_as_one(run, tmp_path):
+    own = shutil.copytree(run, tmp_path / "own")
+    info = read_json(own / "run.json")
+    info.pop("history")
+    write_json(own / "run.json", {**info, "status": "running"})
+    with (own / "metrics.csv").open("a") as record:
+        record.write("21,42,-19.")
+    page = report(tmp_path, None, None, None, run=own)
+    assert "running, or cut off before its end" in page.text
+    assert "20 epochs, 40 steps" in page.text
+
+
+def test_rows_are_known_again_by_their_checksums(run, wine, tmp_path):
+    info, held_out = read_json(run / "run.json"), torch.as_tensor(_held_out(wine))
+    fitted = torch.as_tensor(np.setdiff1d(np.arange(178), held_out))
+    both = split_of(Rows(wine), info)
+    assert torch.equal(both["fitted"], fitted)
+    assert torch.equal(both["held out"], held_out)
+    for name, index in (("fitted", fitted), ("held out", held_out)):
+        (known,) = split_of(Rows(wine.iloc[index.numpy()]), info).items()
+        assert known[0] == name
+        assert torch.equal(known[1], torch.arange(len(index)))
+    assert split_of(Rows(wine.iloc[:99]), info) == {}
+    assert split_of(Rows(wine.iloc[::-1]), info) == {}
+    assert split_of(Rows(wine), {}) == {}
+    page = report(tmp_path, *ppl_vae.load(run), wine.iloc[held_out.numpy()], run=run)
+    assert "36 rows, held out" in page.text
+    assert "all rows" not in page.text
+
+
+# Pairs of all kinds
+
+
+def test_a_pair_without_a_guide_is_checked_from_the_model_alone(tmp_path):
+    page = report(tmp_path, BernoulliModel(4, 2), None, torch.ones(30, 4))
+    assert "the model alone; there is no guide" in page.text
+    assert "The guide has seen" not in page.text
+    assert "rate of feature" in page.text
+
+
+@pytest.mark.parametrize("make", [functions, mapping, with_global], ids=lambda make: make.__name__)
+def test_pairs_of_other_forms_have_reports(make, tmp_path):
+    model, guide, data = made(make)
+    history = ppl_vae.fit(model, guide, data, epochs=2, progress=False)
+    page = report(tmp_path, model, guide, data, history=history)
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    assert history.reason in page.text
+    assert "def functions():" in page.text  # the file that defines all of them
+    if make is mapping:
+        assert re.search(r"label = \d", page.text)
+        assert "Coverage of x" in page.text
+
+
+def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
+    place = {"pyro": pyro, "dist": dist}
+    exec(
+        "def model(x):\n"
+        "    with pyro.plate('data', len(x)):\n"
+        "        pyro.sample('x', dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)\n",
+        place,
+    )
+    page = report(tmp_path, place["model"], None, torch.randn(30, 2))
+    assert "No code of model can be found" in page.text
+    assert "k-hat is minus infinity in 30 of 30 rows" in page.text
+
+
+def test_data_outside_the_support_cost_a_part_not_the_report(tmp_path):
+    x = torch.full((30, 4), -1.0)
+    page = report(tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x)
+    assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
+    for told in ("The log-likelihood could not be measured: ", "The ELBO could not be taken apart"):
+        assert told in page.text
+    assert page.text.count("to be within the support (Boolean())") == 2
+
+
+def interrupted(x):
+    raise KeyboardInterrupt
+
+
+def test_a_fault_that_is_no_value_error_is_not_hidden(tmp_path):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)
+
+    with pytest.raises(KeyboardInterrupt):
+        report(tmp_path, model, None, torch.randn(30, 2), statistics=interrupted)
+    assert not list(tmp_path.iterdir())
+
+
+def test_few_draws_and_one_row_leave_no_nan(tmp_path):
+    x = torch.ones(1, 4)
+    page = report(tmp_path, BernoulliModel(4), NormalGuide(4), x, num_samples=5, replicates=5)
+    assert "nan" not in page.text.lower().replace("nanmedian", "")
+    assert "k-hat is unknown: it takes 25 draws" in page.text
+
+
+def test_the_same_seed_writes_the_same_page(tmp_path):
+    pair = BernoulliModel(4, 2), NormalGuide(4, 2), torch.rand(30, 4).bernoulli()
+
+    def write(seed):
+        file = write_report(*pair, tmp_path / "r.html", seed=seed, overwrite=True, **FEW)
+        return re.sub(r"\d\d:\d\d:\d\d", "", file.read_text())
+
+    before = torch.get_rng_state()
+    first = write(3)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert first == write(3)
+    assert first.replace("seed</dt><dd>3", "seed</dt><dd>4") != write(4)
+
+
+# Text of users
+
+
+def test_names_that_are_meant_ill_are_only_text(hostile_file):
+    page = Page(hostile_file.read_text())
+    for name in HOSTILE:
+        assert name in page.text
+    assert len(page.all("script")) == 1
+    assert not page.all("b")
+    assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+
+
+def test_everything_but_markup_is_escaped():
+    element = pages.element("p", "<i>", pages.element("b", "&"), class_='"x"', data_value=None)
+    assert element == '<p class="&quot;x&quot;">&lt;i&gt;<b>&amp;</b></p>'
+    cells = pages.table("<c>", ["<h>"], [["<d>"], [pages.number(1.0)]])
+    assert Page(cells).words == ["<c>", "<h>", "<d>", "\n", "1"]
+
+
+def test_numbers_are_shown_as_people_write_them():
+    minus, thin = pages.MINUS, pages.THIN
+    assert pages.number(-0.00012).text == f"{minus}0.00012"
+    assert pages.number(123456.7).text == f"123{thin}457"
+    assert pages.number(-1.5e-9).text.startswith(f"{minus}1.5{thin}{pages.TIMES}{thin}10")
+    assert pages.decimal(-0.0001, 2).text == "0.00"
+    assert pages.decimal(float("-inf")).text == f"{minus}\N{INFINITY}"
+    assert pages.number(float("nan")).text == pages.DASH
+    assert [shown.text for shown in pages.alike([1.86, 2.1861], 0.29)] == ["1.860", "2.186"]
+    assert [shown.text for shown in pages.alike([3.0, 3.0], 0.0)] == ["3", "3"]
+    shares = [pages.percent(count, 1000) for count in (0, 1, 999, 1000)]
+    assert [share.replace(pages.SPACE, " ") for share in shares] == [
+        "0 %", "under 1 %", "99 %", "100 %",
+    ]  # fmt: skip
+
+
+# The file

@@ -1,0 +1,74 @@
+"""A report's file: whole or not there, never in place of another unasked."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from parts.pages import report
+
+from ppl_vae import pages
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.report import write_report
+
+
+def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
+    file = tmp_path / "report.html"
+    file.write_text("years of work")
+    pair = BernoulliModel(4), NormalGuide(4), torch.ones(9, 4)
+    with pytest.raises(ValueError, match="is there already; overwrite=True replaces it"):
+        report(tmp_path, *pair)
+    assert file.read_text() == "years of work"
+    assert "BernoulliModel" in report(tmp_path, *pair, overwrite=True).text
+
+
+def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monkeypatch):
+    file = tmp_path / "report.html"
+    plain = pages.page
+    monkeypatch.setattr(pages, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
+    with pytest.raises(ValueError, match="is there already"):
+        report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
+    assert file.read_text() == "other"
+
+
+def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
+    def broken(self, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", broken)
+    with pytest.raises(ValueError, match="cannot be written: No space left"):
+        report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("away/report.html", "a folder that is there"), ("report.csv", "expected a file.html"),
+     ("folder.html", "a folder that is there")],
+)  # fmt: skip
+def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
+    (tmp_path / "folder.html").mkdir()
+
+    def model(x):
+        pytest.fail("the model ran")
+
+    with pytest.raises(ValueError, match=f"path: .*{message}"):
+        write_report(model, None, torch.ones(9, 4), tmp_path / path)
+
+
+def test_bad_arguments_are_named(tmp_path):
+    pair = BernoulliModel(4), NormalGuide(4)
+    with pytest.raises(ValueError, match="model: expected the model, got None"):
+        report(tmp_path, None, None, None)
+    with pytest.raises(ValueError, match="model: expected the model, got None"):
+        report(tmp_path, None, None, torch.ones(9, 4), run="run")
+    with pytest.raises(ValueError, match="num_samples: expected"):
+        report(tmp_path, *pair, torch.ones(9, 4), num_samples=0)
+    with pytest.raises(ValueError, match="replicates: expected"):
+        report(tmp_path, *pair, torch.ones(9, 4), replicates=0)
+    with pytest.raises(ValueError, match="no such run directory"):
+        report(tmp_path, *pair, None, run=tmp_path / "none")
+    assert not list(tmp_path.iterdir())
+
+
+# In a browser
