@@ -12,7 +12,7 @@ import pandas as pd
 from ppl_vae import pages
 from ppl_vae.fitted import Fact, Fitted, form
 from ppl_vae.measured import FEW_DRAWS, Measured, mean, trust
-from ppl_vae.pages import Markup, decimal, element, figure, join, number, paragraphs, table
+from ppl_vae.pages import Markup, capital, decimal, element, figure, join, number, paragraphs, table
 from ppl_vae.plots import elbo_bars, reliability
 
 LISTED = 24  # names of features in a line; more are folded away
@@ -233,14 +233,13 @@ def code(fitted: Fitted) -> Markup:
     """The text of the model and the guide."""
     parts: list[Markup] = []
     for source in fitted.sources:
-        parts += [element("h3", source.title.capitalize()), paragraphs(f"{_upper(source.note)}.")]
+        parts += [
+            element("h3", capital(source.title)),
+            paragraphs(f"{capital(source.note)}."),
+        ]
         if source.text:
             parts.append(pages.code(source.text))
     return join(parts or [paragraphs("No code of the pair is known.")])
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def versions(

@@ -13,6 +13,7 @@ Sources: Rubin (1984), section 5; Gelman, Meng & Stern (1996), sections 2 and 3;
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,10 @@ Function = Callable[..., Any]
 LEVEL = 0.05  # chance that a perfect model has any statistic flagged
 FEWEST = 19  # replicates below which no p-value is as small
 INTERVAL = (0.05, 0.95)
+OWN_INTERVALS = (
+    "Each line is of its worst feature, lower and upper are that feature's own: the worst of many "
+    "may lie outside by chance."
+)
 
 
 @dataclass(frozen=True)
@@ -46,28 +51,44 @@ class PredictiveCheck:
 
     Attributes:
         frame: One row a site and statistic, flagged ones first, the farthest out ahead. Index
-            ``site, statistic``; columns ``feature`` (whose value lies farthest out), ``observed``,
-            ``mean``, ``lower``, ``upper`` (its value in the data; mean and central 90 % of its
-            replicates, in the statistic's units), ``p_value`` (share of replicates whose worst
-            value lies as far out), ``p_error`` (its Monte Carlo standard error), ``p_adjusted``
-            (share of replicates any of whose statistics lies as far out) and ``flagged``
-            (``p_adjusted`` of at most 0.05).
+            ``site, statistic``, the site ``"(own)"`` for statistics of one's own; columns
+            ``feature`` (the one farthest from its replicates' median, in their root mean square
+            distance on that side), ``observed``, ``mean``, ``lower``, ``upper`` (its value in the
+            data; mean and central 90 % of its replicates, in the statistic's units), ``p_value``
+            (share of replicates whose own worst value lies as far out, the data counted in: never
+            below 1 / (num_samples + 1)), ``p_error`` (its Monte Carlo standard error),
+            ``p_adjusted`` (share of replicates any of whose statistics lies as far out) and
+            ``flagged`` (``p_adjusted`` of at most 0.05). A statistic that is no number of the data
+            (the sd of one row) is left out.
         features: The same for every feature, category or pair by itself: index ``site, statistic,
             feature``; columns ``observed, mean, lower, upper, p_value``.
         coverage: How often observed cells lie in central intervals of their own replicates: index
             ``site, feature``; columns ``cells``, ``50 %``, ``90 %``, shares of cells.
         pit: Where each observed cell lies among its own replicates, as a share, 0 to 1, at random
             within ties: ``{site: (rows, features)}``; NaN under a mask. The guide has seen the
-            row, so that even a perfect model's are closer to 0.5 than uniform ones.
+            row, so that even a perfect model's are closer to 0.5 than uniform ones. Sites of
+            categories, which have no order, are in neither ``pit`` nor ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
-            ``{(site, statistic): (num_samples,)}``.
-        sample: Some rows and replicates for pictures: ``{site: (observed, replicated)}``, (rows,
-            features) and (replicates, rows, features); NaN under a mask.
-        features_of: Names of a site's features.
+            ``{(site, statistic): (num_samples,)}``, arrays.
+        sample: Some rows and at most 20 replicates for pictures: ``{site: (observed,
+            replicated)}``, (rows, features) and (replicates, rows, features); NaN under a mask,
+            codes 0, 1, ... of categories.
+        features_of: Names of a site's features, in the order of ``sample`` and ``pit``.
         discrete: Sites whose values are counts or categories.
         rows: Rows of the data.
         num_samples: Replicates.
         prior: Whether latents came from the prior.
+
+    Example:
+        Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
+
+            j, pit = check.features_of["x"].index("magnesium"), check.pit["x"]
+            seen, made = check.sample["x"]
+            density_overlay(seen[:, j], made[:, :, j], discrete="x" in check.discrete)
+            pit_histogram(pit[:, j], features=pit.shape[1])
+            interval_coverage(pit, names=check.features_of["x"])
+            line = check.frame.loc[("x", "skewness")]
+            statistic_histogram(line["observed"], check.replicated["x", "skewness"])
     """
 
     frame: pd.DataFrame
@@ -97,9 +118,9 @@ class PredictiveCheck:
         if self.num_samples < FEWEST:
             told = f"nothing can be flagged with fewer than {FEWEST} replicates"
         title = f"{whose} check: {self.rows} rows, {self.num_samples} replicates"
-        lines = [title, told, "", _as_text(self.frame)]
+        lines = [title, told, "", _as_text(self.frame), "", OWN_INTERVALS]
         if not self.prior:
-            lines += ["", "The guide has seen these rows: what is not flagged may still be wrong."]
+            lines.append("The guide has seen these rows: what is not flagged may still be wrong.")
         return "\n".join(lines)
 
 
@@ -178,7 +199,9 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     """The frames, once all replicates are there."""
     found = {key: (torch.cat(a), torch.cat(b)) for key, (a, b) in comparison.found.items()}
     found = {key: paired(a, b) if len(a) == len(b) > 1 else (a, b) for key, (a, b) in found.items()}
-    judged = dict(zip(found, verdicts(list(found.values())), strict=True))
+    found = {key: pair for key, pair in found.items() if not bool(pair[0].isnan().all())}
+    grains = [_grain(comparison, *key) for key in found]
+    judged = dict(zip(found, verdicts(list(found.values()), grains), strict=True))
     tables = {key: _table(comparison, key, judged[key], *found[key]) for key in found}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
@@ -201,6 +224,11 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     )
 
 
+def _grain(comparison: Comparison, site: str, statistic: str) -> float:
+    kind = comparison.kinds.get(site)
+    return 0.0 if kind is None else kind.grain(statistic, len(comparison.simulator.rows))
+
+
 def _table(
     comparison: Comparison, key: tuple[str, str], verdict: Verdict, seen: Tensor, made: Tensor
 ) -> pd.DataFrame:
@@ -213,12 +241,14 @@ def _table(
         labels = features[0] if one_each else numbers
     else:
         labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
-    with np.errstate(invalid="ignore"):  # of infinite ones
-        low, high = np.quantile(made.numpy(), INTERVAL, axis=0)
+    with warnings.catch_warnings():  # of values that are infinite, or no numbers in any replicate
+        warnings.simplefilter("ignore", RuntimeWarning)
+        mean = np.nanmean(made.numpy(), axis=0)
+        low, high = np.nanquantile(made.numpy(), INTERVAL, axis=0)
     names = ["site", "statistic", "feature"]
     index = pd.MultiIndex.from_product([[site], [statistic], labels], names=names)
     columns = {
-        "observed": seen.mean(0).numpy(), "mean": made.mean(0).numpy(), "lower": low,
+        "observed": seen.mean(0).numpy(), "mean": mean, "lower": low,
         "upper": high, "p_value": verdict.each.numpy(),
     }  # fmt: skip
     return pd.DataFrame(columns, index=index)

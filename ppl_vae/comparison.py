@@ -87,8 +87,8 @@ class Comparison:
             if len(rows):
                 raise ValueError(
                     f'site "{name}": expected numbers in the data, got NaN or infinity in '
-                    f"{len(rows)} rows, the first is row {int(rows[0])}; drop such rows, or mask "
-                    "such cells in the model"
+                    f"{len(rows)} row{'s' if len(rows) > 1 else ''}, the first is row "
+                    f"{int(rows[0])} (counted from 0); drop such rows, or mask such cells"
                 )
 
     def _room(self, held: dict[str, Tensor], name: str, like: Tensor, dim: int) -> Tensor:

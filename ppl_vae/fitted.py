@@ -309,8 +309,8 @@ def _live_source(half: Half) -> Source:
     file = source_of(half.base)
     if file is not None:
         text = file.read_bytes().decode(errors="replace")
-        return Source(half.role, text, f"{file.name}, as it is now")
+        return Source(half.role, text, f"from {file.name}, as it is now")
     try:
-        return Source(half.role, definition(half.base), f"{_name(half.base)}, as it is now")
+        return Source(half.role, definition(half.base), f"from {_name(half.base)}, as it is now")
     except (OSError, TypeError):
         return Source(half.role, "", f"no code of {_name(half.base)} can be found")

@@ -68,6 +68,8 @@ class Measured:
         terms = tried(elbo_terms, *pair, rows, **few)
         check = None if guide is None else tried(predictive_check, *pair, rows, **checks)
         prior = tried(predictive_check, model, None, rows, **checks)
+        for fault in {str(f): f for f in (scores, check, prior) if isinstance(f, ValueError)}:
+            warnings.warn(f"write_report: a part could not be measured: {fault}", stacklevel=4)
         return cls(rows, parts, scores, terms, check, prior, num_samples, guide is not None)
 
     def groups(self) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from ppl_vae.pages import (
     Number,
     alike,
     brief,
+    capital,
     decimal,
     element,
     figure,
@@ -178,7 +179,7 @@ def _lines(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:
 def _pictures(check: PredictiveCheck) -> Iterator[Markup]:
     flagged, drawn = _flagged(check), set()
     for key, line in _lines(flagged.iloc[:PICTURED]):
-        yield element("h3", _upper(name_of(key, line["feature"])))
+        yield element("h3", capital(name_of(key, line["feature"])))
         figures = [_histogram(check, key, line)]
         place = _place(check, key[0], line["feature"])
         if place is not None and (key[0], place) not in drawn:
@@ -187,10 +188,6 @@ def _pictures(check: PredictiveCheck) -> Iterator[Markup]:
         yield element("div", *figures, class_="pair")
     if len(flagged) > PICTURED:
         yield paragraphs(f"The other {len(flagged) - PICTURED} flagged ones stand in the table.")
-
-
-def _upper(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Markup:

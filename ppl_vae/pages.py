@@ -304,3 +304,8 @@ def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
 
 def _asset(name: str) -> str:
     return (importlib.resources.files("ppl_vae") / name).read_text(encoding="utf-8")
+
+
+def capital(text: str) -> str:
+    """With a capital at its beginning, and the rest as it is."""
+    return text[:1].upper() + text[1:]

@@ -64,6 +64,9 @@ def write_report(
     Returns:
         The file, written whole.
 
+    Warns:
+        UserWarning: Where a part could not be measured; the page says so in its place.
+
     Raises:
         ValueError: Where the file is there already or cannot be written, the run is none, or data
             are given without a model.

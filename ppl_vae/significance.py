@@ -53,14 +53,14 @@ class Scale:
     below: Tensor
 
     @classmethod
-    def of(cls, values: Tensor) -> Scale:
-        """Of (S + 1, values); NaN is left out."""
+    def of(cls, values: Tensor, grain: float = 0.0) -> Scale:
+        """Of (S + 1, values); NaN is left out, and no spread is below the grain."""
         median = values.nanmedian(0).values
         shift = (values - median).nan_to_num(nan=0.0)
         finite = shift.masked_fill(~shift.isfinite(), 0.0)
         count = len(values) / 2
-        above = (finite.clamp(min=0).square().sum(0) / count).sqrt()
-        below = (finite.clamp(max=0).square().sum(0) / count).sqrt()
+        above = (finite.clamp(min=0).square().sum(0) / count).sqrt().clamp(min=grain)
+        below = (finite.clamp(max=0).square().sum(0) / count).sqrt().clamp(min=grain)
         return cls(median, above, below)
 
     def signed(self, values: Tensor) -> Tensor:
@@ -84,19 +84,21 @@ def paired(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
     return middle, middle + (made - seen)
 
 
-def verdicts(statistics: Sequence[tuple[Tensor, Tensor]]) -> list[Verdict]:
+def verdicts(
+    statistics: Sequence[tuple[Tensor, Tensor]], grains: Sequence[float] | None = None
+) -> list[Verdict]:
     """Judge several statistics together.
 
     Args:
         statistics: Of each, the observed values, (1, values), and the replicated ones,
-            (S, values). A value that is NaN in any of them takes no part.
+            (S, values). NaN is nowhere far out, in the data and in a replicate alike.
+        grains: The smallest step of each, 0 where it has none: a column that hardly ever leaves
+            one value would else make every step off it a great distance.
     """
     observed, replicated, each, worst = [], [], [], []
-    for seen, made in statistics:
-        scale = Scale.of(torch.cat([made, seen]))
+    for (seen, made), grain in zip(statistics, grains or [0.0] * len(statistics), strict=True):
+        scale = Scale.of(torch.cat([made, seen]), grain)
         theirs, ours = scale.signed(made).abs(), scale.signed(seen).abs()
-        known = ~(made.isnan().any(0) | seen.isnan().any(0))
-        theirs, ours = theirs.where(known, 0.0), ours.where(known, 0.0)
         observed.append(ours.amax(1))
         replicated.append(theirs.amax(1))
         each.append((1 + (theirs >= ours).sum(0)).double() / (len(made) + 1))

@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 PAIRED = 64  # features, at most, whose pairs are looked at
+ROUNDING = 1e-10  # of a mean square: a variance below it is none
 PART = 1 << 18  # numbers looked at in one go: they stay in the processor's cache
 BINS = 1 << 16
 SHARES = {
@@ -93,6 +94,12 @@ class Kind:
         """Names of the statistics, by the function that finds them."""
         return STATISTICS[self.name]
 
+    def grain(self, statistic: str, rows: int) -> float:
+        """The smallest step of a statistic: one count, one row; 0 where it has none."""
+        if statistic in ("rate", "co-occurrence", "zero fraction"):
+            return 1 / rows
+        return 1.0 if self.name == "counts" and statistic == "maximum" else 0.0
+
     def find(self, x: Tensor, kept: Tensor | None, wanted: Sequence[str] | None = None) -> Values:
         """The statistics of some data sets.
 
@@ -145,24 +152,21 @@ def moments(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
     center = mean.to(x.dtype)[:, None]
     unit = _unit(x, kept, center)
     some = paired(x.shape[-1])
-    together = torch.zeros(len(x), len(some), len(some), dtype=torch.double, device=x.device)
+    products = _Products(len(x), some, kept)
 
     def powers(part: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
         u = _hidden((part - center) / unit, mask)
-        _add_products(together, u if len(some) == u.shape[-1] else u[..., some])
         square = u.square()
+        products.add(u, square, mask)
         return u, square, square * u, square.square()
 
     first, second, third, fourth = (power / count for power in _sums(x, kept, powers))
     square = second - first**2
-    square = torch.where(square < 1e-10 * second, 0.0, square)  # nothing but rounding
+    square = torch.where(square < ROUNDING * second, 0.0, square)
     cube = third - 3 * first * second + 2 * first**3
     fourth = fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4
     length = unit[:, 0].double()
     variance = square * length**2 * count / (count - 1)
-    spread = square.sqrt()[:, some]
-    product = _mean_products(together, kept, x.shape[1], some)
-    product = product - first[:, some, None] * first[:, None, some]
     return {
         "mean": mean,
         "sd": variance.sqrt(),
@@ -170,8 +174,50 @@ def moments(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
         "zero fraction": zeros / count,
         "skewness": cube / square**1.5,
         "kurtosis": fourth / square**2,
-        "correlation": _above(product / (spread[:, :, None] * spread[:, None, :]), some),
+        "correlation": _above(products.correlation(x.shape[1], first, second), some),
     }
+
+
+class _Products:
+    """Sums of products of two features, over the rows in which both count.
+
+    Args:
+        sets: Data sets.
+        some: The features that are paired.
+        kept: Which cells count; ``None`` is all.
+    """
+
+    def __init__(self, sets: int, some: list[int], kept: Tensor | None) -> None:
+        self.some, self.kept = some, kept
+        size = (sets, len(some), len(some))
+        self.together = torch.zeros(size, dtype=torch.double)
+        self.alone, self.squares = self.together.clone(), self.together.clone()
+
+    def add(self, u: Tensor, square: Tensor, mask: Tensor | None) -> None:
+        """Take in some rows, (data sets, rows, features), 0 where a cell does not count."""
+        u = u[..., self.some]
+        self.together = self.together + torch.bmm(u.transpose(1, 2), u).cpu()
+        if mask is not None:  # sums of i over the rows in which j counts too
+            both = mask[:, self.some].to(u.dtype).expand(len(u), -1, -1)
+            self.alone = self.alone + torch.bmm(u.transpose(1, 2), both).cpu()
+            square = square[..., self.some]
+            self.squares = self.squares + torch.bmm(square.transpose(1, 2), both).cpu()
+
+    def correlation(self, rows: int, first: Tensor, second: Tensor) -> Tensor:
+        """(data sets, features, features), from each feature's first two moments."""
+        if self.kept is None:
+            count: Any = rows
+            mean = first.cpu()[:, self.some, None].expand_as(self.together)
+            square = second.cpu()[:, self.some, None].expand_as(self.together)
+        else:
+            held = self.kept[:, self.some].double().cpu()
+            count = held.T @ held
+            mean, square = self.alone / count, self.squares / count
+        variance = square - mean**2
+        variance = torch.where(variance < ROUNDING * square, 0.0, variance)
+        covariance = self.together / count - mean * mean.transpose(1, 2)
+        found: Tensor = covariance / (variance * variance.transpose(1, 2)).sqrt()
+        return found
 
 
 def _first(x: Tensor, kept: Tensor | None) -> Tensor:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import FAULT, Report, UsageError, reporting, table, usage
+from ppl_vae.cli.console import FAULT, Report, UsageError, reporting, table
 from ppl_vae.cli.opened import Opened, open_run
-from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
-from ppl_vae.cli.pairs import read
+from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Statistics, TrustCode
+from ppl_vae.cli.pairs import function, read
 
 if TYPE_CHECKING:
     from ppl_vae.checks import PredictiveCheck
@@ -22,14 +22,7 @@ COLUMNS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")
 def check(
     run: Run,
     data: Data,
-    statistics: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE.py:NAME",
-            help="A function T(x), or T(x, latents), beside the built-in statistics; the file is "
-            "executed. May be repeated.",
-        ),
-    ] = None,
+    statistics: Statistics = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Replicates of the data.")] = 200,
     prior: Annotated[
         bool, typer.Option("--prior", help="Replicates of the model alone, without the guide.")
@@ -47,14 +40,16 @@ def check(
     """Statistics of the rows of a file beside those of replicates, flagged ones first.
 
     Columns of DATA are found by name. --out writes every feature's statistics. The exit code is 0
-    whatever is found, unless --strict.
+    whatever is found; with --strict it is 1 where a statistic is flagged (--json counts them).
     """
     with reporting(as_json, quiet) as report:
         if strict and num_samples < FEWEST:
             raise UsageError(f"--strict: expected --num-samples of at least {FEWEST}: with fewer "
                              "nothing can be flagged")  # fmt: skip
+        if out is not None and out.exists() and data.exists() and out.samefile(data):
+            raise UsageError(f"--out {out}: expected another file than the data")
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
-        own = [_function(spec) for spec in statistics or ()]
+        own = [function(spec) for spec in statistics or ()]
         rows = read(data, opened.example)
         found = _checked(opened, rows, own, num_samples, seed, report, prior=prior)
         if out is not None:
@@ -76,13 +71,6 @@ def check(
         raise typer.Exit(FAULT)
 
 
-def _function(spec: str) -> Any:
-    from ppl_vae.zoo import function_in_file  # noqa: PLC0415
-
-    with usage():
-        return function_in_file(spec)
-
-
 def _checked(
     opened: Opened, rows: Any, own: list[Any], num_samples: int, seed: int, report: Report, *,
     prior: bool,
@@ -102,6 +90,7 @@ def _checked(
 def _show(report: Report, found: PredictiveCheck) -> None:
     """The table, and in words what it says."""
     title, *rest = str(found).partition("\n\n")[0].splitlines()
+    notes = str(found).rpartition("\n\n")[2].splitlines()
     report.show(title, *rest)
     several = len(set(found.frame.index.get_level_values("site"))) > 1
     titles = (["site"] if several else []) + ["statistic", "feature", *COLUMNS, ""]
@@ -113,5 +102,4 @@ def _show(report: Report, found: PredictiveCheck) -> None:
         mark = "FLAGGED" if line["flagged"] else ""
         lines.append(([site] if several else []) + [statistic, line["feature"], *numbers, mark])
     report.show(table("", titles, lines))
-    if not found.prior:
-        report.show("The guide has seen these rows: what is not flagged may still be wrong.")
+    report.show(*notes)

@@ -30,6 +30,14 @@ Settings = Annotated[
         "that has it. May be repeated.",
     ),
 ]
+Statistics = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE.py:NAME",
+        help="A function T(x), or T(x, latents), beside the built-in statistics; the file is "
+        "executed. May be repeated.",
+    ),
+]
 Plate = Annotated[str, typer.Option(metavar="NAME", help="Name of the row plate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw.")]
 Out = Annotated[

@@ -11,7 +11,7 @@ from typing import Any
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, usage
-from ppl_vae.zoo import find_class, zoo
+from ppl_vae.zoo import find_class, function_in_file, zoo
 
 NO_GUIDE = "none"
 
@@ -28,6 +28,16 @@ def read(path: Path, like: Any = None) -> Any:
     with usage():
         check_exists(path)
     return read_data(path, like)
+
+
+def function(spec: str) -> Any:
+    """The function that ``file.py:name`` stands for.
+
+    Raises:
+        UsageError: Where there is none.
+    """
+    with usage():
+        return function_in_file(spec)
 
 
 def check_names(model: str, guide: str) -> None:

@@ -9,8 +9,8 @@ import typer
 
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.opened import open_run, read_run
-from ppl_vae.cli.options import AsJson, Force, Quiet, Run, Seed, TrustCode
-from ppl_vae.cli.pairs import read
+from ppl_vae.cli.options import AsJson, Force, Quiet, Run, Seed, Statistics, TrustCode
+from ppl_vae.cli.pairs import function, read
 
 NAME = "report.html"
 
@@ -34,6 +34,7 @@ def report(
     replicates: Annotated[
         int, typer.Option(min=1, help="Replicated data sets for each predictive check.")
     ] = 200,
+    statistics: Statistics = None,
     seed: Seed = 0,
     force: Force = False,
     trust_code: TrustCode = False,
@@ -50,6 +51,7 @@ def report(
         file = folder / NAME if out is None else out
         held = read_run(folder)
         _check_file(file, force=force)
+        own = [function(spec) for spec in statistics or ()]
         model = guide = rows = None
         if data is not None:
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
@@ -59,7 +61,8 @@ def report(
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
-            seed=seed, overwrite=force, progress=console.progress, plate=held.info["plate"],
+            statistics=["built-in", *own], seed=seed, overwrite=force,
+            progress=console.progress, plate=held.info["plate"],
         )  # fmt: skip
         console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
         console.show(f"report in {file}")

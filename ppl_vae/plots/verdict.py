@@ -42,7 +42,7 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
         raise ValueError(f"frame: expected a check's, got one without {sorted(missing) or 'rows'}")
     shown = frame.iloc[:MOST]
     if ax is None:
-        size = (7.2, 1.9 + 0.3 * len(shown))
+        size = (5.4 + 0.085 * max(map(len, _names(shown))), 1.9 + 0.3 * len(shown))
         ax = plt.subplots(figsize=size, layout="constrained")[1]
     place, flagged = _places(shown), shown["flagged"].to_numpy(dtype=bool)
     lines = np.arange(len(shown))

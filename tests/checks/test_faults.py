@@ -1,5 +1,7 @@
 """Faults a demanding user met: draws that belong together, and words where there is no answer."""
 
+import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,6 +11,8 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import log_likelihood, posterior_predictive, predictive_check, prior_predictive
+from ppl_vae.significance import verdicts
+from ppl_vae.statistics import Kind
 
 
 def normal_rows(x):
@@ -122,7 +126,7 @@ def test_functions_of_one_name_stand_beside_each_other():
 def test_cells_that_are_no_numbers_are_told_by_site_and_row(value):
     model, _, x = made(PAIRS["gaussian"])
     x[7, 2] = value
-    with pytest.raises(ValueError, match=r'site "x": .* NaN or infinity in 1 rows, .* row 7'):
+    with pytest.raises(ValueError, match=r'site "x": .* NaN or infinity in 1 row, .* row 7'):
         predictive_check(model, None, x, num_samples=5)
 
 
@@ -132,14 +136,52 @@ def test_a_statistic_that_is_no_number_of_the_data_is_told():
         predictive_check(model, guide, x, statistics=lambda x: x.sum() * torch.nan, num_samples=5)
 
 
-def test_what_the_model_makes_infinite_flags_nothing_by_being_so():
+def test_values_that_are_no_numbers_leave_p_exact():
+    torch.manual_seed(0)
+    p, flags = [], 0
+    for _ in range(500):
+        values = torch.randn(100, 12).double()
+        values[torch.rand(100, 12) < 0.3] = torch.nan
+        (verdict,) = verdicts([(values[:1], values[1:])])
+        p.append(verdict.p_value)
+        flags += verdict.p_adjusted <= 0.05
+    assert flags / 500 == pytest.approx(0.05, abs=0.03)
+    assert sum(value <= 0.5 for value in p) / 500 == pytest.approx(0.5, abs=0.07)
+
+
+def test_a_statistic_that_is_no_number_of_the_data_is_left_out():
+    model, guide, x = made(PAIRS["gaussian"])
+    check = predictive_check(model, guide, x[:1], num_samples=5)
+    assert {"mean", "median"} <= set(check.frame.loc["x"].index)
+    assert not {"sd", "skewness", "correlation"} & set(check.frame.loc["x"].index)
+    assert check.frame["observed"].notna().all()
+
+
+def test_columns_that_hardly_ever_change_do_not_hide_a_gross_fault():
+    rate = torch.cat([torch.full((30,), 10.0), torch.full((30,), 0.0125)])
+
     def model(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.LogNormal(torch.zeros(len(x), 2), 40.0).to_event(1), obs=x)
+            pyro.sample("x", dist.Poisson(rate).to_event(1), obs=x)
 
-    x = dist.LogNormal(0.0, 40.0).sample((50, 2)).clamp(max=1e30)
-    frame = predictive_check(model, None, x).frame.loc["x"]
-    assert not frame.loc[["skewness", "kurtosis", "correlation"], "flagged"].any()
+    torch.manual_seed(0)
+    x = torch.poisson(rate.expand(400, -1))
+    assert not predictive_check(model, None, x).frame["flagged"].any()
+    x[:, :30] = x[:, :30].clamp(max=16)
+    line = predictive_check(model, None, x).frame.loc[("x", "maximum")]
+    assert line["p_value"] < 0.03  # 0.39 where a rare column's one step is a great distance
+    assert int(line["feature"]) < 30
+
+
+def test_a_correlation_is_of_the_rows_in_which_both_cells_count():
+    torch.manual_seed(0)
+    z = torch.randn(200)
+    x = torch.stack([z, z + 0.1 * torch.randn(200), torch.randn(200)], 1)
+    seen = torch.rand(200, 3) < 0.8
+    seen[:, 1] = z > 1
+    hidden = pd.DataFrame(x.masked_fill(~seen, torch.nan).numpy()).corr().to_numpy()
+    got = Kind("real").find(x.masked_fill(~seen, 1e6)[None], seen)["correlation"][0]
+    np.testing.assert_allclose(got, hidden[np.triu_indices(3, 1)], atol=1e-5)
 
 
 def test_fewer_replicates_than_a_flag_needs_are_told():

@@ -189,7 +189,8 @@ def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
 
 def test_data_outside_the_support_cost_a_part_not_the_report(tmp_path):
     x = torch.full((30, 4), -1.0)
-    page = report(tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x)
+    with pytest.warns(UserWarning, match="a part could not be measured: .* within the support"):
+        page = report(tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     for told in ("The log-likelihood could not be measured: ", "The ELBO could not be taken apart"):
         assert told in page.text
