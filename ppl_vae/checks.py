@@ -197,7 +197,7 @@ def predictive_check(
 
 def _verdict(comparison: Comparison) -> PredictiveCheck:
     """The frames, once all replicates are there."""
-    found = {key: (torch.cat(a), torch.cat(b)) for key, (a, b) in comparison.found.items()}
+    found = {key: (torch.cat(a), b) for key, (a, b) in comparison.found.items()}
     found = {key: paired(a, b) if len(a) == len(b) > 1 else (a, b) for key, (a, b) in found.items()}
     found = {key: pair for key, pair in found.items() if not bool(pair[0].isnan().all())}
     grains = [_grain(comparison, *key) for key in found]

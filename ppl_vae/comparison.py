@@ -32,8 +32,8 @@ class Comparison:
     Attributes:
         kinds: What the values of each site are.
         features: Names of each site's features.
-        found: ``{(site, statistic): (observed, replicated)}``, lists of (data sets, values);
-            a discrepancy's observed values are as many as the replicated ones.
+        found: ``{(site, statistic): (observed, replicated)}``: a list of (data sets, values), of
+            as many data sets as replicates for a discrepancy, and (replicates, values).
         observed: The data, ``{site: (rows, ...)}``.
         transforms: Where each observed cell lies among its replicates.
     """
@@ -44,7 +44,7 @@ class Comparison:
         self.simulator, self.built_in, self.own = simulator, built_in, own
         self.kinds = {name: Kind.of(fn) for name, fn in simulator.distributions.items()}
         self.features = simulator.feature_names()
-        self.found: dict[tuple[str, str], tuple[list[Tensor], list[Tensor]]] = {}
+        self.found: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
         self.transforms = Transforms(simulator.seed)
         self._rows = len(simulator.rows)
@@ -53,10 +53,11 @@ class Comparison:
         self._latents: dict[str, Tensor] = {}
         self._paired = any(takes_latents(function) for function in own.values())
         self._shown: dict[str, list[Tensor]] = {}
+        self._start = 0  # first replicate of the group
 
     def add(self, part: Replicates) -> None:
         """Put a part in its place; where its group is whole, find its statistics."""
-        count, index = len(part.samples), part.index
+        count, index, self._start = len(part.samples), part.index, part.samples.start
         if part.samples.start == 0:
             for name, seen in part.observed.items():
                 seen = seen.to(part.values[name].dtype)  # noqa: PLW2901
@@ -122,10 +123,17 @@ class Comparison:
         return None if mask is None else mask.reshape(self._rows, -1)
 
     def _store(self, key: tuple[str, str], made: Tensor, seen: Tensor | None) -> None:
-        entry = self.found.setdefault(key, ([], []))
-        entry[1].append(made.cpu())
+        if key not in self.found:  # room for all at once: pieces kept between groups split the heap
+            room = torch.empty(self.simulator.num_samples, made.shape[1], dtype=made.dtype)
+            self.found[key] = [], room
+        observed, replicated = self.found[key]
+        if made.shape[1] != replicated.shape[1]:
+            raise ValueError(
+                f'statistics: expected "{key[1]}" to give the same number of values each time'
+            )
+        replicated[self._start : self._start + len(made)] = made.cpu()
         if seen is not None:
-            entry[0].append(seen.cpu())
+            observed.append(seen.cpu())
 
     def _find_own(
         self, title: str, function: Function, whole: dict[str, Tensor], count: int
