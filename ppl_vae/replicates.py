@@ -30,7 +30,7 @@ from ppl_vae.seeding import child, forked
 from ppl_vae.simulation import FEW, Posterior, data_sites, simulate
 from ppl_vae.weights import of_particle, vectorizes
 
-ELEMENTS = 1 << 24  # numbers of data in the replicates that are made side by side
+ELEMENTS = 1 << 25  # numbers of data in the replicates that are made side by side
 PARTICLES = 64  # replicates made side by side, at most
 SEEN = 512  # rows that a guide is given to draw what stands outside the row plate
 
