@@ -18,7 +18,8 @@ A model or guide is a name of the zoo (ppl-vae list) or a class of your own file
 models/mine.py:Mine. DATA is a .csv, .tsv, .parquet, .npy or .npz file.
 """
 EPILOG = (
-    "Exit codes: 0 done; 1 the data, the pair or the run is at fault (lint errors too); "
+    "Exit codes: 0 done; 1 the data, the pair or the run is at fault (lint errors and flags under "
+    "check --strict too); "
     "2 the command line is at fault; 130 ended by Ctrl-C. Results go to stdout, all else to stderr."
 )
 
