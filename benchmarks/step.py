@@ -48,7 +48,7 @@ from step_torch import (
     whole_fit,
 )
 
-from ppl_vae.stepper import CHECKED_EVERY
+from ppl_vae.training.stepper import CHECKED_EVERY
 
 OURS, TRACED, EAGER = "ppl_vae.fit, compiled", "ppl_vae, traced", "ppl_vae.fit, eager"
 OURS_BF16 = "ppl_vae.fit, compiled, bf16"

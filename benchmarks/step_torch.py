@@ -29,14 +29,14 @@ from torch._inductor.utils import fresh_inductor_cache
 from torch.nn import functional as F
 
 from ppl_vae import fit
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import as_rows
 from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.linter import lint_pair
-from ppl_vae.loop import default_optimizer
+from ppl_vae.linting.linter import lint_pair
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
-from ppl_vae.pair import Pair
-from ppl_vae.rows import as_rows
-from ppl_vae.stepper import CHECKED_EVERY, COMPILED, TRACED, Stepper
+from ppl_vae.training.loop import default_optimizer
+from ppl_vae.training.stepper import CHECKED_EVERY, COMPILED, TRACED, Stepper
 
 Epoch = Callable[[], float]
 Laps = Callable[[int], tuple[list[float], float]]  # seconds of so many epochs, and the last loss

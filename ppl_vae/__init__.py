@@ -9,51 +9,51 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ppl_vae.arviz import to_arviz as to_arviz
-    from ppl_vae.bounds import IWAE as IWAE
-    from ppl_vae.bounds import RowELBO as RowELBO
-    from ppl_vae.checks import PredictiveCheck as PredictiveCheck
-    from ppl_vae.checks import predictive_check as predictive_check
-    from ppl_vae.history import History as History
-    from ppl_vae.latents import encode as encode
-    from ppl_vae.latents import generate as generate
-    from ppl_vae.latents import reconstruct as reconstruct
-    from ppl_vae.likelihood import elbo_terms as elbo_terms
-    from ppl_vae.likelihood import log_likelihood as log_likelihood
-    from ppl_vae.linter import Lint as Lint
-    from ppl_vae.linter import lint as lint
-    from ppl_vae.predictive import posterior_predictive as posterior_predictive
-    from ppl_vae.predictive import prior_predictive as prior_predictive
-    from ppl_vae.recipe import build as build
-    from ppl_vae.report import write_report as write_report
-    from ppl_vae.runs import load as load
-    from ppl_vae.runs import save as save
-    from ppl_vae.training import fit as fit
-    from ppl_vae.traversals import interpolate as interpolate
-    from ppl_vae.traversals import traverse as traverse
+    from ppl_vae.checks.predictive_checks import PredictiveCheck as PredictiveCheck
+    from ppl_vae.checks.predictive_checks import predictive_check as predictive_check
+    from ppl_vae.elbo.bounds import IWAE as IWAE
+    from ppl_vae.elbo.bounds import RowELBO as RowELBO
+    from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
+    from ppl_vae.evaluation.likelihood import log_likelihood as log_likelihood
+    from ppl_vae.latents.codes import encode as encode
+    from ppl_vae.latents.codes import generate as generate
+    from ppl_vae.latents.codes import reconstruct as reconstruct
+    from ppl_vae.latents.traversals import interpolate as interpolate
+    from ppl_vae.latents.traversals import traverse as traverse
+    from ppl_vae.linting.linter import Lint as Lint
+    from ppl_vae.linting.linter import lint as lint
+    from ppl_vae.predictive.draws import posterior_predictive as posterior_predictive
+    from ppl_vae.predictive.draws import prior_predictive as prior_predictive
+    from ppl_vae.report.page import write_report as write_report
+    from ppl_vae.saving.runs import load as load
+    from ppl_vae.saving.runs import save as save
+    from ppl_vae.training.history import History as History
+    from ppl_vae.training.svi import fit as fit
+    from ppl_vae.zoo.build import build as build
 
 _HOME = {
-    "History": "history",
-    "IWAE": "bounds",
-    "Lint": "linter",
-    "PredictiveCheck": "checks",
-    "RowELBO": "bounds",
-    "build": "recipe",
-    "elbo_terms": "likelihood",
-    "encode": "latents",
-    "fit": "training",
-    "generate": "latents",
-    "interpolate": "traversals",
-    "lint": "linter",
-    "load": "runs",
-    "log_likelihood": "likelihood",
-    "posterior_predictive": "predictive",
-    "predictive_check": "checks",
-    "prior_predictive": "predictive",
-    "reconstruct": "latents",
-    "save": "runs",
+    "History": "training.history",
+    "IWAE": "elbo.bounds",
+    "Lint": "linting.linter",
+    "PredictiveCheck": "checks.predictive_checks",
+    "RowELBO": "elbo.bounds",
+    "build": "zoo.build",
+    "elbo_terms": "evaluation.likelihood",
+    "encode": "latents.codes",
+    "fit": "training.svi",
+    "generate": "latents.codes",
+    "interpolate": "latents.traversals",
+    "lint": "linting.linter",
+    "load": "saving.runs",
+    "log_likelihood": "evaluation.likelihood",
+    "posterior_predictive": "predictive.draws",
+    "predictive_check": "checks.predictive_checks",
+    "prior_predictive": "predictive.draws",
+    "reconstruct": "latents.codes",
+    "save": "saving.runs",
     "to_arviz": "arviz",
-    "traverse": "traversals",
-    "write_report": "report",
+    "traverse": "latents.traversals",
+    "write_report": "report.page",
 }
 
 __all__ = list(_HOME)

@@ -15,24 +15,23 @@ arXiv:1802.04452 (why leave-one-out needs the row's latents integrated out).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from pyro import poutine
-from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.handlers import Particles
-from ppl_vae.pair import Pair, exclusive
-from ppl_vae.passes import explained
-from ppl_vae.replicates import Replicates, Simulator
-from ppl_vae.rows import as_rows
-from ppl_vae.seeding import child, forked
-from ppl_vae.weights import Draw
+from ppl_vae.core.blocks import explained
+from ppl_vae.core.handlers import Particles, Replay
+from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.seeding import child, forked
+from ppl_vae.data.rows import as_rows
+from ppl_vae.elbo.weights import Draw
+from ppl_vae.predictive.replicates import Replicates, Simulator
 
 Function = Callable[..., Any]
 Array = np.ndarray[Any, Any]
@@ -122,35 +121,6 @@ def to_arviz(
     if "InferenceData" in vars(arviz):  # 0.x; to ask 1.x for the name would warn
         return arviz.InferenceData(**sets)
     return xarray.DataTree.from_dict(sets)
-
-
-class Replay(Messenger):
-    """Give latents the values that replicates were drawn from, laid out for the model's plates.
-
-    Args:
-        latents: ``{site: (samples, rows, ...)}`` as ``Replicates`` has them; without a ``dim``,
-            those of one sample, ``{site: (rows, ...)}``.
-        dim: The samples' dimension, counted from the right; ``None`` where there is none.
-    """
-
-    def __init__(self, latents: Mapping[str, Tensor], dim: int | None) -> None:
-        super().__init__()
-        self.latents, self.dim = latents, dim
-
-    def _pyro_sample(self, msg: Any) -> None:
-        if msg["name"] in self.latents and not msg["is_observed"]:
-            msg["value"], msg["done"] = self._placed(self.latents[msg["name"]], msg), True
-
-    def _placed(self, value: Tensor, msg: Any) -> Tensor:
-        """Undo ``replicates.by_draw``: every plate's dimension where the plate has it."""
-        plates = {frame.dim for frame in msg["cond_indep_stack"] if frame.dim is not None}
-        first = [d for d in (self.dim, -1) if d in plates]
-        came = first + sorted(plates - set(first))
-        order = sorted(range(len(came)), key=lambda i: came[i])
-        value = value.permute((*order, *range(len(came), value.ndim)))
-        wanted = range(min(plates, default=0), 0)
-        sizes = iter(value.shape)
-        return value.reshape([next(sizes) if d in plates else 1 for d in wanted] + list(sizes))
 
 
 def _imported() -> tuple[Any, Any]:

@@ -14,7 +14,8 @@ from parts.discrete import CLASSES, FEATURES, LATENTS, ROWS, normal
 from parts.pairs import PAIRS, Guide, Model, made, reals
 
 from ppl_vae import arviz as door
-from ppl_vae import elbo_terms, passes, posterior_predictive, prior_predictive
+from ppl_vae import elbo_terms, posterior_predictive, prior_predictive
+from ppl_vae.core import blocks
 
 SAMPLES = 70  # more than are made side by side
 GROUPS = {
@@ -154,11 +155,11 @@ def test_a_seed_makes_it_again_and_leaves_the_generators_alone(to_arviz):
 # Log-likelihoods
 
 
-@pytest.mark.parametrize("elements", [passes.ELEMENTS, 1000])  # all rows in one block, or 5 each
+@pytest.mark.parametrize("elements", [blocks.ELEMENTS, 1000])  # all rows in one block, or 5 each
 def test_log_likelihood_is_the_density_of_the_row_given_the_draw(
     double, to_arviz, monkeypatch, elements
 ):
-    monkeypatch.setattr(passes, "ELEMENTS", elements)
+    monkeypatch.setattr(blocks, "ELEMENTS", elements)
     model, guide, x = made(PAIRS["gaussian"])
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     with torch.no_grad():
@@ -293,7 +294,7 @@ def test_masked_cells_are_nan_and_count_nothing(double, to_arviz):
 
 
 def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch):
-    monkeypatch.setattr(passes, "ELEMENTS", 1)  # a row a block: one of them has a mask
+    monkeypatch.setattr(blocks, "ELEMENTS", 1)  # a row a block: one of them has a mask
 
     def model(count, seen):
         with pyro.plate("data", len(count)):

@@ -13,7 +13,7 @@ from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Stat
 from ppl_vae.cli.pairs import function, read
 
 if TYPE_CHECKING:
-    from ppl_vae.checks import PredictiveCheck
+    from ppl_vae.checks.predictive_checks import PredictiveCheck
 
 FEWEST = 19  # replicates: checks.FEWEST, which loads torch
 COLUMNS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")

@@ -75,7 +75,7 @@ def _summary(scores: pd.DataFrame, terms: pd.DataFrame, num_samples: int) -> dic
     """All that is printed, in nats where it is a log-probability."""
     import numpy as np  # noqa: PLC0415  slow to load
 
-    from ppl_vae.psis import THRESHOLD  # noqa: PLC0415  loads torch
+    from ppl_vae.evaluation.psis import THRESHOLD  # noqa: PLC0415  loads torch
 
     columns = {name: scores[name].to_numpy() for name in scores}
     count, k_hat, outside = len(scores), columns["k_hat"], terms.attrs["global"]
@@ -149,7 +149,7 @@ def _show(report: Report, found: Mapping[str, Any], *, has_guide: bool) -> None:
 
 def _in_words(found: Mapping[str, Any], *, has_guide: bool) -> Iterator[str]:
     """What the numbers mean where they need it."""
-    from ppl_vae.psis import FEWEST  # noqa: PLC0415  loads torch
+    from ppl_vae.evaluation.psis import FEWEST  # noqa: PLC0415  loads torch
 
     k_hat, outside = found["k_hat"], found["elbo_by_site"]["global"]
     if not has_guide:

@@ -16,7 +16,7 @@ from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, 
 from ppl_vae.cli.pairs import build_pair, check_names, read
 
 if TYPE_CHECKING:
-    from ppl_vae.history import History
+    from ppl_vae.training.history import History
 
 RECORD = "run.json"  # what makes a folder a run
 
@@ -122,7 +122,7 @@ def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
         raise UsageError(f"--learning-rate: expected a positive number, got {learning_rate}")
 
     def optimizer(parameters: list[Any]) -> Any:
-        from ppl_vae.loop import default_optimizer  # noqa: PLC0415  loads torch
+        from ppl_vae.training.loop import default_optimizer  # noqa: PLC0415  loads torch
 
         return default_optimizer(parameters, learning_rate)
 

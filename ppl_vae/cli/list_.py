@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Quiet
-from ppl_vae.zoo import zoo
+from ppl_vae.zoo.catalog import zoo
 
 
 def list_zoo(as_json: AsJson = False, quiet: Quiet = False) -> None:

@@ -11,7 +11,7 @@ import typer
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.options import AsJson, Force, Quiet
 from ppl_vae.cli.pairs import check_in_zoo
-from ppl_vae.zoo import Entry, zoo
+from ppl_vae.zoo.catalog import Entry, zoo
 
 PACKAGE = '"""{}"""\n'
 SCRIPT = '''"""Fit models/{model.name}.py and guides/{guide.name}.py to a data file.
@@ -31,7 +31,7 @@ from guides.{guide.name} import {guide.class_name}
 from models.{model.name} import {model.class_name}
 
 from ppl_vae import build, fit, generate, lint
-from ppl_vae.files import read_data
+from ppl_vae.data.files import read_data
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)

@@ -11,7 +11,7 @@ import ppl_vae
 from ppl_vae.cli.console import Report, UsageError, preview
 
 if TYPE_CHECKING:
-    from ppl_vae.runs import Run as Held
+    from ppl_vae.saving.runs import Run as Held
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
 
@@ -90,7 +90,7 @@ def read_run(run: Path) -> Held:
         near = difflib.get_close_matches(run.name, runs, n=3, cutoff=0.4) or sorted(runs)[:5]
         hint = f"; in {run.parent} there is {', '.join(near)}" if near else ""
         raise UsageError(f"{run}: no such run directory{hint}")
-    from ppl_vae.runs import read_run as read  # noqa: PLC0415  loads torch
+    from ppl_vae.saving.runs import read_run as read  # noqa: PLC0415  loads torch
 
     return read(run)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, usage
-from ppl_vae.zoo import find_class, function_in_file, zoo
+from ppl_vae.zoo.catalog import find_class, zoo
+from ppl_vae.zoo.source_files import function_in_file
 
 NO_GUIDE = "none"
 
@@ -23,7 +24,7 @@ def read(path: Path, like: Any = None) -> Any:
         UsageError: Where there is no such file.
         ValueError: Where it cannot be read.
     """
-    from ppl_vae.files import check_exists, read_data  # noqa: PLC0415  pandas loads slowly
+    from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  pandas loads slowly
 
     with usage():
         check_exists(path)

@@ -57,7 +57,7 @@ def report(
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
             model, guide = opened.model, opened.guide
             rows = read(data, opened.example)
-        from ppl_vae.report import write_report  # noqa: PLC0415  loads torch
+        from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,

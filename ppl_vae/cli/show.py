@@ -63,7 +63,7 @@ def _lines(info: Mapping[str, Any], last: Mapping[str, float]) -> Iterator[tuple
 
 def _call(recipe: Mapping[str, Any]) -> str:
     """A recipe as the call that it stands for."""
-    from ppl_vae.fitted import call  # noqa: PLC0415  loads torch
+    from ppl_vae.report.fit_facts import call  # noqa: PLC0415  loads torch
 
     return call(recipe) + (f"  in {recipe['file']}" if "file" in recipe else "")
 

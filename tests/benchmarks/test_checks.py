@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.test_mnist import FOLDER, command
 
-from ppl_vae.statistics import Kind
+from ppl_vae.checks.statistics import Kind
 
 
 @pytest.mark.parametrize("table", ["speed", "memory"])

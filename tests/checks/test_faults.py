@@ -11,8 +11,8 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import log_likelihood, posterior_predictive, predictive_check, prior_predictive
-from ppl_vae.significance import verdicts
-from ppl_vae.statistics import Kind
+from ppl_vae.checks.p_values import verdicts
+from ppl_vae.checks.statistics import Kind
 
 
 def normal_rows(x):

@@ -20,14 +20,14 @@ def normal(loc, scale=1.0):
 @pytest.fixture(params=["side by side", "one at a time"])
 def either_way(request, monkeypatch):
     if request.param == "one at a time":
-        monkeypatch.setattr("ppl_vae.replicates.vectorizes", lambda *_: False)
+        monkeypatch.setattr("ppl_vae.predictive.replicates.vectorizes", lambda *_: False)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few rows, and few replicates side by side."""
-    monkeypatch.setattr("ppl_vae.passes.ELEMENTS", 1 << 7)
-    monkeypatch.setattr("ppl_vae.replicates.PARTICLES", 4)
+    monkeypatch.setattr("ppl_vae.core.blocks.ELEMENTS", 1 << 7)
+    monkeypatch.setattr("ppl_vae.predictive.replicates.PARTICLES", 4)
 
 
 # Nothing of the data

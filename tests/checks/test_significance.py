@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ppl_vae.significance import Scale, verdicts
+from ppl_vae.checks.p_values import Scale, verdicts
 
 S = 99
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from ppl_vae.statistics import PAIRED, SHARES, STATISTICS, Kind, order_statistics, paired
+from ppl_vae.checks.statistics import PAIRED, SHARES, STATISTICS, Kind, order_statistics, paired
 
 REAL, COUNTS, BINARY = Kind("real"), Kind("counts"), Kind("binary")
 PRECISION = {torch.float32: 2e-4, torch.float64: 1e-9}

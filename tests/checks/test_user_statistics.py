@@ -49,8 +49,8 @@ def test_a_function_gets_the_data_once_and_every_replicate_once():
 
 
 def test_rows_of_several_blocks_arrive_in_order(monkeypatch):
-    monkeypatch.setattr("ppl_vae.passes.ELEMENTS", 1 << 6)
-    monkeypatch.setattr("ppl_vae.replicates.PARTICLES", 4)
+    monkeypatch.setattr("ppl_vae.core.blocks.ELEMENTS", 1 << 6)
+    monkeypatch.setattr("ppl_vae.predictive.replicates.PARTICLES", 4)
 
     def model(x):
         with pyro.plate("data", len(x)):

@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 from torch import nn
 
 import ppl_vae
-from ppl_vae.zoo import find_class, zoo
+from ppl_vae.zoo.catalog import find_class, zoo
 
 COLUMNS = [
     "feature", "observed", "mean", "lower", "upper", "p_value", "p_error", "p_adjusted", "flagged",

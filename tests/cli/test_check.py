@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 import ppl_vae
-from ppl_vae.files import read_data
+from ppl_vae.data.files import read_data
 
 OWN = """
 def spread(x):

@@ -10,7 +10,7 @@ import torch
 
 import ppl_vae
 from ppl_vae.cli.evaluate import _in_words, _summary
-from ppl_vae.files import read_data
+from ppl_vae.data.files import read_data
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ppl_vae.cli import new
-from ppl_vae.zoo import Entry, zoo
+from ppl_vae.zoo.catalog import Entry, zoo
 
 EVERY_PAIR = [(model, guide) for model in zoo("models") for guide in zoo("guides")]
 

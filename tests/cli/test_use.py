@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import ppl_vae
-from ppl_vae.files import read_data
+from ppl_vae.data.files import read_data
+from ppl_vae.zoo.catalog import find_class
 
 KINDS = ["csv", "tsv", "parquet", "npy", "npz"]
 
@@ -124,8 +125,8 @@ def test_show_tells_what_is_in_a_run(ppl, wine_run):
 
 
 def test_show_opens_a_run_that_was_only_saved(ppl):
-    model = ppl_vae.build(ppl_vae.zoo.find_class("bernoulli", "models"), np.ones((5, 4)))
-    guide = ppl_vae.build(ppl_vae.zoo.find_class("normal", "guides"), np.ones((5, 4)))
+    model = ppl_vae.build(find_class("bernoulli", "models"), np.ones((5, 4)))
+    guide = ppl_vae.build(find_class("normal", "guides"), np.ones((5, 4)))
     ppl_vae.save(model, guide, "saved")
     assert "saved without data" in ppl("show", "saved").out
     assert "--like DATA" in ppl("generate", "saved", code=2).err

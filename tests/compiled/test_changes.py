@@ -5,8 +5,8 @@ import torch
 from parts.pairs import Guide, Model, made, reals
 from parts.steps import Faulty, alike, learn
 
-from ppl_vae import stepper
-from ppl_vae.stepper import Stepper
+from ppl_vae.training import stepper
+from ppl_vae.training.stepper import Stepper
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ import torch
 from parts.pairs import PAIRS, made, mapped
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
-from ppl_vae.bounds import IWAE, RowELBO
-from ppl_vae.linter import lint_pair
-from ppl_vae.pair import Pair
-from ppl_vae.program import Program
-from ppl_vae.rows import as_rows
-from ppl_vae.step import Derivative
-from ppl_vae.zoo import find_class, zoo
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import as_rows
+from ppl_vae.elbo.bounds import IWAE, RowELBO
+from ppl_vae.elbo.loss import Derivative
+from ppl_vae.linting.linter import lint_pair
+from ppl_vae.training.traced_step import Program
+from ppl_vae.zoo.catalog import find_class, zoo
 
 SIZE = 16
 ELBOS = {

@@ -13,13 +13,14 @@ from parts.pairs import FEATURES, LATENTS, Guide, Model, made, reals
 from parts.steps import Faulty, alike, learn
 from pyro.infer import Trace_ELBO
 
-from ppl_vae import stepper, tracing
-from ppl_vae.agreement import prove
-from ppl_vae.linter import lint_pair
-from ppl_vae.objectives import Objective
-from ppl_vae.pair import Pair
-from ppl_vae.rows import as_rows
-from ppl_vae.stepper import Stepper
+from ppl_vae.compiled import tracing
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import as_rows
+from ppl_vae.elbo.objectives import Objective
+from ppl_vae.linting.linter import lint_pair
+from ppl_vae.training import stepper
+from ppl_vae.training.equivalence import prove
+from ppl_vae.training.stepper import Stepper
 
 DRAWS = np.random.default_rng(0).normal(size=10**6).astype(np.float32)
 

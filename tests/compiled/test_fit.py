@@ -13,10 +13,12 @@ import torch
 from parts.pairs import PAIRS, Guide, Model, made, mapped, reals
 from torch.optim import SGD, Adam, AdamW, RMSprop, lr_scheduler
 
-from ppl_vae import fit, program, snapshots, stepper
-from ppl_vae.diagnosis import NotFiniteError
+from ppl_vae import fit
+from ppl_vae.saving import snapshots
+from ppl_vae.saving.snapshots import read_snapshot
 from ppl_vae.schedules import linear
-from ppl_vae.snapshots import read_snapshot
+from ppl_vae.training import stepper, traced_step
+from ppl_vae.training.diagnosis import NotFiniteError
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*BatchNorm1d, which couples the rows")
 STEPS = ["eager", "traced", "compiled"]
@@ -91,11 +93,11 @@ def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    assert program.Update.of(Adam(parameters, 0.1), parameters) is not None
-    assert program.Update.of(Adam(parameters[:2], 0.1), parameters) is None
-    assert program.Update.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
+    assert traced_step.Update.of(Adam(parameters, 0.1), parameters) is not None
+    assert traced_step.Update.of(Adam(parameters[:2], 0.1), parameters) is None
+    assert traced_step.Update.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
     for settings in ({}, {"centered": True, "momentum": 0.9}):
-        assert program.Update.of(RMSprop(parameters, 0.1, **settings), parameters) is None
+        assert traced_step.Update.of(RMSprop(parameters, 0.1, **settings), parameters) is None
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -341,7 +343,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
     def missing(*args):
         raise RuntimeError("no C++ compiler found\nmore of it")
 
-    monkeypatch.setattr(program, "compiled", missing)
+    monkeypatch.setattr(traced_step, "compiled", missing)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler found; the traced") as caught:
         history = fit(model, guide, x, epochs=3, batch_size=20, compile=True, progress=False)
@@ -357,7 +359,7 @@ def test_a_compiler_that_errs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
         return lambda *inputs: [1.1 * output for output in step(*inputs)]
 
-    monkeypatch.setattr(program, "compiled", wrong)
+    monkeypatch.setattr(traced_step, "compiled", wrong)
     model, guide, data = made(PAIRS["gaussian"])
     settings = {"epochs": 3, "batch_size": 8, "progress": False}
     with pytest.warns(UserWarning, match="what it made is not the traced step: its loss is"):

@@ -14,10 +14,11 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from ppl_vae import fit
-from ppl_vae.handlers import Scale
-from ppl_vae.objectives import Objective
-from ppl_vae.pair import Pair
-from ppl_vae.step import Derivative, EagerStep
+from ppl_vae.core.handlers import Scale
+from ppl_vae.core.pair import Pair
+from ppl_vae.elbo.loss import Derivative
+from ppl_vae.elbo.objectives import Objective
+from ppl_vae.training.step import EagerStep
 
 FILE = Path(__file__).parents[2] / "examples" / "mini.py"
 ROWS, FEATURES, LATENTS = 500, 9, 3

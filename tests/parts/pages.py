@@ -1,16 +1,16 @@
 """A report as a reader meets it."""
 
-import html.parser
+from html.parser import HTMLParser
 
-from ppl_vae import pages
-from ppl_vae.report import write_report
+from ppl_vae.report import html
+from ppl_vae.report.page import write_report
 
 SECTIONS = ["fit", "curves", "likelihood", "check", "code", "versions"]
 FEW = {"num_samples": 60, "replicates": 40}
 HOSTILE = ["<b>bold</b>", "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$x^{"]
 
 
-class Page(html.parser.HTMLParser):
+class Page(HTMLParser):
     """What is in a page: elements, their attributes, its text; raises where a tag is not closed."""
 
     def __init__(self, text):
@@ -21,7 +21,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.elements.append((tag, dict(attributes)))
-        if tag not in pages.VOID:
+        if tag not in html.VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -10,7 +10,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
 from ppl_vae.schedules import linear
-from ppl_vae.zoo import find_class
+from ppl_vae.zoo.catalog import find_class
 
 X = torch.rand(300, 12, generator=torch.Generator().manual_seed(0)).bernoulli()
 SETTINGS = {

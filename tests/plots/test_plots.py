@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ppl_vae.history import History
 from ppl_vae.plots import elbo_bars, image_grid, latent_map, learning_curves, reliability
+from ppl_vae.training.history import History
 
 
 def test_curves_show_both_elbos_and_mark_the_kept_epoch():

@@ -9,7 +9,7 @@ from sklearn.datasets import load_wine
 import ppl_vae
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.report import write_report
+from ppl_vae.report.page import write_report
 
 
 @pytest.fixture(scope="module")

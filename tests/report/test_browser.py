@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from ppl_vae import pages
+from ppl_vae.report import html
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -131,10 +131,10 @@ def _natural(text):
 def test_odd_values_have_their_places(browse, tmp_path):
     values = [3.0, float("nan"), float("-inf"), 20.0, float("inf"), -1.0]
     names = ["f10", "f2", "", "f1", "g", "e"]
-    rows = [[name, pages.number(value)] for name, value in zip(names, values, strict=True)]
-    table = pages.table("odd", ["name", "value"], rows, foot=["all", pages.number(0.0)])
+    rows = [[name, html.number(value)] for name, value in zip(names, values, strict=True)]
+    table = html.table("odd", ["name", "value"], rows, foot=["all", html.number(0.0)])
     file = tmp_path / "page.html"
-    file.write_text(pages.page("odd", pages.Markup(""), [("a", "A", table)]))
+    file.write_text(html.page("odd", html.Markup(""), [("a", "A", table)]))
     script = (
         LEAVE
         + """
@@ -151,9 +151,9 @@ def test_odd_values_have_their_places(browse, tmp_path):
     (named, named_back, rising, falling), foot = result(dom)
     assert named == ["e", "f1", "f2", "f10", "g", ""]
     assert named_back == ["g", "f10", "f2", "f1", "e", ""]
-    texts = [pages.number(v).text for v in (float("-inf"), -1.0, 3.0, 20.0, float("inf"))]
-    assert rising == [*texts, pages.DASH]
-    assert falling == [*texts[::-1], pages.DASH]
+    texts = [html.number(v).text for v in (float("-inf"), -1.0, 3.0, 20.0, float("inf"))]
+    assert rising == [*texts, html.DASH]
+    assert falling == [*texts[::-1], html.DASH]
     assert foot == "all"
 
 

@@ -13,13 +13,13 @@ from parts.pages import FEW, HOSTILE, SECTIONS, Page, report
 from parts.pairs import functions, made, mapping, with_global
 
 import ppl_vae
-from ppl_vae import pages
-from ppl_vae.fitted import split_of
+from ppl_vae.data.rows import Rows
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.report import write_report
-from ppl_vae.rows import Rows
-from ppl_vae.storage import read_json, write_json
+from ppl_vae.report import html
+from ppl_vae.report.fit_facts import split_of
+from ppl_vae.report.page import write_report
+from ppl_vae.saving.storage import read_json, write_json
 
 
 def test_all_sections_are_there_in_their_order_and_linked(page):
@@ -61,13 +61,13 @@ def test_numbers_are_those_of_the_library(page, run, wine):
         scores = ppl_vae.log_likelihood(*pair, wine, num_samples=60)
     held_out = scores.iloc[_held_out(wine)]
     for part in (scores, held_out):
-        assert pages.decimal(part["log_prob"].mean()).text in page.text
-        assert pages.decimal(part["elbo"].mean()).text in page.text
+        assert html.decimal(part["log_prob"].mean()).text in page.text
+        assert html.decimal(part["elbo"].mean()).text in page.text
     bad = (scores["k_hat"] > 0.7).sum()
     assert f"k-hat is above 0.7 in {bad} of 178 rows" in page.text
     terms = ppl_vae.elbo_terms(*pair, wine, num_samples=60)
     for name in terms:
-        assert pages.decimal(terms[name].mean()).text in page.text
+        assert html.decimal(terms[name].mean()).text in page.text
     check = ppl_vae.predictive_check(*pair, wine, num_samples=40)
     prior = ppl_vae.predictive_check(pair[0], None, wine, num_samples=40)
     for found in (check, prior):
@@ -245,24 +245,24 @@ def test_names_that_are_meant_ill_are_only_text(hostile_file):
 
 
 def test_everything_but_markup_is_escaped():
-    element = pages.element("p", "<i>", pages.element("b", "&"), class_='"x"', data_value=None)
+    element = html.element("p", "<i>", html.element("b", "&"), class_='"x"', data_value=None)
     assert element == '<p class="&quot;x&quot;">&lt;i&gt;<b>&amp;</b></p>'
-    cells = pages.table("<c>", ["<h>"], [["<d>"], [pages.number(1.0)]])
+    cells = html.table("<c>", ["<h>"], [["<d>"], [html.number(1.0)]])
     assert Page(cells).words == ["<c>", "<h>", "<d>", "\n", "1"]
 
 
 def test_numbers_are_shown_as_people_write_them():
-    minus, thin = pages.MINUS, pages.THIN
-    assert pages.number(-0.00012).text == f"{minus}0.00012"
-    assert pages.number(123456.7).text == f"123{thin}457"
-    assert pages.number(-1.5e-9).text.startswith(f"{minus}1.5{thin}{pages.TIMES}{thin}10")
-    assert pages.decimal(-0.0001, 2).text == "0.00"
-    assert pages.decimal(float("-inf")).text == f"{minus}\N{INFINITY}"
-    assert pages.number(float("nan")).text == pages.DASH
-    assert [shown.text for shown in pages.alike([1.86, 2.1861], 0.29)] == ["1.860", "2.186"]
-    assert [shown.text for shown in pages.alike([3.0, 3.0], 0.0)] == ["3", "3"]
-    shares = [pages.percent(count, 1000) for count in (0, 1, 999, 1000)]
-    assert [share.replace(pages.SPACE, " ") for share in shares] == [
+    minus, thin = html.MINUS, html.THIN
+    assert html.number(-0.00012).text == f"{minus}0.00012"
+    assert html.number(123456.7).text == f"123{thin}457"
+    assert html.number(-1.5e-9).text.startswith(f"{minus}1.5{thin}{html.TIMES}{thin}10")
+    assert html.decimal(-0.0001, 2).text == "0.00"
+    assert html.decimal(float("-inf")).text == f"{minus}\N{INFINITY}"
+    assert html.number(float("nan")).text == html.DASH
+    assert [shown.text for shown in html.alike([1.86, 2.1861], 0.29)] == ["1.860", "2.186"]
+    assert [shown.text for shown in html.alike([3.0, 3.0], 0.0)] == ["3", "3"]
+    shares = [html.percent(count, 1000) for count in (0, 1, 999, 1000)]
+    assert [share.replace(html.SPACE, " ") for share in shares] == [
         "0 %", "under 1 %", "99 %", "100 %",
     ]  # fmt: skip
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from parts.pages import report
 
-from ppl_vae import pages
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.report import write_report
+from ppl_vae.report import html
+from ppl_vae.report.page import write_report
 
 
 def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
@@ -24,8 +24,8 @@ def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
 
 def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
-    plain = pages.page
-    monkeypatch.setattr(pages, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
+    plain = html.page
+    monkeypatch.setattr(html, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
     with pytest.raises(ValueError, match="is there already"):
         report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
     assert file.read_text() == "other"

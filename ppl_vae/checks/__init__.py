@@ -1,0 +1,1 @@
+"""Predictive checks: statistics of the data beside those of replicated data sets."""

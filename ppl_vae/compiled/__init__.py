@@ -1,0 +1,1 @@
+"""A function of tensors as one graph of operations, traced and then compiled."""

@@ -1,0 +1,89 @@
+"""The eager step: one update of the parameters from one batch.
+
+g = d surrogate / d parameters;   g <- g min(1, clip_norm / |g|);   optimizer.step()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.core.handlers import Scale
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import Batch
+from ppl_vae.elbo.objectives import Objective, RowBound, unweighted
+
+Gradients = list[Tensor | None]
+
+
+class Bound:
+    """The negative ELBO of a batch that stands for a whole data set, in nats.
+
+    Args:
+        pair: The pair.
+        objective: What is estimated.
+        rows: N, rows of the data set.
+    """
+
+    def __init__(self, pair: Pair, objective: Objective, rows: int) -> None:
+        self.pair, self.elbo, self.objective, self.rows = pair, objective.elbo, objective, rows
+        self.scale = Scale(rows, pair.plate)
+        self.model: Any = self.scale(pair.model)
+        self.guide: Any = self.scale(pair.guide)
+
+    def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Loss at a KL weight of 1, and the surrogate whose gradient is that of the weighted one.
+
+        Args:
+            batch: The rows.
+            kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+        """
+        if isinstance(self.elbo, RowBound):
+            return self.elbo.loss_and_surrogate(self.pair, batch, self.rows, kl_weight)
+        weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
+        self.scale.kl_weight = weight
+        loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
+        return (loss if weight is None else unweighted(loss, weight)), surrogate
+
+    def loss(self, batch: Batch) -> float:
+        """The unweighted loss alone, without gradients."""
+        if isinstance(self.elbo, RowBound):
+            with torch.no_grad():
+                return float(self.elbo.loss_and_surrogate(self.pair, batch, self.rows, None)[0])
+        return self.objective.loss(self.model, self.guide, batch)
+
+
+class Derivative:
+    """The loss of a batch and its gradient, by the pair's own Python.
+
+    Args:
+        pair: The pair.
+        objective: What is minimized.
+        rows: N, rows of the data set that a batch stands for.
+        parameters: The trainable parameters.
+    """
+
+    def __init__(
+        self, pair: Pair, objective: Objective, rows: int, parameters: Sequence[Tensor]
+    ) -> None:
+        self.objective, self.bound = objective, Bound(pair, objective, rows)
+        self.parameters = list(parameters)
+
+    def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:
+        """Run the pair.
+
+        Args:
+            batch: The rows.
+            kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+
+        Returns:
+            The loss at a KL weight of 1, in nats of the whole data set, and the gradient of the
+            weighted one; ``None`` for a parameter that does not take part.
+        """
+        with torch.enable_grad():
+            loss, surrogate = self.bound(batch, kl_weight)
+            gradients = torch.autograd.grad(surrogate, self.parameters, allow_unused=True)
+        return loss.detach(), list(gradients)

@@ -1,0 +1,1 @@
+"""The latent space: codes of rows, rows of codes, and paths between them."""

@@ -1,0 +1,1 @@
+"""Faults of a pair or its data, found before training: ``lint`` and its rules."""

@@ -1,0 +1,1 @@
+"""``fit``: stochastic variational inference, step by step and epoch by epoch."""

@@ -1,0 +1,65 @@
+"""The eager step: one update of the parameters from one batch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ppl_vae.data.rows import Batch
+from ppl_vae.elbo.loss import Derivative, Gradients
+
+
+class EagerStep:
+    """Runs the pair under the objective and moves the parameters.
+
+    Args:
+        derivative: Of the pair.
+        optimizer: torch's, over its parameters.
+        clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
+    """
+
+    def __init__(
+        self, derivative: Derivative, optimizer: torch.optim.Optimizer, clip_norm: float | None
+    ) -> None:
+        self.derivative, self.optimizer = derivative, optimizer
+        self.limit = math.inf if clip_norm is None else clip_norm
+
+    def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[float, bool]:
+        """Update once.
+
+        Args:
+            batch: The rows of this step.
+            kl_weight: The weight of the latent sites; ``None`` is 1.
+
+        Returns:
+            The loss at a KL weight of 1, in nats of the whole data set, and whether the update
+            was applied: not where the loss or the gradient is not finite.
+        """
+        weight = None if kl_weight is None else torch.tensor(float(kl_weight))
+        loss, gradients = self.derivative(batch, weight)
+        return loss.item(), apply(
+            self.optimizer, self.derivative.parameters, loss, gradients, self.limit
+        )
+
+
+def apply(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[Tensor],
+    loss: Tensor,
+    gradients: Gradients,
+    limit: float,
+) -> bool:
+    """Bound the global norm of the gradient and move; not where something is not finite."""
+    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        return False
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    if limit < math.inf:
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return True

@@ -1,0 +1,184 @@
+"""Damaged, foreign and hostile runs give an error, never a wrong pair and never code."""
+
+import random
+import warnings
+
+import pytest
+import torch
+from parts.runs import SETTINGS, X, pair, users_class
+
+from ppl_vae import build, fit, load, save
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
+
+
+def test_a_users_file_is_executed_only_on_trust(tmp_path):
+    flag = tmp_path / "flag"
+    model = users_class(tmp_path / "mine.py", flag)(12)
+    fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run")
+    flag.unlink()
+    (tmp_path / "mine.py").unlink()
+    with pytest.raises(ValueError, match=r"copied to source/model\.py; read them, then"):
+        load(tmp_path / "run")
+    assert not flag.exists()
+    again, guide = load(tmp_path / "run", trust_code=True)
+    assert flag.exists()
+    assert guide is None
+    assert torch.equal(again.logits, model.logits)
+    copy = tmp_path / "run" / "source" / "model.py"
+    copy.write_text(copy.read_text() + "\nraise SystemExit\n")
+    flag.unlink()
+    with pytest.raises(ValueError, match="changed since the run was made"):
+        load(tmp_path / "run", trust_code=True)
+    assert not flag.exists()
+
+
+def test_a_recipe_names_library_classes_only(tmp_path):
+    """Even with its checksum put right, a recipe cannot reach for other code."""
+    from ppl_vae.saving.storage import read_json, write_json
+
+    save(BernoulliModel(4), NormalGuide(4), tmp_path)
+    info = read_json(tmp_path / "run.json")
+    for name in (
+        "os:system",
+        "subprocess:Popen",
+        "ppl_vae.nn.mlp:pairwise",
+        "ppl_vae.nn.os:x",
+        "ppl_vae.models.bernoulli:torch",
+    ):
+        info["recipe"]["model"] = {"class": name, "arguments": {}}
+        write_json(tmp_path / "run.json", info)
+        with pytest.raises(ValueError, match=r"recipe does not build"):
+            load(tmp_path)
+
+
+def test_a_run_names_no_file_outside_itself(tmp_path):
+    from ppl_vae.saving.storage import read_json, write_json
+
+    mine = tmp_path / "mine.py"
+    save(users_class(mine, tmp_path / "flag")(12), None, tmp_path / "run", data=X)
+    info = read_json(tmp_path / "run" / "run.json")
+    info["recipe"]["model"]["file"] = "source/../../mine.py"
+    write_json(tmp_path / "run" / "run.json", info)
+    with pytest.raises(ValueError, match="expected a file in source/"):
+        load(tmp_path / "run", trust_code=True)
+
+
+def test_no_pickle_is_ever_read(tmp_path, monkeypatch):
+    import pickle
+
+    def refuse(*args, **kwargs):
+        raise AssertionError("a pickle was read")
+
+    fit(*pair(), X, epochs=1, progress=False)  # what torch loads lazily is loaded by now
+    for name in ("load", "loads"):
+        monkeypatch.setattr(pickle, name, refuse)
+    monkeypatch.setattr(torch, "load", refuse)
+    fit(*pair(), X, run=tmp_path / "run", **{**SETTINGS, "epochs": 1})
+    fit(*pair(), X, run=tmp_path / "run", resume=True, **SETTINGS)
+    load(tmp_path / "run", model=pair()[0], guide=pair()[1])
+
+
+def test_flipped_and_cut_bytes_never_give_a_wrong_pair(tmp_path):
+    """Four hundred times: the same pair or a ValueError, nothing else, and nothing executed."""
+    model, guide = build(GaussianModel, X, latents=2), build(NormalGuide, X, latents=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # constant columns
+        fit(model, guide, X, epochs=2, progress=False, run=tmp_path / "run", validation=0.1)
+    truth = [*model.state_dict().values(), *guide.state_dict().values()]
+    files = [
+        path for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "lock"
+    ]
+    assert {path.name for path in files} >= {"run.json", "weights.safetensors", "model.py",
+                                             "snapshot.safetensors", "metrics.csv"}  # fmt: skip
+    chance = random.Random(0)
+    refused = told = 0
+    for _ in range(400):
+        path = chance.choice(files)
+        whole = path.read_bytes()
+        broken = bytearray(whole)
+        if chance.random() < 0.6:
+            broken[chance.randrange(len(broken))] ^= 1 << chance.randrange(8)
+        else:
+            del broken[chance.randrange(len(broken)) :]
+        path.write_bytes(broken)
+        try:
+            again = load(tmp_path / "run")
+        except ValueError as error:
+            refused += 1
+            told += str(path) in str(error)
+        else:
+            got = [*again[0].state_dict().values(), *again[1].state_dict().values()]
+            assert all(torch.equal(a, b) for a, b in zip(truth, got, strict=True))
+        path.write_bytes(whole)
+    assert told == refused > 100
+
+
+def test_broken_weights_offer_the_snapshot(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", **SETTINGS)
+    weights = tmp_path / "run" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-3])
+    model, guide = pair()
+    with pytest.raises(ValueError, match=r'snapshot.safetensors is sound: load\("') as caught:
+        load(tmp_path / "run", model=model, guide=guide)
+    file = str(caught.value).split('load("')[1].split('"')[0]
+    load(file, model=model, guide=guide)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\x80\x04K\x01.", b"{}", b"[1, 2]", b"\xff" * 99]
+)
+@pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
+def test_foreign_files_have_a_clear_error(content, name, tmp_path):
+    save(BernoulliModel(4), NormalGuide(4), tmp_path)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="not a file of ppl_vae, or damaged"):
+        load(tmp_path)
+
+
+def test_weights_of_another_run_are_refused(tmp_path):
+    for name in ("a", "b"):
+        save(BernoulliModel(4), NormalGuide(4), tmp_path / name)
+    (tmp_path / "a" / "weights.safetensors").write_bytes(
+        (tmp_path / "b" / "weights.safetensors").read_bytes()
+    )
+    with pytest.raises(ValueError, match="belongs to another run"):
+        load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("path", ["absent", "file"])
+def test_what_is_no_run_is_said_so(path, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match="no such run directory"):
+        load(tmp_path / path)
+
+
+def test_forged_bytecode_beside_a_source_is_not_run(tmp_path):
+    import importlib.util
+    import py_compile
+
+    model = users_class(tmp_path / "mine.py", tmp_path / "flag")(12)
+    save(model, None, tmp_path / "run", data=X)
+    source = tmp_path / "run" / "source" / "model.py"
+    evil = tmp_path / "evil.py"
+    evil.write_text("raise SystemExit")
+    cached = importlib.util.cache_from_source(str(source))
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(evil), cached, invalidation_mode=unchecked)
+    again, _ = load(tmp_path / "run", trust_code=True)
+    assert torch.equal(again.logits, model.logits)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"recipe": 5}, {"recipe": {"model": 1}}, {"plate": 7, "recipe": None}, {"format": "1"}],
+)
+def test_a_tampered_record_with_its_checksum_put_right_is_refused(change, tmp_path):
+    from ppl_vae.saving.storage import read_json, write_json
+
+    save(BernoulliModel(4), NormalGuide(4), tmp_path, data=torch.zeros(9, 4))
+    info = read_json(tmp_path / "run.json")
+    write_json(tmp_path / "run.json", {**info, **change})
+    with pytest.raises(ValueError, match=str(tmp_path)):
+        load(tmp_path)

@@ -1,0 +1,194 @@
+"""What a run records, asks for and refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from parts.runs import SETTINGS, X, pair, users_class
+
+from ppl_vae import fit, load, save
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.zoo.catalog import find_class
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"batch_size": 32}, "made with batch_size=48, got 32"),
+        ({"clip_norm": None}, "made with clip_norm=50.0, got None"),
+        ({"seed": 1}, "seed=0, got 1"),
+        ({"optimizer": lambda p: torch.optim.Adam(p, 1e-2)}, "optimizer_defaults"),
+        ({"optimizer": lambda p: torch.optim.SGD(p, 1e-2)}, "optimizer"),
+        ({"validation": 0.1}, "made with other data"),
+        ({"kl_weight": 1.0}, "kl_weight"),
+    ],
+)
+def test_resume_asks_for_the_settings_it_began_with(changed, message, tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", **{**SETTINGS, "epochs": 1})
+    with pytest.raises(ValueError, match=message):
+        fit(*pair(), X, run=tmp_path / "run", resume=True, **{**SETTINGS, **changed})
+
+
+def test_resume_asks_for_the_data_and_the_pair_it_began_with(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", **{**SETTINGS, "epochs": 1})
+    with pytest.raises(ValueError, match="was made with other data"):
+        fit(*pair(), 1 - X, run=tmp_path / "run", resume=True, **SETTINGS)
+    other = BernoulliModel(12, 3), NormalGuide(12, 3)
+    with pytest.raises(ValueError, match=r"trained=\[.*, got \["):
+        fit(*other, X, run=tmp_path / "run", resume=True, **SETTINGS)
+
+
+def test_resume_refuses_a_model_file_that_was_edited(tmp_path):
+    mine = tmp_path / "mine.py"
+    model = users_class(mine, tmp_path / "flag")(12)
+    fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run")
+    mine.write_text(mine.read_text() + "\n# an edit beside the class\n")
+    model = find_class(f"{mine}:Mine", "models")(12)
+    fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run", resume=True)
+    mine.write_text(mine.read_text().replace("zeros", "ones"))
+    model = find_class(f"{mine}:Mine", "models")(12)
+    with pytest.raises(ValueError, match=r"mine\.py is not as it was when"):
+        fit(model, None, X, epochs=2, progress=False, run=tmp_path / "run", resume=True)
+
+
+def test_an_existing_run_is_never_overwritten(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    before = (tmp_path / "run" / "weights.safetensors").read_bytes()
+    with pytest.raises(ValueError, match="exists; resume=True continues it"):
+        fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    with pytest.raises(ValueError, match="exists"):
+        save(*pair(), tmp_path / "run")
+    assert (tmp_path / "run" / "weights.safetensors").read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("do not lose")
+    with pytest.raises(ValueError, match="exists"):
+        fit(*pair(), X, run=tmp_path / "mine", epochs=1, progress=False)
+    with pytest.raises(ValueError, match=r"no run.json in it"):
+        fit(*pair(), X, run=tmp_path / "mine", resume=True, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="resume: needs the directory"):
+        fit(*pair(), X, resume=True, epochs=1, progress=False)
+
+
+def test_a_fit_that_is_refused_leaves_no_directory(tmp_path):
+    with pytest.raises(ValueError, match="NaN"):
+        fit(*pair(), X * torch.nan, run=tmp_path / "runs" / "x", epochs=1, progress=False)
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_run_json_says_what_was_fitted_and_why(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", **SETTINGS)
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["objective"] == "TraceMeanField_ELBO"
+    assert "closed-form KL" in info["reason"]
+    assert info["versions"]["torch"].startswith("2.")
+    assert (info["status"], info["seed"], info["rows"]) == ("finished", 0, 240)
+    assert info["history"]["epochs"] == 5
+    assert "class BernoulliModel" in (tmp_path / "run" / "source" / "model.py").read_text()
+
+
+def test_tensorboard_gets_the_elbos_where_it_is_installed(tmp_path, monkeypatch):
+    """A stand-in for the package, which is optional: it notes what it is told."""
+    import importlib.machinery
+    import types
+
+    told = []
+
+    class SummaryWriter:
+        def __init__(self, folder, **settings):
+            told.append((Path(folder).name, settings))
+
+        def add_scalar(self, name, value, step):
+            told.append((name, value, step))
+
+        def close(self):
+            told.append("closed")
+
+    module = types.ModuleType("tensorboard")
+    module.__spec__ = importlib.machinery.ModuleSpec("tensorboard", None)
+    monkeypatch.setitem(sys.modules, "tensorboard", module)
+    stand_in = types.ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    settings = {**SETTINGS, "patience": None}
+    for epochs in (1, 2):
+        history = fit(
+            *pair(), X, run=tmp_path / "run", resume=True, **{**settings, "epochs": epochs}
+        )
+    first, second = history.frame.to_dict("records")
+    assert told == [
+        ("tensorboard", {}),
+        ("elbo", first["elbo"], 5),
+        ("validation_elbo", first["validation_elbo"], 5),
+        "closed",
+        ("tensorboard", {"purge_step": 6}),
+        ("elbo", second["elbo"], 10),
+        ("validation_elbo", second["validation_elbo"], 10),
+        "closed",
+    ]
+
+
+def test_an_empty_directory_may_be_there_and_be_the_current_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(*pair(), X, epochs=1, progress=False, run=".")
+    assert (tmp_path / "run.json").exists()
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
+
+
+def test_resume_sees_every_row_and_every_argument(tmp_path):
+    fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    other = X.clone()
+    other[17, 3] = 1 - other[17, 3]
+    with pytest.raises(ValueError, match="made with other data"):
+        fit(*pair(), other, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+    run = tmp_path / "tempered"
+    fit(Tempered(12, 1.0), NormalGuide(12), X, run=run, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="other constructor arguments"):
+        fit(Tempered(12, 2.0), NormalGuide(12), X, run=run, resume=True, epochs=2, progress=False)
+
+
+class Tempered(BernoulliModel):
+    """A number of Python's that a callback changes."""
+
+    def __init__(self, features, temperature=1.0):
+        super().__init__(features)
+        self.temperature = temperature
+
+
+def test_an_attribute_that_changed_during_the_fit_withdraws_the_recipe(tmp_path):
+    def cool(row, model, guide):
+        model.temperature *= 0.5
+
+    with pytest.warns(UserWarning, match="attribute changed during the fit"):
+        fit(
+            Tempered(12),
+            NormalGuide(12),
+            X,
+            run=tmp_path / "run",
+            epochs=1,
+            progress=False,
+            callbacks=[cool],
+        )
+    with pytest.raises(ValueError, match="keep such a number in a buffer"):
+        load(tmp_path / "run", trust_code=True)
+
+
+def test_two_processes_cannot_fit_into_one_run(tmp_path):
+    from ppl_vae.saving.snapshots import Recorder
+
+    fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
+    other = Recorder(tmp_path / "run", {})
+    with pytest.raises(ValueError, match="another process is fitting into"):
+        fit(*pair(), X, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+    other.close()
+    fit(*pair(), X, run=tmp_path / "run", resume=True, epochs=2, progress=False)
+
+
+def test_a_place_that_cannot_be_written_is_said_so(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ValueError, match=r"run: .*file/x cannot be written"):
+        fit(*pair(), X, run=tmp_path / "file" / "x", epochs=1, progress=False)
+    with pytest.raises(ValueError, match="splits its rows by a seed"):
+        fit(*pair(), X, run=tmp_path / "y", seed=None, validation=0.1, epochs=1, progress=False)

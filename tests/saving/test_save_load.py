@@ -1,0 +1,201 @@
+"""A saved pair opens again, in another process too, with the same numbers."""
+
+import os
+import subprocess
+import sys
+
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from parts.runs import X, pair
+from pyro.nn import PyroModule
+
+from ppl_vae import build, encode, fit, generate, load, save
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
+from ppl_vae.saving.runs import read_run
+
+
+@pytest.mark.parametrize("form", ["tensor", "frame", "mapping"])
+def test_a_loaded_pair_gives_the_same_numbers(form, tmp_path):
+    data = {"tensor": X, "frame": pd.DataFrame(X.numpy(), columns=list("abcdefghijkl")),
+            "mapping": {"x": X}}[form]  # fmt: skip
+    model = build(GaussianModel, data, latents=2, decoder=MLP(2, 24, (9, 9), torch.nn.ReLU))
+    guide = build(NormalGuide, data, latents=2)
+    fit(model, guide, data, epochs=2, progress=False, run=tmp_path / "run")
+    again = load(tmp_path / "run")
+    assert [type(half) for half in again] == [GaussianModel, NormalGuide]
+    pd.testing.assert_frame_equal(encode(model, guide, data), encode(*again, data))
+    example = read_run(tmp_path / "run").example()
+    assert type(example) is type(data)
+    assert type(generate(*again, example, num_samples=4)) is type(data)
+
+
+def test_loading_costs_the_caller_no_draws(tmp_path):
+    save(BernoulliModel(4), NormalGuide(4), tmp_path)
+    before = torch.get_rng_state()
+    load(tmp_path)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_double_precision_survives(tmp_path):
+    model, guide = BernoulliModel(4).double(), NormalGuide(4).double()
+    save(model, guide, tmp_path)
+    again = load(tmp_path)
+    assert next(again[0].parameters()).dtype == torch.float64
+    assert torch.equal(model.decoder[0].weight, again[0].decoder[0].weight)
+
+
+def test_an_argument_that_is_no_attribute_gives_weights_alone(tmp_path):
+    model, guide = pair()  # its decoder is a torch Sequential: no recipe tells its layers
+    save(model, guide, tmp_path, data=X)
+    with pytest.raises(ValueError, match=r"weights without a recipe.*load\(run, model=..., guide"):
+        load(tmp_path)
+    fresh = pair()
+    with torch.no_grad():
+        fresh[0].decoder[1][0].weight.zero_()
+    again = load(tmp_path, model=fresh[0], guide=fresh[1])
+    assert torch.equal(again[0].decoder[1][0].weight, model.decoder[1][0].weight)
+    with pytest.raises(ValueError, match=r"weights: expected .* of shape"):
+        load(tmp_path, model=pair()[0], guide=NormalGuide(12, 3, MLP(12, 6, (5,))))
+
+
+def test_a_pair_that_would_be_made_again_otherwise_has_no_recipe(tmp_path):
+    """Sizes and names of the default network, another activation: only the numbers tell."""
+    decoder = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
+    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "with", data=X)
+    with pytest.raises(ValueError, match="gives other numbers"):
+        load(tmp_path / "with")
+    save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "without")
+    with pytest.raises(ValueError, match="argument decoder: a Sequential has no place in JSON"):
+        load(tmp_path / "without")
+
+
+def test_shared_parameters_are_stored_once(tmp_path):
+    model, guide = BernoulliModel(4, 2), NormalGuide(4, 2)
+    guide.tied = model.decoder
+    save(model, guide, tmp_path)
+    separate = tmp_path / "separate"
+    save(BernoulliModel(4, 2), NormalGuide(4, 2), separate)
+    sizes = [os.path.getsize(folder / "weights.safetensors") for folder in (tmp_path, separate)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=200)
+
+
+def test_parameters_of_plain_functions_are_kept(tmp_path):
+    def make():
+        def model(x):
+            loc = pyro.param("loc", torch.zeros(12))
+            scale = pyro.param("scale", torch.ones(()), constraint=dist.constraints.positive)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(loc, scale).to_event(1), obs=x)
+
+        return model
+
+    model = make()
+    fit(
+        model,
+        None,
+        X,
+        epochs=3,
+        progress=False,
+        run=tmp_path / "run",
+        optimizer=lambda p: torch.optim.Adam(p, 0.1),
+    )
+    fresh = make()
+    again, guide = load(tmp_path / "run", model=fresh)
+    assert guide is None
+    histories = [
+        fit(m, None, X, epochs=1, progress=False, optimizer=lambda p: torch.optim.SGD(p, 0.0))
+        for m in (model, again)
+    ]
+    elbos = [history.frame["elbo"].item() for history in histories]
+    assert elbos[0] == elbos[1]
+
+
+def test_a_loaded_pair_agrees_in_another_process_with_other_threads(tmp_path):
+    model, guide = build(GaussianModel, X, latents=2), build(NormalGuide, X, latents=2)
+    save(model, guide, tmp_path / "run", data=X)
+    torch_file = tmp_path / "x.npy"
+    import numpy as np
+
+    np.save(torch_file, X.numpy())
+    code = (
+        "import sys, numpy, torch; torch.set_num_threads(2); from ppl_vae import load, encode;"
+        "codes = encode(*load(sys.argv[1]), numpy.load(sys.argv[2]));"
+        "numpy.save(sys.argv[3], codes.to_numpy())"
+    )
+    arguments = [str(tmp_path / "run"), str(torch_file), str(tmp_path / "codes.npy")]
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True)
+    codes = encode(model, guide, X).to_numpy()
+    assert np.load(tmp_path / "codes.npy") == pytest.approx(codes, rel=1e-5, abs=1e-6)
+
+
+class Partner(PyroModule):
+    """A guide whose encoder is its model's: it takes the model as an argument."""
+
+    def __init__(self, model, width):
+        super().__init__()
+        self.model, self.width = model, width
+        self.encoder = torch.nn.Linear(12, 2 * width)
+
+    def forward(self, x):
+        loc, log_scale = self.encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
+
+
+def test_a_partner_argument_is_told_as_such(tmp_path):
+    model = BernoulliModel(12, 3)
+    guide = Partner(model, 3)
+    save(model, guide, tmp_path / "run", data=X)
+    again = load(tmp_path / "run", trust_code=True)
+    assert again[1].model is again[0]
+    assert torch.equal(again[1].encoder.weight, guide.encoder.weight)
+
+
+def test_buffers_of_networks_of_plain_functions_are_kept(tmp_path):
+    def make():
+        norm = torch.nn.BatchNorm1d(12)
+
+        def model(x):
+            weight = pyro.param("weight", torch.ones(12))
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+                pyro.sample("x", dist.Normal(z[:, None] * weight, 1.0).to_event(1), obs=x)
+
+        def guide(x):
+            pyro.module("norm", norm)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(norm(x).mean(1), 1.0))
+
+        return model, guide, norm
+
+    model, guide, norm = make()
+    with pytest.warns(UserWarning, match="BatchNorm1d"):
+        fit(model, guide, 3 + X, epochs=2, progress=False, run=tmp_path / "run")
+    again, encoder, other = make()
+    load(tmp_path / "run", model=again, guide=encoder)
+    assert norm.running_mean.mean() > 0.5
+    assert torch.equal(norm.running_mean, other.running_mean)
+
+
+class Outer:
+    class Inner(PyroModule):
+        def __init__(self, width=1):
+            super().__init__()
+            self.width = width
+            self.loc = torch.nn.Parameter(torch.zeros(12))
+
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(self.loc, self.width).to_event(1), obs=x)
+
+
+def test_a_nested_class_has_no_recipe_and_load_says_so(tmp_path):
+    save(Outer.Inner(), None, tmp_path, data=X)
+    with pytest.raises(ValueError, match=r"Outer.Inner is not a class of a module"):
+        load(tmp_path, trust_code=True)
