@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.predictive_checks import PredictiveCheck as PredictiveCheck
     from ppl_vae.checks.predictive_checks import predictive_check as predictive_check
+    from ppl_vae.core.pair import Guide as Guide
+    from ppl_vae.core.pair import Model as Model
+    from ppl_vae.data.files import read_data as read_data
+    from ppl_vae.data.rows import Data as Data
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
     from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
@@ -32,9 +36,12 @@ if TYPE_CHECKING:
     from ppl_vae.zoo.build import build as build
 
 _HOME = {
+    "Data": "data.rows",
+    "Guide": "core.pair",
     "History": "training.history",
     "IWAE": "elbo.bounds",
     "Lint": "linting.linter",
+    "Model": "core.pair",
     "PredictiveCheck": "checks.predictive_checks",
     "RowELBO": "elbo.bounds",
     "build": "zoo.build",
@@ -49,6 +56,7 @@ _HOME = {
     "posterior_predictive": "predictive.draws",
     "predictive_check": "checks.predictive_checks",
     "prior_predictive": "predictive.draws",
+    "read_data": "data.files",
     "reconstruct": "latents.codes",
     "save": "saving.runs",
     "to_arviz": "arviz",

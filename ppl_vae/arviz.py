@@ -25,13 +25,13 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.core.blocks import explained
-from ppl_vae.core.handlers import Particles, Replay
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.blocks import errors_naming_rows
+from ppl_vae.core.handlers import Particles, ReplayReplicates
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
-from ppl_vae.data.rows import as_rows
+from ppl_vae.data.rows import Data, as_rows
 from ppl_vae.elbo.weights import Draw
-from ppl_vae.predictive.replicates import Replicates, Simulator
+from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 Function = Callable[..., Any]
 Array = np.ndarray[Any, Any]
@@ -40,7 +40,7 @@ Array = np.ndarray[Any, Any]
 def to_arviz(
     model: Function,
     guide: Function | None,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 100,
     seed: int | None = 0,
@@ -100,8 +100,8 @@ def to_arviz(
     arviz, xarray = _imported()
     rows, bar = as_rows(data), progress
     pair, alone = Pair.of(model, guide, plate), Pair.of(model, None, plate)
-    posterior = Simulator(pair, rows, num_samples, seed=seed, prior=False, names=sites)
-    prior = Simulator(alone, rows, num_samples, seed=seed, prior=True, names=sites)
+    posterior = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
+    prior = ReplicateSampler(alone, rows, num_samples, seed=seed, prior=True, names=sites)
     after = _drawn(posterior, "posterior" if bar else "", scored=True)
     before = _drawn(prior, "prior" if bar else "", scored=False)
     groups = {
@@ -133,7 +133,7 @@ def _imported() -> tuple[Any, Any]:
         ) from error
 
 
-def _drawn(simulator: Simulator, title: str, *, scored: bool) -> dict[str, dict[str, Array]]:
+def _drawn(simulator: ReplicateSampler, title: str, *, scored: bool) -> dict[str, dict[str, Array]]:
     """All parts of a simulation put together, masked cells NaN: ``{kind: {site: array}}``."""
     samples, rows = simulator.num_samples, len(simulator.rows)
     kinds = ("values", "latents", "scores", "observed", "kept")
@@ -175,7 +175,7 @@ def _seen(values: Array, kept: Array) -> Array:
     return values if kept.all() else np.where(kept, values, np.nan)
 
 
-def _log_likelihoods(simulator: Simulator, part: Replicates) -> dict[str, Tensor]:
+def _log_likelihoods(simulator: ReplicateSampler, part: Replicates) -> dict[str, Tensor]:
     """Log-likelihood of each observed site given a part's latents: (samples, rows), in nats."""
     pair, nesting = simulator.pair, simulator.posterior.nesting
     batch, count = simulator.rows.take(part.index, pair.device()), len(part.samples)
@@ -186,9 +186,9 @@ def _log_likelihoods(simulator: Simulator, part: Replicates) -> dict[str, Tensor
         model = Particles(count, dim)(model)
     found = []
     seed = child(simulator.seed, part.samples.start, int(part.index[0]), 1)
-    with exclusive(), forked(seed), pair.evaluating(), explained(batch, part.index):
+    with pyro_lock(), forked(seed), pair.evaluating(), errors_naming_rows(batch, part.index):
         for latents in runs:
-            trace = poutine.trace(Replay(latents, dim)(model)).get_trace(batch)
+            trace = poutine.trace(ReplayReplicates(latents, dim)(model)).get_trace(batch)
             found.append(Draw(trace, Trace(), pair.plate, dim, len(part.index)).terms())
     each = count // len(runs)
     return {

@@ -31,7 +31,7 @@ def test_the_wheel_holds_the_library_the_models_and_the_guides(tmp_path):
 def test_every_public_name_loads_and_no_file_or_folder_bears_one():
     assert set(ppl_vae.__all__) == set(dir(ppl_vae))
     for name in ppl_vae.__all__:
-        assert callable(getattr(ppl_vae, name))
+        assert getattr(ppl_vae, name) is not None
     taken = {
         path.stem for path in (ROOT / "ppl_vae").iterdir()
     }  # importing one would hide the name

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.pit import Transforms
-from ppl_vae.checks.statistics import Kind
+from ppl_vae.checks.pit import RunningPIT
+from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.user_statistics import Function, evaluate, takes_latents
-from ppl_vae.predictive.replicates import Replicates, Simulator
+from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 SHOWN = 1 << 19  # numbers of replicates that are kept for pictures
 DRAWN = 20  # replicates that are kept for pictures
 OWN = "(own)"  # in place of a site: a statistic of the user's own, of all sites together
 
 
-class Comparison:
+class ReplicateComparison:
     """Takes parts of replicates as they come.
 
     Args:
@@ -39,14 +39,14 @@ class Comparison:
     """
 
     def __init__(
-        self, simulator: Simulator, built_in: list[str] | None, own: dict[str, Function]
+        self, simulator: ReplicateSampler, built_in: list[str] | None, own: dict[str, Function]
     ) -> None:
         self.simulator, self.built_in, self.own = simulator, built_in, own
-        self.kinds = {name: Kind.of(fn) for name, fn in simulator.distributions.items()}
+        self.kinds = {name: ValueKind.of(fn) for name, fn in simulator.distributions.items()}
         self.features = simulator.feature_names()
         self.found: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
-        self.transforms = Transforms(simulator.seed)
+        self.transforms = RunningPIT(simulator.seed)
         self._rows = len(simulator.rows)
         self._masks: dict[str, Tensor] = {}
         self._made: dict[str, Tensor] = {}  # one group: (replicates, rows, ...)
@@ -82,7 +82,7 @@ class Comparison:
     def _check_numbers(self) -> None:
         """Refuse data with cells that count and are no numbers."""
         for name, seen in self.observed.items():
-            bad = ~flat(seen[None])[0].isfinite()
+            bad = ~by_feature(seen[None])[0].isfinite()
             kept = self.kept(name)
             rows = (bad if kept is None else bad & kept).any(1).nonzero()
             if len(rows):
@@ -105,8 +105,8 @@ class Comparison:
         whole = {name: value[:count] for name, value in self._made.items()}
         first = not self.transforms.names and not self.found
         for name, value in whole.items():
-            kind, kept, x = self.kinds[name], self.kept(name), flat(value)
-            seen = flat(self.observed[name][None])
+            kind, kept, x = self.kinds[name], self.kept(name), by_feature(value)
+            seen = by_feature(self.observed[name][None])
             if self.built_in is None or self.built_in:
                 before = kind.find(seen, kept, self.built_in) if first else {}
                 for statistic, values in kind.find(x, kept, self.built_in).items():
@@ -186,7 +186,7 @@ class Comparison:
         for name, parts in self._shown.items():
             made = torch.cat(parts)
             index = self._shown_rows(made.shape[-1])
-            seen = flat(self.observed[name][None])[0, index]
+            seen = by_feature(self.observed[name][None])[0, index]
             kept = self.kept(name)
             if kept is not None:
                 made = made.masked_fill(~kept[index], torch.nan)
@@ -195,7 +195,7 @@ class Comparison:
         return shown
 
 
-def flat(value: Tensor) -> Tensor:
+def by_feature(value: Tensor) -> Tensor:
     """(data sets, rows, ...) as (data sets, rows, features) of floats."""
     joined = value.reshape(*value.shape[:2], -1)
     return joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())

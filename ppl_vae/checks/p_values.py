@@ -45,7 +45,7 @@ class Verdict:
 
 
 @dataclass(frozen=True)
-class Scale:
+class RobustScale:
     """Median and spread on either side, of each column."""
 
     median: Tensor
@@ -53,7 +53,7 @@ class Scale:
     below: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, grain: float = 0.0) -> Scale:
+    def of(cls, values: Tensor, grain: float = 0.0) -> RobustScale:
         """Of (S + 1, values); NaN is left out, and no spread is below the grain."""
         median = values.nanmedian(0).values
         shift = (values - median).nan_to_num(nan=0.0)
@@ -70,7 +70,7 @@ class Scale:
         return torch.where((shift == 0) | shift.isnan(), 0.0, far)
 
 
-def paired(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
+def paired_discrepancy(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
     """A discrepancy, T(x, z_s) of the data beside T(x_s, z_s), as a statistic beside replicates.
 
     What both have in common in a draw cancels: the replicated values are the mean of the observed
@@ -97,7 +97,7 @@ def verdicts(
     """
     observed, replicated, each, worst = [], [], [], []
     for (seen, made), grain in zip(statistics, grains or [0.0] * len(statistics), strict=True):
-        scale = Scale.of(torch.cat([made, seen]), grain)
+        scale = RobustScale.of(torch.cat([made, seen]), grain)
         theirs, ours = scale.signed(made).abs(), scale.signed(seen).abs()
         observed.append(ours.amax(1))
         replicated.append(theirs.amax(1))
@@ -116,7 +116,7 @@ def verdicts(
 
 def _beside(seen: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
     """Worst values on a scale that all statistics share: (1,) observed, (S,) replicated."""
-    scale = Scale.of(torch.cat([made, seen])[:, None])
+    scale = RobustScale.of(torch.cat([made, seen])[:, None])
     return scale.signed(seen[:, None])[:, 0], scale.signed(made[:, None])[:, 0]
 
 

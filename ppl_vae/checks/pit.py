@@ -23,7 +23,7 @@ from ppl_vae.data.rows import generator
 LEVELS = (0.5, 0.9)
 
 
-class Transforms:
+class RunningPIT:
     """Counts of replicates below and at each observed cell, taken in as they come.
 
     Args:

@@ -23,14 +23,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ppl_vae.checks.comparison import OWN, Comparison
-from ppl_vae.checks.p_values import Verdict, paired, verdicts
-from ppl_vae.checks.pit import Transforms
-from ppl_vae.checks.statistics import Kind
-from ppl_vae.checks.user_statistics import asked
+from ppl_vae.checks.comparison import OWN, ReplicateComparison
+from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
+from ppl_vae.checks.pit import RunningPIT
+from ppl_vae.checks.statistics import ValueKind
+from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import as_rows
-from ppl_vae.predictive.replicates import Simulator
+from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.predictive.replicates import ReplicateSampler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -127,7 +127,7 @@ class PredictiveCheck:
 def predictive_check(
     model: Function,
     guide: Function | None,
-    data: Any,
+    data: Data,
     *,
     statistics: Any = None,
     num_samples: int = 200,
@@ -186,19 +186,26 @@ def predictive_check(
         ['co-occurrence', 'rate']
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    simulator = Simulator(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
-    kinds = [Kind.of(fn) for fn in simulator.distributions.values()]
-    built_in, own = asked(statistics, {name for kind in kinds for name in kind.names})
-    comparison = Comparison(simulator, built_in, own)
+    simulator = ReplicateSampler(
+        pair, rows, num_samples, seed=seed, prior=guide is None, names=sites
+    )
+    kinds = [ValueKind.of(fn) for fn in simulator.distributions.values()]
+    built_in, own = requested_statistics(
+        statistics, {name for kind in kinds for name in kind.names}
+    )
+    comparison = ReplicateComparison(simulator, built_in, own)
     for part in simulator.stream("predictive check" if progress else ""):
         comparison.add(part)
     return _verdict(comparison)
 
 
-def _verdict(comparison: Comparison) -> PredictiveCheck:
+def _verdict(comparison: ReplicateComparison) -> PredictiveCheck:
     """The frames, once all replicates are there."""
     found = {key: (torch.cat(a), b) for key, (a, b) in comparison.found.items()}
-    found = {key: paired(a, b) if len(a) == len(b) > 1 else (a, b) for key, (a, b) in found.items()}
+    found = {
+        key: paired_discrepancy(a, b) if len(a) == len(b) > 1 else (a, b)
+        for key, (a, b) in found.items()
+    }
     found = {key: pair for key, pair in found.items() if not bool(pair[0].isnan().all())}
     grains = [_grain(comparison, *key) for key in found]
     judged = dict(zip(found, verdicts(list(found.values()), grains), strict=True))
@@ -207,7 +214,7 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
     frame = frame.sort_values(["p_adjusted", "place"], ascending=[True, False], kind="stable")
     pit, features = comparison.transforms.values(), comparison.features
-    coverage = {name: Transforms.coverage(u, features[name]) for name, u in pit.items()}
+    coverage = {name: RunningPIT.coverage(u, features[name]) for name, u in pit.items()}
     simulator = comparison.simulator
     return PredictiveCheck(
         frame=frame.drop(columns="place"),
@@ -224,13 +231,17 @@ def _verdict(comparison: Comparison) -> PredictiveCheck:
     )
 
 
-def _grain(comparison: Comparison, site: str, statistic: str) -> float:
+def _grain(comparison: ReplicateComparison, site: str, statistic: str) -> float:
     kind = comparison.kinds.get(site)
     return 0.0 if kind is None else kind.grain(statistic, len(comparison.simulator.rows))
 
 
 def _table(
-    comparison: Comparison, key: tuple[str, str], verdict: Verdict, seen: Tensor, made: Tensor
+    comparison: ReplicateComparison,
+    key: tuple[str, str],
+    verdict: Verdict,
+    seen: Tensor,
+    made: Tensor,
 ) -> pd.DataFrame:
     """One statistic, value by value."""
     site, statistic = key

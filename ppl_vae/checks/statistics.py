@@ -51,7 +51,7 @@ Values = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Kind:
+class ValueKind:
     """What the values of a site are.
 
     Attributes:
@@ -63,7 +63,7 @@ class Kind:
     categories: int = 0
 
     @classmethod
-    def of(cls, fn: Any) -> Kind:
+    def of(cls, fn: Any) -> ValueKind:
         """Read it off a site's distribution."""
         base: Any = fn
         while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
@@ -124,13 +124,13 @@ class Kind:
         single = list(features)
         if self.categories:
             single = [f"{name} = {c}" for name in features for c in range(self.categories)]
-        some = paired(len(single))
+        some = paired_features(len(single))
         both = [f"{single[some[i]]} & {single[some[j]]}" for i, j in pairs(some, self.categories)]
         joint = ("correlation", "co-occurrence")
         return {name: both if name in joint else single for name in self.names}
 
 
-def paired(features: int) -> list[int]:
+def paired_features(features: int) -> list[int]:
     """The features whose pairs are looked at: all of a few, evenly chosen ones of many."""
     if features <= PAIRED:
         return list(range(features))
@@ -151,7 +151,7 @@ def moments(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
     mean = start[:, 0].double() + total / count
     center = mean.to(x.dtype)[:, None]
     unit = _unit(x, kept, center)
-    some = paired(x.shape[-1])
+    some = paired_features(x.shape[-1])
     products = _Products(len(x), some, kept)
 
     def powers(part: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -281,7 +281,7 @@ def rates(x: Tensor, kept: Tensor | None, categories: int = 0) -> Values:
     """Rate of 1, or of each category; share of rows that have two of them."""
     features = x.shape[-1]
     columns = features * max(categories, 1)
-    some = paired(columns)
+    some = paired_features(columns)
     together = torch.zeros(len(x), len(some), len(some), dtype=torch.double, device=x.device)
     owner = torch.arange(columns, device=x.device) // max(categories, 1)
     value = torch.arange(columns, device=x.device) % max(categories, 1)

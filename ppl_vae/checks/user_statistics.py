@@ -15,7 +15,9 @@ from torch import Tensor
 Function = Callable[..., Any]
 
 
-def asked(statistics: Any, known: Collection[str]) -> tuple[list[str] | None, dict[str, Function]]:
+def requested_statistics(
+    statistics: Any, known: Collection[str]
+) -> tuple[list[str] | None, dict[str, Function]]:
     """What a user asks for.
 
     Args:

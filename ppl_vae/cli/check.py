@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import FAULT, Report, UsageError, reporting, table
-from ppl_vae.cli.opened import Opened, open_run
+from ppl_vae.cli.console import FAULT, CommandOutput, UsageError, reporting, table
+from ppl_vae.cli.opened import OpenedRun, open_run
 from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Statistics, TrustCode
 from ppl_vae.cli.pairs import function, read
 
@@ -72,9 +72,15 @@ def check(
 
 
 def _checked(
-    opened: Opened, rows: Any, own: list[Any], num_samples: int, seed: int, report: Report, *,
+    opened: OpenedRun,
+    rows: Any,
+    own: list[Any],
+    num_samples: int,
+    seed: int,
+    report: CommandOutput,
+    *,
     prior: bool,
-) -> PredictiveCheck:  # fmt: skip
+) -> PredictiveCheck:
     return ppl_vae.predictive_check(
         opened.model,
         None if prior else opened.guide,
@@ -87,7 +93,7 @@ def _checked(
     )
 
 
-def _show(report: Report, found: PredictiveCheck) -> None:
+def _show(report: CommandOutput, found: PredictiveCheck) -> None:
     """The table, and in words what it says."""
     title, *rest = str(found).partition("\n\n")[0].splitlines()
     notes = str(found).rpartition("\n\n")[2].splitlines()

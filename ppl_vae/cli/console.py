@@ -41,7 +41,7 @@ def usage() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
-class Report:
+class CommandOutput:
     """Where one command prints.
 
     Args:
@@ -94,9 +94,9 @@ class Report:
 
 
 @contextlib.contextmanager
-def reporting(as_json: bool, quiet: bool) -> Iterator[Report]:
+def reporting(as_json: bool, quiet: bool) -> Iterator[CommandOutput]:
     """Run a command: its errors and warnings become one readable line each."""
-    report = Report(as_json, quiet)
+    report = CommandOutput(as_json, quiet)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: report.note(f"warning: {message}")
         try:

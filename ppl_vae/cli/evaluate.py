@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import Report, reporting, table
-from ppl_vae.cli.opened import Opened, open_run
+from ppl_vae.cli.console import CommandOutput, reporting, table
+from ppl_vae.cli.opened import OpenedRun, open_run
 from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
 
@@ -59,7 +59,7 @@ def evaluate(
 
 
 def _measured(
-    opened: Opened, rows: Any, num_samples: int, seed: int, report: Report
+    opened: OpenedRun, rows: Any, num_samples: int, seed: int, report: CommandOutput
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """What the two functions of the library find, row by row."""
     shared: Any = {"seed": seed, "progress": report.progress, "plate": opened.plate}
@@ -127,7 +127,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
     }
 
 
-def _show(report: Report, found: Mapping[str, Any], *, has_guide: bool) -> None:
+def _show(report: CommandOutput, found: Mapping[str, Any], *, has_guide: bool) -> None:
     report.show(f"{_rows(found['rows'])}, {found['samples']} draws of the latents for each")
     titles = {"log_likelihood": "log-likelihood", "elbo": "ELBO", "gap": "gap between them"}
     lines = [(title, *_nats(found[name])) for name, title in titles.items()]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import INTERRUPTED, Report, UsageError, reporting
+from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reporting
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
 from ppl_vae.cli.pairs import build_pair, check_names, read
 
@@ -130,7 +130,7 @@ def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
 
 
 @contextlib.contextmanager
-def _set_aside(run: Path, report: Report, *, force: bool) -> Iterator[None]:
+def _set_aside(run: Path, report: CommandOutput, *, force: bool) -> Iterator[None]:
     """Rename an older run for the time of the fit, and for good once the new one has begun."""
     if not (force and (run / RECORD).is_file()):
         yield
@@ -148,7 +148,7 @@ def _set_aside(run: Path, report: Report, *, force: bool) -> Iterator[None]:
             aside.rename(run)
 
 
-def _tell(report: Report, history: History, run: Path) -> None:
+def _tell(report: CommandOutput, history: History, run: Path) -> None:
     kept = history.frame[history.frame["epoch"] == history.best_epoch].iloc[-1]
     report.result(
         {

@@ -31,7 +31,7 @@ from guides.{guide.name} import {guide.class_name}
 from models.{model.name} import {model.class_name}
 
 from ppl_vae import build, fit, generate, lint
-from ppl_vae.data.files import read_data
+from ppl_vae import read_data
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)

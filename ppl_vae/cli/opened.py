@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ppl_vae
-from ppl_vae.cli.console import Report, UsageError, preview
+from ppl_vae.cli.console import CommandOutput, UsageError, preview
 
 if TYPE_CHECKING:
     from ppl_vae.saving.runs import Run as Held
@@ -17,7 +17,7 @@ EXTENSIONS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedRun:
     """What a run directory held.
 
     Attributes:
@@ -45,7 +45,7 @@ class Opened:
         return self.example
 
 
-def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> Opened:
+def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> OpenedRun:
     """Load a run, after a look at where its results are to go.
 
     Raises:
@@ -57,7 +57,7 @@ def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> O
     _check_opens(held, trust_code=trust_code)
     model, guide = ppl_vae.load(run, trust_code=trust_code)
     known = held.info["template"] is not None
-    return Opened(run, model, guide, held.example() if known else None, held.info["plate"])
+    return OpenedRun(run, model, guide, held.example() if known else None, held.info["plate"])
 
 
 def _check_opens(held: Held, *, trust_code: bool) -> None:
@@ -112,7 +112,7 @@ def check_out(out: Path | None, *, force: bool) -> None:
         raise UsageError(f"--out {out}: is there already; --force replaces it")
 
 
-def hand_over(values: Any, out: Path | None, report: Report) -> None:
+def hand_over(values: Any, out: Path | None, report: CommandOutput) -> None:
     """Write rows to a file, or show them.
 
     Args:
@@ -120,9 +120,9 @@ def hand_over(values: Any, out: Path | None, report: Report) -> None:
         out: The file; the rows are shown if ``None``.
         report: Where they are shown.
     """
-    from ppl_vae.cli.outfile import as_json, as_table, form, write  # noqa: PLC0415  pandas
+    from ppl_vae.cli.outfile import as_json, as_table, describe_rows, write  # noqa: PLC0415  pandas
 
-    count, shape = form(values)
+    count, shape = describe_rows(values)
     if out is not None:
         write(out, values)
         report.result({"rows": count, "form": shape, "out": out})

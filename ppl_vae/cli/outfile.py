@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppl_vae.data.files import flat
+from ppl_vae.data.files import flat_columns
 
 
 def write(path: Path, values: Any) -> None:
@@ -44,19 +44,21 @@ def as_table(values: Any) -> pd.DataFrame:
         raise ValueError(f"expected a table, got {len(values)} arrays; write an .npz file")
     if np.ndim(values) > 2:
         raise ValueError(f"expected a table, got shape {np.shape(values)}; write an .npy file")
-    return flat(values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values)))
+    return flat_columns(
+        values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values))
+    )
 
 
-def form(values: Any) -> tuple[int, str]:
+def describe_rows(values: Any) -> tuple[int, str]:
     """Number of rows, and in words what one of them is."""
     if isinstance(values, pd.DataFrame):
-        names = [str(name) for name in flat(values).columns]
+        names = [str(name) for name in flat_columns(values).columns]
         more = ", ..." if len(names) > 4 else ""
         return len(values), f"{len(names)} columns: {', '.join(names[:4])}{more}"
     if isinstance(values, tuple):
         values = dict(enumerate(values))
     if isinstance(values, Mapping):
-        parts = {name: form(value) for name, value in values.items()}
+        parts = {name: describe_rows(value) for name, value in values.items()}
         count = next(iter(parts.values()))[0]
         return count, "; ".join(f"{name}: {text}" for name, (_, text) in parts.items())
     return len(values), f"shape {tuple(values.shape[1:])}"
@@ -69,7 +71,7 @@ def as_json(values: Any) -> dict[str, Any]:
     if isinstance(values, tuple):
         return {"values": [np.asarray(value) for value in values]}
     if isinstance(values, pd.DataFrame):
-        frame = flat(values)
+        frame = flat_columns(values)
         labels = {"columns": list(frame.columns), "index": list(frame.index)}
         return {**labels, "values": frame.to_numpy()}
     return {"values": np.asarray(values)}

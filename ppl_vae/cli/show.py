@@ -63,9 +63,9 @@ def _lines(info: Mapping[str, Any], last: Mapping[str, float]) -> Iterator[tuple
 
 def _call(recipe: Mapping[str, Any]) -> str:
     """A recipe as the call that it stands for."""
-    from ppl_vae.report.fit_facts import call  # noqa: PLC0415  loads torch
+    from ppl_vae.report.fit_facts import recipe_as_call  # noqa: PLC0415  loads torch
 
-    return call(recipe) + (f"  in {recipe['file']}" if "file" in recipe else "")
+    return recipe_as_call(recipe) + (f"  in {recipe['file']}" if "file" in recipe else "")
 
 
 def _form(info: Mapping[str, Any]) -> str:

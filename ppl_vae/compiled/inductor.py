@@ -22,7 +22,7 @@ _ELEMENTWISE = [
 ]
 
 
-def compiled(
+def compile_graph(
     function: Callable[..., list[Tensor]], state: list[Tensor], inputs: list[Tensor]
 ) -> Callable[..., list[Tensor]]:
     """A function of tensors through inductor, with eager's random draws.

@@ -53,7 +53,7 @@ class Graph:
     precision: float
 
 
-def trace(
+def trace_graph(
     function: Callable[..., list[Tensor]], inputs: Sequence[Tensor], parameters: Sequence[Tensor]
 ) -> Graph:
     """Write down a function of tensors that runs a pair.

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # numbers of data in a block: 4 MiB of floats
 LARGEST = 8192  # rows in a block
+FEW = 5  # rows that show which sites a pair has and which shapes they take
 
 T = TypeVar("T")
 
@@ -36,6 +37,32 @@ def block_rows(rows: Rows, copies: int = 1) -> int:
     """Rows in one block: fewer for wide rows and for many copies of each, by shapes alone."""
     width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
     return max(1, min(LARGEST, ELEMENTS // (width * copies)))
+
+
+@contextlib.contextmanager
+def quiet_look(
+    pair: Pair, rows: Rows, count: int = FEW, *, spread: bool = False
+) -> Iterator[Batch]:
+    """Look at a pair on a few rows, inside ``Pair.quiet_run``; an error names the rows.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        count: Rows to look at, fewer where the data have fewer.
+        spread: Whether they lie evenly over the data; else they are the first ones.
+
+    Yields:
+        The rows as a batch, on the pair's device.
+
+    Raises:
+        ValueError: Where the pair does not run on them.
+    """
+    count = min(len(rows), count)
+    last = len(rows) - 1 if spread else count - 1
+    index = torch.linspace(0, last, count, dtype=torch.float64).long()
+    batch = rows.take(index, pair.device())
+    with pair.quiet_run(), errors_naming_rows(batch, index):
+        yield batch
 
 
 def blocks(
@@ -67,13 +94,18 @@ def blocks(
     for block, start in enumerate(bar):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
-        with exclusive(), forked(child(seed, block)), pair.evaluating(), explained(batch, index):
+        with (
+            pyro_lock(),
+            forked(child(seed, block)),
+            pair.evaluating(),
+            errors_naming_rows(batch, index),
+        ):
             result = work(batch, index)
         yield index, result
 
 
 @contextlib.contextmanager
-def explained(batch: Batch, index: Tensor) -> Iterator[None]:
+def errors_naming_rows(batch: Batch, index: Tensor) -> Iterator[None]:
     """Raise ``ValueError`` that says what the rows at ``index`` have to do with an error."""
     try:
         yield

@@ -21,7 +21,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor, nn
 
 
-class Scale(Messenger):
+class TrainingScale(Messenger):
     """Weigh a batch as the whole data set, and the latent sites by the KL weight.
 
     A site inside the row plate is multiplied by ``rows / full_size`` of its frame, so that a
@@ -54,7 +54,7 @@ class Scale(Messenger):
             msg["scale"] = msg["scale"] * self.kl_weight
 
 
-class RespectModules(Messenger):
+class KeepModuleParameters(Messenger):
     """Leave modules' parameters as their modules have them.
 
     Pyro's store calls ``requires_grad_(True)`` on a ``PyroModule``'s parameter at its first
@@ -124,7 +124,7 @@ class Unobserve(Messenger):
             msg["done"] = False
 
 
-class Center(Messenger):
+class CentralValues(Messenger):
     """Give every latent the center of its distribution instead of a draw.
 
     The mean, or the most probable value where the support is discrete; where that is not known or
@@ -168,7 +168,7 @@ class Particles(Messenger):
             BroadcastMessenger._pyro_sample(msg)
 
 
-class SumInParallel(Messenger):
+class EnumerateInParallel(Messenger):
     """Sum discrete latents along dimensions of their own, however they ask to be summed.
 
     A site that asks for a few of its values, drawn (``num_samples``), is drawn as usual.
@@ -182,7 +182,7 @@ class SumInParallel(Messenger):
             msg["infer"] = {**infer, "enumerate": "parallel"}
 
 
-class Leaves(Messenger):
+class DetachedDraws(Messenger):
     """Cut each draw in the row plate from what made it: its value is a leaf that gradients end in.
 
     Args:
@@ -231,7 +231,7 @@ class PrivateStore:
         pyro.get_param_store().__dict__ = self._outer.pop()
 
 
-class Replay(Messenger):
+class ReplayReplicates(Messenger):
     """Give latents the values that replicates were drawn from, laid out for the model's plates.
 
     Args:

@@ -15,7 +15,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyro
 import torch
@@ -25,9 +25,15 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_vae.core.handlers import PrivateStore, RespectModules
+from ppl_vae.core.handlers import KeepModuleParameters, PrivateStore
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, map_batch
+
+Model: TypeAlias = Callable[..., Any]
+"""A Pyro model: called on a batch, opens the row plate, observes the data with ``obs=``."""
+
+Guide: TypeAlias = Callable[..., Any] | None
+"""A Pyro guide over the model's latents; ``None`` stands for the prior."""
 
 _STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
 
@@ -35,7 +41,7 @@ _STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakK
 _EXCLUSIVE = threading.RLock()
 
 
-def exclusive() -> contextlib.AbstractContextManager[bool]:
+def pyro_lock() -> contextlib.AbstractContextManager[bool]:
     """Held while a pair runs: Pyro's handlers stand on one stack for the whole process."""
     return _EXCLUSIVE
 
@@ -56,7 +62,7 @@ class Half:
         self.owner: Any = getattr(self.base, "__self__", self.base)
         method = self.base.__name__ if self.owner is not self.base else ""
         self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
-        self._respect = RespectModules(self.store)
+        self._respect = KeepModuleParameters(self.store)
         self._reads: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced()
 
@@ -64,10 +70,10 @@ class Half:
         """Run on a batch, inside the private store."""
         with self.store, self._respect:
             if isinstance(batch, dict):
-                return self.function(**{key: batch[key] for key in self.reads(batch)})
+                return self.function(**{key: batch[key] for key in self.fields_read(batch)})
             return self.function(*batch)
 
-    def reads(self, batch: dict[str, Tensor]) -> list[str]:
+    def fields_read(self, batch: dict[str, Tensor]) -> list[str]:
         """Fields of a mapping that the signature names (all of them for ``**fields``)."""
         keys = tuple(batch)
         if keys not in self._reads:
@@ -171,7 +177,7 @@ class Pair:
         """Everything that training changes: parameters, trainable or frozen, and buffers."""
         return {**self.parameters(), **self.buffers()}
 
-    def put(self, tensors: dict[str, Tensor], batch: Batch | None) -> None:
+    def load_tensors(self, tensors: dict[str, Tensor], batch: Batch | None) -> None:
         """Copy weights into the pair, whose parameters may not have appeared yet.
 
         Args:
@@ -206,7 +212,7 @@ class Pair:
     def _run_once(self, batch: Batch) -> None:
         device = self.device()
         moved = batch if device is None else map_batch(batch, lambda tensor: tensor.to(device))
-        with forked(0), self.evaluating(), pyro.validation_enabled(False), poutine.block():
+        with self.quiet_run():
             for half in (self.guide, self.model):
                 with contextlib.suppress(Exception):
                     half(moved)
@@ -217,6 +223,19 @@ class Pair:
         for tensor in (*self.parameters().values(), *owned, *self.buffers().values()):
             return tensor.device
         return None
+
+    @contextlib.contextmanager
+    def quiet_run(self) -> Iterator[None]:
+        """Run the pair inside only to look at it: nothing outside notices.
+
+        Layers are in evaluation mode and gradients are off; the random generators are seeded with
+        0 and restored afterwards; Pyro's handlers around this block do not see the sites; and
+        Pyro's own checks are off, since they would stop at the first fault of the data, before
+        the library can say which row has it.
+        """
+        hidden = poutine.block()
+        with pyro_lock(), forked(0), self.evaluating(), pyro.validation_enabled(False), hidden:
+            yield
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

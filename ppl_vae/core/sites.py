@@ -24,14 +24,14 @@ from ppl_vae.data.rows import Batch
 Site = Any  # a node of a trace: fn, value, mask, scale, infer, cond_indep_stack, ...
 
 
-def run(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
+def traces(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
     """Traces of the guide and of the model replayed against it, as (model, guide)."""
     guide_trace = poutine.trace(pair.guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(batch)
     return model_trace, guide_trace
 
 
-def sites(trace: Trace) -> dict[str, Site]:
+def sample_sites(trace: Trace) -> dict[str, Site]:
     """The sample sites of a trace by name, without the plates' subsample sites."""
     return {
         name: site
@@ -53,15 +53,15 @@ def role(site: Site) -> str:
 
 def with_role(trace: Trace, *roles: str) -> dict[str, Site]:
     """Sites of a trace that have one of the roles, in the order they ran."""
-    return {name: site for name, site in sites(trace).items() if role(site) in roles}
+    return {name: site for name, site in sample_sites(trace).items() if role(site) in roles}
 
 
 def plates(trace: Trace) -> dict[str, Any]:
     """Every plate's frame by name."""
-    return {f.name: f for site in sites(trace).values() for f in site["cond_indep_stack"]}
+    return {f.name: f for site in sample_sites(trace).values() for f in site["cond_indep_stack"]}
 
 
-def whole(trace: Trace, name: str) -> str:
+def full_site_name(trace: Trace, name: str) -> str:
     """The site that an observed piece belongs to: ``obs_mask`` makes "x_observed" of "x"."""
     base = name.removesuffix("_observed")
     return base if base in trace.nodes else name
@@ -72,12 +72,12 @@ def in_plate(site: Site, plate: str) -> bool:
     return any(frame.name == plate for frame in site["cond_indep_stack"])
 
 
-def enumerated(site: Site) -> bool:
+def is_enumerated(site: Site) -> bool:
     """Whether the site asks to be summed out."""
     return bool(site["infer"].get("enumerate"))
 
 
-def reparameterized(site: Site) -> bool:
+def is_reparameterized(site: Site) -> bool:
     """Whether gradients flow through the site's draw."""
     return bool(site["fn"].has_rsample)
 
@@ -92,7 +92,7 @@ def row_log_prob(site: Site) -> Tensor:
     return log_prob.flatten(0, -2).sum(0) if log_prob.ndim > 1 else log_prob
 
 
-def kept_cells(site: Site) -> Tensor:
+def unmasked_cells(site: Site) -> Tensor:
     """The cells of a site's value that no mask hides, whoever set it: bool, like the value."""
     value, fn = site["value"], site["fn"]
     masks = [(site["mask"], fn.event_dim)]

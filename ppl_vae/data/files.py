@@ -71,7 +71,7 @@ def check_exists(path: Path) -> None:
     raise ValueError(f"{path}: no such file{hint}")
 
 
-def flat(frame: pd.DataFrame) -> pd.DataFrame:
+def flat_columns(frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with one name a column: ``("z", "mean", 0)`` becomes ``z.mean.0``."""
     names = [".".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in frame.columns]
     return frame.set_axis(names, axis=1)
@@ -217,7 +217,7 @@ def _read_parquet(path: Path, like: Any) -> pd.DataFrame:
         raise ValueError(f"{path}: not a Parquet file, or damaged ({_first(error)})") from error
     if not len(frame.columns):
         raise ValueError(f"{path}: expected columns, got none")
-    return _numeric(flat(frame), path, like, lambda row: f"row {row}")
+    return _numeric(flat_columns(frame), path, like, lambda row: f"row {row}")
 
 
 def _numeric(

@@ -13,13 +13,19 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+
+Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
+"""One field of the data; its first dimension is the rows."""
+
+Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
+"""Rows of data: one array, a tuple or mapping of arrays, or a map-style torch ``Dataset``."""
 
 Batch = tuple[Tensor, ...] | dict[str, Tensor]
 
@@ -111,20 +117,19 @@ class Rows:
         (5, tensor([4, 0]))
     """
 
-    def __init__(self, data: Any, name: str = "data") -> None:
-        if isinstance(data, Dataset):
-            data = _read_dataset(data, name)
+    def __init__(self, data: Data, name: str = "data") -> None:
+        whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
-        self.single = False
-        if isinstance(data, Mapping):
-            self.keys = [str(key) for key in data]
-            self.fields = [Field.of(value, f'{name}["{key}"]') for key, value in data.items()]
-        elif isinstance(data, tuple):
-            self.fields = [Field.of(value, f"{name}[{i}]") for i, value in enumerate(data)]
+        self.single = not isinstance(whole, Mapping | tuple)
+        if isinstance(whole, Mapping):
+            self.keys = [str(key) for key in whole]
+            labels, arrays = [f'{name}["{key}"]' for key in whole], list(whole.values())
+        elif isinstance(whole, tuple):
+            labels, arrays = [f"{name}[{i}]" for i in range(len(whole))], list(whole)
         else:
-            self.single = True
-            self.fields = [Field.of(data, name)]
+            labels, arrays = [name], [whole]
+        self.fields = [Field.of(array, label) for array, label in zip(arrays, labels, strict=True)]
         if not self.fields:
             raise ValueError(f"{name}: expected at least one field, got an empty container")
         lengths = {field.name: len(field.array) for field in self.fields}
@@ -132,9 +137,7 @@ class Rows:
             raise ValueError(f"{name}: expected fields of one length, got {lengths}")
         if len(self) == 0:
             raise ValueError(f"{name}: expected at least one row, got none")
-        sources = data.values() if isinstance(data, Mapping) else data
-        frames = [data] if self.single else list(sources)
-        indices = [f.index for f in frames if isinstance(f, (pd.DataFrame, pd.Series))]
+        indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series))]
         self.index: pd.Index = indices[0] if indices else pd.RangeIndex(len(self))
 
     def __len__(self) -> int:
@@ -158,7 +161,7 @@ class Rows:
             tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
         return self.batch(tensors)
 
-    def origin(self, index: Tensor) -> Tensor:
+    def positions_in_data(self, index: Tensor) -> Tensor:
         """Positions, in the data as given, of the rows at ``index``."""
         return index if self.positions is None else self.positions[index]
 
@@ -213,7 +216,7 @@ class Rows:
         return tuple(values) if self.keys is None else dict(zip(self.keys, values, strict=True))
 
 
-def example(template: dict[str, Any], count: int = 2) -> Any:
+def example_rows(template: dict[str, Any], count: int = 2) -> Any:
     """Rows of zeros in the form that ``Rows.template`` describes."""
     values = []
     for entry in template["fields"]:
@@ -228,7 +231,7 @@ def example(template: dict[str, Any], count: int = 2) -> Any:
     return values[0] if template["single"] else tuple(values)
 
 
-def as_rows(data: Any, name: str = "data") -> Rows:
+def as_rows(data: Data, name: str = "data") -> Rows:
     """Read data once: rows pass through unchanged."""
     return data if isinstance(data, Rows) else Rows(data, name)
 
@@ -250,7 +253,7 @@ def map_batch(batch: Batch, function: Any) -> Batch:
     return tuple(function(value) for value in batch)
 
 
-def like(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
+def in_form_of(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
     """Tensors in the form of a batch, one for each of its fields; more are left over."""
     if isinstance(batch, dict):
         return dict(zip(batch, tensors, strict=False))

@@ -21,23 +21,19 @@ from collections.abc import Iterator
 from numbers import Integral, Real
 from typing import Any
 
-import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import Independent
 from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.core.handlers import Leaves, Substitute
+from ppl_vae.core.blocks import FEW
+from ppl_vae.core.handlers import DetachedDraws, Substitute
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.objectives import RowBound, closed_forms
-from ppl_vae.elbo.weights import Draw, draw, plate_nesting, vectorizes
-
-LOOKED_AT = 5  # rows that tell whether particles may be drawn in one run
+from ppl_vae.elbo.weights import Draw, can_vectorize, draw_particles, plate_nesting
 
 
 class _Particles(RowBound):
@@ -58,24 +54,30 @@ class _Particles(RowBound):
         self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
         self._nesting: int | None = None
 
-    def draws(self, pair: Pair, batch: Batch, leaves: Leaves | None = None) -> list[Draw]:
+    def draws(self, pair: Pair, batch: Batch, leaves: DetachedDraws | None = None) -> list[Draw]:
         """Runs of the pair: one with all particles, or one for each."""
         if self._nesting is None:
             self._nesting = self._probed(pair, batch)
         nesting = self._nesting
         if self.vectorize_particles:
             count = self.num_particles
-            found = [draw(pair, batch, count=count, nesting=nesting, shared=True, handler=leaves)]
+            found = [
+                draw_particles(
+                    pair, batch, count=count, nesting=nesting, shared=True, handler=leaves
+                )
+            ]
         else:
-            found = [draw(pair, batch, count=None, nesting=nesting, handler=leaves)]
+            found = [draw_particles(pair, batch, count=None, nesting=nesting, handler=leaves)]
             outside = {
                 name: site["value"]
-                for name, site in sites.sites(found[0].guide_trace).items()
+                for name, site in sites.sample_sites(found[0].guide_trace).items()
                 if not sites.in_plate(site, pair.plate)
             }
             for _ in range(1, self.num_particles):
                 again = Substitute(outside)
-                found.append(draw(pair, batch, count=None, nesting=nesting, handler=again))
+                found.append(
+                    draw_particles(pair, batch, count=None, nesting=nesting, handler=again)
+                )
         self._check(found[0])
         if leaves is not None and found[0].is_summed:
             raise ValueError(
@@ -88,9 +90,9 @@ class _Particles(RowBound):
         """How deep plates nest; raises where particles cannot be drawn in one run."""
         nesting = plate_nesting(pair, batch)
         if self.vectorize_particles and self.num_particles > 1:
-            few = map_batch(batch, lambda field: field[:LOOKED_AT])
-            with forked(0), pair.evaluating(), pyro.validation_enabled(False), poutine.block():
-                sound = vectorizes(pair, few, nesting)
+            few = map_batch(batch, lambda field: field[:FEW])
+            with pair.quiet_run():
+                sound = can_vectorize(pair, few, nesting)
             if not sound:
                 raise ValueError(
                     "expected networks that act on the last dimensions alone, so that particles "
@@ -102,7 +104,7 @@ class _Particles(RowBound):
     def _check(self, first: Draw) -> None:
         """Raise where a site's gradient would be dropped, or its own scale."""
         for trace in (first.model_trace, first.guide_trace):
-            for name, site in sites.sites(trace).items():
+            for name, site in sites.sample_sites(trace).items():
                 scale = site["scale"]
                 for frame in site["cond_indep_stack"]:
                     scale = scale * frame.size / (frame.full_size or frame.size)
@@ -111,9 +113,9 @@ class _Particles(RowBound):
                         f'site "{name}": expected no poutine.scale under {type(self).__name__}, '
                         "whose logarithm is taken of unscaled weights; use kl_weight="
                     )
-        for name, site in sites.sites(first.guide_trace).items():
+        for name, site in sites.sample_sites(first.guide_trace).items():
             summed = site["infer"].get("_enumerate_dim") is not None
-            if not (site["is_observed"] or summed or sites.reparameterized(site)):
+            if not (site["is_observed"] or summed or sites.is_reparameterized(site)):
                 raise ValueError(
                     f'site "{name}": expected a reparameterized draw under {type(self).__name__}, '
                     f"got {type(site['fn']).__name__}; sum it with "
@@ -125,7 +127,9 @@ class _Particles(RowBound):
         """Terms of latents outside the row plate, unweighted and weighted."""
         total: Tensor | float = 0.0
         weighted: Tensor | float = 0.0
-        observed = {n for n, s in sites.sites(draws[0].model_trace).items() if s["is_observed"]}
+        observed = {
+            n for n, s in sites.sample_sites(draws[0].model_trace).items() if s["is_observed"]
+        }
         for name, term in draws[0].global_terms().items():
             total = total + term.mean()
             factor = 1.0 if kl_weight is None or name in observed else kl_weight
@@ -176,7 +180,7 @@ class IWAE(_Particles):
     ) -> tuple[Tensor, Tensor]:
         """Loss at a KL weight of 1, and what is differentiated: two scalars, in nats."""
         doubly = self.doubly_reparameterized and torch.is_grad_enabled()
-        leaves = Leaves(pair.plate) if doubly else None
+        leaves = DetachedDraws(pair.plate) if doubly else None
         draws = self.draws(pair, batch, leaves)
         factor = rows / draws[0].rows
         outside, weighted_outside = self._outside(draws, kl_weight)
@@ -245,7 +249,7 @@ class RowELBO(_Particles):
     ) -> tuple[Tensor, Tensor]:
         """Loss at a KL weight of 1, and what is differentiated: two scalars, in nats."""
         sticking = self.sticking_the_landing and torch.is_grad_enabled()
-        leaves = Leaves(pair.plate) if sticking else None
+        leaves = DetachedDraws(pair.plate) if sticking else None
         draws = self.draws(pair, batch, leaves)
         factor = rows / draws[0].rows
         outside, weighted_outside = self._outside(draws, kl_weight)
@@ -320,7 +324,7 @@ def _divergences(one: Draw, name: str) -> Tensor:
     return (each.mean(0) if has_particles else each).flatten()
 
 
-def _path(value: Tensor, leaves: Leaves, share: Tensor | None, one: Draw) -> Tensor:
+def _path(value: Tensor, leaves: DetachedDraws, share: Tensor | None, one: Draw) -> Tensor:
     """A scalar with the gradient that reaches the guide through its draws alone.
 
     Args:

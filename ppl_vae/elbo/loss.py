@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.core.handlers import Scale
+from ppl_vae.core.handlers import TrainingScale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
-from ppl_vae.elbo.objectives import Objective, RowBound, unweighted
+from ppl_vae.elbo.objectives import Objective, RowBound, loss_at_unit_weight
 
 Gradients = list[Tensor | None]
 
 
-class Bound:
+class BatchLoss:
     """The negative ELBO of a batch that stands for a whole data set, in nats.
 
     Args:
@@ -30,7 +30,7 @@ class Bound:
 
     def __init__(self, pair: Pair, objective: Objective, rows: int) -> None:
         self.pair, self.elbo, self.objective, self.rows = pair, objective.elbo, objective, rows
-        self.scale = Scale(rows, pair.plate)
+        self.scale = TrainingScale(rows, pair.plate)
         self.model: Any = self.scale(pair.model)
         self.guide: Any = self.scale(pair.guide)
 
@@ -46,7 +46,7 @@ class Bound:
         weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
         self.scale.kl_weight = weight
         loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
-        return (loss if weight is None else unweighted(loss, weight)), surrogate
+        return (loss if weight is None else loss_at_unit_weight(loss, weight)), surrogate
 
     def loss(self, batch: Batch) -> float:
         """The unweighted loss alone, without gradients."""
@@ -56,7 +56,7 @@ class Bound:
         return self.objective.loss(self.model, self.guide, batch)
 
 
-class Derivative:
+class LossAndGradient:
     """The loss of a batch and its gradient, by the pair's own Python.
 
     Args:
@@ -69,7 +69,7 @@ class Derivative:
     def __init__(
         self, pair: Pair, objective: Objective, rows: int, parameters: Sequence[Tensor]
     ) -> None:
-        self.objective, self.bound = objective, Bound(pair, objective, rows)
+        self.objective, self.bound = objective, BatchLoss(pair, objective, rows)
         self.parameters = list(parameters)
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:

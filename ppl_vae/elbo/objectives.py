@@ -105,7 +105,7 @@ class Objective:
         return {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
 
     @property
-    def sums(self) -> bool:
+    def enumerates(self) -> bool:
         """Whether discrete latents that ask for it are summed out."""
         return isinstance(self.elbo, TraceEnum_ELBO | RowBound)
 
@@ -135,7 +135,7 @@ class Objective:
             return float(self.elbo.loss(model, guide, batch))
 
 
-def unweighted(loss: Tensor, kl_weight: Tensor) -> Tensor:
+def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:
     """The loss at a KL weight of 1, from the loss at any weight (a leaf that needs gradients)."""
     if not loss.requires_grad:
         return loss
@@ -143,7 +143,7 @@ def unweighted(loss: Tensor, kl_weight: Tensor) -> Tensor:
     return loss.detach() if slope is None else loss.detach() + (1 - kl_weight.detach()) * slope
 
 
-def choose(model_trace: Trace, guide_trace: Trace) -> Objective:
+def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
     """The objective that fits a pair, from one run of it.
 
     Enumeration where a site asks for it; a score function where a site is not reparameterized;
@@ -151,12 +151,12 @@ def choose(model_trace: Trace, guide_trace: Trace) -> Objective:
     order (then no latent's model parent can descend from it in the guide, which is where
     ``TraceMeanField_ELBO`` is wrong in silence); sampled KL otherwise.
     """
-    model_sites, guide_sites = sites.sites(model_trace), sites.sites(guide_trace)
+    model_sites, guide_sites = sites.sample_sites(model_trace), sites.sample_sites(guide_trace)
     for name, site in {**model_sites, **guide_sites}.items():
-        if sites.enumerated(site):
+        if sites.is_enumerated(site):
             return Objective(TraceEnum_ELBO(), f'site "{name}" asks for enumeration')
     for name, site in guide_sites.items():
-        if sites.role(site) in ("latent", "auxiliary") and not sites.reparameterized(site):
+        if sites.role(site) in ("latent", "auxiliary") and not sites.is_reparameterized(site):
             return Objective(TraceGraph_ELBO(), f'site "{name}" is not reparameterized')
     latents = list(sites.with_role(model_trace, "latent"))
     if not latents:
@@ -184,7 +184,7 @@ def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
 
     None unless the guide draws the model's latents in the model's order.
     """
-    latents, theirs = sites.with_role(model_trace, "latent"), sites.sites(guide_trace)
+    latents, theirs = sites.with_role(model_trace, "latent"), sites.sample_sites(guide_trace)
     if list(latents) != list(theirs):
         return set()
     return {n for n in latents if _has_closed_form(theirs[n]["fn"], latents[n]["fn"])}

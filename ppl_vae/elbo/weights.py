@@ -34,17 +34,16 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.core.handlers import Particles, Substitute, SumInParallel
+from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.objectives import closed_forms
 
 
 def plate_nesting(pair: Pair, batch: Batch) -> int:
     """Dimensions that the pair's plates take, found by one run that leaves no mark."""
-    with forked(0), pair.evaluating(), poutine.block():
-        traces = sites.run(pair, batch)
+    with pair.quiet_run():
+        traces = sites.traces(pair, batch)
     frames = [frame for trace in traces for frame in sites.plates(trace).values()]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
@@ -118,7 +117,7 @@ class Draw:
                 kl = kl_divergence(theirs["fn"], ours["fn"])
                 found[name] = -self._fold(scale_and_mask(kl, mask=theirs["mask"]), theirs["fn"])
         for site, sign in self._factors():
-            name = sites.whole(self.model_trace, site["name"])
+            name = sites.full_site_name(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
                 part = sign * self._by_row(site)
                 found[name] = found[name] + part if name in found else part
@@ -143,13 +142,13 @@ class Draw:
 
     def _order(self) -> list[str]:
         """Names of all sites, likelihoods last."""
-        both = {**sites.sites(self.guide_trace), **sites.sites(self.model_trace)}
+        both = {**sites.sample_sites(self.guide_trace), **sites.sample_sites(self.model_trace)}
         likelihoods = ("data", "deterministic")  # "x" of an ``obs_mask`` is deterministic
         return sorted(both, key=lambda name: sites.role(both[name]) in likelihoods)
 
     def _factors(self) -> Iterator[tuple[sites.Site, int]]:
         """Every factor of the weight: a site and 1, or a proposal of the guide's and -1."""
-        ours, theirs = sites.sites(self.model_trace), sites.sites(self.guide_trace)
+        ours, theirs = sites.sample_sites(self.model_trace), sites.sample_sites(self.guide_trace)
         for name, site in ours.items():
             if sites.role(site) == "deterministic":
                 continue
@@ -163,7 +162,7 @@ class Draw:
 
     def _check_transformed(self, name: str) -> None:
         """Raise where a draw of the guide's alone is not what a latent of the model is made of."""
-        theirs = sites.sites(self.guide_trace)
+        theirs = sites.sample_sites(self.guide_trace)
         auxiliary = sites.role(theirs[name]) == "auxiliary"
         if not (auxiliary and any(isinstance(site["fn"], Delta) for site in theirs.values())):
             raise ValueError(
@@ -175,7 +174,7 @@ class Draw:
     @staticmethod
     def _summed(trace: Trace) -> set[str]:
         """Names of the sites that were summed where they stand."""
-        found = sites.sites(trace).items()
+        found = sites.sample_sites(trace).items()
         return {name for name, site in found if site["infer"].get("_enumerate_dim") is not None}
 
     def _by_row(self, site: sites.Site) -> Tensor:
@@ -291,7 +290,7 @@ class Draw:
         return values.reshape(-1, values.shape[-1]).expand(-1, self.rows)
 
 
-def draw(
+def draw_particles(
     pair: Pair,
     batch: Batch,
     *,
@@ -318,8 +317,8 @@ def draw(
     if count is not None and dim is not None:
         left = Particles(count, dim, pair.plate if shared else None)
     first = -1 - nesting if dim is None else dim - 1
-    guide = EnumMessenger(first_available_dim=first)(SumInParallel()(left(guide)))
-    model = EnumMessenger()(SumInParallel()(left(model)))
+    guide = EnumMessenger(first_available_dim=first)(EnumerateInParallel()(left(guide)))
+    model = EnumMessenger()(EnumerateInParallel()(left(model)))
     with handler or contextlib.nullcontext():  # around the trace, which sees what it leaves
         guide_trace = poutine.trace(guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
@@ -327,7 +326,7 @@ def draw(
     return Draw(model_trace, guide_trace, pair.plate, dim, rows)
 
 
-def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
+def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
     """Whether particles may be drawn in one run: each by itself must have the same weights.
 
     Networks that do not act on the last dimensions alone (batch normalization, convolutions,
@@ -335,21 +334,21 @@ def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
     without an inverse), nothing can be said, and it may.
     """
     try:
-        together = draw(pair, batch, count=3, nesting=nesting)
+        together = draw_particles(pair, batch, count=3, nesting=nesting)
         weights = together.log_weights()
         weights = weights.expand(3, -1)
     except Exception:  # whatever a network says to one more dimension
         return False
-    drawn = {**sites.sites(together.model_trace), **sites.sites(together.guide_trace)}
+    drawn = {**sites.sample_sites(together.model_trace), **sites.sample_sites(together.guide_trace)}
     for particle in range(3):
         values = {
-            name: of_particle(site["value"], site, particle, nesting)
+            name: select_particle(site["value"], site, particle, nesting)
             for name, site in drawn.items()
             if not site["is_observed"] and site["infer"].get("_enumerate_dim") is None
         }
         try:
             with Substitute(values):
-                alone = draw(pair, batch, count=None, nesting=nesting).log_weights()[0]
+                alone = draw_particles(pair, batch, count=None, nesting=nesting).log_weights()[0]
         except KeyError:
             return True
         if not torch.allclose(alone, weights[particle], 1e-3, 1e-3, equal_nan=True):
@@ -357,7 +356,7 @@ def vectorizes(pair: Pair, batch: Batch, nesting: int) -> bool:
     return True
 
 
-def of_particle(
+def select_particle(
     value: Tensor, site: sites.Site, particle: int, nesting: int, event_dim: int | None = None
 ) -> Tensor:
     """What one particle has at a site, laid out as without the particles' dimension.

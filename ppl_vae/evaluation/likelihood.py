@@ -22,10 +22,10 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.blocks import block_rows, check_count, collect
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, as_rows, as_tuple
-from ppl_vae.elbo.weights import draw
-from ppl_vae.evaluation.log_weights import PARTICLES, Chunk
-from ppl_vae.evaluation.psis import THRESHOLD, Tally
+from ppl_vae.data.rows import Batch, Data, as_rows, as_tuple
+from ppl_vae.elbo.weights import draw_particles
+from ppl_vae.evaluation.log_weights import PARTICLES, LogWeights
+from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
 
 Function = Callable[..., Any]
 HELD = 1024  # weights of a row that are kept before they are summed
@@ -34,7 +34,7 @@ HELD = 1024  # weights of a row that are kept before they are summed
 def log_likelihood(
     model: Function,
     guide: Function | None,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 1000,
     seed: int | None = 0,
@@ -90,7 +90,7 @@ def log_likelihood(
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
-    chunk = Chunk(pair, rows, count)
+    chunk = LogWeights(pair, rows, count)
     size, rounds = min(block_rows(rows, count), len(rows)), math.ceil(num_samples / count)
     chunk.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
@@ -99,7 +99,7 @@ def log_likelihood(
     )  # fmt: skip
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        tally = Tally(num_samples, len(index))
+        tally = WeightSums(num_samples, len(index))
         left = num_samples
         while left > 0:
             found = [chunk(batch) for _ in range(min(math.ceil(left / count), HELD // count))]
@@ -131,7 +131,7 @@ def log_likelihood(
 def elbo_terms(
     model: Function,
     guide: Function | None,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 100,
     seed: int | None = 0,
@@ -173,14 +173,14 @@ def elbo_terms(
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
-    chunk = Chunk(pair, rows, count)
+    chunk = LogWeights(pair, rows, count)
     outside: dict[str, list[tuple[int, float]]] = {}
 
     def runs(batch: Batch) -> Any:
         nesting = chunk.nesting
         if chunk.vectorized:
-            return [draw(pair, batch, count=count, nesting=nesting)]
-        return (draw(pair, batch, count=None, nesting=nesting) for _ in range(count))
+            return [draw_particles(pair, batch, count=count, nesting=nesting)]
+        return (draw_particles(pair, batch, count=None, nesting=nesting) for _ in range(count))
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}

@@ -12,27 +12,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
-import pyro
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.inductor import compiled
-from ppl_vae.compiled.tracing import trace
-from ppl_vae.core.blocks import explained
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.compiled.inductor import compile_graph
+from ppl_vae.compiled.tracing import trace_graph
+from ppl_vae.core.blocks import quiet_look
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, like, map_batch
-from ppl_vae.elbo.weights import Draw, draw, plate_nesting, vectorizes
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
+from ppl_vae.elbo.weights import Draw, can_vectorize, draw_particles, plate_nesting
 
 PARTICLES = 64  # of a row in one chunk
 TRACED_FROM, COMPILED_FROM = 100, 2_000  # calls that repay tracing, and the compiler
-LOOKED_AT = 5  # rows that tell whether particles may be drawn in one run
 COMPARED = 4  # blocks on which a graph is compared with the pair
 
 Result = tuple[Tensor, Tensor]
 
 
-class Chunk:
+class LogWeights:
     """A function of batches of rows.
 
     Args:
@@ -43,12 +41,9 @@ class Chunk:
 
     def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
         self.pair, self.rows, self.count = pair, rows, count
-        index = torch.arange(min(len(rows), LOOKED_AT))
-        few = self._take(index)
-        quiet = pyro.validation_enabled(False)  # the blocks will say which row is at fault
-        with exclusive(), forked(0), pair.evaluating(), quiet, explained(few, index):
+        with quiet_look(pair, rows) as few:
             self.nesting = plate_nesting(pair, few)
-            self.vectorized = vectorizes(pair, few, self.nesting)
+            self.vectorized = can_vectorize(pair, few, self.nesting)
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.size = 0
@@ -67,13 +62,13 @@ class Chunk:
     def eager(self, batch: Batch) -> Result:
         """The same by the pair's own Python."""
         if self.vectorized:
-            one = draw(self.pair, batch, count=self.count, nesting=self.nesting)
+            one = draw_particles(self.pair, batch, count=self.count, nesting=self.nesting)
             log_weights, elbo = _result(one)
             if len(log_weights) == self.count:
                 return log_weights, elbo
             return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)  # no draw in it
         runs = [
-            _result(draw(self.pair, batch, count=None, nesting=self.nesting))
+            _result(draw_particles(self.pair, batch, count=None, nesting=self.nesting))
             for _ in range(self.count)
         ]
         return torch.cat([run[0] for run in runs]), torch.cat([run[1] for run in runs])
@@ -86,12 +81,12 @@ class Chunk:
         first = self._take(torch.arange(size))
 
         def function(*fields: Tensor) -> list[Tensor]:
-            log_weights, elbo = self.eager(like(first, fields))
+            log_weights, elbo = self.eager(in_form_of(first, fields))
             return [log_weights] if elbo is log_weights else [log_weights, elbo]
 
-        with exclusive(), forked(0), self.pair.evaluating():
+        with pyro_lock(), forked(0), self.pair.evaluating():
             try:
-                graph = trace(function, as_tuple(first), ())
+                graph = trace_graph(function, as_tuple(first), ())
             except Exception:  # whatever the pair's Python does to the tracer
                 return
             self.constants, self.size = graph.constants, size
@@ -99,7 +94,7 @@ class Chunk:
                 return
             if requested is True or calls >= COMPILED_FROM:
                 with contextlib.suppress(Exception):  # no compiler, or one that fails
-                    made = compiled(graph.module, graph.constants, list(as_tuple(first)))
+                    made = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
                     self._proved(made, "compiled", 30 * graph.precision**0.5)
 
     def _proved(self, function: Callable[..., list[Tensor]], kind: str, tolerance: float) -> bool:

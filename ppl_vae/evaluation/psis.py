@@ -61,7 +61,7 @@ def _generalized_pareto(exceedances: Tensor) -> Tensor:
     return torch.where(above.sum(1) < 5, math.inf, k)
 
 
-class Tally:
+class WeightSums:
     """Sums over the weights of a block of rows, taken in as they come.
 
     Args:

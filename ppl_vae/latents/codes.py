@@ -20,17 +20,17 @@ from torch import Tensor
 from ppl_vae.core.blocks import check_count, collect
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, as_rows, generator
+from ppl_vae.data.rows import Batch, Data, as_rows, generator
 from ppl_vae.predictive.latent_draws import (
-    Posterior,
+    LatentDraws,
     data_sites,
     global_latents,
     row_latents,
     simulate,
     site_values,
 )
-from ppl_vae.predictive.moments import Average
-from ppl_vae.predictive.row_form import Places, fields_of, restore, with_given
+from ppl_vae.predictive.moments import RunningMoments
+from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form, with_given
 
 Function = Callable[..., Any]
 
@@ -38,7 +38,7 @@ Function = Callable[..., Any]
 def encode(
     model: Function,
     guide: Function,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 32,
     seed: int | None = 0,
@@ -78,10 +78,10 @@ def encode(
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        averages: dict[str, Average] = {}
+        averages: dict[str, RunningMoments] = {}
         for _ in range(num_samples):
             for name, site in row_latents(poutine.trace(pair.guide).get_trace(batch), pair):
-                averages.setdefault(name, Average()).add(site)
+                averages.setdefault(name, RunningMoments()).add(site)
             if all(average.settled for average in averages.values()):
                 break
         return {
@@ -107,7 +107,7 @@ def encode(
 def reconstruct(
     model: Function,
     guide: Function,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 32,
     seed: int | None = 0,
@@ -140,27 +140,27 @@ def reconstruct(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    places, posterior = Places(pair, rows), Posterior(pair, rows)
+    places, posterior = CellPlaces(pair, rows), LatentDraws(pair, rows)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        averages: dict[str, Average] = {}
+        averages: dict[str, RunningMoments] = {}
         for _ in range(num_samples):
             trace = simulate(pair, batch, Substitute(posterior.draw(batch)))
             for name, site in data_sites(trace).items():
-                averages.setdefault(name, Average()).add(site)
+                averages.setdefault(name, RunningMoments()).add(site)
             if all(average.settled for average in averages.values()):
                 break
         expected = {name: average.expected() for name, average in averages.items()}
-        return fields_of(places, batch, trace, expected, expected=True)
+        return fields_with_values(places, batch, trace, expected, expected=True)
 
     title = "reconstruct" if progress else ""
-    return restore(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
+    return in_data_form(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
 
 
 def generate(
     model: Function,
     guide: Function | None,
-    data: Any,
+    data: Data,
     *,
     num_samples: int = 100,
     given: Mapping[Any, Any] | None = None,
@@ -200,7 +200,7 @@ def generate(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    places = Places(pair, rows)
+    places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)
     shared = Substitute(global_latents(pair, rows, seed, from_prior=guide is None))
@@ -208,7 +208,7 @@ def generate(
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         trace = simulate(pair, batch, shared)
         values = site_values(trace, expected=expected)
-        return fields_of(places, batch, trace, values, expected=expected)
+        return fields_with_values(places, batch, trace, values, expected=expected)
 
     title = "generate" if progress else ""
-    return restore(rows, collect(pair, template, work, seed=seed, progress=title))
+    return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ppl_vae.core.blocks import collect
-from ppl_vae.core.handlers import Center, Substitute
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.handlers import CentralValues, Substitute
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
-from ppl_vae.data.rows import Batch, Rows, as_rows
+from ppl_vae.data.rows import Batch, Data, Rows, as_rows
 from ppl_vae.predictive.latent_draws import global_latents, row_latents, simulate, site_values
-from ppl_vae.predictive.row_form import Places, fields_of, restore
+from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form
 
 Function = Callable[..., Any]
 
@@ -32,7 +32,7 @@ Function = Callable[..., Any]
 def interpolate(
     model: Function,
     guide: Function,
-    data: Any,
+    data: Data,
     *,
     steps: int = 8,
     seed: int | None = 0,
@@ -84,7 +84,7 @@ def interpolate(
 def traverse(
     model: Function,
     guide: Function,
-    data: Any,
+    data: Data,
     *,
     site: str | None = None,
     steps: int = 7,
@@ -161,7 +161,7 @@ def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
     supports: dict[str, Any] = {}
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        trace = poutine.trace(Center()(pair.guide)).get_trace(batch)
+        trace = poutine.trace(CentralValues()(pair.guide)).get_trace(batch)
         found = dict(row_latents(trace, pair))
         supports.update({name: site["fn"].support for name, site in found.items()})
         return {name: site["value"] for name, site in found.items()}
@@ -179,15 +179,15 @@ def _decode(
 ) -> Any:
     """Expected rows for given latents; ``source`` names the rows whose other cells are used."""
     shared = global_latents(pair, rows, seed, from_prior=False)
-    places, device = Places(pair, rows), pair.device()
+    places, device = CellPlaces(pair, rows), pair.device()
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         latents = {name: value[index].to(device) for name, value in values.items()}
         trace = simulate(pair, batch, Substitute({**shared, **latents}))
         expected = site_values(trace, expected=True)
-        return fields_of(places, batch, trace, expected, expected=True)
+        return fields_with_values(places, batch, trace, expected, expected=True)
 
-    return restore(rows, collect(pair, rows.subset(source), work, seed=seed))
+    return in_data_form(rows, collect(pair, rows.subset(source), work, seed=seed))
 
 
 def _prior_moments(
@@ -198,8 +198,8 @@ def _prior_moments(
     Exact where the latent has no bounds and its prior knows them, else from 10,000 draws.
     """
     batch = rows.take(torch.zeros(1, dtype=torch.long), pair.device())
-    with exclusive(), forked(child(seed, 3)), pair.evaluating():
-        fn = simulate(pair, batch, Center()).nodes[name]["fn"]
+    with pyro_lock(), forked(child(seed, 3)), pair.evaluating():
+        fn = simulate(pair, batch, CentralValues()).nodes[name]["fn"]
         try:
             known = fn.mean.reshape(-1).cpu(), fn.stddev.reshape(-1).cpu()
             free = torch.equal(code.constrain(code.free), code.free)

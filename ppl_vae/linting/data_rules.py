@@ -39,7 +39,7 @@ KINDS = ("gaps", "values", "outside", "scores")
 
 
 @dataclass
-class Count:
+class BadRows:
     """How many rows are bad, and the first of them."""
 
     rows: int = 0
@@ -53,7 +53,7 @@ class Count:
 
 
 @dataclass
-class Tally:
+class DataFaults:
     """What a pass over the data has found so far.
 
     Attributes:
@@ -65,7 +65,7 @@ class Tally:
         failure: What a run raised; the pass ended there.
     """
 
-    counts: dict[str, dict[str, Count]] = field(default_factory=lambda: {k: {} for k in KINDS})
+    counts: dict[str, dict[str, BadRows]] = field(default_factory=lambda: {k: {} for k in KINDS})
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
     sound: list[int] = field(default_factory=list)
@@ -78,16 +78,16 @@ class Tally:
         for kind in KINDS:
             for name, bad in found[kind].items():
                 if bool(bad.any()):
-                    self.counts[kind].setdefault(name, Count()).add(bad, index)
+                    self.counts[kind].setdefault(name, BadRows()).add(bad, index)
         for name, columns in found["columns"].items():
             low, high = columns.amin(0), columns.amax(0)
             self.low[name] = torch.minimum(self.low.get(name, low), low)
             self.high[name] = torch.maximum(self.high.get(name, high), high)
 
 
-def scan(look: Inspection) -> Tally:
+def scan_data(look: Inspection) -> DataFaults:
     """Run the pair over all rows, up to the first failure."""
-    tally = Tally()
+    tally = DataFaults()
     work = _Examine(look)
     try:
         for index, found in blocks(look.pair, look.rows, work, seed=0):
@@ -97,7 +97,7 @@ def scan(look: Inspection) -> Tally:
     return tally
 
 
-def data_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
+def data_findings(look: Inspection, tally: DataFaults) -> Iterator[Finding]:
     """What the pass says about the data and the pair."""
     counts, total, index = tally.counts, len(look.rows), look.rows.index
     if counts["gaps"] and (counts["values"] or counts["scores"] or tally.failure):
@@ -135,7 +135,7 @@ def data_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
     yield from _constant_columns(look, tally)
 
 
-def gap_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
+def gap_findings(look: Inspection, tally: DataFaults) -> Iterator[Finding]:
     """NaN or infinity in the data, which the pair cannot take."""
     for name, count in tally.counts["gaps"].items():
         yield error(
@@ -147,7 +147,7 @@ def gap_findings(look: Inspection, tally: Tally) -> Iterator[Finding]:
         )
 
 
-def _constant_columns(look: Inspection, tally: Tally) -> Iterator[Finding]:
+def _constant_columns(look: Inspection, tally: DataFaults) -> Iterator[Finding]:
     """Columns with one value only, under a likelihood that can learn to be ever narrower."""
     constant = {
         name: (low == tally.high[name]).nonzero().flatten().tolist()
@@ -237,7 +237,7 @@ class _Examine:
         return found
 
     def _site(self, found: Any, name: str, site: sites.Site, rows: int) -> None:
-        value, kept = site["value"], sites.kept_cells(site)
+        value, kept = site["value"], sites.unmasked_cells(site)
         endless = _any_cell(~torch.isfinite(value.float()) & kept, site, rows)
         bad = endless
         if sites.role(site) == "latent":
@@ -302,7 +302,7 @@ def _any_cell(bad: Tensor, site: sites.Site, rows: int, event_dim: int | None = 
     return _by_row(bad, site, rows, event_dim).any(1)
 
 
-def _rows(count: Count, total: int, index: pd.Index) -> str:
+def _rows(count: BadRows, total: int, index: pd.Index) -> str:
     """How many rows and the first of them, with its label where the index has other labels."""
     label = index[count.first]
     named = "" if label == count.first else f" (index {label!r})"

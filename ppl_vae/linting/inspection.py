@@ -24,7 +24,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Half, Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
-from ppl_vae.elbo.objectives import Objective, choose
+from ppl_vae.elbo.objectives import Objective, choose_objective
 
 LARGE, SMALL = 16, 9  # rows of the two batches, where the data have as many
 
@@ -193,7 +193,7 @@ class Inspection:
         return cls(
             pair,
             rows,
-            objective or choose(model_trace, guide_trace),
+            objective or choose_objective(model_trace, guide_trace),
             callable(kl_weight) or kl_weight != 1.0,
             layers,
             batch,
@@ -220,11 +220,11 @@ class Inspection:
 
     def model_sites(self) -> dict[str, sites.Site]:
         """Sites of the model on the larger batch."""
-        return sites.sites(self.model_trace)
+        return sites.sample_sites(self.model_trace)
 
     def guide_sites(self) -> dict[str, sites.Site]:
         """Sites of the guide on the larger batch."""
-        return sites.sites(self.guide_trace)
+        return sites.sample_sites(self.guide_trace)
 
     def shared_latents(self) -> dict[str, tuple[sites.Site, sites.Site]]:
         """The guide's latents that the model has too, as (model's site, guide's site)."""
@@ -243,7 +243,7 @@ class Inspection:
                 trace = attempt(self.pair.model, self.batch, self.pair.plate, proposed)
         except CannotRunError:  # its own parameters are not valid
             return set()
-        return {name for name, site in sites.sites(trace).items() if _opted_out(site["fn"])}
+        return {name for name, site in sites.sample_sites(trace).items() if _opted_out(site["fn"])}
 
     def smaller(self) -> list[Trace]:
         """Traces (model, guide) of the first rows alone, every draw as on the larger batch.

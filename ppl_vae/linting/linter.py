@@ -17,12 +17,18 @@ import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from ppl_vae.core import sites
-from ppl_vae.core.pair import Pair
+from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Rows, as_rows
+from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.linting import rerun_rules, trace_rules
-from ppl_vae.linting.data_rules import Tally, data_findings, gap_findings, scan, support_name
+from ppl_vae.linting.data_rules import (
+    DataFaults,
+    data_findings,
+    gap_findings,
+    scan_data,
+    support_name,
+)
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
@@ -69,9 +75,9 @@ class Lint:
 
 
 def lint(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: Any,
+    model: Model,
+    guide: Guide,
+    data: Data,
     *,
     elbo: ELBO | RowBound | None = None,
     kl_weight: float | Callable[[int], float] = 1.0,
@@ -138,7 +144,7 @@ def _findings(look: Inspection) -> list[Finding]:
         return found
     for trial in rerun_rules.TRIALS:
         found += trial(look)
-    tally = scan(look)
+    tally = scan_data(look)
     if tally.failure is None or not _failed(found):  # else a trial has met the same
         found += data_findings(look, tally)
     if not _failed(found):
@@ -146,7 +152,7 @@ def _findings(look: Inspection) -> list[Finding]:
     return found
 
 
-def _under_elbo(look: Inspection, tally: Tally) -> list[Finding]:
+def _under_elbo(look: Inspection, tally: DataFaults) -> list[Finding]:
     """The ELBO on rows without gaps, then on rows with them."""
     device = look.pair.device()
     sound = torch.tensor(tally.sound or range(look.row_count))
@@ -179,7 +185,7 @@ def _table(look: Inspection) -> pd.DataFrame:
                 tuple(site["fn"].batch_shape),
                 ", ".join(frame.name for frame in site["cond_indep_stack"]),
                 support_name(site),
-                sites.reparameterized(site if proposal is None else proposal),
+                sites.is_reparameterized(site if proposal is None else proposal),
                 _estimator(look.objective, site, proposal),
             )
         )
@@ -197,11 +203,11 @@ def _estimator(objective: Objective, site: sites.Site, proposal: sites.Site | No
     if sites.role(site) != "latent":
         return "log-probability" if sites.role(site) in ("data", "factor") else ""
     halves = (site, site if proposal is None else proposal)
-    if objective.sums and any(map(sites.enumerated, halves)):
+    if objective.enumerates and any(map(sites.is_enumerated, halves)):
         return "summed exactly"
     if proposal is None:
         return ""
-    if not sites.reparameterized(proposal):
+    if not sites.is_reparameterized(proposal):
         return "score function"
     closed = isinstance(objective.elbo, TraceMeanField_ELBO)
     return "closed-form KL" if closed else "reparameterized draw"

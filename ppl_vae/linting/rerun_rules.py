@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, as_tuple, map_batch
-from ppl_vae.elbo.loss import Bound
+from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.linting.data_rules import row_score
 from ppl_vae.linting.inspection import (
     CannotRunError,
@@ -38,7 +38,7 @@ def coupled_rows(look: Inspection) -> Iterator[Finding]:
         yield raised.finding
         return
     for (half, trace), fewer in zip(look.halves, smaller, strict=True):
-        alone = sites.sites(fewer)
+        alone = sites.sample_sites(fewer)
         for name, site in sites.with_role(trace, "latent", "data").items():
             if name not in alone or not sites.in_plate(site, look.pair.plate):
                 continue
@@ -116,7 +116,7 @@ def under_elbo(look: Inspection, batch: Batch) -> Iterator[Finding]:
     """The ELBO raises, is not finite, or a parameter has no finite gradient or no owner."""
     weight = torch.tensor(0.5) if look.kl_weighted else None
     objective = type(look.objective).of(look.objective.elbo, "tried")
-    bound = Bound(look.pair, objective, len(look.rows))
+    bound = BatchLoss(look.pair, objective, len(look.rows))
     parameters = _asked_for(look)
     try:
         with torch.enable_grad(), pyro.validation_enabled(True):
@@ -245,7 +245,9 @@ def _asked_for(look: Inspection) -> dict[str, Tensor]:
 
 def _unrunnable(look: Inspection, failure: Exception) -> Finding:
     guided = look.guide_sites()
-    summed = [n for n, s in look.model_sites().items() if sites.enumerated(s) and n not in guided]
+    summed = [
+        n for n, s in look.model_sites().items() if sites.is_enumerated(s) and n not in guided
+    ]
     if summed and look.kl_weighted and "share a common poutine.scale" in str(failure):
         return site_error(
             summed[0],

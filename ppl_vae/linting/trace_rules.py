@@ -20,9 +20,9 @@ Rule = Callable[[Inspection], Iterator[Finding]]
 
 def missing_latents(look: Inspection) -> Iterator[Finding]:
     """A latent of the model that the guide does not draw."""
-    summed_out = look.objective.sums
+    summed_out = look.objective.enumerates
     for name, site in sites.with_role(look.model_trace, "latent").items():
-        if name in look.guide_sites() or (summed_out and sites.enumerated(site)):
+        if name in look.guide_sites() or (summed_out and sites.is_enumerated(site)):
             continue
         fix = f'add pyro.sample("{name}", ...) to the guide'
         if name.endswith("_unobserved"):
@@ -78,7 +78,7 @@ def unequal_shapes(look: Inspection) -> Iterator[Finding]:
 def unequal_masks(look: Inspection) -> Iterator[Finding]:
     """A latent that is masked in one half only: that changes the loss in silence."""
     for name, (ours, theirs) in look.shared_latents().items():
-        kept = sites.kept_cells(ours), sites.kept_cells(theirs)
+        kept = sites.unmasked_cells(ours), sites.unmasked_cells(theirs)
         if kept[0].shape == kept[1].shape and not torch.equal(*kept):
             masked = [int((~cells).sum()) for cells in kept]
             yield site_error(
@@ -185,7 +185,7 @@ def odd_row_plates(look: Inspection) -> Iterator[Finding]:
     frames = {
         (half.role, frame.dim, int(frame.full_size))
         for half, trace in look.halves
-        for site in sites.sites(trace).values()
+        for site in sites.sample_sites(trace).values()
         for frame in site["cond_indep_stack"]
         if frame.name == look.pair.plate
     }
@@ -207,7 +207,7 @@ def wrong_estimator(look: Inspection) -> Iterator[Finding]:
     """Sites whose gradient the given ELBO drops or estimates badly."""
     elbo = look.objective.elbo
     for name, site in sites.with_role(look.guide_trace, "latent", "auxiliary").items():
-        if sites.reparameterized(site):
+        if sites.is_reparameterized(site):
             continue
         if isinstance(elbo, TraceMeanField_ELBO):
             yield site_error(
@@ -216,7 +216,7 @@ def wrong_estimator(look: Inspection) -> Iterator[Finding]:
                 "leave elbo=None, or pass TraceGraph_ELBO()",
             )
         elif isinstance(elbo, RowBound):
-            if not sites.enumerated(site):
+            if not sites.is_enumerated(site):
                 yield site_error(
                     name,
                     f"expected a reparameterized draw under {look.objective.name}, got one whose "
@@ -234,10 +234,10 @@ def wrong_estimator(look: Inspection) -> Iterator[Finding]:
 
 def unwanted_enumeration(look: Inspection) -> Iterator[Finding]:
     """A site that asks to be summed out by an ELBO that draws it."""
-    if look.objective.sums:
+    if look.objective.enumerates:
         return
     for name, site in {**look.model_sites(), **look.guide_sites()}.items():
-        if sites.enumerated(site):
+        if sites.is_enumerated(site):
             yield site_error(
                 name,
                 f"expected an ELBO that enumerates, got {look.objective.name}",
@@ -265,7 +265,7 @@ def unread_fields(pair: Pair, rows: Rows) -> Iterator[Finding]:
     if rows.keys is None:
         return
     empty = dict.fromkeys(rows.keys, torch.empty(0))
-    read = {*pair.model.reads(empty), *pair.guide.reads(empty)}
+    read = {*pair.model.fields_read(empty), *pair.guide.fields_read(empty)}
     for name in rows.keys:
         if name not in read:
             yield error(

@@ -12,22 +12,20 @@ Gelman, Meng & Stern (1996), Posterior predictive assessment of model fitness, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
-from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import as_rows
-from ppl_vae.predictive.replicates import Replicates, Simulator
-
-Function = Callable[..., Any]
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 
 @overload
 def posterior_predictive(
-    model: Function, guide: Function | None, data: Any, *, num_samples: int = ...,
+    model: Model, guide: Guide, data: Data, *, num_samples: int = ...,
     sites: Any = ..., stream: Literal[False] = ..., seed: int | None = ..., progress: bool = ...,
     plate: str = ...,
 ) -> dict[str, Tensor]: ...  # fmt: skip
@@ -35,16 +33,16 @@ def posterior_predictive(
 
 @overload
 def posterior_predictive(
-    model: Function, guide: Function | None, data: Any, *, num_samples: int = ...,
+    model: Model, guide: Guide, data: Data, *, num_samples: int = ...,
     sites: Any = ..., stream: Literal[True], seed: int | None = ..., progress: bool = ...,
     plate: str = ...,
 ) -> Iterator[Replicates]: ...  # fmt: skip
 
 
 def posterior_predictive(
-    model: Function,
-    guide: Function | None,
-    data: Any,
+    model: Model,
+    guide: Guide,
+    data: Data,
     *,
     num_samples: int = 100,
     sites: Any = None,
@@ -90,13 +88,13 @@ def posterior_predictive(
         torch.Size([10, 3, 4])
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    simulator = Simulator(pair, rows, num_samples, seed=seed, prior=False, names=sites)
+    simulator = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
     parts = simulator.stream("replicates" if progress else "")
     return parts if stream else _whole(parts, num_samples, len(rows))
 
 
 def prior_predictive(
-    model: Function,
+    model: Model,
     like: Any,
     *,
     num_samples: int = 100,
@@ -133,7 +131,7 @@ def prior_predictive(
         torch.Size([10, 3, 4])
     """
     pair, rows = Pair.of(model, None, plate), as_rows(like, "like")
-    simulator = Simulator(pair, rows, num_samples, seed=seed, prior=True, names=sites)
+    simulator = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
     parts = simulator.stream("data sets" if progress else "")
     return parts if stream else _whole(parts, num_samples, len(rows))
 

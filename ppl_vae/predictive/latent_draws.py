@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
@@ -18,15 +17,13 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import explained
-from ppl_vae.core.handlers import Particles, Substitute, SumInParallel, Unobserve
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.blocks import quiet_look
+from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Unobserve
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.weights import plate_nesting
-from ppl_vae.predictive.moments import Average
-
-FEW = 5  # rows that tell what a pair is made of
+from ppl_vae.predictive.moments import RunningMoments
 
 
 def row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
@@ -37,7 +34,7 @@ def row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
 
 def data_sites(trace: Any) -> dict[str, sites.Site]:
     """Sites that were data before they were un-observed."""
-    found = sites.sites(trace).items()
+    found = sites.sample_sites(trace).items()
     return {name: site for name, site in found if site["infer"].get("was_observed")}
 
 
@@ -49,7 +46,7 @@ def simulate(
     return poutine.trace(handler(Unobserve()(model))).get_trace(batch)
 
 
-class Posterior:
+class LatentDraws:
     """Draws the latents of rows from their approximate posterior.
 
     Those of the guide; then those that neither the guide draws nor the model sums out, from the
@@ -66,17 +63,13 @@ class Posterior:
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
         self.pair = pair
-        index = torch.arange(min(len(rows), FEW))
-        few = rows.take(index, pair.device())
-        quiet = pyro.validation_enabled(False)
-        with exclusive(), forked(0), pair.evaluating(), quiet, explained(few, index):
+        with quiet_look(pair, rows) as few:
             self.nesting = plate_nesting(pair, few)
-            with poutine.block():
-                model_trace, guide_trace = sites.run(pair, few)
+            model_trace, guide_trace = sites.traces(pair, few)
         latents = sites.with_role(model_trace, "latent")
         drawn = sites.with_role(guide_trace, "latent", "auxiliary")
         alone = {name: site for name, site in latents.items() if name not in guide_trace}
-        self._summed = [name for name, site in alone.items() if sites.enumerated(site)]
+        self._summed = [name for name, site in alone.items() if sites.is_enumerated(site)]
         self._from_prior = [name for name in alone if name not in self._summed]
         self.outside = {
             name for name, site in {**latents, **drawn}.items()
@@ -114,7 +107,7 @@ class Posterior:
             trace = simulate(self.pair, batch, Substitute(values), particles)
             values.update({name: trace.nodes[name]["value"] for name in self._from_prior})
         if self._summed:
-            model = SumInParallel()(poutine.condition(left(self.pair.model), data=values))
+            model = EnumerateInParallel()(poutine.condition(left(self.pair.model), data=values))
             first = -1 - self.nesting - (particles is not None)
             trace = poutine.trace(infer_discrete(model, first, temperature=1)).get_trace(batch)
             values.update({name: trace.nodes[name]["value"] for name in self._summed})
@@ -127,7 +120,7 @@ def site_values(trace: Any, *, expected: bool) -> dict[str, Tensor]:
         return {name: site["value"] for name, site in data_sites(trace).items()}
     result = {}
     for name, site in data_sites(trace).items():
-        average = Average()
+        average = RunningMoments()
         average.add(site)
         result[name] = average.expected()
     return result
@@ -138,7 +131,7 @@ def global_latents(
 ) -> dict[str, Tensor]:
     """One draw of the latents outside the row plate."""
     batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
-    with exclusive(), forked(child(seed, 2)), pair.evaluating():
+    with pyro_lock(), forked(child(seed, 2)), pair.evaluating():
         half = Unobserve()(pair.model) if from_prior else pair.guide
         trace = poutine.trace(half).get_trace(batch)
     return {

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Average:
+class RunningMoments:
     """Running moments of one site; ``settled`` once two draws gave the same moments."""
 
     def __init__(self) -> None:

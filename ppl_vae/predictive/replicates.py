@@ -22,14 +22,15 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import blocks, check_count, explained
+from ppl_vae.core.blocks import blocks, check_count, errors_naming_rows, quiet_look
 from ppl_vae.core.handlers import Particles, Substitute
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, Rows
-from ppl_vae.elbo.weights import of_particle, vectorizes
-from ppl_vae.predictive.latent_draws import FEW, Posterior, data_sites, simulate
+from ppl_vae.elbo.weights import can_vectorize, select_particle
+from ppl_vae.predictive.latent_draws import LatentDraws, data_sites, simulate
+from ppl_vae.predictive.row_form import SPREAD
 
 ELEMENTS = 1 << 25  # numbers of data in the replicates that are made side by side
 PARTICLES = 64  # replicates made side by side, at most
@@ -59,7 +60,7 @@ class Replicates:
     latents: dict[str, Tensor]
 
 
-class Simulator:
+class ReplicateSampler:
     """Makes the replicates of one data set, a group of them at a time, block of rows by block.
 
     Args:
@@ -90,7 +91,7 @@ class Simulator:
         check_count("num_samples", num_samples)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
-        self.posterior = Posterior(self.pair, rows)
+        self.posterior = LatentDraws(self.pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
         together = max(1, min(PARTICLES, ELEMENTS // (width * len(rows))))
         self.count = math.ceil(num_samples / math.ceil(num_samples / together))
@@ -137,7 +138,7 @@ class Simulator:
             parts: dict[str, dict[str, Tensor]] = {"values": {}, "latents": {}}
             self._check_sites(trace, index)
             for name, site in data_sites(trace).items():
-                whole = sites.whole(trace, name)
+                whole = sites.full_site_name(trace, name)
                 if whole in self.sites:
                     parts["values"][whole] = by_draw(site["value"], site, dim)
             for name, site in sites.with_role(trace, "latent").items():
@@ -153,7 +154,7 @@ class Simulator:
 
     def _check_sites(self, trace: Any, index: Tensor) -> None:
         """Refuse a block of rows that has other observed sites than the first rows had."""
-        met = {sites.whole(trace, name) for name, _ in self._in_rows(trace)}
+        met = {sites.full_site_name(trace, name) for name, _ in self._in_rows(trace)}
         for name in met ^ self._met:
             which = "missing from" if name in self._met else "only in"
             raise ValueError(
@@ -171,12 +172,12 @@ class Simulator:
         """What the data have at the observed sites, and which cells count."""
         observed, masks = {}, {}
         for name, site in data_sites(trace).items():
-            whole = sites.whole(trace, name)
+            whole = sites.full_site_name(trace, name)
             if whole in self.sites:
                 value = site["value"]
                 seen = torch.as_tensor(site["infer"]["obs"], device=value.device)
                 observed[whole] = by_draw(seen.expand(value.shape), site, self._dim)[0]
-                kept = sites.kept_cells(site)
+                kept = sites.unmasked_cells(site)
                 if not bool(kept.all()):
                     masks[whole] = by_draw(kept, site, self._dim)[0]
         return observed, masks
@@ -210,7 +211,7 @@ class Simulator:
         index = torch.arange(min(len(self.rows), SEEN))
         batch = self.rows.take(index, self.pair.device())
         seed = child(self.seed, group.start, 1)
-        with exclusive(), forked(seed), self.pair.evaluating(), explained(batch, index):
+        with pyro_lock(), forked(seed), self.pair.evaluating(), errors_naming_rows(batch, index):
             drawn = list(self._drawn(batch, len(group), runs))
         return [
             {
@@ -223,14 +224,11 @@ class Simulator:
 
     def feature_names(self) -> dict[str, list[str]]:
         """What the cells of a row are called: a frame's columns, else their positions."""
-        chosen = torch.linspace(0, len(self.rows) - 1, min(len(self.rows), 512), dtype=torch.double)
-        batch = self.rows.take(chosen.long(), self.pair.device())
-        quiet = pyro.validation_enabled(False)
-        with exclusive(), forked(0), self.pair.evaluating(), quiet:
+        with quiet_look(self.pair, self.rows, SPREAD, spread=True) as batch:
             trace = simulate(self.pair, batch, Messenger())
         found = {}
         for name, site in data_sites(trace).items():
-            whole = sites.whole(trace, name)
+            whole = sites.full_site_name(trace, name)
             if whole in self.sites:
                 shape = by_draw(site["value"], site, None).shape[2:]
                 labels = self._labels(batch, site, tuple(shape))
@@ -249,20 +247,15 @@ class Simulator:
             return [str(labels[int(column)]) for column in columns]
         return cells
 
-    def _few(self) -> Batch:
-        return self.rows.take(torch.arange(min(len(self.rows), FEW)), self.pair.device())
-
     def _look(self, names: Any) -> None:
         """Run the pair on a few rows: its sites, and whether replicates can share a run."""
-        few, index = self._few(), torch.arange(min(len(self.rows), FEW))
-        quiet = pyro.validation_enabled(False)
-        with exclusive(), forked(0), self.pair.evaluating(), quiet, explained(few, index):
+        with quiet_look(self.pair, self.rows) as few:
             nesting = self.posterior.nesting
-            self.vectorized = vectorizes(self.pair, few, nesting) and _draws_alike(
+            self.vectorized = can_vectorize(self.pair, few, nesting) and _draws_alike(
                 self.pair, few, nesting
             )
             trace = next(self._traces(few, 1, [{}]))
-        inside = {sites.whole(trace, name): site for name, site in self._in_rows(trace)}
+        inside = {sites.full_site_name(trace, name): site for name, site in self._in_rows(trace)}
         self._met = set(inside)
         self._check_plate(trace)
         self.sites = _chosen(names, list(inside))
@@ -306,20 +299,20 @@ def _draws_alike(pair: Pair, batch: Batch, nesting: int) -> bool:
     """
     try:
         together = simulate(pair, batch, Messenger(), Particles(3, -1 - nesting))
-        drawn = sites.sites(together)
+        drawn = sites.sample_sites(together)
         scores = {n: site["fn"].log_prob(site["value"]) for n, site in data_sites(together).items()}
     except Exception:  # whatever a network says to one more dimension
         return False
     for particle in range(3):
         values = {
-            name: of_particle(site["value"], site, particle, nesting)
+            name: select_particle(site["value"], site, particle, nesting)
             for name, site in drawn.items()
             if not site["is_observed"]
         }
         alone = data_sites(simulate(pair, batch, Substitute(values)))
         for name, site in alone.items():
             score = site["fn"].log_prob(site["value"])
-            other = of_particle(scores[name], drawn[name], particle, nesting, event_dim=0)
+            other = select_particle(scores[name], drawn[name], particle, nesting, event_dim=0)
             if not torch.allclose(score, other.expand(score.shape), 1e-3, 1e-3, equal_nan=True):
                 return False
     return True

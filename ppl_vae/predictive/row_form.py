@@ -7,19 +7,20 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyro
 import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-from ppl_vae.core.pair import Pair, exclusive
-from ppl_vae.core.seeding import forked
+from ppl_vae.core.blocks import quiet_look
+from ppl_vae.core.pair import Pair
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
+SPREAD = 512  # rows, evenly over the data, whose values tell columns apart
 
-class Places:
+
+class CellPlaces:
     """Where each observed site's cells are in the data, found once on up to 512 of its rows.
 
     Args:
@@ -31,9 +32,7 @@ class Places:
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
-        chosen = torch.linspace(0, len(rows) - 1, min(len(rows), 512), dtype=torch.float64).long()
-        batch = rows.take(chosen, pair.device())
-        with exclusive(), forked(0), pair.evaluating(), pyro.validation_enabled(False):
+        with quiet_look(pair, rows, SPREAD, spread=True) as batch:
             trace = simulate(pair, batch, Messenger())
         self.columns: dict[str, tuple[int, list[int]]] = {}
         for name, site in data_sites(trace).items():
@@ -60,8 +59,8 @@ class Places:
         return position, column_cells(as_tuple(batch)[position], columns, observed.shape)
 
 
-def fields_of(
-    places: Places, batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
+def fields_with_values(
+    places: CellPlaces, batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
 ) -> dict[str, Tensor]:
     """The batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
 
@@ -84,7 +83,7 @@ def fields_of(
     return {str(position): field for position, field in enumerate(fields)}
 
 
-def restore(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
+def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
     """Fields by position, (rows, ...) each, in the form that the data came in."""
     return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
 

@@ -29,7 +29,7 @@ from ppl_vae.report.html import (
     paragraphs,
     table,
 )
-from ppl_vae.report.measurements import Measured, tried
+from ppl_vae.report.measurements import Measurements, value_or_error
 
 UNNAMED = re.compile(r"\d+(,\d+)*")
 PICTURED = 6  # flagged statistics with figures of their own
@@ -40,7 +40,7 @@ SEEN = (
 )
 
 
-def check_chapter(measured: Measured | None) -> Markup:
+def check_chapter(measured: Measurements | None) -> Markup:
     """Both checks: given the rows' own latents, and from the model alone."""
     if measured is None:
         return without_data()
@@ -71,7 +71,7 @@ def _of(site: str, feature: str) -> str:
     return feature if site == OWN else name_of((site, ""), feature).removeprefix(" of ")
 
 
-def _posterior(check: PredictiveCheck | ValueError, measured: Measured) -> Iterator[Markup]:
+def _posterior(check: PredictiveCheck | ValueError, measured: Measurements) -> Iterator[Markup]:
     if isinstance(check, ValueError):
         yield html.note("The posterior predictive check could not be made: ", check)
         return
@@ -89,7 +89,7 @@ def _posterior(check: PredictiveCheck | ValueError, measured: Measured) -> Itera
     yield from _intervals(check)
 
 
-def _prior(check: PredictiveCheck | ValueError, measured: Measured) -> Iterator[Markup]:
+def _prior(check: PredictiveCheck | ValueError, measured: Measurements) -> Iterator[Markup]:
     if isinstance(check, ValueError):
         yield html.note("The prior predictive check could not be made: ", check)
         return
@@ -237,7 +237,7 @@ def _figure(
     draw: Callable[[Any], Any], alt: str, caption: str, size: tuple[float, float] = (5.6, 3.8)
 ) -> Markup:
     """A figure, or why it cannot be drawn (values that are not finite)."""
-    made = tried(figure, draw, alt, caption, size=size)
+    made = value_or_error(figure, draw, alt, caption, size=size)
     return made if isinstance(made, Markup) else html.note("No figure: ", made)
 
 

@@ -56,7 +56,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitFacts:
     """A pair and how it came to be.
 
     Attributes:
@@ -78,7 +78,7 @@ class Fitted:
     @classmethod
     def of(
         cls, model: Function | None, guide: Function | None, history: History | None, run: Any
-    ) -> Fitted:
+    ) -> FitFacts:
         """Read a run (which wins), or look at the pair itself.
 
         Raises:
@@ -97,7 +97,8 @@ class Fitted:
         held = read_run(run)
         info, recipe = held.info, held.info["recipe"] or {}
         calls = [
-            call(recipe[half]) if recipe.get(half) else info[half] for half in ("model", "guide")
+            recipe_as_call(recipe[half]) if recipe.get(half) else info[half]
+            for half in ("model", "guide")
         ]
         return cls(
             str(calls[0]), calls[1], (str(info["model"]), info["guide"]),
@@ -149,14 +150,14 @@ class Fitted:
         return dict(self.info.get("versions") or {}), now
 
 
-def call(recipe: Mapping[str, Any]) -> str:
+def recipe_as_call(recipe: Mapping[str, Any]) -> str:
     """A recipe as the call that it stands for."""
     name = str(recipe["class"]).partition(":")[2]
     arguments = ", ".join(f"{key}={_short(item)}" for key, item in recipe["arguments"].items())
     return f"{name}({arguments})"
 
 
-def form(template: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...], list[str]]]:
+def describe_fields(template: Mapping[str, Any]) -> list[tuple[str, tuple[int, ...], list[str]]]:
     """Each field of the data: its name (empty for the only one), shape of a row, columns."""
     fields = template["fields"]
     names = template["keys"] or (
@@ -196,8 +197,10 @@ def split_of(rows: Rows, info: Mapping[str, Any]) -> dict[str, Tensor]:
         return {}
     if fitted.fingerprint() != kept["data"]:
         return {}
-    return {"fitted": fitted.origin(every[: len(fitted)]), "held out": held_out.origin(
-        every[: len(held_out)])}  # fmt: skip
+    return {
+        "fitted": fitted.positions_in_data(every[: len(fitted)]),
+        "held out": held_out.positions_in_data(every[: len(held_out)]),
+    }
 
 
 # The history of a run
@@ -245,7 +248,7 @@ def _call_of(half: Half, pair: Pair) -> str:
     partners = {} if pair.guide.is_prior else {"model": pair.model.base, "guide": pair.guide.base}
     partners.pop(half.role, None)
     try:
-        return call(describe(half.base, partners))
+        return recipe_as_call(describe(half.base, partners))
     except (ValueError, TypeError):  # functions; classes that say nothing of their arguments
         return _name(half.base)
 
@@ -258,7 +261,7 @@ def _short(value: Any) -> str:
     if not isinstance(value, Mapping):
         return repr(value)
     if "object" in value:
-        return call(value["object"])
+        return recipe_as_call(value["object"])
     if "tensor" in value:
         held = value["tensor"]
         return f"tensor of {len(held)}" if isinstance(held, list) else str(held)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from ppl_vae.plots import elbo_bars, reliability
 from ppl_vae.report import html
-from ppl_vae.report.fit_facts import Fact, Fitted, form
+from ppl_vae.report.fit_facts import Fact, FitFacts, describe_fields
 from ppl_vae.report.html import (
     Markup,
     capital,
@@ -23,7 +23,7 @@ from ppl_vae.report.html import (
     paragraphs,
     table,
 )
-from ppl_vae.report.measurements import FEW_DRAWS, Measured, mean, trust
+from ppl_vae.report.measurements import FEW_DRAWS, Measurements, mean, trust
 
 LISTED = 24  # names of features in a line; more are folded away
 SHARES = {"5 %": 0.05, "50 %": 0.5, "95 %": 0.95}
@@ -43,14 +43,16 @@ def without_data() -> Markup:
 # What was fitted
 
 
-def fit(fitted: Fitted, measured: Measured | None) -> Markup:
+def fit(fitted: FitFacts, measured: Measurements | None) -> Markup:
     """What was fitted, on what, by which objective, and how it ended."""
     parts: list[object] = [html.facts(_facts(fitted, measured))]
     template = fitted.info.get("template") or (measured and measured.rows.template())
     if template:
         parts += [
             element("details", element("summary", f"All {len(labels)} columns{of}"), _names(labels))
-            for of, _, labels in ((f" of {n}" if n else "", s, c) for n, s, c in form(template))
+            for of, _, labels in (
+                (f" of {n}" if n else "", s, c) for n, s, c in describe_fields(template)
+            )
             if len(labels) > LISTED
         ]
     settings = list(fitted.settings())
@@ -68,7 +70,7 @@ def _names(labels: list[str]) -> Markup:
     return element("p", ", ".join(labels))
 
 
-def _facts(fitted: Fitted, measured: Measured | None) -> Iterator[tuple[str, object]]:
+def _facts(fitted: FitFacts, measured: Measurements | None) -> Iterator[tuple[str, object]]:
     yield "model", element("code", fitted.model)
     yield "guide", element("code", fitted.guide) if fitted.guide else "none: latents of the prior"
     info, history = fitted.info, fitted.history
@@ -89,7 +91,7 @@ def _facts(fitted: Fitted, measured: Measured | None) -> Iterator[tuple[str, obj
         yield from _course(fitted)
 
 
-def _course(fitted: Fitted) -> Iterator[Fact]:
+def _course(fitted: FitFacts) -> Iterator[Fact]:
     """What the history says in numbers."""
     history = fitted.history
     assert history is not None
@@ -110,7 +112,7 @@ def _course(fitted: Fitted) -> Iterator[Fact]:
 def _form(template: Any) -> str:
     """What a row is, in words."""
     told = []
-    for name, shape, labels in form(template):
+    for name, shape, labels in describe_fields(template):
         size = f" {html.TIMES} ".join(map(str, shape)) or "one"
         text = f"{size} number{'' if shape in ((), (1,)) else 's'} each"
         if len(shape) == 1:
@@ -121,7 +123,7 @@ def _form(template: Any) -> str:
     return "; ".join(told)
 
 
-def _split(measured: Measured) -> str:
+def _split(measured: Measurements) -> str:
     """Which of the measured rows the fit has seen."""
     parts = {name: len(index) for name, index in measured.parts.items()}
     if len(parts) == 2:
@@ -133,7 +135,7 @@ def _split(measured: Measured) -> str:
 # Learning curves
 
 
-def curves(fitted: Fitted) -> Markup:
+def curves(fitted: FitFacts) -> Markup:
     """The ELBO over epochs."""
     history = fitted.history
     if history is None or not len(history.frame):
@@ -155,14 +157,14 @@ def curves(fitted: Fitted) -> Markup:
 # How good it is
 
 
-def likelihood(measured: Measured | None) -> Markup:
+def likelihood(measured: Measurements | None) -> Markup:
     """Log-likelihood, its reliability, and the ELBO by site."""
     if measured is None:
         return without_data()
     return join([*_scores(measured), element("h3", "ELBO by site"), *_terms(measured)])
 
 
-def _scores(measured: Measured) -> Iterator[Markup]:
+def _scores(measured: Measurements) -> Iterator[Markup]:
     scores = measured.scores
     if isinstance(scores, ValueError):
         yield html.note("The log-likelihood could not be measured: ", scores)
@@ -194,7 +196,7 @@ def _scores(measured: Measured) -> Iterator[Markup]:
         yield figure(lambda ax: reliability(scores, ax=ax), alt, caption)
 
 
-def _by_group(measured: Measured, scores: pd.DataFrame) -> Iterator[list[object]]:
+def _by_group(measured: Measurements, scores: pd.DataFrame) -> Iterator[list[object]]:
     values, elbo = scores["log_prob"].to_numpy(), scores["elbo"].to_numpy()
     for title, index in measured.groups().items():
         with np.errstate(invalid="ignore"):  # a row that cannot be has -inf
@@ -210,7 +212,7 @@ def _quantile(values: pd.Series, share: float) -> float:
     return float(known.quantile(share, interpolation="nearest")) if len(known) else np.nan
 
 
-def _terms(measured: Measured) -> Iterator[Markup]:
+def _terms(measured: Measurements) -> Iterator[Markup]:
     terms = measured.terms
     if isinstance(terms, ValueError):
         yield html.note("The ELBO could not be taken apart: ", terms)
@@ -239,7 +241,7 @@ def _terms(measured: Measured) -> Iterator[Markup]:
 # With what code
 
 
-def code(fitted: Fitted) -> Markup:
+def code(fitted: FitFacts) -> Markup:
     """The text of the model and the guide."""
     parts: list[Markup] = []
     for source in fitted.sources:
@@ -253,7 +255,7 @@ def code(fitted: Fitted) -> Markup:
 
 
 def versions(
-    fitted: Fitted, measured: Measured | None, seed: int | None, replicates: int
+    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
 ) -> Markup:
     """What it takes to do the same again."""
     told: list[Fact] = []

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck, predictive_check
+from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
 from ppl_vae.evaluation.psis import FEWEST, THRESHOLD
@@ -21,7 +22,7 @@ FEW_DRAWS = 100  # for means of logarithms, which the ELBO by site is made of
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurements:
     """The measurements of one report; an error in place of what could not be measured.
 
     Attributes:
@@ -47,8 +48,8 @@ class Measured:
     @classmethod
     def of(
         cls,
-        model: Callable[..., Any],
-        guide: Callable[..., Any] | None,
+        model: Model,
+        guide: Guide,
         rows: Rows,
         *,
         parts: dict[str, Tensor],
@@ -56,7 +57,7 @@ class Measured:
         num_samples: int,
         replicates: int,
         **shared: Any,
-    ) -> Measured:
+    ) -> Measurements:
         """Run the four functions of the library; ``shared`` goes to each of them."""
         pair = model, guide
         draws = {"num_samples": num_samples, **shared}
@@ -64,10 +65,10 @@ class Measured:
         checks = {"num_samples": replicates, "statistics": statistics, **shared}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "log_likelihood: k-hat")  # the page tells it
-            scores = tried(log_likelihood, *pair, rows, **draws)
-        terms = tried(elbo_terms, *pair, rows, **few)
-        check = None if guide is None else tried(predictive_check, *pair, rows, **checks)
-        prior = tried(predictive_check, model, None, rows, **checks)
+            scores = value_or_error(log_likelihood, *pair, rows, **draws)
+        terms = value_or_error(elbo_terms, *pair, rows, **few)
+        check = None if guide is None else value_or_error(predictive_check, *pair, rows, **checks)
+        prior = value_or_error(predictive_check, model, None, rows, **checks)
         for fault in {str(f): f for f in (scores, check, prior) if isinstance(f, ValueError)}:
             warnings.warn(f"write_report: a part could not be measured: {fault}", stacklevel=4)
         return cls(rows, parts, scores, terms, check, prior, num_samples, guide is not None)
@@ -84,7 +85,7 @@ class Measured:
         return named if len(named) == 1 else {**named, **every}
 
 
-def tried(function: Callable[..., T], *args: Any, **keywords: Any) -> T | ValueError:
+def value_or_error(function: Callable[..., T], *args: Any, **keywords: Any) -> T | ValueError:
     """What a function gives, or the ``ValueError`` with which it refuses."""
     try:
         return function(*args, **keywords)

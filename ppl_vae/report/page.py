@@ -9,12 +9,12 @@ from typing import Any
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.blocks import check_count
-from ppl_vae.data.rows import as_rows
+from ppl_vae.data.rows import Data, as_rows
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_chapter, flagged_names
-from ppl_vae.report.fit_facts import Fitted, split_of
+from ppl_vae.report.fit_facts import FitFacts, split_of
 from ppl_vae.report.html import Markup, decimal, element, join
-from ppl_vae.report.measurements import Measured, unreliable
+from ppl_vae.report.measurements import Measurements, unreliable
 from ppl_vae.report.measurements import mean as mean_of
 from ppl_vae.saving.storage import write_whole
 from ppl_vae.training.history import History
@@ -26,7 +26,7 @@ Section = tuple[str, str, Markup]
 def write_report(
     model: Function | None,
     guide: Function | None,
-    data: Any,
+    data: Data | None,
     path: str | Path,
     *,
     history: History | None = None,
@@ -85,12 +85,12 @@ def write_report(
         raise ValueError("model: expected the model, got None; it may be left out with run= alone")
     check_count("num_samples", num_samples)
     check_count("replicates", replicates)
-    fitted = Fitted.of(model, guide, history, run)
+    fitted = FitFacts.of(model, guide, history, run)
     measured = None
     if data is not None:
         assert model is not None
         rows = as_rows(data)
-        measured = Measured.of(
+        measured = Measurements.of(
             model, guide, rows, parts=split_of(rows, fitted.info), statistics=statistics,
             num_samples=num_samples, replicates=replicates, seed=seed, progress=progress,
             plate=plate,
@@ -113,7 +113,9 @@ def _check_path(path: Path, *, overwrite: bool) -> None:
         raise ValueError(f"path: {path} is there already; overwrite=True replaces it")
 
 
-def _page(fitted: Fitted, measured: Measured | None, seed: int | None, replicates: int) -> str:
+def _page(
+    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
+) -> str:
     versions = fit_sections.versions(fitted, measured, seed, replicates)
     sections: list[Section] = [
         ("fit", "What was fitted", fit_sections.fit(fitted, measured)),
@@ -130,7 +132,7 @@ def _page(fitted: Fitted, measured: Measured | None, seed: int | None, replicate
 # The top
 
 
-def _header(title: str, fitted: Fitted, measured: Measured | None) -> Markup:
+def _header(title: str, fitted: FitFacts, measured: Measurements | None) -> Markup:
     kind = "Report of a model and its guide" if fitted.guide else "Report of a model"
     rows = f", on {len(measured.rows)} rows" if measured else ""
     parts = [
@@ -148,7 +150,7 @@ def _date() -> str:
     return f"{today.day} {today:%B %Y}".replace(" ", html.SPACE)
 
 
-def _verdict(fitted: Fitted, measured: Measured | None) -> Iterator[str]:
+def _verdict(fitted: FitFacts, measured: Measurements | None) -> Iterator[str]:
     """The short answer, a sentence each."""
     if measured is None:
         yield "Nothing is measured here: this report was written without data."
@@ -177,7 +179,7 @@ def _misses(check: PredictiveCheck) -> str:
     return f"misses {len(names)} of {of}: {', '.join(names[:3])}{more}"
 
 
-def _keys(measured: Measured) -> Iterator[Markup]:
+def _keys(measured: Measurements) -> Iterator[Markup]:
     """The numbers of the verdict."""
     check = measured.prior if measured.check is None else measured.check
     if not isinstance(check, ValueError):

@@ -22,7 +22,7 @@ from ppl_vae.data.rows import Rows
 from ppl_vae.saving.recipe import NoRecipe, describe, rebuild
 
 
-def rebuilt(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Any, Any]:
+def rebuild_pair(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Any, Any]:
     """Model and guide; a half that names its partner is made after it."""
     partners: dict[str, Any] = {}
     order = ["model", "guide"]
@@ -71,7 +71,7 @@ def source_of(base: Any) -> Path | None:
     return Path(file) if file is not None and Path(file).is_file() else None
 
 
-def prove(
+def proven_recipe(
     pair: Pair, rows: Rows | None, sources: dict[str, str]
 ) -> tuple[dict[str, Any] | None, str]:
     """A recipe that was seen to make the same pair again, or why there is none."""
@@ -90,9 +90,9 @@ def prove(
                 if told["file"] not in sources:
                     raise NoRecipe(f"the file of {told['class']} cannot be read")
                 classes[f"{told['file']}:{told['class']}"] = type(half)
-        again = Pair.of(*rebuilt(recipe, classes), pair.plate)
+        again = Pair.of(*rebuild_pair(recipe, classes), pair.plate)
         batch = None if rows is None else rows.take(torch.arange(min(len(rows), 16)))
-        again.put(pair.tensors(), batch)
+        again.load_tensors(pair.tensors(), batch)
         if rows is not None and not _same(pair, again, rows):
             raise NoRecipe("the pair made again gives other numbers: an argument is no attribute")
     except Exception as error:
@@ -108,8 +108,11 @@ def _same(pair: Pair, again: Pair, rows: Rows) -> bool:
     outcomes = []
     for half in (pair, again):
         with forked(0), half.evaluating(), pyro.validation_enabled(False):
-            model_trace, guide_trace = sites.run(half, batch)
-        found = [*sites.sites(model_trace).values(), *sites.sites(guide_trace).values()]
+            model_trace, guide_trace = sites.traces(half, batch)
+        found = [
+            *sites.sample_sites(model_trace).values(),
+            *sites.sample_sites(guide_trace).values(),
+        ]
         outcomes.append([(s["value"], s["fn"].log_prob(s["value"])) for s in found])
     return len(outcomes[0]) == len(outcomes[1]) and all(
         torch.equal(a, b)

@@ -29,14 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, Rows, as_rows, example
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Batch, Data, Rows, as_rows, example_rows
 from ppl_vae.saving.rebuild_check import (
     definition,
     in_library,
-    prove,
+    proven_recipe,
     read_sources,
-    rebuilt,
+    rebuild_pair,
     source_of,
 )
 from ppl_vae.saving.storage import (
@@ -79,15 +79,15 @@ class Run:
         """
         if self.info["template"] is None:
             raise ValueError(f"{self.path}: saved without data; its rows have no known form")
-        return example(self.info["template"])
+        return example_rows(self.info["template"])
 
 
 def save(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
+    model: Model,
+    guide: Guide,
     run: str | Path,
     *,
-    data: Any = None,
+    data: Data | None = None,
     plate: str = "data",
 ) -> None:
     """Keep a pair in a new run directory.
@@ -121,7 +121,7 @@ def save(
     check_new(path)
     pair = Pair.of(model, guide, plate)
     rows = None if data is None else as_rows(data)
-    info = begin(path, pair, rows, {})
+    info = begin_run(path, pair, rows, {})
     write_weights(path, pair.tensors(), info)
     write_json(path / INFO, {**info, "status": "saved"})
 
@@ -163,7 +163,7 @@ def load(
 def _open(
     path: Path,
     model: Callable[..., Any] | None,
-    guide: Callable[..., Any] | None,
+    guide: Guide,
     *,
     trust_code: bool,
 ) -> tuple[Any, Any]:
@@ -171,7 +171,7 @@ def _open(
     info = read_run(path).info
     tensors = _weights(path, file, info)
     pair = _pair(path, info, model, guide, trust_code=trust_code)
-    pair.put(tensors, _first_batch(info))
+    pair.load_tensors(tensors, _first_batch(info))
     return pair.model.function, None if info["guide"] is None else pair.guide.function
 
 
@@ -201,11 +201,11 @@ def check_new(path: Path) -> None:
         raise ValueError(f"run: {path} exists; resume=True continues it, or choose another name")
 
 
-def begin(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> dict[str, Any]:
+def begin_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> dict[str, Any]:
     """Write the source and ``run.json`` of a new run; returns the latter's contents."""
     sources = read_sources(pair)
     checksums = {name: sha256(content) for name, content in sources.items()}
-    recipe, reason = prove(pair, rows, checksums)
+    recipe, reason = proven_recipe(pair, rows, checksums)
     info = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
@@ -264,17 +264,17 @@ def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
     ]
 
 
-def is_told_as(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
+def recipe_still_holds(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
     """Whether the recipe of a run, if it has one, is still the pair's."""
     if info["recipe"] is None:
         return True
-    return bool(_plain(prove(pair, rows, info["sources"])[0]) == _plain(info["recipe"]))
+    return bool(_plain(proven_recipe(pair, rows, info["sources"])[0]) == _plain(info["recipe"]))
 
 
 def withdraw_recipe(path: Path, pair: Pair, rows: Rows) -> None:
     """Keep the weights alone where an attribute of the pair changed while it was fitted."""
     info = read_run(path).info
-    if not is_told_as(info, pair, rows):
+    if not recipe_still_holds(info, pair, rows):
         reason = "an argument's attribute changed during the fit: keep such a number in a buffer"
         write_json(path / INFO, {**info, "recipe": None, "no_recipe": reason})
         warnings.warn(f"run: {path} holds the weights alone: {reason}", stacklevel=3)
@@ -319,7 +319,7 @@ def _pair(
     path: Path,
     info: dict[str, Any],
     model: Callable[..., Any] | None,
-    guide: Callable[..., Any] | None,
+    guide: Guide,
     *,
     trust_code: bool,
 ) -> Pair:
@@ -333,7 +333,7 @@ def _pair(
         )
     classes = _classes(path, info, trust_code=trust_code)
     try:
-        built = rebuilt(info["recipe"], classes)
+        built = rebuild_pair(info["recipe"], classes)
     except Exception as error:
         raise ValueError(
             f"{path}: its recipe does not build ({type(error).__name__}: {error}); pass "
@@ -369,7 +369,7 @@ def _classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str,
 def _first_batch(info: dict[str, Any]) -> Batch | None:
     """Rows of zeros to run a pair on once, so that its parameters appear."""
     template = info["template"]
-    return None if template is None else Rows(example(template)).take(torch.arange(2))
+    return None if template is None else Rows(example_rows(template)).take(torch.arange(2))
 
 
 def _umask() -> int:

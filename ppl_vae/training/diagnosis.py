@@ -77,7 +77,7 @@ def find_culprit(pair: Pair, batch: Batch, index: Tensor, draws: Tensor) -> Culp
     with forked(0), torch.enable_grad(), pyro.validation_enabled(False):
         torch.set_rng_state(draws)
         try:
-            model_trace, guide_trace = sites.run(pair, batch)
+            model_trace, guide_trace = sites.traces(pair, batch)
         except Exception:  # drawing from a broken distribution raises; the parameters tell
             return Culprit("pair", "?", "distribution", -1, 0, tuple(holding)) if holding else None
         found = [
@@ -131,10 +131,10 @@ def _gradient_culprit(
     for i, position in enumerate(index.tolist()):
         row = map_batch(batch, lambda field, i=i: field[i : i + 1])
         try:
-            traces = dict(zip(("model", "guide"), sites.run(pair, row), strict=True))
+            traces = dict(zip(("model", "guide"), sites.traces(pair, row), strict=True))
         except Exception:  # a pair that cannot run on one row leaves the row unnamed
             break
-        alone = sites.sites(traces[half]).get(name)
+        alone = sites.sample_sites(traces[half]).get(name)
         if alone is not None and _broken_gradients(pair, alone):
             bad.append(position)
     first = bad[0] if bad else -1

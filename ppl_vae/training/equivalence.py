@@ -21,16 +21,20 @@ from torch import Tensor
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import Derivative, Gradients
-from ppl_vae.training.traced_step import Program
+from ppl_vae.elbo.loss import Gradients, LossAndGradient
+from ppl_vae.training.traced_step import TracedStep
 
 MOVES = 3  # steps between the two places where a new program is compared
 STRIDE = 1e-3  # largest change of a parameter in one of them
 NOT_FINITE = "the loss is not finite, and so cannot be compared"
 
 
-def prove(
-    program: Program, derivative: Derivative, pair: Pair, rows: Rows, indices: Sequence[Tensor]
+def difference_from_eager(
+    program: TracedStep,
+    derivative: LossAndGradient,
+    pair: Pair,
+    rows: Rows,
+    indices: Sequence[Tensor],
 ) -> str:
     """Compare on every batch, here and a few steps on; the pair and the generators are put back.
 
@@ -45,12 +49,14 @@ def prove(
         How they differ, or ``""`` where they agree.
     """
     values = [p.detach().clone() for p in derivative.parameters]
-    with kept(pair):
+    with state_restored(pair):
         for move in range(MOVES + 1):
             if move in (0, MOVES):
                 for number, index in enumerate(indices):
                     seed = 100 * move + number + 1
-                    difference = compare(program, derivative, pair, rows, index, seed=seed)
+                    difference = difference_on_batch(
+                        program, derivative, pair, rows, index, seed=seed
+                    )
                     if difference:
                         return difference if move == 0 else f"{difference}, after {move} steps"
             _, gradients = program.derivative(
@@ -63,9 +69,9 @@ def prove(
     return ""
 
 
-def compare(
-    program: Program,
-    derivative: Derivative,
+def difference_on_batch(
+    program: TracedStep,
+    derivative: LossAndGradient,
     pair: Pair,
     rows: Rows,
     index: Tensor,
@@ -79,7 +85,7 @@ def compare(
     weight = 0.37 if program.weighted else 1.0
     parameters = [p.detach().clone() for p in derivative.parameters]
     runs = []
-    with kept(pair) as reassigned:
+    with state_restored(pair) as reassigned:
         for interpreted in (True, False) if program.is_compiled else (True,):
             constants = _copies(program)
             with forked(seed):
@@ -128,7 +134,7 @@ def _differing(names: list[str], ours: Gradients, theirs: Gradients, tolerance: 
 
 
 @contextlib.contextmanager
-def kept(pair: Pair) -> Iterator[Callable[[], str]]:
+def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     """Put parameters, buffers and plain tensors of modules back as they were.
 
     Yields a function that names a reassigned buffer.
@@ -154,7 +160,7 @@ def kept(pair: Pair) -> Iterator[Callable[[], str]]:
                 tensor.copy_(value)
 
 
-def _copies(program: Program) -> list[Tensor]:
+def _copies(program: TracedStep) -> list[Tensor]:
     return [constant.clone() for constant in program.graph.constants]
 
 

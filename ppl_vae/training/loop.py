@@ -22,7 +22,7 @@ from ppl_vae.core.blocks import mean_loss
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import Bound
+from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
@@ -87,7 +87,7 @@ class Loop:
             requested=compiled, batch_size=batch_size,
             weighted=callable(kl_weight) or kl_weight != 1, watched=watched or callable(kl_weight),
         )  # fmt: skip
-        self.loss = Bound(pair, objective, len(rows)).loss
+        self.loss = BatchLoss(pair, objective, len(rows)).loss
         self.device = pair.device()
         fresh = int(torch.randint(2**31, ())) if seed is None else seed
         self.order = torch.Generator().manual_seed(fresh)
@@ -150,7 +150,7 @@ class Loop:
                 self._snapshot(start, now=True)
 
     def _step(self, index: Tensor) -> None:
-        weight = check_weight(self.weight(self.step), f" at step {self.step}")
+        weight = check_kl_weight(self.weight(self.step), f" at step {self.step}")
         draws = torch.get_rng_state()
         try:
             loss, applied = self.stepper(index, weight)
@@ -166,7 +166,7 @@ class Loop:
     ) -> NoReturn:
         """Name what stopped being finite, keep the last good weights, and end the fit."""
         batch = self.rows.take(index, self.device)
-        culprit = find_culprit(self.pair, batch, self.rows.origin(index), draws)
+        culprit = find_culprit(self.pair, batch, self.rows.positions_in_data(index), draws)
         if culprit is None and cause is not None:
             raise cause
         what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
@@ -317,7 +317,7 @@ def _finite(tensors: dict[str, Tensor]) -> bool:
     return all(bool(value.isfinite().all()) for value in tensors.values())
 
 
-def check_weight(weight: Any, when: str = "") -> float:
+def check_kl_weight(weight: Any, when: str = "") -> float:
     """A KL weight; ``ValueError`` unless it is a finite number of at least 0."""
     number = float(weight) if isinstance(weight, Real) else math.nan
     if not 0 <= number < math.inf:

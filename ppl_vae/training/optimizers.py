@@ -26,7 +26,7 @@ from torch import Tensor
 RATE, ROOT, KEPT, FIRST, SECOND, EPS, DECAY = range(7)  # columns of the rates
 
 
-class Update(ABC):
+class TensorUpdate(ABC):
     """An optimizer's update. Whatever a scheduler may change is given to it as a tensor.
 
     Args:
@@ -51,7 +51,7 @@ class Update(ABC):
         )
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> Update | None:
+    def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
         """The update of an optimizer that is known here, without variants, over ordinary
         parameters; else ``None``.
         """  # noqa: D205  one sentence
@@ -61,7 +61,7 @@ class Update(ABC):
         return None
 
     @classmethod
-    def _of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> Update | None:
+    def _of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
         plain = all(
             isinstance(group["lr"], float)
             and not any(group[name] for name in cls.variants)
@@ -141,7 +141,7 @@ class Update(ABC):
         return state
 
 
-class Adam(Update):
+class Adam(TensorUpdate):
     """Adam's and AdamW's."""
 
     kinds = (torch.optim.Adam, torch.optim.AdamW)
@@ -164,7 +164,7 @@ class Adam(Update):
         return row[KEPT] * p - row[RATE] * average / spread
 
 
-class RMSprop(Update):
+class RMSprop(TensorUpdate):
     """Centered RMSprop's, without momentum."""
 
     kinds = (torch.optim.RMSprop,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.rows import Batch
-from ppl_vae.elbo.loss import Derivative, Gradients
+from ppl_vae.elbo.loss import Gradients, LossAndGradient
 
 
 class EagerStep:
@@ -22,7 +22,7 @@ class EagerStep:
     """
 
     def __init__(
-        self, derivative: Derivative, optimizer: torch.optim.Optimizer, clip_norm: float | None
+        self, derivative: LossAndGradient, optimizer: torch.optim.Optimizer, clip_norm: float | None
     ) -> None:
         self.derivative, self.optimizer = derivative, optimizer
         self.limit = math.inf if clip_norm is None else clip_norm
@@ -40,12 +40,12 @@ class EagerStep:
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
         loss, gradients = self.derivative(batch, weight)
-        return loss.item(), apply(
+        return loss.item(), apply_gradients(
             self.optimizer, self.derivative.parameters, loss, gradients, self.limit
         )
 
 
-def apply(
+def apply_gradients(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[Tensor],
     loss: Tensor,

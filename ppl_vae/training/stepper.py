@@ -16,11 +16,16 @@ from torch import Tensor
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import Derivative
+from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.equivalence import NOT_FINITE, compare, kept, prove
+from ppl_vae.training.equivalence import (
+    NOT_FINITE,
+    difference_from_eager,
+    difference_on_batch,
+    state_restored,
+)
 from ppl_vae.training.step import EagerStep
-from ppl_vae.training.traced_step import Program
+from ppl_vae.training.traced_step import TracedStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come that repay tracing and its proof
@@ -28,7 +33,7 @@ COMPILED_FROM = 8_000  # steps to come that repay the compiler
 CHECKED_EVERY = 1000  # steps, where no code of the user's runs between epochs
 
 
-def rule(requested: bool | str, steps: int) -> str:
+def step_kind(requested: bool | str, steps: int) -> str:
     """The kind of step for so many steps to come.
 
     Calibrated by ``benchmarks/step.py``, whose last lines say after how many steps tracing and
@@ -75,9 +80,9 @@ class Stepper:
     ) -> None:
         self.pair, self.rows, self.requested = pair, rows, requested
         self.batch_size, self.weighted, self.watched = batch_size, weighted, watched
-        self.derivative = Derivative(pair, objective, len(rows), parameters)
+        self.derivative = LossAndGradient(pair, objective, len(rows), parameters)
         self.eager = EagerStep(self.derivative, optimizer, clip_norm)
-        self.programs: dict[int, Program] = {}
+        self.programs: dict[int, TracedStep] = {}
         self.kinds: dict[int, str] = {}
         self.reason, self.retraced = "", False
 
@@ -89,10 +94,10 @@ class Stepper:
     def plan(self, epochs: int) -> None:
         """Choose the kinds by the rule, for so many epochs to come."""
         whole, last = divmod(len(self.rows), self.batch_size)
-        self.kinds = {self.batch_size: rule(self.requested, whole * epochs)}
+        self.kinds = {self.batch_size: step_kind(self.requested, whole * epochs)}
         if last:  # one step an epoch, seldom worth a compiler
             insisted = self.requested is True and epochs < COMPILED_FROM
-            chosen = rule("auto" if self.requested else False, epochs)
+            chosen = step_kind("auto" if self.requested else False, epochs)
             self.kinds[last] = TRACED if insisted else chosen
         if self.requested == "auto":
             self.reason = f"{whole * epochs:,} steps to come"
@@ -106,12 +111,12 @@ class Stepper:
             ValueError: Where ``compile=True`` and the step cannot be proved.
         """
         elbo = self.derivative.objective.elbo
-        if self.derivative.objective.sums or elbo.vectorize_particles:
-            with forked(0), kept(self.pair), contextlib.suppress(ValueError):
+        if self.derivative.objective.enumerates or elbo.vectorize_particles:
+            with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
                 self._eagerly(self._indices(self.batch_size)[0], 1.0)  # it guesses how plates nest
         for size in list(self.kinds):
             if self.kinds[size] != EAGER and size not in self.programs:
-                with forked(0), kept(self.pair):
+                with forked(0), state_restored(self.pair):
                     problem = self._make(size)
                 if problem:
                     self._fall_back(problem)
@@ -130,7 +135,7 @@ class Stepper:
         if len(index) not in self.programs:
             return None
         torch.set_rng_state(draws)
-        with kept(self.pair):
+        with state_restored(self.pair):
             try:
                 self._eagerly(index, kl_weight)
             except ValueError as error:
@@ -157,7 +162,7 @@ class Stepper:
             index = (torch.arange(size) + step) % len(self.rows)  # other rows at every check
             args = program, self.derivative, self.pair, self.rows, index
             try:
-                difference = compare(*args, seed=step % 2**32)
+                difference = difference_on_batch(*args, seed=step % 2**32)
             except ValueError:  # of Pyro's checks: the next step will say what happened
                 return
             if difference == NOT_FINITE:
@@ -186,7 +191,7 @@ class Stepper:
         indices = self._indices(size)
         args = self.derivative, self.eager.optimizer, self.eager.limit, self.rows, indices[0]
         try:
-            program = Program(*args, weighted=self.weighted)
+            program = TracedStep(*args, weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
         self.programs[size] = program
@@ -207,8 +212,8 @@ class Stepper:
                 )
         return difference
 
-    def _proved(self, program: Program, indices: list[Tensor]) -> str:
-        return prove(program, self.derivative, self.pair, self.rows, indices)
+    def _proved(self, program: TracedStep, indices: list[Tensor]) -> str:
+        return difference_from_eager(program, self.derivative, self.pair, self.rows, indices)
 
     def _indices(self, size: int) -> list[Tensor]:
         """Two batches: the first rows of the data, and the last, from the end."""

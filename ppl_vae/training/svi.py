@@ -14,20 +14,20 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.core.pair import Pair, exclusive
+from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Rows, as_rows
+from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.saving import runs, snapshots
 from ppl_vae.training.history import History
-from ppl_vae.training.loop import Callback, KLWeight, Loop, check_weight
+from ppl_vae.training.loop import Callback, KLWeight, Loop, check_kl_weight
 
 
 def fit(
-    model: Callable[..., Any],
-    guide: Callable[..., Any] | None,
-    data: Any,
+    model: Model,
+    guide: Guide,
+    data: Data,
     *,
     validation: Any = None,
     elbo: ELBO | RowBound | None = None,
@@ -113,7 +113,7 @@ def fit(
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     listed = _listed(callbacks)
     pair = Pair.of(model, guide, plate)
-    with exclusive(), forked(seed), _own_words(), _fresh_casts(), contextlib.ExitStack() as stack:
+    with pyro_lock(), forked(seed), _own_words(), _fresh_casts(), contextlib.ExitStack() as stack:
         path = None if run is None else Path(run)
         going_on = path is not None and resume and path.exists() and any(path.iterdir())
         if path is not None and seed is None and isinstance(validation, Real):
@@ -153,7 +153,7 @@ def fit(
 
 def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     """Write what a new run is, and record the fit in it."""
-    info = runs.begin(
+    info = runs.begin_run(
         path,
         loop.pair,
         loop.rows,
@@ -182,7 +182,7 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
             f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
             "another run"
         )
-    if not runs.is_told_as(info, loop.pair, loop.rows):
+    if not runs.recipe_still_holds(info, loop.pair, loop.rows):
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"
@@ -297,7 +297,7 @@ def _check_arguments(
     if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
         raise ValueError(f"clip_norm: expected a positive number, got {clip_norm!r}")
     if not callable(kl_weight):
-        check_weight(kl_weight)
+        check_kl_weight(kl_weight)
     if patience is not None and validation is None:
         raise ValueError("patience: needs held-out rows; give validation=0.1 or data")
 

@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.inductor import compiled
-from ppl_vae.compiled.tracing import trace
-from ppl_vae.data.rows import Rows, as_tuple, like
-from ppl_vae.elbo.loss import Derivative, Gradients
-from ppl_vae.training.optimizers import Update
-from ppl_vae.training.step import apply
+from ppl_vae.compiled.inductor import compile_graph
+from ppl_vae.compiled.tracing import trace_graph
+from ppl_vae.data.rows import Rows, as_tuple, in_form_of
+from ppl_vae.elbo.loss import Gradients, LossAndGradient
+from ppl_vae.training.optimizers import TensorUpdate
+from ppl_vae.training.step import apply_gradients
 
 
-class Program:
+class TracedStep:
     """The traced step for batches of one size.
 
     Args:
@@ -42,7 +42,7 @@ class Program:
 
     def __init__(
         self,
-        derivative: Derivative,
+        derivative: LossAndGradient,
         optimizer: torch.optim.Optimizer,
         limit: float,
         rows: Rows,
@@ -61,19 +61,19 @@ class Program:
         derivative(batch, weight)  # an ELBO's first run also guesses how plates nest
 
         def differentiate(*inputs: Tensor) -> list[Tensor]:
-            given = like(batch, inputs)
+            given = in_form_of(batch, inputs)
             loss, gradients = derivative(given, inputs[-1] if weighted else None)
             self.moved = [g is not None for g in gradients]
             return [loss, *(g for g in gradients if g is not None)]
 
         inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
-        self.graph = trace(differentiate, inputs, self.parameters)
+        self.graph = trace_graph(differentiate, inputs, self.parameters)
         self.casts = torch.is_autocast_enabled(self.device.type)
         self.interpret()
 
     def interpret(self) -> None:
         """Run the traced graph, as a new program does, operation by operation."""
-        self.update: Update | None = None
+        self.update: TensorUpdate | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
 
@@ -87,11 +87,13 @@ class Program:
             Exception: Whatever stops inductor; ``interpret`` is the way back.
         """
         on_cpu = self.device.type == "cpu"
-        self.update = Update.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
+        self.update = (
+            TensorUpdate.of(self.optimizer, self._moved(self.parameters)) if on_cpu else None
+        )
         state = [] if self.update is None else [*self.update.state, self.update.rates()]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch(index, 1.0)
-            self.function = compiled(self._step, [*self.held, *state], batch)
+            self.function = compile_graph(self._step, [*self.held, *state], batch)
         self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
@@ -103,7 +105,7 @@ class Program:
             return loss, math.isfinite(loss) and math.isfinite(norm)
         found = self._run([*self.held, *batch])
         gradients = self._spread(found[1:])
-        return found[0].item(), apply(
+        return found[0].item(), apply_gradients(
             self.optimizer, self.parameters, found[0], gradients, self.limit
         )
 
@@ -153,7 +155,7 @@ class Program:
         if not self.gathers:
             return [*as_tuple(self.rows.take(index, self.device)), *weight]
         arrays: list[Any] = [field.array for field in self.rows.fields]
-        return [*arrays, self.rows.origin(index).to(self.device), *weight]
+        return [*arrays, self.rows.positions_in_data(index).to(self.device), *weight]
 
     def _run(self, inputs: list[Tensor]) -> list[Tensor]:
         with torch.no_grad(), self._without_autocast():

@@ -8,12 +8,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ppl_vae.data.rows import Field, Rows, as_rows
+from ppl_vae.data.rows import Data, Field, Rows, as_rows
 
 T = TypeVar("T")
 
 
-def build(cls: type[T], data: Any, **arguments: Any) -> T:
+def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Make ``cls(...)``, filling from the data what its constructor names and you do not give.
 
     Filled are the arguments called ``features``, ``categories``, ``rows``, ``loc`` and

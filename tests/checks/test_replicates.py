@@ -20,7 +20,7 @@ def normal(loc, scale=1.0):
 @pytest.fixture(params=["side by side", "one at a time"])
 def either_way(request, monkeypatch):
     if request.param == "one at a time":
-        monkeypatch.setattr("ppl_vae.predictive.replicates.vectorizes", lambda *_: False)
+        monkeypatch.setattr("ppl_vae.predictive.replicates.can_vectorize", lambda *_: False)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ppl_vae.checks.p_values import Scale, verdicts
+from ppl_vae.checks.p_values import RobustScale, verdicts
 
 S = 99
 
@@ -85,6 +85,6 @@ def test_discrepancies_are_compared_draw_by_draw():
 
 
 def test_each_side_of_the_median_has_a_spread_of_its_own():
-    scale = Scale.of(torch.tensor([-1.0, 0.0, 0.0, 0.0, 4.0])[:, None].double())
+    scale = RobustScale.of(torch.tensor([-1.0, 0.0, 0.0, 0.0, 4.0])[:, None].double())
     assert float(scale.above / scale.below) == pytest.approx(4.0)
     assert scale.signed(torch.tensor([[0.0], [math.nan]]).double()).flatten().tolist() == [0.0, 0.0]

@@ -9,9 +9,16 @@ import pytest
 import torch
 from scipy import stats
 
-from ppl_vae.checks.statistics import PAIRED, SHARES, STATISTICS, Kind, order_statistics, paired
+from ppl_vae.checks.statistics import (
+    PAIRED,
+    SHARES,
+    STATISTICS,
+    ValueKind,
+    order_statistics,
+    paired_features,
+)
 
-REAL, COUNTS, BINARY = Kind("real"), Kind("counts"), Kind("binary")
+REAL, COUNTS, BINARY = ValueKind("real"), ValueKind("counts"), ValueKind("binary")
 PRECISION = {torch.float32: 2e-4, torch.float64: 1e-9}
 
 
@@ -124,7 +131,7 @@ def test_correlation_is_pearsons():
 def test_rates_of_categories(masked):
     x = torch.randint(4, (500, 1), generator=torch.Generator().manual_seed(0))
     kept = torch.from_numpy(some_cells(x.numpy())) if masked else None
-    found = Kind("categories", 4).find(x.float()[None], kept)["rate"][0]
+    found = ValueKind("categories", 4).find(x.float()[None], kept)["rate"][0]
     column = pd.Series(x[:, 0].numpy())[kept[:, 0].numpy() if masked else slice(None)]
     np.testing.assert_allclose(found, column.value_counts(normalize=True).sort_index())
 
@@ -132,7 +139,7 @@ def test_rates_of_categories(masked):
 def test_rates_and_co_occurrence_of_masked_categories_of_several_features():
     x = np.random.default_rng(0).integers(0, 3, (400, 2))
     kept = some_cells(x)
-    kind = Kind("categories", 3)
+    kind = ValueKind("categories", 3)
     found = kind.find(torch.as_tensor(x).float()[None], torch.from_numpy(kept))
     labels = kind.labels(["a", "b"])
     rates = dict(zip(labels["rate"], found["rate"][0].tolist(), strict=True))
@@ -146,7 +153,7 @@ def test_rates_and_co_occurrence_of_masked_categories_of_several_features():
 
 @pytest.mark.parametrize("hidden", [1e30, -1e30, float("nan"), float("inf")])
 @pytest.mark.parametrize(
-    "kind", [REAL, COUNTS, BINARY, Kind("categories", 3)], ids=lambda kind: kind.name
+    "kind", [REAL, COUNTS, BINARY, ValueKind("categories", 3)], ids=lambda kind: kind.name
 )
 def test_what_a_mask_hides_changes_nothing(kind, hidden):
     x = torch.randint(2, (2, 50, 3)).float()
@@ -158,7 +165,7 @@ def test_what_a_mask_hides_changes_nothing(kind, hidden):
 
 
 @pytest.mark.parametrize(
-    "kind", [REAL, COUNTS, BINARY, Kind("categories", 3)], ids=lambda kind: kind.name
+    "kind", [REAL, COUNTS, BINARY, ValueKind("categories", 3)], ids=lambda kind: kind.name
 )
 def test_a_mask_that_hides_nothing_changes_nothing(kind):
     x = torch.randint(2, (2, 50, 1)).float()
@@ -234,7 +241,7 @@ def test_order_statistics_are_those_of_a_sort(rows, dtype):
 
 @pytest.mark.parametrize("features", [1, 2, 64, 65, 300])
 @pytest.mark.parametrize(
-    "kind", [REAL, COUNTS, BINARY, Kind("categories", 3)], ids=lambda kind: kind.name
+    "kind", [REAL, COUNTS, BINARY, ValueKind("categories", 3)], ids=lambda kind: kind.name
 )
 def test_every_value_has_a_label(kind, features):
     x, kept = torch.randint(2, (1, 30, features)).float(), torch.ones(30, features) > 0
@@ -246,7 +253,7 @@ def test_every_value_has_a_label(kind, features):
 @pytest.mark.parametrize("features", [5, 200])
 @pytest.mark.parametrize("kind", [REAL, BINARY], ids=lambda kind: kind.name)
 def test_the_pair_that_goes_together_is_named(kind, features):
-    chosen = paired(features)
+    chosen = paired_features(features)
     assert len(chosen) == len(set(chosen)) == min(features, PAIRED)
     assert (chosen[0], chosen[-1]) == (0, features - 1)
     one, other = chosen[1], chosen[3]
@@ -283,9 +290,9 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kind_is_read_off_the_distribution(kind):
-    assert {Kind.of(fn).name for fn in KINDS[kind]} == {kind}
+    assert {ValueKind.of(fn).name for fn in KINDS[kind]} == {kind}
     assert kind in STATISTICS
 
 
 def test_categories_are_counted():
-    assert Kind.of(dist.Categorical(torch.ones(5, 4, 7)).to_event(1)).categories == 7
+    assert ValueKind.of(dist.Categorical(torch.ones(5, 4, 7)).to_event(1)).categories == 7

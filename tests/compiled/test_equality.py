@@ -10,9 +10,9 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanFie
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.bounds import IWAE, RowELBO
-from ppl_vae.elbo.loss import Derivative
+from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.training.traced_step import Program
+from ppl_vae.training.traced_step import TracedStep
 from ppl_vae.zoo.catalog import find_class, zoo
 
 SIZE = 16
@@ -56,11 +56,11 @@ class Sides:
         found.raise_if_failed()
         self.objective, self.weighted = found.objective, weighted
         self.parameters = list(self.pair.trainable().values())
-        self.eager = Derivative(self.pair, self.objective, len(self.rows), self.parameters)
+        self.eager = LossAndGradient(self.pair, self.objective, len(self.rows), self.parameters)
         optimizer = torch.optim.Adam(self.parameters)
         first = torch.arange(SIZE)
         args = self.eager, optimizer, math.inf, self.rows, first
-        self.program = Program(*args, weighted=weighted)
+        self.program = TracedStep(*args, weighted=weighted)
 
     def shake(self):
         """Away from the weights that the tracer saw."""

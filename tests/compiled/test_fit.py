@@ -93,11 +93,11 @@ def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    assert traced_step.Update.of(Adam(parameters, 0.1), parameters) is not None
-    assert traced_step.Update.of(Adam(parameters[:2], 0.1), parameters) is None
-    assert traced_step.Update.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
+    assert traced_step.TensorUpdate.of(Adam(parameters, 0.1), parameters) is not None
+    assert traced_step.TensorUpdate.of(Adam(parameters[:2], 0.1), parameters) is None
+    assert traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
     for settings in ({}, {"centered": True, "momentum": 0.9}):
-        assert traced_step.Update.of(RMSprop(parameters, 0.1, **settings), parameters) is None
+        assert traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, **settings), parameters) is None
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -233,7 +233,7 @@ def test_a_compiled_fit_cut_off_goes_on_bit_for_bit_as_compiled(tmp_path, monkey
         with pytest.raises(Killed):
             learn(make, "compiled", patch, run=tmp_path / "run", **settings)
     assert read_snapshot(tmp_path / "run")[1]["position"] > 0
-    monkeypatch.setattr(stepper, "rule", lambda *_: "eager")  # what the rule would now choose
+    monkeypatch.setattr(stepper, "step_kind", lambda *_: "eager")  # what the rule would now choose
     settings = {**settings, "run": tmp_path / "run", "resume": True}
     assert same(whole, learn(make, "compiled", monkeypatch, **settings))
 
@@ -343,7 +343,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
     def missing(*args):
         raise RuntimeError("no C++ compiler found\nmore of it")
 
-    monkeypatch.setattr(traced_step, "compiled", missing)
+    monkeypatch.setattr(traced_step, "compile_graph", missing)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler found; the traced") as caught:
         history = fit(model, guide, x, epochs=3, batch_size=20, compile=True, progress=False)
@@ -359,7 +359,7 @@ def test_a_compiler_that_errs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
         return lambda *inputs: [1.1 * output for output in step(*inputs)]
 
-    monkeypatch.setattr(traced_step, "compiled", wrong)
+    monkeypatch.setattr(traced_step, "compile_graph", wrong)
     model, guide, data = made(PAIRS["gaussian"])
     settings = {"epochs": 3, "batch_size": 8, "progress": False}
     with pytest.warns(UserWarning, match="what it made is not the traced step: its loss is"):

@@ -11,7 +11,7 @@ from torch import nn
 
 from ppl_vae import IWAE, RowELBO, fit, lint
 from ppl_vae.core.pair import Pair
-from ppl_vae.elbo.loss import Bound
+from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.zoo.catalog import find_class
 
@@ -47,7 +47,7 @@ def test_summed_latents_train_under_the_bounds():
             elbo, IWAE
         )
         assert history.objective == type(elbo).__name__
-        bound = Bound(pair, Objective.of(elbo, ""), 200)
+        bound = BatchLoss(pair, Objective.of(elbo, ""), 200)
         found = -bound.loss((x,)) / 200
         exact = torch.stack(
             [

@@ -14,7 +14,7 @@ from torch import nn
 from ppl_vae import IWAE, RowELBO, fit, log_likelihood
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
-from ppl_vae.elbo.loss import Bound, Derivative
+from ppl_vae.elbo.loss import BatchLoss, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.zoo.catalog import find_class
 
@@ -89,7 +89,7 @@ def by_quadrature(model, guide, x, particles, kl_weight=1.0, nodes=60):
 def estimates(elbo, pair, x, *, rows, kl_weight, draws):
     """Losses at a KL weight of 1, and gradients of the weighted loss: (draws,), [(draws, ...)]."""
     parameters = list(pair.trainable().values())
-    derivative = Derivative(pair, Objective.of(elbo, ""), rows, parameters)
+    derivative = LossAndGradient(pair, Objective.of(elbo, ""), rows, parameters)
     weight = None if kl_weight is None else torch.tensor(kl_weight)
     found = [derivative((x,), weight) for _ in range(draws)]
     losses = torch.stack([loss for loss, _ in found])
@@ -231,7 +231,7 @@ def test_latent_outside_the_plate_is_drawn_once_and_counted_once():
 
     x = torch.randn(4)
     for elbo in (IWAE(7), IWAE(7, vectorize_particles=False), RowELBO(3)):
-        bound = Bound(Pair.of(model, guide, "data"), Objective.of(elbo, ""), 40)
+        bound = BatchLoss(Pair.of(model, guide, "data"), Objective.of(elbo, ""), 40)
         torch.manual_seed(3)
         found = -torch.tensor([bound.loss((x,)) for _ in range(2000)])
         mu = 0.4 + 0.2 * torch.randn(200_000)
@@ -265,7 +265,7 @@ def test_free_bits_cost_nothing_and_the_rest_is_the_elbo(kl_weight):
     factor = 1.0 if kl_weight is None else kl_weight
     results = {}
     for bits in (0.0, 0.5):
-        bound = Bound(pair, Objective.of(RowELBO(free_bits=bits), ""), 80)
+        bound = BatchLoss(pair, Objective.of(RowELBO(free_bits=bits), ""), 80)
         torch.manual_seed(0)
         with torch.enable_grad():
             loss, surrogate = bound((x,), weight)
@@ -292,7 +292,7 @@ def test_more_particles_are_tighter_for_every_zoo_pair(name):
     pair, rows = Pair.of(model, guide, "data"), as_rows(x)
     values, errors = [], []
     for elbo in (RowELBO(50), IWAE(5), IWAE(50)):
-        bound = Bound(pair, Objective.of(elbo, ""), len(rows))
+        bound = BatchLoss(pair, Objective.of(elbo, ""), len(rows))
         draws = torch.tensor([-bound.loss((x,)) / len(rows) for _ in range(60)])
         values.append(draws.mean().item())
         errors.append(draws.std().item() / 60**0.5)
@@ -321,7 +321,7 @@ def test_free_bits_that_are_next_to_nothing_change_nothing_in_a_plate_of_the_use
     surrogates = []
     for bits in (0.0, 1e-9):
         torch.manual_seed(0)
-        bound = Bound(
+        bound = BatchLoss(
             Pair.of(model, guide, "data"), Objective.of(RowELBO(4, free_bits=bits), ""), 80
         )
         surrogates.append(bound((x,), None)[1].item())

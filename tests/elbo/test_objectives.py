@@ -17,9 +17,9 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from ppl_vae import fit, lint
-from ppl_vae.core.handlers import Scale
+from ppl_vae.core.handlers import TrainingScale
 from ppl_vae.core.pair import Pair
-from ppl_vae.elbo.objectives import Objective, unweighted
+from ppl_vae.elbo.objectives import Objective, loss_at_unit_weight
 
 FEATURES, LATENTS, ROWS = 4, 2, 50
 
@@ -82,12 +82,12 @@ def elbos(**settings):
 
 def evaluate(elbo, pair, x, *, rows=ROWS, kl_weight=None):
     """Loss, unweighted loss and surrogate of one estimate."""
-    scale = Scale(rows, "data")
+    scale = TrainingScale(rows, "data")
     weight = None if kl_weight is None else torch.tensor(kl_weight, requires_grad=True)
     scale.kl_weight = weight
     objective = Objective.of(elbo, "")
     loss, surrogate = objective.loss_and_surrogate(scale(pair.model), scale(pair.guide), (x,))
-    plain = loss if weight is None else unweighted(loss, weight)
+    plain = loss if weight is None else loss_at_unit_weight(loss, weight)
     return loss.detach(), plain.detach(), surrogate
 
 

@@ -17,8 +17,8 @@ from ppl_vae import elbo_terms, fit, log_likelihood
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
 from ppl_vae.evaluation import log_weights
-from ppl_vae.evaluation.log_weights import Chunk
-from ppl_vae.evaluation.psis import Tally
+from ppl_vae.evaluation.log_weights import LogWeights
+from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.zoo.catalog import find_class
@@ -129,7 +129,7 @@ def test_the_graph_is_the_pair_for_every_zoo_pair(name):
     model, guide = find_class(name, "models")(5, 2), find_class("normal", "guides")(5, 2)
     pair, data = Pair.of(model, guide, "data"), as_rows(x)
     for calls, kind in ((1, "eager"), (500, "traced"), (10**6, "compiled")):
-        chunk = Chunk(pair, data, 8)
+        chunk = LogWeights(pair, data, 8)
         chunk.prepare(50, calls, "auto")
         assert chunk.kind == kind
         torch.manual_seed(0)
@@ -153,7 +153,7 @@ def test_a_pair_that_branches_on_values_runs_as_it_is():
             pyro.sample("z", dist.Normal(x / 2, 0.7))
 
     x = torch.linspace(-2, 2, 50)
-    chunk = Chunk(Pair.of(model, guide, "data"), as_rows(x), 8)
+    chunk = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
     chunk.prepare(10, 10**6, "auto")
     assert chunk.kind == "eager"
 
@@ -186,11 +186,11 @@ class InSilence(nn.Module):
 def test_networks_that_take_no_more_dimensions_draw_one_by_one(network):
     model, guide = BernoulliModel(4, 2, network()), NormalGuide(4, 2)
     x = torch.rand(9, 4).bernoulli()
-    chunk = Chunk(Pair.of(model, guide, "data"), as_rows(x), 8)
+    chunk = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
     assert not chunk.vectorized
     found = log_likelihood(model, guide, x, num_samples=30)
     assert found["log_prob"].between(-20, 0).all()
-    assert Chunk(Pair.of(BernoulliModel(4, 2), guide, "data"), as_rows(x), 8).vectorized
+    assert LogWeights(Pair.of(BernoulliModel(4, 2), guide, "data"), as_rows(x), 8).vectorized
 
 
 def gaussian_mean(x):
@@ -298,7 +298,7 @@ def test_counts_that_mean_nothing_and_rows_that_are_not_numbers_are_refused():
 
 
 def test_what_is_kept_does_not_grow_with_samples():
-    few, many = Tally(1000, 10), Tally(1_000_000, 10)
+    few, many = WeightSums(1000, 10), WeightSums(1_000_000, 10)
     for _ in range(20):
         for tally in (few, many):
             tally.add(torch.randn(500, 10), torch.randn(500, 10))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ppl_vae.evaluation.psis import Tally, pareto_k, tail_length
+from ppl_vae.evaluation.psis import WeightSums, pareto_k, tail_length
 
 
 def written_out(tail):
@@ -40,7 +40,7 @@ def test_k_hat_finds_a_known_shape(shape):
     generator = np.random.default_rng(0)
     uniform = generator.uniform(size=(20_000, 20))
     log_weights = np.log1p(((1 - uniform) ** -shape - 1) / shape)
-    tally = Tally(20_000, 20)
+    tally = WeightSums(20_000, 20)
     for part in np.split(log_weights, 10):
         tally.add(torch.as_tensor(part), torch.as_tensor(part))
     found = tally.result()["k_hat"]
@@ -49,7 +49,7 @@ def test_k_hat_finds_a_known_shape(shape):
 
 def test_parts_add_up_to_the_whole():
     weights = 3 * torch.randn(700, 5, dtype=torch.double)
-    whole, parts = Tally(700, 5), Tally(700, 5)
+    whole, parts = WeightSums(700, 5), WeightSums(700, 5)
     whole.add(weights, weights)
     for part in weights.split(64):
         parts.add(part, part)
@@ -64,7 +64,7 @@ def test_parts_add_up_to_the_whole():
 def test_weights_of_zero_do_not_count():
     weights = torch.randn(200, 2)
     weights[50:, 0] = -math.inf
-    tally = Tally(200, 2)
+    tally = WeightSums(200, 2)
     tally.add(weights, weights)
     found = tally.result()
     assert found["log_prob"][0].item() == pytest.approx(
@@ -83,7 +83,7 @@ def test_ties_and_rounding_are_told_from_a_tail():
     shapes = []
     many = (torch.rand(1000, 1, generator=generator) < 0.5).double()  # more ties than a tail
     for weights in (two, far, same, never, many):
-        tally = Tally(1000, 1)
+        tally = WeightSums(1000, 1)
         tally.add(weights, weights)
         shapes.append(tally.result()["k_hat"].item())
     assert math.isfinite(shapes[0])

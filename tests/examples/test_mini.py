@@ -14,9 +14,9 @@ from pyro.nn import PyroModule
 from torch import nn
 
 from ppl_vae import fit
-from ppl_vae.core.handlers import Scale
+from ppl_vae.core.handlers import TrainingScale
 from ppl_vae.core.pair import Pair
-from ppl_vae.elbo.loss import Derivative
+from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.training.step import EagerStep
 
@@ -47,7 +47,7 @@ def gradients(loss, *modules):
 
 def library_loss(model, guide, x, rows, kl_weight):
     """The library's loss and surrogate on one batch under sampled KL."""
-    pair, scale = Pair.of(model, guide, "data"), Scale(rows, "data")
+    pair, scale = Pair.of(model, guide, "data"), TrainingScale(rows, "data")
     scale.kl_weight = kl_weight
     objective = Objective.of(Trace_ELBO(), "test")
     return objective.loss_and_surrogate(scale(pair.model), scale(pair.guide), (x,))
@@ -139,7 +139,7 @@ def test_one_update_equals_the_eager_steps(mini, kl_weight):
     before = [p.detach().clone() for p in own_parameters]
     optimizer = torch.optim.SGD(parameters, lr=1e-4)
     objective = Objective.of(Trace_ELBO(), "test")
-    derivative = Derivative(Pair.of(*librarys, "data"), objective, ROWS, parameters)
+    derivative = LossAndGradient(Pair.of(*librarys, "data"), objective, ROWS, parameters)
     step = EagerStep(derivative, optimizer, None)
     pyro.set_rng_seed(3)
     loss, applied = step((x,), None if kl_weight == 1.0 else kl_weight)
