@@ -1,1 +1,1 @@
-"""A model and a guide run on a batch, and what their traces say of sites and plates."""
+"""A model and a guide run on a batch, the sites in their traces, and passes over blocks of rows."""

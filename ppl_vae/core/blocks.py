@@ -1,13 +1,14 @@
-"""The one chunked pass over data: fixed blocks, constant memory, a seed for each block.
+"""The one pass over data in blocks of rows: fixed block sizes, constant memory, a seed per block.
 
-A block's size depends on shapes alone and its draws on its index alone, so that a result never
-depends on memory, on threads or on what else ran.
+A block's size depends on the shapes of the data alone, and its random draws on the block's index
+alone. A result therefore does not depend on memory, on threads or on what else ran.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import traceback
 from collections.abc import Callable, Iterator
 from numbers import Integral
 from typing import Any, TypeVar
@@ -20,42 +21,52 @@ from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
-ELEMENTS = 1 << 20  # numbers of data in a block: 4 MiB of floats
-LARGEST = 8192  # rows in a block
-FEW = 5  # rows that show which sites a pair has and which shapes they take
+ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
+LARGEST = 8192  # most rows in a block
+PROBE_ROWS = 5  # rows that suffice to see which sites a pair has and which shapes they take
 
 T = TypeVar("T")
 
 
 def check_count(name: str, count: Any) -> None:
-    """Refuse what is no whole number of at least 1."""
+    """Raise ``ValueError`` where the argument ``name`` is not a whole number of at least 1."""
     if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
         raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
 
 
 def block_rows(rows: Rows, copies: int = 1) -> int:
-    """Rows in one block: fewer for wide rows and for many copies of each, by shapes alone."""
+    """Return the number of rows in a block, which depends on shapes alone.
+
+    Args:
+        rows: The data; wider rows make smaller blocks.
+        copies: Particles of each row that are held at once; more of them make smaller blocks.
+
+    Returns:
+        A number from 1 to ``LARGEST``.
+    """
     width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
     return max(1, min(LARGEST, ELEMENTS // (width * copies)))
 
 
 @contextlib.contextmanager
 def quiet_look(
-    pair: Pair, rows: Rows, count: int = FEW, *, spread: bool = False
+    pair: Pair, rows: Rows, count: int = PROBE_ROWS, *, spread: bool = False
 ) -> Iterator[Batch]:
-    """Look at a pair on a few rows, inside ``Pair.quiet_run``; an error names the rows.
+    """Make a context for running a pair on a few rows, without an effect outside.
+
+    The context is ``Pair.quiet_run``; errors inside say which rows they have to do with.
 
     Args:
         pair: The pair.
         rows: The data.
-        count: Rows to look at, fewer where the data have fewer.
-        spread: Whether they lie evenly over the data; else they are the first ones.
+        count: Number of rows, or all rows where the data have fewer.
+        spread: Whether to take rows spread evenly over the data instead of the first rows.
 
     Yields:
         The rows as a batch, on the pair's device.
 
     Raises:
-        ValueError: Where the pair does not run on them.
+        ValueError: If the pair does not run on the rows.
     """
     count = min(len(rows), count)
     last = len(rows) - 1 if spread else count - 1
@@ -74,18 +85,23 @@ def blocks(
     progress: str = "",
     copies: int = 1,
 ) -> Iterator[tuple[Tensor, T]]:
-    """Do the work on each block of rows in turn, in evaluation mode and without gradients.
+    """Call ``work`` on each block of rows in turn, in evaluation mode and without gradients.
+
+    Block number b draws its random numbers from ``child(seed, b)``.
 
     Args:
-        pair: Decides the device; its modules are put in evaluation mode for each block.
+        pair: The pair; its parameters' device decides where the blocks go.
         rows: The data.
-        work: Called with each batch and its rows' positions, (rows,).
+        work: Called with each block as a batch and the positions of its rows, (rows,).
         seed: Seed of the whole pass; ``None`` draws from the global generators.
-        progress: Title of a progress bar; none if empty.
-        copies: Particles of each row that the work holds at once.
+        progress: Title of a progress bar; no bar if empty.
+        copies: Particles of each row that ``work`` holds at once.
 
     Yields:
-        The rows' positions, (rows,), and what the work returned.
+        The positions of the block's rows, (rows,), and what ``work`` returned.
+
+    Raises:
+        ValueError: If the pair does not run on a block.
     """
     size = block_rows(rows, copies)
     starts = range(0, len(rows), size)
@@ -106,29 +122,50 @@ def blocks(
 
 @contextlib.contextmanager
 def errors_naming_rows(batch: Batch, index: Tensor) -> Iterator[None]:
-    """Raise ``ValueError`` that says what the rows at ``index`` have to do with an error."""
+    """Make a context that turns an error of torch or Pyro into one that speaks of the data.
+
+    Args:
+        batch: The rows that the code inside works on.
+        index: Their positions in the data, (rows,).
+
+    Yields:
+        Nothing.
+
+    Raises:
+        ValueError: If the code inside fails. The message names the first row with NaN or
+            infinity; where all numbers are finite, the message gives the shapes of the rows and
+            the original error. A ``ValueError`` that was raised outside torch and Pyro, by this
+            library or by the user's own code, says what is wrong and passes unchanged.
+    """
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError) as error:
-        raise _explained(error, batch, index) from error
+        if isinstance(error, ValueError) and not _raised_in(error, "torch", "pyro"):
+            raise
+        raise _error_about_rows(error, batch, index) from error
 
 
-def _explained(error: Exception, batch: Batch, index: Tensor) -> ValueError:
-    """What stopped a pass: rows that are not finite, or a pair that does not take the rows."""
-    if isinstance(error, ValueError) and "Expected " not in str(error):
-        return error
+def _raised_in(error: Exception, *packages: str) -> bool:
+    """Return whether the line of code that raised an error belongs to one of the packages."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in packages
+
+
+def _error_about_rows(error: Exception, batch: Batch, index: Tensor) -> ValueError:
+    """Return the error that names the first row that is not finite, or the shapes of the rows."""
     for field in as_tuple(batch):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
             first = int(index[bad.cpu()][0])
             return ValueError(
-                f"data: expected numbers that the pair takes, got NaN or infinity, first in row "
-                f"{first}; impute or drop such rows"
+                f"data: expected finite numbers, got NaN or infinity, first in row {first}; "
+                "impute or drop these rows"
             )
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
         f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
-        f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}; "
+        "lint(model, guide, data) says which site fails"
     )
 
 
@@ -141,9 +178,20 @@ def collect(
     progress: str = "",
     copies: int = 1,
 ) -> dict[str, Tensor]:
-    """Results of all blocks laid end to end: ``{name: (rows, ...)}`` on the CPU.
+    """Call ``work`` on all blocks and return its results for all rows, block after block.
 
-    The memory is that of the result and of one block.
+    The memory used is that of the result and of one block.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        work: Returns ``{name: (rows of the block, ...)}``.
+        seed: Seed of the whole pass; ``None`` draws from the global generators.
+        progress: Title of a progress bar; no bar if empty.
+        copies: Particles of each row that ``work`` holds at once.
+
+    Returns:
+        ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
     results: dict[str, Tensor] = {}
     for index, part in blocks(pair, rows, work, seed=seed, progress=progress, copies=copies):
@@ -157,7 +205,17 @@ def collect(
 
 
 def mean_loss(pair: Pair, rows: Rows, loss: Callable[[Batch], float], *, seed: int | None) -> float:
-    """Average over blocks of a loss that estimates the whole data set's, weighed by rows."""
+    """Return the average of a loss over all blocks, weighted by their numbers of rows.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        loss: Returns, for a block, an estimate of the loss of the whole data set.
+        seed: Seed of the whole pass; ``None`` draws from the global generators.
+
+    Returns:
+        An estimate of the loss of the whole data set, in the units of ``loss``.
+    """
     total = 0.0
     for index, value in blocks(pair, rows, lambda batch, _: loss(batch), seed=seed):
         total += value * len(index) / len(rows)

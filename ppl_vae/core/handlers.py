@@ -1,7 +1,10 @@
-"""Effect handlers: what the library adds around a model or a guide, and a store of its own.
+"""Effect handlers that the library puts around a model or a guide.
 
     scale of a row's site    s * N / B      N rows of data, B rows in the plate
     scale of a latent site   s * w          w the KL weight
+
+A handler (Pyro calls it a messenger) sees the message of every sample statement before and after
+the distribution draws its value. It may set the value, change the scale or add a plate.
 
 Sources: Pyro's messengers (``pyro.poutine``); KL weight as in Higgins et al. (2017), beta-VAE.
 """
@@ -9,33 +12,30 @@ Sources: Pyro's messengers (``pyro.poutine``); KL weight as in Higgins et al. (2
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
-import pyro
-import torch
-from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class TrainingScale(Messenger):
-    """Weigh a batch as the whole data set, and the latent sites by the KL weight.
+    """Handler that scales a batch to the whole data set, and latent sites by the KL weight.
 
-    A site inside the row plate is multiplied by ``rows / full_size`` of its frame, so that a
-    user's own ``plate("data", N, subsample_size=B)`` is not scaled twice. The KL weight reaches
-    every site that is neither observed nor a subsample, in the model and in the guide alike:
-    weighing the model alone would change the objective under sampled and closed-form KL
-    differently.
+    The scale of a site inside the row plate is multiplied by ``rows / full_size`` of its plate.
+    A user's own ``plate("data", N, subsample_size=B)`` has ``full_size`` N, so that its sites are
+    not scaled twice. The KL weight multiplies every site that is neither observed nor a plate's
+    subsample, in the model and in the guide alike: a weight on the model alone would mean one
+    objective where the KL divergence is sampled and another where its closed form is used.
 
     Args:
         rows: N, the rows of the data set.
         plate: Name of the row plate.
 
     Attributes:
-        kl_weight: The weight; ``None`` is 1 at no cost.
+        kl_weight: The KL weight; ``None`` stands for 1 and costs no multiplication.
     """
 
     def __init__(self, rows: int, plate: str) -> None:
@@ -54,43 +54,10 @@ class TrainingScale(Messenger):
             msg["scale"] = msg["scale"] * self.kl_weight
 
 
-class KeepModuleParameters(Messenger):
-    """Leave modules' parameters as their modules have them.
-
-    Pyro's store calls ``requires_grad_(True)`` on a ``PyroModule``'s parameter at its first
-    access, which thaws a frozen one in silence; and it cannot hold the parameter of a lazy layer
-    that has not run yet. A parameter that appears takes the value that waits for it in its store.
-
-    Args:
-        store: The store of the half that runs.
-    """
-
-    def __init__(self, store: PrivateStore) -> None:
-        super().__init__()
-        self.store = store
-        self._frozen: nn.Parameter | None = None
-
-    def _pyro_param(self, msg: Any) -> None:
-        initial = msg["args"][1] if len(msg["args"]) > 1 else None
-        if isinstance(initial, nn.parameter.UninitializedParameter):
-            msg["value"], msg["done"] = initial, True
-        elif isinstance(initial, nn.Parameter) and not initial.requires_grad:
-            self._frozen = initial
-
-    def _pyro_post_param(self, msg: Any) -> None:
-        if self._frozen is not None:
-            self._frozen.requires_grad_(False)
-            self._frozen = None
-        if self.store.waiting:
-            value = self.store.waiting.pop(msg["name"].replace("$$$", "."), None)
-            if value is not None:
-                with torch.no_grad():
-                    self.store.tables._params[msg["name"]].copy_(value)
-                msg["value"] = self.store.tables[msg["name"]]
-
-
 class Substitute(Messenger):
-    """Give named sites that are not observed fixed values, without observing them.
+    """Handler that gives named sites fixed values without marking them as observed.
+
+    Observed sites keep their observed values.
 
     Args:
         values: ``{site: tensor}``.
@@ -107,16 +74,16 @@ class Substitute(Messenger):
 
 
 class Unobserve(Messenger):
-    """Draw the data sites instead of observing them.
+    """Handler that makes the model draw its data sites instead of observing them.
 
-    Deterministic, auxiliary and factor sites stay what they are. The value that was observed
-    is kept in ``infer["obs"]``.
+    Deterministic, auxiliary and factor sites are left alone. The observed value is stored in the
+    site's ``infer["obs"]``.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
         infer = msg["infer"]
-        hidden = infer.get("_deterministic") or infer.get("is_auxiliary")
-        if msg["is_observed"] and not hidden and not site_is_factor(msg):
+        not_data = infer.get("_deterministic") or infer.get("is_auxiliary")
+        if msg["is_observed"] and not not_data and not site_is_factor(msg):
             infer["obs"] = msg["value"]
             infer["was_observed"] = True
             msg["value"] = None
@@ -125,10 +92,11 @@ class Unobserve(Messenger):
 
 
 class CentralValues(Messenger):
-    """Give every latent the center of its distribution instead of a draw.
+    """Handler that gives every latent a central value of its distribution instead of a draw.
 
-    The mean, or the most probable value where the support is discrete; where that is not known or
-    not finite, the median of 1001 draws.
+    The central value is the mean, or the most probable value where the support is discrete. Where
+    the distribution does not know it, or it is not finite, the central value is the median of
+    1001 draws.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -145,12 +113,15 @@ class CentralValues(Messenger):
 
 
 class Particles(Messenger):
-    """Draw every site so many times, along one more dimension on the left.
+    """Handler that draws every site ``count`` times, along one more dimension on the left.
+
+    It acts like a plate called "particles" that the user did not have to write: the frame joins
+    each site's stack, and Pyro's own broadcasting expands the distribution along it.
 
     Args:
-        count: P, the draws.
-        dim: The dimension, counted from the right: left of every plate's.
-        within: Only sites inside this plate; ``None`` is all of them.
+        count: P, the number of particles.
+        dim: The particles' dimension, negative, left of every plate's.
+        within: Draw only the sites inside this plate P times; ``None`` means all sites.
     """
 
     NAME = "particles"
@@ -169,9 +140,11 @@ class Particles(Messenger):
 
 
 class EnumerateInParallel(Messenger):
-    """Sum discrete latents along dimensions of their own, however they ask to be summed.
+    """Handler that enumerates discrete latents in parallel, also those that ask for "sequential".
 
-    A site that asks for a few of its values, drawn (``num_samples``), is drawn as usual.
+    In parallel, all values of a latent lie along a tensor dimension of their own, so that one run
+    of the model covers them. A site with ``num_samples`` asks for a few drawn values, not for all
+    of them; it is drawn as an ordinary site.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -183,13 +156,17 @@ class EnumerateInParallel(Messenger):
 
 
 class DetachedDraws(Messenger):
-    """Cut each draw in the row plate from what made it: its value is a leaf that gradients end in.
+    """Handler that detaches each draw in the row plate, so that gradients end at its value.
+
+    Code after the site computes with a leaf tensor that equals the draw but does not depend on
+    the distribution's parameters. A gradient can then be taken with respect to the draw itself,
+    and be passed on to the parameters separately.
 
     Args:
         plate: Name of the row plate.
 
     Attributes:
-        draws: ``{site: (leaf, draw)}``; the draw still depends on the guide's parameters, and on
+        draws: ``{site: (leaf, draw)}``. The draw still depends on the guide's parameters, and on
             the leaves of the latents before it.
     """
 
@@ -208,36 +185,16 @@ class DetachedDraws(Messenger):
         msg["value"] = leaf
 
 
-class PrivateStore:
-    """A parameter store that stands in for Pyro's global one inside ``with``.
-
-    Modules and ``pyro.param`` read and write Pyro's one global store object; its tables are
-    exchanged on entering and put back on leaving, so that nothing of a pair reaches the global
-    store and two pairs never meet. The exchange is of one reference: it costs no copy.
-    """
-
-    def __init__(self) -> None:
-        self.tables = ParamStoreDict()
-        self.waiting: dict[str, Tensor] = {}
-        self._outer: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        store = pyro.get_param_store()
-        self._outer.append(store.__dict__)
-        store.__dict__ = self.tables.__dict__
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pyro.get_param_store().__dict__ = self._outer.pop()
-
-
 class ReplayReplicates(Messenger):
-    """Give latents the values that replicates were drawn from, laid out for the model's plates.
+    """Handler that gives latents the values that replicates were drawn from.
+
+    Replicates are stored with the dimensions (samples, rows, ...). A model wants each plate's
+    dimension at the place where the plate was opened, so the handler moves the dimensions.
 
     Args:
-        latents: ``{site: (samples, rows, ...)}`` as ``Replicates`` has them; without a ``dim``,
-            those of one sample, ``{site: (rows, ...)}``.
-        dim: The samples' dimension, counted from the right; ``None`` where there is none.
+        latents: ``{site: (samples, rows, ...)}`` as ``Replicates`` has them. Without a ``dim``,
+            the latents of one sample, ``{site: (rows, ...)}``.
+        dim: The samples' dimension, negative; ``None`` where the latents have no such dimension.
     """
 
     def __init__(self, latents: Mapping[str, Tensor], dim: int | None) -> None:
@@ -246,15 +203,19 @@ class ReplayReplicates(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.latents and not msg["is_observed"]:
-            msg["value"], msg["done"] = self._placed(self.latents[msg["name"]], msg), True
+            msg["value"], msg["done"] = self._for_plates(self.latents[msg["name"]], msg), True
 
-    def _placed(self, value: Tensor, msg: Any) -> Tensor:
-        """Undo ``replicates.by_draw``: every plate's dimension where the plate has it."""
+    def _for_plates(self, value: Tensor, msg: Any) -> Tensor:
+        """Move each plate's dimension of a stored value to the plate's place in the model.
+
+        The stored order is samples, rows, other plates from left to right, then the event. The
+        result has the plates at their dimensions and size 1 where no plate is between them.
+        """
         plates = {frame.dim for frame in msg["cond_indep_stack"] if frame.dim is not None}
         first = [d for d in (self.dim, -1) if d in plates]
-        came = first + sorted(plates - set(first))
-        order = sorted(range(len(came)), key=lambda i: came[i])
-        value = value.permute((*order, *range(len(came), value.ndim)))
-        wanted = range(min(plates, default=0), 0)
+        stored = first + sorted(plates - set(first))
+        order = sorted(range(len(stored)), key=lambda i: stored[i])
+        value = value.permute((*order, *range(len(stored), value.ndim)))
+        dims = range(min(plates, default=0), 0)
         sizes = iter(value.shape)
-        return value.reshape([next(sizes) if d in plates else 1 for d in wanted] + list(sizes))
+        return value.reshape([next(sizes) if d in plates else 1 for d in dims] + list(sizes))

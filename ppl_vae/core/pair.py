@@ -1,18 +1,13 @@
-"""A model and a guide as the library calls them: on a batch, each in a store of its own.
+"""A model and a guide together: their parameters, their device, and the ways to run them.
 
-A tensor or tuple batch is passed by position; of a mapping each half receives the fields that
-its signature names. The parameters of modules stay in the modules; those of ``pyro.param`` and
-``pyro.module`` live in a private store that belongs to the function (or to the object and the
-method's name) and lasts as long as it does.
+``Pair`` is what all other code works with: ``pair.model(batch)`` and ``pair.guide(batch)`` run
+the user's Pyro code; parameters and buffers have names that begin with ``model.`` or ``guide.``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import threading
-import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -20,12 +15,10 @@ from typing import Any, TypeAlias
 import pyro
 import torch
 from pyro import poutine
-from pyro.nn import PyroModule
-from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_vae.core.handlers import KeepModuleParameters, PrivateStore
+from ppl_vae.core.half import Half
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, map_batch
 
@@ -35,95 +28,28 @@ Model: TypeAlias = Callable[..., Any]
 Guide: TypeAlias = Callable[..., Any] | None
 """A Pyro guide over the model's latents; ``None`` stands for the prior."""
 
-_STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
-
-
-_EXCLUSIVE = threading.RLock()
+_LOCK = threading.RLock()
 
 
 def pyro_lock() -> contextlib.AbstractContextManager[bool]:
-    """Held while a pair runs: Pyro's handlers stand on one stack for the whole process."""
-    return _EXCLUSIVE
+    """Return the lock that a thread holds while it runs a pair.
 
-
-class Half:
-    """A model or a guide, called on a batch inside its private store.
-
-    Args:
-        function: The user's callable; ``None`` is a guide without sites.
-        role: ``"model"`` or ``"guide"``, for messages.
+    Pyro keeps its active handlers on one stack, its parameters in one store and its checks in one
+    flag for the whole process. Two threads that run pairs at the same time would see each other's
+    handlers and stores. The lock is reentrant: a thread that holds it may take it again.
     """
-
-    def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
-        self.function: Callable[..., Any] = _nothing if function is None else function
-        self.role = role
-        self.is_prior = function is None
-        self.base = _unwrapped(self.function)
-        self.owner: Any = getattr(self.base, "__self__", self.base)
-        method = self.base.__name__ if self.owner is not self.base else ""
-        self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
-        self._respect = KeepModuleParameters(self.store)
-        self._reads: dict[tuple[str, ...], list[str]] = {}
-        self._forget_replaced()
-
-    def __call__(self, batch: Batch) -> Any:
-        """Run on a batch, inside the private store."""
-        with self.store, self._respect:
-            if isinstance(batch, dict):
-                return self.function(**{key: batch[key] for key in self.fields_read(batch)})
-            return self.function(*batch)
-
-    def fields_read(self, batch: dict[str, Tensor]) -> list[str]:
-        """Fields of a mapping that the signature names (all of them for ``**fields``)."""
-        keys = tuple(batch)
-        if keys not in self._reads:
-            self._reads[keys] = _named_fields(self.base, keys)
-        return self._reads[keys]
-
-    @property
-    def module(self) -> nn.Module | None:
-        """The module that this half is, or whose method it is."""
-        return self.owner if isinstance(self.owner, nn.Module) else None
-
-    def layers(self) -> dict[str, nn.Module]:
-        """The module of this half, or the modules that its function or object refers to."""
-        if self.module is not None:
-            return {"": self.module}
-        if inspect.isfunction(self.base):
-            names = inspect.getclosurevars(self.base)
-            reached = {**names.globals, **names.nonlocals}
-        else:
-            reached = getattr(self.owner, "__dict__", {})
-        return {name: held for name, held in reached.items() if isinstance(held, nn.Module)}
-
-    def parameters(self) -> dict[str, Tensor]:
-        """Unconstrained parameters, trainable or frozen, by name.
-
-        A module's own, and those of ``pyro.param`` and ``pyro.module`` that have been met by a
-        call. A bound method has those it registers, not all that its object owns.
-        """
-        whole = self.base if isinstance(self.base, nn.Module) else None
-        found: dict[str, Tensor] = {} if whole is None else dict(whole.named_parameters())
-        known = {id(p) for p in found.values()}
-        for name, value in self.store.tables.named_parameters():
-            if id(value) not in known:
-                # an autoguide leaves its model's parameters in the guide's store when it sets up
-                found.setdefault(name.replace("$$$", "."), value)
-        return found
-
-    def _forget_replaced(self) -> None:
-        """Drop entries for parameters that the module no longer holds: the module is right."""
-        if isinstance(self.owner, PyroModule):
-            held = {id(p) for p in self.owner.parameters()}
-            tables = self.store.tables
-            for name, value in list(tables.named_parameters()):
-                if isinstance(value, nn.Parameter) and id(value) not in held:
-                    del tables[name]
+    return _LOCK
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A model, a guide and the name of their row plate."""
+    """A model, a guide and the name of their row plate.
+
+    Attributes:
+        model: The model, callable on a batch.
+        guide: The guide, callable on a batch; without sites where the user passed ``None``.
+        plate: Name of the row plate.
+    """
 
     model: Half
     guide: Half
@@ -131,62 +57,80 @@ class Pair:
 
     @classmethod
     def of(cls, model: Callable[..., Any], guide: Callable[..., Any] | None, plate: str) -> Pair:
-        """Wrap the two callables.
+        """Make a pair of the user's two callables.
+
+        Args:
+            model: Pyro model.
+            guide: Pyro guide, or ``None``.
+            plate: Name of the row plate.
 
         Raises:
-            ValueError: Where one of them cannot be called.
+            ValueError: If the model or the guide is a class or cannot be called.
         """
         for name, half in (("model", model), ("guide", guide)):
             if isinstance(half, type):
-                raise ValueError(f"{name}: expected an instance, got the class {half.__name__}")
+                raise ValueError(
+                    f"{name}: expected an instance, got the class {half.__name__}; "
+                    f"call it to make one, {half.__name__}(...)"
+                )
             if not callable(half) and not (name == "guide" and half is None):
-                raise ValueError(f"{name}: expected a callable, got {type(half).__name__}")
+                raise ValueError(
+                    f"{name}: expected a callable, got {type(half).__name__}; "
+                    "pass a Pyro function or module"
+                )
         return cls(Half(model, "model"), Half(guide, "guide"), plate)
 
     def parameters(self) -> dict[str, Tensor]:
-        """All parameters of both halves by name, shared ones once (under the model's name)."""
-        found: dict[str, Tensor] = {}
-        seen: set[int] = set()
+        """Return all unconstrained parameters by name, trainable or frozen.
+
+        A parameter that model and guide share appears once, under the model's name.
+        """
+        by_name: dict[str, Tensor] = {}
+        known: set[int] = set()
         for half in (self.model, self.guide):
             for name, value in half.parameters().items():
-                if id(value) not in seen:
-                    seen.add(id(value))
-                    found[f"{half.role}.{name}"] = value
-        return found
+                if id(value) not in known:
+                    known.add(id(value))
+                    by_name[f"{half.role}.{name}"] = value
+        return by_name
 
     def trainable(self) -> dict[str, Tensor]:
-        """The parameters that are not frozen."""
+        """Return the parameters that are not frozen, by name."""
         return {name: p for name, p in self.parameters().items() if p.requires_grad}
 
     def modules(self) -> list[nn.Module]:
-        """Top modules of the halves, each once."""
+        """Return the modules that the two halves are or belong to, each once."""
         tops = [half.module for half in (self.model, self.guide) if half.module is not None]
         return [m for i, m in enumerate(tops) if all(m is not other for other in tops[:i])]
 
     def buffers(self) -> dict[str, Tensor]:
-        """Buffers of both halves by name, shared ones once (under the model's name)."""
-        found: dict[str, Tensor] = {}
+        """Return the buffers of all layers by name; shared ones once, under the model's name."""
+        by_name: dict[str, Tensor] = {}
         for half in (self.model, self.guide):
             for prefix, module in half.layers().items():
                 for name, buffer in module.named_buffers(prefix):
-                    if all(buffer is not other for other in found.values()):
-                        found[f"{half.role}.{name}"] = buffer
-        return found
+                    if all(buffer is not other for other in by_name.values()):
+                        by_name[f"{half.role}.{name}"] = buffer
+        return by_name
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that training changes: parameters, trainable or frozen, and buffers."""
+        """Return the weights, that is all parameters and buffers, by name."""
         return {**self.parameters(), **self.buffers()}
 
     def load_tensors(self, tensors: dict[str, Tensor], batch: Batch | None) -> None:
-        """Copy weights into the pair, whose parameters may not have appeared yet.
+        """Copy weights into the pair, also into parameters that appear at the first call only.
+
+        Parameters of ``pyro.param``, of autoguides and of lazy layers do not exist before the
+        pair has run. Where names are missing, the pair is run once on ``batch``. If that fails,
+        or a parameter is still missing, its value waits in the half's private store and is copied
+        when the parameter appears.
 
         Args:
-            tensors: Values by the names of ``tensors()``.
-            batch: Rows to run the pair on once if names are missing; it may fail on them, and
-                then the values wait for the pair's first call.
+            tensors: Values by the names that ``tensors()`` gives.
+            batch: Rows to run the pair on where names are missing; ``None`` for no such run.
 
         Raises:
-            ValueError: Where the pair has a parameter that the values do not, or another shape.
+            ValueError: If the pair has a parameter without a value, or of another shape.
         """
         if batch is not None and set(self.tensors()) != set(tensors):
             self._run_once(batch)
@@ -196,11 +140,11 @@ class Pair:
             late = {n: t for n, t in tensors.items() if n not in targets and n.startswith(prefix)}
             half.store.waiting.update({n.removeprefix(prefix): t for n, t in late.items()})
         for name, target in targets.items():
-            got = tuple(tensors[name].shape) if name in tensors else "none"
-            if got != tuple(target.shape):
+            shape = tuple(tensors[name].shape) if name in tensors else "none"
+            if shape != tuple(target.shape):
                 raise ValueError(
                     f"weights: expected {name} of shape {tuple(target.shape)}, as the pair has "
-                    f"it, got {got}; make the pair with the sizes it was saved with"
+                    f"it, got {shape}; make the pair with the sizes it was saved with"
                 )
         for name, target in targets.items():
             if tensors[name].dtype == target.dtype:
@@ -210,6 +154,7 @@ class Pair:
                 target.data = tensors[name].to(target.device)
 
     def _run_once(self, batch: Batch) -> None:
+        """Run guide and model on a batch so that their parameters appear; errors do not matter."""
         device = self.device()
         moved = batch if device is None else map_batch(batch, lambda tensor: tensor.to(device))
         with self.quiet_run():
@@ -218,36 +163,51 @@ class Pair:
                     half(moved)
 
     def device(self) -> torch.device | None:
-        """Where the parameters are; they decide where work runs. ``None`` while none is known."""
+        """Return the device of the parameters, where all work runs; ``None`` without parameters."""
         owned = (p for module in self.modules() for p in module.parameters())
         for tensor in (*self.parameters().values(), *owned, *self.buffers().values()):
             return tensor.device
         return None
 
     @contextlib.contextmanager
-    def quiet_run(self) -> Iterator[None]:
-        """Run the pair inside only to look at it: nothing outside notices.
+    def quiet_run(self, seed: int = 0) -> Iterator[None]:
+        """Make a context in which running the pair has no effect outside.
 
-        Layers are in evaluation mode and gradients are off; the random generators are seeded with
-        0 and restored afterwards; Pyro's handlers around this block do not see the sites; and
-        Pyro's own checks are off, since they would stop at the first fault of the data, before
-        the library can say which row has it.
+        Layers are in evaluation mode and gradients are off. The random generators are seeded and
+        restored afterwards. Pyro's handlers outside the context do not see the sites. Pyro's own
+        checks are off, because they stop at the first fault of the data, before the library can
+        say which row has the fault.
+
+        Args:
+            seed: Seed of the random generators inside.
+
+        Yields:
+            Nothing.
         """
-        hidden = poutine.block()
-        with pyro_lock(), forked(0), self.evaluating(), pyro.validation_enabled(False), hidden:
+        hide = poutine.block()
+        with pyro_lock(), forked(seed), self.evaluating(), pyro.validation_enabled(False), hide:
             yield
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
-        """Without gradients, and with every layer in evaluation mode; modes are put back.
+        """Make a context without gradients and with every layer in evaluation mode.
 
-        A plain function holds its layers where nobody sees them: those are met as they run.
+        The layers of a module are found from the module. Those of a plain function are not: they
+        may stand in a list, in a dictionary or in another object. But every layer's call passes
+        through torch, and torch calls a global hook before each of them. The hook switches a layer
+        that is still in training mode to evaluation mode just before the layer computes, and
+        writes it down. On leaving, the hook is removed and exactly the written-down layers are
+        set back to training mode. A layer whose computation is not its ``forward`` (a function
+        that multiplies by ``layer.weight``) is not seen; such code has no modes to switch.
+
+        Yields:
+            Nothing.
         """
-        training: list[nn.Module] = []
+        switched: list[nn.Module] = []
 
         def evaluate(module: nn.Module, inputs: Any = None) -> None:
             if module.training:
-                training.append(module)
+                switched.append(module)
                 module.training = False
 
         for top in self.modules():
@@ -259,30 +219,5 @@ class Pair:
                 yield
         finally:
             hook.remove()
-            for module in training:
+            for module in switched:
                 module.training = True
-
-
-def _nothing(*args: Any, **fields: Any) -> None:
-    """The guide of a model that has nothing latent."""
-
-
-def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What Pyro's handlers (``config_enumerate``, ``poutine.block``) were put around."""
-    while isinstance(function, functools.partial):
-        if function.args and isinstance(function.args[0], Messenger):
-            function = function.args[1]
-        elif isinstance(function.func, functools.partial):
-            function = function.func
-        else:
-            break
-    return function
-
-
-def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
-    target = function.forward if isinstance(function, nn.Module) else function
-    parameters = inspect.signature(target).parameters.values()
-    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
-        return list(keys)
-    named = {p.name for p in parameters}
-    return [key for key in keys if key in named]

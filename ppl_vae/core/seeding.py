@@ -1,6 +1,6 @@
-"""Random numbers that a call can own: seeded inside, put back after.
+"""Seeded random numbers inside one call, with the global generators restored afterwards.
 
-``seed=None`` means the global generators, as plain torch and Pyro use them.
+``seed=None`` stands for the global generators, as plain torch and Pyro use them.
 """
 
 import contextlib
@@ -13,13 +13,26 @@ import torch
 
 @contextlib.contextmanager
 def forked(seed: int | None) -> Iterator[None]:
-    """Seed torch's, NumPy's and Python's generators, and restore all of them on leaving.
+    """Make a context with seeded random generators of torch, NumPy and Python.
+
+    On leaving, all of these generators are restored to the state that they had before.
 
     Args:
-        seed: The seed, 0 to 2^32 - 1; ``None`` leaves the global generators in charge.
+        seed: The seed, a whole number from 0 to 2^32 - 1; ``None`` changes nothing.
+
+    Yields:
+        Nothing.
 
     Raises:
-        ValueError: Where the seed is no such number.
+        ValueError: If the seed is not such a number.
+
+    Example:
+        >>> with forked(0):
+        ...     first = torch.rand(2)
+        >>> with forked(0):
+        ...     second = torch.rand(2)
+        >>> bool((first == second).all())
+        True
     """
     if seed is None:
         yield
@@ -35,11 +48,21 @@ def forked(seed: int | None) -> Iterator[None]:
 
 
 def child(seed: int | None, *path: int) -> int | None:
-    """Seed of one part of a work, from the whole work's seed and the part's position.
+    """Return the seed of one part of a computation, derived from the seed of the whole.
+
+    Block number 3 of a pass draws from ``child(seed, 3)``. The result depends on the seed and the
+    position only, so that a block draws the same numbers whatever ran before it, and
+    ``numpy.random.SeedSequence`` mixes the numbers so that neighbouring parts are independent.
 
     Args:
-        seed: The whole's seed, or ``None``.
-        path: Where the part stands, for example the index of a block.
+        seed: The seed of the whole, or ``None``.
+        path: The part's position, for example the index of a block.
+
+    Returns:
+        A seed from 0 to 2^32 - 1; ``None`` where ``seed`` is ``None``.
+
+    Raises:
+        ValueError: If the seed is not a whole number from 0 to 2^32 - 1.
 
     Example:
         >>> child(0, 3) == child(0, 3), child(0, 3) == child(0, 4)
@@ -52,5 +75,6 @@ def child(seed: int | None, *path: int) -> int | None:
 
 
 def _check(seed: object) -> None:
+    """Raise ``ValueError`` where a seed is not a whole number from 0 to 2^32 - 1."""
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise ValueError(f"seed: expected a whole number from 0 to 2^32 - 1, got {seed!r}")

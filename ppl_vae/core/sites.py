@@ -1,8 +1,9 @@
-"""The one reader of traces: a pair and a batch in, sites with roles and log-probabilities out.
+"""Reading traces: the sites of a pair, their roles, plates, masks and log-probabilities.
 
     log p(x, z) = sum over sites of log p(site given what it depends on)
 
-Everything downstream asks here; nothing else knows a site's name or a distribution's class.
+A trace is Pyro's record of one run: a node for every sample statement. Other code reads traces
+with these functions, so that no code depends on the name of a site or the class of a distribution.
 """
 
 from __future__ import annotations
@@ -25,14 +26,17 @@ Site = Any  # a node of a trace: fn, value, mask, scale, infer, cond_indep_stack
 
 
 def traces(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
-    """Traces of the guide and of the model replayed against it, as (model, guide)."""
+    """Run a pair on a batch and return its traces, as (model, guide).
+
+    The guide runs first. The model is replayed: its latents take the guide's draws.
+    """
     guide_trace = poutine.trace(pair.guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(pair.model, trace=guide_trace)).get_trace(batch)
     return model_trace, guide_trace
 
 
 def sample_sites(trace: Trace) -> dict[str, Site]:
-    """The sample sites of a trace by name, without the plates' subsample sites."""
+    """Return the sample sites of a trace by name, without those that plates make to subsample."""
     return {
         name: site
         for name, site in trace.nodes.items()
@@ -41,7 +45,7 @@ def sample_sites(trace: Trace) -> dict[str, Site]:
 
 
 def role(site: Site) -> str:
-    """What a site is: data, latent, deterministic, factor or auxiliary."""
+    """Return the role of a site: "data", "latent", "deterministic", "factor" or "auxiliary"."""
     if site["infer"].get("_deterministic"):
         return "deterministic"
     if site_is_factor(site):
@@ -52,40 +56,46 @@ def role(site: Site) -> str:
 
 
 def with_role(trace: Trace, *roles: str) -> dict[str, Site]:
-    """Sites of a trace that have one of the roles, in the order they ran."""
+    """Return the sites of a trace that have one of the roles, by name, in the order they ran."""
     return {name: site for name, site in sample_sites(trace).items() if role(site) in roles}
 
 
 def plates(trace: Trace) -> dict[str, Any]:
-    """Every plate's frame by name."""
+    """Return the frames of all plates in a trace, by the plate's name."""
     return {f.name: f for site in sample_sites(trace).values() for f in site["cond_indep_stack"]}
 
 
 def full_site_name(trace: Trace, name: str) -> str:
-    """The site that an observed piece belongs to: ``obs_mask`` makes "x_observed" of "x"."""
+    """Return the name that the user gave to an observed site.
+
+    ``pyro.sample("x", ..., obs_mask=...)`` makes a site "x_observed" for the observed cells and a
+    deterministic site "x" for all cells. For "x_observed" the result is "x"; any other name is
+    returned unchanged.
+    """
     base = name.removesuffix("_observed")
     return base if base in trace.nodes else name
 
 
 def in_plate(site: Site, plate: str) -> bool:
-    """Whether the site stands inside the plate."""
+    """Return whether a site stands inside the plate of this name."""
     return any(frame.name == plate for frame in site["cond_indep_stack"])
 
 
 def is_enumerated(site: Site) -> bool:
-    """Whether the site asks to be summed out."""
+    """Return whether a discrete site asks to be summed out (``infer={"enumerate": ...}``)."""
     return bool(site["infer"].get("enumerate"))
 
 
 def is_reparameterized(site: Site) -> bool:
-    """Whether gradients flow through the site's draw."""
+    """Return whether gradients flow through the site's draw to its distribution's parameters."""
     return bool(site["fn"].has_rsample)
 
 
 def row_log_prob(site: Site) -> Tensor:
-    """Unscaled log-probability of each row, masked cells left out: (rows,), in nats.
+    """Return the log-probability of each row at a site, (rows,), in nats.
 
-    The site must stand in the row plate, at dim -1.
+    The site's scale is not applied; masked cells count as 0. The site must stand in the row plate,
+    at dim -1. Dimensions on its left (plates inside the rows) are summed.
     """
     log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
     log_prob = log_prob.expand(site["fn"].batch_shape)
@@ -93,16 +103,27 @@ def row_log_prob(site: Site) -> Tensor:
 
 
 def unmasked_cells(site: Site) -> Tensor:
-    """The cells of a site's value that no mask hides, whoever set it: bool, like the value."""
+    """Return which cells of a site's value no mask hides.
+
+    A mask can stand in two places: around the site (``poutine.mask``), where Pyro stores it in
+    the site, or inside the distribution (``.mask(...)``), in one of the wrappers around the basic
+    distribution. A wrapper's mask has the wrapper's batch shape: its event dimensions are
+    missing, so one answer holds for the whole event. Wrappers are opened from the outside in, and
+    each mask is expanded over the event dimensions at its own depth. The search ends at a
+    transformed distribution, whose base has other cells than the value.
+
+    Returns:
+        (...) of bool, shaped like the value.
+    """
     value, fn = site["value"], site["fn"]
     masks = [(site["mask"], fn.event_dim)]
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         if isinstance(fn, MaskedDistribution):
             masks.append((fn._mask, fn.event_dim))
         fn = fn.base_dist
-    kept = torch.ones(value.shape, dtype=torch.bool, device=value.device)
+    unmasked = torch.ones(value.shape, dtype=torch.bool, device=value.device)
     for mask, event_dim in masks:
         if mask is not None:
             cells = torch.as_tensor(mask, device=value.device)
-            kept = kept & cells.reshape(cells.shape + (1,) * event_dim)
-    return kept
+            unmasked = unmasked & cells.reshape(cells.shape + (1,) * event_dim)
+    return unmasked

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import FEW
+from ppl_vae.core.blocks import PROBE_ROWS
 from ppl_vae.core.handlers import DetachedDraws, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
@@ -90,7 +90,7 @@ class _Particles(RowBound):
         """How deep plates nest; raises where particles cannot be drawn in one run."""
         nesting = plate_nesting(pair, batch)
         if self.vectorize_particles and self.num_particles > 1:
-            few = map_batch(batch, lambda field: field[:FEW])
+            few = map_batch(batch, lambda field: field[:PROBE_ROWS])
             with pair.quiet_run():
                 sound = can_vectorize(pair, few, nesting)
             if not sound:

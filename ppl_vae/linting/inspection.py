@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.core import sites
+from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import Substitute, Unobserve
-from ppl_vae.core.pair import Half, Pair
+from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
 

@@ -15,7 +15,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ppl_vae.core.pair import Half, Pair
+from ppl_vae.core.half import Half
+from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.rebuild_check import definition, source_of
 from ppl_vae.saving.recipe import describe

@@ -1,0 +1,152 @@
+"""One half of a pair, the model or the guide: called on a batch, inside its own parameter store.
+
+A tensor or tuple batch is passed by position. Of a mapping, each half receives the fields that
+its signature names. A module's parameters stay in the module. Those of ``pyro.param`` and
+``pyro.module`` live in a private store that lasts as long as the function, or the object whose
+method it is.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from ppl_vae.core.store import KeepModuleParameters, PrivateStore, plain_name
+from ppl_vae.data.rows import Batch
+
+# The private stores of all halves, by owner and by the method's name ("" for a function or a
+# module). Python makes a new object at every access of a bound method (``vae.model is vae.model``
+# is False), so a store cannot belong to the method itself. The references to owners are weak: a
+# store goes when its owner goes.
+_STORES: weakref.WeakKeyDictionary[Any, dict[str, PrivateStore]] = weakref.WeakKeyDictionary()
+
+
+class Half:
+    """A model or a guide, called on a batch inside its private parameter store.
+
+    Args:
+        function: The user's callable; ``None`` makes a guide without sites.
+        role: ``"model"`` or ``"guide"``, used in messages and in parameter names.
+
+    Attributes:
+        is_prior: Whether ``function`` was ``None``.
+        base: The function or module inside Pyro's handlers and ``functools.partial``.
+        owner: The object that the parameters belong to: the one whose bound method ``base`` is,
+            otherwise ``base`` itself.
+        store: The private parameter store.
+    """
+
+    def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
+        self.function: Callable[..., Any] = _guide_without_sites if function is None else function
+        self.role = role
+        self.is_prior = function is None
+        self.base = _without_handlers(self.function)
+        self.owner: Any = getattr(self.base, "__self__", self.base)
+        method = self.base.__name__ if self.owner is not self.base else ""
+        self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
+        self._keep_parameters = KeepModuleParameters(self.store)
+        self._fields_by_keys: dict[tuple[str, ...], list[str]] = {}
+        self._forget_replaced_parameters()
+
+    def __call__(self, batch: Batch) -> Any:
+        """Run the half on a batch, inside its private store, and return what the half returns."""
+        with self.store, self._keep_parameters:
+            if isinstance(batch, dict):
+                return self.function(**{key: batch[key] for key in self.fields_read(batch)})
+            return self.function(*batch)
+
+    def fields_read(self, batch: dict[str, Tensor]) -> list[str]:
+        """Return the fields of a mapping that the signature names: all of them for ``**fields``."""
+        keys = tuple(batch)
+        if keys not in self._fields_by_keys:
+            self._fields_by_keys[keys] = _named_fields(self.base, keys)
+        return self._fields_by_keys[keys]
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The module that this half is, or whose bound method it is; ``None`` for a function."""
+        return self.owner if isinstance(self.owner, nn.Module) else None
+
+    def layers(self) -> dict[str, nn.Module]:
+        """Return the modules that this half computes with, by the name under which it knows them.
+
+        A module is itself the only entry, under the name "". A plain function holds its networks
+        where no attribute shows them: in its closure, or among the global names of its file.
+        ``inspect.getclosurevars`` lists the values behind both kinds of names that the function's
+        code uses; those that are modules are the function's layers. A method of an ordinary
+        object uses the modules among that object's attributes.
+        """
+        if self.module is not None:
+            return {"": self.module}
+        if inspect.isfunction(self.base):
+            variables = inspect.getclosurevars(self.base)
+            reached = {**variables.globals, **variables.nonlocals}
+        else:
+            reached = getattr(self.owner, "__dict__", {})
+        return {name: value for name, value in reached.items() if isinstance(value, nn.Module)}
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Return the unconstrained parameters by name, trainable or frozen.
+
+        They are a module's own, and those that ``pyro.param`` and ``pyro.module`` have registered
+        in a call. A bound method has the parameters that it registers, not all those of its object.
+        """
+        module = self.base if isinstance(self.base, nn.Module) else None
+        by_name: dict[str, Tensor] = {} if module is None else dict(module.named_parameters())
+        known = {id(p) for p in by_name.values()}
+        for name, value in self.store.tables.named_parameters():
+            if id(value) not in known:
+                # an autoguide leaves its model's parameters in the guide's store when it sets up
+                by_name.setdefault(plain_name(name), value)
+        return by_name
+
+    def _forget_replaced_parameters(self) -> None:
+        """Drop a module's old parameters from the store after the user assigned new ones.
+
+        The store remembers a parameter by its name, so it would hand the old tensor to the model
+        after ``model.weight = nn.Parameter(...)``.
+        """
+        if isinstance(self.owner, PyroModule):
+            owned = {id(p) for p in self.owner.parameters()}
+            tables = self.store.tables
+            for name, value in list(tables.named_parameters()):
+                if isinstance(value, nn.Parameter) and id(value) not in owned:
+                    del tables[name]
+
+
+def _guide_without_sites(*args: Any, **fields: Any) -> None:
+    """Draw nothing: the guide of a model without latents."""
+
+
+def _without_handlers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function or module inside Pyro's handlers and ``functools.partial``.
+
+    A handler applied to a function, such as ``config_enumerate(guide)`` or
+    ``poutine.block(model)``, is a ``functools.partial`` of the handler's call with the function
+    as second argument.
+    """
+    while isinstance(function, functools.partial):
+        if function.args and isinstance(function.args[0], Messenger):
+            function = function.args[1]
+        elif isinstance(function.func, functools.partial):
+            function = function.func
+        else:
+            break
+    return function
+
+
+def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
+    """Return those of the keys that are arguments of the function; all keys for ``**fields``."""
+    target = function.forward if isinstance(function, nn.Module) else function
+    arguments = inspect.signature(target).parameters.values()
+    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):
+        return list(keys)
+    names = {argument.name for argument in arguments}
+    return [key for key in keys if key in names]
