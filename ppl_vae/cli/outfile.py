@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ppl_vae.data.files import flat_columns
+from ppl_vae.data.tables import flat_columns
 
 
 def write(path: Path, values: Any) -> None:
