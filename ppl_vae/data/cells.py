@@ -1,4 +1,19 @@
-"""Which cells of the data a site observed."""
+"""Which cells of the data a site has observed.
+
+A model passes part of its argument to ``obs=``: a column, a slice, a transposed view, or a
+converted copy such as ``x[:, 2].long()``. Replicates must be written back into the same cells, so
+the cells have to be found from the observed value alone. There are two ways, tried in this order:
+
+1. By memory (``observed_cells``). A slice or a view in torch shares the memory of its base. If
+   the observed value lies in the memory of a field, its offset and strides tell exactly which
+   cells it consists of. Applying the same strides to a tensor that holds the numbers 0, 1, 2, ...
+   of the field's cells gives their positions. This fails for a field that is not contiguous.
+2. By content (``observed_columns``). A converted copy has memory of its own. Its columns are
+   compared with every column of every field, over all rows of the batch: an equal column is the
+   one that was read. This fails where columns of the data are equal to each other.
+
+A value that was computed from the data (``x.log()``) is found by neither.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +24,15 @@ from ppl_vae.data.rows import Batch, as_tuple
 
 
 def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
-    """Where in the data an observed value was read: by its storage, where it is a view.
+    """Return the cells of the data that an observed value is a view of.
 
     Args:
         batch: What the model was called with.
         value: An observed site's value.
 
     Returns:
-        The field's position and, shaped like ``value``, the flat positions of its cells in that
-        field; ``None`` where the value is no view of a field.
+        The field's position in the batch and, shaped like ``value``, the flat positions of its
+        cells in that field; ``None`` where the value is not a view of a field.
     """
     for position, field in enumerate(as_tuple(batch)):
         same_memory = value.untyped_storage().data_ptr() == field.untyped_storage().data_ptr()
@@ -29,20 +44,20 @@ def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
 
 
 def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | None:
-    """Where in the data a converted copy (``x[:, 2].long()``) was read: by its columns' values.
+    """Return the columns of the data that an observed value is a converted copy of.
 
-    A NaN in the data matches anything: the model may have filled it.
+    A NaN in the data equals any value, because the model may have filled it.
 
     Args:
-        batch: What the model was called with; the more rows, the surer.
+        batch: What the model was called with. With more rows, fewer columns are equal by chance.
         value: An observed site's value, rows first.
 
     Returns:
-        The field's position and its columns, one for each column of the value; ``None`` where no
-        field has such columns.
+        The field's position in the batch and its columns, one for each column of the value;
+        ``None`` where no field has such columns.
 
     Raises:
-        ValueError: Where several columns of a field are alike, so that nobody can tell.
+        ValueError: If several columns of a field are equal to one of the value's.
     """
     if value.ndim == 0:
         return None
@@ -51,30 +66,34 @@ def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | Non
         if len(value) != len(field):
             continue
         columns = field.reshape(len(field), -1).double().T
-        open_cells = columns.isnan()
-        if columns.shape == wanted.shape and bool(((columns == wanted) | open_cells).all()):
+        missing = columns.isnan()
+        if columns.shape == wanted.shape and bool(((columns == wanted) | missing).all()):
             return position, list(range(len(columns)))
         chosen = []
         for column in wanted:
-            alike = ((columns == column) | open_cells).all(1).nonzero().flatten().tolist()
-            if len(alike) > 1:
+            equal = ((columns == column) | missing).all(1).nonzero().flatten().tolist()
+            if len(equal) > 1:
                 raise ValueError(
-                    f"columns {alike[:5]} of the data hold the same values, so that a converted "
+                    f"columns {equal[:5]} of the data hold the same values, so that a converted "
                     "copy of one cannot be told from the others; pass the data as floats and "
                     "observe a slice of them, or pass these columns as a field of their own"
                 )
-            chosen += alike
+            chosen += equal
         if len(chosen) == len(wanted):
             return position, chosen
     return None
 
 
 def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
-    """Cells of the data that a value was read from, view or copy; ``None`` where nobody can tell.
+    """Return the cells of the data that an observed value was read from, as a view or as a copy.
 
     Args:
         batch: What the model was called with.
         value: An observed site's value, rows first.
+
+    Returns:
+        The field's position in the batch and the flat positions of the cells, shaped like
+        ``value``; ``None`` where the cells cannot be found.
     """
     viewed = observed_cells(batch, value)
     if viewed is not None:
@@ -90,6 +109,12 @@ def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
 
 
 def column_cells(field: Tensor, columns: list[int], shape: torch.Size) -> Tensor:
-    """Flat positions, in a field, of some of its columns in every row; shaped as asked."""
+    """Return the flat positions, in a field, of some of its columns in every row.
+
+    Args:
+        field: (rows, ...).
+        columns: Positions among the cells of a row.
+        shape: Shape of the result, rows first.
+    """
     starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
     return (starts + torch.tensor(columns, device=field.device)).reshape(shape)

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ppl_vae.data.rows import Data, Field, Rows, as_rows
+from ppl_vae.data.fields import Field
+from ppl_vae.data.rows import Data, Rows, as_rows
 
 T = TypeVar("T")
 

@@ -1,0 +1,212 @@
+"""One field of the data: an array of any kind as a tensor, and the way back.
+
+    field.take(index)             rows of the array as a tensor
+    field.restore(tensor, index)  a tensor in the form that the array came in
+
+Floats become torch's default dtype; integers and booleans keep theirs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
+"""One field of the data; its first dimension is the rows."""
+
+_WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
+"""Unsigned dtypes that torch can do little with, and the signed dtypes that take their place."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of the data, in the form that it came in and as a tensor or memory map.
+
+    Attributes:
+        name: The field's name in errors and in a mapping; otherwise ``"data"`` or ``"data[1]"``.
+        array: (rows, ...), a tensor, or a memory map that is read batch by batch.
+        source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
+        labels: Column names of a frame, or the name of a series.
+        dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
+    """
+
+    name: str
+    array: Tensor | np.memmap[Any, Any]
+    source: str
+    labels: Any = None
+    dtype: Any = None
+
+    @classmethod
+    def of(cls, values: Any, name: str) -> Field:
+        """Make a field of a tensor, an array, a frame or a series.
+
+        Args:
+            values: The array; its first dimension is the rows.
+            name: The field's name, for messages.
+
+        Raises:
+            ValueError: If ``values`` has another form, or is a single number.
+        """
+        if isinstance(values, Tensor):
+            if values.layout is not torch.strided:
+                raise ValueError(
+                    f"{name}: expected a dense tensor, got layout {values.layout}; use .to_dense()"
+                )
+            field = cls(name, _default_floats(values.detach()), "tensor", dtype=values.dtype)
+        elif isinstance(values, np.ndarray):
+            field = cls(name, _tensor_of_array(values, name), "numpy", dtype=values.dtype)
+        elif isinstance(values, pd.DataFrame):
+            dtypes = set(values.dtypes)
+            dtype = dtypes.pop() if len(dtypes) == 1 else None
+            field = cls(name, _tensor_of_frame(values, name), "frame", values.columns, dtype)
+        elif isinstance(values, pd.Series):
+            array = _tensor_of_frame(values.to_frame(), name)[:, 0]
+            field = cls(name, array, "series", values.name, values.dtype)
+        else:
+            raise ValueError(
+                f"{name}: expected a tensor, a numpy array or memmap, a pandas frame, a tuple or "
+                f"mapping of those, or a torch Dataset; got {type(values).__name__}"
+            )
+        if field.array.ndim == 0:
+            raise ValueError(f"{name}: expected rows along the first dimension, got one number")
+        return field
+
+    @classmethod
+    def zeros(cls, entry: dict[str, Any], count: int) -> Field:
+        """Make a field of zeros from its entry in ``Rows.template()``, with ``count`` rows."""
+        tensor = torch.zeros((count, *entry["shape"]), dtype=getattr(torch, entry["tensor"]))
+        package, name = entry["dtype"] or ("", "")
+        numpy_dtype = np.dtype(name) if package == "numpy" else None
+        dtype = getattr(torch, name) if package == "torch" else numpy_dtype
+        return cls("data", tensor, entry["source"], entry["labels"], dtype)
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows at ``index``, (rows,) of int64, as a tensor."""
+        if isinstance(self.array, Tensor):
+            return self.array.index_select(0, index.to(self.array.device))
+        taken: Tensor = _tensor_of_array(np.asarray(self.array[index.numpy()]), self.name)
+        return taken
+
+    def restore(self, values: Tensor, index: pd.Index | None) -> Any:
+        """Return values in the form that this field came in.
+
+        Values that were integers become integers again where all of them fit the dtype.
+
+        Args:
+            values: (rows, ...).
+            index: The index for a frame or a series; ``None`` numbers the rows.
+        """
+        values = values.detach().cpu()
+        if self.source == "tensor":
+            return values.to(self.dtype) if _fits(self.dtype, values) else values
+        array = values.numpy()
+        if isinstance(self.dtype, np.dtype):
+            array = array.astype(self.dtype) if _fits(_torch_dtype(self.dtype), values) else array
+        if self.source == "frame":
+            return pd.DataFrame(array, columns=self.labels, index=index)
+        if self.source == "series":
+            return pd.Series(array, name=self.labels, index=index)
+        return array
+
+    def template(self, tensor_dtype: torch.dtype) -> dict[str, Any]:
+        """Return the field's form, dtypes and shape, without the values, for JSON.
+
+        Args:
+            tensor_dtype: The dtype that the field has in a batch.
+        """
+        return {
+            "source": self.source,
+            "labels": _labels_for_json(self.labels),
+            "tensor": str(tensor_dtype).partition(".")[2],
+            "dtype": _dtype_for_json(self.dtype),
+            "shape": list(self.array.shape[1:]),
+        }
+
+
+def _labels_for_json(labels: Any) -> Any:
+    """Return column names as a list, the name of a series as it is; anything but int as text."""
+    if isinstance(labels, pd.Index):
+        return [label if isinstance(label, int) else str(label) for label in labels.tolist()]
+    return labels if labels is None or isinstance(labels, int) else str(labels)
+
+
+def _dtype_for_json(dtype: Any) -> list[str] | None:
+    """Return a dtype as [package, name]; ``None`` for none and for pandas' own dtypes."""
+    if isinstance(dtype, torch.dtype):
+        return ["torch", str(dtype).partition(".")[2]]
+    return ["numpy", dtype.str] if isinstance(dtype, np.dtype) else None
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
+    """Return torch's dtype for a NumPy dtype, a wider one where torch can do little with it."""
+    native = np.zeros(1, _WIDER.get(dtype.name, dtype.newbyteorder("=")))
+    return torch.from_numpy(native).dtype
+
+
+def _fits(dtype: torch.dtype, values: Tensor) -> bool:
+    """Return whether a dtype can hold the values unchanged (floats: up to rounding)."""
+    if dtype.is_floating_point or values.dtype == dtype:
+        return True
+    if values.is_floating_point() or dtype == torch.bool:
+        return False
+    if values.dtype == torch.bool or values.numel() == 0:
+        return True
+    limits = torch.iinfo(dtype)
+    return limits.min <= int(values.min()) and int(values.max()) <= limits.max
+
+
+def _default_floats(tensor: Tensor) -> Tensor:
+    """Return floats in torch's default dtype, other tensors unchanged."""
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+
+
+def _tensor_of_array(array: np.ndarray, name: str) -> Any:
+    """Return a NumPy array as a tensor, a memory map unchanged; the memory is shared if possible.
+
+    Raises:
+        ValueError: If cells are masked, or the values are not numbers.
+    """
+    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
+        raise ValueError(
+            f"{name}: expected a plain array, got one with masked cells; fill them, "
+            "array.filled(numpy.nan), and mask them in the model"
+        )
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name}: expected numbers, got an array of dtype {array.dtype}; "
+            "encode text and dates as numbers first"
+        )
+    if isinstance(array, np.memmap):
+        return array
+    if array.dtype.name in _WIDER:
+        array = array.astype(_WIDER[array.dtype.name])
+    if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
+        array = array.astype(array.dtype.newbyteorder("="), copy=True)
+    return _default_floats(torch.from_numpy(array))
+
+
+def _tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
+    """Return a frame's columns as one tensor, (rows, columns); missing cells become NaN.
+
+    Raises:
+        ValueError: If a column is not numeric.
+    """
+    text = [(c, d) for c, d in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(d)]
+    if text:
+        columns = ", ".join(f'"{c}" ({d})' for c, d in text[:5])
+        raise ValueError(
+            f"{name}: expected numeric columns, got {columns}"
+            + (f" and {len(text) - 5} more" if len(text) > 5 else "")
+            + "; drop them or encode them (pandas.get_dummies, or .cat.codes)"
+        )
+    missing = frame.isna().to_numpy().any()  # nullable integers cannot hold NaN: read as floats
+    array = frame.to_numpy(dtype=np.float64, na_value=np.nan) if missing else frame.to_numpy()
+    if array.dtype == object:  # several extension dtypes
+        array = frame.to_numpy(dtype=np.float64)
+    tensor: Tensor = _tensor_of_array(array, name)
+    return tensor
