@@ -1,1 +1,1 @@
-"""Faults of a pair or its data, found before training: ``lint`` and its rules."""
+"""``lint``: a pair is run on a few rows and once over all data, and its faults are named."""

@@ -1,20 +1,18 @@
-"""What the linter looks at: a pair run on two batch sizes, its layers and parameters watched."""
+"""What the linter's rules read: a pair, its data, and its traces on a batch of a few rows."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from pyro.infer.autoguide import AutoGuide
-from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
@@ -26,128 +24,10 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
+from ppl_vae.linting.findings import CannotRunError, Finding, error
+from ppl_vae.linting.watching import Layers, ParameterWatch
 
-LARGE, SMALL = 16, 9  # rows of the two batches, where the data have as many
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One fault: where it is, what it is and what to change.
-
-    Attributes:
-        severity: ``"error"`` stops a fit, ``"warning"`` does not.
-        where: ``site "z"``, ``parameter "model.w"``, ``field "x"``, ``model``.
-        problem: What was expected and what came.
-        fix: What to change.
-    """
-
-    severity: str
-    where: str
-    problem: str
-    fix: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.problem}; {self.fix}"
-
-
-def error(where: str, problem: str, fix: str) -> Finding:
-    """A fault that ``fit`` refuses."""
-    return Finding("error", where, problem, fix)
-
-
-def warning(where: str, problem: str, fix: str) -> Finding:
-    """A fault that ``fit`` only repeats."""
-    return Finding("warning", where, problem, fix)
-
-
-def site_error(name: str, problem: str, fix: str) -> Finding:
-    """A fault of one site that ``fit`` refuses."""
-    return error(f'site "{name}"', problem, fix)
-
-
-class CannotRunError(Exception):
-    """The pair cannot be run at all; carries the finding."""
-
-    def __init__(self, finding: Finding) -> None:
-        super().__init__(str(finding))
-        self.finding = finding
-
-
-class Layers:
-    """Every layer of a pair that runs inside ``with``; their buffers are put back.
-
-    Attributes:
-        names: Each layer's name; its class for a layer of a plain function.
-        ran: The layers that have run, an outer one before those inside it.
-    """
-
-    def __init__(self, pair: Pair) -> None:
-        self.names: dict[nn.Module, str] = {}
-        self.ran: dict[nn.Module, None] = {}
-        self._before: list[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]]] = []
-        self._tops = pair.modules()
-
-    def __enter__(self) -> Self:
-        for top in self._tops:
-            for name, module in top.named_modules():
-                self._meet(module, name)
-        self._hook = register_module_forward_pre_hook(self._run)
-        return self
-
-    def __exit__(self, *raised: object) -> None:
-        self._hook.remove()
-        for module, buffers in self._before:
-            for name, (buffer, value) in buffers.items():
-                module._buffers[name] = buffer.copy_(value)
-
-    def _run(self, module: nn.Module, inputs: Any) -> None:
-        self.ran.setdefault(module)
-        self._meet(module)
-
-    def _meet(self, module: nn.Module, name: str = "") -> None:
-        if module not in self.names:
-            self.names[module] = name or type(module).__name__
-            held = {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None}
-            self._before.append((module, held))
-
-
-class Watch(Messenger):
-    """Notes the parameters that are asked for, and names that stand for two of them.
-
-    Attributes:
-        names: Every name asked for.
-        twins: Names under which two different parameters were asked for.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.names: set[str] = set()
-        self.twins: list[str] = []
-        self._seen: dict[str, object] = {}
-
-    def __enter__(self) -> Self:
-        self._hook = register_module_forward_pre_hook(self._enter_module)
-        super().__enter__()
-        return self
-
-    def __exit__(self, *raised: Any) -> None:
-        self._hook.remove()
-        super().__exit__(*raised)
-
-    def _enter_module(self, module: nn.Module, inputs: Any) -> None:
-        if isinstance(module, PyroModule):  # a constrained parameter's message has no tensor
-            for name in module._pyro_params:
-                self._note(module._pyro_get_fullname(name), module)
-
-    def _pyro_param(self, msg: Any) -> None:
-        self.names.add(msg["name"])
-        initial = msg["args"][1] if len(msg["args"]) > 1 else None
-        if isinstance(initial, nn.Parameter):
-            self._note(msg["name"], initial)
-
-    def _note(self, name: str, holder: object) -> None:
-        if self._seen.setdefault(name, holder) is not holder and name not in self.twins:
-            self.twins.append(name)
+LARGER_BATCH, SMALLER_BATCH = 16, 9  # rows of the two batches, where the data have as many
 
 
 @dataclass(frozen=True)
@@ -155,9 +35,17 @@ class Inspection:
     """A pair, its data, and its traces on one batch.
 
     Attributes:
-        watches: By half, the names of its parameters.
-        misfit: What the model raised on the guide's draws, if it did; then ``model_trace`` is of
-            the prior.
+        pair: The pair.
+        rows: All the data.
+        objective: The ELBO that the pair is checked for.
+        kl_weighted: Whether the KL weight differs from 1 at some step.
+        layers: The layers that have run so far.
+        batch: The first rows of the data, at most ``LARGER_BATCH``.
+        model_trace: The model's trace on the batch, with the guide's draws.
+        guide_trace: The guide's trace on the batch.
+        watches: ``{"model": ..., "guide": ...}``, the parameters that each half asked for.
+        model_failure: What the model raised on the guide's draws, or ``None``. Where it raised,
+            ``model_trace`` has draws from the prior instead.
     """
 
     pair: Pair
@@ -168,8 +56,8 @@ class Inspection:
     batch: Batch
     model_trace: Trace
     guide_trace: Trace
-    watches: dict[str, Watch]
-    misfit: Finding | None
+    watches: dict[str, ParameterWatch]
+    model_failure: Finding | None
 
     @classmethod
     def of(
@@ -180,16 +68,27 @@ class Inspection:
         kl_weight: float | Callable[[int], float],
         layers: Layers,
     ) -> Inspection:
-        """Run the pair once; raises ``CannotRunError`` with the finding where it does not run."""
-        batch = rows.take(torch.arange(min(len(rows), LARGE)), pair.device())
-        watches = {"model": Watch(), "guide": Watch()}
+        """Run a pair on the first rows of its data.
+
+        Args:
+            pair: The pair.
+            rows: The data.
+            objective: The ELBO to check for; ``None`` chooses one from the sites.
+            kl_weight: The KL weight, a number or a function of the step.
+            layers: Records the layers that run.
+
+        Raises:
+            CannotRunError: If the guide fails, or the model fails even on draws from its prior.
+        """
+        batch = rows.take(torch.arange(min(len(rows), LARGER_BATCH)), pair.device())
+        watches = {"model": ParameterWatch(), "guide": ParameterWatch()}
         guide_trace = attempt(pair.guide, batch, pair.plate, watches["guide"])
-        misfit = None
+        model_failure = None
         try:
-            proposed = Substitute(drawn_values(guide_trace))
-            model_trace = attempt(pair.model, batch, pair.plate, watches["model"], proposed)
-        except CannotRunError as raised:  # the guide's draws do not fit: see what the model wants
-            misfit = raised.finding
+            guide_draws = Substitute(drawn_values(guide_trace))
+            model_trace = attempt(pair.model, batch, pair.plate, watches["model"], guide_draws)
+        except CannotRunError as raised:  # draws from the prior show which shapes the model wants
+            model_failure = raised.finding
             model_trace = attempt(pair.model, batch, pair.plate, watches["model"])
         return cls(
             pair,
@@ -201,18 +100,18 @@ class Inspection:
             model_trace,
             guide_trace,
             watches,
-            misfit,
+            model_failure,
         )
 
     @property
     def row_count(self) -> int:
-        """Rows of the larger batch."""
+        """Number of rows in the batch."""
         return batch_rows(self.batch)
 
     @property
     def small_count(self) -> int:
-        """Rows of the smaller batch."""
-        return SMALL if self.row_count > SMALL else max(1, self.row_count - 1)
+        """Number of rows in the smaller batch, on which the pair is run for comparison."""
+        return SMALLER_BATCH if self.row_count > SMALLER_BATCH else max(1, self.row_count - 1)
 
     @property
     def halves(self) -> tuple[tuple[Half, Trace], tuple[Half, Trace]]:
@@ -220,36 +119,43 @@ class Inspection:
         return (self.pair.model, self.model_trace), (self.pair.guide, self.guide_trace)
 
     def model_sites(self) -> dict[str, sites.Site]:
-        """Sites of the model on the larger batch."""
+        """Return the model's sample sites by name."""
         return sites.sample_sites(self.model_trace)
 
     def guide_sites(self) -> dict[str, sites.Site]:
-        """Sites of the guide on the larger batch."""
+        """Return the guide's sample sites by name."""
         return sites.sample_sites(self.guide_trace)
 
     def shared_latents(self) -> dict[str, tuple[sites.Site, sites.Site]]:
-        """The guide's latents that the model has too, as (model's site, guide's site)."""
-        ours, latents = self.model_sites(), sites.with_role(self.guide_trace, "latent")
-        return {name: (ours[name], site) for name, site in latents.items() if name in ours}
+        """Return the latents that model and guide share, as (model's site, guide's site)."""
+        model_sites, latents = self.model_sites(), sites.with_role(self.guide_trace, "latent")
+        return {n: (model_sites[n], site) for n, site in latents.items() if n in model_sites}
 
     @functools.cached_property
     def unvalidated(self) -> set[str]:
         """Sites of the model whose distribution was made with ``validate_args=False``.
 
-        Seen while validation is on, where any other distribution validates.
+        torch stores the choice only where the user made it; otherwise the distribution follows a
+        global flag. So the model is run once with the global flag on: a distribution that still
+        does not validate was told not to.
         """
-        proposed = Substitute(drawn_values(self.guide_trace))
+        guide_draws = Substitute(drawn_values(self.guide_trace))
         try:
             with pyro.validation_enabled(True):
-                trace = attempt(self.pair.model, self.batch, self.pair.plate, proposed)
-        except CannotRunError:  # its own parameters are not valid
+                trace = attempt(self.pair.model, self.batch, self.pair.plate, guide_draws)
+        except CannotRunError:  # a distribution's parameters are not valid
             return set()
-        return {name for name, site in sites.sample_sites(trace).items() if _opted_out(site["fn"])}
+        model_sites = sites.sample_sites(trace)
+        return {name for name, site in model_sites.items() if _validation_is_off(site["fn"])}
 
     def smaller(self) -> list[Trace]:
-        """Traces (model, guide) of the first rows alone, every draw as on the larger batch.
+        """Run the pair on the first rows of the batch alone, with the draws of the whole batch.
 
-        Raises ``CannotRunError`` where the pair runs on one batch size only.
+        Returns:
+            The traces of the model and the guide.
+
+        Raises:
+            CannotRunError: If the pair runs on one batch size only.
         """
         batch = map_batch(self.batch, lambda field: field[: self.small_count])
         return [
@@ -257,13 +163,18 @@ class Inspection:
             for half, trace in self.halves
         ]
 
-    def replicated(self, batch: Batch) -> Trace:
-        """The model on another batch, every latent and every data site's value as on this one."""
-        held = sites.with_role(self.model_trace, "latent", "data")
-        values = {name: site["value"] for name, site in held.items()}
+    def rerun_model(self, batch: Batch) -> Trace:
+        """Run the model on another batch while each latent and data site has its old value.
+
+        Raises:
+            CannotRunError: If the model fails on that batch.
+        """
+        old = sites.with_role(self.model_trace, "latent", "data")
+        values = {name: site["value"] for name, site in old.items()}
         return attempt(self.pair.model, batch, self.pair.plate, Substitute(values), Unobserve())
 
     def _first_rows(self, site: sites.Site) -> Tensor:
+        """Return a site's value for the rows of the smaller batch; unchanged outside the rows."""
         value: Tensor = site["value"]
         dim = -1 - site["fn"].event_dim
         if not sites.in_plate(site, self.pair.plate) or value.shape[dim] != self.row_count:
@@ -271,20 +182,26 @@ class Inspection:
         return value.narrow(dim, 0, self.small_count)
 
 
-def _opted_out(fn: Any) -> bool:
-    """Whether a distribution, or what a wrapper is around, has ``validate_args=False``."""
+def _validation_is_off(fn: Any) -> bool:
+    """Return whether a distribution, or one inside its wrappers, does not validate."""
     while fn._validate_args is not False:
         if not isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
-            return False  # the base of a transformed one is torch's own affair
+            return False  # torch itself makes the base of a transformed distribution so
         fn = fn.base_dist
     return True
 
 
 def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace:
-    """Trace a half on a batch inside handlers, the last one innermost.
+    """Trace a half on a batch, inside handlers.
+
+    Args:
+        half: The model or the guide.
+        batch: The rows.
+        plate: Name of the row plate.
+        handlers: Handlers around the half, the last one innermost.
 
     Raises:
-        CannotRunError: Where it raises anything, or its row plate is not as long as the batch.
+        CannotRunError: If the half raises an error, or its row plate is not as long as the batch.
     """
     tracer = poutine.trace()
     failure = None
@@ -298,53 +215,50 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
             half(batch)
     except Exception as raised:
         failure = raised
-    opened = tracer.trace.nodes.get(plate, {}).get("value")  # there, even if what is in it failed
+    # the plate is in the trace even if a statement inside it failed, and is then the likely cause
+    opened = tracer.trace.nodes.get(plate, {}).get("value")
     if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
-        problem = (
-            f"expected the {half.role} to open it for the {batch_rows(batch)} rows of the batch, "
-            f"got {opened.numel()}"
-        )
-        fix = f'write pyro.plate("{plate}", len(x))'
-        if any(isinstance(module, AutoGuide) for module in ran):
-            fix = (
-                "an autoguide's row latents are fixed to one batch: amortize them with a network, "
-                "or pass row numbers as a field and index parameters by them"
-            )
-        raise CannotRunError(error(f'plate "{plate}"', problem, fix)) from failure
+        finding = _wrong_plate_length(half, plate, batch, opened.numel(), ran)
+        raise CannotRunError(finding) from failure
     if failure is not None:
-        raise CannotRunError(_raised(half, batch, failure)) from failure
+        raise CannotRunError(_failed_run(half, batch, failure)) from failure
     return tracer.get_trace()
 
 
 def drawn_values(
     trace: Trace, read: Callable[[sites.Site], Tensor] = lambda site: site["value"]
 ) -> dict[str, Tensor]:
-    """What a half drew, by site; ``read`` takes the value out of a site."""
+    """Return what a half drew, by site; ``read`` takes the value out of a site."""
     drawn = sites.with_role(trace, "latent", "auxiliary")
     return {name: read(site) for name, site in drawn.items()}
 
 
-def variables(half: Half) -> dict[int, str]:
-    """Names by ``id`` of what a half's code sees: its variables and its owner's attributes."""
-    code = half.base.forward if isinstance(half.base, nn.Module) else half.base
-    code = getattr(code, "__func__", code)
-    seen = dict(getattr(half.owner, "__dict__", {}))
-    if inspect.isfunction(code):
-        with contextlib.suppress(ValueError):  # a variable without a value yet
-            known = inspect.getclosurevars(code)
-            seen |= {**known.globals, **known.nonlocals}
-    held = half.module.named_parameters() if half.module is not None else ()
-    return {id(value): name for name, value in (*seen.items(), *held)}
+def _wrong_plate_length(
+    half: Half, plate: str, batch: Batch, length: int, ran: list[nn.Module]
+) -> Finding:
+    """Return the finding for a row plate that is not as long as the batch."""
+    problem = (
+        f"expected the {half.role} to open the row plate for the {batch_rows(batch)} rows of the "
+        f"batch, got {length}"
+    )
+    fix = f'write pyro.plate("{plate}", len(x))'
+    if any(isinstance(module, AutoGuide) for module in ran):
+        fix = (
+            "an autoguide's row latents are fixed to one batch: amortize them with a network, "
+            "or pass row numbers as a field and index parameters by them"
+        )
+    return error(f'plate "{plate}"', problem, fix)
 
 
-def _raised(half: Half, batch: Batch, failure: Exception) -> Finding:
+def _failed_run(half: Half, batch: Batch, failure: Exception) -> Finding:
+    """Return the finding for a half that raised an error on a batch."""
     fields = [tuple(tensor.shape) for tensor in as_tuple(batch)]
     shapes = dict(zip(batch, fields, strict=True)) if isinstance(batch, dict) else fields
     fix = f"make the {half.role} take these rows, whatever their number, or pass other data"
     if half.role == "guide":
         fix += (
-            "; where it has parameters for single rows, pass row numbers as a field and index the "
-            "parameters by them"
+            "; where the guide has parameters for single rows, pass row numbers as a field and "
+            "index the parameters by them"
         )
     return error(
         half.role,

@@ -1,35 +1,28 @@
-"""``lint``: the sites of a pair in a table, and its faults, each with its mend.
+"""``lint``: the sites of a pair in a table, and the faults of the pair and its data.
 
-The pair is run on two batch sizes, under the chosen ELBO, and once over all rows.
+The pair is run on two batch sizes, once over all rows, and under the ELBO that ``fit`` would use.
 """
 
 from __future__ import annotations
 
-import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import pyro
 import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.linting import rerun_rules, trace_rules
-from ppl_vae.linting.data_rules import (
-    DataFaults,
-    data_findings,
-    gap_findings,
-    scan_data,
-    support_name,
-)
-from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, Layers
+from ppl_vae.linting import data_rules, elbo_rules, parameter_rules, rerun_rules, trace_rules
+from ppl_vae.linting.data_scan import DataFaults, scan_data, support_name
+from ppl_vae.linting.findings import CannotRunError, Finding
+from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.watching import Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
 COLUMNS += ["plates", "support", "reparameterized", "estimator"]
@@ -37,12 +30,13 @@ COLUMNS += ["plates", "support", "reparameterized", "estimator"]
 
 @dataclass(frozen=True)
 class Lint:
-    """The verdict on a pair.
+    """The verdict of ``lint`` on a pair and its data.
 
     Attributes:
-        sites: One row per site of model and guide: ``site``, ``role``, ``distribution`` (the
-            model's), ``guide`` (the guide's), ``event_shape``, ``batch_shape``, ``plates``,
-            ``support``, ``reparameterized`` and ``estimator``.
+        sites: One row per site of model and guide, with the columns ``site``, ``role``,
+            ``distribution`` (the model's), ``guide`` (the guide's distribution),
+            ``event_shape``, ``batch_shape``, ``plates``, ``support``, ``reparameterized`` and
+            ``estimator`` (how the ELBO computes the site's term).
         findings: The faults, errors first.
         objective: The ELBO that ``fit`` would use and why; ``None`` where the pair cannot run.
     """
@@ -53,16 +47,16 @@ class Lint:
 
     @property
     def errors(self) -> list[Finding]:
-        """Findings that ``fit`` refuses."""
+        """Findings with which ``fit`` refuses to start."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
     @property
     def warnings(self) -> list[Finding]:
-        """Findings that ``fit`` only repeats."""
+        """Findings that ``fit`` repeats as warnings before it starts."""
         return [finding for finding in self.findings if finding.severity == "warning"]
 
     def raise_if_failed(self) -> None:
-        """Raise a ``ValueError`` with every error in it, if there is one."""
+        """Raise a ``ValueError`` with all errors, one a line, if there are any."""
         if self.errors:
             raise ValueError("\n".join(str(finding) for finding in self.errors))
 
@@ -84,29 +78,36 @@ def lint(
     seed: int | None = 0,
     plate: str = "data",
 ) -> Lint:
-    """Check a pair and its data before an hour is spent on them.
+    """Find the faults of a pair and of its data before time is spent on a fit.
+
+    Nothing is trained, and the pair is left as it was: parameters, buffers, modes, random
+    generators and Pyro's global state.
 
     Args:
         model: Pyro model.
         guide: Pyro guide, or ``None``.
         data: The rows, in any form that ``fit`` takes; all of them are read once.
-        elbo: The ELBO to check for; chosen from the sites if ``None``.
+        elbo: The ELBO to check for; ``None`` chooses one from the sites, as ``fit`` does.
         kl_weight: The KL weight to check for, as in ``fit``.
-        seed: Seeds the draws; the generators are restored afterwards.
+        seed: Seed of the draws; ``None`` stands for 0.
         plate: Name of the row plate.
 
     Returns:
-        The table of sites and the findings.
+        The table of sites, the findings and the ELBO.
 
     Raises:
-        ValueError: Where the data cannot be read as rows.
+        ValueError: If the data cannot be read as rows, or model or guide is not callable.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
-        >>> print(lint(BernoulliModel(4), NormalGuide(4), torch.full((9, 4), 0.5)).findings[0])
-        site "x": expected data in the likelihood's support (boolean), got others in 9 of 9 rows, the first is row 0; change the likelihood or the data
-    """  # noqa: E501  the message is one line
+        >>> grey = torch.full((9, 4), 0.5)
+        >>> (finding,) = lint(BernoulliModel(4), NormalGuide(4), grey).findings
+        >>> finding.where, finding.fix
+        ('site "x"', 'change the likelihood or the data')
+        >>> print(finding.problem.partition(", got")[0])
+        expected data in the likelihood's support (boolean)
+    """
     pair = Pair.of(model, guide, plate)
     return lint_pair(pair, as_rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
 
@@ -119,103 +120,108 @@ def lint_pair(
     kl_weight: float | Callable[[int], float],
     seed: int | None,
 ) -> Lint:
-    """``lint`` on what ``fit`` has already read."""
+    """Return what ``lint`` returns, for a pair and rows that have been read already."""
     given = None if elbo is None else Objective.of(elbo, "given")
-    findings = list(trace_rules.unread_fields(pair, rows))
-    look: Inspection | None = None
-    with forked(0 if seed is None else seed), pair.evaluating(), Layers(pair) as layers, _quiet():
+    findings = list(data_rules.unread_fields(pair, rows))
+    inspection: Inspection | None = None
+    without_warnings = warnings.catch_warnings(action="ignore")
+    with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         try:
-            look = Inspection.of(pair, rows, given, kl_weight, layers)
+            inspection = Inspection.of(pair, rows, given, kl_weight, layers)
         except CannotRunError as raised:
             findings.append(raised.finding)
         else:
-            findings += _findings(look)
+            findings += _findings(inspection)
     findings.sort(key=lambda finding: finding.severity != "error")
-    table = pd.DataFrame(columns=COLUMNS) if look is None else _table(look)
-    return Lint(table, tuple(findings), None if look is None else look.objective)
+    if inspection is None:
+        return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
+    return Lint(_table(inspection), tuple(findings), inspection.objective)
 
 
-def _findings(look: Inspection) -> list[Finding]:
-    """What the traces show first; a pair that is sound in them is run on more."""
-    found = [finding for rule in trace_rules.RULES for finding in rule(look)]
-    if look.misfit is not None and not _failed(found):
-        found.append(look.misfit)
-    if _failed(found):
-        return found
-    for trial in rerun_rules.TRIALS:
-        found += trial(look)
-    tally = scan_data(look)
-    if tally.failure is None or not _failed(found):  # else a trial has met the same
-        found += data_findings(look, tally)
-    if not _failed(found):
-        found += _under_elbo(look, tally)
-    return found
+def _findings(inspection: Inspection) -> list[Finding]:
+    """Apply the rules, cheap ones first; later rules run only where no earlier one failed.
+
+    A pair with faults in its traces would fail in the later runs because of the same faults, and
+    the user would read two messages about one mistake.
+    """
+    rules = (*trace_rules.RULES, *parameter_rules.RULES)
+    findings = [finding for rule in rules for finding in rule(inspection)]
+    if inspection.model_failure is not None and not _failed(findings):
+        findings.append(inspection.model_failure)
+    if _failed(findings):
+        return findings
+    for rule in rerun_rules.RULES:
+        findings += rule(inspection)
+    faults = scan_data(inspection)
+    if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
+        findings += data_rules.data_findings(inspection, faults)
+    if not _failed(findings):
+        findings += _findings_under_elbo(inspection, faults)
+    return findings
 
 
-def _under_elbo(look: Inspection, tally: DataFaults) -> list[Finding]:
-    """The ELBO on rows without gaps, then on rows with them."""
-    device = look.pair.device()
-    sound = torch.tensor(tally.sound or range(look.row_count))
-    found = list(rerun_rules.under_elbo(look, look.rows.take(sound, device)))
-    gaps = torch.tensor([count.first for count in tally.counts["gaps"].values()])
-    if _failed(found) or not len(gaps):
-        return found
-    if _failed(list(rerun_rules.under_elbo(look, look.rows.take(gaps, device)))):
-        found += gap_findings(look, tally)
-    return found
+def _findings_under_elbo(inspection: Inspection, faults: DataFaults) -> list[Finding]:
+    """Compute the ELBO on rows without gaps, then on rows with NaN or infinity, if there are any.
+
+    The two are separate so that a failure can be blamed on the pair or on the gaps.
+    """
+    device, rows = inspection.pair.device(), inspection.rows
+    complete = torch.tensor(faults.without_gaps or range(inspection.row_count))
+    findings = list(elbo_rules.under_elbo(inspection, rows.take(complete, device)))
+    with_gaps = torch.tensor([bad.first for bad in faults.counts["gaps"].values()])
+    if _failed(findings) or not len(with_gaps):
+        return findings
+    if _failed(list(elbo_rules.under_elbo(inspection, rows.take(with_gaps, device)))):
+        findings += data_rules.gap_findings(inspection, faults)
+    return findings
 
 
 def _failed(findings: list[Finding]) -> bool:
+    """Return whether there is an error among the findings."""
     return any(finding.severity == "error" for finding in findings)
 
 
-def _table(look: Inspection) -> pd.DataFrame:
-    ours, theirs = look.model_sites(), look.guide_sites()
+def _table(inspection: Inspection) -> pd.DataFrame:
+    """Return the table of sites, with the columns ``COLUMNS``; the model's sites come first."""
+    model_sites, guide_sites = inspection.model_sites(), inspection.guide_sites()
     records = []
-    for name in dict.fromkeys([*ours, *theirs]):
-        proposal = theirs.get(name)
-        site: sites.Site = ours.get(name, proposal)
+    for name in dict.fromkeys([*model_sites, *guide_sites]):
+        guide_site = guide_sites.get(name)
+        site: sites.Site = model_sites.get(name, guide_site)
         records.append(
             (
                 name,
                 sites.role(site),
-                _name(ours[name]["fn"]) if name in ours else "",
-                "" if proposal is None else _name(proposal["fn"]),
+                _distribution_name(site["fn"]) if name in model_sites else "",
+                "" if guide_site is None else _distribution_name(guide_site["fn"]),
                 tuple(site["fn"].event_shape),
                 tuple(site["fn"].batch_shape),
                 ", ".join(frame.name for frame in site["cond_indep_stack"]),
                 support_name(site),
-                sites.is_reparameterized(site if proposal is None else proposal),
-                _estimator(look.objective, site, proposal),
+                sites.is_reparameterized(site if guide_site is None else guide_site),
+                _estimator(inspection.objective, site, guide_site),
             )
         )
     return pd.DataFrame(records, columns=COLUMNS)
 
 
-def _name(fn: Any) -> str:
+def _distribution_name(fn: Any) -> str:
+    """Return the class of a distribution, without the wrappers of ``to_event`` and ``mask``."""
     while hasattr(fn, "base_dist") and type(fn).__name__ in ("Independent", "MaskedDistribution"):
         fn = fn.base_dist
     return type(fn).__name__
 
 
-def _estimator(objective: Objective, site: sites.Site, proposal: sites.Site | None) -> str:
-    """How the ELBO gets a site's term and its gradient; ``proposal`` is the guide's site."""
+def _estimator(objective: Objective, site: sites.Site, guide_site: sites.Site | None) -> str:
+    """Return how the ELBO computes a site's term and its gradient, in words."""
     if sites.role(site) != "latent":
         return "log-probability" if sites.role(site) in ("data", "factor") else ""
-    halves = (site, site if proposal is None else proposal)
+    halves = (site, site if guide_site is None else guide_site)
     if objective.enumerates and any(map(sites.is_enumerated, halves)):
         return "summed exactly"
-    if proposal is None:
+    if guide_site is None:
         return ""
-    if not sites.is_reparameterized(proposal):
+    if not sites.is_reparameterized(guide_site):
         return "score function"
     closed = isinstance(objective.elbo, TraceMeanField_ELBO)
     return "closed-form KL" if closed else "reparameterized draw"
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Look at a pair without Pyro's own checks, which stop at the first fault."""
-    with warnings.catch_warnings(), pyro.validation_enabled(False):
-        warnings.simplefilter("ignore")
-        yield

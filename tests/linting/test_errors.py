@@ -39,7 +39,7 @@ def with_nan(row):
         (np.array([["a"], ["b"]]), "data: expected numbers, got an array of dtype <U1"),
         (pd.DataFrame({"name": ["u", "v"]}), 'expected numeric columns, got "name"'),
         (with_nan(37), "got NaN or infinity in 1 of 40 rows, the first is row 37"),
-        (GOOD + 0.5, r"support \(boolean\), got others in 40 of 40 rows"),
+        (GOOD + 0.5, r"support \(boolean\), got values outside it in 40 of 40 rows"),
         ({"x": GOOD, "weight": GOOD}, 'field "weight": expected an argument of this name'),
         ({"rows": GOOD}, "expected to run on a batch of shapes"),
         ([GOOD], "got list"),
@@ -79,7 +79,7 @@ def test_bad_data(data, message):
         ({"elbo": ReweightedWakeSleep()}, "ReweightedWakeSleep has no differentiable loss"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
         ({"elbo": "Trace_ELBO"}, "elbo: expected one of Pyro's ELBOs"),
-        ({"plate": "rows"}, 'expected it in the row plate "rows" of the model, got plate "data"'),
+        ({"plate": "rows"}, 'expected the site in the row plate "rows" of the model, got plate "data"'),
     ],
 )
 def test_bad_settings(settings, message):

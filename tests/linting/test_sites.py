@@ -114,7 +114,7 @@ def test_mask_in_one_half_only(masked):
         "guide": (model, masking(guide)),
         "distribution": (model, by_distribution),
     }
-    alone(lint(*pairs[masked], X), "error", 'site "z"', "expected one mask", "poutine.mask")
+    alone(lint(*pairs[masked], X), "error", 'site "z"', "expected the same mask", "poutine.mask")
 
 
 def test_model_that_observes_nothing():
@@ -167,7 +167,7 @@ def test_row_plate_with_a_subsample_of_its_own():
         with pyro.plate("data", ROWS, subsample=torch.arange(5)):
             observe(x[:5], code(x[:5]))
 
-    pieces = ("the model to open it for the 16 rows of the batch, got 5",)
+    pieces = ("the model to open the row plate for the 16 rows of the batch, got 5",)
     alone(lint(other, guide, X), "error", 'plate "data"', *pieces)
 
 
@@ -186,7 +186,7 @@ def test_row_plate_at_another_dimension():
         with pyro.plate("data", len(x), dim=-2):
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=x[:, :1])
 
-    check(lint(other, None, X), "error", 'plate "data"', "expected it at dim -1, got -2")
+    check(lint(other, None, X), "error", 'plate "data"', "expected the row plate at dim -1, got dim -2")
 
 
 def test_row_plate_of_another_name():
@@ -340,8 +340,8 @@ def test_scale_around_a_latent_in_one_half_only(half):
     pair = (scaled, guide) if half == "model" else (model, scaled)
     numbers = "got 0.5 in the model and 1" if half == "model" else "got 1 in the model and 0.5"
     pieces = (numbers, "same poutine.scale", "kl_weight=")
-    alone(lint(*pair, X), "error", 'site "z"', *pieces, "TraceMeanField_ELBO drops the model's")
-    alone(lint(*pair, X, elbo=Trace_ELBO()), "warning", 'site "z"', *pieces, "no bound")
+    alone(lint(*pair, X), "error", 'site "z"', *pieces, "TraceMeanField_ELBO ignores the model's")
+    alone(lint(*pair, X, elbo=Trace_ELBO()), "warning", 'site "z"', *pieces, "not a bound")
     alone(lint(poutine.scale(model, scale=0.5), guide, X), "error", 'site "z"')
 
 

@@ -1,0 +1,213 @@
+"""The linter's rules under the ELBO: its value, its gradients, and parameters nobody registered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyro
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.core import sites
+from ppl_vae.data.rows import Batch
+from ppl_vae.elbo.loss import BatchLoss
+from ppl_vae.linting.findings import Finding, error, site_error, warning
+from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.watching import names_of_values, own_parameters
+
+
+def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
+    """Compute the ELBO and its gradient on a batch, and find what is wrong with either.
+
+    Faults are an ELBO that raises or is not finite, a parameter without a finite gradient, and a
+    parameter in the loss that an optimizer would never receive.
+
+    Args:
+        inspection: The pair and its traces.
+        batch: Rows to compute the ELBO on.
+    """
+    weight = torch.tensor(0.5) if inspection.kl_weighted else None
+    loss_of = _batch_loss(inspection)
+    parameters = _parameters_to_train(inspection)
+    try:
+        with torch.enable_grad(), pyro.validation_enabled(True):
+            try:
+                loss, surrogate = loss_of(batch, weight)
+            except ValueError:  # TraceEnum_ELBO raises it where nothing can be trained
+                if parameters:
+                    raise
+                loss = surrogate = torch.as_tensor(loss_of.loss(batch))
+            surrogate = torch.as_tensor(surrogate)
+            leaves = _trainable_leaves(surrogate)
+            gradients = _gradients(surrogate, parameters)
+    except Exception as failure:
+        yield _failed_elbo(inspection, batch, failure)
+        return
+    if bool(torch.isfinite(torch.as_tensor(loss))):
+        yield from _gradient_findings(gradients)
+        yield from _unregistered(inspection, leaves)
+        return
+    yield error(
+        "model and guide",
+        f"expected a finite ELBO, got {-float(loss)}",
+        "keep the scales of the model and of the guide away from 0",
+    )
+
+
+def _batch_loss(inspection: Inspection) -> BatchLoss:
+    """Return the loss of a batch under a new copy of the ELBO, which is not the user's object."""
+    objective = type(inspection.objective).of(inspection.objective.elbo, "tried")
+    return BatchLoss(inspection.pair, objective, len(inspection.rows))
+
+
+def _failed_elbo(inspection: Inspection, batch: Batch, failure: Exception) -> Finding:
+    """Return the finding for an ELBO that raised an error.
+
+    A latent that only the model has, and sums out, cannot have a KL weight: Pyro sums over its
+    values together with the likelihood, and one sum has one scale. Whether the weight is the
+    cause is found by trying: the ELBO is computed once more without it.
+    """
+    in_guide = inspection.guide_sites()
+    summed_out = [
+        name
+        for name, site in inspection.model_sites().items()
+        if sites.is_enumerated(site) and name not in in_guide
+    ]
+    if summed_out and inspection.kl_weighted and _runs_unweighted(inspection, batch):
+        return site_error(
+            summed_out[0],
+            "expected a KL weight of 1 on a site that the model sums out, got another",
+            "leave kl_weight at 1, or enumerate the site in the guide",
+        )
+    return error(
+        "model and guide",
+        f"expected {inspection.objective.name} to run, got {type(failure).__name__}: "
+        + " ".join(str(failure).split()),
+        "print(lint(...)) shows each site's shapes and plates",
+    )
+
+
+def _runs_unweighted(inspection: Inspection, batch: Batch) -> bool:
+    """Return whether the ELBO can be computed with a KL weight of 1."""
+    try:
+        with pyro.validation_enabled(True):
+            _batch_loss(inspection).loss(batch)
+    except Exception:
+        return False
+    return True
+
+
+# Gradients
+
+
+def _parameters_to_train(inspection: Inspection) -> dict[str, Tensor]:
+    """Return the trainable parameters that model and guide have asked for, by name.
+
+    An autoguide runs the model when it is set up, so the model's parameters enter the guide's
+    store. The guide itself never asks for them; they are left out.
+    """
+    not_asked = set()
+    for half, _ in inspection.halves:
+        owned, asked = own_parameters(half), inspection.watches[half.role].names
+        tables = half.store.tables.named_parameters()
+        not_asked |= {id(p) for name, p in tables if name not in asked and id(p) not in owned}
+    trainable = inspection.pair.trainable()
+    return {name: p for name, p in trainable.items() if id(p) not in not_asked}
+
+
+def _gradients(surrogate: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor | None]:
+    """Return the gradient for each parameter; ``None`` where the loss does not depend on it."""
+    if not surrogate.requires_grad or not parameters:
+        return dict.fromkeys(parameters)
+    gradients = torch.autograd.grad(surrogate, list(parameters.values()), allow_unused=True)
+    return dict(zip(parameters, gradients, strict=True))
+
+
+def _gradient_findings(gradients: dict[str, Tensor | None]) -> Iterator[Finding]:
+    """Find parameters whose gradient is not finite, or that have none."""
+    bad = [name for name, g in gradients.items() if g is not None and not g.isfinite().all()]
+    if bad:
+        rest = f" (and in {len(bad) - 1} more parameters)" if len(bad) > 1 else ""
+        yield error(
+            f'parameter "{bad[0]}"',
+            f"expected a finite gradient, got NaN or infinity{rest}",
+            "look for a division by 0, the square root of 0, or NaN under a mask",
+        )
+    for name, gradient in gradients.items():
+        if gradient is None:
+            yield warning(
+                f'parameter "{name}"',
+                "expected a gradient, got none: the loss does not depend on the parameter",
+                "use the parameter, freeze it with requires_grad_(False), or look for a detach()",
+            )
+
+
+# Parameters that nobody registered
+
+
+def _trainable_leaves(surrogate: Tensor) -> list[Tensor]:
+    """Return every trainable tensor that a loss depends on.
+
+    torch records how a loss was computed as a graph of operations. The walk goes from the loss
+    back to the operations without predecessors, which hold the tensors that gradients end in.
+    """
+    leaves, visited, nodes = [], set(), [surrogate.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in visited:
+            continue
+        visited.add(node)
+        if hasattr(node, "variable"):
+            leaves.append(node.variable)
+        nodes += [before for before, _ in node.next_functions]
+    return leaves
+
+
+def _unregistered(inspection: Inspection, leaves: list[Tensor]) -> Iterator[Finding]:
+    """Find trainable parameters in the loss that the pair does not have.
+
+    They are layers of a plain function without ``pyro.module``, or modules in a list. An
+    optimizer gets the pair's parameters only, so these would never train.
+    """
+    known = {id(p) for p in inspection.pair.parameters().values()}
+    for half, _ in inspection.halves:  # an autoguide's set-up may have taken a name in the store
+        known |= own_parameters(half)
+    names = {**names_of_values(inspection.pair.guide), **names_of_values(inspection.pair.model)}
+    layers: dict[nn.Module, str] = {}
+    for leaf in leaves:
+        # a tensor made in the call (the inner steps of a semi-amortized guide) is no parameter
+        if id(leaf) in known or not (isinstance(leaf, nn.Parameter) or id(leaf) in names):
+            continue
+        layer = _outermost_layer(inspection, leaf)
+        if layer is None:
+            yield _unregistered_parameter(leaf, names.get(id(leaf)))
+        else:
+            layers.setdefault(layer, names.get(id(layer), inspection.layers.names[layer]))
+    for name in layers.values():
+        yield error(
+            f'layer "{name}"',
+            "expected a layer that the model or the guide registers, got one that neither "
+            "registers: it would never train",
+            f'write pyro.module("{name}", ...) in the function that uses it, make it an attribute '
+            "of the PyroModule, or freeze it with requires_grad_(False)",
+        )
+
+
+def _outermost_layer(inspection: Inspection, parameter: Tensor) -> nn.Module | None:
+    """Return the outermost layer that ran and has the parameter, or ``None``."""
+    for layer in inspection.layers.ran:  # outer layers run before those inside them
+        if any(parameter is other for other in layer.parameters()):
+            return layer
+    return None
+
+
+def _unregistered_parameter(parameter: Tensor, name: str | None) -> Finding:
+    """Return the finding for a parameter outside any layer that nobody registered."""
+    shape = tuple(parameter.shape)
+    return error(
+        f"parameter of shape {shape}" if name is None else f'parameter "{name}"',
+        "expected a parameter that the model or the guide registers, got one that neither "
+        "registers: it would never train",
+        f'write pyro.param("{name or "name"}", ...) in the function that uses it, make it an '
+        "nn.Parameter attribute of the PyroModule, or freeze it with requires_grad_(False)",
+    )

@@ -1,0 +1,137 @@
+"""What a half uses while it runs: its layers, its parameters, and the names it has for them.
+
+A plain function may hold its networks anywhere, so the pair cannot list them beforehand. Both
+watchers therefore use torch's global hook, which is called before every layer that runs, and
+Pyro's messages for parameters.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from typing import Any, Self
+
+from pyro.nn import PyroModule
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from ppl_vae.core.half import Half
+from ppl_vae.core.pair import Pair
+
+
+class Layers:
+    """Context that records the layers that run inside, and restores their buffers on leaving.
+
+    A layer may change its buffers when it runs (a counter, the running mean of a batch norm).
+    The values of the buffers are copied before the layer runs for the first time and restored in
+    the end, so that a look at a pair leaves it as it was.
+
+    Args:
+        pair: The pair.
+
+    Attributes:
+        names: The name of each layer of the pair's modules; for a layer that only a plain
+            function holds, the name of its class.
+        ran: The layers that have run, an outer layer before the layers inside it.
+    """
+
+    def __init__(self, pair: Pair) -> None:
+        self.names: dict[nn.Module, str] = {}
+        self.ran: dict[nn.Module, None] = {}
+        self._buffers: list[tuple[nn.Module, dict[str, tuple[Tensor, Tensor]]]] = []
+        self._tops = pair.modules()
+
+    def __enter__(self) -> Self:
+        for top in self._tops:
+            for name, module in top.named_modules():
+                self._add(module, name)
+        self._hook = register_module_forward_pre_hook(self._before_run)
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._hook.remove()
+        for module, buffers in self._buffers:
+            for name, (buffer, value) in buffers.items():
+                module._buffers[name] = buffer.copy_(value)
+
+    def _before_run(self, module: nn.Module, inputs: Any) -> None:
+        """Record a layer that is about to run; called by torch."""
+        self.ran.setdefault(module)
+        self._add(module)
+
+    def _add(self, module: nn.Module, name: str = "") -> None:
+        """Record a layer's name and the values of its buffers, once."""
+        if module not in self.names:
+            self.names[module] = name or type(module).__name__
+            values = {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None}
+            self._buffers.append((module, values))
+
+
+class ParameterWatch(Messenger):
+    """Handler that records the names of parameters, and names that stand for two parameters.
+
+    Two unnamed modules inside one function may both have a parameter ``weight``. Pyro's store
+    then returns the same tensor for both. The message of an ordinary parameter carries the
+    module's own tensor, which tells the two modules apart. The message of a constrained parameter
+    (``PyroParam``) carries none, so for those the modules themselves are compared, in torch's hook.
+
+    Attributes:
+        names: Every name that was asked for.
+        twins: The names under which two different parameters were asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.twins: list[str] = []
+        self._holders: dict[str, object] = {}
+
+    def __enter__(self) -> Self:
+        self._hook = register_module_forward_pre_hook(self._before_run)
+        super().__enter__()
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._hook.remove()
+        super().__exit__(*raised)
+
+    def _before_run(self, module: nn.Module, inputs: Any) -> None:
+        """Record the constrained parameters of a module that is about to run; called by torch."""
+        if isinstance(module, PyroModule):
+            for name in module._pyro_params:
+                self._record(module._pyro_get_fullname(name), module)
+
+    def _pyro_param(self, msg: Any) -> None:
+        self.names.add(msg["name"])
+        initial = msg["args"][1] if len(msg["args"]) > 1 else None
+        if isinstance(initial, nn.Parameter):
+            self._record(msg["name"], initial)
+
+    def _record(self, name: str, holder: object) -> None:
+        """Record what a name stands for: a parameter, or the module that has it."""
+        if self._holders.setdefault(name, holder) is not holder and name not in self.twins:
+            self.twins.append(name)
+
+
+def own_parameters(half: Half) -> set[int]:
+    """Return the ``id`` of each parameter that a half owns as a module; none for a function."""
+    owned = half.base.parameters() if isinstance(half.base, nn.Module) else ()
+    return {id(parameter) for parameter in owned}
+
+
+def names_of_values(half: Half) -> dict[int, str]:
+    """Return the names that a half's code has for its values, by the ``id`` of the value.
+
+    They are the variables that a function's code uses (from its closure and its file), the
+    attributes of the object that it belongs to, and the parameters of its module.
+    """
+    code = half.base.forward if isinstance(half.base, nn.Module) else half.base
+    code = getattr(code, "__func__", code)
+    variables = dict(getattr(half.owner, "__dict__", {}))
+    if inspect.isfunction(code):
+        with contextlib.suppress(ValueError):  # a variable without a value yet
+            closure = inspect.getclosurevars(code)
+            variables |= {**closure.globals, **closure.nonlocals}
+    parameters = half.module.named_parameters() if half.module is not None else ()
+    return {id(value): name for name, value in (*variables.items(), *parameters)}
