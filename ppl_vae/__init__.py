@@ -1,7 +1,11 @@
 """Deep latent-variable models written as Pyro model/guide pairs.
 
-Write the generative model and the amortized guide as ordinary Pyro code; ``fit`` trains the pair
-by stochastic variational inference. Names are loaded when they are first used.
+You write the generative model and the amortized guide as ordinary Pyro code; ``fit`` trains the
+pair by stochastic variational inference; ``lint``, ``log_likelihood`` and ``predictive_check`` say
+what is wrong with the pair, how good the fit is, and where the model differs from the data.
+
+A public name is loaded when it is first used, so that ``import ppl_vae`` loads neither torch nor
+Pyro. ``_HOME`` says in which file each name lives.
 """
 
 import importlib
