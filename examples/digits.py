@@ -2,9 +2,8 @@
 
     python examples/digits.py [--epochs 300] [--run runs/digits]
 
-Fits a Bernoulli pair to scikit-learn's 1,797 digits (8 x 8 pixels, each black or white), prints
-the held-out ELBO in nats per row, checks what the pair misses, draws what there is to see, writes a
-report.
+Fits a Bernoulli pair to scikit-learn's 1,797 digits (8 x 8 pixels, each black or white). Prints the
+held-out ELBO in nats per row and a predictive check, draws figures and writes a report.
 """
 
 import argparse
@@ -41,7 +40,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/digits"))
     arguments = parser.parse_args()
     mpl.use("agg")
-    torch.set_num_threads(1)  # matrices this small gain nothing from a second one
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     torch.manual_seed(0)
 
     digits = load_digits()
@@ -62,7 +61,7 @@ def main() -> None:
         **pictures(model, guide, images[test], name=str(digits.target[test[0]])),
     }
     codes = encode(model, guide, images)["z"]["mean"]
-    title = f"{LATENTS} latents of every digit, on a plane"
+    title = f"{LATENTS} latents of every digit, projected on a plane"
     figures["latent_map"] = latent_map(codes, digits.target, title=title)
     save(figures, arguments.run)
     statistics = ["built-in", ink]
@@ -86,14 +85,21 @@ def main() -> None:
 
 
 def ink(x: torch.Tensor) -> tuple:
-    """A statistic of our own: how much ink a digit has, and how much that varies."""
+    """Return two statistics of a data set: the mean amount of ink per digit, and its sd."""
     return x.sum(-1).mean(), x.sum(-1).std()
 
 
 def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name: str) -> dict:
-    """Grids of images: reconstructions, samples, lines and traversals through the latent space.
+    """Draw grids of images: reconstructions, samples, interpolations and traversals.
 
-    ``name`` is the first held-out digit's, which is the one that is traversed.
+    Args:
+        model: The fitted model.
+        guide: The fitted guide.
+        test: Held-out images, (rows, 64).
+        name: The digit on the first image, whose latents the traversals change.
+
+    Returns:
+        ``{file name: axes}``.
     """
     shown = test[:12]
     strips = {"original": shown, "reconstruction": reconstruct(model, guide, shown)}
@@ -103,10 +109,10 @@ def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name
     traversals = image_grid(
         {f"latent {i}": row for i, row in enumerate(moves)},
         column_labels=[f"{sd:+d}" if sd else "0" for sd in range(-3, 4)],
-        title=f"A held-out {name}, one latent moved at a time",
+        title=f"A held-out {name} while one latent changes",
         **IMAGE,
     )
-    traversals.set_xlabel("value of that latent (prior sd); the others are held")
+    traversals.set_xlabel("value of that latent (prior sd); the other latents stay")
     return {
         "reconstructions": image_grid(strips, title="Held-out digits, probability of ink", **IMAGE),
         "samples": image_grid(
@@ -120,7 +126,7 @@ def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name
 
 
 def save(figures: dict, run: Path) -> None:
-    """Write the pictures, in place of those of an earlier run."""
+    """Write the figures as PNG files, over those of an earlier run."""
     run.mkdir(parents=True, exist_ok=True)
     for name, ax in figures.items():
         ax.figure.savefig(run / f"{name}.png", dpi=130)

@@ -1,7 +1,7 @@
-"""The idea of the whole library: two Pyro programs, effect handlers, arithmetic on traces.
+"""How the library works: a Pyro model and guide, effect handlers, and arithmetic on traces.
 
     ELBO          sum over sites of s (log p(x, z) - log q(z given x)),   z ~ q
-    scale s       N / B on the rows of a batch, times w on latent sites
+    scale s       N / B in the row plate (N rows of data, B in a batch), times w on latent sites
     log p(x_n)    log 1/K sum_k p(x_n, z_k) / q(z_k given x_n),           z_1, ..., z_K ~ q
     replicates    x_rep ~ p(x given z),                                   z ~ q
 
@@ -35,40 +35,40 @@ class Model(PyroModule):
 
 
 class Guide(PyroModule):
-    """z ~ Normal(m, exp(v / 2)), where m, v = net(x): one network for every row's posterior."""
+    """z ~ Normal(m, exp(v / 2)), where m, v = net(x): one network serves all rows."""
 
     def __init__(self, features: int, latents: int) -> None:
         super().__init__()
         self.net = nn.Sequential(nn.Linear(features, 64), nn.Tanh(), nn.Linear(64, 2 * latents))
 
     def forward(self, x: Tensor) -> None:
-        """Propose z for rows x, (rows, features)."""
+        """Draw z for rows x, (rows, features)."""
         mean, log_variance = self.net(x).chunk(2, -1)  # (rows, latents) each
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))
 
 
 class Half:
-    """A model or a guide with a store of its own: in Pyro's global one the two ``net`` collide."""
+    """A model or guide with its own parameter store: in a shared one, the names ``net`` collide."""
 
-    def __init__(self, program: PyroModule) -> None:
-        self.program, self.store = program, {"params": {}, "constraints": {}}
+    def __init__(self, function: PyroModule) -> None:
+        self.function, self.store = function, {"params": {}, "constraints": {}}
 
     def __call__(self, x: Tensor) -> None:
-        """Run with the own store in the global one's place."""
+        """Run the model or guide while its own store takes the place of Pyro's global store."""
         with pyro.get_param_store().scope(self.store):
-            self.program(x)
+            self.function(x)
 
 
-class Weigh(Messenger):
-    """Let a batch stand for all ``rows``, and weigh latent sites by ``kl_weight``."""
+class TrainingScale(Messenger):
+    """Scale a batch to all ``rows`` of the data, and latent sites by ``kl_weight``."""
 
     def __init__(self, rows: int, kl_weight: float) -> None:
         super().__init__()
         self.rows, self.kl_weight = rows, kl_weight
 
     def _pyro_sample(self, msg: dict) -> None:
-        """Set s <- s N / B inside the row plate, and s <- s w where nothing is observed."""
+        """Multiply s by N / B inside the row plate, and by w at sites that are not observed."""
         for plate in msg["cond_indep_stack"]:
             if plate.name == "data":
                 msg["scale"] = msg["scale"] * (self.rows / plate.full_size)
@@ -77,16 +77,16 @@ class Weigh(Messenger):
 
 
 def elbo(model: Half, guide: Half, x: Tensor, rows: int, kl_weight: float = 1.0) -> Tensor:
-    """Sum over sites of s (log p - log q), one draw from q: in nats of all ``rows``."""
-    weigh = Weigh(rows, kl_weight)
-    q = poutine.trace(weigh(guide)).get_trace(x)
-    p = poutine.trace(poutine.replay(weigh(model), trace=q)).get_trace(x)
+    """Estimate the ELBO of all ``rows`` from a batch and one draw from q, in nats."""
+    scale = TrainingScale(rows, kl_weight)
+    q = poutine.trace(scale(guide)).get_trace(x)
+    p = poutine.trace(poutine.replay(scale(model), trace=q)).get_trace(x)
     return p.log_prob_sum() - q.log_prob_sum()
 
 
 def train(model: Half, guide: Half, data: Tensor, epochs: int, kl_weight: float = 1.0) -> None:
-    """Climb the ELBO / N with Adam, a shuffled batch at a time."""
-    elbo(model, guide, data[:2], len(data))  # parameters enter a store at the first run
+    """Maximize ELBO / N with Adam on shuffled batches."""
+    elbo(model, guide, data[:2], len(data))  # the first run puts the parameters into the stores
     parameters = [p for half in (model, guide) for p in half.store["params"].values()]
     optimizer = torch.optim.Adam(parameters, lr=3e-3)
     for _ in range(epochs):
@@ -97,7 +97,7 @@ def train(model: Half, guide: Half, data: Tensor, epochs: int, kl_weight: float 
 
 
 def row_log_prob(trace: poutine.Trace) -> Tensor:
-    """Sum of a row's log-probabilities, without scales: (particles, rows), in nats."""
+    """Return the sum of each row's log-probabilities, without scales: (particles, rows), nats."""
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     inside = [site for site in sites if "data" in {f.name for f in site["cond_indep_stack"]}]
     terms = [scale_and_mask(s["fn"].log_prob(s["value"]), mask=s["mask"]) for s in inside]
@@ -115,14 +115,14 @@ def log_likelihood(model: Half, guide: Half, x: Tensor, num_samples: int = 100) 
 
 @torch.no_grad()
 def replicate(model: Half, guide: Half, x: Tensor) -> dict[str, Tensor]:
-    """Draw x_rep ~ p(x given z), z ~ q: each observed site as the model would have made it."""
+    """Draw x_rep ~ p(x given z), z ~ q: new values for each observed site, from the model."""
     q = poutine.trace(guide).get_trace(x)
     p = poutine.trace(poutine.replay(poutine.uncondition(model), trace=q)).get_trace(x)
     return {n: s["value"] for n, s in p.nodes.items() if "was_observed" in s.get("infer", {})}
 
 
 def main(epochs: int = 60) -> None:
-    """Fit digits, bound their log-likelihood, and hold replicates against the data."""
+    """Fit digits, print ELBO and log-likelihood, and compare replicates with the data."""
     pyro.set_rng_seed(0)
     digits = torch.tensor(load_digits().data > 7).float()  # (1797, 64), each pixel 0 or 1
     training, held_out = digits[torch.randperm(len(digits))].split([1500, 297])
@@ -136,5 +136,5 @@ def main(epochs: int = 60) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)  # matrices this small only wait for a second thread
+    torch.set_num_threads(1)  # for matrices this small a second thread costs more than it gains
     main()

@@ -1,11 +1,11 @@
-"""Does variational inference find what can be solved exactly, and what does a deep pair add?
+"""Does variational inference find an exact solution, and what does a deep pair add to it?
 
     python examples/ppca.py [--epochs 400] [--run runs/ppca]
 
-Probabilistic PCA has an exact likelihood, an exact posterior and a solution in closed form. Two
-latents are fitted to scikit-learn's 178 wines (13 measurements, standardized) in four ways: by
-eigenvectors, by gradient descent on the exact likelihood, by SVI with a linear guide, and as a
-deep pair. Prints the log-likelihood of each in nats per row and draws the four latent spaces.
+Probabilistic PCA has an exact likelihood, an exact posterior and a solution in closed form. This
+script fits two latents to scikit-learn's 178 wines (13 measurements, standardized) in four ways: by
+eigenvectors, by gradient descent on the exact likelihood, by SVI with a linear guide, and with a
+deep pair. It prints the log-likelihood of each fit in nats per row and draws the latent spaces.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--run", type=Path, default=Path("runs/ppca"))
     arguments = parser.parse_args()
     mpl.use("agg")
-    torch.set_num_threads(1)  # matrices this small gain nothing from a second one
+    torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     torch.manual_seed(0)
 
     wine = load_wine()
@@ -69,14 +69,14 @@ def main() -> None:
             "angle": angle(model, first) if isinstance(model, PPCAModel) else math.nan,
             "seconds": seconds,
         }
-        found = means(model, guide, x)
-        codes[name] = turned(found, next(iter(codes.values()))) if codes else found
+        code = posterior_means(model, guide, x)
+        codes[name] = rotated(code, next(iter(codes.values()))) if codes else code
     table = pd.DataFrame(table).T.astype({"k-hat > 0.7": int})
     print(f"\n{table.round(2).to_string(na_rep='')}")
     print(
         "\ntraining, held out: log-likelihood, nats per wine"
         "\nk-hat > 0.7: held-out wines whose log-likelihood is estimated badly, most often too low"
-        "\nangle: degrees between the plane that was found and that of the eigenvectors"
+        "\nangle: degrees between the fitted plane and the plane of the eigenvectors"
     )
 
     arguments.run.mkdir(parents=True, exist_ok=True)
@@ -84,34 +84,34 @@ def main() -> None:
     figure.savefig(arguments.run / "latent_spaces.png", dpi=130)
     print(
         f"\nLook at   {arguments.run}/: latent_spaces.png"
-        "\nTry next  NormalGuide in by_svi, which knows no correlations between latents: what does"
-        "\n          it cost, and which way do the axes turn?"
+        "\nTry next  NormalGuide in by_svi, whose latents are uncorrelated: how much log-likelihood"
+        "\n          does that cost, and how do the axes turn?"
     )
 
 
 def by_eigenvectors(x: Tensor, epochs: int) -> tuple:
-    """The maximum of the likelihood in closed form; ``None`` for the guide: inference is exact."""
+    """Maximize the likelihood in closed form; the guide is ``None``, for inference is exact."""
     model = build(PPCAModel, x, latents=LATENTS)
     model.solve(x)
     return model, None
 
 
 def by_gradient_descent(x: Tensor, epochs: int) -> tuple:
-    """Adam on the exact likelihood: a model with nothing latent."""
+    """Maximize the exact likelihood with Adam: a model without latents."""
     model = build(PPCAModel, x, latents=LATENTS)
     fit(model.marginal, None, x, epochs=epochs, **steps(0.05, epochs))
     return model, None
 
 
 def by_svi(x: Tensor, epochs: int) -> tuple:
-    """The ELBO, with a guide whose family holds the exact posterior."""
+    """Maximize the ELBO, with a guide whose family contains the exact posterior."""
     pair = build(PPCAModel, x, latents=LATENTS), build(LinearGuide, x, latents=LATENTS)
     fit(*pair, x, epochs=epochs, **steps(0.05, epochs))
     return pair
 
 
 def as_deep_pair(x: Tensor, epochs: int) -> tuple:
-    """Networks both ways, every feature with a noise of its own; few epochs, as few rows ask."""
+    """Fit networks in both directions, for few epochs because there are few rows."""
     pair = build(GaussianModel, x, latents=LATENTS), build(NormalGuide, x, latents=LATENTS)
     epochs = max(1, epochs // 4)
     fit(*pair, x, epochs=epochs, batch_size=32, **steps(0.003, epochs))
@@ -119,7 +119,7 @@ def as_deep_pair(x: Tensor, epochs: int) -> tuple:
 
 
 def steps(rate: float, epochs: int) -> dict:
-    """Adam, whose rate falls to nothing: sampled gradients would keep it from settling."""
+    """Return Adam with a learning rate that falls to 0, so that noisy gradients can converge."""
     return {
         "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=rate),
         "scheduler": lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs),
@@ -128,17 +128,17 @@ def steps(rate: float, epochs: int) -> dict:
 
 @torch.no_grad()
 def log_prob(model, guide, x: Tensor) -> pd.DataFrame:
-    """Log-likelihood of every row, in nats: exact, or importance-sampled with its own k-hat."""
+    """Return every row's log-likelihood in nats: exact, or importance-sampled with its k-hat."""
     if guide is None:
         return pd.DataFrame({"log_prob": model.log_prob(x), "k_hat": -math.inf})
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="log_likelihood: k-hat")  # the table says it
+        warnings.filterwarnings("ignore", message="log_likelihood: k-hat")  # the table has it
         return log_likelihood(model, guide, x)
 
 
 @torch.no_grad()
-def means(model, guide, x: Tensor) -> Tensor:
-    """Posterior mean of every row's code, (rows, latents): exact, or the guide's."""
+def posterior_means(model, guide, x: Tensor) -> Tensor:
+    """Return the posterior mean of every row's latents, (rows, latents): exact, or the guide's."""
     if guide is not None:
         return torch.tensor(encode(model, guide, x)["z"]["mean"].to_numpy())
     p = model.density()
@@ -146,22 +146,22 @@ def means(model, guide, x: Tensor) -> Tensor:
     return (x - p.loc) @ p.cov_factor @ precision.inverse()
 
 
-def turned(codes: Tensor, onto: Tensor) -> Tensor:
-    """Codes, rotated or reflected onto others: the prior Normal(0, I) has no axes of its own."""
+def rotated(codes: Tensor, onto: Tensor) -> Tensor:
+    """Rotate or reflect codes to be close to others: Normal(0, I) prefers no axes."""
     left, _, right = torch.linalg.svd(codes.T @ onto)
     return codes @ left @ right
 
 
 @torch.no_grad()
 def angle(model: PPCAModel, other: PPCAModel) -> float:
-    """Largest angle between the planes that two models' codes span, in degrees."""
+    """Return the largest angle between the planes of two models' latents, in degrees."""
     a, b = (torch.linalg.qr(m.weight.double())[0] for m in (model, other))
     sine = torch.linalg.matrix_norm(b - a @ (a.T @ b), 2)
     return math.degrees(math.asin(min(1.0, float(sine))))
 
 
 def draw(codes: dict, table: pd.DataFrame, labels: Any) -> plt.Figure:
-    """The four latent spaces side by side, on the same axes."""
+    """Draw the four latent spaces side by side, on the same axes."""
     figure, panels = plt.subplots(
         2, 2, figsize=(9.6, 8.8), layout="constrained", sharex=True, sharey=True
     )
@@ -173,7 +173,7 @@ def draw(codes: dict, table: pd.DataFrame, labels: Any) -> plt.Figure:
         title = f"{name} (k-hat > 0.7 in {unsure} of {HELD_OUT} wines)" if unsure else name
         title += f"\nheld-out log-likelihood {table.loc[name, 'held out']:.2f} nats per wine"
         latent_map(points, labels, title=title, ax=ax)
-        ax.get_legend().remove()  # each group bears its name
+        ax.get_legend().remove()  # each group has its name beside it
         ax.label_outer()
     figure.suptitle("178 wines of cultivars 1, 2 and 3: posterior mean of their two latents")
     return figure

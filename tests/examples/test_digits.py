@@ -1,4 +1,4 @@
-"""The demo runs from end to end, and says where to look."""
+"""The demo runs from start to end, draws its figures and names them."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demo_draws_its_figures_and_ends_with_what_to_do_next(tmp_path):
+def test_the_demo_draws_its_figures_and_names_the_next_step(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "digits.py"), "--epochs", "3"]
     done = subprocess.run(
         [*command, "--run", str(tmp_path / "run")],

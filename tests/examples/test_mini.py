@@ -1,4 +1,4 @@
-"""The example to read says the same as the library, and stays readable."""
+"""The small example gives the library's results, and stays short and readable."""
 
 import ast
 import importlib.util
@@ -46,7 +46,7 @@ def gradients(loss, *modules):
 
 
 def library_loss(model, guide, x, rows, kl_weight):
-    """The library's loss and surrogate on one batch under sampled KL."""
+    """Return the library's loss and surrogate on one batch, with a sampled KL divergence."""
     pair, scale = Pair.of(model, guide, "data"), TrainingScale(rows, "data")
     scale.kl_weight = kl_weight
     objective = Objective.of(Trace_ELBO(), "test")
@@ -75,7 +75,7 @@ class PPCA(PyroModule):
 
 
 class PlatedPPCA(PPCA):
-    """The same model, its features in a plate of their own."""
+    """The same model with a plate for the features."""
 
     def forward(self, x):
         features = pyro.plate("features", FEATURES, dim=-2)
@@ -104,18 +104,18 @@ class Posterior(PyroModule):
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 @pytest.mark.parametrize("batch", [64, ROWS])
-def test_elbo_and_gradients_equal_the_librarys(mini, batch, kl_weight):
+def test_elbo_and_gradients_equal_those_of_the_library(mini, batch, kl_weight):
     model, guide = make_pair(mini)
     x = binary()[:batch]
     pyro.set_rng_seed(3)
-    ours = mini.elbo(mini.Half(model), mini.Half(guide), x, ROWS, kl_weight)
+    mini_elbo = mini.elbo(mini.Half(model), mini.Half(guide), x, ROWS, kl_weight)
     pyro.set_rng_seed(3)
     loss, surrogate = library_loss(model, guide, x, ROWS, kl_weight)
-    torch.testing.assert_close(ours, -loss, rtol=1e-6, atol=0)
-    for own, librarys in zip(
-        gradients(-ours, model, guide), gradients(surrogate, model, guide), strict=True
+    torch.testing.assert_close(mini_elbo, -loss, rtol=1e-6, atol=0)
+    for mini_gradient, gradient in zip(
+        gradients(-mini_elbo, model, guide), gradients(surrogate, model, guide), strict=True
     ):
-        torch.testing.assert_close(own, librarys, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(mini_gradient, gradient, rtol=1e-4, atol=1e-4)
 
 
 def test_kl_weight_and_rows_change_the_elbo(mini):
@@ -130,16 +130,16 @@ def test_kl_weight_and_rows_change_the_elbo(mini):
 
 @pytest.mark.parametrize("kl_weight", [1.0, 0.3])
 def test_one_update_equals_the_eager_steps(mini, kl_weight):
-    own, librarys = make_pair(mini), make_pair(mini)
-    halves = [mini.Half(half) for half in own]
+    mini_pair, library_pair = make_pair(mini), make_pair(mini)
+    halves = [mini.Half(half) for half in mini_pair]
     x = binary(64)
-    own_parameters, parameters = (
-        [p for half in pair for p in half.parameters()] for pair in (own, librarys)
+    mini_parameters, parameters = (
+        [p for half in pair for p in half.parameters()] for pair in (mini_pair, library_pair)
     )
-    before = [p.detach().clone() for p in own_parameters]
+    before = [p.detach().clone() for p in mini_parameters]
     optimizer = torch.optim.SGD(parameters, lr=1e-4)
     objective = Objective.of(Trace_ELBO(), "test")
-    derivative = LossAndGradient(Pair.of(*librarys, "data"), objective, ROWS, parameters)
+    derivative = LossAndGradient(Pair.of(*library_pair, "data"), objective, ROWS, parameters)
     step = EagerStep(derivative, optimizer, None)
     pyro.set_rng_seed(3)
     loss, applied = step((x,), None if kl_weight == 1.0 else kl_weight)
@@ -148,10 +148,10 @@ def test_one_update_equals_the_eager_steps(mini, kl_weight):
     assert loss == pytest.approx(-mini.elbo(*halves, x, ROWS).item(), rel=1e-6)  # unweighted
     pyro.set_rng_seed(3)
     (-mini.elbo(*halves, x, ROWS, kl_weight)).backward()
-    torch.optim.SGD(own_parameters, lr=1e-4).step()
-    for old, mine, theirs in zip(before, own_parameters, parameters, strict=True):
-        assert not torch.equal(old, mine)
-        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-6)
+    torch.optim.SGD(mini_parameters, lr=1e-4).step()
+    for old, mini_value, value in zip(before, mini_parameters, parameters, strict=True):
+        assert not torch.equal(old, mini_value)
+        torch.testing.assert_close(mini_value, value, rtol=1e-5, atol=1e-6)
 
 
 def test_training_reaches_the_elbo_of_fit(mini):
@@ -160,7 +160,7 @@ def test_training_reaches_the_elbo_of_fit(mini):
     start = -FEATURES * math.log(2)
     mini.train(*halves, x, epochs=40)
     pyro.set_rng_seed(5)
-    ours = mini.elbo(*halves, x, rows=1).item()
+    mini_elbo = mini.elbo(*halves, x, rows=1).item()
     pair = make_pair(mini)
     fit(
         *pair,
@@ -171,9 +171,9 @@ def test_training_reaches_the_elbo_of_fit(mini):
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
     )
     pyro.set_rng_seed(5)
-    librarys = mini.elbo(*(mini.Half(half) for half in pair), x, rows=1).item()
-    assert ours > start / 2
-    assert ours == pytest.approx(librarys, abs=0.5)
+    library_elbo = mini.elbo(*(mini.Half(half) for half in pair), x, rows=1).item()
+    assert mini_elbo > start / 2
+    assert mini_elbo == pytest.approx(library_elbo, abs=0.5)
 
 
 @pytest.mark.parametrize("make", [PPCA, PlatedPPCA])
@@ -206,11 +206,11 @@ def test_replicates_are_new_draws_from_the_model(mini):
     assert (drawn != x).float().mean() > 0.99
     torch.testing.assert_close(drawn.mean(0), x.mean(0), rtol=0, atol=0.1)
     torch.testing.assert_close(drawn.T.cov(), x.T.cov(), rtol=0, atol=0.3)
-    # each row keeps its own latents: what differs is the noise, twice, and the posterior's width
+    # a row and its replicate have the same latents, so they differ by noise and posterior width
     assert (drawn - x).var() < 0.5 * x.var()
 
 
-def test_halves_keep_their_parameters_to_themselves(mini):
+def test_parameters_stay_out_of_the_global_store(mini):
     pyro.clear_param_store()
     model, guide = make_pair(mini)
     before = [p.detach().clone() for p in (*model.parameters(), *guide.parameters())]
@@ -234,7 +234,7 @@ def test_main_prints_the_elbo_below_the_log_likelihood(mini, capsys):
     assert data == pytest.approx(replicates, abs=0.05)
 
 
-def test_file_stays_readable():
+def test_the_file_is_short_and_every_function_documented():
     text = FILE.read_text()
     tree = ast.parse(text)
     assert len(text.splitlines()) <= 140

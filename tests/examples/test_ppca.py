@@ -1,4 +1,4 @@
-"""The example of probabilistic PCA: three ways agree, and it says where to look."""
+"""In the example of probabilistic PCA, three ways to fit give the same log-likelihood."""
 
 import os
 import subprocess
