@@ -1,4 +1,4 @@
-"""Pairs of every style train, and never meet in a store."""
+"""Pairs written in every style train, and share no parameters through a store."""
 
 import functools
 
@@ -19,7 +19,7 @@ X = torch.rand(70, 5, generator=torch.Generator().manual_seed(3)).bernoulli()
 
 
 class Model(PyroModule):
-    """Unnamed, with an attribute that the guide has too."""
+    """A model without a name, whose attributes have the names of the guide's."""
 
     def __init__(self, name=""):
         super().__init__(name)
@@ -67,7 +67,7 @@ class Encoder(nn.Module):
 
 
 class VAE(nn.Module):
-    """In the manner of Pyro's own tutorial: one module, two methods, pyro.module statements."""
+    """As in Pyro's tutorial: one module, two methods, ``pyro.module`` statements."""
 
     def __init__(self, z_dim=3, hidden_dim=7):
         super().__init__()
@@ -135,7 +135,7 @@ def encoder_beside_autoguide():
                 logits = self.net(z) + shift
                 pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
-    class Both(PyroModule):
+    class EncoderAndAutoguide(PyroModule):
         def __init__(self, model):
             super().__init__()
             self.shared = AutoNormal(pyro.poutine.block(model, expose=["shift"]))
@@ -148,7 +148,7 @@ def encoder_beside_autoguide():
                 pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
     model = Hierarchical()
-    return model, Both(model)
+    return model, EncoderAndAutoguide(model)
 
 
 def lazy_layers():
@@ -161,14 +161,23 @@ STYLES = [unnamed_modules, pyro_vae, plain_functions, encoder_beside_autoguide, 
 
 
 def trained(style, seed=0):
-    """A pair after two epochs: (parameters before, parameters after, history)."""
+    """Fit a pair for two epochs; return parameters before, parameters after and the history."""
     torch.manual_seed(1)
     model, guide = style()
 
-    def still(parameters):
-        return torch.optim.SGD(parameters, lr=0.0)  # parameters that the first call makes appear
+    def without_change(parameters):
+        return torch.optim.SGD(parameters, lr=0.0)  # the first fit makes parameters appear
 
-    fit(model, guide, X, epochs=1, batch_size=32, progress=False, seed=seed, optimizer=still)
+    fit(
+        model,
+        guide,
+        X,
+        epochs=1,
+        batch_size=32,
+        progress=False,
+        seed=seed,
+        optimizer=without_change,
+    )
     start = {n: v.detach().clone() for n, v in Pair.of(model, guide, "data").parameters().items()}
     history = fit(model, guide, X, epochs=2, batch_size=32, progress=False, seed=seed)
     end = {n: v.detach().clone() for n, v in Pair.of(model, guide, "data").parameters().items()}
@@ -192,7 +201,7 @@ def test_an_encoder_beside_an_autoguide_trains_in_the_first_fit():
 
 
 @pytest.mark.parametrize("style", STYLES)
-def test_three_fits_from_one_seed_agree_bit_for_bit(style):
+def test_three_fits_with_one_seed_are_equal_bit_for_bit(style):
     runs = [trained(style) for _ in range(3)]
     for _, end, history in runs[1:]:
         assert all(torch.equal(end[name], runs[0][1][name]) for name in end)
@@ -214,7 +223,7 @@ def test_two_pairs_in_one_process_train_independently():
     assert not any(torch.equal(a, b) for a, b in zip(before, second.parameters(), strict=True))
 
 
-def test_plain_svi_still_works_beside():
+def test_plain_svi_works_in_the_same_process():
     fit(*unnamed_modules(), X, epochs=1, progress=False)
     vae = VAE()
     before = [p.detach().clone() for p in vae.parameters()]
@@ -228,7 +237,7 @@ def test_plain_svi_still_works_beside():
     assert svi.step(X) < losses[0]
 
 
-def test_a_pair_used_by_plain_pyro_first_trains_here():
+def test_a_pair_that_plain_pyro_trained_first_trains_in_fit():
     model, guide = Model("model"), Guide("guide")
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), Trace_ELBO())
     svi.step(X)
@@ -254,7 +263,7 @@ def test_a_bound_method_finds_its_store_again():
     assert first.model.store is second.model.store is not first.guide.store
 
 
-def test_frozen_parameters_stay_frozen_and_still():
+def test_frozen_parameters_stay_frozen_and_unchanged():
     model, guide = Model(), Guide()
     model.requires_grad_(False)
     before = [p.detach().clone() for p in model.parameters()]
@@ -280,18 +289,18 @@ def test_shared_parameters_are_optimized_once():
     fit(model, guide, X, epochs=1, progress=False)
 
 
-def test_a_mapping_reaches_each_half_by_name():
-    seen = {}
+def test_each_half_receives_the_fields_of_a_mapping_that_it_names():
+    received = {}
 
     def model(x):
-        seen["model"] = True
+        received["model"] = True
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
             pyro.sample("x", dist.Normal(z, 1.0), obs=x)
 
     def guide(label, x):
         loc = pyro.param("loc", torch.zeros(2))
-        seen["guide"] = label
+        received["guide"] = label
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(loc[label], 1.0))
 
@@ -302,7 +311,7 @@ def test_a_mapping_reaches_each_half_by_name():
         epochs=1,
         progress=False,
     )
-    assert seen["guide"].dtype == torch.int64
+    assert received["guide"].dtype == torch.int64
 
 
 def test_a_tuple_is_passed_by_position():
@@ -357,7 +366,7 @@ def test_handlers_around_a_half_change_neither_its_store_nor_its_fields():
     fit(model, pyro.infer.config_enumerate(guide), data, epochs=1, progress=False)
 
 
-def test_a_partial_of_a_function_is_a_half():
+def test_a_partial_of_a_function_can_be_a_model():
     def model(width, x):
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(pyro.param("m", torch.zeros(())), width), obs=x)

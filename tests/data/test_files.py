@@ -1,4 +1,4 @@
-"""Data files come back as they were, and a bad one says where it is bad."""
+"""Data files are read as they were written, and the error for a bad file says where it is bad."""
 
 import contextlib
 import gzip
@@ -26,17 +26,17 @@ def written(folder, name, content):
 @pytest.mark.parametrize(
     ("name", "separator"), [("a.csv", ","), ("a.csv", ";"), ("a.csv", "\t"), ("a.TSV", "\t")]
 )
-def test_tables_of_text_come_back(tmp_path, name, separator):
+def test_a_table_of_text_is_read_as_it_was_written(tmp_path, name, separator):
     WINE.to_csv(tmp_path / name, index=False, sep=separator)
     pd.testing.assert_frame_equal(read_data(tmp_path / name), WINE)
 
 
-def test_parquet_comes_back(tmp_path):
+def test_a_parquet_file_is_read_as_it_was_written(tmp_path):
     WINE.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(read_data(tmp_path / "a.parquet"), WINE)
 
 
-def test_arrays_come_back_in_their_shape_and_dtype(tmp_path):
+def test_arrays_are_read_in_their_shape_and_dtype(tmp_path):
     np.save(tmp_path / "a.npy", DIGITS)
     np.savez(tmp_path / "one.npz", anything=DIGITS)
     np.savez_compressed(tmp_path / "two.npz", x=DIGITS, label=load_digits().target)
@@ -68,7 +68,7 @@ def test_a_first_column_without_a_name_labels_the_rows(tmp_path):
     assert list(frame.columns) == list(WINE.columns)
 
 
-def test_booleans_are_numbers_and_pixels_may_be_called_by_theirs(tmp_path):
+def test_booleans_are_numbers_and_columns_may_be_named_by_rising_numbers(tmp_path):
     frame = read_data(written(tmp_path, "a.csv", "0,1,2\nTrue,1,5\nFalse,2,6\n"))
     assert list(frame.columns) == ["0", "1", "2"]
     assert frame.astype(float).to_numpy().tolist() == [[1, 1, 5], [0, 2, 6]]
@@ -131,7 +131,7 @@ def test_missing_cells_are_nan_and_counted_by_column(tmp_path, name):
     assert frame.isna().sum().tolist() == [0, 2, 0]
 
 
-def test_missing_cells_in_the_last_column_are_no_short_lines(tmp_path):
+def test_a_missing_cell_in_the_last_column_is_not_a_short_line(tmp_path):
     with pytest.warns(UserWarning, match='"b" has 1 missing'):
         assert read_data(written(tmp_path, "a.csv", "a,b\n1,\n2,3\n")).shape == (2, 2)
 
@@ -158,7 +158,7 @@ def test_arrays_of_another_form_are_refused(tmp_path, like, message):
     assert message in str(raised.value)
 
 
-def test_arrays_of_a_tuple_and_of_one_field_find_their_form(tmp_path):
+def test_arrays_are_read_in_the_form_of_a_tuple_or_a_mapping(tmp_path):
     np.savez(tmp_path / "a.npz", DIGITS, DIGITS[:, 0])
     first, second = read_data(tmp_path / "a.npz", (DIGITS, DIGITS[:, 0]))
     assert (first.shape, second.shape) == (DIGITS.shape, DIGITS[:, 0].shape)
@@ -180,27 +180,40 @@ def test_arrays_of_a_tuple_and_of_one_field_find_their_form(tmp_path):
         ({}, "expected arrays, got none"),
     ],
 )
-def test_arrays_that_are_no_rows_are_refused(tmp_path, arrays, message):
+def test_arrays_without_rows_of_numbers_are_refused(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(ValueError, match=r"a\.npz") as raised:
         read_data(tmp_path / "a.npz")
     assert message in str(raised.value)
 
 
-class Bomb:
+class FailsWhenUnpickled:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was executed",))
 
 
+@pytest.mark.parametrize("save", [np.save, lambda path, array: np.savez(path, x=array)])
+def test_arrays_of_python_objects_are_named_as_the_cause(tmp_path, save):
+    path = tmp_path / ("a.npy" if save is np.save else "a.npz")
+    save(path, np.array([{}, {}]))
+    with pytest.raises(ValueError, match="holds Python objects, which are never loaded"):
+        read_data(path)
+
+
+def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.npy: not a NumPy file; write it with numpy\.save"):
+        read_data(written(tmp_path, "a.npy", "a,b\n1,2\n"))
+
+
 @pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.parquet", "a.csv"])
 def test_a_pickle_is_never_executed(tmp_path, name):
-    path = written(tmp_path, name, pickle.dumps(Bomb()))
+    path = written(tmp_path, name, pickle.dumps(FailsWhenUnpickled()))
     with pytest.raises(ValueError, match=name):
         read_data(path)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz"])
-def test_damaged_files_give_rows_or_one_readable_error(tmp_path, kind):
+def test_a_damaged_file_gives_rows_or_a_value_error(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     table = WINE.iloc[:40, :4]
     {
@@ -219,11 +232,11 @@ def test_damaged_files_give_rows_or_one_readable_error(tmp_path, kind):
                 changed[draw.randrange(len(changed))] = draw.randrange(256)
         path.write_bytes(bytes(changed))
         with warnings.catch_warnings(), contextlib.suppress(ValueError):
-            warnings.simplefilter("ignore")  # gaps are counted
+            warnings.simplefilter("ignore")  # missing cells are counted in a warning
             read_data(path)
 
 
-def test_unknown_kinds_list_the_known_ones(tmp_path):
+def test_an_unknown_extension_is_refused_with_the_known_ones(tmp_path):
     path = written(tmp_path, "a.csv.gz", gzip.compress(b"a\n1\n"))
     with pytest.raises(ValueError, match=r"one of .csv, .tsv, .parquet, .npy, .npz, got .gz"):
         read_data(path)
@@ -231,7 +244,7 @@ def test_unknown_kinds_list_the_known_ones(tmp_path):
         read_data(written(tmp_path, "a", "a\n1\n"))
 
 
-def test_files_that_are_not_there_name_the_close_ones(tmp_path):
+def test_a_missing_file_is_refused_with_files_of_close_names(tmp_path):
     written(tmp_path, "wine.csv", "a\n1\n")
     with pytest.raises(ValueError, match=r"wines\.csv: no such file; did you mean wine\.csv\?"):
         read_data(tmp_path / "wines.csv")

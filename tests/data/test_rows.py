@@ -1,4 +1,4 @@
-"""Any data as rows, and back."""
+"""Data of any form as rows, and the way back to that form."""
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def test_every_form_gives_the_same_batch(form, tmp_path):
         {"x": np.zeros((2, 3)), "y": torch.arange(2)},
     ],
 )
-def test_restore_gives_the_form_back(values):
+def test_restore_returns_the_form_that_the_data_came_in(values):
     rows = Rows(values)
     back = rows.restore(as_tuple(rows.take(torch.arange(len(rows)))))
 
@@ -101,7 +101,7 @@ def test_integers_keep_their_dtype_and_booleans_stay():
     assert (integers.dtype, flags.dtype) == (torch.int16, torch.bool)
 
 
-def test_a_memory_map_is_read_by_batch_not_whole(tmp_path):
+def test_a_memory_map_is_read_batch_by_batch(tmp_path):
     array = np.memmap(tmp_path / "big", dtype="float32", mode="w+", shape=(1000, 4))
     rows = Rows(array)
     train, held_out = rows.split(0.1, seed=0)
@@ -110,7 +110,7 @@ def test_a_memory_map_is_read_by_batch_not_whole(tmp_path):
     assert as_tuple(rows.take(torch.tensor([17])))[0].tolist() == [[7.0] * 4]
 
 
-def test_a_frames_index_is_kept_through_a_split():
+def test_a_split_gives_each_row_its_label_of_the_index():
     frame = pd.DataFrame({"a": range(10)}, index=list("abcdefghij"))
     train, held_out = Rows(frame).split(0.3, seed=1)
     assert sorted([*train.index, *held_out.index]) == list("abcdefghij")
@@ -158,12 +158,12 @@ class Stream(IterableDataset):
         (torch.eye(3).to_sparse(), "dense tensor"),
     ],
 )
-def test_bad_data_is_refused_by_name(data, message):
+def test_bad_data_are_refused_with_the_cause(data, message):
     with pytest.raises(ValueError, match=message):
         Rows(data)
 
 
-def test_columns_of_one_name_are_columns():
+def test_two_columns_may_have_the_same_name():
     frame = pd.DataFrame(ARRAY, columns=["a", "a"])
     rows = Rows(frame)
     back = rows.restore(as_tuple(rows.take(torch.arange(6))))

@@ -1,4 +1,4 @@
-"""Sound pairs of every kind have no finding, and looking at a pair leaves it as it was."""
+"""Pairs of every kind without a fault have no finding, and ``lint`` leaves Pyro as it was."""
 
 import re
 
@@ -206,10 +206,10 @@ def autoguide_beside_an_encoder():
             z = pyro.sample("z", normal(x.new_zeros(LATENTS)))
             pyro.sample("x", normal(decoder(z) + shift), obs=x)
 
-    whole = AutoNormal(poutine.block(model, hide=["z"]))
+    shared = AutoNormal(poutine.block(model, hide=["z"]))
 
     def guide(x):
-        whole(x)
+        shared(x)
         encoder(x)
 
     return model, guide, X
@@ -238,7 +238,7 @@ pairs = pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.__name__)
 
 
 @pairs
-def test_no_finding_on_a_sound_pair(pair):
+def test_a_pair_without_a_fault_has_no_finding(pair):
     verdict = lint(*pair())
     assert not verdict.findings, str(verdict)
     assert verdict.objective is not None
@@ -246,7 +246,7 @@ def test_no_finding_on_a_sound_pair(pair):
 
 
 @pairs
-def test_table_has_the_documented_columns_and_reads_well(pair):
+def test_the_table_has_the_documented_columns(pair):
     verdict = lint(*pair())
     columns = "site role distribution guide event_shape batch_shape plates support"
     assert list(verdict.sites) == [*columns.split(), "reparameterized", "estimator"]
@@ -270,7 +270,7 @@ def test_table_has_the_documented_columns_and_reads_well(pair):
     ids=["vectorized", "particles", "graph", "enum"],
 )
 @pytest.mark.parametrize("pair", [bernoulli, gaussian, classic, top_down])
-def test_no_finding_under_an_elbo_of_the_users(pair, elbo):
+def test_a_pair_without_a_fault_has_no_finding_under_a_users_elbo(pair, elbo):
     before = dict(vars(elbo))
     verdict = lint(*pair(), elbo=elbo)
     assert not verdict.findings, str(verdict)
@@ -284,7 +284,7 @@ def test_lint_works_on_few_rows(rows):
     assert not lint(*gaussian()[:2], gaussian()[2][:rows]).findings
 
 
-def test_table_says_how_each_site_is_estimated():
+def test_the_table_says_how_each_sites_term_is_estimated():
     table = lint(*categorical_enumerated_in_guide()).sites.set_index("site")
     assert table.loc["k", ["role", "estimator"]].tolist() == ["latent", "summed exactly"]
     assert table.loc["x", ["role", "estimator"]].tolist() == ["data", "log-probability"]
@@ -300,7 +300,7 @@ def test_table_says_how_each_site_is_estimated():
 
 
 @pairs
-def test_lint_leaves_pyro_alone(pair):
+def test_lint_changes_no_global_state_of_pyro(pair):
     arguments = pair()
     pyro.get_param_store()["bystander"] = torch.ones(2)
     settings = pyro.settings.get()

@@ -1,4 +1,4 @@
-"""Sound pairs with masks, mappings, several sites and other plates have no finding."""
+"""Pairs without a fault that have masks, mappings, several sites or other plates: no finding."""
 
 import pyro
 import pyro.distributions as dist
@@ -19,14 +19,14 @@ def observed_by_mask():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(()), 1.0))
-            seen = x[:, 0] > -0.5
-            pyro.sample("y", dist.Normal(z, 1.0), obs=x[:, 0], obs_mask=seen)
+            observed = x[:, 0] > -0.5
+            pyro.sample("y", dist.Normal(z, 1.0), obs=x[:, 0], obs_mask=observed)
 
     def guide(x):
-        seen = x[:, 0] > -0.5
+        observed = x[:, 0] > -0.5
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(torch.where(seen, x[:, 0], 0.0), 1.0))
-            with poutine.mask(mask=~seen):
+            pyro.sample("z", dist.Normal(torch.where(observed, x[:, 0], 0.0), 1.0))
+            with poutine.mask(mask=~observed):
                 pyro.sample("y_unobserved", dist.Normal(x.new_zeros(len(x)), 1.0))
 
     return model, guide, X
@@ -70,21 +70,21 @@ def masked_pair():
 
 
 def missing_values(mask):
-    """NaN that the pair fills and masks."""
+    """A pair that fills NaN with 0 and masks these cells."""
     data = X.clone()
     data[[5, 30], [0, 1]] = float("nan")
     loc = nn.Parameter(torch.zeros(FEATURES))
 
     def model(x):
         pyro.param("loc", loc)
-        seen, filled = ~x.isnan(), x.nan_to_num()
+        observed, filled = ~x.isnan(), x.nan_to_num()
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", normal(x.new_zeros(FEATURES)))
             if mask == "handler":
-                with poutine.mask(mask=seen.all(-1)):
+                with poutine.mask(mask=observed.all(-1)):
                     pyro.sample("x", normal(z + loc), obs=filled)
             else:
-                fn = dist.Normal(z + loc, 1.0).mask(seen).to_event(1)
+                fn = dist.Normal(z + loc, 1.0).mask(observed).to_event(1)
                 pyro.sample("x", fn, obs=filled)
 
     def guide(x):
@@ -140,7 +140,7 @@ def site_that_reads_its_own_total():
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", normal(x.new_zeros(FEATURES)))
             first = pyro.sample("first", dist.Poisson(z[..., 0].exp()), obs=x[:, 0])
-            total = x[:, 1:].sum(-1).max()  # of the site itself, as in counts with known depth
+            total = x[:, 1:].sum(-1).max()  # as for counts with a known total
             fn = dist.Multinomial(int(total), logits=z[..., 1:] + first[..., None])
             assert fn.total_count == total
             pyro.sample("rest", fn, obs=x[:, 1:])
@@ -230,7 +230,7 @@ PAIRS = [
 
 
 @pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.__name__)
-def test_no_finding_on_a_sound_pair(pair):
+def test_a_pair_without_a_fault_has_no_finding(pair):
     verdict = lint(*pair())
     assert not verdict.findings, str(verdict)
     assert verdict.objective is not None

@@ -1,4 +1,4 @@
-"""Planted faults in data, parameters and the way a pair treats rows, one a test."""
+"""One planted fault a test: in the data, in parameters, or in how a pair treats rows."""
 
 import numpy as np
 import pandas as pd
@@ -11,8 +11,8 @@ from parts.linter import (
     LATENTS,
     ROWS,
     X,
-    alone,
-    check,
+    assert_finding,
+    assert_only_finding,
     code,
     guide,
     model,
@@ -31,19 +31,21 @@ from ppl_vae.nn import MLP
 # The data
 
 
-def test_data_outside_the_support_far_down():
+def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
     pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
-    alone(verdict, "error", 'site "x"', *pieces)
+    assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
 
-def test_data_outside_the_support_under_a_label():
+def test_data_outside_the_support_in_a_row_with_a_label():
     frame = pd.DataFrame((X > 0).float().numpy(), index=[f"row-{i}" for i in range(ROWS)])
     frame.iloc[33, 2] = -1.0
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), frame)
-    alone(verdict, "error", 'site "x"', "1 of 40 rows, the first is row 33 (index 'row-33');")
+    assert_only_finding(
+        verdict, "error", 'site "x"', "1 of 40 rows, the first is row 33 (index 'row-33');"
+    )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -51,27 +53,31 @@ def test_data_that_are_not_finite(bad):
     x = X.clone()
     x[[21, 30, 30], [0, 1, 2]] = bad
     verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
-    alone(verdict, "error", "data field 0", "NaN or infinity in 2 of 40 rows, the first is row 21")
+    assert_only_finding(
+        verdict, "error", "data field 0", "NaN or infinity in 2 of 40 rows, the first is row 21"
+    )
 
 
 def test_data_that_are_never_finite():
     x = X.clone()
     x[:, 0] = float("nan")
     verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
-    alone(verdict, "error", "data field 0", "40 of 40 rows, the first is row 0")
+    assert_only_finding(verdict, "error", "data field 0", "40 of 40 rows, the first is row 0")
 
 
 def test_nan_that_only_the_likelihood_reads():
     x = X.clone()
     x[21, 0] = float("nan")
     verdict = lint(model, lambda x: guide(x.nan_to_num()), x)
-    alone(verdict, "error", "data field 0", "1 of 40 rows, the first is row 21")
+    assert_only_finding(verdict, "error", "data field 0", "1 of 40 rows, the first is row 21")
 
 
 def test_field_of_a_mapping_that_is_not_finite():
     x = X.clone()
     x[21, 0] = float("nan")
-    alone(lint(model, guide, {"x": x}), "error", 'field "x"', "NaN or infinity in 1 of 40 rows")
+    assert_only_finding(
+        lint(model, guide, {"x": x}), "error", 'field "x"', "NaN or infinity in 1 of 40 rows"
+    )
 
 
 def test_masked_nan_that_reaches_the_gradient():
@@ -88,7 +94,7 @@ def test_masked_nan_that_reaches_the_gradient():
                 pyro.sample("x", dist.Normal(self.loc, 1.0).mask(~x.isnan()).to_event(1), obs=x)
 
     pieces = ("1 of 40 rows, the first is row 21", "x.nan_to_num()", "under a mask")
-    alone(lint(Missing(), None, x), "error", "data field 0", *pieces)
+    assert_only_finding(lint(Missing(), None, x), "error", "data field 0", *pieces)
 
 
 def test_latent_that_overflows():
@@ -99,7 +105,9 @@ def test_latent_that_overflows():
 
     large = X.clone()
     large[25] = 10.0
-    alone(lint(model, other, large), "error", 'site "z"', "1 of 40 rows, the first is row 25")
+    assert_only_finding(
+        lint(model, other, large), "error", 'site "z"', "1 of 40 rows, the first is row 25"
+    )
 
 
 def test_guide_that_leaves_the_support_of_the_prior():
@@ -109,30 +117,36 @@ def test_guide_that_leaves_the_support_of_the_prior():
             observe(x, z)
 
     verdict = lint(positive, guide, X)
-    alone(verdict, "error", 'site "z"', "finite log-probability", "support of the model's prior")
+    assert_only_finding(
+        verdict, "error", 'site "z"', "finite log-probability", "support of the model's prior"
+    )
 
 
 def test_constant_columns_under_a_continuous_likelihood():
     x = X.clone()
     x[:, 1] = 3.0
     verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
-    alone(verdict, "warning", 'site "x"', "1 with one value (column 1)")
+    assert_only_finding(verdict, "warning", 'site "x"', "1 with one value (column 1)")
 
 
 def test_field_that_nobody_reads():
     data = {"x": X, "weight": torch.ones(ROWS)}
-    alone(lint(model, guide, data), "error", 'field "weight"', "expected an argument of this name")
+    assert_only_finding(
+        lint(model, guide, data), "error", 'field "weight"', "expected an argument of this name"
+    )
 
 
 def test_mapping_without_the_fields_of_the_model():
     verdict = lint(model, guide, {"image": X})
-    check(verdict, "error", 'field "image"', "rename the field or the argument")
-    check(verdict, "error", "guide", "missing 1 required positional argument: 'x'")
+    assert_finding(verdict, "error", 'field "image"', "rename the field or the argument")
+    assert_finding(verdict, "error", "guide", "missing 1 required positional argument: 'x'")
 
 
 def test_guide_for_another_model():
     verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES + 1), X)
-    alone(verdict, "error", "guide", "batch of shapes [(16, 3)]", "cannot be multiplied")
+    assert_only_finding(
+        verdict, "error", "guide", "batch of shapes [(16, 3)]", "cannot be multiplied"
+    )
     assert verdict.objective is None
     assert len(verdict.sites) == 0
 
@@ -143,10 +157,10 @@ def test_model_for_other_data():
             with pyro.plate("data", len(x)):
                 observe(x, code(x) + x @ torch.ones(5, LATENTS))
 
-    alone(lint(Wide(), guide, X), "error", "model", "cannot be multiplied")
+    assert_only_finding(lint(Wide(), guide, X), "error", "model", "cannot be multiplied")
 
 
-# Rows as rows, data as data
+# Rows that depend on each other, and observed values that leak
 
 
 def teacher_forced(x, *, argument):
@@ -158,7 +172,9 @@ def teacher_forced(x, *, argument):
 
 def test_site_that_reads_the_argument_after_it_was_observed():
     verdict = lint(lambda x: teacher_forced(x, argument=True), guide, X)
-    alone(verdict, "error", 'site "x2"', 'pyro.sample("x1", ...) returned', "leak the data")
+    assert_only_finding(
+        verdict, "error", 'site "x2"', 'pyro.sample("x1", ...) returned', "leak the data"
+    )
     assert not lint(lambda x: teacher_forced(x, argument=False), guide, X).findings
 
 
@@ -170,7 +186,9 @@ def test_leak_names_the_site_that_was_read():
             pyro.sample("second", dist.Normal(z[..., 0], 1.0), obs=x[:, 1])
             pyro.sample("third", dist.Normal(x[:, 1], 1.0), obs=x[:, 2])
 
-    alone(lint(chain, guide, X), "error", 'site "third"', 'pyro.sample("second", ...) returned')
+    assert_only_finding(
+        lint(chain, guide, X), "error", 'site "third"', 'pyro.sample("second", ...) returned'
+    )
 
 
 def test_rows_that_are_coupled_by_code():
@@ -178,23 +196,27 @@ def test_rows_that_are_coupled_by_code():
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal((x - x.mean(0))[:, :LATENTS]))
 
-    alone(lint(model, other, X), "error", 'site "z"', "in the guide", "a mean over dim 0")
+    assert_only_finding(
+        lint(model, other, X), "error", 'site "z"', "in the guide", "a mean over dim 0"
+    )
 
 
-def test_rows_that_change_by_themselves():
+def test_random_numbers_from_outside_pyro():
     generator = np.random.default_rng(0)
 
     def other(x):
         with pyro.plate("data", len(x)):
             observe(x, code(x) + generator.normal())
 
-    alone(lint(other, guide, X), "error", 'site "x"', "in the model", "pyro.sample alone")
+    assert_only_finding(
+        lint(other, guide, X), "error", 'site "x"', "in the model", "pyro.sample alone"
+    )
 
 
 def test_rows_that_are_coupled_by_a_layer():
     encoder = nn.Sequential(nn.Linear(FEATURES, 8), nn.BatchNorm1d(8), nn.Linear(8, 2 * LATENTS))
     verdict = lint(GaussianModel(FEATURES, LATENTS), NormalGuide(FEATURES, LATENTS, encoder), X)
-    alone(verdict, "warning", 'layer "encoder.1"', "BatchNorm1d", "use nn.LayerNorm")
+    assert_only_finding(verdict, "warning", 'layer "encoder.1"', "BatchNorm1d", "use nn.LayerNorm")
 
 
 def test_rows_that_are_coupled_by_a_layer_of_a_function():
@@ -205,7 +227,7 @@ def test_rows_that_are_coupled_by_a_layer_of_a_function():
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(encoder(x)))
 
-    alone(lint(model, other, X), "warning", 'layer "BatchNorm1d"', "use nn.LayerNorm")
+    assert_only_finding(lint(model, other, X), "warning", 'layer "BatchNorm1d"', "use nn.LayerNorm")
 
 
 def test_model_that_runs_on_one_batch_size_only():
@@ -213,7 +235,7 @@ def test_model_that_runs_on_one_batch_size_only():
         with pyro.plate("data", len(x)):
             observe(x, code(x) + torch.zeros(16, 1))
 
-    alone(lint(other, guide, X), "error", "model", "(9, 3)", "whatever their number")
+    assert_only_finding(lint(other, guide, X), "error", "model", "(9, 3)", "whatever their number")
 
 
 # Parameters
@@ -229,11 +251,13 @@ def test_gradient_that_is_not_finite():
             with pyro.plate("data", len(x)):
                 pyro.sample("x", normal(self.spread.square().sqrt()), obs=x)
 
-    alone(lint(Root(), None, X), "error", 'parameter "model.spread"', "a finite gradient", "root")
+    assert_only_finding(
+        lint(Root(), None, X), "error", 'parameter "model.spread"', "a finite gradient", "root"
+    )
 
 
 class Encoder(PyroModule):
-    """A guide with a spare layer, and optionally a detached one."""
+    """A guide with an unused layer, or with a detached output."""
 
     def __init__(self, spare=False, detach=False):
         super().__init__()
@@ -251,7 +275,9 @@ def test_parameters_without_gradient(fault, layer):
     verdict = lint(model, Encoder(**{fault: True}), X)
     assert len(verdict.findings) == 2
     for name in ("weight", "bias"):
-        check(verdict, "warning", f'parameter "guide.{layer}.{name}"', "got none", "detach()")
+        assert_finding(
+            verdict, "warning", f'parameter "guide.{layer}.{name}"', "got none", "detach()"
+        )
     frozen = Encoder(**{fault: True}).requires_grad_(False)
     assert not lint(model, frozen, X).findings
 
@@ -268,11 +294,13 @@ def test_parameter_name_in_both_halves():
             pyro.sample("z", normal(x[:, :LATENTS] * scale))
 
     verdict = lint(scaled_model, scaled_guide, X)
-    alone(verdict, "error", 'parameter "scale"', "model and guide both use", "rename one")
+    assert_only_finding(
+        verdict, "error", 'parameter "scale"', "model and guide both use", "rename one"
+    )
 
 
 class Unnamed(PyroModule):
-    """Multiplies by its own parameter, an ordinary or a constrained one."""
+    """Multiplies its input by an ordinary or a constrained parameter."""
 
     def __init__(self, constrained):
         super().__init__()
@@ -291,7 +319,9 @@ def test_unnamed_twins_in_one_function(constrained):
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(first(x[:, :LATENTS]) + second(x[:, 1:])))
 
-    alone(lint(model, other, X), "error", 'parameter "gain"', "in the guide, got two", "PyroModule")
+    assert_only_finding(
+        lint(model, other, X), "error", 'parameter "gain"', "in the guide, got two", "PyroModule"
+    )
 
 
 def test_two_layers_registered_under_one_name():
@@ -303,7 +333,9 @@ def test_two_layers_registered_under_one_name():
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(first(x) + second(x)))
 
-    check(lint(model, other, X), "error", 'parameter "net.weight"', "in the guide, got two")
+    assert_finding(
+        lint(model, other, X), "error", 'parameter "net.weight"', "in the guide, got two"
+    )
 
 
 @pytest.mark.parametrize("where", ["error", "warning"])
@@ -319,7 +351,7 @@ def test_errors_come_before_warnings(where):
 
 @pytest.mark.parametrize("leaks", [True, False])
 def test_a_leak_through_a_converted_column(leaks):
-    """Codes as integers: what the sites observe are copies of the data's columns."""
+    """The data are integers, and the sites observe converted copies of their columns."""
     codes = torch.randint(0, 9, (ROWS, 2), generator=torch.Generator().manual_seed(1))
 
     def model(x):

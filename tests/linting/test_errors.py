@@ -1,4 +1,4 @@
-"""Bad input to ``fit`` has an error of its own, in one form: what, expected, came, mend."""
+"""Bad input to ``fit`` raises an error that names the argument, what was expected, what came."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from ppl_vae.models.bernoulli import BernoulliModel
 GOOD = torch.rand(40, 6, generator=torch.Generator().manual_seed(0)).bernoulli()
 
 
-def refuse(message, *, model=None, guide=None, data=GOOD, **settings):
+def assert_refused(message, *, model=None, guide=None, data=GOOD, **settings):
     with pytest.raises(ValueError, match=message):
         fit(
             model or BernoulliModel(6, 2),
@@ -46,7 +46,7 @@ def with_nan(row):
     ],
 )
 def test_bad_data(data, message):
-    refuse(message, data=data)
+    assert_refused(message, data=data)
 
 
 @pytest.mark.parametrize(
@@ -79,11 +79,14 @@ def test_bad_data(data, message):
         ({"elbo": ReweightedWakeSleep()}, "ReweightedWakeSleep has no differentiable loss"),
         ({"seed": -1}, "seed: expected a whole number from 0"),
         ({"elbo": "Trace_ELBO"}, "elbo: expected one of Pyro's ELBOs"),
-        ({"plate": "rows"}, 'expected the site in the row plate "rows" of the model, got plate "data"'),
+        (
+            {"plate": "rows"},
+            'expected the site in the row plate "rows" of the model, got plate "data"',
+        ),
     ],
 )
 def test_bad_settings(settings, message):
-    refuse(message, **settings)
+    assert_refused(message, **settings)
 
 
 def other_guide(x):
@@ -102,18 +105,18 @@ def other_guide(x):
     ],
 )
 def test_a_guide_for_another_model(guide, message):
-    refuse(message, guide=guide)
+    assert_refused(message, guide=guide)
 
 
 def test_nothing_to_train():
     model, guide = BernoulliModel(6, 2).requires_grad_(False), NormalGuide(6, 2)
-    refuse("nothing to train", model=model, guide=guide.requires_grad_(False))
+    assert_refused("nothing to train", model=model, guide=guide.requires_grad_(False))
 
 
 def test_errors_leave_the_pair_and_the_generators_as_they_were():
     model, guide = BernoulliModel(6, 2), NormalGuide(6, 2)
     before = torch.get_rng_state(), [p.detach().clone() for p in model.parameters()]
-    refuse("NaN", model=model, guide=guide, data=with_nan(3))
+    assert_refused("NaN", model=model, guide=guide, data=with_nan(3))
     assert torch.equal(before[0], torch.get_rng_state())
     assert all(torch.equal(a, b) for a, b in zip(before[1], model.parameters(), strict=True))
     assert len(pyro.get_param_store()) == 0
@@ -121,4 +124,4 @@ def test_errors_leave_the_pair_and_the_generators_as_they_were():
 
 def test_held_out_columns_in_another_order():
     data = pd.DataFrame(GOOD.numpy(), columns=list("abcdef"))
-    refuse("expected the data's columns", data=data, validation=data[list("fbcdea")])
+    assert_refused("expected the data's columns", data=data, validation=data[list("fbcdea")])

@@ -1,4 +1,4 @@
-"""What ``lint`` says of data that a likelihood cannot have made, or would fit without end."""
+"""Data outside a likelihood's support, and likelihoods that can narrow without limit."""
 
 import pyro
 import pyro.distributions as dist
@@ -20,7 +20,7 @@ COUNTS = torch.tensor([[3.0, 1.0, 1.0]]).repeat(ROWS, 1)
 
 
 class Likelihood(PyroModule):
-    """z ~ Normal(0, 1), x ~ fn(decoder(z), positive scale, one of each)."""
+    """z ~ Normal(0, 1), x ~ fn(decoder(z), scale), with a learned positive scale per feature."""
 
     def __init__(self, fn):
         super().__init__()
@@ -35,7 +35,7 @@ class Likelihood(PyroModule):
             pyro.sample("x", fn if fn.event_dim else fn.to_event(1), obs=x)
 
 
-def judged(fn, x):
+def linted(fn, x):
     return lint(Likelihood(fn), NormalGuide(FEATURES, LATENTS), x)
 
 
@@ -58,20 +58,23 @@ def masked(loc, scale, **how):
     ("fn", "x"), [(bernoulli, GREY), (masked, GREY), (multinomial, COUNTS)],
     ids=["Bernoulli", "masked Bernoulli", "Multinomial"],
 )  # fmt: skip
-def test_data_outside_the_support_pass_where_their_owner_said_so(fn, x):
-    verdict = judged(lambda *made: fn(*made, validate_args=False), x)
+def test_data_outside_the_support_are_a_warning_where_validation_was_turned_off(fn, x):
+    verdict = linted(lambda *made: fn(*made, validate_args=False), x)
     (finding,) = verdict.findings
     assert (finding.severity, finding.where) == ("warning", 'site "x"')
-    assert "values outside it in 40 of 40 rows, the first is row 0, which validate_args=False" in str(finding)
+    assert (
+        "values outside it in 40 of 40 rows, the first is row 0, which validate_args=False"
+        in str(finding)
+    )
     verdict.raise_if_failed()
-    (finding,) = judged(fn, x).findings
+    (finding,) = linted(fn, x).findings
     assert (finding.severity, finding.where) == ("error", 'site "x"')
 
 
-def test_data_that_validation_lets_pass_must_still_have_a_score():
+def test_data_that_pass_without_validation_still_need_a_finite_log_probability():
     x = X.exp()
     x[21, 1] = -1.0
-    verdict = judged(lambda loc, scale: dist.Gamma(loc.exp(), scale, validate_args=False), x)
+    verdict = linted(lambda loc, scale: dist.Gamma(loc.exp(), scale, validate_args=False), x)
     severities = [finding.severity for finding in verdict.findings]
     assert severities == ["error", "warning"], str(verdict)
     assert "finite log-probability" in verdict.errors[0].problem
@@ -79,7 +82,7 @@ def test_data_that_validation_lets_pass_must_still_have_a_score():
 
 
 def test_a_distribution_that_torch_builds_without_validation_is_still_checked():
-    (finding,) = judged(lambda loc, scale: dist.HalfNormal(scale + 0 * loc), X).findings
+    (finding,) = linted(lambda loc, scale: dist.HalfNormal(scale + 0 * loc), X).findings
     assert finding.severity == "error"
 
 
@@ -123,18 +126,18 @@ BOUNDED = {
 
 @pytest.mark.parametrize("fn", NARROWING.values(), ids=NARROWING)
 def test_constant_columns_where_the_scale_is_learned(fn):
-    (finding,) = judged(fn, CONSTANT).findings
+    (finding,) = linted(fn, CONSTANT).findings
     assert (finding.severity, finding.where) == ("warning", 'site "x"')
     assert "1 with one value (column 1)" in finding.problem
 
 
 @pytest.mark.parametrize("fn", BOUNDED.values(), ids=BOUNDED)
 def test_constant_columns_are_harmless_where_the_scale_cannot_shrink(fn):
-    verdict = judged(fn, CONSTANT)
+    verdict = linted(fn, CONSTANT)
     assert not verdict.findings, str(verdict)
 
 
-def test_a_floor_on_the_scale_is_still_spoken_of():
+def test_a_learned_scale_with_a_floor_still_gives_a_warning():
     (finding,) = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), CONSTANT).findings
     assert (finding.severity, finding.where) == ("warning", 'site "x"')
     assert "a floor" in finding.fix

@@ -1,4 +1,4 @@
-"""A network or a parameter that the pair does not own would never train: ``lint`` names it."""
+"""Networks and parameters that neither model nor guide registers are named by ``lint``."""
 
 import pyro
 import pyro.distributions as dist
@@ -36,8 +36,8 @@ def guide_of(encoder, register=True):
     return guide
 
 
-def alone(verdict, where, *pieces):
-    """One error at this place, which has the pieces; ``fit`` refuses the pair."""
+def assert_only_finding(verdict, where, *pieces):
+    """Assert that the only finding is an error at this place, with these words."""
     assert [str(finding.where) for finding in verdict.findings] == [where], str(verdict)
     assert verdict.findings[0].severity == "error"
     for piece in pieces:
@@ -48,7 +48,7 @@ def test_network_of_a_function_that_is_not_registered():
     guide = guide_of(MLP(FEATURES, LATENTS), register=False)
     pieces = ("would never train", 'pyro.module("encoder", ...)', "requires_grad_(False)")
     for _ in range(2):
-        alone(lint(model, guide, X), 'layer "encoder"', *pieces)
+        assert_only_finding(lint(model, guide, X), 'layer "encoder"', *pieces)
     with pytest.raises(ValueError, match='layer "encoder": expected'):
         fit(model, guide, X, epochs=1, progress=False)
     assert not lint(model, guide_of(MLP(FEATURES, LATENTS)), X).findings
@@ -57,11 +57,11 @@ def test_network_of_a_function_that_is_not_registered():
 @pytest.mark.parametrize("elbo", [Trace_ELBO(), TraceGraph_ELBO()], ids=["trace", "graph"])
 def test_network_of_a_function_under_an_elbo_of_the_users(elbo):
     guide = guide_of(nn.Linear(FEATURES, LATENTS), register=False)
-    alone(lint(model, guide, X, elbo=elbo), 'layer "encoder"')
+    assert_only_finding(lint(model, guide, X, elbo=elbo), 'layer "encoder"')
 
 
 class Methods(nn.Module):
-    """A pair of bound methods, of which one does not register its network."""
+    """Bound methods: ``model`` and ``bare`` do not register all that they use."""
 
     def __init__(self):
         super().__init__()
@@ -89,13 +89,15 @@ class Methods(nn.Module):
 
 def test_network_of_a_method_that_is_not_registered():
     vae = Methods()
-    alone(lint(vae.model, vae.guide, X), 'layer "decoder"', 'pyro.module("decoder", ...)')
+    assert_only_finding(
+        lint(vae.model, vae.guide, X), 'layer "decoder"', 'pyro.module("decoder", ...)'
+    )
     assert not lint(vae.registered, vae.guide, X).findings
 
 
 def test_parameter_of_a_method_that_is_not_registered():
     vae = Methods()
-    alone(lint(vae.bare, vae.guide, X), 'parameter "gain"', 'pyro.param("gain", ...)')
+    assert_only_finding(lint(vae.bare, vae.guide, X), 'parameter "gain"', 'pyro.param("gain", ...)')
 
 
 def test_parameter_of_a_function_that_is_not_registered():
@@ -105,11 +107,11 @@ def test_parameter_of_a_function_that_is_not_registered():
         with pyro.plate("data", len(x)):
             pyro.sample("z", normal(x[:, :LATENTS] * gain))
 
-    alone(lint(model, guide, X), 'parameter "gain"', "would never train")
+    assert_only_finding(lint(model, guide, X), 'parameter "gain"', "would never train")
 
 
 class Listed(PyroModule):
-    """Holds its networks where torch does not see them."""
+    """A guide with its networks in a list, where torch does not find them."""
 
     def __init__(self, partner=None):
         super().__init__()
@@ -124,10 +126,12 @@ class Listed(PyroModule):
 
 
 def test_network_in_a_list():
-    alone(lint(model, Listed(), X), 'layer "Sequential"', "an attribute of the PyroModule")
+    assert_only_finding(
+        lint(model, Listed(), X), 'layer "Sequential"', "an attribute of the PyroModule"
+    )
 
 
-def test_partner_in_a_list_is_the_pairs_own():
+def test_partner_in_a_list_counts_as_registered():
     class Partner(PyroModule):
         def __init__(self):
             super().__init__()
@@ -152,11 +156,11 @@ def test_only_the_outermost_layer_is_named():
             return self.two(self.one(x))
 
     net = guide_of(Twice(), register=False)
-    alone(lint(model, net, X), 'layer "encoder"')
+    assert_only_finding(lint(model, net, X), 'layer "encoder"')
 
 
 @pytest.mark.parametrize("how", ["frozen", "without gradients", "detached"])
-def test_network_that_is_not_to_train_needs_no_owner(how):
+def test_network_that_does_not_train_need_not_be_registered(how):
     features, own = MLP(FEATURES, LATENTS), nn.Linear(LATENTS, LATENTS)
     if how == "frozen":
         features.requires_grad_(False)
@@ -183,7 +187,7 @@ def test_tensor_made_in_the_call_is_no_parameter():
     assert not lint(model, refined, X).findings
 
 
-def test_encoder_beside_an_autoguide_is_the_pairs_own_from_the_first_look():
+def test_encoder_beside_an_autoguide_counts_as_registered_in_the_first_lint():
     class Shifted(PyroModule):
         def __init__(self):
             super().__init__()
@@ -220,4 +224,4 @@ def test_network_of_a_pair_without_parameters_that_sums_out_its_latent():
             k = pyro.sample("k", dist.Categorical(x.new_ones(4)), infer={"enumerate": "parallel"})
             pyro.sample("x", normal(decoder(k.unsqueeze(-1).float())), obs=x)
 
-    alone(lint(mixture, None, X), 'layer "decoder"', "would never train")
+    assert_only_finding(lint(mixture, None, X), 'layer "decoder"', "would never train")

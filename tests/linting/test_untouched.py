@@ -1,4 +1,4 @@
-"""Looking at a pair leaves generators, modules, Pyro and torch as they were."""
+"""``lint`` leaves random generators, modules, Pyro and torch as they were."""
 
 import random
 import warnings
@@ -39,7 +39,7 @@ def generators():
     return torch.get_rng_state().tolist(), random.getstate(), numpy_state[1].tolist()
 
 
-def test_lint_leaves_the_random_generators_alone():
+def test_lint_restores_the_random_generators():
     pair = GaussianModel(FEATURES), NormalGuide(FEATURES), X
     before = generators()
     lint(*pair)
@@ -73,7 +73,7 @@ def test_lint_leaves_modules_as_they_were(registered):
     assert [module.training for module in encoder.modules()] == modes
 
 
-def test_lint_puts_back_what_a_failing_pair_was():
+def test_lint_restores_everything_after_a_pair_that_fails():
     model, guide, data = GaussianModel(FEATURES), NormalGuide(FEATURES + 1), X
     validated = torch.distributions.Distribution._validate_args
     before = generators()
@@ -85,10 +85,10 @@ def test_lint_puts_back_what_a_failing_pair_was():
     assert torch.is_grad_enabled()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        warnings.warn("still heard", stacklevel=1)
+        warnings.warn("a warning after lint", stacklevel=1)
     assert len(caught) == 1
 
 
-def test_two_lints_agree():
+def test_lint_gives_the_same_verdict_twice():
     pair = GaussianModel(FEATURES), NormalGuide(FEATURES), X
     assert str(lint(*pair)) == str(lint(*pair))

@@ -1,4 +1,4 @@
-"""Models and guides with a class in them, and the sizes that all small pairs share."""
+"""Models and guides with a discrete latent, and the sizes that all small pairs share."""
 
 import pyro
 import pyro.distributions as dist
@@ -41,7 +41,7 @@ class ClassesGuide(PyroModule):
 
 
 class Baselined(ClassesGuide):
-    """The score function with a baseline made of the rows."""
+    """A guide whose score function has a baseline, computed from the rows by a network."""
 
     def __init__(self):
         super().__init__()
@@ -87,7 +87,7 @@ class Labeled(PyroModule):
 
 
 class LabeledGuide(PyroModule):
-    """An enumerated class with a continuous latent below it."""
+    """An enumerated discrete latent, and a continuous latent that depends on it."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A linear pair whose latent space is known."""
+"""A linear pair, whose codes and expected rows are known exactly."""
 
 import pyro
 import pyro.distributions as dist

@@ -1,4 +1,4 @@
-"""What the tests of the linter share: a small pair, and checks of a verdict."""
+"""What the tests of the linter share: a small pair, and assertions about findings."""
 
 import pyro
 import pyro.distributions as dist
@@ -17,7 +17,7 @@ def normal(loc, scale=1.0):
 
 
 def code(x, name="z", latents=LATENTS, **how):
-    """A latent code of each row under its prior."""
+    """Draw a latent of each row from its prior."""
     return pyro.sample(name, normal(x.new_zeros(latents)).expand([len(x)]), **how)
 
 
@@ -35,27 +35,27 @@ def guide(x):
         pyro.sample("z", normal(x[:, :LATENTS]))
 
 
-def check(verdict, severity, where, *pieces):
-    """The verdict has one finding of this place and severity, whose text has the pieces."""
-    found = [finding for finding in verdict.findings if finding.where == where]
-    assert [finding.severity for finding in found] == [severity], str(verdict)
+def assert_finding(verdict, severity, where, *pieces):
+    """Assert that there is one finding at this place, of this severity, with these words."""
+    findings = [finding for finding in verdict.findings if finding.where == where]
+    assert [finding.severity for finding in findings] == [severity], str(verdict)
     for piece in pieces:
-        assert piece in str(found[0])
-    assert str(found[0]) in str(verdict)
-    assert found[0].fix
+        assert piece in str(findings[0])
+    assert str(findings[0]) in str(verdict)
+    assert findings[0].fix
     if severity == "error":
         with pytest.raises(ValueError, match="expected") as raised:
             verdict.raise_if_failed()
-        assert str(found[0]) in str(raised.value)
+        assert str(findings[0]) in str(raised.value)
     else:
-        assert found[0] in verdict.warnings
+        assert findings[0] in verdict.warnings
         assert not verdict.errors
         verdict.raise_if_failed()
 
 
-def alone(verdict, severity, where, *pieces):
-    """As ``check``, and nothing else is found."""
-    check(verdict, severity, where, *pieces)
+def assert_only_finding(verdict, severity, where, *pieces):
+    """Assert what ``assert_finding`` does, and that there is no other finding."""
+    assert_finding(verdict, severity, where, *pieces)
     assert len(verdict.findings) == 1, str(verdict)
 
 

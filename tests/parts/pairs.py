@@ -1,4 +1,4 @@
-"""Pairs of many kinds, small: (model, guide, data) each, made anew at every call."""
+"""Small pairs of many kinds: each function makes a new (model, guide, data)."""
 
 import numpy as np
 import pyro
@@ -40,7 +40,7 @@ def counts(seed=0):
 
 
 class Model(PyroModule):
-    """z ~ Normal(0, I), x ~ likelihood(decoder(z)), by methods that pairs below change."""
+    """z ~ Normal(0, I), x ~ likelihood(decoder(z)); subclasses change the methods."""
 
     def __init__(self, outputs=FEATURES):
         super().__init__()
@@ -99,7 +99,7 @@ def mixture():
 
 
 def with_global(guide=None):
-    """A latent outside the rows."""
+    """A latent outside the row plate."""
 
     def model(x):
         loc = pyro.sample("loc", normal(torch.zeros(FEATURES), 3.0))
@@ -168,7 +168,7 @@ def batch_norm():
 
 
 class Gaps(Model):
-    """Cells that are missing: by ``poutine.mask`` or by ``obs_mask``."""
+    """Missing cells, by ``poutine.mask`` and ``.mask`` or by ``obs_mask``."""
 
     def __init__(self, how):
         super().__init__()
@@ -247,14 +247,14 @@ def integers():
 
 
 def mapped(path):
-    """Doubles in a memory map: gathered outside the program, cast to the default dtype."""
+    """Doubles in a memory map: gathered outside the traced step, cast to the default dtype."""
     array = np.memmap(path, np.float64, "w+", shape=(ROWS, FEATURES))
     array[:] = reals().numpy()
     return Model(), Guide(), array
 
 
 class Likely(Model):
-    """A likelihood of positive numbers made of the decoder's output."""
+    """A likelihood whose parameters are positive functions of the decoder's output."""
 
     def __init__(self, likelihood, numbers=1):
         super().__init__(numbers * FEATURES)
@@ -309,7 +309,7 @@ class Deep(PyroModule):
 
 
 class BottomUp(Guide):
-    """z from the row, then w from z."""
+    """Draws z given the row, then w given z."""
 
     def __init__(self):
         super().__init__()
@@ -335,6 +335,6 @@ PAIRS = {make.__name__: make for make in MAKERS}
 
 
 def made(make, seed=0):
-    """A pair and its data, the same at every call."""
+    """Make a pair and its data, equal at every call."""
     torch.manual_seed(seed)
     return make()
