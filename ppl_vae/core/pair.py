@@ -34,8 +34,8 @@ _LOCK = threading.RLock()
 def pyro_lock() -> contextlib.AbstractContextManager[bool]:
     """Return the lock that a thread holds while it runs a pair.
 
-    Pyro keeps its active handlers on one stack, its parameters in one store and its checks in one
-    flag for the whole process. Two threads that run pairs at the same time would see each other's
+    Pyro has one stack of active handlers, one parameter store and one flag for its checks in the
+    whole process. Two threads that run pairs at the same time would see each other's
     handlers and stores. The lock is reentrant: a thread that holds it may take it again.
     """
     return _LOCK
@@ -56,7 +56,7 @@ class Pair:
     plate: str
 
     @classmethod
-    def of(cls, model: Callable[..., Any], guide: Callable[..., Any] | None, plate: str) -> Pair:
+    def of(cls, model: Model, guide: Guide, plate: str) -> Pair:
         """Make a pair of the user's two callables.
 
         Args:
@@ -198,7 +198,7 @@ class Pair:
         that is still in training mode to evaluation mode just before the layer computes, and
         writes it down. On leaving, the hook is removed and exactly the written-down layers are
         set back to training mode. A layer whose computation is not its ``forward`` (a function
-        that multiplies by ``layer.weight``) is not seen; such code has no modes to switch.
+        that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
 
         Yields:
             Nothing.

@@ -24,7 +24,7 @@ def forked(seed: int | None) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ValueError: If the seed is not such a number.
+        ValueError: If the seed is not a whole number in this range.
 
     Example:
         >>> with forked(0):

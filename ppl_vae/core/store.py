@@ -14,7 +14,7 @@ from torch import Tensor, nn
 class PrivateStore:
     """A parameter store that stands in for Pyro's global store inside ``with``.
 
-    The problem: Pyro keeps the parameters of a whole process in one global object, by name. Two
+    The problem: Pyro stores the parameters of a whole process in one global object, by name. Two
     unnamed modules with an attribute ``net`` then share the entry ``net.weight``, and one of them
     never trains; and a fit leaves entries behind that change the next one. So each model and each
     guide needs a store of its own.

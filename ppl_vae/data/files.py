@@ -16,7 +16,7 @@ import difflib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -24,10 +24,16 @@ from numpy.lib import format as npy_format
 
 from ppl_vae.data.tables import check_names_present, first_line, read_csv, read_parquet
 
+if TYPE_CHECKING:  # the command reads files without loading torch
+    from ppl_vae.data.fields import Array
+    from ppl_vae.data.rows import Data
+
 LARGE = 1 << 30  # bytes; an .npy file from this size on is memory-mapped and read batch by batch
 
 
-def read_data(path: str | Path, like: Any = None) -> Any:
+def read_data(
+    path: str | Path, like: Data | None = None
+) -> Array | tuple[Array, ...] | dict[str, Array]:
     """Read a data file.
 
     Args:
@@ -56,7 +62,9 @@ def read_data(path: str | Path, like: Any = None) -> Any:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     _check_rows(data, path)
-    return data if like is None else _in_form_of(data, like, str(path))
+    rows: Array | tuple[Array, ...] | dict[str, Array]
+    rows = data if like is None else _in_form_of(data, like, str(path))
+    return rows
 
 
 def check_exists(path: Path) -> None:
@@ -106,14 +114,14 @@ def _read_numpy(path: Path, like: Any) -> Any:
 def _fault_of_numpy_file(path: Path, error: Exception) -> str:
     """Return what is wrong with a file that NumPy refuses, from the headers of its arrays.
 
-    A header tells the dtype of an array without loading it, so nothing in the file is executed.
+    A header has the dtype of an array and is read without the array, so nothing is executed.
     """
     is_archive = zipfile.is_zipfile(path)
     with path.open("rb") as file:
         is_array = file.read(len(npy_format.MAGIC_PREFIX)) == npy_format.MAGIC_PREFIX
     if not is_archive and not is_array:
         return "not a NumPy file; write it with numpy.save or numpy.savez"
-    with contextlib.suppress(Exception):  # a damaged header tells nothing
+    with contextlib.suppress(Exception):  # a damaged header has no dtype
         if any(dtype.hasobject for dtype in _dtypes_in_headers(path, is_archive)):
             return "holds Python objects, which are never loaded; save arrays of numbers"
     return f"not a NumPy file, or damaged ({first_line(error)})"

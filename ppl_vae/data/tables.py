@@ -74,7 +74,7 @@ def read_csv(path: Path, like: Any) -> pd.DataFrame:
         A frame of numeric columns. Missing cells are NaN, and a ``UserWarning`` counts them.
 
     Raises:
-        ValueError: If the file is not such a table.
+        ValueError: If the file is not a table of numbers in this form.
     """
     try:
         return _parse_csv(path, like)
@@ -194,7 +194,7 @@ def _check_line_widths(path: Path, separator: str, names: list[str]) -> None:
 
 
 def _line_of_row(path: Path, separator: str) -> Callable[[int], str]:
-    """Return a function that tells in which line a row stands, for messages.
+    """Return a function from a row's number to its line in the file, for messages.
 
     The file is read again only when the function is called, which happens for faults alone.
     """

@@ -1,4 +1,4 @@
-"""The linter's rules on the data: fields that nobody reads, and faults of rows."""
+"""The linter's rules on the data: fields that neither half reads, and faults of rows."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
 def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding:
     """Return the finding for observed values outside the support of their likelihood.
 
-    It is a warning where the user made the distribution with ``validate_args=False``.
+    The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
     support = support_name(inspection.model_sites()[name])
     problem = (
@@ -84,8 +84,8 @@ def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding
         yield error(
             f'field "{name}"' if inspection.rows.keys else f"data field {name}",
             f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}",
-            "remove or impute them, or fill them (x.nan_to_num()) before the networks and the "
-            "likelihood and mask those cells: NaN under a mask still reaches gradients",
+            "drop these rows or impute the cells; or fill the cells (x.nan_to_num()) before the "
+            "networks and the likelihood and mask them: NaN under a mask still reaches gradients",
         )
 
 

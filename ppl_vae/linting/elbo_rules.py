@@ -1,4 +1,4 @@
-"""The linter's rules under the ELBO: its value, its gradients, and parameters nobody registered."""
+"""The linter's rules under the ELBO: its value, its gradients, and unregistered parameters."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def _gradient_findings(gradients: dict[str, Tensor | None]) -> Iterator[Finding]
             )
 
 
-# Parameters that nobody registered
+# Unregistered parameters
 
 
 def _trainable_leaves(surrogate: Tensor) -> list[Tensor]:
@@ -175,7 +175,7 @@ def _unregistered(inspection: Inspection, leaves: list[Tensor]) -> Iterator[Find
     names = {**names_of_values(inspection.pair.guide), **names_of_values(inspection.pair.model)}
     layers: dict[nn.Module, str] = {}
     for leaf in leaves:
-        # a tensor made in the call (the inner steps of a semi-amortized guide) is no parameter
+        # a tensor created in the call (inner steps of a semi-amortized guide) is not a parameter
         if id(leaf) in known or not (isinstance(leaf, nn.Parameter) or id(leaf) in names):
             continue
         layer = _outermost_layer(inspection, leaf)
@@ -187,9 +187,9 @@ def _unregistered(inspection: Inspection, leaves: list[Tensor]) -> Iterator[Find
         yield error(
             f'layer "{name}"',
             "expected a layer that the model or the guide registers, got one that neither "
-            "registers: it would never train",
-            f'write pyro.module("{name}", ...) in the function that uses it, make it an attribute '
-            "of the PyroModule, or freeze it with requires_grad_(False)",
+            "registers: its parameters would never train",
+            f'write pyro.module("{name}", ...) in the function that uses the layer, make the layer '
+            "an attribute of the PyroModule, or freeze the layer with requires_grad_(False)",
         )
 
 
@@ -202,12 +202,12 @@ def _outermost_layer(inspection: Inspection, parameter: Tensor) -> nn.Module | N
 
 
 def _unregistered_parameter(parameter: Tensor, name: str | None) -> Finding:
-    """Return the finding for a parameter outside any layer that nobody registered."""
+    """Return the finding for a parameter outside any layer that neither half registers."""
     shape = tuple(parameter.shape)
     return error(
         f"parameter of shape {shape}" if name is None else f'parameter "{name}"',
         "expected a parameter that the model or the guide registers, got one that neither "
-        "registers: it would never train",
-        f'write pyro.param("{name or "name"}", ...) in the function that uses it, make it an '
-        "nn.Parameter attribute of the PyroModule, or freeze it with requires_grad_(False)",
+        "registers: the parameter would never train",
+        f'write pyro.param("{name or "name"}", ...) in the function that uses the parameter, make '
+        "the parameter an attribute of the PyroModule, or freeze it with requires_grad_(False)",
     )

@@ -15,8 +15,7 @@ from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribu
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
-from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.half import Half
@@ -205,11 +204,8 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     """
     tracer = poutine.trace()
     failure = None
-    ran: list[nn.Module] = []
-    hook = register_module_forward_pre_hook(lambda module, _: ran.append(module))
     try:
         with contextlib.ExitStack() as stack:
-            stack.callback(hook.remove)
             for handler in (*handlers, tracer):
                 stack.enter_context(handler)
             half(batch)
@@ -218,8 +214,7 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     # the plate is in the trace even if a statement inside it failed, and is then the likely cause
     opened = tracer.trace.nodes.get(plate, {}).get("value")
     if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
-        finding = _wrong_plate_length(half, plate, batch, opened.numel(), ran)
-        raise CannotRunError(finding) from failure
+        raise CannotRunError(_wrong_plate_length(half, plate, batch, opened.numel())) from failure
     if failure is not None:
         raise CannotRunError(_failed_run(half, batch, failure)) from failure
     return tracer.get_trace()
@@ -233,16 +228,15 @@ def drawn_values(
     return {name: read(site) for name, site in drawn.items()}
 
 
-def _wrong_plate_length(
-    half: Half, plate: str, batch: Batch, length: int, ran: list[nn.Module]
-) -> Finding:
+def _wrong_plate_length(half: Half, plate: str, batch: Batch, length: int) -> Finding:
     """Return the finding for a row plate that is not as long as the batch."""
     problem = (
         f"expected the {half.role} to open the row plate for the {batch_rows(batch)} rows of the "
         f"batch, got {length}"
     )
     fix = f'write pyro.plate("{plate}", len(x))'
-    if any(isinstance(module, AutoGuide) for module in ran):
+    modules = [module for layer in half.layers().values() for module in layer.modules()]
+    if any(isinstance(module, AutoGuide) for module in modules):
         fix = (
             "an autoguide's row latents are fixed to one batch: amortize them with a network, "
             "or pass row numbers as a field and index parameters by them"

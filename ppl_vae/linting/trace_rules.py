@@ -31,7 +31,7 @@ def missing_latents(inspection: Inspection) -> Iterator[Finding]:
         if name.endswith("_unobserved"):
             fix += ", or leave cells out with poutine.mask instead of obs_mask="
         elif getattr(site["fn"], "has_enumerate_support", False):
-            fix += ', or sum it out with infer={"enumerate": "parallel"} in the model'
+            fix += ', or sum the latent out with infer={"enumerate": "parallel"} in the model'
         yield site_error(
             name, "expected a draw in the guide for this latent of the model, got none", fix
         )

@@ -25,7 +25,7 @@ class Layers:
 
     A layer may change its buffers when it runs (a counter, the running mean of a batch norm).
     The values of the buffers are copied before the layer runs for the first time and restored in
-    the end, so that a look at a pair leaves it as it was.
+    the end, so that the pair is left as it was.
 
     Args:
         pair: The pair.
@@ -73,8 +73,9 @@ class ParameterWatch(Messenger):
 
     Two unnamed modules inside one function may both have a parameter ``weight``. Pyro's store
     then returns the same tensor for both. The message of an ordinary parameter carries the
-    module's own tensor, which tells the two modules apart. The message of a constrained parameter
-    (``PyroParam``) carries none, so for those the modules themselves are compared, in torch's hook.
+    module's own tensor, by which the two modules are told apart. The message of a constrained parameter
+    (``PyroParam``) carries none, so for those the modules themselves are compared, in torch's
+    hook.
 
     Attributes:
         names: Every name that was asked for.
