@@ -73,9 +73,9 @@ class ParameterWatch(Messenger):
 
     Two unnamed modules inside one function may both have a parameter ``weight``. Pyro's store
     then returns the same tensor for both. The message of an ordinary parameter carries the
-    module's own tensor, by which the two modules are told apart. The message of a constrained parameter
-    (``PyroParam``) carries none, so for those the modules themselves are compared, in torch's
-    hook.
+    module's own tensor, which differs between the two modules. The message of a constrained
+    parameter (``PyroParam``) carries no tensor of the module, so that for constrained parameters
+    the modules themselves are compared, in torch's hook.
 
     Attributes:
         names: Every name that was asked for.
