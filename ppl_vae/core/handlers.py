@@ -249,7 +249,7 @@ class ReplayReplicates(Messenger):
             msg["value"], msg["done"] = self._placed(self.latents[msg["name"]], msg), True
 
     def _placed(self, value: Tensor, msg: Any) -> Tensor:
-        """Undo ``replicates.by_draw``: every plate's dimension where the plate has it."""
+        """Undo ``samples_first``: every plate's dimension where the plate has it."""
         plates = {frame.dim for frame in msg["cond_indep_stack"] if frame.dim is not None}
         first = [d for d in (self.dim, -1) if d in plates]
         came = first + sorted(plates - set(first))
