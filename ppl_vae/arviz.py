@@ -147,23 +147,23 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
     """
     samples, rows = sampler.num_samples, len(sampler.rows)
     kinds = ("values", "latents", "log_likelihood", "observed", "unmasked")
-    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
+    tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for part in sampler.stream(title):
         draws, index = slice(part.samples.start, part.samples.stop), part.index
         unmasked: dict[str, Tensor] = {
             name: torch.ones_like(value, dtype=torch.bool) for name, value in part.observed.items()
         }
-        _put(found["unmasked"], {**unmasked, **part.masks}, (rows,), (index,))
-        _put(found["observed"], part.observed, (rows,), (index,))
-        _put(found["values"], part.values, (samples, rows), (draws, index))
+        _put(tensors["unmasked"], {**unmasked, **part.masks}, (rows,), (index,))
+        _put(tensors["observed"], part.observed, (rows,), (index,))
+        _put(tensors["values"], part.values, (samples, rows), (draws, index))
         in_rows = {n: v for n, v in part.latents.items() if n in sampler.row_latents}
         outside = {n: v for n, v in part.latents.items() if n not in in_rows}
-        _put(found["latents"], in_rows, (samples, rows), (draws, index))
-        _put(found["latents"], outside, (samples,), (draws,))
+        _put(tensors["latents"], in_rows, (samples, rows), (draws, index))
+        _put(tensors["latents"], outside, (samples,), (draws,))
         if scored:
             scores = _log_likelihoods(sampler, part)
-            _put(found["log_likelihood"], scores, (samples, rows), (draws, index))
-    arrays = {kind: {n: v.numpy() for n, v in each.items()} for kind, each in found.items()}
+            _put(tensors["log_likelihood"], scores, (samples, rows), (draws, index))
+    arrays = {kind: {n: v.numpy() for n, v in each.items()} for kind, each in tensors.items()}
     masks = arrays.pop("unmasked")
     for kind in ("values", "observed"):
         arrays[kind] = {n: _nan_where_masked(v, masks[n]) for n, v in arrays[kind].items()}

@@ -85,7 +85,11 @@ class _ParticleBound(RowBound):
         return draws
 
     def _checked_runs(self, pair: Pair, batch: Batch) -> ParticleRuns:
-        """Return how particles are drawn; raise if one run is wanted and the pair cannot do it."""
+        """Return how particles are drawn.
+
+        Raises:
+            ValueError: If all particles are to be drawn in one run, and the pair mixes them up.
+        """
         if not self.vectorize_particles or self.num_particles == 1:
             return ParticleRuns(plate_nesting(pair, batch), self.vectorize_particles)
         few_rows = map_batch(batch, lambda field: field[:FEW])
@@ -100,7 +104,11 @@ class _ParticleBound(RowBound):
         return runs
 
     def _check_sites(self, draw: Draw) -> None:
-        """Raise if a site has a scale of its own, or a draw that no gradient flows through."""
+        """Raise if a site has a scale of its own, or a draw that no gradient flows through.
+
+        The product of a site's scale and the sizes of its plates is 1 unless somebody scales it:
+        a plate that stands for more rows than it holds sets the scale to the ratio.
+        """
         name_of_bound = type(self).__name__
         for trace in (draw.model_trace, draw.guide_trace):
             for name, site in sites.sample_sites(trace).items():
@@ -175,7 +183,10 @@ class IWAE(_ParticleBound):
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
         if doubly_reparameterized and not vectorize_particles:
-            raise ValueError("vectorize_particles: expected True with doubly_reparameterized")
+            raise ValueError(
+                "vectorize_particles: expected True with doubly_reparameterized, whose gradient "
+                "needs all particles in one run, got False; leave one of them out"
+            )
         self.doubly_reparameterized = doubly_reparameterized
 
     def loss_and_surrogate(
@@ -280,11 +291,14 @@ class RowELBO(_ParticleBound):
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
         number: object = free_bits
         if not isinstance(number, Real) or not 0 <= free_bits < math.inf:
-            raise ValueError(f"free_bits: expected nats, at least 0, got {free_bits!r}")
+            raise ValueError(f"free_bits: expected a number of nats, at least 0, got {free_bits!r}")
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
         if sticking_the_landing and not vectorize_particles:
-            raise ValueError("vectorize_particles: expected True with sticking_the_landing")
+            raise ValueError(
+                "vectorize_particles: expected True with sticking_the_landing, whose gradient "
+                "needs all particles in one run, got False; leave one of them out"
+            )
         self.sticking_the_landing: bool = sticking_the_landing
         self.free_bits: float = float(free_bits)
 

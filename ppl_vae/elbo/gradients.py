@@ -50,15 +50,15 @@ def gradient_through_draws(
         return result
     leaves = [leaf for leaf, _ in detached.draws.values()]
     slopes = torch.autograd.grad(bound, leaves, retain_graph=True, allow_unused=True)
-    found = list(zip(detached.draws.items(), slopes, strict=True))
-    for position, ((name, (leaf, made)), own_slope) in reversed(list(enumerate(found))):
+    latents = list(zip(detached.draws.items(), slopes, strict=True))
+    for position, ((name, (leaf, value)), own_slope) in reversed(list(enumerate(latents))):
         slope = torch.zeros_like(leaf) if own_slope is None else own_slope
         if factors is not None:
             site: Site = draw.guide_trace.nodes[name]
             slope = slope * _in_dimensions_of(leaf, factors, site["fn"].event_dim)
-        if position < len(found) - 1:
+        if position < len(latents) - 1:
             slope = slope + _slope_by_leaf(result, leaf)
-        result = result + (slope.detach() * made).sum()
+        result = result + (slope.detach() * value).sum()
     return result
 
 

@@ -133,7 +133,7 @@ class ParticleRuns:
         return -1 - self.nesting if self.vectorized else None
 
     def handlers(self, count: int, within: str | None = None) -> list[Particles | None]:
-        """Return what to put around the pair in each run that draws some of ``count`` particles.
+        """Return a handler for each run of the pair that is needed to draw ``count`` particles.
 
         Args:
             count: P, particles in all.
@@ -181,7 +181,7 @@ class ParticleRuns:
 
 
 def _global_values(draw: Draw) -> dict[str, Tensor]:
-    """Return what the guide drew outside the row plate: ``{site: value}``."""
+    """Return the guide's draws outside the row plate, ``{site: value}``."""
     return {
         name: site["value"]
         for name, site in sites.sample_sites(draw.guide_trace).items()
@@ -242,9 +242,11 @@ def runs_agree(
             alone = run(values, None)[1](0)
         except KeyError:
             return True
-        for right, found in zip(alone, together[particle], strict=True):
-            same_shape = found.expand(right.shape)
-            if not torch.allclose(right, same_shape, TOLERANCE, TOLERANCE, equal_nan=True):
+        for score_alone, score in zip(alone, together[particle], strict=True):
+            score_together = score.expand(score_alone.shape)
+            if not torch.allclose(
+                score_alone, score_together, TOLERANCE, TOLERANCE, equal_nan=True
+            ):
                 return False
     return True
 

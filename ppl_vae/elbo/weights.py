@@ -39,7 +39,7 @@ from ppl_vae.elbo.objectives import closed_forms
 
 @dataclass(frozen=True)
 class Draw:
-    """The two traces of one run of a pair, and what they say about each row of the batch.
+    """The two traces of one run of a pair, and the weights and ELBO terms that follow from them.
 
     Attributes:
         model_trace: Trace of the model, replayed on the guide's draws.

@@ -75,15 +75,16 @@ class LogWeights:
         return outputs[0][:, :count], outputs[-1][:, :count]
 
     def eager(self, batch: Batch) -> WeightsAndElbo:
-        """Do the same as a call, by the pair's own Python."""
-        found = [_weights_and_elbo(d) for d in self.runs.draws(self.pair, batch, self.count)]
-        if len(found) == 1:
-            log_weights, elbo = found[0]
+        """Draw P particles for every row by the pair's own Python; returns what a call returns."""
+        draws = self.runs.draws(self.pair, batch, self.count)
+        parts = [_weights_and_elbo(draw) for draw in draws]
+        if len(parts) == 1:
+            log_weights, elbo = parts[0]
             if len(log_weights) == self.count:
                 return log_weights, elbo
             # nothing is drawn in the row plate: one row of weights stands for all particles
             return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)
-        return torch.cat([weights for weights, _ in found]), torch.cat([elbo for _, elbo in found])
+        return torch.cat([weights for weights, _ in parts]), torch.cat([elbo for _, elbo in parts])
 
     def prepare(self, size: int, calls: int, requested: bool | str) -> None:
         """Trace the function, and compile it, where the calls to come repay it.
@@ -119,7 +120,13 @@ class LogWeights:
     def _use_if_equal(
         self, function: Callable[..., list[Tensor]], kind: str, tolerance: float
     ) -> bool:
-        """Use a graph from now on if it gives what the pair gives; return whether it does."""
+        """Use a graph for all later calls if its results equal the pair's; return whether they do.
+
+        Args:
+            function: The graph, traced or compiled.
+            kind: The new value of ``kind``.
+            tolerance: Relative difference that rounding explains.
+        """
         before = self.function
         self.function = function
         if self._equals_eager(tolerance):
@@ -141,9 +148,9 @@ class LogWeights:
                 expected = self.eager(batch)
             with forked(seed):
                 got = self(batch)
-            for ours, right in zip(got, expected, strict=True):
-                spread = tolerance * max(1.0, float(right.abs().max()))
-                if not torch.allclose(ours, right, rtol=tolerance, atol=spread, equal_nan=True):
+            for by_graph, by_pair in zip(got, expected, strict=True):
+                spread = tolerance * max(1.0, float(by_pair.abs().max()))
+                if not torch.allclose(by_graph, by_pair, tolerance, spread, equal_nan=True):
                     return False
         return True
 

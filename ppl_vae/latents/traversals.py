@@ -148,8 +148,8 @@ def traverse(
         lines[i, :, i] = center[i] + offsets * spread[i]
     count = len(here) * steps
     values = {
-        other: held.constrain(held.free).expand(count, *held.constrain(held.free).shape[1:])
-        for other, held in codes.items()
+        other: fixed.constrain(fixed.free).expand(count, *fixed.constrain(fixed.free).shape[1:])
+        for other, fixed in codes.items()
     }
     values[name] = code.constrain(lines.reshape(count, *code.free.shape[1:]))
     return _decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
@@ -183,9 +183,9 @@ def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         trace = poutine.trace(CentralValues()(pair.guide)).get_trace(batch)
-        found = row_latents(trace, pair)
-        supports.update({name: site["fn"].support for name, site in found.items()})
-        return {name: site["value"] for name, site in found.items()}
+        latents = row_latents(trace, pair)
+        supports.update({name: site["fn"].support for name, site in latents.items()})
+        return {name: site["value"] for name, site in latents.items()}
 
     codes = {}
     for name, value in collect(pair, rows, work, seed=seed).items():

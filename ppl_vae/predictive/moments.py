@@ -96,9 +96,9 @@ def averaged_moments(
 ) -> tuple[dict[str, RunningMoments], Mapping[str, Site]]:
     """Run a pair again and again, and average the moments of its sites.
 
-    Runs follow one another, each with one particle, and end as soon as all moments are settled:
-    most guides know their moments, and then two runs are enough where many particles in one run
-    would be drawn in vain.
+    Runs follow one another, each with one particle, and stop as soon as all moments are settled.
+    Most guides know their moments, and then two runs are enough; many particles in one run would
+    be drawn in vain.
 
     Args:
         run: Runs the pair once, and returns the sites to average by name.
@@ -108,11 +108,11 @@ def averaged_moments(
         The moments of each site, and the sites of the last run.
     """
     averages: dict[str, RunningMoments] = {}
-    found: Mapping[str, Site] = {}
+    last_run: Mapping[str, Site] = {}
     for _ in range(num_samples):
-        found = run()
-        for name, site in found.items():
+        last_run = run()
+        for name, site in last_run.items():
             averages.setdefault(name, RunningMoments()).add(site)
         if all(average.settled for average in averages.values()):
             break
-    return averages, found
+    return averages, last_run

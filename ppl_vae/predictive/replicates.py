@@ -190,8 +190,8 @@ class ReplicateSampler:
 
     def _check_sites(self, trace: Trace, index: Tensor) -> None:
         """Raise if a block of rows has other observed sites than the first rows had."""
-        found = {sites.full_site_name(trace, name) for name in self._in_row_plate(trace)}
-        for name in found ^ self._all_sites:
+        in_block = {sites.full_site_name(trace, name) for name in self._in_row_plate(trace)}
+        for name in in_block ^ self._all_sites:
             which = "missing from" if name in self._all_sites else "only in"
             raise ValueError(
                 f'site "{name}": expected the same observed sites in every block of rows, got one '
@@ -201,11 +201,12 @@ class ReplicateSampler:
 
     def _in_row_plate(self, trace: Trace) -> dict[str, sites.Site]:
         """Return the data sites in the row plate, by name."""
-        found = data_sites(trace).items()
-        return {name: site for name, site in found if sites.in_plate(site, self.pair.plate)}
+        plate = self.pair.plate
+        drawn = data_sites(trace).items()
+        return {name: site for name, site in drawn if sites.in_plate(site, plate)}
 
     def _observed(self, trace: Trace) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Return what the data hold at the drawn sites, and the unmasked cells where a mask is.
+        """Return the data at the drawn sites, and the unmasked cells of sites with a mask.
 
         Two dictionaries, ``{site: (rows, ...)}`` each; see ``Replicates``.
         """
@@ -348,7 +349,7 @@ def _replicates_agree(pair: Pair, batch: Batch, nesting: int) -> bool:
     """Return whether replicates drawn in one run have the densities that each of them has alone.
 
     ``can_vectorize`` runs the model on observed data, which have no particles' dimension. Here the
-    data sites are drawn, so that what follows an observed site has the dimension as well.
+    data sites are drawn, so that sites after an observed site have the dimension as well.
     """
 
     def run(values: Values, particles: Particles | None) -> Scored:

@@ -24,7 +24,7 @@ from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
-COMPARED_ROWS = 512  # rows, evenly over the data, whose values tell the columns of a field apart
+COMPARED_ROWS = 512  # rows, evenly over the data, by whose values columns are told apart
 
 
 class CellPlaces:
@@ -50,16 +50,16 @@ class CellPlaces:
             if observed_cells(batch, site["infer"]["obs"]) is not None:
                 continue
             try:
-                found = observed_columns(batch, site["infer"]["obs"])
+                columns = observed_columns(batch, site["infer"]["obs"])
             except ValueError as error:
                 raise ValueError(f'site "{name}": {error}') from None
-            if found is None:
+            if columns is None:
                 raise ValueError(
                     f'site "{name}": expected a site that observes cells of the data, got values '
                     "computed from them, which have no place in the data's own form; compute them "
                     "before, and pass them as data"
                 )
-            self.columns[name] = found
+            self.columns[name] = columns
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.
@@ -74,9 +74,9 @@ class CellPlaces:
             the site's value.
         """
         if name not in self.columns:
-            found = observed_cells(batch, observed)
-            assert found is not None
-            return found
+            cells = observed_cells(batch, observed)
+            assert cells is not None
+            return cells
         position, columns = self.columns[name]
         return position, column_cells(as_tuple(batch)[position], columns, observed.shape)
 
