@@ -1,14 +1,15 @@
-"""What a log-likelihood costs: ppl_vae's against a loop by hand that does the same sums.
+"""Speed and memory of ``log_likelihood``, beside a PyTorch loop that draws the same samples.
 
     python benchmarks/likelihood.py speed  [--rows 1000] [--samples 5000] [--rounds 3] [--tiny]
     python benchmarks/likelihood.py memory [--rows 1000000] [--samples 1000] [--tiny]
 
-``speed``: a 784-200-200 tanh pair with 50 latents, the sizes of Burda et al.; rows a second, both
-in turn in every round, medians and ranges. The loop by hand draws the codes of a block of rows,
-decodes them, and adds up weights, their squares and the ELBO; its block is the fastest of several.
-It gives no k-hat. Tracing and compiling are in ppl_vae's time (the compiler's cache is warm).
+``speed`` prints rows per second (medians and ranges), for a 784-200-200 tanh pair with 50 latents,
+the sizes of Burda et al. (2016). All contestants run in turn in every round. The loop by hand draws
+the codes of a block of rows, decodes them, and adds up the weights, their squares and the ELBO; its
+block size is the fastest of several. It computes no k-hat. The time of ppl_vae includes tracing and
+compiling, with a warm cache of the compiler.
 
-``memory``: the peak of a process that evaluates so many rows of 20 features.
+``memory`` prints the peak memory of a process that evaluates many rows of 20 features.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
 
 Pair = tuple[BernoulliModel, NormalGuide]
-BLOCKS = ((10, 500), (20, 100), (100, 50), (100, 500))  # rows x particles
+BLOCK_SIZES = ((10, 500), (20, 100), (100, 50), (100, 500))  # rows x particles, of the loop
 
 
 def images(hidden: int, latents: int, rows: int) -> tuple[BernoulliModel, NormalGuide, Tensor]:
-    """A pair as large as those of the papers, and rows of bits."""
+    """Return a pair of the size of Burda et al., and binary rows, (rows, 784)."""
     torch.manual_seed(0)
     decoder = MLP(latents, 784, (hidden, hidden), nn.Tanh)
     encoder = MLP(784, 2 * latents, (hidden, hidden), nn.Tanh)
@@ -45,16 +46,23 @@ def images(hidden: int, latents: int, rows: int) -> tuple[BernoulliModel, Normal
 
 @torch.no_grad()
 def by_hand(pair: Pair, x: Tensor, samples: int, block: tuple[int, int]) -> dict[str, Tensor]:
-    """Log p, ELBO and effective sample size of every row, (rows,) each."""
+    """Return log p, ELBO and effective sample size of every row, (rows,) each, by a plain loop.
+
+    Args:
+        pair: The model and the guide, whose networks are used.
+        x: (rows, 784).
+        samples: Draws for each row.
+        block: Rows and particles in memory at once.
+    """
     model, guide = pair
     found = []
     for rows in x.split(block[0]):
         mean, log_variance = guide.encoder(rows).chunk(2, -1)
         sd = (log_variance / 2).exp()
         total = torch.full((len(rows),), -math.inf)
-        squares, elbo, left = total.clone(), torch.zeros(len(rows)), samples
-        while left > 0:
-            count = min(block[1], left)
+        squares, elbo, remaining = total.clone(), torch.zeros(len(rows)), samples
+        while remaining > 0:
+            count = min(block[1], remaining)
             noise = torch.randn(count, *mean.shape)
             z = mean + sd * noise
             logits = model.decoder(z)
@@ -66,7 +74,7 @@ def by_hand(pair: Pair, x: Tensor, samples: int, block: tuple[int, int]) -> dict
             total = torch.logaddexp(total, weights.logsumexp(0))
             squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
             elbo += weights.sum(0)
-            left -= count
+            remaining -= count
         found.append(
             {
                 "log_prob": total - math.log(samples),
@@ -77,65 +85,74 @@ def by_hand(pair: Pair, x: Tensor, samples: int, block: tuple[int, int]) -> dict
     return {name: torch.cat([part[name] for part in found]) for name in found[0]}
 
 
-def clocked(work: Callable[[], object]) -> float:
-    """Seconds."""
-    began = time.perf_counter()
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the wall time of a call, in seconds."""
+    start = time.perf_counter()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - start
 
 
 def speed(rows: int, samples: int, rounds: int, hidden: int, latents: int) -> None:
-    """Rows a second, side by side."""
+    """Print rows per second of ppl_vae and of the loop, measured in turn."""
     model, guide, x = images(hidden, latents, rows)
-    few = x[: max(2, rows // 8)]
-    block = min(BLOCKS, key=lambda b: clocked(lambda: by_hand((model, guide), few, samples, b)))
-    work = {
+    some_rows = x[: max(2, rows // 8)]
+    block = min(
+        BLOCK_SIZES,
+        key=lambda b: seconds_of(lambda: by_hand((model, guide), some_rows, samples, b)),
+    )
+    contestants = {
         "ppl_vae, compiled": lambda: log_likelihood(
             model, guide, x, num_samples=samples, compile=True
         ),
-        "ppl_vae, as the pair runs": lambda: log_likelihood(
+        "ppl_vae, eager": lambda: log_likelihood(
             model, guide, x, num_samples=samples, compile=False
         ),
         "PyTorch by hand": lambda: by_hand((model, guide), x, samples, block),
     }
-    ours = work["ppl_vae, compiled"]()
-    theirs = work["PyTorch by hand"]()
-    gap = (ours["log_prob"] - theirs["log_prob"].numpy()).abs().median()
+    library = contestants["ppl_vae, compiled"]()
+    loop = contestants["PyTorch by hand"]()
+    gap = (library["log_prob"] - loop["log_prob"].numpy()).abs().median()
     print(f"{rows:,} rows x {samples:,} samples; by hand in blocks of {block[0]} x {block[1]}; "
           f"median difference of log p {gap:.3f} nats\n")  # fmt: skip
-    times: dict[str, list[float]] = {name: [] for name in work}
+    speeds: dict[str, list[float]] = {name: [] for name in contestants}
     for _ in range(rounds):
-        for name, run in work.items():
-            times[name].append(rows / clocked(run))
-    hand = times["PyTorch by hand"]
-    print("rows a second               median       range   ratio to by hand")
-    for name, found in times.items():
-        ratio = statistics.median(a / b for a, b in zip(found, hand, strict=True))
+        for name, run in contestants.items():
+            speeds[name].append(rows / seconds_of(run))
+    by_loop = speeds["PyTorch by hand"]
+    print("rows per second             median       range   ratio to by hand")
+    for name, found in speeds.items():
+        ratio = statistics.median(a / b for a, b in zip(found, by_loop, strict=True))
         print(f"{name:26} {statistics.median(found):8.1f} {min(found):6.1f}-{max(found):<6.1f} "
               f"{ratio:8.2f}")  # fmt: skip
 
 
 def memory(rows: int, samples: int) -> None:
-    """The peak of this process."""
+    """Print the peak memory of this process while it evaluates rows of 20 features."""
     torch.manual_seed(0)
     x = torch.randn(rows, 20)
     model, guide = GaussianModel(20, 4), NormalGuide(20, 4)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seconds = clocked(lambda: log_likelihood(model, guide, x, num_samples=samples, progress=True))
+    seconds = seconds_of(
+        lambda: log_likelihood(model, guide, x, num_samples=samples, progress=True)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{rows:,} rows x 20 features, {samples:,} samples: peak {peak:.0f} MiB, of which "
-          f"{before:.0f} MiB before; {seconds:.0f} s, {rows / seconds:.0f} rows/s")  # fmt: skip
+    print(
+        f"{rows:,} rows x 20 features, {samples:,} samples: peak {peak:.0f} MiB, of which "
+        f"{before:.0f} MiB before the call; {seconds:.0f} s, {rows / seconds:.0f} rows/s"
+    )
 
 
 def main() -> None:
-    """Print one of the two tables."""
-    parser = argparse.ArgumentParser(description="What a log-likelihood costs.")
+    """Print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Speed and memory of log_likelihood.")
     parser.add_argument("table", choices=("speed", "memory"))
     parser.add_argument("--rows", type=int)
     parser.add_argument("--samples", type=int)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--tiny", action="store_true", help="show that it runs")
+    parser.add_argument(
+        "--tiny", action="store_true", help="tiny sizes, to see that the script runs"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.table == "memory":

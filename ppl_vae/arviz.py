@@ -1,4 +1,4 @@
-"""A fitted pair, opened in ArviZ: latents, replicates, observations and log-likelihoods by name.
+"""Draws of a fitted pair for ArviZ: latents, replicates, observed data and log-likelihoods.
 
     posterior               z_s ~ q(z given x_n)              (chain, draw, row, ...)
     posterior_predictive    x_s ~ p(x given z_s)              (chain, draw, row, ...)
@@ -15,7 +15,6 @@ arXiv:1802.04452 (why leave-one-out needs the row's latents integrated out).
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,21 +24,21 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.core.blocks import errors_naming_rows
-from ppl_vae.core.handlers import Particles, ReplayReplicates
-from ppl_vae.core.pair import Pair, pyro_lock
-from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.handlers import ReplayReplicates
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.elbo.particles import with_particles
 from ppl_vae.elbo.weights import Draw
+from ppl_vae.predictive.latent_draws import seeded_run
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
-Function = Callable[..., Any]
 Array = np.ndarray[Any, Any]
 
 
 def to_arviz(
-    model: Function,
-    guide: Function | None,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 100,
@@ -48,47 +47,48 @@ def to_arviz(
     progress: bool = False,
     plate: str = "data",
 ) -> Any:
-    """Draws of a fitted pair in the container of the ArviZ that is installed.
+    """Return draws of a fitted pair in the container of the installed ArviZ.
 
-    Six groups: ``posterior`` (latents from the guide given each row), ``posterior_predictive``
-    (new observations given those very draws), ``log_likelihood`` (of each row given those draws),
-    ``prior`` and ``prior_predictive`` (one set of draws as well) and ``observed_data``. The
-    replicates are those of ``posterior_predictive`` and ``prior_predictive`` at the same seed.
-    Cells under a mask are NaN wherever observations stand, in the replicates too, so that plots
-    compare the same cells (``posterior_predictive`` gives the draws there); they add 0 to the
-    log-likelihood.
+    There are six groups. ``posterior`` holds latents drawn from the guide given each row,
+    ``posterior_predictive`` new observations drawn given the same latents, ``log_likelihood`` the
+    log-likelihood of each row given the same latents. ``prior`` and ``prior_predictive`` hold
+    latents and observations of the model alone, and ``observed_data`` the data. The replicates are
+    those of ``posterior_predictive`` and ``prior_predictive`` at the same seed. Masked cells are
+    NaN in the data and in the replicates, so that plots compare the same cells
+    (``posterior_predictive`` gives the draws there); they add 0 to the log-likelihood.
 
     Leave-one-out by Pareto-smoothed importance sampling (``az.loo``) is not valid on these
-    log-likelihoods, and neither is WAIC: they are conditional on latents that were fitted to the
-    very row that would be left out, so that importance weights cannot take the row back. ArviZ
-    finds the group and computes a number; do not trust it. ``ppl_vae.log_likelihood`` integrates
-    each row's latents out instead.
+    log-likelihoods, and neither is WAIC. The log-likelihoods are conditional on latents that the
+    guide inferred from the very row that would be left out, and importance weights cannot undo
+    that. ArviZ finds the group and computes a number; do not trust it. ``ppl_vae.log_likelihood``
+    integrates each row's latents out instead.
 
-    Everything is held in memory: all draws of all rows, latents and replicates, prior and
-    posterior. For large data pass some rows.
+    All draws of all rows are held in memory: latents and replicates, prior and posterior. For large
+    data, pass some rows.
 
     Args:
         model: The model.
-        guide: The guide; ``None`` for a model whose latents are all summed out, or has none. What
-            is latent and not summed then comes from the prior.
+        guide: The guide; ``None`` for a model without latents, or whose latents are all enumerated.
+            With ``None``, other latents come from the prior.
         data: N rows, in any form that ``fit`` takes.
         num_samples: S, draws.
         seed: Seeds the draws; the generators are restored afterwards.
         sites: Name or names of the observed sites; all by default.
-        progress: Whether to show bars.
+        progress: Whether to show progress bars.
         plate: Name of the row plate.
 
     Returns:
         An ``arviz.InferenceData`` (ArviZ 0.x) or an ``xarray.DataTree`` (1.x) with one chain of S
-        draws. The coordinate ``row`` holds a frame's index as it is, or as text where it is no
-        plain number, date or text; positions for a ``MultiIndex`` or other data. The dimension of
-        a site's cells is ``x_dim`` (several: ``x_dim_0``, ``x_dim_1``, ...), labelled by a frame's
-        columns. Latents outside the row plate have no ``row``. A group without sites is left out.
+        draws. The coordinate ``row`` holds a frame's index: numbers and dates as they are, other
+        labels as text. For a ``MultiIndex``, and for data that are no frame, it holds positions.
+        The dimension of a site's cells is ``x_dim`` (several: ``x_dim_0``, ``x_dim_1``, ...),
+        labelled by a frame's columns. Latents outside the row plate have no dimension ``row``. A
+        group without sites is left out.
 
     Raises:
-        ImportError: Where ArviZ is not installed.
-        ValueError: Where the model observes nothing in the row plate, ``sites`` names something
-            else, or a site is called like a dimension.
+        ImportError: If ArviZ is not installed.
+        ValueError: If the model observes nothing in the row plate, ``sites`` holds anything but
+            observed sites, or a site has the name of a dimension.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -98,33 +98,33 @@ def to_arviz(
         ((1, 10, 3, 4), ('chain', 'draw', 'row'))
     """
     arviz, xarray = _imported()
-    rows, bar = as_rows(data), progress
-    pair, alone = Pair.of(model, guide, plate), Pair.of(model, None, plate)
+    rows = as_rows(data)
+    pair, prior_pair = Pair.of(model, guide, plate), Pair.of(model, None, plate)
     posterior = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
-    prior = ReplicateSampler(alone, rows, num_samples, seed=seed, prior=True, names=sites)
-    after = _drawn(posterior, "posterior" if bar else "", scored=True)
-    before = _drawn(prior, "prior" if bar else "", scored=False)
+    prior = ReplicateSampler(prior_pair, rows, num_samples, seed=seed, prior=True, names=sites)
+    from_posterior = _draws(posterior, "posterior" if progress else "", scored=True)
+    from_prior = _draws(prior, "prior" if progress else "", scored=False)
     groups = {
-        "posterior": after["latents"],
-        "posterior_predictive": after["values"],
-        "log_likelihood": after["scores"],
-        "prior": before["latents"],
-        "prior_predictive": before["values"],
-        "observed_data": after["observed"],
+        "posterior": from_posterior["latents"],
+        "posterior_predictive": from_posterior["values"],
+        "log_likelihood": from_posterior["log_likelihood"],
+        "prior": from_prior["latents"],
+        "prior_predictive": from_prior["values"],
+        "observed_data": from_posterior["observed"],
     }
-    labels = {"row": _row_labels(rows.index), **_cell_labels(posterior.feature_names())}
+    coordinates = {"row": _row_labels(rows.index), **_cell_labels(posterior.feature_names())}
     sets = {
-        group: xarray.Dataset(*_variables(group, arrays, posterior.row_latents, labels))
+        group: xarray.Dataset(*_variables(group, arrays, posterior.row_latents, coordinates))
         for group, arrays in groups.items()
         if arrays
     }
-    if "InferenceData" in vars(arviz):  # 0.x; to ask 1.x for the name would warn
+    if "InferenceData" in vars(arviz):  # ArviZ 0.x; hasattr would warn in 1.x
         return arviz.InferenceData(**sets)
     return xarray.DataTree.from_dict(sets)
 
 
 def _imported() -> tuple[Any, Any]:
-    """ArviZ and xarray, which it stands on."""
+    """Return the modules ``arviz`` and ``xarray``, which ArviZ requires."""
     try:
         return importlib.import_module("arviz"), importlib.import_module("xarray")
     except ImportError as error:
@@ -133,95 +133,129 @@ def _imported() -> tuple[Any, Any]:
         ) from error
 
 
-def _drawn(simulator: ReplicateSampler, title: str, *, scored: bool) -> dict[str, dict[str, Array]]:
-    """All parts of a simulation put together, masked cells NaN: ``{kind: {site: array}}``."""
-    samples, rows = simulator.num_samples, len(simulator.rows)
-    kinds = ("values", "latents", "scores", "observed", "kept")
-    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
-    for part in simulator.stream(title):
+def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, dict[str, Array]]:
+    """Return all draws of a sampler in whole arrays: ``{kind: {site: array}}``.
+
+    The kinds are ``values`` (samples, rows, ...) and ``observed`` (rows, ...), with NaN in masked
+    cells; ``latents`` (samples, rows, ...), or (samples, ...) outside the row plate; and
+    ``log_likelihood`` (samples, rows), in nats.
+
+    Args:
+        sampler: Draws the replicates.
+        title: Title of a progress bar; none if empty.
+        scored: Whether log-likelihoods are wanted.
+    """
+    samples, rows = sampler.num_samples, len(sampler.rows)
+    kinds = ("values", "latents", "log_likelihood", "observed", "unmasked")
+    tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
+    for part in sampler.stream(title):
         draws, index = slice(part.samples.start, part.samples.stop), part.index
-        every: dict[str, Tensor] = {
+        unmasked: dict[str, Tensor] = {
             name: torch.ones_like(value, dtype=torch.bool) for name, value in part.observed.items()
         }
-        _put(found["kept"], {**every, **part.masks}, (rows,), (index,))
-        _put(found["observed"], part.observed, (rows,), (index,))
-        _put(found["values"], part.values, (samples, rows), (draws, index))
-        within = {n: v for n, v in part.latents.items() if n in simulator.row_latents}
-        shared = {n: v for n, v in part.latents.items() if n not in within}
-        _put(found["latents"], within, (samples, rows), (draws, index))
-        _put(found["latents"], shared, (samples,), (draws,))
+        _put(tensors["unmasked"], {**unmasked, **part.masks}, (rows,), (index,))
+        _put(tensors["observed"], part.observed, (rows,), (index,))
+        _put(tensors["values"], part.values, (samples, rows), (draws, index))
+        in_rows = {n: v for n, v in part.latents.items() if n in sampler.row_latents}
+        outside = {n: v for n, v in part.latents.items() if n not in in_rows}
+        _put(tensors["latents"], in_rows, (samples, rows), (draws, index))
+        _put(tensors["latents"], outside, (samples,), (draws,))
         if scored:
-            scores = _log_likelihoods(simulator, part)
-            _put(found["scores"], scores, (samples, rows), (draws, index))
-    arrays = {kind: {n: v.numpy() for n, v in each.items()} for kind, each in found.items()}
-    kept = arrays.pop("kept")
+            scores = _log_likelihoods(sampler, part)
+            _put(tensors["log_likelihood"], scores, (samples, rows), (draws, index))
+    arrays = {kind: {n: v.numpy() for n, v in each.items()} for kind, each in tensors.items()}
+    masks = arrays.pop("unmasked")
     for kind in ("values", "observed"):
-        arrays[kind] = {name: _seen(value, kept[name]) for name, value in arrays[kind].items()}
+        arrays[kind] = {n: _nan_where_masked(v, masks[n]) for n, v in arrays[kind].items()}
     return arrays
 
 
 def _put(
     into: dict[str, Tensor], part: dict[str, Tensor], size: tuple[int, ...], place: tuple[Any, ...]
 ) -> None:
-    """Write a part of each site's values to its place among all, (*size, ...)."""
+    """Write a part of each site's values to its place in the whole tensor, (*size, ...).
+
+    Args:
+        into: The whole tensors by site; a missing one is made.
+        part: The part's values by site.
+        size: Leading dimensions of the whole tensor: (samples, rows), (samples,) or (rows,).
+        place: Where the part stands, an index for each of these dimensions.
+    """
     for name, value in part.items():
         if name not in into:
             into[name] = torch.empty((*size, *value.shape[len(size) :]), dtype=value.dtype)
         into[name][place] = value.cpu()
 
 
-def _seen(values: Array, kept: Array) -> Array:
-    """Values, (..., rows, cells), with NaN in the cells that a mask hides; floats, if there are."""
-    return values if kept.all() else np.where(kept, values, np.nan)
+def _nan_where_masked(values: Array, unmasked: Array) -> Array:
+    """Return values, (..., rows, cells), with NaN in masked cells; floats if there are any."""
+    return values if unmasked.all() else np.where(unmasked, values, np.nan)
 
 
-def _log_likelihoods(simulator: ReplicateSampler, part: Replicates) -> dict[str, Tensor]:
-    """Log-likelihood of each observed site given a part's latents: (samples, rows), in nats."""
-    pair, nesting = simulator.pair, simulator.posterior.nesting
-    batch, count = simulator.rows.take(part.index, pair.device()), len(part.samples)
-    model: Any = pair.model
-    dim, runs = None, [{n: v[i] for n, v in part.latents.items()} for i in range(count)]
-    if simulator.vectorized:
-        dim, runs = -1 - nesting, [part.latents]
-        model = Particles(count, dim)(model)
-    found = []
-    seed = child(simulator.seed, part.samples.start, int(part.index[0]), 1)
-    with pyro_lock(), forked(seed), pair.evaluating(), errors_naming_rows(batch, part.index):
-        for latents in runs:
-            trace = poutine.trace(ReplayReplicates(latents, dim)(model)).get_trace(batch)
-            found.append(Draw(trace, Trace(), pair.plate, dim, len(part.index)).terms())
+def _log_likelihoods(sampler: ReplicateSampler, part: Replicates) -> dict[str, Tensor]:
+    """Return the log-likelihood of each row given a part's latents: ``{site: (samples, rows)}``.
+
+    In nats, for each observed site. The latents of the part are put back into the model, in the
+    layout that the model's plates ask for, and the model runs as the sampler ran it: once with all
+    replicates, or once for each.
+    """
+    pair, count, rows = sampler.pair, len(part.samples), len(part.index)
+    runs = [part.latents]
+    if not sampler.runs.vectorized:
+        runs = [{name: value[i] for name, value in part.latents.items()} for i in range(count)]
+    dim, terms = sampler.runs.dim, []
+    seed = child(sampler.seed, part.samples.start, int(part.index[0]), 1)
+    with seeded_run(pair, sampler.rows, part.index, seed) as batch:
+        for latents, particles in zip(runs, sampler.runs.handlers(count), strict=True):
+            model = ReplayReplicates(latents, dim)(with_particles(pair.model, particles))
+            trace = poutine.trace(model).get_trace(batch)
+            terms.append(Draw(trace, Trace(), pair.plate, dim, rows).terms())
     each = count // len(runs)
     return {
-        name: torch.cat([terms[name].expand(each, len(part.index)) for terms in found])
-        for name in simulator.sites
+        name: torch.cat([run_terms[(name,)].expand(each, rows) for run_terms in terms])
+        for name in sampler.sites
     }
 
 
 def _variables(
     group: str, arrays: dict[str, Array], row_latents: list[str], labels: dict[str, Array]
 ) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Variables with named dimensions, and the dimensions' coordinates, as xarray takes them."""
+    """Return variables with named dimensions, and the coordinates of the dimensions, for xarray.
+
+    Args:
+        group: Name of the group, which decides the leading dimensions.
+        arrays: ``{site: array}``.
+        row_latents: Names of the latents in the row plate.
+        labels: ``{dimension: coordinate}`` where a dimension has labels; else positions are used.
+
+    Raises:
+        ValueError: If a site has the name of a dimension.
+    """
     variables, coords = {}, {}
     for name, array in arrays.items():
-        whole = array if group == "observed_data" else array[None]
+        with_chain = array if group == "observed_data" else array[None]
         lead = () if group == "observed_data" else ("chain", "draw")
         if group not in ("posterior", "prior") or name in row_latents:
             lead = (*lead, "row")
-        cells = whole.ndim - len(lead)
+        cells = with_chain.ndim - len(lead)
         several = [f"{name}_dim_{i}" for i in range(cells)]
         dims = (*lead, *([f"{name}_dim"] if cells == 1 else several))
-        variables[name] = dims, whole
-        sizes = dict(zip(dims, whole.shape, strict=True))
+        variables[name] = dims, with_chain
+        sizes = dict(zip(dims, with_chain.shape, strict=True))
         coords.update({d: labels[d] if d in labels else np.arange(n) for d, n in sizes.items()})
     for name in coords.keys() & variables.keys():
         raise ValueError(
-            f'site "{name}": expected another name, got that of a dimension in ArviZ; rename it'
+            f'site "{name}": expected a name that no dimension in ArviZ has, got "{name}"; rename '
+            "the site"
         )
     return variables, coords
 
 
 def _row_labels(index: pd.Index) -> Array:
-    """A frame's index as a coordinate: numbers and dates as they are, anything else as text."""
+    """Return an index as a coordinate: numbers and dates as they are, other labels as text.
+
+    A ``MultiIndex`` gives positions.
+    """
     if isinstance(index, pd.MultiIndex):
         return np.arange(len(index))
     labels: Array = index.to_numpy()
@@ -230,7 +264,11 @@ def _row_labels(index: pd.Index) -> Array:
 
 
 def _cell_labels(names: dict[str, list[str]]) -> dict[str, Array]:
-    """Names of the cells of each site, by dimension; none where they are positions."""
+    """Return the names of each site's cells, ``{dimension: names}``, where they have names.
+
+    Args:
+        names: ``{site: names of its cells}``; cells named "0", "1", ... have positions only.
+    """
     return {
         f"{site}_dim": np.array(cells)
         for site, cells in names.items()

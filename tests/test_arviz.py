@@ -117,7 +117,7 @@ def test_replicates_are_those_of_the_library_and_never_the_data(to_arviz):
     assert not bool((values(draws, "posterior_predictive", "x") == x).any())
 
 
-def test_replicates_and_latents_belong_together(to_arviz):
+def test_replicates_are_drawn_from_the_latents_beside_them(to_arviz):
     """The residuals of replicates about the decoded latents have the likelihood's scale, 0.5."""
     model, guide, x = made(PAIRS["gaussian"])
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
@@ -138,7 +138,7 @@ def test_latents_of_the_posterior_have_the_guides_moments(to_arviz):
     assert torch.allclose(z.std(0), scale, rtol=0.1)
 
 
-def test_a_seed_makes_it_again_and_leaves_the_generators_alone(to_arviz):
+def test_the_seed_decides_the_draws_and_the_generators_are_restored(to_arviz):
     model, guide, x = made(PAIRS["obs_masked"])
     before = torch.get_rng_state()
     first = to_arviz(model, guide, x, num_samples=5, seed=1)
@@ -168,7 +168,7 @@ def test_log_likelihood_is_the_density_of_the_row_given_the_draw(
 
 
 @pytest.mark.parametrize("name", [n for n in PAIRS if n != "enumerated_in_the_model"])
-def test_its_mean_over_draws_is_the_likelihoods_share_of_the_elbo(name, to_arviz):
+def test_mean_log_likelihood_over_draws_is_the_elbo_term_of_the_site(name, to_arviz):
     model, guide, data = made(PAIRS[name])
     draws = to_arviz(model, guide, data, num_samples=400)
     terms = elbo_terms(model, guide, data, num_samples=400, seed=1)
@@ -179,7 +179,7 @@ def test_its_mean_over_draws_is_the_likelihoods_share_of_the_elbo(name, to_arviz
         assert distance.max() < 6, site
 
 
-def test_a_latent_outside_the_rows_is_drawn_once_for_all_of_them(double, to_arviz):
+def test_a_latent_outside_the_row_plate_has_one_draw_for_all_rows(double, to_arviz):
     model, guide, x = made(PAIRS["with_global"])
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     for group in ("posterior", "prior"):
@@ -191,7 +191,7 @@ def test_a_latent_outside_the_rows_is_drawn_once_for_all_of_them(double, to_arvi
     assert float(values(draws, "prior", "loc").std()) == pytest.approx(3.0, abs=0.4)
 
 
-def test_a_summed_latent_is_drawn_from_its_posterior(double, to_arviz):
+def test_an_enumerated_latent_is_drawn_from_its_posterior(double, to_arviz):
     """Two far components: each row's draws name its own, in the prior they are even."""
     centers = torch.tensor([-50.0, 50.0])
 
@@ -207,7 +207,7 @@ def test_a_summed_latent_is_drawn_from_its_posterior(double, to_arviz):
     assert by_hand(draws, centers[torch.arange(6) % 2, None], 1.0, x) < 1e-10
 
 
-def test_a_summed_latent_conditions_the_rows_log_likelihood(double, to_arviz):
+def test_log_likelihood_is_conditional_on_an_enumerated_latent(double, to_arviz):
     model, guide, x = made(PAIRS["enumerated_in_the_model"])
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     assert draws["posterior"]["k"].shape == (1, SAMPLES, ROWS)
@@ -232,7 +232,7 @@ class LevelGuide(Guide):
         super().forward(x)
 
 
-def test_a_pair_that_takes_one_draw_at_a_time_has_the_same_groups(double, to_arviz):
+def test_a_pair_that_runs_once_for_each_draw_has_the_same_groups(double, to_arviz):
     model, guide, x = OneByOne(), LevelGuide(), reals()
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     assert draws["posterior"]["level"].shape == (1, SAMPLES, FEATURES)
@@ -277,7 +277,7 @@ def test_plates_inside_the_rows_and_beside_them(double, to_arviz):
 # Masks and sites
 
 
-def test_masked_cells_are_nan_and_count_nothing(double, to_arviz):
+def test_masked_cells_are_nan_and_add_nothing(double, to_arviz):
     model, guide, data = made(PAIRS["masked"])
     draws = to_arviz(model, guide, data, num_samples=SAMPLES)
     seen = data["seen"] & data["seen"][:, :1]
@@ -310,7 +310,7 @@ def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch
     assert whole["observed_data"]["count"].dtype.kind == "i"
 
 
-def test_every_observed_site_or_those_that_are_asked_for(to_arviz):
+def test_all_observed_sites_or_the_named_ones_are_returned(to_arviz):
     model, guide, data = made(PAIRS["mapping"])
     draws = to_arviz(model, guide, data, num_samples=SAMPLES)
     observations = ("posterior_predictive", "log_likelihood", "prior_predictive", "observed_data")
@@ -341,17 +341,19 @@ def test_a_model_without_latents_has_no_posterior(to_arviz):
 # Refusals
 
 
-def test_a_site_called_like_a_dimension_is_refused(to_arviz):
+def test_a_site_with_the_name_of_a_dimension_is_refused(to_arviz):
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("row", dist.Normal(0.0, 1.0))
             pyro.sample("x", normal(x.new_zeros(FEATURES)), obs=x)
 
-    with pytest.raises(ValueError, match=r'site "row": expected another name, got that of a dim'):
+    with pytest.raises(
+        ValueError, match=r'site "row": expected a name that no dimension in ArviZ has'
+    ):
         to_arviz(model, None, reals(), num_samples=3)
 
 
-def test_without_arviz_it_says_how_to_install_it(monkeypatch):
+def test_the_error_without_arviz_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz", None)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.raises(ImportError, match=re.escape("pip install 'ppl-vae[arviz]'")):
@@ -363,7 +365,7 @@ def test_without_arviz_it_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # ArviZ 0.23's own
 @pytest.mark.parametrize("name", ["gaussian", "masked", "with_global"])
-def test_arviz_draws_its_predictive_checks_from_it(az, to_arviz, name):
+def test_arviz_plots_predictive_checks_from_the_container(az, to_arviz, name):
     draws = to_arviz(*made(PAIRS[name]), num_samples=100)
     for group in ("posterior", "prior"):
         if hasattr(az, "plot_ppc_dist"):

@@ -1,12 +1,15 @@
 """Bounds formed row by row, beside Pyro's ELBOs: importance-weighted, and with other gradients.
 
-    IWAE_P  = E log 1/P sum_p w_p,   w_p = p(x, z_p) / q(z_p given x),   z_p ~ q(z given x)
+    w_p     = p(x, z_p) / q(z_p given x),    z_p ~ q(z given x),    p = 1 ... P
+    IWAE_P  = E log 1/P sum_p w_p
     ELBO    = E 1/P sum_p log w_p = IWAE_1 <= IWAE_P <= IWAE_(P + 1) <= log p(x)
 
-A batch of B rows out of N stands for all with N/B times the sum of its rows' bounds: the factor is
-outside the logarithm. A KL weight multiplies log p(z) - log q(z given x) within the weight. Latents
-outside the row plate are drawn once for all particles, and their own terms are added to the bound.
-Discrete latents that ask for it (``infer={"enumerate": "parallel"}``) are summed exactly.
+Log-weights are (particles, rows); a bound is (rows,), in nats; the loss is a scalar, minus the
+bound of the whole data set. A batch of B rows out of N stands for the data set with N/B times the
+sum of its rows' bounds: the factor stands outside the logarithm. A KL weight multiplies
+log p(z) - log q(z given x) within the weight. Latents outside the row plate are drawn once for all
+particles, and their own terms are added to the bound. Discrete latents that ask for it
+(``infer={"enumerate": "parallel"}``) are summed exactly.
 
 Sources: Burda, Grosse & Salakhutdinov (2016), section 3, arXiv:1509.00519; Tucker et al. (2019),
 section 4, arXiv:1810.04152 (doubly reparameterized gradient); Roeder, Wu & Duvenaud (2017),
@@ -17,141 +20,149 @@ arXiv:1606.04934 (free bits).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from numbers import Integral, Real
-from typing import Any
 
 import torch
-from pyro.distributions import Independent
-from pyro.distributions.util import scale_and_mask
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import PROBE_ROWS
-from ppl_vae.core.handlers import DetachedDraws, Substitute
+from ppl_vae.core.handlers import DetachedDraws
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
-from ppl_vae.elbo.objectives import RowBound, closed_forms
-from ppl_vae.elbo.weights import Draw, can_vectorize, draw_particles, plate_nesting
+from ppl_vae.elbo.enumerated import total, was_enumerated
+from ppl_vae.elbo.gradients import gradient_through_draws
+from ppl_vae.elbo.kl_groups import kl_groups
+from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.elbo.particles import ParticleRuns, plate_nesting
+from ppl_vae.elbo.weights import Draw
 
 
-class _Particles(RowBound):
-    """What the bounds share: particles, and rows that stand for a data set.
+class _ParticleBound(RowBound):
+    """What ``IWAE`` and ``RowELBO`` share: how particles are drawn, and what is refused.
 
     Args:
         num_particles: P, draws of the guide for each row.
-        vectorize_particles: Whether they are drawn in one run, which asks the networks to act on
-            the last dimensions alone; else in P runs.
+        vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
+            networks to act on the last dimensions alone; else each particle has a run of its own.
+
+    Raises:
+        ValueError: If P is not a whole number of at least 1.
     """
 
     def __init__(self, num_particles: int, *, vectorize_particles: bool) -> None:
-        whole = isinstance(num_particles, Integral) and not isinstance(num_particles, bool)
-        if not whole or num_particles < 1:
+        is_whole = isinstance(num_particles, Integral) and not isinstance(num_particles, bool)
+        if not is_whole or num_particles < 1:
             raise ValueError(
                 f"num_particles: expected a whole number of at least 1, got {num_particles!r}"
             )
         self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
-        self._nesting: int | None = None
+        self._runs: ParticleRuns | None = None
 
-    def draws(self, pair: Pair, batch: Batch, leaves: DetachedDraws | None = None) -> list[Draw]:
-        """Runs of the pair: one with all particles, or one for each."""
-        if self._nesting is None:
-            self._nesting = self._probed(pair, batch)
-        nesting = self._nesting
-        if self.vectorize_particles:
-            count = self.num_particles
-            found = [
-                draw_particles(
-                    pair, batch, count=count, nesting=nesting, shared=True, handler=leaves
-                )
-            ]
-        else:
-            found = [draw_particles(pair, batch, count=None, nesting=nesting, handler=leaves)]
-            outside = {
-                name: site["value"]
-                for name, site in sites.sample_sites(found[0].guide_trace).items()
-                if not sites.in_plate(site, pair.plate)
-            }
-            for _ in range(1, self.num_particles):
-                again = Substitute(outside)
-                found.append(
-                    draw_particles(pair, batch, count=None, nesting=nesting, handler=again)
-                )
-        self._check(found[0])
-        if leaves is not None and found[0].is_summed:
+    def draws(self, pair: Pair, batch: Batch, detached: DetachedDraws | None = None) -> list[Draw]:
+        """Return the runs of the pair that draw all particles: a single run, or P runs.
+
+        Args:
+            pair: The pair.
+            batch: The rows.
+            detached: Cuts the draws from what made them, for a gradient through draws alone.
+
+        Raises:
+            ValueError: If the pair has a site that this bound would get wrong.
+        """
+        if self._runs is None:
+            self._runs = self._checked_runs(pair, batch)
+        draws = list(
+            self._runs.draws(pair, batch, self.num_particles, share_globals=True, handler=detached)
+        )
+        self._check_sites(draws[0])
+        if detached is not None and draws[0].has_enumerated:
             raise ValueError(
                 f"{type(self).__name__}: expected no latent that is summed under this gradient, "
-                "which knows draws alone; leave doubly_reparameterized and sticking_the_landing off"
+                "which flows through draws alone; leave doubly_reparameterized and "
+                "sticking_the_landing off"
             )
-        return found
+        return draws
 
-    def _probed(self, pair: Pair, batch: Batch) -> int:
-        """How deep plates nest; raises where particles cannot be drawn in one run."""
-        nesting = plate_nesting(pair, batch)
-        if self.vectorize_particles and self.num_particles > 1:
-            few = map_batch(batch, lambda field: field[:PROBE_ROWS])
-            with pair.quiet_run():
-                sound = can_vectorize(pair, few, nesting)
-            if not sound:
-                raise ValueError(
-                    "expected networks that act on the last dimensions alone, so that particles "
-                    "are drawn in one run, got others (batch normalization, convolutions, a view); "
-                    f"pass {type(self).__name__}(..., vectorize_particles=False)"
-                )
-        return nesting
+    def _checked_runs(self, pair: Pair, batch: Batch) -> ParticleRuns:
+        """Return how particles are drawn.
 
-    def _check(self, first: Draw) -> None:
-        """Raise where a site's gradient would be dropped, or its own scale."""
-        for trace in (first.model_trace, first.guide_trace):
+        Raises:
+            ValueError: If all particles are to be drawn in one run, and the pair mixes them up.
+        """
+        if not self.vectorize_particles or self.num_particles == 1:
+            return ParticleRuns(plate_nesting(pair, batch), self.vectorize_particles)
+        few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
+        with pair.quiet_run():
+            runs = ParticleRuns.probe(pair, few_rows)
+        if not runs.vectorized:
+            raise ValueError(
+                "vectorize_particles: expected networks that act on the last dimensions alone, so "
+                "that particles can be drawn in one run, got others (batch normalization, "
+                f"convolutions, a view); pass {type(self).__name__}(..., vectorize_particles=False)"
+            )
+        return runs
+
+    def _check_sites(self, draw: Draw) -> None:
+        """Raise if a site has a scale of its own, or a draw that no gradient flows through.
+
+        The product of a site's scale and the sizes of its plates is 1 unless somebody scales it:
+        a plate that stands for more rows than it holds sets the scale to the ratio.
+        """
+        name_of_bound = type(self).__name__
+        for trace in (draw.model_trace, draw.guide_trace):
             for name, site in sites.sample_sites(trace).items():
                 scale = site["scale"]
                 for frame in site["cond_indep_stack"]:
                     scale = scale * frame.size / (frame.full_size or frame.size)
                 if isinstance(scale, Tensor) or not math.isclose(scale, 1.0):
                     raise ValueError(
-                        f'site "{name}": expected no poutine.scale under {type(self).__name__}, '
+                        f'site "{name}": expected no poutine.scale under {name_of_bound}, '
                         "whose logarithm is taken of unscaled weights; use kl_weight="
                     )
-        for name, site in sites.sample_sites(first.guide_trace).items():
-            summed = site["infer"].get("_enumerate_dim") is not None
-            if not (site["is_observed"] or summed or sites.is_reparameterized(site)):
+        for name, site in sites.sample_sites(draw.guide_trace).items():
+            differentiable = was_enumerated(site) or sites.is_reparameterized(site)
+            if not site["is_observed"] and not differentiable:
                 raise ValueError(
-                    f'site "{name}": expected a reparameterized draw under {type(self).__name__}, '
+                    f'site "{name}": expected a reparameterized draw under {name_of_bound}, '
                     f"got {type(site['fn']).__name__}; sum it with "
                     'infer={"enumerate": "parallel"}, or use TraceGraph_ELBO'
                 )
 
     @staticmethod
-    def _outside(draws: list[Draw], kl_weight: Tensor | None) -> tuple[Tensor | float, ...]:
-        """Terms of latents outside the row plate, unweighted and weighted."""
-        total: Tensor | float = 0.0
+    def _global_totals(draw: Draw, kl_weight: Tensor | None) -> tuple[Tensor | float, ...]:
+        """Return the sum of the terms outside the row plate: at a KL weight of 1, and weighted.
+
+        Two scalars, in nats of the whole data set. Particles share these latents, so that the terms
+        of the first run are those of all.
+        """
+        plain: Tensor | float = 0.0
         weighted: Tensor | float = 0.0
-        observed = {
-            n for n, s in sites.sample_sites(draws[0].model_trace).items() if s["is_observed"]
-        }
-        for name, term in draws[0].global_terms().items():
-            total = total + term.mean()
+        in_model = sites.sample_sites(draw.model_trace)
+        observed = {name for name, site in in_model.items() if site["is_observed"]}
+        for name, term in draw.global_terms().items():
+            plain = plain + term.mean()
             factor = 1.0 if kl_weight is None or name in observed else kl_weight
             weighted = weighted + factor * term.mean()
-        return total, weighted
+        return plain, weighted
 
 
-class IWAE(_Particles):
-    """The importance-weighted bound; tighter than the ELBO, and tighter with more particles.
+class IWAE(_ParticleBound):
+    """The importance-weighted bound: tighter than the ELBO, and tighter with more particles.
 
-    A latent that is summed in the guide is summed within the weight, where its own probability
-    under the guide cancels: nothing trains that part of the guide (``RowELBO`` does).
+    A latent that the guide enumerates is summed inside the weight, where q(y given x) cancels: no
+    gradient trains that part of the guide (use ``RowELBO`` to train it).
 
     Args:
         num_particles: P, draws of the guide for each row.
-        doubly_reparameterized: Use the gradient of Tucker et al., whose signal for the guide does
-            not fade as P grows.
-        vectorize_particles: Whether particles are drawn in one run, which asks the networks to act
-            on the last dimensions alone; else in P runs.
+        doubly_reparameterized: Use the gradient of Tucker et al. (2019). The plain gradient of the
+            guide drowns in noise as P grows; this one does not.
+        vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
+            networks to act on the last dimensions alone; else each particle has a run of its own.
 
     Raises:
-        ValueError: Where P is not at least 1.
+        ValueError: If P is not a whole number of at least 1, or ``doubly_reparameterized`` is asked
+            for with ``vectorize_particles=False``.
 
     Example:
         >>> from ppl_vae import fit
@@ -172,48 +183,92 @@ class IWAE(_Particles):
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
         if doubly_reparameterized and not vectorize_particles:
-            raise ValueError("vectorize_particles: expected True with doubly_reparameterized")
+            raise ValueError(
+                "vectorize_particles: expected True with doubly_reparameterized, whose gradient "
+                "needs all particles in one run, got False; leave one of them out"
+            )
         self.doubly_reparameterized = doubly_reparameterized
 
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Loss at a KL weight of 1, and what is differentiated: two scalars, in nats."""
+        """Return the loss at a KL weight of 1, and the surrogate, whose gradient is used.
+
+        Args:
+            pair: The pair.
+            batch: B rows.
+            rows: N, rows of the data set that the batch stands for.
+            kl_weight: The KL weight, a scalar; ``None`` is 1.
+
+        Returns:
+            Two scalars, in nats of the whole data set.
+        """
         doubly = self.doubly_reparameterized and torch.is_grad_enabled()
-        leaves = DetachedDraws(pair.plate) if doubly else None
-        draws = self.draws(pair, batch, leaves)
+        detached = DetachedDraws(pair.plate) if doubly else None
+        draws = self.draws(pair, batch, detached)
         factor = rows / draws[0].rows
-        outside, weighted_outside = self._outside(draws, kl_weight)
-        plain = torch.cat([d.log_weights() for d in draws])  # (particles, rows)
+        outside, weighted_outside = self._global_totals(draws[0], kl_weight)
+        plain = torch.cat([draw.log_weights() for draw in draws])  # (particles, rows)
         weighted = plain
         if kl_weight is not None:
-            weighted = torch.cat([d.log_weights(kl_weight) for d in draws])
-        loss = -factor * _log_mean(plain).sum() - outside
-        if leaves is None:
-            return loss, -factor * _log_mean(weighted).sum() - weighted_outside
-        share = weighted.softmax(0).detach()
+            weighted = torch.cat([draw.log_weights(kl_weight) for draw in draws])
+        loss = -factor * _log_mean_exp(plain).sum() - outside
+        if detached is None:
+            return loss, -factor * _log_mean_exp(weighted).sum() - weighted_outside
+        surrogate = self._doubly_reparameterized(draws[0], weighted, kl_weight, detached)
+        return loss, -factor * surrogate - weighted_outside
+
+    @staticmethod
+    def _doubly_reparameterized(
+        draw: Draw, log_weights: Tensor, kl_weight: Tensor | None, detached: DetachedDraws
+    ) -> Tensor:
+        """Return a scalar whose gradient is the doubly reparameterized one, summed over rows.
+
+        Let s_p = w_p / sum w be a particle's share and b the KL weight. The derivative of
+        log sum w by the guide's parameters has two parts: through the draw z_p,
+        s_p dlog w_p/dz_p dz_p/dphi, and through the density at a fixed draw,
+        -b s_p dlog q(z_p)/dphi, the score, which is the noisy part. Tucker et al. replace the
+        expectation of the score by a second derivative through the draw:
+
+            E[s_p dlog q/dphi] = E[s_p (1 - s_p) dlog w_p/dz_p dz_p/dphi]
+
+        Together: s_p (1 - b + b s_p) dlog w_p/dz_p dz_p/dphi. The first s_p is the derivative of
+        the logarithm of the mean, which autograd takes; the bracket multiplies the slope that
+        reaches each draw. The model's parameters have their ordinary gradient, s_p dlog p/dtheta,
+        with the draws cut off and log q held fixed.
+
+        Args:
+            draw: The single run with all particles.
+            log_weights: Log-weights under the KL weight, (particles, rows).
+            kl_weight: The KL weight, a scalar; ``None`` is 1.
+            detached: The draws, cut from what made them.
+        """
+        share = log_weights.softmax(0).detach()
         weight = 1.0 if kl_weight is None else kl_weight
-        kept = 1 - weight + weight * share  # of the slope that reaches a draw
-        path = _path(_log_mean(weighted).sum(), leaves, kept, draws[0])
-        direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
-        return loss, -factor * (direct + path) - weighted_outside
+        through_guide = gradient_through_draws(
+            _log_mean_exp(log_weights).sum(), detached, draw, 1 - weight + weight * share
+        )
+        through_model = (share * draw.log_weights(kl_weight, fixed_guide=True)).sum()
+        return through_model + through_guide
 
 
-class RowELBO(_Particles):
-    """The ELBO formed row by row, for what Pyro's do not have.
+class RowELBO(_ParticleBound):
+    """The ELBO formed row by row, with gradients and constraints that Pyro's ELBOs do not have.
 
     Args:
-        num_particles: Draws of the guide for each row.
-        sticking_the_landing: Leave the guide's score out of the gradient, whose variance then
-            vanishes as the guide nears the posterior.
+        num_particles: P, draws of the guide for each row.
+        sticking_the_landing: Leave the score dlog q(z)/dphi out of the guide's gradient. Its
+            expectation is 0, and without it the gradient's variance vanishes as the guide nears
+            the posterior.
         free_bits: Nats of KL divergence, averaged over the batch's rows, that cost nothing: for
             every dimension of a latent with independent dimensions, else for the whole latent. The
-            loss that is reported is without them.
-        vectorize_particles: Whether particles are drawn in one run, which asks the networks to act
-            on the last dimensions alone; else in as many runs.
+            loss that is reported is without free bits.
+        vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
+            networks to act on the last dimensions alone; else each particle has a run of its own.
 
     Raises:
-        ValueError: Where free bits are negative, or wanted together with sticking the landing.
+        ValueError: If free bits are negative or combined with sticking the landing, or sticking the
+            landing is asked for with ``vectorize_particles=False``.
 
     Example:
         >>> from ppl_vae import fit
@@ -236,135 +291,98 @@ class RowELBO(_Particles):
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
         number: object = free_bits
         if not isinstance(number, Real) or not 0 <= free_bits < math.inf:
-            raise ValueError(f"free_bits: expected nats, at least 0, got {free_bits!r}")
+            raise ValueError(f"free_bits: expected a number of nats, at least 0, got {free_bits!r}")
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
         if sticking_the_landing and not vectorize_particles:
-            raise ValueError("vectorize_particles: expected True with sticking_the_landing")
+            raise ValueError(
+                "vectorize_particles: expected True with sticking_the_landing, whose gradient "
+                "needs all particles in one run, got False; leave one of them out"
+            )
         self.sticking_the_landing: bool = sticking_the_landing
         self.free_bits: float = float(free_bits)
 
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Loss at a KL weight of 1, and what is differentiated: two scalars, in nats."""
+        """Return the loss at a KL weight of 1, and the surrogate, whose gradient is used.
+
+        Args:
+            pair: The pair.
+            batch: B rows.
+            rows: N, rows of the data set that the batch stands for.
+            kl_weight: The KL weight, a scalar; ``None`` is 1.
+
+        Returns:
+            Two scalars, in nats of the whole data set.
+        """
         sticking = self.sticking_the_landing and torch.is_grad_enabled()
-        leaves = DetachedDraws(pair.plate) if sticking else None
-        draws = self.draws(pair, batch, leaves)
+        detached = DetachedDraws(pair.plate) if sticking else None
+        draws = self.draws(pair, batch, detached)
         factor = rows / draws[0].rows
-        outside, weighted_outside = self._outside(draws, kl_weight)
-        likelihood, divergence = self._halves(draws, kl_weight)
-        loss = -factor * (likelihood - divergence).mean(0).sum() - outside
-        weight = 1.0 if kl_weight is None else kl_weight
-        if leaves is not None:
-            weighted = draws[0].log_weights(kl_weight)
-            share = torch.full_like(weighted, 1 / self.num_particles)
-            path = _path(weighted.mean(0).sum(), leaves, None, draws[0])
-            direct = (share * draws[0].log_weights(kl_weight, fixed=True)).sum()
-            return loss, -factor * (direct + path) - weighted_outside
+        outside, weighted_outside = self._global_totals(draws[0], kl_weight)
+        likelihood, kl = self._likelihood_and_kl(draws, kl_weight)
+        loss = -factor * (likelihood - kl).mean(0).sum() - outside
+        if detached is not None:
+            surrogate = self._sticking_the_landing(draws[0], kl_weight, detached)
+            return loss, -factor * surrogate - weighted_outside
         if self.free_bits:
-            groups = torch.cat(list(self._groups(draws)))
-            divergences = rows * groups.clamp(min=self.free_bits).sum()
+            total_kl = rows * kl_groups(draws).clamp(min=self.free_bits).sum()
         else:
-            divergences = factor * divergence.mean(0).sum()
-        surrogate = weight * divergences - factor * likelihood.mean(0).sum() - weighted_outside
+            total_kl = factor * kl.mean(0).sum()
+        weight = 1.0 if kl_weight is None else kl_weight
+        surrogate = weight * total_kl - factor * likelihood.mean(0).sum() - weighted_outside
         return loss, surrogate
 
-    def _halves(self, draws: list[Draw], kl_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Log-likelihood and KL divergence, (particles, rows) each."""
-        likelihoods, divergences = [], []
-        for one in draws:
-            observed = sites.with_role(one.model_trace, "data", "factor", "deterministic")
-            terms = one.terms(closed=not self.sticking_the_landing)
-            joined = [name for name in terms if " + " in name]
-            if joined and (kl_weight is not None or self.free_bits):
+    def _sticking_the_landing(
+        self, draw: Draw, kl_weight: Tensor | None, detached: DetachedDraws
+    ) -> Tensor:
+        """Return a scalar whose gradient is the ELBO's without the score, summed over rows.
+
+        The guide's parameters act on log w = log p(x, z) - log q(z given x) in two ways: through
+        the draws z, and directly through the density q. The direct way is the score; it is left out
+        by taking the derivative through the draws alone.
+        """
+        log_weights = draw.log_weights(kl_weight)  # (particles, rows)
+        through_guide = gradient_through_draws(log_weights.mean(0).sum(), detached, draw)
+        share = torch.full_like(log_weights, 1 / self.num_particles)
+        through_model = (share * draw.log_weights(kl_weight, fixed_guide=True)).sum()
+        return through_model + through_guide
+
+    def _likelihood_and_kl(
+        self, draws: list[Draw], kl_weight: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Return the log-likelihood and the KL divergence of every row, (particles, rows) each.
+
+        A term that joins several sites (a latent that the model alone enumerates, with what follows
+        it) holds likelihood and KL divergence in one number; it counts as likelihood.
+
+        Raises:
+            ValueError: If there is such a term, and a KL weight or free bits need the KL apart.
+        """
+        likelihoods, kls = [], []
+        for draw in draws:
+            observed = sites.with_role(draw.model_trace, "data", "factor", "deterministic")
+            terms = draw.terms(closed=not self.sticking_the_landing)
+            joint = [names for names in terms if len(names) > 1]
+            if joint and (kl_weight is not None or self.free_bits):
                 raise ValueError(
-                    f"kl_weight, free_bits: {joined[0]} are summed together in the model, so that "
-                    "their KL has no term of its own; sum the latent in the guide"
+                    f"kl_weight, free_bits: expected a KL divergence for every latent, got sites "
+                    f"{', '.join(joint[0])} summed together in the model, which leaves them none; "
+                    "enumerate the latent in the guide"
                 )
             zero = torch.zeros_like(next(iter(terms.values())))
-            ours = [t for n, t in terms.items() if n in observed or n in joined]
-            rest = [-t for n, t in terms.items() if n not in observed and n not in joined]
-            likelihoods.append(torch.stack(torch.broadcast_tensors(zero, *ours)).sum(0))
-            divergences.append(torch.stack(torch.broadcast_tensors(zero, *rest)).sum(0))
-        return torch.cat(torch.broadcast_tensors(*likelihoods)), torch.cat(divergences)
-
-    def _groups(self, draws: list[Draw]) -> Iterator[Tensor]:
-        """For every latent, KL divergences averaged over particles and rows, (groups,)."""
-        first = draws[0]
-        for name in first.terms():
-            site = first.guide_trace.nodes.get(name) or first.model_trace.nodes[name]
-            if site["is_observed"] or not sites.in_plate(site, first.plate):
-                continue
-            yield torch.stack([_divergences(one, name) for one in draws]).mean(0)
+            likelihood_terms, kl_terms = [zero], [zero]
+            for names, term in terms.items():
+                if len(names) > 1 or names[0] in observed:
+                    likelihood_terms.append(term)
+                else:
+                    kl_terms.append(-term)
+            likelihoods.append(total(likelihood_terms))
+            kls.append(total(kl_terms))
+        return torch.cat(torch.broadcast_tensors(*likelihoods)), torch.cat(kls)
 
 
-def _divergences(one: Draw, name: str) -> Tensor:
-    """KL divergences of one latent averaged over particles and rows: of its dimensions (and those
-    of plates within), (groups,), where they are independent; else of the whole, (1,).
-    """  # noqa: D205  one sentence
-    ours: sites.Site = one.model_trace.nodes[name]
-    theirs: sites.Site = one.guide_trace.nodes.get(name)
-    fns = [site["fn"] for site in (ours, theirs) if site is not None]
-    apart = all(isinstance(fn, Independent) for fn in fns) and not one.is_summed
-    if theirs is None or not apart or len({fn.reinterpreted_batch_ndims for fn in fns}) > 1:
-        return -one.terms()[name].mean().reshape(1)
-    p, q = (fn.base_dist for fn in fns)
-    if name in closed_forms(one.model_trace, one.guide_trace):
-        each = kl_divergence(q, p)
-    else:
-        each = q.log_prob(theirs["value"]) - p.log_prob(theirs["value"])
-    events: int = fns[0].reinterpreted_batch_ndims
-    mask = theirs["mask"]
-    if isinstance(mask, Tensor):
-        mask = mask.reshape(*mask.shape, *(1,) * events)
-    each = torch.as_tensor(scale_and_mask(each, mask=mask))
-    has_particles = one.dim is not None and each.ndim - events >= -one.dim
-    each = each.mean(-1 - events)  # rows
-    return (each.mean(0) if has_particles else each).flatten()
-
-
-def _path(value: Tensor, leaves: DetachedDraws, share: Tensor | None, one: Draw) -> Tensor:
-    """A scalar with the gradient that reaches the guide through its draws alone.
-
-    Args:
-        value: What the leaves determine.
-        leaves: The draws, cut; those of a later latent depend on the leaves of the earlier.
-        share: Weights of the particles, (particles, rows), that multiply each gradient.
-        one: The run.
-    """
-    cut = list(leaves.draws.items())
-    total = value.new_zeros(())
-    if not cut:
-        return total
-    gradients = list(
-        torch.autograd.grad(value, [leaf for _, (leaf, _) in cut], retain_graph=True,
-                            allow_unused=True)
-    )  # fmt: skip
-    for i in reversed(range(len(cut))):
-        name, (leaf, made) = cut[i]
-        own = gradients[i]
-        slope = torch.zeros_like(leaf) if own is None else own
-        if share is not None:
-            slope = slope * _like(share, leaf, one.guide_trace.nodes[name]["fn"])
-        slope = slope + (0.0 if i == len(cut) - 1 else _onward(total, leaf))
-        total = total + (slope.detach() * made).sum()
-    return total
-
-
-def _onward(total: Tensor, leaf: Tensor) -> Tensor:
-    """What later draws pass on to an earlier one."""
-    found = torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(leaf) if found is None else found
-
-
-def _like(share: Tensor, leaf: Tensor, fn: Any) -> Tensor:
-    """Particles' weights, (particles, rows), in the dimensions of a latent's values."""
-    events = len(fn.event_shape)
-    middle = leaf.ndim - events - 2
-    return share.reshape(share.shape[0], *(1,) * middle, share.shape[1], *(1,) * events)
-
-
-def _log_mean(log_weights: Tensor) -> Tensor:
-    """Log 1/P sum_p w_p of every row, (rows,)."""
+def _log_mean_exp(log_weights: Tensor) -> Tensor:
+    """Return log 1/P sum_p w_p of every row, (rows,), from log-weights (particles, rows)."""
     return log_weights.logsumexp(0) - math.log(len(log_weights))

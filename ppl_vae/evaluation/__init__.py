@@ -1,1 +1,1 @@
-"""How good a fit is: log-likelihood by importance sampling, and the ELBO of each site."""
+"""How good a fit is: log-likelihood by importance sampling, and the ELBO site by site."""

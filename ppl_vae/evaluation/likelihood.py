@@ -1,8 +1,10 @@
-"""How good a fit is: every row's log-likelihood with its own reliability, and the ELBO by site.
+"""Log-likelihood of every row, with a measure of its reliability; and the ELBO site by site.
 
     log p(x) ~ log 1/S sum_s w_s,   w_s = p(x, z_s) / q(z_s given x),   z_s ~ q(z given x)
     ess      = (sum w)^2 / sum w^2
     k_hat    = shape of the tail of w: above 0.7 the estimate cannot be trusted
+
+Every quantity is (rows,); log p(x) and the ELBO are in nats.
 
 Sources: Burda, Grosse & Salakhutdinov (2016), section 5, arXiv:1509.00519 (the estimate);
 Vehtari et al. (2024), arXiv:1507.02646 (k-hat); Kong (1992) (effective sample size).
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
@@ -20,20 +22,20 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.core.blocks import block_rows, check_count, collect
-from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, Data, as_rows, as_tuple
-from ppl_vae.elbo.weights import draw_particles
-from ppl_vae.evaluation.log_weights import PARTICLES, LogWeights
+from ppl_vae.core.blocks import block_rows, check_count, collect, quiet_look
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Batch, Data, Rows, as_rows, as_tuple, batch_rows
+from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
+from ppl_vae.elbo.weights import Draw
+from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
 
-Function = Callable[..., Any]
-HELD = 1024  # weights of a row that are kept before they are summed
+GATHERED = 1024  # most weights of a row in memory before they are summed
 
 
 def log_likelihood(
-    model: Function,
-    guide: Function | None,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 1000,
@@ -42,24 +44,24 @@ def log_likelihood(
     progress: bool = False,
     plate: str = "data",
 ) -> pd.DataFrame:
-    """Log-likelihood of every row, by importance sampling from the guide.
+    """Return the log-likelihood of every row, estimated by importance sampling from the guide.
 
-    The estimate is below the truth on average, by less the more samples; ``k_hat`` says row by
-    row whether more would help. Discrete latents that ask for it are summed exactly. Latents
-    outside the row plate are drawn once for a particle, shared by all rows of a block, and their
-    own terms are left out: with the guide as their posterior, ``log_prob`` is then the row's
+    The estimate is below the truth on average, by less the more samples are drawn; ``k_hat`` says
+    row by row whether more samples would help. Discrete latents that ask for it are summed exactly.
+    Latents outside the row plate are drawn once for a particle, shared by all rows of a block, and
+    their own terms are left out: with the guide as their posterior, ``log_prob`` is then the row's
     log posterior predictive density. Networks run in evaluation mode.
 
     Args:
         model: The model.
-        guide: The guide; ``None`` proposes from the prior, which shows why a guide that has seen
-            the row is needed.
+        guide: The guide; ``None`` proposes latents from the prior, which wastes almost all samples
+            once a row says much about its latents.
         data: N rows, in any form that ``fit`` takes.
         num_samples: S, draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.
-        compile: ``"auto"`` traces and compiles the weights for a large job, ``True`` for any,
-            ``False`` for none. A graph is compared with the pair first, on blocks from all over
-            the data; where they differ, the pair runs as it is.
+        compile: ``"auto"`` traces and compiles the weights for a large job, ``True`` for any job,
+            ``False`` for none. A graph is first compared with the pair, on blocks from all over
+            the data; where they differ, the pair's own Python runs.
         progress: Whether to show a bar.
         plate: Name of the row plate.
 
@@ -69,14 +71,14 @@ def log_likelihood(
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
         largest weights are ties (drawn discrete latents) and where no draw gives the row a
-        probability.
+        probability above 0.
 
     Raises:
-        ValueError: Where a row's weights are not numbers, a latent outside the row plate is
-            summed, or the guide draws what the model has not.
+        ValueError: If a row's weights are NaN, an enumerated latent stands outside the row plate,
+            or the guide draws a latent that the model does not have.
 
     Warns:
-        UserWarning: With the number of rows whose k-hat is above 0.7.
+        UserWarning: If k-hat is above 0.7 in any row; it says in how many.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -89,48 +91,38 @@ def log_likelihood(
     if not isinstance(compile, bool) and compile != "auto":
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
-    chunk = LogWeights(pair, rows, count)
+    count = particles_per_run(num_samples, PARTICLES)
+    weights = LogWeights(pair, rows, count)
     size, rounds = min(block_rows(rows, count), len(rows)), math.ceil(num_samples / count)
-    chunk.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
+    weights.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
         total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
         disable=not progress, leave=False,
     )  # fmt: skip
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        tally = WeightSums(num_samples, len(index))
-        left = num_samples
-        while left > 0:
-            found = [chunk(batch) for _ in range(min(math.ceil(left / count), HELD // count))]
-            log_weights = torch.cat([w for w, _ in found])[:left]
-            elbo = log_weights if found[0][0] is found[0][1] else torch.cat([e for _, e in found])
-            tally.add(log_weights, elbo[:left])
-            left -= len(log_weights)
-            bar.update(len(index) * len(log_weights))
-        result = tally.result()
+        result = _weight_sums(weights, batch, num_samples, bar).result()
         if bool(result["log_prob"].isnan().any()):
-            chunk.eager(batch)  # says what is wrong, if Pyro's own checks know
+            weights.eager(batch)  # under Pyro's own checks, which may name the fault
         _check_numbers(batch, index, result["log_prob"])
         return result
 
     with bar:
-        found = collect(pair, rows, work, seed=seed, copies=count)
-    frame = pd.DataFrame({name: v.numpy() for name, v in found.items()}, index=rows.index)
-    bad = int((frame["k_hat"] > THRESHOLD).sum())
-    if bad:
+        frame = _frame(rows, collect(pair, rows, work, seed=seed, copies=count))
+    unreliable = int((frame["k_hat"] > THRESHOLD).sum())
+    if unreliable:
         warnings.warn(
-            f"log_likelihood: k-hat is above {THRESHOLD} in {bad} of {len(frame)} rows: the guide "
-            "misses part of their posterior, and log_prob may be far too low; fit a better guide "
-            "or draw more",
+            f"log_likelihood: k-hat is above {THRESHOLD} in {unreliable} of {len(frame)} rows: the "
+            "guide misses part of their posterior, and log_prob may be far too low; fit a better "
+            "guide or draw more samples",
             stacklevel=2,
         )
     return frame
 
 
 def elbo_terms(
-    model: Function,
-    guide: Function | None,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 100,
@@ -138,12 +130,13 @@ def elbo_terms(
     progress: bool = False,
     plate: str = "data",
 ) -> pd.DataFrame:
-    """The ELBO taken apart: one column for each site, one row for each row of data.
+    """Return the ELBO of every row, taken apart: one column for each site.
 
-    A likelihood's column is its expected log-probability; a latent's is minus its KL divergence,
-    in closed form where there is one, else the average of log p - log q. Sites that are summed
-    together in the model share a column, by their joined names. The columns of a row add up to its
-    ELBO; with the totals of global sites the sum over rows is the ELBO of the data.
+    The column of an observed site is its expected log-probability. The column of a latent is minus
+    its KL divergence, in closed form where there is one, else the average of log p - log q. Where
+    the model alone enumerates a latent, the latent and what follows it share a column, under their
+    joined names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the
+    sites outside the row plate, the sum over all rows is the ELBO of the data set.
 
     Args:
         model: The model.
@@ -161,7 +154,8 @@ def elbo_terms(
         any row.
 
     Raises:
-        ValueError: Where a latent outside the row plate is summed.
+        ValueError: If no site stands in the row plate, an enumerated latent stands outside it, or
+            a row's term is NaN.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -172,55 +166,111 @@ def elbo_terms(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    count = math.ceil(num_samples / math.ceil(num_samples / PARTICLES))
-    chunk = LogWeights(pair, rows, count)
-    outside: dict[str, list[tuple[int, float]]] = {}
-
-    def runs(batch: Batch) -> Any:
-        nesting = chunk.nesting
-        if chunk.vectorized:
-            return [draw_particles(pair, batch, count=count, nesting=nesting)]
-        return (draw_particles(pair, batch, count=None, nesting=nesting) for _ in range(count))
+    count = particles_per_run(num_samples, PARTICLES)
+    with quiet_look(pair, rows) as few_rows:
+        runs = ParticleRuns.probe(pair, few_rows)
+    outside: dict[str, list[tuple[int, float]]] = {}  # of each site: particles and their total
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
-        left = num_samples
-        while left > 0:
-            for one in runs(batch):
-                taken = min(left, count if chunk.vectorized else 1)
-                left -= taken
-                for name, term in one.terms().items():
-                    values = term.double().expand(max(taken, len(term)), -1)[:taken].sum(0)
-                    totals[name] = totals.get(name, 0) + values
-                for name, term in one.global_terms().items():
-                    values = term.double().expand(max(taken, len(term)))[:taken]
-                    outside.setdefault(name, []).append((taken, float(values.sum())))
-                if left <= 0:
-                    break
+        for used, draw in _draws_in_all(runs, pair, batch, num_samples, count):
+            for names, term in draw.terms().items():
+                name = " + ".join(names)
+                totals[name] = totals.get(name, 0) + _sum_over_particles(term, used)
+            for name, term in draw.global_terms().items():
+                nats = float(_sum_over_particles(term, used))
+                outside.setdefault(name, []).append((used, nats))
         if not totals:
-            raise ValueError(f'expected sites in the row plate "{plate}", found none')
+            raise ValueError(
+                f'plate "{plate}": expected sites in the row plate, found none; open it in the '
+                "model, or pass its name as plate="
+            )
         for total in totals.values():
             _check_numbers(batch, index, total)
         return {name: total / num_samples for name, total in totals.items()}
 
     title = "ELBO by site" if progress else ""
-    found = collect(pair, rows, work, seed=seed, progress=title, copies=count)
-    frame = pd.DataFrame({n: v.numpy() for n, v in found.items()}, index=rows.index)
+    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, copies=count))
     frame.attrs["global"] = {
-        name: sum(total for _, total in parts) / sum(taken for taken, _ in parts)
+        name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
         for name, parts in outside.items()
     }
     return frame
 
 
+def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) -> WeightSums:
+    """Draw all particles of a block of rows, and return the sums over their weights.
+
+    Weights are gathered until there are ``GATHERED`` for each row, and then summed at once: few
+    large sums are faster than many small ones, and the memory stays the same at any number of
+    samples.
+
+    Args:
+        weights: Draws some particles at a call.
+        batch: The rows.
+        num_samples: S, particles in all; the surplus of the last call is cut off.
+        bar: The progress bar, which counts draws.
+    """
+    sums = WeightSums(num_samples, batch_rows(batch))
+    remaining = num_samples
+    while remaining > 0:
+        calls = min(math.ceil(remaining / weights.count), GATHERED // weights.count)
+        parts = [weights(batch) for _ in range(calls)]
+        log_weights = torch.cat([part for part, _ in parts])[:remaining]
+        elbo = log_weights
+        if parts[0][0] is not parts[0][1]:
+            elbo = torch.cat([part for _, part in parts])[:remaining]
+        sums.add(log_weights, elbo)
+        remaining -= len(log_weights)
+        bar.update(log_weights.numel())
+    return sums
+
+
+def _draws_in_all(
+    runs: ParticleRuns, pair: Pair, batch: Batch, num_samples: int, count: int
+) -> Iterator[tuple[int, Draw]]:
+    """Yield the runs of the pair that draw S particles, each with the number of particles to use.
+
+    Args:
+        runs: How the pair draws its particles.
+        pair: The pair.
+        batch: The rows.
+        num_samples: S, particles in all.
+        count: Particles of one run, where a run draws several.
+    """
+    remaining = num_samples
+    per_run = count if runs.vectorized else 1
+    while remaining > 0:
+        for draw in runs.draws(pair, batch, per_run):
+            used = min(remaining, per_run)
+            remaining -= used
+            yield used, draw
+
+
+def _sum_over_particles(term: Tensor, used: int) -> Tensor:
+    """Add up the first ``used`` particles of a term, (particles or 1, ...), in double precision."""
+    return term.double().expand(max(used, len(term)), *term.shape[1:])[:used].sum(0)
+
+
+def _frame(rows: Rows, columns: dict[str, Tensor]) -> pd.DataFrame:
+    """Return columns, (rows,) each, as a frame with the data's index."""
+    return pd.DataFrame({name: v.numpy() for name, v in columns.items()}, index=rows.index)
+
+
 def _check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
-    """Raise where a row's value is NaN, or infinite because a cell of the row is."""
+    """Raise if a row's value is NaN, or infinite while a cell of the row is infinite or NaN.
+
+    Args:
+        batch: The rows.
+        index: Positions of the rows in the data, (rows,).
+        values: A log-probability for each row, (rows,).
+    """
     bad = values.isnan()
     for field in as_tuple(batch):
-        cells = field.isfinite().reshape(len(field), -1).all(1).cpu()
-        bad |= ~values.isfinite() & ~cells
+        finite_rows = field.isfinite().reshape(len(field), -1).all(1).cpu()
+        bad |= ~values.isfinite() & ~finite_rows
     if bool(bad.any()):
         raise ValueError(
-            f"data: expected numbers that the pair takes, got none for row {int(index[bad][0])}; "
-            "look for NaN or infinity in the row or in the networks' weights"
+            f"data: expected rows that have a log-probability, got NaN for row "
+            f"{int(index[bad][0])}; look for NaN or infinity in the row or in the networks' weights"
         )

@@ -1,10 +1,11 @@
-"""Log-weights of a few particles for a block of rows: as the pair runs, traced, or compiled.
+"""Log importance weights of some particles for a block of rows: eager, traced, or compiled.
 
-    log_weights, elbo = chunk(batch)        (particles, rows) each, in nats
+    log_weights, elbo = weights(batch)        (particles, rows) each, in nats
 
-A large job calls one function of one shape many times, so that it is worth a graph: written down
-once, compared with the pair itself on blocks from all over the data, and compiled where that is
-repaid. Where the comparison fails, or tracing does, the pair runs as it is.
+A large job calls one function, on blocks of one shape, many times. It is then worth a graph: the
+pair's Python is written down once as tensor operations, the graph is compared with the pair itself
+on blocks from all over the data, and it is compiled where the number of calls repays the compiler.
+Where tracing fails, or the comparison does, the pair's own Python runs.
 """
 
 from __future__ import annotations
@@ -21,62 +22,81 @@ from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
-from ppl_vae.elbo.weights import Draw, can_vectorize, draw_particles, plate_nesting
+from ppl_vae.elbo.enumerated import total
+from ppl_vae.elbo.particles import ParticleRuns
+from ppl_vae.elbo.weights import Draw
 
-PARTICLES = 64  # of a row in one chunk
-TRACED_FROM, COMPILED_FROM = 100, 2_000  # calls that repay tracing, and the compiler
-COMPARED = 4  # blocks on which a graph is compared with the pair
+TRACED_FROM = 100  # calls from which tracing is repaid
+COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
+COMPARED_BLOCKS = 4  # blocks on which a graph is compared with the pair
 
-Result = tuple[Tensor, Tensor]
+WeightsAndElbo = tuple[Tensor, Tensor]
 
 
 class LogWeights:
-    """A function of batches of rows.
+    """A function from a batch of rows to the log-weights of P particles for each row.
 
     Args:
         pair: The pair.
         rows: The data.
-        count: P, particles a call.
+        count: P, particles drawn by one call.
+
+    Attributes:
+        runs: How the pair draws its particles.
+        kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
+        size: Rows that the graph takes; 0 without a graph.
     """
 
     def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
         self.pair, self.rows, self.count = pair, rows, count
-        with quiet_look(pair, rows) as few:
-            self.nesting = plate_nesting(pair, few)
-            self.vectorized = can_vectorize(pair, few, self.nesting)
+        with quiet_look(pair, rows) as few_rows:
+            self.runs = ParticleRuns.probe(pair, few_rows)
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.size = 0
         self.kind = "eager"
 
-    def __call__(self, batch: Batch) -> Result:
-        """Draw P particles for every row."""
+    def __call__(self, batch: Batch) -> WeightsAndElbo:
+        """Draw P particles for every row, by the graph if there is one for this many rows.
+
+        The last block of the data is often shorter than the graph's size. Its rows are repeated up
+        to that size, and the surplus is cut off; below half the size the pair's own Python runs.
+
+        Returns:
+            The log-weights and the terms whose average is the ELBO, (particles, rows) each, in
+            nats: one and the same tensor where no latent is enumerated.
+        """
         count = batch_rows(batch)
         if self.function is None or count * 2 < self.size:
             return self.eager(batch)
-        if count < self.size:  # the last block, repeated to the size of the others
+        if count < self.size:
             batch = map_batch(batch, lambda field: _repeated(field, self.size))
-        found = self.function(*self.constants, *as_tuple(batch))
-        return found[0][:, :count], found[-1][:, :count]
+        outputs = self.function(*self.constants, *as_tuple(batch))
+        return outputs[0][:, :count], outputs[-1][:, :count]
 
-    def eager(self, batch: Batch) -> Result:
-        """The same by the pair's own Python."""
-        if self.vectorized:
-            one = draw_particles(self.pair, batch, count=self.count, nesting=self.nesting)
-            log_weights, elbo = _result(one)
+    def eager(self, batch: Batch) -> WeightsAndElbo:
+        """Draw P particles for every row by the pair's own Python; returns what a call returns."""
+        draws = self.runs.draws(self.pair, batch, self.count)
+        parts = [_weights_and_elbo(draw) for draw in draws]
+        if len(parts) == 1:
+            log_weights, elbo = parts[0]
             if len(log_weights) == self.count:
                 return log_weights, elbo
-            return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)  # no draw in it
-        runs = [
-            _result(draw_particles(self.pair, batch, count=None, nesting=self.nesting))
-            for _ in range(self.count)
-        ]
-        return torch.cat([run[0] for run in runs]), torch.cat([run[1] for run in runs])
+            # nothing is drawn in the row plate: one row of weights stands for all particles
+            return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)
+        return torch.cat([weights for weights, _ in parts]), torch.cat([elbo for _, elbo in parts])
 
     def prepare(self, size: int, calls: int, requested: bool | str) -> None:
-        """Trace and compile where so many calls on ``size`` rows are to come."""
+        """Trace the function, and compile it, where the calls to come repay it.
+
+        Args:
+            size: Rows in a block.
+            calls: Calls to come.
+            requested: ``True`` for a graph at any number of calls, ``"auto"`` for one where it is
+                repaid, ``False`` for none.
+        """
         wanted = requested is True or (requested == "auto" and calls >= TRACED_FROM)
-        if not wanted or not self.vectorized:
+        if not wanted or not self.runs.vectorized:
             return
         first = self._take(torch.arange(size))
 
@@ -87,51 +107,71 @@ class LogWeights:
         with pyro_lock(), forked(0), self.pair.evaluating():
             try:
                 graph = trace_graph(function, as_tuple(first), ())
-            except Exception:  # whatever the pair's Python does to the tracer
+            except Exception:  # the pair's Python may do anything to the tracer
                 return
             self.constants, self.size = graph.constants, size
-            if not self._proved(graph.module, "traced", 1000 * graph.precision):
+            if not self._use_if_equal(graph.module, "traced", 1000 * graph.precision):
                 return
             if requested is True or calls >= COMPILED_FROM:
                 with contextlib.suppress(Exception):  # no compiler, or one that fails
-                    made = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
-                    self._proved(made, "compiled", 30 * graph.precision**0.5)
+                    compiled = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
+                    self._use_if_equal(compiled, "compiled", 30 * graph.precision**0.5)
 
-    def _proved(self, function: Callable[..., list[Tensor]], kind: str, tolerance: float) -> bool:
-        """Use a function if it is the pair, on blocks from all over the data, with its draws."""
+    def _use_if_equal(
+        self, function: Callable[..., list[Tensor]], kind: str, tolerance: float
+    ) -> bool:
+        """Use a graph for all later calls if its results equal the pair's; return whether they do.
+
+        Args:
+            function: The graph, traced or compiled.
+            kind: The new value of ``kind``.
+            tolerance: Relative difference that rounding explains.
+        """
         before = self.function
         self.function = function
-        if self._agrees(tolerance):
+        if self._equals_eager(tolerance):
             self.kind = kind
             return True
         self.function = before
         return False
 
-    def _agrees(self, tolerance: float) -> bool:
-        starts = torch.linspace(0, len(self.rows) - self.size, COMPARED).long().unique()
+    def _equals_eager(self, tolerance: float) -> bool:
+        """Return whether the graph equals the pair, on blocks from all over the data.
+
+        Graph and pair draw the same random numbers. The tolerance is relative to the largest value
+        of a block, as sums over many cells are rounded on that scale.
+        """
+        starts = torch.linspace(0, len(self.rows) - self.size, COMPARED_BLOCKS).long().unique()
         for seed, start in enumerate(starts.tolist()):
             batch = self._take(torch.arange(start, start + self.size))
             with forked(seed):
-                right = self.eager(batch)
+                expected = self.eager(batch)
             with forked(seed):
                 got = self(batch)
-            for ours, theirs in zip(got, right, strict=True):
-                spread = tolerance * max(1.0, float(theirs.abs().max()))
-                if not torch.allclose(ours, theirs, rtol=tolerance, atol=spread, equal_nan=True):
+            for by_graph, by_pair in zip(got, expected, strict=True):
+                spread = tolerance * max(1.0, float(by_pair.abs().max()))
+                if not torch.allclose(by_graph, by_pair, tolerance, spread, equal_nan=True):
                     return False
         return True
 
     def _take(self, index: Tensor) -> Batch:
+        """Return the rows at some positions, on the pair's device."""
         return self.rows.take(index, self.pair.device())
 
 
-def _result(one: Draw) -> Result:
-    log_weights = one.log_weights()
-    if not one.is_summed:
+def _weights_and_elbo(draw: Draw) -> WeightsAndElbo:
+    """Return the log-weights of a run, and the terms whose average is the ELBO.
+
+    They are the same numbers unless a latent is enumerated: then the log-weight is log sum_y, and
+    the ELBO's term is the expectation over q(y given x).
+    """
+    log_weights = draw.log_weights()
+    if not draw.has_enumerated:
         return log_weights, log_weights
-    terms = torch.broadcast_tensors(*one.terms(closed=False).values())
-    return log_weights, torch.stack(terms).sum(0).expand_as(log_weights)
+    terms = list(draw.terms(closed=False).values())
+    return log_weights, total(terms).expand_as(log_weights)
 
 
 def _repeated(field: Tensor, size: int) -> Tensor:
+    """Return the rows of a field, (rows, ...), repeated in turn up to ``size`` rows."""
     return field[torch.arange(size, device=field.device) % len(field)]

@@ -1,1 +1,1 @@
-"""The latent space: codes of rows, rows of codes, and paths between them."""
+"""The latent space: codes of rows, rows from codes, and rows along lines between codes."""

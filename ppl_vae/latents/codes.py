@@ -1,15 +1,15 @@
-"""The latent space of a pair: into it and out of it.
+"""From rows to their latents and back: codes, reconstructions and new rows.
 
-    encode        E[z given x], sd[z given x]         under the guide, row by row
-    reconstruct   E[x' given x] = E_q(z given x) E[x' given z]
-    generate      z ~ p(z), x ~ p(x given z)
+    encode        E[z given x], sd[z given x]  under the guide          z: (rows, latents)
+    reconstruct   E[x' given x] = E_q(z given x) E[x' given z]          x': (rows, features)
+    generate      z ~ p(z), x ~ p(x given z)                            x: (num_samples, features)
 
 Source: Kingma & Welling (2014), section 5 and appendix A, arXiv:1312.6114.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from ppl_vae.core.blocks import check_count, collect
 from ppl_vae.core.handlers import Substitute
-from ppl_vae.core.pair import Pair
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, as_rows, generator
 from ppl_vae.predictive.latent_draws import (
     LatentDraws,
@@ -29,15 +30,15 @@ from ppl_vae.predictive.latent_draws import (
     simulate,
     site_values,
 )
-from ppl_vae.predictive.moments import RunningMoments
+from ppl_vae.predictive.moments import averaged_moments
 from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form, with_given
 
-Function = Callable[..., Any]
+SEPARATOR = "\0"  # between a site's name and a moment's, in a key that holds both
 
 
 def encode(
-    model: Function,
-    guide: Function,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 32,
@@ -45,16 +46,17 @@ def encode(
     progress: bool = False,
     plate: str = "data",
 ) -> pd.DataFrame:
-    """Mean and standard deviation of every row's latents under the guide.
+    """Return the mean and standard deviation of every row's latents under the guide.
 
-    Exact where the guide's distributions know their moments and do not depend on each other's
-    draws; else averaged over draws of the guide (law of total variance).
+    The moments are exact where the guide's distributions know their moments and do not depend on
+    each other's draws. Otherwise they are averaged over draws of the guide, by the law of total
+    variance.
 
     Args:
-        model: The model (decides nothing here; the pair reads the same everywhere).
+        model: The model; it has no influence on the codes.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide where draws are needed.
+        num_samples: Draws of the guide where the moments are not exact.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -62,10 +64,10 @@ def encode(
     Returns:
         N rows with the data's index and columns ``(site, "mean", i)`` and ``(site, "sd", i)``,
         in the latent's units; a categorical site has ``(site, "probability", category)``.
-        ``encode(...)["z"]["mean"]`` is a frame of N rows and as many columns as z has.
+        ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
 
     Raises:
-        ValueError: Where the guide draws nothing for a row.
+        ValueError: If the guide draws no latent in the row plate.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -78,35 +80,31 @@ def encode(
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        averages: dict[str, RunningMoments] = {}
-        for _ in range(num_samples):
-            for name, site in row_latents(poutine.trace(pair.guide).get_trace(batch), pair):
-                averages.setdefault(name, RunningMoments()).add(site)
-            if all(average.settled for average in averages.values()):
-                break
+        def run() -> dict[str, Site]:
+            return row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
+
         return {
-            f"{name}\0{what}": value.reshape(len(index), -1)
-            for name, average in averages.items()
-            for what, value in average.result().items()
+            SEPARATOR.join((name, moment)): value.reshape(len(index), -1)
+            for name, moments in averaged_moments(run, num_samples)[0].items()
+            for moment, value in moments.result().items()
         }
 
-    title = "encode" if progress else ""
-    parts = collect(pair, rows, work, seed=seed, progress=title)
+    parts = collect(pair, rows, work, seed=seed, progress="encode" if progress else "")
     if not parts:
         raise ValueError(
-            f'guide: expected a latent in the row plate "{plate}", found none; latents that are '
-            "summed out in the model have no code (draw them in the guide to see them)"
+            f'guide: expected a latent in the row plate "{plate}", found none; a latent that the '
+            "model alone enumerates has no code: draw it in the guide"
         )
     frames = {
-        tuple(key.split("\0")): pd.DataFrame(value.numpy(), index=rows.index)
+        tuple(key.split(SEPARATOR)): pd.DataFrame(value.numpy(), index=rows.index)
         for key, value in parts.items()
     }
     return pd.concat(frames, axis=1, names=["site", "moment", "index"])
 
 
 def reconstruct(
-    model: Function,
-    guide: Function,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 32,
@@ -114,23 +112,26 @@ def reconstruct(
     progress: bool = False,
     plate: str = "data",
 ) -> Any:
-    """Expected value of every observed cell given its row's latents, averaged over the guide.
+    """Return the rows that the pair expects: each observed cell is averaged over the guide.
+
+    The value of a cell is its expectation given the row's latents, averaged over draws of the
+    latents from the guide.
 
     Args:
         model: The model.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide.
+        num_samples: Draws of the guide; two are enough where they change no expectation.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
 
     Returns:
-        N rows in the data's own form and units; a categorical cell is its most probable
-        category, and cells that the model does not observe are returned as they are.
+        N rows in the data's own form and units. A categorical cell is its most probable category;
+        cells that the model does not observe are returned as they are.
 
     Raises:
-        ValueError: Where an observed site is no selection of the data's cells.
+        ValueError: If an observed site holds values that are no cells of the data.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -143,23 +144,20 @@ def reconstruct(
     places, posterior = CellPlaces(pair, rows), LatentDraws(pair, rows)
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        averages: dict[str, RunningMoments] = {}
-        for _ in range(num_samples):
-            trace = simulate(pair, batch, Substitute(posterior.draw(batch)))
-            for name, site in data_sites(trace).items():
-                averages.setdefault(name, RunningMoments()).add(site)
-            if all(average.settled for average in averages.values()):
-                break
-        expected = {name: average.expected() for name, average in averages.items()}
-        return fields_with_values(places, batch, trace, expected, expected=True)
+        def run() -> dict[str, Site]:
+            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch))))
+
+        averages, observing = averaged_moments(run, num_samples)
+        expected = {name: moments.expected() for name, moments in averages.items()}
+        return fields_with_values(places, batch, observing, expected, expected=True)
 
     title = "reconstruct" if progress else ""
     return in_data_form(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
 
 
 def generate(
-    model: Function,
-    guide: Function | None,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     num_samples: int = 100,
@@ -169,19 +167,19 @@ def generate(
     progress: bool = False,
     plate: str = "data",
 ) -> Any:
-    """New rows from the model: latents from the prior, then observations.
+    """Return new rows from the model: latents from the prior, then observations.
 
     Args:
         model: The model.
-        guide: Gives the latents outside the row plate, drawn once (their posterior); the
-            latents of a row always come from the prior. ``None`` draws all from the prior.
-        data: Rows whose form the new ones take. Fields and cells that the model reads but does
-            not observe (covariates) are taken from rows of it drawn at random.
-        num_samples: Rows to make.
+        guide: Gives the latents outside the row plate, drawn once from their posterior. The latents
+            of a row always come from the prior. ``None`` draws all latents from the prior.
+        data: Rows whose form the new rows take. Fields and cells that the model reads but does not
+            observe (covariates) are copied from rows of the data, chosen at random.
+        num_samples: Number of new rows.
         given: ``{field name or position: values}`` for covariates, one value for all rows or
             ``num_samples`` of them.
-        expected: Return the expected value given the latents (the most probable category)
-            instead of a draw.
+        expected: Whether to return expected values given the latents (the most probable
+            category) instead of draws.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -190,8 +188,8 @@ def generate(
         ``num_samples`` rows in the data's own form and units.
 
     Raises:
-        ValueError: Where ``given`` names no field, or an observed site is no selection of the
-            data's cells.
+        ValueError: If ``given`` names no field or does not fit it, or an observed site holds values
+            that are no cells of the data.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -208,7 +206,7 @@ def generate(
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         trace = simulate(pair, batch, shared)
         values = site_values(trace, expected=expected)
-        return fields_with_values(places, batch, trace, values, expected=expected)
+        return fields_with_values(places, batch, data_sites(trace), values, expected=expected)
 
     title = "generate" if progress else ""
     return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))

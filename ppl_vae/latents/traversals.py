@@ -1,7 +1,10 @@
-"""Through the latent space: lines between rows, and one latent moved at a time.
+"""Rows along lines through the latent space: between two rows, or along one coordinate.
 
-    interpolate   z_t = (1 - t) z(a) + t z(b)         between the codes of two rows
-    traverse      one latent moved over the width of its prior, the others held
+    interpolate   z_t = (1 - t) z(a) + t z(b),  t = 0 ... 1      z(a), z(b): codes of two rows
+    traverse      z_i = loc_i - w scale_i ... loc_i + w scale_i  loc, scale: of the prior of z
+
+The code z(a) of a row is the center of its latents under the guide, (latents,). Values on a line
+are decoded to the rows that the model expects there.
 
 Sources: Kingma & Welling (2014), appendix A, arXiv:1312.6114; Higgins et al. (2017), beta-VAE,
 section 4 (traversals).
@@ -9,7 +12,6 @@ section 4 (traversals).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,43 +22,52 @@ from torch.distributions import biject_to
 
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.handlers import CentralValues, Substitute
-from ppl_vae.core.pair import Pair, pyro_lock
-from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows
-from ppl_vae.predictive.latent_draws import global_latents, row_latents, simulate, site_values
+from ppl_vae.predictive.latent_draws import (
+    data_sites,
+    global_latents,
+    row_latents,
+    seeded_run,
+    simulate,
+    site_values,
+)
 from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form
 
-Function = Callable[..., Any]
+PRIOR_DRAWS = 10_000  # draws that measure a prior whose moments are not known
 
 
 def interpolate(
-    model: Function,
-    guide: Function,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     steps: int = 8,
     seed: int | None = 0,
     plate: str = "data",
 ) -> Any:
-    """Expected rows along the straight lines between the codes of consecutive rows.
+    """Return the expected rows on straight lines between the codes of consecutive rows.
 
-    A row's code is the center of its posterior. Latents with bounds (probabilities, scales) move
-    in the coordinates of ``torch.distributions.biject_to``; discrete ones change over half way.
+    The code of a row is the center of its latents under the guide. A latent with bounds (a
+    probability, a scale) moves in unbounded coordinates (``torch.distributions.biject_to``); a
+    discrete latent changes from one row's value to the next half way.
 
     Args:
         model: The model.
         guide: The guide.
-        data: At least two rows.
-        steps: Rows on each line, its two ends included.
-        seed: Seeds what has to be drawn (latents outside the row plate, moments that are not
-            known); the generators are restored afterwards.
+        data: N rows, at least two, in any form that ``fit`` takes.
+        steps: Rows on each line, with its two ends; at least two.
+        seed: Seeds the draws of latents outside the row plate, and of centers that are not known;
+            the generators are restored afterwards.
         plate: Name of the row plate.
 
     Returns:
         (N - 1) ``steps`` rows in the data's own form, line after line.
 
     Raises:
-        ValueError: On fewer than two rows or steps.
+        ValueError: If there are fewer than two rows or steps, or an observed site holds values that
+            are no cells of the data.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -66,7 +77,10 @@ def interpolate(
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     if len(rows) < 2 or steps < 2:
-        raise ValueError(f"interpolate: expected 2 rows and 2 steps, got {len(rows)} and {steps}")
+        raise ValueError(
+            f"interpolate: expected at least 2 rows and 2 steps, got {len(rows)} rows and "
+            f"{steps} steps"
+        )
     codes = _codes(pair, rows, seed)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
@@ -82,8 +96,8 @@ def interpolate(
 
 
 def traverse(
-    model: Function,
-    guide: Function,
+    model: Model,
+    guide: Guide,
     data: Data,
     *,
     site: str | None = None,
@@ -92,14 +106,16 @@ def traverse(
     seed: int | None = 0,
     plate: str = "data",
 ) -> Any:
-    """Expected rows while one latent after another moves over its prior, the others held.
+    """Return the expected rows while one coordinate of a latent after another moves.
+
+    A coordinate moves over the width of its prior; all others are held at the code of one row.
 
     Args:
         model: The model.
         guide: The guide.
-        data: Rows; the first one's code is where every line passes.
-        site: The latent site to move in; the first continuous one of a row by default. One with
-            bounds (a probability, a scale) moves in coordinates without them.
+        data: Rows; the code of the first row gives the coordinates that are held.
+        site: The latent that moves; the first continuous latent in the row plate by default. A
+            latent with bounds (a probability, a scale) moves in unbounded coordinates.
         steps: Rows on each line.
         width: Half the length of a line, in standard deviations of the prior.
         seed: Seeds the draws that measure the prior; the generators are restored afterwards.
@@ -109,7 +125,7 @@ def traverse(
         (coordinates) ``steps`` rows in the data's own form, coordinate after coordinate.
 
     Raises:
-        ValueError: Where the guide has no such continuous site.
+        ValueError: If the guide draws no continuous latent of that name in the row plate.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -132,8 +148,8 @@ def traverse(
         lines[i, :, i] = center[i] + offsets * spread[i]
     count = len(here) * steps
     values = {
-        other: held.constrain(held.free).expand(count, *held.constrain(held.free).shape[1:])
-        for other, held in codes.items()
+        other: fixed.constrain(fixed.free).expand(count, *fixed.constrain(fixed.free).shape[1:])
+        for other, fixed in codes.items()
     }
     values[name] = code.constrain(lines.reshape(count, *code.free.shape[1:]))
     return _decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
@@ -141,30 +157,35 @@ def traverse(
 
 @dataclass(frozen=True)
 class _Code:
-    """A latent of some rows in coordinates without bounds.
+    """The codes of some rows at one latent site, in unbounded coordinates.
 
     A probability or a scale is moved in the coordinates of ``biject_to`` of its support, so that
     every point of a line is a value that the latent may have.
+
+    Attributes:
+        free: The codes, (rows, ...), unbounded; a discrete latent's own values.
+        discrete: Whether the latent is discrete, and cannot be moved.
+        transform: From unbounded coordinates to the latent's values; ``None`` if discrete.
     """
 
-    free: Tensor  # (rows, ...); a discrete latent's own values
+    free: Tensor
     discrete: bool
     transform: Any
 
     def constrain(self, free: Tensor) -> Tensor:
-        """Back to the latent's own values."""
+        """Return the latent's own values for unbounded coordinates, (rows, ...)."""
         return free if self.discrete else torch.as_tensor(self.transform(free))
 
 
 def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
-    """Center of each row's latents."""
+    """Return the codes of all rows, ``{site: code}``: the centers of their latents in the guide."""
     supports: dict[str, Any] = {}
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         trace = poutine.trace(CentralValues()(pair.guide)).get_trace(batch)
-        found = dict(row_latents(trace, pair))
-        supports.update({name: site["fn"].support for name, site in found.items()})
-        return {name: site["value"] for name, site in found.items()}
+        latents = row_latents(trace, pair)
+        supports.update({name: site["fn"].support for name, site in latents.items()})
+        return {name: site["value"] for name, site in latents.items()}
 
     codes = {}
     for name, value in collect(pair, rows, work, seed=seed).items():
@@ -177,7 +198,16 @@ def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
 def _decode(
     pair: Pair, rows: Rows, source: Tensor, values: dict[str, Tensor], seed: int | None
 ) -> Any:
-    """Expected rows for given latents; ``source`` names the rows whose other cells are used."""
+    """Return the rows that the model expects for given latents, in the data's own form.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        source: Positions of the rows that unobserved cells (covariates) are copied from, one for
+            each row to return.
+        values: Latents of each row to return, ``{site: (rows, ...)}``.
+        seed: Seeds the draw of the latents outside the row plate.
+    """
     shared = global_latents(pair, rows, seed, from_prior=False)
     places, device = CellPlaces(pair, rows), pair.device()
 
@@ -185,7 +215,7 @@ def _decode(
         latents = {name: value[index].to(device) for name, value in values.items()}
         trace = simulate(pair, batch, Substitute({**shared, **latents}))
         expected = site_values(trace, expected=True)
-        return fields_with_values(places, batch, trace, expected, expected=True)
+        return fields_with_values(places, batch, data_sites(trace), expected, expected=True)
 
     return in_data_form(rows, collect(pair, rows.subset(source), work, seed=seed))
 
@@ -193,20 +223,23 @@ def _decode(
 def _prior_moments(
     pair: Pair, rows: Rows, name: str, code: _Code, seed: int | None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of a latent's prior, one number for each free coordinate.
+    """Return center and width of a latent's prior, (coordinates,) each, in unbounded coordinates.
 
-    Exact where the latent has no bounds and its prior knows them, else from 10,000 draws.
+    They are mean and standard deviation, exact, where the latent has no bounds and its prior knows
+    its moments. Otherwise they are the median and half the distance between the 15.87 % and 84.13 %
+    quantiles of 10,000 draws: the standard deviation of a normal distribution, and finite for
+    distributions with heavy tails.
     """
-    batch = rows.take(torch.zeros(1, dtype=torch.long), pair.device())
-    with pyro_lock(), forked(child(seed, 3)), pair.evaluating():
-        fn = simulate(pair, batch, CentralValues()).nodes[name]["fn"]
+    first = torch.zeros(1, dtype=torch.long)
+    with seeded_run(pair, rows, first, child(seed, 3)) as batch:
+        fn: Any = simulate(pair, batch, CentralValues()).nodes[name]["fn"]
         try:
             known = fn.mean.reshape(-1).cpu(), fn.stddev.reshape(-1).cpu()
-            free = torch.equal(code.constrain(code.free), code.free)
-            if free and all(bool(part.isfinite().all()) for part in known):
+            unbounded = torch.equal(code.constrain(code.free), code.free)
+            if unbounded and all(bool(part.isfinite().all()) for part in known):
                 return known
         except NotImplementedError:
             pass
-        draws = code.transform.inv(fn.sample((10_000,)).cpu()).reshape(10_000, -1)
+        draws = code.transform.inv(fn.sample((PRIOR_DRAWS,)).cpu()).reshape(PRIOR_DRAWS, -1)
     low, middle, high = draws.quantile(torch.tensor([0.1587, 0.5, 0.8413]), dim=0)
-    return middle, (high - low) / 2  # as a normal's, and finite for heavy tails
+    return middle, (high - low) / 2

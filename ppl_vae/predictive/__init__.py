@@ -1,1 +1,1 @@
-"""New observations from a pair: replicated data sets, and single rows in the form of the data."""
+"""Replicated and new data: latents drawn, the model run on them, values in the form of the data."""

@@ -1,10 +1,10 @@
-"""New observations for the rows of the data, drawn from a fitted pair or from the model alone.
+"""Replicated data sets, drawn from a fitted pair or from the model alone.
 
     posterior predictive   z_s ~ q(z given x),  x_s ~ p(x given z_s)       s = 1 ... S
     prior predictive       z_s ~ p(z),          x_s ~ p(x given z_s)
 
-A latent that is summed out in the model is drawn from its posterior given the row and the guide's
-draws.
+The replicates of a site are (num_samples, rows, ...), in the data's units. A latent that the model
+alone enumerates is drawn from its exact posterior, given the row and the guide's draws.
 
 Sources: Rubin (1984), Bayesianly justifiable and relevant frequency calculations, section 5;
 Gelman, Meng & Stern (1996), Posterior predictive assessment of model fitness, section 2.
@@ -51,34 +51,34 @@ def posterior_predictive(
     progress: bool = False,
     plate: str = "data",
 ) -> dict[str, Tensor] | Iterator[Replicates]:
-    """Replicated data sets: for each draw, latents given the row, then new observations.
+    """Return replicated data sets: latents drawn given each row, then new observations.
 
-    Every observed site is drawn anew, whatever the model observes it with; nothing of the data
-    is echoed. The guide has seen the row that a replicate is compared with: replicates lie
-    closer to the data than new rows would (``prior_predictive`` makes those).
+    Every observed site is drawn anew, and no value of the data is returned in its place. The guide
+    reads the row that a replicate is compared with, so that replicates lie closer to the data than
+    new rows would (``prior_predictive`` draws new rows).
 
     Args:
         model: The model.
-        guide: The guide; ``None`` for a model whose latents are all summed out, or has none. What
-            is latent and not summed then comes from the prior.
-        data: N rows, in any form that ``fit`` takes; they may be rows that the pair has never seen.
-        num_samples: S, replicates.
+        guide: The guide; ``None`` for a model without latents, or whose latents are all enumerated.
+            With ``None``, other latents come from the prior.
+        data: N rows, in any form that ``fit`` takes; the pair need not be fitted to them.
+        num_samples: S, replicated data sets.
         sites: Name or names of the observed sites to draw; all by default.
-        stream: Give the replicates a part at a time instead, in memory that grows neither with
+        stream: Whether to return an iterator of parts instead, in memory that grows neither with
             the rows nor with ``num_samples``.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
 
     Returns:
-        ``{site: (num_samples, rows, ...)}``, in the data's units; cells under a mask are drawn
-        too. With ``stream=True`` an iterator of ``Replicates``: some replicates of some rows, with
-        what was observed there, the masks and the latents; the rows of one group of replicates
-        come one after another, then the next group.
+        ``{site: (num_samples, rows, ...)}``, in the data's units; masked cells are drawn too. With
+        ``stream=True`` an iterator of ``Replicates``: some replicates of some rows, with the
+        observed values, the masks and the latents. All rows of one group of replicates come first,
+        block after block, then the next group.
 
     Raises:
-        ValueError: Where the model observes nothing in the row plate, or ``sites`` names
-            something else.
+        ValueError: If the model observes nothing in the row plate, or ``sites`` holds anything but
+            observed sites.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -88,9 +88,9 @@ def posterior_predictive(
         torch.Size([10, 3, 4])
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    simulator = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
-    parts = simulator.stream("replicates" if progress else "")
-    return parts if stream else _whole(parts, num_samples, len(rows))
+    sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
+    parts = sampler.stream("replicates" if progress else "")
+    return parts if stream else _joined(parts, num_samples, len(rows))
 
 
 def prior_predictive(
@@ -104,17 +104,18 @@ def prior_predictive(
     progress: bool = False,
     plate: str = "data",
 ) -> dict[str, Tensor] | Iterator[Replicates]:
-    """Data sets that the model makes by itself: latents from the prior, then observations.
+    """Return data sets drawn from the model alone: latents from the prior, then observations.
 
-    ``generate`` makes rows in the data's own form; this keeps whole data sets apart, site by site.
+    ``generate`` returns new rows in the data's own form; ``prior_predictive`` returns whole data
+    sets, site by site.
 
     Args:
         model: The model.
-        like: N rows whose number and form the new data sets take; what the model reads of them
-            without observing it (covariates, masks, lengths) stays as it is.
+        like: N rows, whose number and form the new data sets take. Fields that the model reads
+            without observing them (covariates, masks, lengths) are taken from these rows.
         num_samples: S, data sets.
         sites: Name or names of the observed sites to draw; all by default.
-        stream: Give them a part at a time, as ``posterior_predictive`` does.
+        stream: Whether to return an iterator of parts, as ``posterior_predictive`` does.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -123,7 +124,8 @@ def prior_predictive(
         ``{site: (num_samples, rows, ...)}``, or an iterator of ``Replicates``.
 
     Raises:
-        ValueError: As ``posterior_predictive`` does.
+        ValueError: If the model observes nothing in the row plate, or ``sites`` holds anything but
+            observed sites.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -131,13 +133,13 @@ def prior_predictive(
         torch.Size([10, 3, 4])
     """
     pair, rows = Pair.of(model, None, plate), as_rows(like, "like")
-    simulator = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
-    parts = simulator.stream("data sets" if progress else "")
-    return parts if stream else _whole(parts, num_samples, len(rows))
+    sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
+    parts = sampler.stream("data sets" if progress else "")
+    return parts if stream else _joined(parts, num_samples, len(rows))
 
 
-def _whole(parts: Iterator[Replicates], num_samples: int, rows: int) -> dict[str, Tensor]:
-    """All parts put together, on the CPU."""
+def _joined(parts: Iterator[Replicates], num_samples: int, rows: int) -> dict[str, Tensor]:
+    """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``."""
     result: dict[str, Tensor] = {}
     for part in parts:
         for name, value in part.values.items():

@@ -1,80 +1,123 @@
-"""Rows from the model: observed sites un-observed and drawn, then put where the data had them.
+"""Latents drawn from their approximate posterior, and the model run on given latents.
 
-    x' ~ p(x given z)        z given: from the guide, the prior, or a line through the latent space
-
-A site's value returns to the cells that it observed, so that rows come back in the data's form.
+z  ~ q(z given x) or p(z)      latents: of the guide, or of the prior
+y  ~ p(y given z, x)           enumerated latents: exact, given the row and the other latents
+x' ~ p(x given y, z)           replicates: the data sites drawn instead of observed
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import quiet_look
+from ppl_vae.core.blocks import errors_naming_rows, quiet_look
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Unobserve
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows
-from ppl_vae.elbo.weights import plate_nesting
+from ppl_vae.elbo.particles import plate_nesting, with_particles
 from ppl_vae.predictive.moments import RunningMoments
 
-
-def row_latents(trace: Any, pair: Pair) -> list[tuple[str, sites.Site]]:
-    """The latents of a trace that stand in the row plate."""
-    found = sites.with_role(trace, "latent").items()
-    return [(name, site) for name, site in found if sites.in_plate(site, pair.plate)]
+GLOBAL_ROWS = 512  # most rows that a guide reads to draw the latents outside the row plate
 
 
-def data_sites(trace: Any) -> dict[str, sites.Site]:
-    """Sites that were data before they were un-observed."""
+def row_latents(trace: Trace, pair: Pair) -> dict[str, sites.Site]:
+    """Return the latents of a trace that stand in the row plate, by name."""
+    latents = sites.with_role(trace, "latent").items()
+    return {name: site for name, site in latents if sites.in_plate(site, pair.plate)}
+
+
+def data_sites(trace: Trace) -> dict[str, sites.Site]:
+    """Return the data sites of a trace in which they were drawn instead of observed, by name."""
     found = sites.sample_sites(trace).items()
     return {name: site for name, site in found if site["infer"].get("was_observed")}
 
 
+def drawn_latents(trace: Trace) -> dict[str, sites.Site]:
+    """Return the latents of a trace in which the data sites were drawn, without the data sites."""
+    latents = sites.with_role(trace, "latent").items()
+    return {name: site for name, site in latents if not site["infer"].get("was_observed")}
+
+
 def simulate(
     pair: Pair, batch: Batch, handler: Messenger, particles: Particles | None = None
-) -> Any:
-    """Trace of the model with its data sites drawn; ``handler`` decides the latents."""
-    model: Any = pair.model if particles is None else particles(pair.model)
+) -> Trace:
+    """Return a trace of the model with its data sites drawn instead of observed.
+
+    Args:
+        pair: The pair.
+        batch: The rows, for what the model reads without observing it, and for the shapes.
+        handler: Gives the latents their values; latents that it leaves alone come from the prior.
+        particles: Draws every site once for each particle; ``None`` draws it once.
+    """
+    model = with_particles(pair.model, particles)
     return poutine.trace(handler(Unobserve()(model))).get_trace(batch)
+
+
+@contextlib.contextmanager
+def seeded_run(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> Iterator[Batch]:
+    """Run a pair on some rows inside, with a seed of its own and without gradients.
+
+    Layers are in evaluation mode, and an error names the rows. ``core.blocks.quiet_look`` has a
+    fixed seed; here the draws matter, and ``seed=None`` takes them from the global generators.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        index: Positions of the rows to run on.
+        seed: Seeds the draws; the generators are restored afterwards.
+
+    Yields:
+        The rows as a batch, on the pair's device.
+
+    Raises:
+        ValueError: If the pair does not run on the rows.
+    """
+    batch = rows.take(index, pair.device())
+    with pyro_lock(), forked(seed), pair.evaluating(), errors_naming_rows(batch, index):
+        yield batch
 
 
 class LatentDraws:
     """Draws the latents of rows from their approximate posterior.
 
-    Those of the guide; then those that neither the guide draws nor the model sums out, from the
-    prior; then those that are summed out, from their posterior given the row and all before.
+    A latent that the guide draws comes from the guide. A latent that the guide does not draw comes
+    from the prior, unless it asks to be enumerated: then it comes from its exact posterior, given
+    the row and all latents drawn before.
 
     Args:
         pair: The pair.
-        rows: Its data; a few of them are looked at.
+        rows: The data; the pair is run on a few rows to find its sites.
 
     Attributes:
         nesting: Dimensions of the pair's plates.
-        outside: Names of latents, and of the guide's auxiliary sites, outside the row plate.
+        outside: Names of the latents, and of the guide's auxiliary sites, outside the row plate.
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
         self.pair = pair
-        with quiet_look(pair, rows) as few:
-            self.nesting = plate_nesting(pair, few)
-            model_trace, guide_trace = sites.traces(pair, few)
+        with quiet_look(pair, rows) as few_rows:
+            self.nesting = plate_nesting(pair, few_rows)
+            model_trace, guide_trace = sites.traces(pair, few_rows)
         latents = sites.with_role(model_trace, "latent")
-        drawn = sites.with_role(guide_trace, "latent", "auxiliary")
-        alone = {name: site for name, site in latents.items() if name not in guide_trace}
-        self._summed = [name for name, site in alone.items() if sites.is_enumerated(site)]
-        self._from_prior = [name for name in alone if name not in self._summed]
+        in_guide = sites.with_role(guide_trace, "latent", "auxiliary")
+        model_only = {name: site for name, site in latents.items() if name not in guide_trace}
+        self._enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
+        self._from_prior = [name for name in model_only if name not in self._enumerated]
         self.outside = {
-            name for name, site in {**latents, **drawn}.items()
+            name
+            for name, site in {**latents, **in_guide}.items()
             if not sites.in_plate(site, pair.plate)
-        }  # fmt: skip
+        }
 
     def draw(
         self,
@@ -82,60 +125,82 @@ class LatentDraws:
         given: Mapping[str, Tensor] | None = None,
         particles: Particles | None = None,
     ) -> dict[str, Tensor]:
-        """``{site: value}``, so many times as there are particles, left of the plates.
+        """Return one draw of every latent for each row, or one for each particle.
+
+        Enumerated latents need three runs. The guide gives its own latents; the model, run on
+        these, gives those that come from the prior; last, Pyro's ``infer_discrete`` draws the
+        enumerated ones, with all others and the data held fixed.
 
         Args:
             batch: The rows.
-            given: Latents that are drawn already.
-            particles: Draws each so many times.
+            given: Values of latents that are drawn already, ``{site: value}``.
+            particles: Draws every latent once for each particle; ``None`` draws it once.
+
+        Returns:
+            ``{site: value}``, with the particles' dimension left of the plates'.
 
         Raises:
-            ValueError: Where a latent outside the row plate is summed out: a block of rows does
-                not tell its posterior.
+            ValueError: If an enumerated latent stands outside the row plate: its posterior depends
+                on all rows, and a block holds only some of them.
         """
-        for name in self.outside & set(self._summed):
+        for name in self.outside & set(self._enumerated):
             raise ValueError(
                 f'site "{name}": expected the guide to draw it, as it stands outside the row plate '
-                f'"{self.pair.plate}"; summed out in the model it cannot be drawn block by block'
+                f'"{self.pair.plate}"; a block of rows does not tell its posterior: draw it in '
+                "the guide"
             )
         given = given or {}
-        left: Any = (lambda half: half) if particles is None else particles
-        trace = poutine.trace(Substitute(given)(left(self.pair.guide))).get_trace(batch)
-        drawn = sites.with_role(trace, "latent", "auxiliary").items()
-        values = {**given, **{name: site["value"] for name, site in drawn}}
-        if self._summed and self._from_prior:
+        guide = with_particles(self.pair.guide, particles)
+        trace = poutine.trace(Substitute(given)(guide)).get_trace(batch)
+        in_guide = sites.with_role(trace, "latent", "auxiliary").items()
+        values = {**given, **{name: site["value"] for name, site in in_guide}}
+        if self._enumerated and self._from_prior:
             trace = simulate(self.pair, batch, Substitute(values), particles)
             values.update({name: trace.nodes[name]["value"] for name in self._from_prior})
-        if self._summed:
-            model = EnumerateInParallel()(poutine.condition(left(self.pair.model), data=values))
+        if self._enumerated:
+            model = with_particles(self.pair.model, particles)
+            model = EnumerateInParallel()(poutine.condition(model, data=values))
             first = -1 - self.nesting - (particles is not None)
             trace = poutine.trace(infer_discrete(model, first, temperature=1)).get_trace(batch)
-            values.update({name: trace.nodes[name]["value"] for name in self._summed})
+            values.update({name: trace.nodes[name]["value"] for name in self._enumerated})
         return values
 
 
-def site_values(trace: Any, *, expected: bool) -> dict[str, Tensor]:
-    """What a simulation drew at the data sites, or what it expected there given the latents."""
+def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
+    """Return a value for each data site of a simulation, ``{site: value}``.
+
+    Args:
+        trace: The simulation, a trace of ``simulate``.
+        expected: Whether the value is the expected one given the latents (the most probable
+            category of a categorical site); else it is the draw.
+    """
     if not expected:
         return {name: site["value"] for name, site in data_sites(trace).items()}
-    result = {}
+    values = {}
     for name, site in data_sites(trace).items():
-        average = RunningMoments()
-        average.add(site)
-        result[name] = average.expected()
-    return result
+        moments = RunningMoments()
+        moments.add(site)
+        values[name] = moments.expected()
+    return values
 
 
 def global_latents(
     pair: Pair, rows: Rows, seed: int | None, *, from_prior: bool
 ) -> dict[str, Tensor]:
-    """One draw of the latents outside the row plate."""
-    batch = rows.take(torch.arange(min(len(rows), 16)), pair.device())
-    with pyro_lock(), forked(child(seed, 2)), pair.evaluating():
-        half = Unobserve()(pair.model) if from_prior else pair.guide
+    """Return one draw of the latents outside the row plate, ``{site: value}``.
+
+    Args:
+        pair: The pair.
+        rows: The data, whose first rows the guide reads.
+        seed: Seeds the draw; the generators are restored afterwards.
+        from_prior: Whether the draw is from the prior; else it is from the guide.
+    """
+    index = torch.arange(min(len(rows), GLOBAL_ROWS))
+    half: Any = Unobserve()(pair.model) if from_prior else pair.guide
+    with seeded_run(pair, rows, index, child(seed, 2)) as batch:
         trace = poutine.trace(half).get_trace(batch)
     return {
         name: site["value"]
-        for name, site in sites.with_role(trace, "latent").items()
-        if not sites.in_plate(site, pair.plate) and not site["infer"].get("was_observed")
+        for name, site in drawn_latents(trace).items()
+        if not sites.in_plate(site, pair.plate)
     }

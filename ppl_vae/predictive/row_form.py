@@ -1,4 +1,10 @@
-"""Simulated values put back where the data had the observed ones."""
+"""Simulated values in the form of the data: each value stands in the cell that its site observed.
+
+A model may observe a column of a frame at one site and the rest at another. The cells that a site
+observes are found by comparing the observed values with the data: by memory where the site observes
+a view of a field, by value otherwise (``data.cells``). Values that the model draws for the site
+then replace exactly these cells; other cells (covariates, masks, lengths) stay as they are.
+"""
 
 from __future__ import annotations
 
@@ -13,62 +19,91 @@ from torch import Tensor
 
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.sites import Site
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
-SPREAD = 512  # rows, evenly over the data, whose values tell columns apart
+COMPARED_ROWS = 512  # rows, evenly over the data, by whose values columns are told apart
 
 
 class CellPlaces:
-    """Where each observed site's cells are in the data, found once on up to 512 of its rows.
+    """The cells of the data that each site observes, found once on up to 512 rows.
 
     Args:
         pair: The pair.
-        rows: Rows of the data as given.
+        rows: The data.
+
+    Attributes:
+        columns: ``{site: (position of the field, columns of the field)}`` for sites that observe
+            converted values (an integer column as floats), whose cells only their values tell.
 
     Raises:
-        ValueError: Where a site observes values that are no cells of the data.
+        ValueError: If a site observes values that are no cells of the data.
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
-        with quiet_look(pair, rows, SPREAD, spread=True) as batch:
+        with quiet_look(pair, rows, COMPARED_ROWS, spread=True) as batch:
             trace = simulate(pair, batch, Messenger())
         self.columns: dict[str, tuple[int, list[int]]] = {}
         for name, site in data_sites(trace).items():
             if observed_cells(batch, site["infer"]["obs"]) is not None:
                 continue
             try:
-                found = observed_columns(batch, site["infer"]["obs"])
+                columns = observed_columns(batch, site["infer"]["obs"])
             except ValueError as error:
                 raise ValueError(f'site "{name}": {error}') from None
-            if found is None:
+            if columns is None:
                 raise ValueError(
-                    f'site "{name}": expected it to observe cells of the data, got values computed '
-                    "from them; such a site has no place in the data's own form"
+                    f'site "{name}": expected a site that observes cells of the data, got values '
+                    "computed from them, which have no place in the data's own form; compute them "
+                    "before, and pass them as data"
                 )
-            self.columns[name] = found
+            self.columns[name] = columns
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
-        """The field's position and the flat positions of a site's cells, shaped like its value."""
+        """Return where a site's cells are in a batch.
+
+        Args:
+            name: The site.
+            batch: The rows.
+            observed: What the site observes in these rows.
+
+        Returns:
+            The position of the field, and the cells' positions in the flattened field, shaped like
+            the site's value.
+        """
         if name not in self.columns:
-            found = observed_cells(batch, observed)
-            assert found is not None
-            return found
+            cells = observed_cells(batch, observed)
+            assert cells is not None
+            return cells
         position, columns = self.columns[name]
         return position, column_cells(as_tuple(batch)[position], columns, observed.shape)
 
 
 def fields_with_values(
-    places: CellPlaces, batch: Batch, trace: Any, values: dict[str, Tensor], *, expected: bool
+    places: CellPlaces,
+    batch: Batch,
+    observing: Mapping[str, Site],
+    values: dict[str, Tensor],
+    *,
+    expected: bool,
 ) -> dict[str, Tensor]:
-    """The batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
+    """Return the batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
 
-    A field that receives expected values, or draws of a continuous likelihood, becomes one of
-    floats; one that receives counts beyond its integers becomes one of wider integers.
+    An integer field that receives expected values, or draws of a continuous likelihood, becomes one
+    of floats. An integer field that receives draws of a discrete likelihood becomes one of 64-bit
+    integers, so that no count is wrapped.
+
+    Args:
+        places: The cells that each site observes.
+        batch: The rows.
+        observing: The data sites of a simulation on these rows, by name.
+        values: The values to put in, ``{site: value}``.
+        expected: Whether the values are expectations; else they are draws.
     """
     fields = [field.clone() for field in as_tuple(batch)]
-    for name, site in data_sites(trace).items():
+    for name, site in observing.items():
         position, cells = places.cells(name, batch, site["infer"]["obs"])
         value, field = values[name].reshape(cells.shape), fields[position]
         if not field.is_floating_point() and value.is_floating_point():
@@ -84,12 +119,28 @@ def fields_with_values(
 
 
 def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
-    """Fields by position, (rows, ...) each, in the form that the data came in."""
+    """Return fields in the form that the data came in: a tensor, a frame, a mapping, ...
+
+    Args:
+        rows: The data.
+        parts: The fields, ``{position: (rows, ...)}``.
+        index: Index of the rows, for a frame; a new one by default.
+    """
     return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
 
 
 def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
-    """Rows of the template with the given fields put in."""
+    """Return rows in which some fields have the values that a user gave.
+
+    Args:
+        rows: The data, for the fields' names.
+        batch: The rows to change, as many as asked for.
+        given: ``{field name or position: values}``, one value for all rows or one for each row.
+        count: Rows, for messages.
+
+    Raises:
+        ValueError: If a name is no field, or values do not fit the field's shape or dtype.
+    """
     names = rows.names
     fields = list(as_tuple(batch))
     for key, values in given.items():
@@ -100,7 +151,9 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
         try:
             new = torch.as_tensor(np.asarray(values), device=old.device)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"given[{key!r}]: expected numbers, got {error}") from error
+            raise ValueError(
+                f"given[{key!r}]: expected numbers, got values that make no tensor: {error}"
+            ) from error
         if not old.is_floating_point() and bool((new != new.round()).any()):
             raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
         new = new.to(old.dtype)

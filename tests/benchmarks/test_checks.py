@@ -1,4 +1,4 @@
-"""The benchmark of checks runs, and its statistics by torch are ours."""
+"""The benchmark of checks runs, and its statistics by torch equal those of the library."""
 
 import importlib
 import sys
@@ -17,15 +17,15 @@ def test_both_tables_of_checks_are_printed(table, tmp_path):
     assert {"speed": "Pyro's Predictive", "memory": "MiB"}[table] in shown
 
 
-def test_the_statistics_by_torch_are_the_librarys():
+def test_statistics_by_torch_equal_those_of_the_library():
     sys.path.insert(0, str(FOLDER))
     benchmark = importlib.import_module("checks")
     sys.path.remove(str(FOLDER))
     sys.modules.pop("checks")
     x = torch.randn(3, 501, 4)  # 5 % of 500 steps is a whole rank: no interpolation
-    theirs, ours = benchmark.by_torch(x), ValueKind("real").find(x, None)
+    by_torch, by_library = benchmark.by_torch(x), ValueKind("real").find(x, None)
     for name in ("mean", "sd", "minimum", "maximum", "correlation"):
-        np.testing.assert_allclose(theirs[name], ours[name], atol=2e-5)
-    for name in ("skewness", "kurtosis"):  # divided by n - 1 there
-        np.testing.assert_allclose(theirs[name], ours[name], atol=0.05)
-    np.testing.assert_allclose(theirs["quantile 0.5"], ours["median"], atol=1e-6)
+        np.testing.assert_allclose(by_torch[name], by_library[name], atol=2e-5)
+    for name in ("skewness", "kurtosis"):  # torch divides by n - 1
+        np.testing.assert_allclose(by_torch[name], by_library[name], atol=0.05)
+    np.testing.assert_allclose(by_torch["quantile 0.5"], by_library["median"], atol=1e-6)

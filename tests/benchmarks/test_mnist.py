@@ -1,4 +1,4 @@
-"""The MNIST benchmark runs, keeps its fits and evaluates them; the loop by hand does our sums."""
+"""The benchmarks of MNIST and of likelihoods run; the loop by hand gives the library's numbers."""
 
 import importlib
 import os
@@ -28,7 +28,7 @@ def command(script, *words, folder=None):
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """Files of MNIST's form with noise in them."""
+    """A folder of files in the form of MNIST's, filled with noise."""
     folder = tmp_path_factory.mktemp("images")
     generator = np.random.default_rng(0)
     grey = generator.integers(0, 256, (60, 28, 28), np.uint8)
@@ -42,7 +42,7 @@ def images(tmp_path_factory):
     ("protocol", "published"),
     [("meanfield", "-97.10"), ("rezende", "-89.90"), ("vae", "-86.76"), ("iwae5", "-85.54")],
 )
-def test_every_protocol_prints_the_published_figure_beside_ours(
+def test_every_protocol_prints_the_published_and_the_measured_figure(
     protocol, published, images, tmp_path
 ):
     words = protocol, "--data", images, "--tiny", "--run", tmp_path / "run"
@@ -50,11 +50,11 @@ def test_every_protocol_prints_the_published_figure_beside_ours(
     assert published in first
     assert "seed 0, 2 epochs of batches of 50" in first
     table = first.split("nats a row")[1]
-    again = command("mnist.py", *words, folder=tmp_path)  # opened, not fitted again
+    again = command("mnist.py", *words, folder=tmp_path)  # loads the fit, and does not fit again
     assert again.split("nats a row")[1] == table
 
 
-def test_steps_are_timed_beside_pyros(images, tmp_path):
+def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):
     words = "meanfield", "--data", images, "--tiny", "--steps", 4
     shown = command("mnist.py", *words, folder=tmp_path)
     assert "Pyro SVI" in shown
@@ -67,7 +67,7 @@ def test_both_tables_of_the_likelihood_are_printed(table, tmp_path):
     assert {"speed": "PyTorch by hand", "memory": "MiB"}[table] in shown
 
 
-def test_the_loop_by_hand_does_the_same_sums():
+def test_the_loop_by_hand_gives_the_numbers_of_log_likelihood():
     sys.path.insert(0, str(FOLDER))
     benchmark = importlib.import_module("likelihood")
     sys.path.remove(str(FOLDER))
@@ -75,10 +75,10 @@ def test_the_loop_by_hand_does_the_same_sums():
     from ppl_vae import log_likelihood
 
     model, guide, x = benchmark.images(8, 3, 12)
-    theirs = benchmark.by_hand((model, guide), x, 4000, (5, 300))
-    ours = log_likelihood(model, guide, x, num_samples=4000)
+    loop = benchmark.by_hand((model, guide), x, 4000, (5, 300))
+    library = log_likelihood(model, guide, x, num_samples=4000)
     for name in ("log_prob", "elbo"):
-        np.testing.assert_allclose(ours[name], theirs[name], atol=0.4)  # sd of a draw: 5 nats
-        np.testing.assert_allclose(ours[name].mean(), theirs[name].mean().item(), atol=0.1)
-    assert torch.all((theirs["ess"] >= 1) & (theirs["ess"] <= 4000))
-    np.testing.assert_allclose(ours["ess"].mean(), theirs["ess"].mean().item(), rtol=0.2)
+        np.testing.assert_allclose(library[name], loop[name], atol=0.4)  # sd of a draw: 5 nats
+        np.testing.assert_allclose(library[name].mean(), loop[name].mean().item(), atol=0.1)
+    assert torch.all((loop["ess"] >= 1) & (loop["ess"] <= 4000))
+    np.testing.assert_allclose(library["ess"].mean(), loop["ess"].mean().item(), rtol=0.2)

@@ -1,4 +1,4 @@
-"""The benchmark of a step compares equals; its timings are never asserted."""
+"""The benchmark of a step compares contestants that do the same work; no timing is asserted."""
 
 import importlib
 import json
@@ -50,7 +50,7 @@ def tiny(step, name, **sizes):
 
 
 def losses(contestant, epochs, *arguments):
-    """Of every epoch; the contestant without its clock."""
+    """Return the losses of every epoch of a contestant, without its timing."""
     epoch = contestant.__wrapped__(*arguments)
     pyro.set_rng_seed(1)
     return [epoch() for _ in range(epochs)]
@@ -99,7 +99,7 @@ def test_ratio_pairs_contestants_of_one_round(step):
     assert table.loc[step.SVI, "milliseconds"] == 5.5
 
 
-def test_the_best_of_each_peer_counts_against_what_is_asked(step, capsys):
+def test_the_fastest_of_each_peer_is_held_against_the_required_ratio(step, capsys):
     times = {
         step.OURS: (1.0,), step.SVI: (5.0,), step.HAND: (3.0,), step.HAND_COMPILED: (4.0,),
         step.JITTED: (2.5,), step.SCANNED: (1.5,), step.PRODUCTS: (0.5,),
@@ -121,7 +121,7 @@ def test_contestants_on_torch_do_the_same_work(step, name):
     work = tiny(step, name)
     expected = losses(step.svi, 5, work)
     assert expected[-1] < expected[0]
-    for compiled in (False, True):  # the tiny setting's compiler changes nothing
+    for compiled in (False, True):  # at the tiny size, compiled and eager do the same work
         assert losses(step.by_hand, 5, work, compiled) == pytest.approx(expected, rel=1e-4)
     assert losses(step.traced_step, 5, work) == pytest.approx(expected, rel=1e-3)
 
@@ -152,7 +152,7 @@ def test_numpyro_learns_what_svi_learns(step, name, data_rows):
         assert found[-1] == pytest.approx(expected[-1], rel=0.03)
 
 
-def test_products_are_those_of_a_gradient(step):
+def test_matrix_products_are_those_of_a_gradient(step):
     work = tiny(step, "vae-128x30")
     multiplied = sum(n * i * o * (2 + back) for n, i, o, back in work.products(work.rows))
     (model, guide), x = work.pair(), work.data()[: work.rows]

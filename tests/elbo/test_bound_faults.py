@@ -1,4 +1,4 @@
-"""What the bounds sum, and what they refuse to get wrong."""
+"""``IWAE`` and ``RowELBO``: enumerated latents, and the settings and pairs that they refuse."""
 
 import math
 import warnings
@@ -35,14 +35,14 @@ def summed_guide(x):
 
 
 @pytest.mark.usefixtures("double")
-def test_summed_latents_train_under_the_bounds():
+def test_enumerated_latents_train_under_the_bounds():
     x = torch.randn(200) + 1.0
     for elbo in (RowELBO(2), IWAE(4)):
         pair = Pair.of(mixture, summed_guide, "data")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             history = fit(mixture, summed_guide, x, elbo=elbo, epochs=2, progress=False)
-        # q(y given x) cancels where the sum over y is inside the logarithm
+        # under IWAE the sum over y is inside the logarithm, where q(y given x) cancels
         assert [str(w.message)[:19] for w in caught] == ['parameter "guide.w"'] * isinstance(
             elbo, IWAE
         )
@@ -68,7 +68,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("make", "words"), FAULTS)
-def test_settings_that_mean_nothing_are_refused(make, words):
+def test_settings_without_a_meaning_are_refused(make, words):
     with pytest.raises(ValueError, match=words):
         make()
 
@@ -79,7 +79,7 @@ def test_lint_names_a_draw_whose_gradient_would_be_dropped():
     assert not lint(mixture, summed_guide, torch.randn(20), elbo=IWAE(2)).errors
 
 
-def test_a_scale_of_the_users_own_is_refused():
+def test_a_poutine_scale_is_refused():
     def model(x):
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=0.5):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -93,7 +93,7 @@ def test_a_scale_of_the_users_own_is_refused():
         fit(model, guide, torch.randn(20), elbo=IWAE(2), epochs=1, progress=False)
 
 
-def test_a_kept_fit_goes_on_only_with_the_same_bound(tmp_path):
+def test_a_fit_resumes_only_with_the_same_bound(tmp_path):
     x = torch.rand(60, 4).bernoulli()
     make = find_class("bernoulli", "models"), find_class("normal", "guides")
     pair = [half(4, 2) for half in make]
@@ -109,13 +109,13 @@ def test_a_kept_fit_goes_on_only_with_the_same_bound(tmp_path):
 @pytest.mark.parametrize(
     "elbo", [IWAE(2, doubly_reparameterized=True), RowELBO(2, sticking_the_landing=True)]
 )
-def test_gradients_through_draws_alone_refuse_a_sum(elbo):
+def test_gradients_through_draws_alone_refuse_an_enumerated_latent(elbo):
     with pytest.raises(ValueError, match="no latent that is summed"):
         fit(mixture, summed_guide, torch.randn(20), elbo=elbo, epochs=1, progress=False)
 
 
 class Mixing(nn.Module):
-    """Softmax over what are rows without particles in front and features with them."""
+    """Softmax over dim 1: features without particles, rows with particles."""
 
     def __init__(self):
         super().__init__()
@@ -125,7 +125,7 @@ class Mixing(nn.Module):
         return self.inner(z).softmax(1)
 
 
-def test_networks_that_mix_particles_are_refused_with_the_way_out():
+def test_networks_that_mix_particles_are_refused_and_run_once_for_each_particle():
     x = torch.rand(20, 4).bernoulli()
     model, guide = find_class("bernoulli", "models"), find_class("normal", "guides")
     pair = model(4, 2, Mixing()), guide(4, 2)

@@ -1,4 +1,4 @@
-"""Bounds formed row by row: values and gradients against closed forms and quadrature."""
+"""``IWAE`` and ``RowELBO``: values and gradients against closed forms and quadrature."""
 
 import math
 
@@ -55,7 +55,7 @@ class Guide(PyroModule):
 
 
 class Posterior(Guide):
-    """The model's posterior, with parameters of its own that have its values."""
+    """The posterior of the model, as a guide with its own copies of the parameters."""
 
     def __init__(self, model):
         super().__init__()
@@ -70,7 +70,7 @@ def data():
 
 
 def by_quadrature(model, guide, x, particles, kl_weight=1.0, nodes=60):
-    """Sum over rows of E log 1/P sum_p w_p, differentiable: Gauss and Hermite's rule in P dims."""
+    """Return the sum over rows of E log 1/P sum_p w_p, by Gauss-Hermite quadrature in P dims."""
     places, chances = np.polynomial.hermite_e.hermegauss(nodes)
     places = torch.as_tensor(places)
     chances = torch.as_tensor(chances) / math.sqrt(2 * math.pi)
@@ -87,7 +87,7 @@ def by_quadrature(model, guide, x, particles, kl_weight=1.0, nodes=60):
 
 
 def estimates(elbo, pair, x, *, rows, kl_weight, draws):
-    """Losses at a KL weight of 1, and gradients of the weighted loss: (draws,), [(draws, ...)]."""
+    """Return losses at a KL weight of 1, (draws,), and gradients of the weighted loss."""
     parameters = list(pair.trainable().values())
     derivative = LossAndGradient(pair, Objective.of(elbo, ""), rows, parameters)
     weight = None if kl_weight is None else torch.tensor(kl_weight)
@@ -112,7 +112,7 @@ OBJECTIVES = {
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("kl_weight", [None, 0.3])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_value_and_gradient_are_those_of_the_bound(name, kl_weight):
+def test_value_and_gradient_match_quadrature(name, kl_weight):
     elbo, inside = OBJECTIVES[name]
     model, guide, x = Model(), Guide(), data()
     pair = Pair.of(model, guide, "data")
@@ -125,7 +125,9 @@ def test_value_and_gradient_are_those_of_the_bound(name, kl_weight):
     assert z_scores(losses, plain.detach()).abs() < 4
     for found, slope in zip(gradients, slopes, strict=True):
         assert z_scores(found, slope).abs().max() < 4.5
-        assert found.std(0).max() < 5 * slope.abs().max() + 30  # the scores above say something
+        assert (
+            found.std(0).max() < 5 * slope.abs().max() + 30
+        )  # else the z-scores above would pass for any gradient
 
 
 @pytest.mark.usefixtures("double")
@@ -146,7 +148,7 @@ def test_gradient_of_the_guide_vanishes_at_the_posterior(name):
 
 
 class Chain(PyroModule):
-    """Two latents in a row, each half with the other's parents: a -> b -> x."""
+    """A chain of two latents: a -> b -> x."""
 
     def __init__(self):
         super().__init__()
@@ -178,18 +180,18 @@ class ChainGuide(PyroModule):
         (IWAE(3), IWAE(3, doubly_reparameterized=True)),
     ],
 )
-def test_path_through_an_earlier_latent_is_kept(plain, other):
+def test_gradient_through_an_earlier_latent_is_complete(plain, other):
     x = torch.randn(5, generator=torch.Generator().manual_seed(1))
     pair = Pair.of(Chain(), ChainGuide(), "data")
     _, right = estimates(plain, pair, x, rows=5, kl_weight=None, draws=3000)
     _, found = estimates(other, pair, x, rows=5, kl_weight=None, draws=3000)
-    for ours, theirs in zip(found, right, strict=True):
-        error = (ours.var(0) + theirs.var(0)).sqrt() / 3000**0.5
-        assert ((ours.mean(0) - theirs.mean(0)) / error).abs().max() < 4.5
+    for other_slope, plain_slope in zip(found, right, strict=True):
+        error = (other_slope.var(0) + plain_slope.var(0)).sqrt() / 3000**0.5
+        assert ((other_slope.mean(0) - plain_slope.mean(0)) / error).abs().max() < 4.5
 
 
 @pytest.mark.usefixtures("double")
-def test_iwae_is_a_bound_in_minibatches_where_renyis_is_not():
+def test_iwae_is_a_bound_in_minibatches_and_renyi_is_not():
     model, guide, x = Model(), Guide(), data()
     pair = Pair.of(model, guide, "data")
     exact = (N / ROWS * model.exact(x).sum()).item()
@@ -217,7 +219,7 @@ def test_iwae_is_a_bound_in_minibatches_where_renyis_is_not():
 
 
 @pytest.mark.usefixtures("double")
-def test_latent_outside_the_plate_is_drawn_once_and_counted_once():
+def test_a_latent_outside_the_row_plate_is_drawn_once_and_counted_once():
     def model(x):
         mu = pyro.sample("mu", dist.Normal(0.0, 3.0))
         with pyro.plate("data", len(x)):
@@ -245,7 +247,7 @@ def test_latent_outside_the_plate_is_drawn_once_and_counted_once():
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("kl_weight", [None, 0.5])
-def test_free_bits_cost_nothing_and_the_rest_is_the_elbo(kl_weight):
+def test_free_bits_cost_nothing_and_the_loss_is_the_elbo(kl_weight):
     """Dimensions are free one by one: the first costs more than its bits, the second less."""
 
     def model(x):
@@ -301,11 +303,11 @@ def test_more_particles_are_tighter_for_every_zoo_pair(name):
     errors.append(0.002)
     for i in range(3):
         assert values[i] < values[i + 1] + 3 * math.hypot(errors[i], errors[i + 1]), values
-    assert values[0] < values[2]  # and the bounds do differ
+    assert values[0] < values[2]  # so that the comparisons above are strict somewhere
 
 
 @pytest.mark.usefixtures("double")
-def test_free_bits_that_are_next_to_nothing_change_nothing_in_a_plate_of_the_users():
+def test_tiny_free_bits_change_nothing_in_a_plate_inside_the_rows():
     def model(x):
         with pyro.plate("data", len(x)), pyro.plate("parts", 3, dim=-2):
             z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))

@@ -1,4 +1,4 @@
-"""A Bayesian mean in minibatches: the posterior of a global latent has the right width."""
+"""A latent outside the row plate, fitted in minibatches: its posterior has the right width."""
 
 import pyro
 import pyro.distributions as dist
@@ -52,7 +52,7 @@ SCHEDULE = {
 
 
 @pytest.mark.parametrize("name", ELBOS)
-def test_a_bayesian_mean_reaches_its_posterior(name):
+def test_a_global_latent_reaches_its_posterior(name):
     x = 1.0 + NOISE_SD * torch.randn(N)
     guide, found = make_guide()
     elbo = ELBOS[name](num_particles=4, vectorize_particles=True)
@@ -62,7 +62,7 @@ def test_a_bayesian_mean_reaches_its_posterior(name):
     assert found["scale"].item() == pytest.approx(sd, rel=0.05)
 
 
-def test_an_autoguide_over_the_global_latent_reaches_it_too():
+def test_an_autoguide_over_a_global_latent_reaches_the_posterior():
     x = 1.0 + NOISE_SD * torch.randn(N)
     guide = AutoNormal(model)
     fit(model, guide, x, **SCHEDULE)
@@ -71,8 +71,8 @@ def test_an_autoguide_over_the_global_latent_reaches_it_too():
     assert guide.scales.mu.item() == pytest.approx(sd, rel=0.1)
 
 
-def test_a_kl_weight_tempers_the_prior_alone():
-    """With weight w the optimum is q proportional to prior * likelihood^(1/w): sd grows by w."""
+def test_a_kl_weight_tempers_the_likelihood_of_a_global_latent():
+    """With weight w the optimum is q proportional to prior * likelihood^(1/w)."""
     x = 1.0 + NOISE_SD * torch.randn(N)
     guide, found = make_guide()
     elbo = TraceMeanField_ELBO(num_particles=4, vectorize_particles=True)
@@ -81,8 +81,8 @@ def test_a_kl_weight_tempers_the_prior_alone():
     assert found["scale"].item() == pytest.approx(precision**-0.5, rel=0.05)
 
 
-def test_held_out_and_training_elbo_are_on_one_scale():
-    """The held-out column carries the global KL of the training rows, not of the few held out."""
+def test_held_out_elbo_carries_the_global_kl_of_the_training_rows():
+    """Seven held-out rows carry 7/300 of the global KL, and not all of it."""
     x = NOISE_SD * torch.randn(400)
     guide, _ = make_guide()
     schedule = {**SCHEDULE, "epochs": 60}

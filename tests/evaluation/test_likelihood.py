@@ -1,4 +1,4 @@
-"""Log-likelihood, reliability and the ELBO by site, against closed forms."""
+"""``log_likelihood`` and ``elbo_terms``: against closed forms, and what they refuse."""
 
 import math
 import warnings
@@ -16,7 +16,8 @@ from torch import nn
 from ppl_vae import elbo_terms, fit, log_likelihood
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
-from ppl_vae.evaluation import log_weights
+from ppl_vae.elbo.particles import PARTICLES
+from ppl_vae.evaluation.likelihood import GATHERED
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.guides.normal import NormalGuide
@@ -70,7 +71,7 @@ def test_exact_posterior_gives_the_closed_form_at_any_number_of_samples(num_samp
 
 
 @pytest.mark.usefixtures("double")
-def test_a_fair_guide_is_near_and_says_so():
+def test_a_guide_near_the_posterior_gives_a_reliable_estimate():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = log_likelihood(linear, posterior(0.05, 1.1), rows(), num_samples=4000)
@@ -81,14 +82,14 @@ def test_a_fair_guide_is_near_and_says_so():
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize(("shift", "spread"), [(0.0, 0.4), (0.5, 0.5)])
-def test_a_bad_guide_is_named_by_k_hat(shift, spread):
+def test_k_hat_warns_of_a_guide_that_misses_the_posterior(shift, spread):
     with pytest.warns(UserWarning, match=r"k-hat is above 0.7 in \d+ of 40 rows"):
         found = log_likelihood(linear, posterior(shift, spread), rows(), num_samples=2000)
     assert (found["k_hat"] > 0.7).mean() > 0.8
 
 
 @pytest.mark.usefixtures("double")
-def test_the_prior_proposes_where_there_is_no_guide():
+def test_latents_are_proposed_from_the_prior_without_a_guide():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = log_likelihood(linear, None, rows(), num_samples=5000)
@@ -96,7 +97,7 @@ def test_the_prior_proposes_where_there_is_no_guide():
     assert found["ess"].median() < 1000
 
 
-def test_frame_keeps_the_index_and_the_seed_decides_the_draws():
+def test_frame_has_the_datas_index_and_the_seed_decides_the_draws():
     model, guide = BernoulliModel(4, 2), NormalGuide(4, 2)
     table = pd.DataFrame(np.eye(4), index=list("abcd"), columns=list("wxyz"))
     first = log_likelihood(model, guide, table, num_samples=30)
@@ -109,7 +110,7 @@ def test_frame_keeps_the_index_and_the_seed_decides_the_draws():
     assert (other["log_prob"] != first["log_prob"]).all()
 
 
-def test_rows_do_not_depend_on_what_comes_after_them(monkeypatch):
+def test_results_of_a_row_do_not_depend_on_later_rows(monkeypatch):
     from ppl_vae.core import blocks
 
     monkeypatch.setattr(blocks, "ELEMENTS", 4 * 30 * 10)  # ten rows a block
@@ -124,24 +125,24 @@ def test_rows_do_not_depend_on_what_comes_after_them(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "ppca"])
-def test_the_graph_is_the_pair_for_every_zoo_pair(name):
+def test_graphs_give_the_weights_of_the_pair_for_every_zoo_pair(name):
     x = (torch.randn(50, 5) > 0).float()
     model, guide = find_class(name, "models")(5, 2), find_class("normal", "guides")(5, 2)
     pair, data = Pair.of(model, guide, "data"), as_rows(x)
     for calls, kind in ((1, "eager"), (500, "traced"), (10**6, "compiled")):
-        chunk = LogWeights(pair, data, 8)
-        chunk.prepare(50, calls, "auto")
-        assert chunk.kind == kind
+        weights = LogWeights(pair, data, 8)
+        weights.prepare(50, calls, "auto")
+        assert weights.kind == kind
         torch.manual_seed(0)
-        found = chunk(data.take(torch.arange(50)))[0]
+        found = weights(data.take(torch.arange(50)))[0]
         torch.manual_seed(0)
-        right = chunk.eager(data.take(torch.arange(50)))[0]
+        right = weights.eager(data.take(torch.arange(50)))[0]
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-3)
-        again = chunk(data.take(torch.arange(50)))[0]
+        again = weights(data.take(torch.arange(50)))[0]
         assert (again != found).any(), "frozen draws"
 
 
-def test_a_pair_that_branches_on_values_runs_as_it_is():
+def test_a_pair_that_branches_on_values_runs_its_own_python():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(()), 1.0))
@@ -153,13 +154,13 @@ def test_a_pair_that_branches_on_values_runs_as_it_is():
             pyro.sample("z", dist.Normal(x / 2, 0.7))
 
     x = torch.linspace(-2, 2, 50)
-    chunk = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
-    chunk.prepare(10, 10**6, "auto")
-    assert chunk.kind == "eager"
+    weights = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
+    weights.prepare(10, 10**6, "auto")
+    assert weights.kind == "eager"
 
 
 class Normalized(nn.Module):
-    """Batch normalization over what it takes to be features: dim 1."""
+    """Batch normalization over dim 1: features without particles, rows with particles."""
 
     def __init__(self):
         super().__init__()
@@ -169,8 +170,8 @@ class Normalized(nn.Module):
         return self.outer(self.norm(self.inner(z)).tanh())
 
 
-class InSilence(nn.Module):
-    """Subtracts the mean over dim 0: rows without particles in front, particles with them."""
+class MixesParticles(nn.Module):
+    """Subtracts the mean over dim 0, without an error: over rows, or over particles."""
 
     def __init__(self):
         super().__init__()
@@ -182,15 +183,16 @@ class InSilence(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
-@pytest.mark.parametrize("network", [Normalized, InSilence])
-def test_networks_that_take_no_more_dimensions_draw_one_by_one(network):
+@pytest.mark.parametrize("network", [Normalized, MixesParticles])
+def test_networks_that_cannot_take_a_particles_dimension_run_once_for_each_particle(network):
     model, guide = BernoulliModel(4, 2, network()), NormalGuide(4, 2)
     x = torch.rand(9, 4).bernoulli()
-    chunk = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
-    assert not chunk.vectorized
+    weights = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
+    assert not weights.runs.vectorized
     found = log_likelihood(model, guide, x, num_samples=30)
     assert found["log_prob"].between(-20, 0).all()
-    assert LogWeights(Pair.of(BernoulliModel(4, 2), guide, "data"), as_rows(x), 8).vectorized
+    vectorizing = Pair.of(BernoulliModel(4, 2), guide, "data")
+    assert LogWeights(vectorizing, as_rows(x), 8).runs.vectorized
 
 
 def gaussian_mean(x):
@@ -200,7 +202,7 @@ def gaussian_mean(x):
 
 
 @pytest.mark.usefixtures("double")
-def test_a_latent_outside_the_plate_gives_the_predictive_density():
+def test_a_latent_outside_the_row_plate_gives_the_predictive_density():
     def guide(x):
         pyro.sample("mu", dist.Normal(0.5, 0.4))
 
@@ -263,7 +265,7 @@ class Two(PyroModule):
             pyro.sample("y", dist.Bernoulli(logits=z), obs=y)
 
 
-def test_several_sites_factors_and_masks_all_count():
+def test_several_sites_a_factor_and_a_mask_enter_the_weight():
     def guide(x, y):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(0.3 * x, 0.8))
@@ -271,8 +273,8 @@ def test_several_sites_factors_and_masks_all_count():
     data = {"x": torch.randn(30), "y": torch.rand(30).bernoulli()}
     grid = torch.linspace(-8, 8, 4001)
     joint = dist.Normal(0.0, 1.0).log_prob(grid) - 0.1 * grid**2
-    seen = (data["x"] > -1).float()[:, None]
-    joint = joint + seen * dist.Normal(grid, 1.0).log_prob(data["x"][:, None])
+    unmasked = (data["x"] > -1).float()[:, None]
+    joint = joint + unmasked * dist.Normal(grid, 1.0).log_prob(data["x"][:, None])
     joint = joint + dist.Bernoulli(logits=grid).log_prob(data["y"][:, None])
     right = joint.logsumexp(1) + math.log(16 / 4000)
     found = log_likelihood(Two(), guide, data, num_samples=20_000)
@@ -282,7 +284,7 @@ def test_several_sites_factors_and_masks_all_count():
     assert terms.loc[data["x"].numpy() <= -1, "x"].eq(0).all()
 
 
-def test_counts_that_mean_nothing_and_rows_that_are_not_numbers_are_refused():
+def test_zero_samples_and_rows_or_weights_with_nan_are_refused():
     model, guide = BernoulliModel(4, 2), NormalGuide(4, 2)
     x = torch.rand(9, 4).bernoulli()
     for function in (log_likelihood, elbo_terms):
@@ -293,23 +295,23 @@ def test_counts_that_mean_nothing_and_rows_that_are_not_numbers_are_refused():
         log_likelihood(model, guide, x)
     with torch.no_grad():
         model.decoder[0].weight.fill_(math.nan)
-    with pytest.raises(ValueError, match=r"invalid values|expected numbers"):
+    with pytest.raises(ValueError, match=r"invalid values|expected rows"):
         log_likelihood(model, guide, x[:3], compile=True)
 
 
-def test_what_is_kept_does_not_grow_with_samples():
+def test_memory_of_the_sums_does_not_grow_with_the_samples():
     few, many = WeightSums(1000, 10), WeightSums(1_000_000, 10)
     for _ in range(20):
-        for tally in (few, many):
-            tally.add(torch.randn(500, 10), torch.randn(500, 10))
+        for sums in (few, many):
+            sums.add(torch.randn(500, 10), torch.randn(500, 10))
     assert few.largest.shape == (96, 10)
     assert many.largest.shape[0] == 3001
-    assert log_weights.PARTICLES * 2 <= 1024
+    assert PARTICLES * 2 <= GATHERED
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("infer", [None, {"is_auxiliary": True}])
-def test_a_draw_that_the_model_has_not_is_refused(infer):
+def test_a_draw_of_the_guide_that_the_model_does_not_have_is_refused(infer):
     def guide(x):
         with pyro.plate("data", len(x)):
             u = pyro.sample("u", dist.Normal(x.mean(-1), 0.5), infer=infer)
@@ -317,11 +319,11 @@ def test_a_draw_that_the_model_has_not_is_refused(infer):
             pyro.sample("z", z.to_event(1))
 
     for function in (log_likelihood, elbo_terms):
-        with pytest.raises(ValueError, match=r'site "u".*the model has not'):
+        with pytest.raises(ValueError, match=r'site "u".*the model does not have'):
             function(linear, guide, rows())
 
 
-def test_pieces_of_an_observed_site_are_one_column():
+def test_a_partly_observed_site_is_one_column():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -339,12 +341,12 @@ def test_pieces_of_an_observed_site_are_one_column():
     assert terms.loc[x.numpy() > 0, "x"].lt(0).all()
 
 
-def test_a_wrong_plate_is_said():
+def test_an_error_names_a_row_plate_that_does_not_exist():
     for function in (log_likelihood, elbo_terms):
-        with pytest.raises(ValueError, match='"rows", found none'):
+        with pytest.raises(ValueError, match=r'plate "rows": .* found none'):
             function(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 4), plate="rows")
 
 
-def test_rows_of_another_width_are_said():
+def test_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match="expected rows that the pair takes"):
         log_likelihood(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 5))

@@ -1,4 +1,4 @@
-"""Discrete latents that ask to be summed: their log-likelihood and ELBO are the exact sums."""
+"""Enumerated latents: log-likelihood and ELBO hold the exact sums over their values."""
 
 import math
 
@@ -70,7 +70,7 @@ def mixture_log_prob(x, noise):
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("name", SUMMED)
-def test_summed_latents_give_the_exact_sum(name, compiled):
+def test_log_likelihood_sums_enumerated_latents_exactly(name, compiled):
     model, guide, noise = SUMMED[name]
     x = 2 * torch.randn(30)
     for num_samples in (1, 30):
@@ -79,7 +79,7 @@ def test_summed_latents_give_the_exact_sum(name, compiled):
 
 
 @pytest.mark.usefixtures("double")
-def test_a_proposal_that_is_not_exact_still_sums():
+def test_a_guide_that_is_not_exact_still_gives_the_sum():
     def guide(x):
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", dist.Categorical(logits=logits(x)), infer=PARALLEL)
@@ -91,7 +91,7 @@ def test_a_proposal_that_is_not_exact_still_sums():
 
 
 @pytest.mark.usefixtures("double")
-def test_sums_within_a_plate_of_features_multiply():
+def test_sums_inside_a_plate_of_features_multiply():
     def model(x):
         with pyro.plate("data", len(x)):
             c = pyro.sample("c", dist.Categorical(CHANCES), infer=PARALLEL)
@@ -111,12 +111,12 @@ def test_sums_within_a_plate_of_features_multiply():
 
 
 @pytest.mark.usefixtures("double")
-def test_masked_cells_leave_a_sum_alone():
+def test_masked_cells_do_not_change_the_sum():
     def model(x):
-        seen = x.isfinite()
+        unmasked = x.isfinite()
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", dist.Categorical(CHANCES), infer=PARALLEL)
-            with pyro.poutine.mask(mask=seen):
+            with pyro.poutine.mask(mask=unmasked):
                 pyro.sample("x", dist.Normal(MEANS[y], SPREADS[y]), obs=x.nan_to_num())
 
     x = torch.tensor([1.0, math.nan, -2.0])
@@ -126,7 +126,7 @@ def test_masked_cells_leave_a_sum_alone():
 
 
 @pytest.mark.usefixtures("double")
-def test_a_sum_outside_the_row_plate_is_refused():
+def test_an_enumerated_latent_outside_the_row_plate_is_refused():
     def model(x):
         y = pyro.sample("y", dist.Categorical(CHANCES), infer=PARALLEL)
         with pyro.plate("data", len(x)):
@@ -138,7 +138,7 @@ def test_a_sum_outside_the_row_plate_is_refused():
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", SUMMED)
-def test_terms_of_summed_latents_add_up_to_the_elbo(name):
+def test_terms_of_enumerated_latents_add_up_to_the_elbo(name):
     model, guide, noise = SUMMED[name]
     x = 2 * torch.randn(30)
     terms = elbo_terms(model, guide, x, num_samples=500)
@@ -154,7 +154,7 @@ def test_terms_of_summed_latents_add_up_to_the_elbo(name):
         np.testing.assert_allclose(terms["y"], -kl, atol=1e-8)
 
 
-def test_one_row_has_its_sum():
+def test_a_single_row_gives_the_exact_sum():
     x = torch.zeros(1)
     found = log_likelihood(flat(PARALLEL), None, x, num_samples=2)
     np.testing.assert_allclose(found["log_prob"], mixture_log_prob(x, 0.0), rtol=1e-5)

@@ -66,7 +66,7 @@ def test_a_categorical_latent_is_encoded_as_probabilities():
     )
 
 
-def test_the_index_of_a_frame_is_kept():
+def test_codes_have_the_index_of_the_frame():
     frame = pd.DataFrame(X.numpy(), index=[f"row {i}" for i in range(40)], columns=list("abc"))
     codes = encode(linear_model, linear_guide, frame)
     again = reconstruct(linear_model, linear_guide, frame)
@@ -98,7 +98,7 @@ def test_generated_rows_have_the_models_moments():
     assert not (rows[:, None] == X).all(-1).any()
 
 
-def test_draws_follow_the_seed_and_leave_the_generators_alone():
+def test_the_seed_decides_the_draws_and_the_generators_are_restored():
     before = torch.get_rng_state()
     first, second, third = (generate(linear_model, None, X, seed=s) for s in (0, 0, 1))
     assert torch.equal(first, second)
@@ -106,13 +106,13 @@ def test_draws_follow_the_seed_and_leave_the_generators_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_blocks_draw_anew(monkeypatch):
+def test_each_block_has_draws_of_its_own(monkeypatch):
     monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 8)
     rows = generate(linear_model, None, X, num_samples=16)
     assert not torch.isclose(rows[:8], rows[8:]).any()
 
 
-def test_generate_keeps_integer_fields_and_expected_values_are_floats():
+def test_generate_returns_integer_fields_and_expected_values_as_floats():
     model = BernoulliModel(3, 2)
     data = (X > 0).to(torch.uint8)
     drawn = generate(model, None, data, num_samples=50)
@@ -141,7 +141,7 @@ def mixed_data(count=30):
     return {"x": x + torch.tensor([0.3, 0.001, 0.0]), "dose": dose}
 
 
-def test_several_sites_on_parts_of_a_field_return_to_their_cells():
+def test_values_of_sites_on_parts_of_a_field_return_to_their_cells():
     rows = generate(mixed, None, mixed_data(), num_samples=200)
     assert set(rows["x"][:, 2].tolist()) == {0.0, 1.0, 2.0, 3.0}
     assert torch.allclose(rows["x"][:, 1], rows["x"][:, 2], atol=0.06)
@@ -192,7 +192,9 @@ def test_a_site_that_observes_computed_values_is_an_error():
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(0.0, 1.0), obs=x.exp().sum(-1))
 
-    with pytest.raises(ValueError, match='site "x": expected it to observe cells of the data'):
+    with pytest.raises(
+        ValueError, match='site "x": expected a site that observes cells of the data'
+    ):
         generate(model, None, X)
 
 
@@ -203,17 +205,20 @@ def test_a_site_that_observes_computed_values_is_an_error():
         (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected a whole"),
         (lambda: reconstruct(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: encode(linear_model, linear_guide, X, num_samples=0), "num_samples"),
-        (lambda: interpolate(linear_model, linear_guide, X[:1]), "expected 2 rows and 2 steps"),
+        (
+            lambda: interpolate(linear_model, linear_guide, X[:1]),
+            "expected at least 2 rows and 2 steps",
+        ),
         (lambda: traverse(linear_model, linear_guide, X, site="w"), "got 'w'"),
         (lambda: encode(linear_model, linear_guide, X, plate="rows"), 'row plate "rows"'),
     ],
 )
-def test_bad_questions_are_refused(call, message):
+def test_arguments_without_a_meaning_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
 
 
-def test_modes_are_put_back_and_dropout_is_off(digits):
+def test_modes_of_modules_are_restored_and_dropout_is_off(digits):
     model = BernoulliModel(
         64, 2, torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Linear(2, 64))
     )
@@ -243,7 +248,7 @@ def test_a_gaussian_pair_reconstructs_in_the_datas_units():
     assert 800 < float(rows.min()) < float(rows.max()) < 1200
 
 
-def test_layers_of_plain_functions_are_evaluated_too():
+def test_layers_of_plain_functions_run_in_evaluation_mode():
     encoder = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
 
     def guide(x):
@@ -280,7 +285,7 @@ def test_converted_columns_return_to_their_own_places():
     assert torch.equal(traverse(Linear(), scalar_guide, rows, steps=2), expected[[0, 0]])
 
 
-def test_columns_that_cannot_be_told_apart_are_refused_and_floats_never_are():
+def test_equal_integer_columns_are_refused_and_equal_float_columns_are_not():
     alike = torch.ones(5, 4, dtype=torch.long)
     with pytest.raises(ValueError, match=r'site "y": columns .* hold the same values'):
         reconstruct(Linear(), scalar_guide, alike)
@@ -324,7 +329,7 @@ def test_draws_beyond_small_integers_are_not_wrapped():
 
 
 @pytest.mark.parametrize("bad", [X[:, :2], torch.where(X > 2, torch.nan, X)])
-def test_rows_that_the_pair_cannot_take_are_explained(bad):
+def test_an_error_explains_rows_that_the_pair_cannot_take(bad):
     guide = NormalGuide(3, 2)
     if bad.isnan().any():
         first = int(bad.isnan().any(1).nonzero()[0])

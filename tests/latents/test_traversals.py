@@ -9,7 +9,7 @@ from parts.latents import W, X, linear_guide, linear_model
 from ppl_vae import interpolate, traverse
 
 
-def test_lines_begin_and_end_at_the_rows_codes():
+def test_lines_start_and_end_at_the_codes_of_the_rows():
     lines = interpolate(linear_model, linear_guide, X[:3], steps=5).reshape(2, 5, 3)
     ends = X[:3, :2] @ W
     assert torch.allclose(lines[:, 0], ends[:2], atol=1e-5)
@@ -60,7 +60,7 @@ def one_hot_guide(x):
         pyro.sample("w", dist.Gamma(100 * x[:, 3], 100.0))
 
 
-def test_lines_keep_every_latent_in_its_support():
+def test_latents_stay_in_their_support_on_a_line():
     x = torch.cat([10 * torch.eye(3), torch.tensor([[0.5], [2.0], [4.0]])], 1)
     line = interpolate(one_hot_model, one_hot_guide, x[:2], steps=5)
     assert set(line[:, :3].flatten().tolist()) == {0.0, 10.0}
@@ -85,7 +85,7 @@ def test_a_traversal_uses_the_priors_own_width():
     assert moved.tolist() == pytest.approx([2.0, 5.0, 8.0])
 
 
-def test_heavy_tails_have_centers_too():
+def test_a_traversal_is_finite_for_a_prior_with_heavy_tails():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Cauchy(torch.zeros(len(x)), 1.0))

@@ -1,4 +1,4 @@
-"""Replicates are real: drawn anew, from the right distribution, whole, and repeatable."""
+"""Replicates: drawn anew, from the right distribution, complete, and decided by the seed."""
 
 import numpy as np
 import pandas as pd
@@ -17,20 +17,20 @@ def normal(loc, scale=1.0):
     return dist.Normal(loc, scale).to_event(1)
 
 
-@pytest.fixture(params=["side by side", "one at a time"])
+@pytest.fixture(params=["one run", "one run each"])
 def either_way(request, monkeypatch):
-    if request.param == "one at a time":
+    if request.param == "one run each":
         monkeypatch.setattr("ppl_vae.predictive.replicates.can_vectorize", lambda *_: False)
 
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Blocks of a few rows, and few replicates side by side."""
+    """Blocks of a few rows, and groups of few replicates."""
     monkeypatch.setattr("ppl_vae.core.blocks.ELEMENTS", 1 << 7)
     monkeypatch.setattr("ppl_vae.predictive.replicates.PARTICLES", 4)
 
 
-# Nothing of the data
+# Replicates hold nothing of the data
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -42,7 +42,7 @@ def test_every_observed_cell_is_drawn_anew_in_every_replicate(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_the_prior_sees_nothing_of_the_data(name):
+def test_prior_replicates_do_not_depend_on_the_data(name):
     model, _, data = made(PAIRS[name])
     if name in ("masked", "obs_masked"):
         other = {**data, "x": data["x"] + 1}
@@ -78,7 +78,7 @@ def test_what_follows_an_observed_site_follows_its_draw(either_way):
         assert torch.equal(kept, t < lengths)
 
 
-def test_masks_of_either_kind_are_told_and_masked_cells_are_drawn():
+def test_masks_of_either_kind_are_returned_and_masked_cells_are_drawn():
     seen = torch.rand(40, 3) > 0.4
 
     def model(x, seen):
@@ -144,7 +144,7 @@ def test_prior_predictive_has_the_moments_of_the_closed_form(double):
 
 
 @pytest.mark.parametrize("rows", [1, 20])
-def test_a_latent_that_is_summed_out_comes_from_its_exact_posterior(rows, either_way):
+def test_an_enumerated_latent_comes_from_its_exact_posterior(rows, either_way):
     centers, chances = torch.tensor([-1.0, 0.0, 1.5]), torch.tensor([0.2, 0.5, 0.3])
 
     def model(x):
@@ -160,7 +160,7 @@ def test_a_latent_that_is_summed_out_comes_from_its_exact_posterior(rows, either
     assert ((found - exact).abs() / (exact * (1 - exact) / 1500).sqrt()).max() < 4.5
 
 
-def test_a_summed_latent_follows_the_guides_draw_cell_by_cell_and_under_a_mask(either_way):
+def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_not(either_way):
     chances, seen = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
 
     def model(x):
@@ -191,7 +191,7 @@ def test_a_summed_latent_follows_the_guides_draw_cell_by_cell_and_under_a_mask(e
     assert abs(rest.std() - 1) < 0.04
 
 
-def test_a_chain_of_summed_states_comes_from_its_exact_posterior():
+def test_a_chain_of_enumerated_states_comes_from_its_exact_posterior():
     move = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
 
     def model(x):
@@ -228,7 +228,9 @@ class Convolved(pyro.nn.PyroModule):
             pyro.sample("x", dist.Normal(self.net(z), 0.01).to_event(3), obs=x)
 
 
-def test_a_network_that_breaks_under_one_more_dimension_is_run_one_at_a_time(small_blocks):
+def test_a_network_that_cannot_take_a_particles_dimension_runs_once_for_each_replicate(
+    small_blocks,
+):
     model = Convolved()
     for part in prior_predictive(model, torch.zeros(17, 2, 3, 3), num_samples=6, stream=True):
         net = model.net.eval()
@@ -238,7 +240,7 @@ def test_a_network_that_breaks_under_one_more_dimension_is_run_one_at_a_time(sma
         assert part.latents["z"].std(0).min() > 0
 
 
-def test_covariates_stay_and_each_half_reads_its_own_fields():
+def test_covariates_are_unchanged_and_each_half_reads_its_own_fields():
     def model(x, level):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
@@ -270,7 +272,7 @@ def proposes(x):
 
 
 @pytest.mark.parametrize("guide", [None, proposes])
-def test_a_shared_latent_is_one_draw_for_all_blocks_and_another_for_each_replicate(
+def test_a_global_latent_has_one_draw_for_each_replicate_in_all_blocks(
     guide, either_way, small_blocks
 ):
     x = torch.zeros(200, 2)
@@ -286,11 +288,11 @@ def test_a_shared_latent_is_one_draw_for_all_blocks_and_another_for_each_replica
         assert (part.values["x"] - part.latents["loc"][:, None]).abs().max() < 0.01
 
 
-# Whole, and repeatable
+# Replicates are complete, and the seed decides them
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mapping", "with_global", "enumerated_in_the_model"])
-def test_a_stream_holds_each_row_of_each_replicate_once_and_the_same_draws(
+def test_a_stream_holds_the_same_draws_and_each_row_of_each_replicate_once(
     name, either_way, small_blocks
 ):
     model, guide, data = made(PAIRS[name])
@@ -307,7 +309,7 @@ def test_a_stream_holds_each_row_of_each_replicate_once_and_the_same_draws(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_seed_decides_the_draws_and_the_generators_are_left_alone(stream):
+def test_a_seed_decides_the_draws_and_the_generators_are_restored(stream):
     model, guide, x = made(PAIRS["gaussian"])
 
     def draw(seed):
@@ -336,7 +338,7 @@ def test_the_modules_are_left_in_training_mode():
     assert guide.training
 
 
-def test_names_choose_sites_and_unknown_ones_are_refused():
+def test_names_choose_sites_and_unknown_names_are_refused():
     model, guide, data = made(PAIRS["mapping"])
     chosen = posterior_predictive(model, guide, data, num_samples=2, sites="label")
     assert list(chosen) == ["label"]
@@ -358,7 +360,7 @@ def test_any_form_of_data_gives_the_same_draws(tmp_path):
         assert torch.equal(posterior_predictive(model, guide, data, num_samples=2)["x"], expected)
 
 
-def test_double_precision_and_integers_are_kept(double):
+def test_draws_have_the_dtype_of_the_data(double):
     model, guide, x = made(PAIRS["gaussian"])
     assert posterior_predictive(model, guide, x, num_samples=2)["x"].dtype == torch.float64
     model, guide, data = made(PAIRS["mapping"])
@@ -367,7 +369,7 @@ def test_double_precision_and_integers_are_kept(double):
     assert drawn.shape == (2, 40)
 
 
-def test_one_row_another_plate_and_no_latent():
+def test_one_row_in_a_plate_of_another_name_without_latents():
     def model(x):
         with pyro.plate("lines", len(x)):
             pyro.sample("x", normal(x.new_full((2,), 5.0), 0.01), obs=x)
@@ -380,7 +382,7 @@ def test_one_row_another_plate_and_no_latent():
         assert (drawn - 5).abs().max() < 0.1
 
 
-def test_a_plate_of_features_inside_the_rows_stands_behind_them():
+def test_a_plate_of_features_inside_the_rows_comes_after_the_rows():
     def model(x):
         with pyro.plate("data", len(x)), pyro.plate("features", 3):
             loc = 10 * torch.arange(3.0)[:, None] + 100 * torch.arange(float(len(x)))

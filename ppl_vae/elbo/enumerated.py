@@ -1,0 +1,244 @@
+"""Sums over the values of enumerated latents: importance weights, and expectations under the guide.
+
+    y  discrete latents that ask to be summed: ``infer={"enumerate": "parallel"}``
+    z  the drawn latents, which may depend on y
+
+    log w   = log sum_y p(x, y, z) / q(z given y, x)                     (particles, rows)
+    E_q[c]  = sum_y q(y given x) c(y)                                    (particles, rows)
+
+How Pyro lays an enumerated latent out. An enumerated latent is not drawn. Pyro gives the site all
+of its K values at once, in a tensor of shape (K, 1, ..., 1): the values lie along a dimension of
+their own, left of the particles and of every plate. A site that depends on the latent then has a
+log-probability for each of the K values, along that same dimension; other sites have size 1 there.
+
+Why dimensions need names. Pyro uses the same position again for another latent once the first one
+is out of reach (``pyro.markov``), so a position does not say which latent a dimension belongs to.
+Pyro's answer is one letter, a symbol, for every latent and every plate. A packed tensor has no
+dimension of size 1, and its attribute ``_pyro_dims`` spells the symbols of those that it has: "ba"
+is a tensor over the latent "b" and the row plate "a". Model and guide must use the same symbols, so
+the guide's trace is named first and its plates' symbols are handed to the model's trace.
+
+How the sum is done. A tree sorts the packed factors by the plates that they stand in, and Pyro's
+``contract_tensor_tree`` eliminates one symbol after another: it multiplies the factors that share
+the symbol and adds over its values, so that the cost is that of the widest product, not of all
+combinations of values. A factor in a plate inside the rows is first multiplied over that plate.
+
+Why the result is one number per row. All enumerated latents must stand in the row plate (anything
+else is refused), so that no sum ever joins two rows: the symbols of the particles and of the rows
+are still there at the end.
+
+What would break this: a release of Pyro that changes ``symbolize_dims``, ``pack`` or the attributes
+``_pyro_dims``, ``_enumerate_dim``, ``_enumerate_symbol`` and ``_dim_to_symbol``, which are private.
+
+Source: Obermeyer et al. (2019), Tensor variable elimination for plated factor graphs, sections 3
+and 4, arXiv:1902.03210.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.ops import packed
+from pyro.ops.contract import contract_tensor_tree
+from pyro.poutine.trace_struct import Trace
+from torch import Tensor
+
+from ppl_vae.core import sites
+from ppl_vae.core.handlers import Particles
+
+Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
+
+
+class Factor(NamedTuple):
+    """One factor of the importance weight p(x, z) / q(z given x).
+
+    Attributes:
+        site: The site whose log-probability is meant.
+        sign: 1 where the site's probability multiplies the weight (the model's sites), -1 where it
+            divides the weight (the guide's draws).
+    """
+
+    site: sites.Site
+    sign: int
+
+
+def was_enumerated(site: sites.Site) -> bool:
+    """Return whether Pyro enumerated the site in this run (it gave the site all of its values)."""
+    return site["infer"].get("_enumerate_dim") is not None
+
+
+def enumerated_names(trace: Trace) -> set[str]:
+    """Return the names of the sites of a trace that Pyro enumerated in this run."""
+    return {name for name, site in sites.sample_sites(trace).items() if was_enumerated(site)}
+
+
+def unscaled_log_prob(site: sites.Site) -> Tensor:
+    """Return a site's log-probability, in nats, without scales and with 0 in masked cells.
+
+    The shape is that of the distribution's batch, or broadcasts to it.
+    """
+    value: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
+    return value
+
+
+def total(parts: list[Tensor]) -> Tensor:
+    """Add tensors of shape (particles or 1, rows), broadcast against each other."""
+    return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
+
+
+class EnumeratedSum:
+    """The sums over all values of the enumerated latents of one run of a pair.
+
+    Args:
+        model_trace: Trace of the model, replayed on the guide's draws.
+        guide_trace: Trace of the guide.
+        plate: Name of the row plate.
+        rows: Rows of the batch.
+        factors: All factors of the importance weight; those outside the row plate are ignored.
+
+    Raises:
+        ValueError: If an enumerated latent stands outside the row plate.
+    """
+
+    def __init__(
+        self,
+        model_trace: Trace,
+        guide_trace: Trace,
+        plate: str,
+        rows: int,
+        factors: list[Factor],
+    ) -> None:
+        self.model_trace, self.guide_trace = model_trace, guide_trace
+        self.plate, self.rows = plate, rows
+        self.factors = [f for f in factors if sites.in_plate(f.site, plate)]
+        self._in_model = enumerated_names(model_trace)
+        self._in_guide = enumerated_names(guide_trace)
+        self._name_dimensions()
+
+    def log_weights(self) -> Tensor:
+        """Return log sum_y p(x, y, z) / q(z given y, x): (particles or 1, rows), in nats.
+
+        The guide's own probability of an enumerated latent, q(y given x), is left out: the sum runs
+        over every y, so that no y is more likely to be met than another and nothing has to be
+        divided out.
+        """
+        factors = [f for f in self.factors if f.sign > 0 or f.site["name"] not in self._in_guide]
+        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
+        symbols |= {_symbol(self.guide_trace, name) for name in self._in_guide}
+        return total([self._by_row(term) for term in self._contract(factors, symbols)])
+
+    def terms(self) -> dict[tuple[str, ...], Tensor]:
+        """Return the terms of the ELBO: ``{names of sites: (particles or 1, rows)}``, in nats.
+
+        A factor that depends on no latent that the model alone enumerates is a term by itself,
+        under its own name: its expectation under the guide. The factors that do depend on such a
+        latent (its own probability and whatever follows it) cannot be told apart once the latent is
+        summed out: they are one term, log sum_y of their product, under all of their names.
+        """
+        in_model_alone = self._in_model - set(self.guide_trace.nodes)
+        symbols = {_symbol(self.model_trace, name) for name in in_model_alone}
+        terms: dict[tuple[str, ...], list[Tensor]] = {}
+        joint: list[Factor] = []
+        for factor in self.factors:
+            packed_factor = _pack(factor)
+            if symbols & set(packed_factor._pyro_dims):
+                joint.append(factor)
+            else:
+                names = (factor.site["name"],)
+                terms.setdefault(names, []).append(self._expectation(packed_factor))
+        if joint:
+            names = tuple(dict.fromkeys(factor.site["name"] for factor in joint))
+            terms[names] = [self._expectation(term) for term in self._contract(joint, symbols)]
+        return {names: total(parts) for names, parts in terms.items()}
+
+    def _name_dimensions(self) -> None:
+        """Give every dimension its symbol, the same in both traces; check the latents' plates."""
+        for trace, names in (
+            (self.model_trace, self._in_model),
+            (self.guide_trace, self._in_guide),
+        ):
+            for name in names:
+                if not sites.in_plate(trace.nodes[name], self.plate):
+                    raise ValueError(
+                        f'site "{name}": expected an enumerated latent to stand in the row plate '
+                        f'"{self.plate}", got one outside it, where the rows have no weights of '
+                        "their own; move it into the plate, or draw it"
+                    )
+        self.guide_trace.symbolize_dims()
+        self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
+
+    def _contract(self, factors: list[Factor], symbols: set[str]) -> list[Packed]:
+        """Sum the product of the factors over the symbols' values; return the logarithm.
+
+        The result is a list of packed tensors, whose sum is the logarithm: one for each set of
+        plates that factors are left in.
+        """
+        tree: Any = OrderedDict()
+        for factor in factors:
+            frames = [frame for frame in factor.site["cond_indep_stack"] if frame.vectorized]
+            plates = frozenset(self.model_trace.plate_to_symbol[frame.name] for frame in frames)
+            tree.setdefault(plates, []).append(_pack(factor))
+        return [term for terms in contract_tensor_tree(tree, symbols).values() for term in terms]
+
+    def _expectation(self, term: Packed) -> Tensor:
+        """Return sum_y q(y given x) term(y), y enumerated in the guide: (particles or 1, rows).
+
+        The sum needs the probability of every latent that the term depends on, and of every latent
+        that those probabilities depend on in turn. Where a probability is 0, the term counts 0,
+        even if it is infinite there: 0 times infinity would be NaN.
+        """
+        site_of = {
+            _symbol(self.guide_trace, name): self.guide_trace.nodes[name] for name in self._in_guide
+        }
+        pending, log_q = [symbol for symbol in term._pyro_dims if symbol in site_of], {}
+        while pending:
+            symbol = pending.pop()
+            if symbol not in log_q:
+                log_q[symbol] = _pack(Factor(site_of[symbol], 1))
+                pending += [other for other in log_q[symbol]._pyro_dims if other in site_of]
+        if not log_q:
+            return self._by_row(term)
+        values = packed.broadcast_all(term, *log_q.values())
+        probability = torch.stack(values[1:]).sum(0).exp()
+        weighted: Packed = (probability * values[0].masked_fill(probability <= 0, 0.0)).clone()
+        weighted._pyro_dims = values[0]._pyro_dims
+        return self._by_row(weighted)
+
+    def _by_row(self, term: Packed) -> Tensor:
+        """Sum over every dimension but particles and rows: (particles or 1, rows).
+
+        Packing drops the row plate's dimension where the batch has a single row; it is put back.
+        """
+        symbol_of = self.model_trace.plate_to_symbol
+        dims, row_symbol = term._pyro_dims, symbol_of.get(self.plate)
+        leading = [s for s in (symbol_of.get(Particles.NAME), row_symbol) if s and s in dims]
+        others = [i for i, symbol in enumerate(dims) if symbol not in leading]
+        term = term.permute((*(dims.index(symbol) for symbol in leading), *others))
+        values: Tensor = term.sum(dim=tuple(range(len(leading), len(dims)))) if others else term
+        if row_symbol not in leading:
+            values = values.unsqueeze(-1)
+        return values.reshape(-1, values.shape[-1]).expand(-1, self.rows)
+
+
+def _symbol(trace: Trace, name: str) -> str:
+    """Return the symbol of the dimension along which the values of an enumerated site lie."""
+    site: sites.Site = trace.nodes[name]
+    symbol: str = site["infer"]["_enumerate_symbol"]
+    return symbol
+
+
+def _pack(factor: Factor) -> Packed:
+    """Return a factor's log-probability times its sign, with a symbol for every dimension.
+
+    A mask is ignored on an enumerated latent, so that its probabilities still sum to 1: a masked
+    latent would count 0 nats for each of its K values, and the sum over them would add log K.
+    """
+    site = factor.site
+    if was_enumerated(site):
+        log_prob = site["fn"].log_prob(site["value"])
+    else:
+        log_prob = unscaled_log_prob(site)
+    return packed.pack(factor.sign * log_prob, site["infer"]["_dim_to_symbol"])
