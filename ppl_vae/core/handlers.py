@@ -14,11 +14,12 @@ from typing import Any, Self
 import pyro
 import torch
 from pyro.params.param_store import ParamStoreDict
-from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor, nn
+
+from ppl_vae.compat import expand_to_plates
 
 
 class TrainingScale(Messenger):
@@ -85,7 +86,7 @@ class KeepModuleParameters(Messenger):
             value = self.store.waiting.pop(msg["name"].replace("$$$", "."), None)
             if value is not None:
                 with torch.no_grad():
-                    self.store.tables._params[msg["name"]].copy_(value)
+                    dict(self.store.tables.named_parameters())[msg["name"]].copy_(value)
                 msg["value"] = self.store.tables[msg["name"]]
 
 
@@ -165,7 +166,7 @@ class Particles(Messenger):
         inside = self.within is None or any(frame.name == self.within for frame in stack)
         if inside and not site_is_subsample(msg):
             msg["cond_indep_stack"] = (self.frame, *stack)
-            BroadcastMessenger._pyro_sample(msg)
+            expand_to_plates(msg)
 
 
 class EnumerateInParallel(Messenger):

@@ -30,6 +30,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.compat import particle_loss, particle_traces, surrogate_of_graph_elbo
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
@@ -113,15 +114,15 @@ class Objective:
         """Loss, whose value counts, and surrogate, whose gradient counts: two scalars."""
         elbo = self.elbo
         if isinstance(elbo, TraceGraph_ELBO):
-            bound, surrogate = elbo._loss_and_surrogate_loss(model, guide, (batch,), {})
+            bound, surrogate = surrogate_of_graph_elbo(elbo, model, guide, batch)
             return -bound, surrogate
         if not isinstance(elbo, Trace_ELBO):
             loss = elbo.differentiable_loss(model, guide, batch)
             return loss, loss
         closed_form = isinstance(elbo, TraceMeanField_ELBO)
         loss = surrogate = torch.zeros(())
-        for model_trace, guide_trace in elbo._get_traces(model, guide, (batch,), {}):
-            _, part = elbo._differentiable_loss_particle(model_trace, guide_trace)
+        for model_trace, guide_trace in particle_traces(elbo, model, guide, batch):
+            part = particle_loss(elbo, model_trace, guide_trace)
             surrogate = surrogate + part
             sampled = not closed_form
             loss = loss + (

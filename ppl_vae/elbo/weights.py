@@ -33,6 +33,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.compat import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
@@ -211,7 +212,7 @@ class Draw:
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
                 factor = self._pack(site, sign)
-                if symbols & set(factor._pyro_dims):
+                if symbols & set(named_dims(factor)):
                     together.append((site, sign))
                 else:
                     found.setdefault(site["name"], []).append(self._expected(factor))
@@ -261,24 +262,23 @@ class Draw:
             _symbol(self.guide_trace, name): self.guide_trace.nodes[name]
             for name in self._summed(self.guide_trace)
         }
-        pending, factors = [d for d in cost._pyro_dims if d in of_symbol], {}
+        pending, factors = [d for d in named_dims(cost) if d in of_symbol], {}
         while pending:  # a latent's probability depends on the latents before it
             symbol = pending.pop()
             if symbol not in factors:
                 factors[symbol] = self._pack(of_symbol[symbol], 1)
-                pending += [d for d in factors[symbol]._pyro_dims if d in of_symbol]
+                pending += [d for d in named_dims(factors[symbol]) if d in of_symbol]
         if not factors:
             return self._rows_of(cost)
         values = packed.broadcast_all(cost, *factors.values())
         chance = torch.stack(values[1:]).sum(0).exp()
-        terms: Any = (chance * values[0].masked_fill(chance <= 0, 0.0)).clone()
-        terms._pyro_dims = values[0]._pyro_dims
-        return self._rows_of(terms)
+        terms = (chance * values[0].masked_fill(chance <= 0, 0.0)).clone()
+        return self._rows_of(name_dims(terms, named_dims(values[0])))
 
     def _rows_of(self, term: Any) -> Tensor:
         """Sum over all named dimensions but particles and rows: (particles or 1, rows)."""
         symbols = self.model_trace.plate_to_symbol
-        dims = term._pyro_dims
+        dims = named_dims(term)
         kept = (symbols.get(Particles.NAME), symbols.get(self.plate))
         wanted = [symbol for symbol in kept if symbol is not None and symbol in dims]
         rest = [i for i, d in enumerate(dims) if d not in wanted]

@@ -20,6 +20,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.compat import argument_checks_off, buffers_of, constrained_parameters
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Half, Pair
@@ -97,7 +98,7 @@ class Layers:
         self._hook.remove()
         for module, buffers in self._before:
             for name, (buffer, value) in buffers.items():
-                module._buffers[name] = buffer.copy_(value)
+                buffers_of(module)[name] = buffer.copy_(value)
 
     def _run(self, module: nn.Module, inputs: Any) -> None:
         self.ran.setdefault(module)
@@ -106,7 +107,7 @@ class Layers:
     def _meet(self, module: nn.Module, name: str = "") -> None:
         if module not in self.names:
             self.names[module] = name or type(module).__name__
-            held = {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None}
+            held = {key: (b, b.clone()) for key, b in buffers_of(module).items() if b is not None}
             self._before.append((module, held))
 
 
@@ -135,8 +136,8 @@ class Watch(Messenger):
 
     def _enter_module(self, module: nn.Module, inputs: Any) -> None:
         if isinstance(module, PyroModule):  # a constrained parameter's message has no tensor
-            for name in module._pyro_params:
-                self._note(module._pyro_get_fullname(name), module)
+            for name in constrained_parameters(module):
+                self._note(name, module)
 
     def _pyro_param(self, msg: Any) -> None:
         self.names.add(msg["name"])
@@ -272,7 +273,7 @@ class Inspection:
 
 def _opted_out(fn: Any) -> bool:
     """Whether a distribution, or what a wrapper is around, has ``validate_args=False``."""
-    while fn._validate_args is not False:
+    while not argument_checks_off(fn):
         if not isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
             return False  # the base of a transformed one is torch's own affair
         fn = fn.base_dist

@@ -9,6 +9,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
+from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
@@ -317,7 +318,7 @@ def _shown(name: str) -> str:
 def coupling_layers(look: Inspection) -> Iterator[Finding]:
     """Layers that compute with the statistics of a batch."""
     for module, name in look.layers.names.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm):
             kind = type(module).__name__
             yield warning(
                 f'layer "{name}"',

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.compat import buffers_of
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
@@ -142,19 +143,19 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
     modules = [module for top in tops for module in top.modules()]
     held = [
-        (m, n, buffer) for m in modules for n, buffer in m._buffers.items() if buffer is not None
+        (m, n, buffer) for m in modules for n, buffer in buffers_of(m).items() if buffer is not None
     ]
     plain = [value for m in modules for value in vars(m).values() if isinstance(value, Tensor)]
     before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 
     def reassigned() -> str:
-        return next((n for m, n, buffer in held if m._buffers.get(n) is not buffer), "")
+        return next((n for m, n, buffer in held if buffers_of(m).get(n) is not buffer), "")
 
     try:
         yield reassigned
     finally:
         for module, name, buffer in held:
-            module._buffers[name] = buffer
+            buffers_of(module)[name] = buffer
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)

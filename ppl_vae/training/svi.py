@@ -191,7 +191,7 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
     snapshot = snapshots.read_snapshot(path)
     if snapshot is not None:
         loop.resume(*snapshot)
-    loop.recorder = snapshots.Recorder(path, info, loop.step)
+    loop.recorder = snapshots.Recorder(path, info)
     loop.recorder.restart(loop.records)
     threads = torch.get_num_threads()
     torch.set_num_threads(info["threads"])
