@@ -35,7 +35,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
-from ppl_vae.training.loop import default_optimizer
+from ppl_vae.training.arguments import default_optimizer
 from ppl_vae.training.stepper import CHECKED_EVERY, COMPILED, TRACED, Stepper
 
 Epoch = Callable[[], float]

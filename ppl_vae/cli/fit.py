@@ -122,7 +122,7 @@ def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
         raise UsageError(f"--learning-rate: expected a positive number, got {learning_rate}")
 
     def optimizer(parameters: list[Any]) -> Any:
-        from ppl_vae.training.loop import default_optimizer  # noqa: PLC0415  loads torch
+        from ppl_vae.training.arguments import default_optimizer  # noqa: PLC0415  loads torch
 
         return default_optimizer(parameters, learning_rate)
 

@@ -237,7 +237,7 @@ def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
 def test_the_proof_sees_each_difference(wrong, monkeypatch):
     found = prepared(*made(lambda: (Model(), Guide(), reals())))
     found.prepare()
-    program = found.programs[16]
+    program = found.traced_steps[16]
     indices = [torch.arange(16), torch.arange(16) + 20]
     args = program, found.derivative, found.pair, found.rows, indices
     assert difference_from_eager(*args) == ""

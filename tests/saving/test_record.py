@@ -147,5 +147,5 @@ def test_a_place_that_cannot_be_written_is_said_so(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match=r"run: .*file/x cannot be written"):
         fit(*pair(), X, run=tmp_path / "file" / "x", epochs=1, progress=False)
-    with pytest.raises(ValueError, match="splits its rows by a seed"):
+    with pytest.raises(ValueError, match="needs a seed to split off"):
         fit(*pair(), X, run=tmp_path / "y", seed=None, validation=0.1, epochs=1, progress=False)

@@ -20,7 +20,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.schedules import cyclical, linear
-from ppl_vae.training.loop import default_optimizer
+from ppl_vae.training.arguments import default_optimizer
 
 
 def pair(seed=0):
