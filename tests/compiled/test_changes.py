@@ -1,4 +1,4 @@
-"""What the user's code changes between steps is seen: the fit is the eager one."""
+"""What the user's code changes between steps reaches a traced step: the fit is the eager one."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_number_that_changes_at_every_call_is_caught():
 
 
 class Annealed(Faulty):
-    """Its noise is what a callback sets."""
+    """A callback sets its noise."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ def update_buffer(model, epoch):
 
 
 def both(change, epochs, monkeypatch=None):
-    """The eager fit and the traced one, changed after some epochs; times that it was traced."""
+    """The eager fit, the traced one, and the batch sizes traced; a callback changes the pair."""
 
     def callback(row, model, guide):
         if row["epoch"] in epochs:
@@ -109,8 +109,8 @@ def test_a_buffer_updated_in_place_by_a_callback_needs_no_new_trace(monkeypatch)
     assert plain[0].frame["elbo"].iloc[-1] != found[0].frame["elbo"].iloc[-1]
 
 
-def test_what_a_kl_schedule_changes_is_seen_at_the_end_of_the_epoch(monkeypatch):
-    """A schedule is the user's code, too."""
+def test_what_a_kl_schedule_changes_is_traced_again_at_the_end_of_the_epoch(monkeypatch):
+    """A schedule is the user's code too, so it is compared after every epoch."""
     model, guide, x = made(annealed)
     traces, make = [], Stepper._make
     monkeypatch.setattr(

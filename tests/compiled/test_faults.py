@@ -1,4 +1,4 @@
-"""What a traced step would get wrong is caught, the eager step runs, and nothing else changed."""
+"""What a traced step would get wrong is caught; the eager step runs and nothing else changes."""
 
 import contextlib
 import random
@@ -63,7 +63,7 @@ class Reassigns(Faulty):
 
 
 class Rare(Faulty):
-    """Reads its rows outside of torch's sight; only batches with a row above 50 differ."""
+    """Python reads the rows; only batches with a number above 50 differ."""
 
     def __init__(self, read):
         super().__init__()
@@ -85,14 +85,14 @@ READS = {
 
 
 def rare(read):
-    """The row stands neither in the first batch nor in the last, which the proof looks at."""
+    """The row is in neither of the two batches that a new traced step is compared on."""
     x = reals()
     x[20, 0] = 51.0
     return Rare(read), Guide(), x
 
 
 class NumPyGuide(Guide):
-    """Draws by numpy, as a code that is observed to be a point."""
+    """Draws by numpy, and samples the draw from a point mass."""
 
     def forward(self, x):
         loc, log_scale = self.encoder(x).chunk(2, -1)
@@ -102,7 +102,7 @@ class NumPyGuide(Guide):
 
 
 class PrecomputedGuide(NumPyGuide):
-    """Draws from a table, read on from where the last call stopped."""
+    """Draws from a table; each call reads on where the last call stopped."""
 
     at = 0
 
@@ -182,7 +182,7 @@ def test_a_fault_is_caught_and_the_fit_is_the_eager_one(name):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_insisted_on_and_cannot_be_proved_is_an_error(name):
+def test_a_fault_under_compile_true_is_an_error(name):
     make, words = FAULTS[name]
     model, guide, x = made(lambda: (make(), Guide(), reals()))
     before = [t.clone() for t in [*model.parameters(), *guide.parameters()]]
@@ -195,8 +195,8 @@ def test_what_is_insisted_on_and_cannot_be_proved_is_an_error(name):
 
 
 @pytest.mark.parametrize("guide", [NumPyGuide, PrecomputedGuide])
-def test_noise_that_is_not_torchs_is_caught(guide):
-    """``lint`` refuses these; the proof does not rely on it."""
+def test_draws_that_are_not_torchs_are_caught(guide):
+    """``lint`` refuses these; the comparison finds them too."""
     pair = made(lambda: (Model(), guide(), reals()))
     found = prepared(*pair)
     with pytest.warns(UserWarning, match="compile: the traced step is not the eager one"):
@@ -209,7 +209,7 @@ def test_noise_that_is_not_torchs_is_caught(guide):
 
 
 def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
-    """Noise of the trace is a constant in it."""
+    """The draw of the traced run is a constant of the graph."""
     original = tracing.without_values
 
     @contextlib.contextmanager
@@ -234,14 +234,14 @@ def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
 
 
 @pytest.mark.parametrize("wrong", ["loss", "gradient", "small", "lost"])
-def test_the_proof_sees_each_difference(wrong, monkeypatch):
+def test_the_comparison_finds_each_difference(wrong, monkeypatch):
     found = prepared(*made(lambda: (Model(), Guide(), reals())))
     found.prepare()
-    program = found.traced_steps[16]
+    traced_step = found.traced_steps[16]
     indices = [torch.arange(16), torch.arange(16) + 20]
-    args = program, found.derivative, found.pair, found.rows, indices
+    args = traced_step, found.derivative, found.pair, found.rows, indices
     assert difference_from_eager(*args) == ""
-    original = program.derivative
+    original = traced_step.derivative
 
     def spoiled(*args, **kwargs):
         loss, gradients = original(*args, **kwargs)
@@ -253,13 +253,13 @@ def test_the_proof_sees_each_difference(wrong, monkeypatch):
         changed[target] = None if wrong == "lost" else changed[target] * 1.01
         return loss, changed
 
-    monkeypatch.setattr(program, "derivative", spoiled)
+    monkeypatch.setattr(traced_step, "derivative", spoiled)
     expected = {"loss": "its loss is", "lost": "no gradient for"}
     assert expected.get(wrong, "the gradients of ") in difference_from_eager(*args)
 
 
 @pytest.mark.parametrize("name", [*FAULTS, "none"])
-def test_the_proof_touches_neither_the_pair_nor_the_generators(name):
+def test_the_comparison_changes_neither_the_pair_nor_the_generators(name):
     make = FAULTS[name][0] if name in FAULTS else Faulty
     found = prepared(*made(lambda: (make(), Guide(), reals())))
     with untouched(found), warnings.catch_warnings():
@@ -268,7 +268,7 @@ def test_the_proof_touches_neither_the_pair_nor_the_generators(name):
     assert found.kind == ("traced" if name == "none" else "eager")
 
 
-def test_a_plain_tensor_that_forward_updates_is_not_moved_by_the_proof():
+def test_a_plain_tensor_that_forward_updates_is_not_changed_by_the_comparison():
     class Running(Faulty):
         def __init__(self):
             super().__init__()
@@ -285,7 +285,7 @@ def test_a_plain_tensor_that_forward_updates_is_not_moved_by_the_proof():
     assert torch.equal(model.level, before)
 
 
-def test_running_statistics_are_not_moved_by_the_proof():
+def test_running_statistics_are_not_changed_by_the_comparison():
     layers = torch.nn.Linear(FEATURES, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2 * LATENTS)
     found = prepared(*made(lambda: (Model(), Guide(torch.nn.Sequential(*layers)), reals())))
     with untouched(found):
@@ -302,7 +302,7 @@ def test_a_value_that_python_reads_from_a_few_rows_is_not_frozen(read):
 
 def test_a_weight_that_python_reads_is_not_frozen():
     class Weakly(Faulty):
-        """Too little to be seen at the first weights."""
+        """The difference is too small to be found at the first weights."""
 
         def noise(self, x, z):
             return 0.5 + 0.1 * float(np.square(self.decoder[0].bias.detach().numpy()).mean())
