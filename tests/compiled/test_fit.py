@@ -134,7 +134,7 @@ def test_frozen_parameters_do_not_change(monkeypatch):
 
 
 def grouped():
-    """All that a compiled step holds at once: buffers that change, dropout, a smaller last batch."""
+    """All that a compiled step holds at once: buffers, dropout, a smaller last batch."""
     layers = [torch.nn.Linear(5, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.2)]
     return Model(), Guide(torch.nn.Sequential(*layers, torch.nn.Linear(8, 4))), reals()
 

@@ -24,7 +24,7 @@ def failure(model, guide, data=X, **settings):
 
 @pytest.mark.parametrize("validate", [True, False])
 def test_nan_in_one_cell_of_the_data(tmp_path, validate):
-    """The cell is changed after lint has read the data, as in a file that is written to meanwhile."""
+    """The cell changes after lint has read the data, as in a file that is written to."""
     data = np.memmap(tmp_path / "rows", dtype="float32", mode="w+", shape=(90, 4))
     data[:] = X.numpy()
 
