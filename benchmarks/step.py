@@ -133,7 +133,7 @@ def measure(works: Sequence[Work], rounds: int) -> pd.DataFrame:
 
 
 def summarize(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return medians and quartiles over rounds: of the time, and of its ratio to that of ``fit``."""
+    """Return medians and quartiles over rounds: of the time, and of its ratio to ``fit``'s."""
     keys = ["work", "round"]
     ours = rounds.loc[rounds["contestant"] == OURS, [*keys, "milliseconds"]]
     paired = rounds.merge(ours, on=keys, suffixes=("", "_ours"))
@@ -208,9 +208,7 @@ def show_ratios(ratios: pd.DataFrame) -> None:
 
 def show_preparations(table: pd.DataFrame, works: Sequence[Work]) -> None:
     """Print what preparing the steps costs, and after how many steps that is repaid."""
-    print(
-        "\nseconds to trace the step and compare it with the eager one, and to compile and compare it"
-    )
+    print("\nseconds to trace and to compile the step, comparisons with the eager step included")
     for work in works:
         times = table[table["work"] == work.name].set_index("contestant")["milliseconds"]
         seconds = preparations(work)

@@ -78,35 +78,35 @@ def both(change, epochs, monkeypatch=None):
         )
     settings = {"callbacks": [callback], "epochs": 7, "batch_size": 16}
     eager = learn(made(annealed), False, **settings)
-    found = learn(made(annealed), "auto", **settings)
-    return eager, found, traces
+    automatic = learn(made(annealed), "auto", **settings)
+    return eager, automatic, traces
 
 
 @pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
 def test_what_a_callback_changes_once_is_traced_again(change, monkeypatch):
-    eager, found, traces = both(change, {3}, monkeypatch)
-    assert found[0].step == "traced"
-    assert found[2] == []
+    eager, automatic, traces = both(change, {3}, monkeypatch)
+    assert automatic[0].step == "traced"
+    assert automatic[2] == []
     assert sorted(traces) == [8, 8, 16, 16]
-    alike(eager, found)
+    alike(eager, automatic)
 
 
 @pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
 def test_what_a_callback_changes_at_every_epoch_ends_the_traced_step(change):
-    eager, found, _ = both(change, set(range(9)))
-    assert found[0].step == "eager"
-    assert len(found[2]) == 1
-    assert "at step 6 " in found[0].step_reason
-    alike(eager, found)
+    eager, automatic, _ = both(change, set(range(9)))
+    assert automatic[0].step == "eager"
+    assert len(automatic[2]) == 1
+    assert "at step 6 " in automatic[0].step_reason
+    alike(eager, automatic)
 
 
 def test_a_buffer_updated_in_place_by_a_callback_needs_no_new_trace(monkeypatch):
-    eager, found, traces = both(update_buffer, set(range(9)), monkeypatch)
-    assert found[0].step == "traced"
+    eager, automatic, traces = both(update_buffer, set(range(9)), monkeypatch)
+    assert automatic[0].step == "traced"
     assert sorted(traces) == [8, 16]
-    alike(eager, found)
+    alike(eager, automatic)
     plain = learn(made(annealed), False, epochs=7, batch_size=16)
-    assert plain[0].frame["elbo"].iloc[-1] != found[0].frame["elbo"].iloc[-1]
+    assert plain[0].frame["elbo"].iloc[-1] != automatic[0].frame["elbo"].iloc[-1]
 
 
 def test_what_a_kl_schedule_changes_is_traced_again_at_the_end_of_the_epoch(monkeypatch):
@@ -122,8 +122,8 @@ def test_what_a_kl_schedule_changes_is_traced_again_at_the_end_of_the_epoch(monk
             model.number = 0.9
         return 0.7
 
-    found = learn((model, guide, x), "auto", kl_weight=schedule, epochs=7, batch_size=10)
-    assert found[0].step == "traced"
+    automatic = learn((model, guide, x), "auto", kl_weight=schedule, epochs=7, batch_size=10)
+    assert automatic[0].step == "traced"
     assert traces == [10, 10]
 
 

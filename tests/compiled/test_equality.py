@@ -52,9 +52,9 @@ class Sides:
 
     def __init__(self, model, guide, data, elbo=None, weighted=False):
         self.pair, self.rows = Pair.of(model, guide, "data"), as_rows(data)
-        found = lint_pair(self.pair, self.rows, elbo=elbo, kl_weight=1.0, seed=0)
-        found.raise_if_failed()
-        self.objective, self.weighted = found.objective, weighted
+        report = lint_pair(self.pair, self.rows, elbo=elbo, kl_weight=1.0, seed=0)
+        report.raise_if_failed()
+        self.objective, self.weighted = report.objective, weighted
         self.parameters = list(self.pair.trainable().values())
         self.derivative = LossAndGradient(
             self.pair, self.objective, len(self.rows), self.parameters
@@ -143,11 +143,11 @@ def test_the_zoo_with_particles(elbo, particles):
 def test_one_graph_holds_every_kl_weight(elbo):
     sides = Sides(*zoo_pair("gaussian"), ELBOS[elbo](), weighted=True)
     sides.shake()
-    found = [sides.compare(weight) for weight in (0.3, 0.0, 1.0)]
-    assert len({loss.item() for loss, _ in found}) <= 3
-    gradients = [g[-1] for _, g in found]
+    results = [sides.compare(weight) for weight in (0.3, 0.0, 1.0)]
+    assert len({loss.item() for loss, _ in results}) <= 3
+    gradients = [g[-1] for _, g in results]
     assert not any(torch.equal(gradients[i], gradients[j]) for i in range(3) for j in range(i))
-    torch.testing.assert_close(found[0][0], found[2][0])  # the loss is that of weight 1
+    torch.testing.assert_close(results[0][0], results[2][0])  # the loss is that of weight 1
 
 
 @pytest.mark.usefixtures("dtype")

@@ -34,15 +34,15 @@ def learn(make, step, monkeypatch, **settings):
     history = fit(model, guide, data, compile=False if step == "eager" else "auto", **settings)
     assert history.step == step, history.step_reason
     halves = [half for half in (model, guide) if isinstance(half, torch.nn.Module)]
-    found = [t.clone() for half in halves for t in half.state_dict().values()]
-    return found, history.frame.drop(columns="seconds"), (model, guide, data)
+    weights = [t.clone() for half in halves for t in half.state_dict().values()]
+    return weights, history.frame.drop(columns="seconds"), (model, guide, data)
 
 
 def alike(left, right, tolerance=2e-4):
     """Equal up to rounding, which some dozens of updates have magnified."""
     pd.testing.assert_frame_equal(left[1], right[1], check_exact=False, rtol=tolerance)
-    for ours, theirs in zip(left[0], right[0], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    for value, expected in zip(left[0], right[0], strict=True):
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
 
 
 def same(left, right):
@@ -315,8 +315,8 @@ def test_a_traced_fit_that_blows_up_ends_as_the_eager_one(how, monkeypatch):
     eager, traced = (blown_up(how, step, monkeypatch) for step in STEPS[:2])
     assert traced[:2] == eager[:2]
     assert (eager[0] is NotFiniteError) == (how != "shape")
-    for ours, theirs in zip(eager[2], traced[2], strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for value, expected in zip(traced[2], eager[2], strict=True):
+        torch.testing.assert_close(value, expected)
 
 
 def test_a_compiled_fit_that_blows_up_ends_as_the_eager_one(monkeypatch):
@@ -326,8 +326,8 @@ def test_a_compiled_fit_that_blows_up_ends_as_the_eager_one(monkeypatch):
     eager, compiled = (blown_up("gradient", s, monkeypatch, adam) for s in ("eager", "compiled"))
     assert eager[0] is NotFiniteError
     assert compiled[:2] == eager[:2]
-    for ours, theirs in zip(eager[2], compiled[2], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    for value, expected in zip(compiled[2], eager[2], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("step", STEPS[:2])
@@ -386,9 +386,9 @@ def test_autocast_holds_in_the_traced_step_and_its_weights_are_fresh(monkeypatch
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ends = [learn(make, step, monkeypatch, **settings)[1]["elbo"] for step in STEPS[:2]]
     assert plain.iloc[-1] > plain.iloc[0] + 5
-    for found in ends:
-        assert found.iloc[0] != plain.iloc[0]
-        assert found.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
+    for elbo in ends:
+        assert elbo.iloc[0] != plain.iloc[0]
+        assert elbo.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
     assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=0.02)
 
 

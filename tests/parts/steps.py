@@ -30,9 +30,9 @@ def learn(pair, compiled, **settings):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(model, guide, data, compile=compiled, **settings)
-    found = [*model.state_dict().values(), *guide.state_dict().values()]
+    weights = [*model.state_dict().values(), *guide.state_dict().values()]
     warned = [str(w.message) for w in caught if "compile: " in str(w.message)]
-    return history, found, warned
+    return history, weights, warned
 
 
 def alike(left, right):
