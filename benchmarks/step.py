@@ -2,21 +2,25 @@
 
     -ELBO of a batch, its gradient, one Adam update        milliseconds a step
 
-Every contestant shuffles, gathers its batches by index and returns the loss; ``products alone``
-are the matrix products of a step and no more. All contestants of all works run in turn, in an
-order drawn anew each round, so that a noisy machine disturbs all of them alike; a round's first
-epoch warms up and is left out. A ratio is one of times in the same round. On a busy machine add
-``--threads 1``: at these sizes two threads spend much of a step waiting for each other.
+A "work" is a pair with its sizes; a "contestant" is a program that trains the pair of a work.
 
-A ragged last batch is a step like others: fit traces it, PyTorch and NumPyro run it as written and
-compiled. With ``--data-rows 19968`` there is none. Losses of the last epoch stand in
-the table: they agree but for the draws, and for Adam, which every fit begins anew.
+Every contestant shuffles, gathers its batches by index and returns the loss; ``products alone``
+computes the matrix products of a step and nothing else. All contestants of all works run in turn,
+in a new random order each round, so that a noisy machine disturbs all of them alike. The first
+epoch of a round warms up and is left out. A ratio compares times of the same round. On a busy
+machine add ``--threads 1``: at these sizes two threads spend much of a step waiting for each other.
+
+The last batch of an epoch is smaller where the batch size does not divide the rows. It is timed
+like the others: ``fit`` traces it, PyTorch runs it as written, NumPyro compiles it. With
+``--data-rows 19968`` there is no smaller batch. The table has the losses of the last epoch: they
+agree, except for the random draws and for Adam's state, which every call of ``fit`` begins anew.
 
     python benchmarks/step.py [--works vae-128x30 ...] [--rounds 7] [--threads 1] [--tiny]
 
-NumPyro (``pip install -e .[bench]``) is optional. Works and contestants on torch stand in
-``step_torch.py``, NumPyro's in ``step_numpyro.py``. A new contestant is a function from ``Work``
-to ``epoch()``, decorated with ``timed`` and named in ``contestants``.
+NumPyro (``pip install -e .[bench]``) is optional. Works and contestants on torch are in
+``step_torch.py``, those on NumPyro in ``step_numpyro.py``. A new contestant is a function that
+takes a ``Work`` and returns a function ``epoch()``; it is decorated with ``timed`` and listed in
+``contestants``.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ HAND, HAND_COMPILED = "PyTorch by hand", "PyTorch by hand, compiled"
 JITTED, SCANNED = "NumPyro, jit a step", "NumPyro, scan an epoch"
 PRODUCTS = "products alone"
 
-# Peers that ratios are asked for; of several contestants the fastest counts.
+# Peers with which ``fit`` is compared; where a peer has several contestants, the fastest counts.
 PEERS = {SVI: (SVI,), "by hand": (HAND, HAND_COMPILED), "NumPyro": (JITTED, SCANNED)}
 
 WORKS = (
@@ -74,7 +78,7 @@ WORKS = (
     ClassWork("class-graph", objective=TraceGraph_ELBO, asked={SVI: 9}),
     ClassWork("class-enum", objective=TraceEnum_ELBO, asked={SVI: 7, "NumPyro": 1.0}),
 )  # fmt: skip
-# Without a compiler, the contestants that would be compiled run as written, under their names.
+# With compiler=False the compiled contestants run as written, under the same names.
 TINY = {
     "rows": 8, "features": 6, "hidden": 5, "latents": 3, "data_rows": 60,
     "compiler": False, "asked": {},
@@ -82,7 +86,7 @@ TINY = {
 
 
 def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
-    """Who runs at a work, by name."""
+    """Return the contestants of a work: ``{name: function that prepares it}``."""
     field: dict[str, Callable[[Work], Laps]] = {
         OURS: functools.partial(whole_fit, compiled=True),
         TRACED: traced_step,
@@ -101,12 +105,12 @@ def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
 
 
 def has_numpyro() -> bool:
-    """Whether NumPyro can run."""
+    """Return whether NumPyro and what it needs are installed."""
     return all(importlib.util.find_spec(name) is not None for name in ("jax", "numpyro", "funsor"))
 
 
 def measure(works: Sequence[Work], rounds: int) -> pd.DataFrame:
-    """Run all contestants of all works in turn.
+    """Run all contestants of all works in turn, and return their times.
 
     Returns:
         One row per round and contestant: ``work, contestant, round, milliseconds`` a step
@@ -129,7 +133,7 @@ def measure(works: Sequence[Work], rounds: int) -> pd.DataFrame:
 
 
 def summarize(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Medians and quartiles over rounds, of the time and of its ratio to ours in the same round."""
+    """Return medians and quartiles over rounds: of the time, and of its ratio to ``fit``'s."""
     keys = ["work", "round"]
     ours = rounds.loc[rounds["contestant"] == OURS, [*keys, "milliseconds"]]
     paired = rounds.merge(ours, on=keys, suffixes=("", "_ours"))
@@ -150,7 +154,7 @@ def summarize(rounds: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(table: pd.DataFrame) -> None:
-    """Print the table: a row per contestant, the fastest of each work first."""
+    """Print the table: one row for each contestant, the fastest of each work first."""
     print(
         f"\n{'work':17}{'contestant':28}{'ms a step':>10}  {'quartiles':17}"
         f"{'of ours':>8}  {'quartiles':15}{'loss, nats/row':>15}"
@@ -166,11 +170,12 @@ def show(table: pd.DataFrame) -> None:
 
 
 def compare(table: pd.DataFrame, works: Sequence[Work]) -> pd.DataFrame:
-    """How many times faster ours is than the best of each peer, beside what is asked.
+    """Return how many times faster ``fit`` is than the best contestant of each peer.
 
     Returns:
-        ``work, peer, contestant, ratio, ratio_low, ratio_high, asked`` (NaN where nothing is).
-        For ``products alone`` the ratio is turned round: ours over theirs.
+        Columns ``work, peer, contestant, ratio, ratio_low, ratio_high, asked``; ``asked`` is the
+        ratio that is aimed at, or NaN. For ``products alone`` the ratio is the time of ``fit`` over
+        the time of the products.
     """
     records = []
     for work in works:
@@ -188,7 +193,7 @@ def compare(table: pd.DataFrame, works: Sequence[Work]) -> pd.DataFrame:
 
 
 def show_ratios(ratios: pd.DataFrame) -> None:
-    """Print how many times faster ours is, and what was asked."""
+    """Print how many times faster ``fit`` is, and whether the ratio aimed at is met."""
     print(f"\n{OURS}: times faster than the best contestant of each peer")
     for row in ratios.itertuples():
         spread = f"{row.ratio_low:.2f} - {row.ratio_high:.2f}"
@@ -202,8 +207,8 @@ def show_ratios(ratios: pd.DataFrame) -> None:
 
 
 def show_preparations(table: pd.DataFrame, works: Sequence[Work]) -> None:
-    """Print what making the steps costs, and after how many steps that is repaid."""
-    print("\nseconds to trace and prove the step, and to compile it and prove it again")
+    """Print what preparing the steps costs, and after how many steps that is repaid."""
+    print("\nseconds to trace and to compile the step, comparisons with the eager step included")
     for work in works:
         times = table[table["work"] == work.name].set_index("contestant")["milliseconds"]
         seconds = preparations(work)
@@ -220,11 +225,11 @@ def show_preparations(table: pd.DataFrame, works: Sequence[Work]) -> None:
                 f"{seconds['cached']:.2f} s, repaid over traced {cold}, from the cache {cached}"
             )
         share = 100 * seconds["check"] / CHECKED_EVERY / (1e-3 * times[OURS])
-        print(f"{line}; proved again every {CHECKED_EVERY} steps, which adds {share:.1f} %")
+        print(f"{line}; compared again every {CHECKED_EVERY} steps, which adds {share:.1f} %")
 
 
 def _repaid(seconds: float, saved: float) -> str:
-    """When so many seconds are saved, at so many milliseconds a step."""
+    """Return words for when ``seconds`` are saved, at ``saved`` milliseconds a step."""
     return f"after {1e3 * max(seconds, 0) / saved:,.0f} steps" if saved > 0 else "never"
 
 
@@ -243,7 +248,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
-    """Run the rounds, print the table and what follows from it; returns the table."""
+    """Run the rounds, print the table, the ratios and the preparations; return the table."""
     options = _arguments(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -24,7 +24,7 @@ MLP = Callable[[str, jax.Array], jax.Array]
 
 
 def variational_autoencoder(work: Work, mlp: MLP) -> numpyro.infer.SVI:
-    """Closed-form KL, particles vectorized."""
+    """Return NumPyro's inference of the autoencoder: closed-form KL, vectorized particles."""
 
     def model(x: jax.Array) -> None:
         with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=work.data_rows / len(x)):
@@ -41,7 +41,7 @@ def variational_autoencoder(work: Work, mlp: MLP) -> numpyro.infer.SVI:
 
 
 def enumerated_classes(work: Work, mlp: MLP) -> numpyro.infer.SVI:
-    """Classes summed out in the guide, by NumPyro's own enumeration."""
+    """Return NumPyro's inference with classes summed out in the guide by its enumeration."""
 
     def model(x: jax.Array) -> None:
         with numpyro.plate("data", len(x)), numpyro.handlers.scale(scale=work.data_rows / len(x)):
@@ -59,7 +59,7 @@ def enumerated_classes(work: Work, mlp: MLP) -> numpyro.infer.SVI:
 
 
 def prepared(work: Work) -> tuple[Any, Any, jax.Array]:
-    """Inference, its first state, and the data."""
+    """Return the inference, its first state, and the data."""
     model, guide = work.pair()
     first = {
         f"{half}.{name}": value.detach().numpy()
@@ -78,13 +78,13 @@ def prepared(work: Work) -> tuple[Any, Any, jax.Array]:
     make = enumerated_classes if isinstance(work, ClassWork) else variational_autoencoder
     inference, data = make(work, mlp), jnp.array(work.data().numpy())
     state = inference.init(jax.random.PRNGKey(0), data[: work.rows])
-    return inference, jax.tree.map(jnp.copy, state), data  # the copy is donated, nothing else
+    return inference, jax.tree.map(jnp.copy, state), data  # the copy's memory is given away
 
 
 def order_of(work: Work, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Positions in an order drawn anew: whole batches, (batches, rows), and a ragged one or none.
+    """Return positions of the rows in a new random order, cut into batches.
 
-    The ragged one is (0 or 1, its rows).
+    Two arrays: whole batches, (batches, rows), and the smaller last batch, (0 or 1, its rows).
     """
     order = generator.permutation(work.data_rows).astype(np.int32)
     whole = work.data_rows // work.rows * work.rows
@@ -94,7 +94,7 @@ def order_of(work: Work, generator: np.random.Generator) -> tuple[np.ndarray, np
 
 @timed
 def jitted(work: Work) -> Epoch:
-    """One call a step, which gathers its batch and gives its state away."""
+    """Prepare one jitted call a step, which gathers its batch and reuses its state's memory."""
     inference, state, data = prepared(work)
     generator = np.random.default_rng(0)
 
@@ -117,7 +117,7 @@ def jitted(work: Work) -> Epoch:
 
 @timed
 def scanned(work: Work) -> Epoch:
-    """One call for all whole batches of an epoch, and one for a ragged last batch."""
+    """Prepare one call for all whole batches of an epoch, and one for a smaller last batch."""
     inference, state, data = prepared(work)
     generator = np.random.default_rng(0)
 

@@ -4,8 +4,9 @@
     x ~ Bernoulli(logits=decoder(z))              x: (features,)
     loss = -ELBO of a batch                       one Adam update a step
 
-A contestant is a function from ``Work`` to ``epoch()``: it trains once over the data, in an order
-drawn anew, and returns the loss in nats per row. ``timed`` makes it clock its epochs.
+A contestant is a function that takes a ``Work`` and returns a function ``epoch()``, which trains
+once over the data in a new random order and returns the loss in nats per row. ``timed`` adds the
+measurement of time.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
-from ppl_vae.training.loop import default_optimizer
+from ppl_vae.training.arguments import default_optimizer
 from ppl_vae.training.stepper import CHECKED_EVERY, COMPILED, TRACED, Stepper
 
 Epoch = Callable[[], float]
-Laps = Callable[[int], tuple[list[float], float]]  # seconds of so many epochs, and the last loss
+Laps = Callable[[int], tuple[list[float], float]]  # epochs -> seconds of each, and last loss
 Product = tuple[int, int, int, bool]
 
 CLASSES = 10
@@ -58,9 +59,9 @@ class Work:
         particles: Draws of the code for each row.
         data_rows: N, rows of the data set.
         epochs: Measured epochs a round.
-        compiler: Whether to compile; without, the contestants that would run as written.
+        compiler: Whether to compile; else the compiled contestants run as written.
         objective: Class of Pyro's ELBO.
-        asked: How many times faster than each peer ``ppl_vae`` should be.
+        asked: The ratio aimed at: how many times faster than each peer ``fit`` should be.
     """
 
     name: str
@@ -77,11 +78,11 @@ class Work:
 
     @property
     def steps(self) -> int:
-        """Updates in one epoch, a ragged last batch included."""
+        """Updates in one epoch, a smaller last batch included."""
         return math.ceil(self.data_rows / self.rows)
 
     def data(self) -> Tensor:
-        """Bits in ten clusters, a tenth of them flipped, (data_rows, features)."""
+        """Return bits in ten clusters, a tenth of the bits flipped, (data_rows, features)."""
         generator = torch.Generator().manual_seed(0)
         centers = torch.rand(10, self.features, generator=generator).round()
         cluster = torch.randint(10, (self.data_rows,), generator=generator)
@@ -89,7 +90,7 @@ class Work:
         return (centers[cluster] - flipped.float()).abs()
 
     def pair(self) -> tuple[Any, Any]:
-        """A fresh model and guide, equal for every contestant."""
+        """Return a new model and guide, with the same weights for every contestant."""
         torch.manual_seed(0)
         decoder = MLP(self.latents, self.features, hidden=(self.hidden,))
         encoder = MLP(self.features, 2 * self.latents, hidden=(self.hidden,))
@@ -97,7 +98,7 @@ class Work:
         return model, NormalGuide(self.features, self.latents, encoder)
 
     def elbo(self) -> ELBO:
-        """A fresh ELBO of Pyro's."""
+        """Return a new ELBO object of Pyro's."""
         return self.objective(
             num_particles=self.particles,
             vectorize_particles=self.particles > 1,
@@ -105,7 +106,7 @@ class Work:
         )
 
     def products(self, rows: int) -> list[Product]:
-        """Layers of a step as (rows, inputs, outputs, whether the input needs a gradient)."""
+        """Return a step's layers as (rows, inputs, outputs, whether the input needs a gradient)."""
         drawn = self.particles * rows
         return [
             (rows, self.features, self.hidden, False),
@@ -161,7 +162,7 @@ class ClassWork(Work):
         return self.objective is TraceEnum_ELBO
 
     def pair(self) -> tuple[Any, Any]:
-        """A fresh model and guide, equal for every contestant."""
+        """Return a new model and guide, with the same weights for every contestant."""
         torch.manual_seed(0)
         decoder = MLP(CLASSES, self.features, hidden=(self.hidden,))
         encoder = MLP(self.features, CLASSES, hidden=(self.hidden,))
@@ -169,7 +170,7 @@ class ClassWork(Work):
         return ClassModel(decoder), ClassGuide(encoder, infer)
 
     def products(self, rows: int) -> list[Product]:
-        """Likewise; the decoder sees each class once where they are enumerated."""
+        """Return the layers of a step; the decoder meets each class once where enumerated."""
         decoded = CLASSES if self.enumerated else rows
         return [
             (rows, self.features, self.hidden, False),
@@ -180,7 +181,7 @@ class ClassWork(Work):
 
 
 def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:
-    """Turn a contestant into one that clocks its epochs, after one that warms up."""
+    """Return a contestant that measures each epoch's time, after one epoch that warms up."""
 
     @functools.wraps(contestant)
     def build(*arguments: Any) -> Laps:
@@ -200,11 +201,11 @@ def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:
 
 
 def whole_fit(work: Work, compiled: bool, bf16: bool = False) -> Laps:
-    """ppl_vae's fit: seconds from its own history, so that all its loop does is counted.
+    """Prepare ``fit``; the seconds are those of its history, so all that its loop does counts.
 
-    With ``bf16`` under ``torch.autocast``: other numbers, and so no contestant of the ratios.
-    Every call is a fit of its own that goes on with the weights of the one before. Its first
-    epoch holds tracing and compilation, and is left out.
+    With ``bf16`` it runs under ``torch.autocast``; the numbers differ, so no ratio is formed. Every
+    call is a new fit that continues with the weights of the fit before. The first epoch contains
+    tracing and compilation, and is left out.
     """
     (model, guide), data = work.pair(), work.data()
     seeds = itertools.count()
@@ -224,7 +225,7 @@ def whole_fit(work: Work, compiled: bool, bf16: bool = False) -> Laps:
 
 
 def prepared(work: Work, kind: str) -> tuple[Stepper, float]:
-    """The step of a kind as ``fit`` makes it, and the seconds to trace, prove and compile it."""
+    """Return a stepper for a kind of step, as ``fit`` makes it, and the seconds that took."""
     pair, rows = Pair.of(*work.pair(), "data"), as_rows(work.data())
     objective = lint_pair(pair, rows, elbo=work.elbo(), kl_weight=1.0, seed=0).objective
     assert objective is not None
@@ -243,9 +244,10 @@ def prepared(work: Work, kind: str) -> tuple[Stepper, float]:
 
 
 def preparations(work: Work) -> dict[str, float]:
-    """Seconds to make the steps: traced; compiled, with inductor's cache empty and full.
+    """Return the seconds to prepare the steps.
 
-    And seconds of the check that long fits repeat, on the fastest kind.
+    ``traced``; ``cold`` and ``cached``, the compiled step with inductor's cache empty and full;
+    ``check``, the comparison that long fits repeat, of the fastest kind of step.
     """
     stepper, traced = prepared(work, TRACED)
     seconds = {"traced": traced}
@@ -260,7 +262,7 @@ def preparations(work: Work) -> dict[str, float]:
 
 @timed
 def traced_step(work: Work) -> Epoch:
-    """The traced graph without a compiler, as ``fit`` runs it in fits of middle length."""
+    """Prepare the traced step without a compiler, as ``fit`` runs it in fits of middle length."""
     stepper, _ = prepared(work, TRACED)
 
     def epoch() -> float:
@@ -273,7 +275,7 @@ def traced_step(work: Work) -> Epoch:
 
 @timed
 def svi(work: Work) -> Epoch:
-    """A bare loop of Pyro's SVI, as Pyro's examples write it."""
+    """Prepare a bare loop of Pyro's SVI, as Pyro's examples write it."""
     (model, guide), data = work.pair(), work.data()
     inference = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), work.elbo())
 
@@ -287,10 +289,10 @@ def svi(work: Work) -> Epoch:
 
 @timed
 def by_hand(work: Work, compiled: bool) -> Epoch:
-    """PyTorch alone: the same networks and loss, fused Adam.
+    """Prepare PyTorch without Pyro: the same networks and loss, fused Adam.
 
-    Compiled, loss and gradient of whole batches are; a ragged one runs as written. Torch's own
-    draws and C++ around the kernels are options that make it up to twice as fast here.
+    With ``compiled``, loss and gradient of whole batches are compiled; a smaller last batch runs as
+    written. The options (torch's own draws, C++ around the kernels) make it up to twice as fast.
     """
     (model, guide), data = work.pair(), work.data()
     encoder, decoder = guide.encoder, model.decoder
@@ -302,8 +304,8 @@ def by_hand(work: Work, compiled: bool) -> Epoch:
         mean, log_variance = encoder(x).chunk(2, -1)  # (rows, latents) each
         noise = torch.randn([*particles, *mean.shape])
         logits = decoder(mean + (log_variance / 2).exp() * noise)  # (..., rows, features)
-        seen = x.expand(logits.shape)
-        loss = F.binary_cross_entropy_with_logits(logits, seen, reduction="sum") / work.particles
+        target = x.expand(logits.shape)
+        loss = F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / work.particles
         return loss + 0.5 * (mean**2 + log_variance.exp() - log_variance - 1).sum()
 
     whole = loss_of
@@ -332,9 +334,9 @@ def by_hand(work: Work, compiled: bool) -> Epoch:
 
 @timed
 def products_alone(work: Work) -> Epoch:
-    """The matrix products of a step and nothing else: the floor of programs on torch.
+    """Prepare the matrix products of a step and nothing else: a floor for programs on torch.
 
-    Not the gradient of the data, which no step needs.
+    The gradient of the data is left out, because no step needs it.
     """
     ragged = work.data_rows % work.rows
     sizes = [work.rows] * (work.data_rows // work.rows) + [ragged] * bool(ragged)
@@ -358,7 +360,7 @@ def products_alone(work: Work) -> Epoch:
 def _layer(
     rows: int, inputs: int, outputs: int, needed: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
-    """Input, weight, output, gradients of input and weight: room to multiply in."""
+    """Return input, weight, output, and gradients of input and weight, for one layer."""
     x, weight = torch.full((rows, inputs), 1e-3), torch.full((outputs, inputs), 1e-3)
     dx = torch.empty_like(x) if needed else None
     return x, weight, torch.empty(rows, outputs), dx, torch.empty_like(weight)

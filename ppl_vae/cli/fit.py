@@ -1,4 +1,4 @@
-"""``ppl-vae fit``: fit a pair to a data file and keep it in a run directory."""
+"""``ppl-vae fit``: fits a pair to a data file and stores the fit in a run directory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from ppl_vae.cli.pairs import build_pair, check_names, read
 if TYPE_CHECKING:
     from ppl_vae.training.history import History
 
-RECORD = "run.json"  # what makes a folder a run
+RECORD = "run.json"  # a folder with this file is a run directory
 
 
 def fit(
     model: Model,
     guide: Guide,
     data: Data,
-    run: Annotated[Path, typer.Option(metavar="DIR", help="Where to keep the fit.")],
+    run: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to store the fit in.")],
     settings: Settings = None,
     validation: Annotated[
-        str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out, or a file of them.")
+        str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out: a share, or a file.")
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data, at most.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 128,
@@ -40,32 +40,32 @@ def fit(
     ] = None,
     compiled: Annotated[
         bool | None,
-        typer.Option("--compile/--no-compile", help="Trace and compile the step, or never do."),
+        typer.Option("--compile/--no-compile", help="Compile the step, or never do."),
     ] = None,
     seed: Seed = 0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run where it ended or was cut off.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Begin anew; an older run there is kept as DIR.old.")
+        bool, typer.Option("--force", help="Begin anew; an older run there becomes DIR.old.")
     ] = False,
     plate: Plate = "data",
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fit a pair to a data file by SVI, and keep it in a run directory.
+    """Fit a pair to a data file by SVI, and store the fit in a run directory.
 
-    Snapshots are taken as it goes: after a kill, the same command with --resume goes on where it
-    was. Ctrl-C ends the fit after the current step, with the best weights so far.
+    Snapshots are stored as the fit goes: after a kill, the same command with --resume continues.
+    Ctrl-C ends the fit after the current step, with the best weights so far.
     """
-    with reporting(as_json, quiet) as report:
-        _check(run, resume=resume, force=force, validation=validation, patience=patience)
+    with reporting(as_json, quiet) as output:
+        _check_options(run, resume=resume, force=force, validation=validation, patience=patience)
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
         rows = read(data)
         held_out = _held_out(validation, rows)
         pair = build_pair(model, guide, rows, settings, seed)
-        with _set_aside(run, report, force=force):
+        with _older_run_set_aside(run, output, force=force):
             history = ppl_vae.fit(
                 *pair,
                 rows,
@@ -80,18 +80,26 @@ def fit(
                 seed=seed,
                 run=run,
                 resume=resume,
-                progress=report.progress,
+                progress=output.progress,
                 plate=plate,
             )
-        _tell(report, history, run)
+        _show(output, history, run)
         if not (run / "weights.safetensors").is_file():
             raise ValueError(f"{run}: the weights could not be written; make room and --resume")
 
 
-def _check(
+def _check_options(
     run: Path, *, resume: bool, force: bool, validation: str | None, patience: int | None
 ) -> None:
-    """What needs neither the data nor torch to be refused."""
+    """Raise ``UsageError`` for options that are wrong by themselves, before torch is loaded.
+
+    Args:
+        run: The run directory: new, empty, or a run together with ``resume`` or ``force``.
+        resume: Whether to continue the run.
+        force: Whether to replace the run.
+        validation: The option as given.
+        patience: The option as given; needs held-out rows.
+    """
     if resume and force:
         raise UsageError("--resume continues the run and --force replaces it: give one of them")
     if patience is not None and validation is None:
@@ -100,7 +108,7 @@ def _check(
         raise UsageError(f"--run {run}: expected a directory, got a file")
     filled = run.is_dir() and any(run.iterdir())
     if filled and not (run / RECORD).is_file():
-        raise UsageError(f"--run {run}: holds other files than a run's; choose another directory")
+        raise UsageError(f"--run {run}: holds files that are no run; choose another directory")
     if filled and not resume and not force:
         raise UsageError(
             f"--run {run}: a run is there already; --resume continues it, --force begins anew"
@@ -108,7 +116,7 @@ def _check(
 
 
 def _held_out(validation: str | None, rows: Any) -> Any:
-    """A fraction, or the rows of a file."""
+    """Return the fraction to hold out, or the rows of the given file in the data's form."""
     if validation is None:
         return None
     try:
@@ -118,11 +126,12 @@ def _held_out(validation: str | None, rows: Any) -> Any:
 
 
 def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
+    """Return a function that makes Adam; raise ``UsageError`` where the rate is not positive."""
     if not learning_rate > 0:
         raise UsageError(f"--learning-rate: expected a positive number, got {learning_rate}")
 
     def optimizer(parameters: list[Any]) -> Any:
-        from ppl_vae.training.loop import default_optimizer  # noqa: PLC0415  loads torch
+        from ppl_vae.training.arguments import default_optimizer  # noqa: PLC0415  loads torch
 
         return default_optimizer(parameters, learning_rate)
 
@@ -130,8 +139,12 @@ def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
 
 
 @contextlib.contextmanager
-def _set_aside(run: Path, report: CommandOutput, *, force: bool) -> Iterator[None]:
-    """Rename an older run for the time of the fit, and for good once the new one has begun."""
+def _older_run_set_aside(run: Path, output: CommandOutput, *, force: bool) -> Iterator[None]:
+    """Rename an older run to DIR.old while the block runs.
+
+    The new name stays where the block began a new run. Where the fit was refused before that, the
+    older run gets its name back, as if the command had not been given.
+    """
     if not (force and (run / RECORD).is_file()):
         yield
         return
@@ -142,15 +155,16 @@ def _set_aside(run: Path, report: CommandOutput, *, force: bool) -> Iterator[Non
         yield
     finally:
         if (run / RECORD).is_file():
-            report.note(f"the older run is kept in {aside}")
-        else:  # refused before it began: as if nothing had been asked
+            output.note(f"the older run is now {aside}")
+        else:
             shutil.rmtree(run, ignore_errors=True)
             aside.rename(run)
 
 
-def _tell(report: CommandOutput, history: History, run: Path) -> None:
-    kept = history.frame[history.frame["epoch"] == history.best_epoch].iloc[-1]
-    report.result(
+def _show(output: CommandOutput, history: History, run: Path) -> None:
+    """Print the history, or its JSON; raise ``typer.Exit`` where Ctrl-C ended the fit."""
+    best = history.frame[history.frame["epoch"] == history.best_epoch].iloc[-1]
+    output.result(
         {
             "run": run,
             "epochs": len(history.frame),
@@ -162,11 +176,11 @@ def _tell(report: CommandOutput, history: History, run: Path) -> None:
             "step_reason": history.step_reason,
             "stopped": history.stopped,
             "best_epoch": history.best_epoch,
-            "elbo": float(kept["elbo"]),
-            "validation_elbo": float(kept["validation_elbo"]),
+            "elbo": float(best["elbo"]),
+            "validation_elbo": float(best["validation_elbo"]),
         }
     )
-    report.show(str(history), f"kept in          {run}")
+    output.show(str(history), f"stored in        {run}")
     if history.stopped == "interrupted":
-        report.note("ended by Ctrl-C; the same command with --resume goes on")
+        output.note("ended by Ctrl-C; the same command with --resume continues")
         raise typer.Exit(INTERRUPTED)

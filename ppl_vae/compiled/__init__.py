@@ -1,1 +1,1 @@
-"""A function of tensors as one graph of operations, traced and then compiled."""
+"""One graph of tensor operations instead of a function's Python, and its compilation."""

@@ -1,22 +1,20 @@
-"""A function of tensors compiled by torch's inductor: kernels fused, Python gone from the call."""
+"""A function of tensors, compiled by torch's inductor into fused kernels."""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from ppl_vae.compat import compile_with_inductor, decompositions, inductor_silenced
 from ppl_vae.compiled.tracing import forget_values, sink_expands
 
-# Taken apart, so that what they compute of a broadcast input is computed once
-_ELEMENTWISE = [
+# Operations that are taken apart into simpler ones before expands are sunk: the part that depends
+# on a broadcast input alone is then computed once, not for every copy.
+_TAKEN_APART = [
     torch.ops.aten.binary_cross_entropy_with_logits,
     torch.ops.aten.log_sigmoid_forward,
 ]
@@ -25,47 +23,41 @@ _ELEMENTWISE = [
 def compile_graph(
     function: Callable[..., list[Tensor]], state: list[Tensor], inputs: list[Tensor]
 ) -> Callable[..., list[Tensor]]:
-    """A function of tensors through inductor, with eager's random draws.
+    """Return a function of tensors compiled by inductor, which draws as the function itself draws.
 
-    Around the kernels there is generated C++ on a CPU, and CUDA graphs elsewhere.
+    Inductor is called directly, without ``torch.compile``. ``torch.compile`` would put dynamo in
+    front: dynamo reads Python bytecode to find the operations, and checks at every call that shapes
+    and globals are what they were. The function here is one flat sequence of operations already
+    (``make_fx`` records it once more, together with the optimizer's update), its shapes are fixed
+    by the caller, and there is nothing left to check, so a call costs the kernels and little more.
+
+    Two options matter. ``fallback_random`` makes torch's own generators draw, so that the compiled
+    function draws the same numbers as the traced one from one seed; inductor's own generator would
+    be another stream, and the comparison with the eager step would be impossible.
+    ``cpp_wrapper`` writes the code between the kernels in C++ (on a CPU); elsewhere CUDA graphs
+    take the place of that code.
+
+    The function runs once on copies of the state before it is returned, so that a compiler that
+    fails at its first call fails here.
 
     Args:
-        function: Operations on state and inputs.
-        state: Tensors that it may change.
-        inputs: Tensors that it only reads.
+        function: Takes ``state`` then ``inputs``; returns a list of tensors. It may change the
+            state in place.
+        state: Tensors that the function may change; copies of them are used here.
+        inputs: Tensors that the function only reads.
 
     Raises:
-        Exception: Whatever stops inductor.
+        Exception: Whatever stops inductor, for example a missing C++ compiler.
     """
     on_cpu = (state or inputs)[0].device.type == "cpu"
     examples = [*(tensor.detach().clone() for tensor in state), *inputs]
     options: dict[str, Any] = {"fallback_random": True}
     options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
-    with _quietly():
-        apart: Any = get_decompositions(_ELEMENTWISE)
-        module = make_fx(function, decomposition_table=apart)(*examples)
+    with inductor_silenced():
+        table = decompositions(_TAKEN_APART)
+        module = make_fx(function, decomposition_table=table)(*examples)
         sink_expands(module)
         forget_values(module)
-        given: list[Any] = examples
-        made: Callable[..., list[Tensor]] = torch._inductor.standalone_compile(
-            module,
-            given,
-            dynamic_shapes="from_example_inputs",
-            options={"config_patches": options},
-        )
-        made(*examples)
-    return made
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """Without the compiler's remarks on its own work."""
-    logger = logging.getLogger("torch._inductor")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+        compiled = compile_with_inductor(module, examples, options)
+        compiled(*examples)
+    return compiled

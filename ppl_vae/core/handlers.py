@@ -14,11 +14,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
+
+from ppl_vae.compat import expand_to_plates
 
 
 class TrainingScale(Messenger):
@@ -136,7 +137,7 @@ class Particles(Messenger):
         inside = self.within is None or any(frame.name == self.within for frame in stack)
         if inside and not site_is_subsample(msg):
             msg["cond_indep_stack"] = (self.frame, *stack)
-            BroadcastMessenger._pyro_sample(msg)
+            expand_to_plates(msg)
 
 
 class EnumerateInParallel(Messenger):

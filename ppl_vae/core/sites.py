@@ -19,6 +19,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
+from ppl_vae.compat import mask_of
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 
@@ -119,7 +120,7 @@ def unmasked_cells(site: Site) -> Tensor:
     masks = [(site["mask"], fn.event_dim)]
     while hasattr(fn, "base_dist") and not isinstance(fn, TransformedDistribution):
         if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, fn.event_dim))
+            masks.append((mask_of(fn), fn.event_dim))
         fn = fn.base_dist
     unmasked = torch.ones(value.shape, dtype=torch.bool, device=value.device)
     for mask, event_dim in masks:

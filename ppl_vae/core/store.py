@@ -86,7 +86,7 @@ class KeepModuleParameters(Messenger):
             value = self.store.waiting.pop(plain_name(msg["name"]), None)
             if value is not None:
                 with torch.no_grad():
-                    self.store.tables._params[msg["name"]].copy_(value)
+                    dict(self.store.tables.named_parameters())[msg["name"]].copy_(value)
                 msg["value"] = self.store.tables[msg["name"]]
 
 

@@ -46,6 +46,7 @@ from pyro.ops.contract import contract_tensor_tree
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.compat import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
 
@@ -144,7 +145,7 @@ class EnumeratedSum:
         joint: list[Factor] = []
         for factor in self.factors:
             packed_factor = _pack(factor)
-            if symbols & set(packed_factor._pyro_dims):
+            if symbols & set(named_dims(packed_factor)):
                 joint.append(factor)
             else:
                 names = (factor.site["name"],)
@@ -193,19 +194,18 @@ class EnumeratedSum:
         site_of = {
             _symbol(self.guide_trace, name): self.guide_trace.nodes[name] for name in self._in_guide
         }
-        pending, log_q = [symbol for symbol in term._pyro_dims if symbol in site_of], {}
+        pending, log_q = [symbol for symbol in named_dims(term) if symbol in site_of], {}
         while pending:
             symbol = pending.pop()
             if symbol not in log_q:
                 log_q[symbol] = _pack(Factor(site_of[symbol], 1))
-                pending += [other for other in log_q[symbol]._pyro_dims if other in site_of]
+                pending += [other for other in named_dims(log_q[symbol]) if other in site_of]
         if not log_q:
             return self._by_row(term)
         values = packed.broadcast_all(term, *log_q.values())
         probability = torch.stack(values[1:]).sum(0).exp()
-        weighted: Packed = (probability * values[0].masked_fill(probability <= 0, 0.0)).clone()
-        weighted._pyro_dims = values[0]._pyro_dims
-        return self._by_row(weighted)
+        weighted = (probability * values[0].masked_fill(probability <= 0, 0.0)).clone()
+        return self._by_row(name_dims(weighted, named_dims(values[0])))
 
     def _by_row(self, term: Packed) -> Tensor:
         """Sum over every dimension but particles and rows: (particles or 1, rows).
@@ -213,7 +213,7 @@ class EnumeratedSum:
         Packing drops the row plate's dimension where the batch has a single row; it is put back.
         """
         symbol_of = self.model_trace.plate_to_symbol
-        dims, row_symbol = term._pyro_dims, symbol_of.get(self.plate)
+        dims, row_symbol = named_dims(term), symbol_of.get(self.plate)
         leading = [s for s in (symbol_of.get(Particles.NAME), row_symbol) if s and s in dims]
         others = [i for i, symbol in enumerate(dims) if symbol not in leading]
         term = term.permute((*(dims.index(symbol) for symbol in leading), *others))

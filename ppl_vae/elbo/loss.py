@@ -1,6 +1,9 @@
-"""The eager step: one update of the parameters from one batch.
+"""The loss of a batch and its gradient, by the pair's own Python.
 
-g = d surrogate / d parameters;   g <- g min(1, clip_norm / |g|);   optimizer.step()
+    loss        -ELBO of a batch of B rows that stands for N rows, at a KL weight of 1, in nats
+    gradient    of the loss at the given KL weight, by a surrogate that is differentiated
+
+Row sites are scaled by N / B and latent sites by the KL weight (``core.handlers.TrainingScale``).
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.objectives import Objective, RowBound, loss_at_unit_weight
 
 Gradients = list[Tensor | None]
+"""One gradient for each parameter; ``None`` for a parameter that has no part in the loss."""
 
 
 class BatchLoss:
@@ -25,7 +29,7 @@ class BatchLoss:
     Args:
         pair: The pair.
         objective: What is estimated.
-        rows: N, rows of the data set.
+        rows: N, the number of rows of the data set.
     """
 
     def __init__(self, pair: Pair, objective: Objective, rows: int) -> None:
@@ -35,11 +39,15 @@ class BatchLoss:
         self.guide: Any = self.scale(pair.guide)
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Loss at a KL weight of 1, and the surrogate whose gradient is that of the weighted one.
+        """Return the loss, and the surrogate to differentiate.
 
         Args:
             batch: The rows.
             kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+
+        Returns:
+            The loss at a KL weight of 1, whose value counts, and the surrogate, whose gradient is
+            that of the loss at ``kl_weight``. Two scalars, in nats of the whole data set.
         """
         if isinstance(self.elbo, RowBound):
             return self.elbo.loss_and_surrogate(self.pair, batch, self.rows, kl_weight)
@@ -49,7 +57,8 @@ class BatchLoss:
         return (loss if weight is None else loss_at_unit_weight(loss, weight)), surrogate
 
     def loss(self, batch: Batch) -> float:
-        """The unweighted loss alone, without gradients."""
+        """Return the loss at a KL weight of 1, without gradients."""
+        self.scale.kl_weight = None
         if isinstance(self.elbo, RowBound):
             with torch.no_grad():
                 return float(self.elbo.loss_and_surrogate(self.pair, batch, self.rows, None)[0])
@@ -62,7 +71,7 @@ class LossAndGradient:
     Args:
         pair: The pair.
         objective: What is minimized.
-        rows: N, rows of the data set that a batch stands for.
+        rows: N, the number of rows of the data set that a batch stands for.
         parameters: The trainable parameters.
     """
 
@@ -73,15 +82,15 @@ class LossAndGradient:
         self.parameters = list(parameters)
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:
-        """Run the pair.
+        """Run the pair and differentiate.
 
         Args:
             batch: The rows.
             kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
 
         Returns:
-            The loss at a KL weight of 1, in nats of the whole data set, and the gradient of the
-            weighted one; ``None`` for a parameter that does not take part.
+            The loss at a KL weight of 1, a scalar in nats of the whole data set, and the gradient
+            of the loss at ``kl_weight``.
         """
         with torch.enable_grad():
             loss, surrogate = self.bound(batch, kl_weight)

@@ -1,8 +1,11 @@
-"""Pyro's ELBOs behind one adapter, and the rule that chooses among them.
+"""One adapter for Pyro's ELBOs and the library's bounds, and the rule that chooses an ELBO.
 
-    loss            -ELBO estimate with KL weight w, for the whole data set, in nats
-    surrogate       what is differentiated: its gradient estimates that of the loss
-    unweighted      loss + (1 - w) dloss/dw: the loss is linear in w, so w = 1 costs no second run
+    loss         -ELBO estimate at KL weight w, for the whole data set, in nats; its value counts
+    surrogate    what is differentiated: its gradient estimates the gradient of the loss
+    unweighted   loss + (1 - w) dloss/dw, the loss at w = 1
+
+The loss is linear in w, because w multiplies the terms of the latent sites alone; so one derivative
+gives the loss at w = 1, and no second run of the pair is needed.
 
 Sources: Kingma & Welling (2014), arXiv:1312.6114 (sampled and closed-form KL);
 Schulman et al. (2015), arXiv:1506.05254 (score function); Obermeyer et al. (2019),
@@ -30,11 +33,10 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from ppl_vae.compat import particle_loss, particle_traces, surrogate_of_graph_elbo
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
-
-Run = Callable[..., Any]
 
 
 class RowBound(ABC):
@@ -42,7 +44,7 @@ class RowBound(ABC):
 
     Attributes:
         num_particles: Draws of the guide for each row.
-        vectorize_particles: Whether they are drawn in one run.
+        vectorize_particles: Whether all particles are drawn in one run of the pair.
     """
 
     num_particles: int
@@ -52,14 +54,26 @@ class RowBound(ABC):
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Loss at a KL weight of 1, and what is differentiated, for a data set of ``rows``."""
+        """Return the loss at a KL weight of 1, and the surrogate to differentiate; two scalars.
+
+        Args:
+            pair: The pair.
+            batch: The rows.
+            rows: N, the number of rows of the data set that the batch stands for.
+            kl_weight: The weight of the latent sites, a scalar; ``None`` is 1.
+        """
 
 
 @dataclass(frozen=True)
 class Objective:
-    """An ELBO of Pyro's or a bound of ours, private to one fit, and the reason it is the one.
+    """One of Pyro's ELBOs or of the library's bounds, and the reason why it was chosen.
 
-    An ELBO object remembers the plate nesting of the first pair it saw, so each fit has a copy.
+    One of Pyro's ELBO objects remembers the plate nesting of the first pair that it met, so every
+    fit has a copy of the user's object.
+
+    Attributes:
+        elbo: The ELBO or bound.
+        reason: Why it was chosen, in words for the history.
     """
 
     elbo: Any
@@ -67,10 +81,15 @@ class Objective:
 
     @classmethod
     def of(cls, elbo: ELBO | RowBound, reason: str) -> Objective:
-        """Adapt a user's ELBO.
+        """Return the objective of an ELBO that a user gave.
 
         Raises:
-            ValueError: Where it is none of Pyro's or ours, or no bound in minibatches.
+            ValueError: Where the object is no ELBO, has no differentiable loss, or is no bound
+                when it is estimated from a batch.
+
+        Example:
+            >>> Objective.of(Trace_ELBO(num_particles=3), "asked for").name
+            'Trace_ELBO'
         """
         if isinstance(elbo, type):
             raise ValueError(f"elbo: expected an instance, got a class; write {elbo.__name__}()")
@@ -94,49 +113,65 @@ class Objective:
 
     @property
     def name(self) -> str:
-        """The ELBO's class."""
+        """Name of the ELBO's class."""
         return type(self.elbo).__name__
 
     @property
     def options(self) -> dict[str, Any]:
-        """Settings of a bound of ours, beyond its particles, as JSON can hold them."""
+        """Settings of one of the library's bounds, by name; empty for Pyro's ELBOs."""
         if not isinstance(self.elbo, RowBound):
             return {}
         return {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
 
     @property
     def enumerates(self) -> bool:
-        """Whether discrete latents that ask for it are summed out."""
+        """Whether discrete latents are summed out where their sites ask for enumeration."""
         return isinstance(self.elbo, TraceEnum_ELBO | RowBound)
 
-    def loss_and_surrogate(self, model: Run, guide: Run, batch: Any) -> tuple[Any, Any]:
-        """Loss, whose value counts, and surrogate, whose gradient counts: two scalars."""
+    def loss_and_surrogate(
+        self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any
+    ) -> tuple[Any, Any]:
+        """Return the loss, whose value counts, and the surrogate, whose gradient counts.
+
+        Both are scalars in nats. They differ where the gradient needs another form than the value:
+        under ``TraceGraph_ELBO`` (score function), and under ``Trace_ELBO``, whose surrogate's
+        value is not the loss where a site has a score-function term.
+        """
         elbo = self.elbo
         if isinstance(elbo, TraceGraph_ELBO):
-            bound, surrogate = elbo._loss_and_surrogate_loss(model, guide, (batch,), {})
+            bound, surrogate = surrogate_of_graph_elbo(elbo, model, guide, batch)
             return -bound, surrogate
         if not isinstance(elbo, Trace_ELBO):
             loss = elbo.differentiable_loss(model, guide, batch)
             return loss, loss
         closed_form = isinstance(elbo, TraceMeanField_ELBO)
         loss = surrogate = torch.zeros(())
-        for model_trace, guide_trace in elbo._get_traces(model, guide, (batch,), {}):
-            _, part = elbo._differentiable_loss_particle(model_trace, guide_trace)
+        for model_trace, guide_trace in particle_traces(elbo, model, guide, batch):
+            part = particle_loss(elbo, model_trace, guide_trace)
             surrogate = surrogate + part
-            sampled = not closed_form
-            loss = loss + (
-                guide_trace.log_prob_sum() - model_trace.log_prob_sum() if sampled else part
-            )
+            if not closed_form:
+                part = guide_trace.log_prob_sum() - model_trace.log_prob_sum()
+            loss = loss + part
         return loss / elbo.num_particles, surrogate / elbo.num_particles
 
-    def loss(self, model: Run, guide: Run, batch: Any) -> float:
-        """Loss alone, without gradients."""
+    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any) -> float:
+        """Return the loss, in nats, without gradients."""
         with torch.no_grad():
             return float(self.elbo.loss(model, guide, batch))
 
 
 def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:
-    """The loss at a KL weight of 1, from the loss at any weight (a leaf that needs gradients)."""
+    """Return the loss at a KL weight of 1: loss + (1 - w) dloss/dw, detached where w has a part.
+
+    Args:
+        loss: The loss at ``kl_weight``, a scalar, linear in it.
+        kl_weight: The weight w, a scalar and a leaf that requires gradients.
+
+    Example:
+        >>> w = torch.tensor(0.25, requires_grad=True)
+        >>> loss_at_unit_weight(3.0 + 8.0 * w, w).item()
+        11.0
+    """
     if not loss.requires_grad:
         return loss
     slope = torch.autograd.grad(loss, kl_weight, retain_graph=True, allow_unused=True)[0]
@@ -144,12 +179,19 @@ def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:
 
 
 def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
-    """The objective that fits a pair, from one run of it.
+    """Return the objective that suits a pair, from the traces of one run.
 
-    Enumeration where a site asks for it; a score function where a site is not reparameterized;
-    closed-form KL where every latent has one and the guide draws the latents in the model's
-    order (then no latent's model parent can descend from it in the guide, which is where
-    ``TraceMeanField_ELBO`` is wrong in silence); sampled KL otherwise.
+    - ``TraceEnum_ELBO`` where a site asks for enumeration;
+    - ``TraceGraph_ELBO`` (score function) where a site of the guide is not reparameterized;
+    - ``TraceMeanField_ELBO`` (closed-form KL) where every latent has a KL divergence in closed form
+      and the guide draws the latents in the model's order. In another order a latent's parent in
+      the model may descend from that latent in the guide, and ``TraceMeanField_ELBO`` is then wrong
+      without saying so;
+    - ``Trace_ELBO`` (sampled KL) otherwise.
+
+    Args:
+        model_trace: Trace of the model.
+        guide_trace: Trace of the guide.
     """
     model_sites, guide_sites = sites.sample_sites(model_trace), sites.sample_sites(guide_trace)
     for name, site in {**model_sites, **guide_sites}.items():
@@ -180,17 +222,19 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
 
 
 def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
-    """Latents whose KL divergence may stand for log p - log q: none, or those where torch knows it.
+    """Return the latents whose KL divergence in closed form may replace log q - log p.
 
-    None unless the guide draws the model's latents in the model's order.
+    The set is empty unless the guide draws the model's latents in the model's order (see
+    ``choose_objective``).
     """
-    latents, theirs = sites.with_role(model_trace, "latent"), sites.sample_sites(guide_trace)
-    if list(latents) != list(theirs):
+    latents, proposed = sites.with_role(model_trace, "latent"), sites.sample_sites(guide_trace)
+    if list(latents) != list(proposed):
         return set()
-    return {n for n in latents if _has_closed_form(theirs[n]["fn"], latents[n]["fn"])}
+    return {n for n in latents if _has_closed_form(proposed[n]["fn"], latents[n]["fn"])}
 
 
 def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
+    """Return whether torch knows the KL divergence of two distributions of one shape."""
     if (guide_fn.batch_shape, guide_fn.event_shape) != (model_fn.batch_shape, model_fn.event_shape):
         return False
     try:

@@ -17,6 +17,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.compat import argument_checks_off
 from ppl_vae.core import sites
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import Substitute, Unobserve
@@ -183,7 +184,7 @@ class Inspection:
 
 def _validation_is_off(fn: Any) -> bool:
     """Return whether a distribution, or one inside its wrappers, does not validate."""
-    while fn._validate_args is not False:
+    while not argument_checks_off(fn):
         if not isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
             return False  # torch itself makes the base of a transformed distribution so
         fn = fn.base_dist

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from ppl_vae.compat import BatchNorm
 from ppl_vae.core.half import Half
 from ppl_vae.core.store import plain_name
 from ppl_vae.linting.findings import Finding, error, warning
@@ -56,7 +57,7 @@ def _registered(inspection: Inspection, half: Half) -> dict[str, Tensor]:
 def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
     """Find layers that compute with the statistics of a batch."""
     for module, name in inspection.layers.names.items():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+        if isinstance(module, BatchNorm):
             yield warning(
                 f'layer "{name}"',
                 f"expected layers that compute each row by itself, got {type(module).__name__}, "

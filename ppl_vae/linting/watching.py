@@ -16,6 +16,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.compat import buffers_of, constrained_parameters
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair
 
@@ -53,7 +54,7 @@ class Layers:
         self._hook.remove()
         for module, buffers in self._buffers:
             for name, (buffer, value) in buffers.items():
-                module._buffers[name] = buffer.copy_(value)
+                buffers_of(module)[name] = buffer.copy_(value)
 
     def _before_run(self, module: nn.Module, inputs: Any) -> None:
         """Record a layer that is about to run; called by torch."""
@@ -64,7 +65,7 @@ class Layers:
         """Record a layer's name and the values of its buffers, once."""
         if module not in self.names:
             self.names[module] = name or type(module).__name__
-            values = {key: (b, b.clone()) for key, b in module._buffers.items() if b is not None}
+            values = {key: (b, b.clone()) for key, b in buffers_of(module).items() if b is not None}
             self._buffers.append((module, values))
 
 
@@ -100,8 +101,8 @@ class ParameterWatch(Messenger):
     def _before_run(self, module: nn.Module, inputs: Any) -> None:
         """Record the constrained parameters of a module that is about to run; called by torch."""
         if isinstance(module, PyroModule):
-            for name in module._pyro_params:
-                self._record(module._pyro_get_fullname(name), module)
+            for name in constrained_parameters(module):
+                self._record(name, module)
 
     def _pyro_param(self, msg: Any) -> None:
         self.names.add(msg["name"])

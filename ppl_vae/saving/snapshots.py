@@ -7,8 +7,6 @@ as costs at most a fiftieth of the time, at the end of an epoch or within one.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
-import math
 import os
 import random
 import shutil
@@ -48,21 +46,14 @@ class Recorder:
     Args:
         path: The directory.
         info: The contents of its ``run.json``.
-        step: Updates that were done before.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any], step: int = 0) -> None:
+    def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path, self.info = path, info
         self._lock = _locked(path)
         for half_written in path.glob(".*.part"):  # of a process that was killed
             half_written.unlink()
         self._due = time.monotonic() + SOONEST
-        self._writer: Any = None
-        if importlib.util.find_spec("tensorboard") is not None:
-            from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415  optional package
-
-            again = {"purge_step": step + 1} if step else {}  # events of a cut-off process
-            self._writer = SummaryWriter(str(path / "tensorboard"), **again)
 
     def close(self) -> None:
         """Let another process fit into the run."""
@@ -98,10 +89,6 @@ class Recorder:
             line = pd.DataFrame([row]).to_csv(index=False, header=whole)
             with (self.path / METRICS).open("a") as file:
                 file.write(line)
-        if self._writer is not None:
-            for name in ("elbo", "validation_elbo"):
-                if not math.isnan(row[name]):
-                    self._writer.add_scalar(name, row[name], row["step"])
 
     def restart(self, records: list[dict[str, float]]) -> None:
         """Put the record back to what a snapshot says."""
@@ -119,8 +106,6 @@ class Recorder:
                 "pair in memory is fitted: save it elsewhere, or make room and resume",
                 stacklevel=2,
             )
-        if self._writer is not None:
-            self._writer.close()
 
     def _keep_previous(self) -> None:
         """A second name for the snapshot that is about to be replaced."""

@@ -1,8 +1,9 @@
-"""Which site, row and parameter made a step's loss or gradient stop being finite.
+"""Diagnosis of a step whose loss or gradient is not finite: which site, row and parameter.
 
-The batch is run again with the same draws, site by site: the first value or log-probability that
-is not finite is the culprit; where all are finite, the first site whose log-probability has a
-gradient that is not.
+The failed batch runs again with the same weights and the same draws, and the sites are looked at in
+the order in which they ran, the guide's first. The culprit is the first site whose value or
+log-probability is not finite. Where all of these are finite, the culprit is the first site whose
+log-probability has a gradient that is not (the root of a number at 0, for example).
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from ppl_vae.data.rows import Batch, map_batch
 
 
 class NotFiniteError(ValueError):
-    """A loss or a gradient stopped being finite; the update was not applied.
+    """A loss or a gradient stopped being finite; its update was not applied.
 
     Attributes:
-        culprit: What was found, if anything.
+        culprit: Where that began; ``None`` where no site can be named.
     """
 
     def __init__(self, message: str, culprit: Culprit | None) -> None:
@@ -33,15 +34,17 @@ class NotFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Culprit:
-    """Where it began.
+    """The site where a loss or a gradient stopped being finite.
 
     Attributes:
-        half: ``"model"`` or ``"guide"``.
-        site: The site.
-        what: ``"value"``, ``"log-probability"`` or ``"gradient of the log-probability"``.
-        row: The first bad row's position in the data, -1 outside the row plate.
-        rows: How many rows of the batch are bad.
-        parameters: Parameters that hold or would receive something not finite.
+        half: ``"model"`` or ``"guide"``; ``"pair"`` where the pair could not run again.
+        site: Name of the site; ``"?"`` where the pair could not run again.
+        what: ``"value"``, ``"log-probability"``, ``"gradient of the log-probability"`` or
+            ``"distribution"``.
+        row: Position in the data of the first bad row; -1 for a site outside the row plate.
+        rows: Number of bad rows in the batch; 0 for a site outside the row plate.
+        parameters: Names of parameters that are not finite themselves, or whose gradient of the
+            site's log-probability is not.
     """
 
     half: str
@@ -52,7 +55,10 @@ class Culprit:
     parameters: tuple[str, ...]
 
     def __str__(self) -> str:
-        text = f'site "{self.site}" of the {self.half}: its {self.what} is not finite'
+        if self.site == "?":
+            text = "the pair cannot run with these weights"
+        else:
+            text = f'site "{self.site}" of the {self.half}: its {self.what} is not finite'
         if self.row >= 0:
             text += f" in {self.rows} rows of the batch, the first is row {self.row} of the data"
         if self.parameters:
@@ -61,74 +67,83 @@ class Culprit:
         return text
 
 
-def find_culprit(pair: Pair, batch: Batch, index: Tensor, draws: Tensor) -> Culprit | None:
-    """Run a batch again and look.
+def find_culprit(
+    pair: Pair, batch: Batch, positions: Tensor, random_state: Tensor
+) -> Culprit | None:
+    """Run a failed batch again and return where it stopped being finite.
 
     Args:
-        pair: The pair, its weights those of the failed step.
+        pair: The pair, with the weights of the failed step.
         batch: The batch of that step.
-        index: Its rows' positions in the data, (rows,).
-        draws: State of torch's generator when the step began.
+        positions: Positions of the batch's rows in the data, (rows,).
+        random_state: State of torch's generator when the step began.
 
     Returns:
-        The culprit, ``None`` where everything is finite.
+        The culprit; ``None`` where every value, log-probability and gradient is finite.
     """
-    holding = [name for name, p in pair.parameters().items() if not p.isfinite().all()]
+    bad = tuple(name for name, p in pair.parameters().items() if not p.isfinite().all())
     with forked(0), torch.enable_grad(), pyro.validation_enabled(False):
-        torch.set_rng_state(draws)
+        torch.set_rng_state(random_state)
         try:
             model_trace, guide_trace = sites.traces(pair, batch)
-        except Exception:  # drawing from a broken distribution raises; the parameters tell
-            return Culprit("pair", "?", "distribution", -1, 0, tuple(holding)) if holding else None
-        found = [
+        except Exception:  # drawing from a broken distribution raises: parameters alone can tell
+            return Culprit("pair", "?", "distribution", -1, 0, bad) if bad else None
+        in_order = [
             (half, name, site)
             for half, trace in (("guide", guide_trace), ("model", model_trace))
             for name, site in sites.with_role(trace, "latent", "data", "auxiliary").items()
         ]
-        for half, name, site in found:
-            log_prob = site["fn"].log_prob(site["value"])
-            event = tuple(range(-site["fn"].event_dim, 0))
-            value = ~site["value"].isfinite()
-            value = value.flatten(-len(event)).any(-1) if event else value
-            for what, bad in (("value", value), ("log-probability", ~log_prob.isfinite())):
-                if bool(bad.any()):
-                    return _culprit(pair, half, name, what, bad, site, index, holding)
-        for half, name, site in found:
-            culprit = _gradient_culprit(pair, half, name, site, batch, index)
+        for half, name, site in in_order:
+            for what, not_finite in _not_finite_cells(site).items():
+                if bool(not_finite.any()):
+                    row, rows = _bad_rows(pair, site, not_finite, positions)
+                    return Culprit(half, name, what, row, rows, bad)
+        for half, name, site in in_order:
+            culprit = _gradient_culprit(pair, half, name, site, batch, positions)
             if culprit is not None:
                 return culprit
     return None
 
 
-def _culprit(
-    pair: Pair,
-    half: str,
-    name: str,
-    what: str,
-    bad: Tensor,
-    site: sites.Site,
-    index: Tensor,
-    parameters: list[str],
-) -> Culprit:
-    if not sites.in_plate(site, pair.plate) or bad.shape[-1:] != index.shape:
-        return Culprit(half, name, what, -1, 0, tuple(parameters))
-    rows = bad.flatten(0, -2).any(0) if bad.ndim > 1 else bad
-    first = int(index[rows.cpu()][0])
-    return Culprit(half, name, what, first, int(rows.sum()), tuple(parameters))
+def _not_finite_cells(site: sites.Site) -> dict[str, Tensor]:
+    """Return where a site's value and its log-probability are not finite, of batch shape each."""
+    value = ~site["value"].isfinite()
+    if site["fn"].event_dim:
+        value = value.flatten(-site["fn"].event_dim).any(-1)
+    log_prob = site["fn"].log_prob(site["value"])
+    return {"value": value, "log-probability": ~log_prob.isfinite()}
+
+
+def _bad_rows(
+    pair: Pair, site: sites.Site, not_finite: Tensor, positions: Tensor
+) -> tuple[int, int]:
+    """Return the position of the first bad row and the number of bad rows; (-1, 0) off the plate.
+
+    Args:
+        pair: The pair.
+        site: The site.
+        not_finite: Which cells are bad, (..., rows) of bool.
+        positions: Positions of the batch's rows in the data, (rows,).
+    """
+    if not sites.in_plate(site, pair.plate) or not_finite.shape[-1:] != positions.shape:
+        return -1, 0
+    rows = not_finite.flatten(0, -2).any(0) if not_finite.ndim > 1 else not_finite
+    return int(positions[rows.cpu()][0]), int(rows.sum())
 
 
 def _gradient_culprit(
-    pair: Pair, half: str, name: str, site: sites.Site, batch: Batch, index: Tensor
+    pair: Pair, half: str, name: str, site: sites.Site, batch: Batch, positions: Tensor
 ) -> Culprit | None:
-    """A site whose log-probability has a gradient that is not finite, and the rows it comes from.
+    """Return the culprit where a site's log-probability has a gradient that is not finite.
 
-    The rows are run one at a time: within a batch, NaN from one row reaches the gradient of all.
+    The rows run one at a time to find the bad ones: within a batch, NaN from one row reaches the
+    gradient of every parameter.
     """
-    what, names = "gradient of the log-probability", _broken_gradients(pair, site)
+    names = _broken_gradients(pair, site)
     if not names:
         return None
     bad = []
-    for i, position in enumerate(index.tolist()):
+    for i, position in enumerate(positions.tolist()):
         row = map_batch(batch, lambda field, i=i: field[i : i + 1])
         try:
             traces = dict(zip(("model", "guide"), sites.traces(pair, row), strict=True))
@@ -138,11 +153,11 @@ def _gradient_culprit(
         if alone is not None and _broken_gradients(pair, alone):
             bad.append(position)
     first = bad[0] if bad else -1
-    return Culprit(half, name, what, first, len(bad), tuple(names))
+    return Culprit(half, name, "gradient of the log-probability", first, len(bad), tuple(names))
 
 
 def _broken_gradients(pair: Pair, site: sites.Site) -> list[str]:
-    """Parameters whose gradient of the site's log-probability is not finite."""
+    """Return the parameters whose gradient of the site's log-probability is not finite."""
     log_prob = site["fn"].log_prob(site["value"]).sum()
     if not log_prob.requires_grad:
         return []

@@ -1,12 +1,20 @@
-"""Proof that a traced step is the eager one: same rows, same draws, same loss, same gradient.
+"""Comparison of a traced step with the eager one: same rows, same draws, same loss and gradient.
 
     |loss - loss'| <= t |loss|;   |g_i - g_i'| <= t (|g_i| + |g| / 1000)
 
-for every parameter i, and the buffers afterwards. What the tracer froze by mistake shows there: a
-number of Python's that has changed, a draw that is not torch's, a buffer that was reassigned. The
-traced graph does the eager step's own operations, so t is small: 1000 units of the last place. A
-compiler adds up in another order, and gradients cancel more as a fit goes, so that its work is
-compared with t = 30 sqrt(one unit): it errs grossly or not at all.
+for every parameter i, and likewise for every buffer afterwards. Both steps start from the same
+seed, so that they draw the same numbers.
+
+What a tracer freezes by mistake shows in this comparison: a number of Python's that changes from
+call to call, a draw that is not torch's, a buffer that is replaced by another tensor. The traced
+step is therefore compared on two batches, at the weights of the moment and again after
+``UPDATES`` small updates: something that was read from the weights, or that counts calls, differs
+by then.
+
+The tolerance t: a traced graph does the eager step's own operations in the same order, so t is
+1000 units in the last place (1.2e-4 in single precision). A compiler adds in another order, and a
+gradient is a sum whose terms cancel more and more as a fit goes on; its tolerance is 30 times the
+root of one unit (1 % in single precision). A compiler that errs, errs grossly.
 """
 
 from __future__ import annotations
@@ -18,51 +26,60 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ppl_vae.compat import buffers_of
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.training.traced_step import TracedStep
 
-MOVES = 3  # steps between the two places where a new program is compared
-STRIDE = 1e-3  # largest change of a parameter in one of them
-NOT_FINITE = "the loss is not finite, and so cannot be compared"
+UPDATES = 3  # updates between the two places where a new traced step is compared
+LARGEST_CHANGE = 1e-3  # of any number of a parameter, in one of these updates
+
+
+class NotComparableError(ValueError):
+    """The eager step's loss is not finite, so that no step can be compared with it."""
 
 
 def difference_from_eager(
-    program: TracedStep,
+    traced_step: TracedStep,
     derivative: LossAndGradient,
     pair: Pair,
     rows: Rows,
     indices: Sequence[Tensor],
 ) -> str:
-    """Compare on every batch, here and a few steps on; the pair and the generators are put back.
+    """Compare on every batch, at the weights of the moment and after a few updates.
+
+    Weights, buffers, plain tensors of modules and random generators are restored.
 
     Args:
-        program: The traced step.
-        derivative: The eager one.
-        pair: Whose buffers the eager one changes.
+        traced_step: The traced step; where it is compiled, the uncompiled graph is compared too.
+        derivative: The eager loss and gradient.
+        pair: The pair, whose buffers the eager run changes.
         rows: The data.
         indices: Positions of the batches, (rows,) each.
 
     Returns:
-        How they differ, or ``""`` where they agree.
+        Words for the first difference, or ``""`` where there is none.
+
+    Raises:
+        NotComparableError: Where the eager step's loss is not finite.
     """
     values = [p.detach().clone() for p in derivative.parameters]
     with state_restored(pair):
-        for move in range(MOVES + 1):
-            if move in (0, MOVES):
+        for update in range(UPDATES + 1):
+            if update in (0, UPDATES):
                 for number, index in enumerate(indices):
-                    seed = 100 * move + number + 1
+                    seed = 100 * update + number + 1
                     difference = difference_on_batch(
-                        program, derivative, pair, rows, index, seed=seed
+                        traced_step, derivative, pair, rows, index, seed=seed
                     )
                     if difference:
-                        return difference if move == 0 else f"{difference}, after {move} steps"
-            _, gradients = program.derivative(
-                values, _copies(program), indices[0], 1.0, interpreted=True
+                        return f"{difference}, after {update} steps" if update else difference
+            _, gradients = traced_step.derivative(
+                values, _constants(traced_step), indices[0], 1.0, interpreted=True
             )
-            values = [_moved(v, g) for v, g in zip(values, gradients, strict=True)]
+            values = [_moved_downhill(v, g) for v, g in zip(values, gradients, strict=True)]
             with torch.no_grad():
                 for parameter, value in zip(derivative.parameters, values, strict=True):
                     parameter.copy_(value)
@@ -70,7 +87,7 @@ def difference_from_eager(
 
 
 def difference_on_batch(
-    program: TracedStep,
+    traced_step: TracedStep,
     derivative: LossAndGradient,
     pair: Pair,
     rows: Rows,
@@ -78,51 +95,76 @@ def difference_on_batch(
     *,
     seed: int,
 ) -> str:
-    """Compare on one batch, with the draws of ``seed``; returns how they differ, or ``""``.
+    """Compare on one batch, with the draws of a seed, at the weights of the moment.
 
-    The arguments are those of ``prove``.
+    The traced step runs first, on copies; then the eager one runs on the pair itself. Where the KL
+    weight is an input, it is 0.37: any number that is neither 0 nor 1 would do.
+
+    Args:
+        traced_step: The traced step.
+        derivative: The eager loss and gradient.
+        pair: The pair.
+        rows: The data.
+        index: Positions of the batch's rows, (rows,).
+        seed: Seeds both runs.
+
+    Returns:
+        Words for the first difference, or ``""`` where there is none.
+
+    Raises:
+        NotComparableError: Where the eager step's loss is not finite.
+        ValueError: Of Pyro's checks, from the eager step.
     """
-    weight = 0.37 if program.weighted else 1.0
+    weight = 0.37 if traced_step.weighted else 1.0
     parameters = [p.detach().clone() for p in derivative.parameters]
     runs = []
-    with state_restored(pair) as reassigned:
-        for interpreted in (True, False) if program.is_compiled else (True,):
-            constants = _copies(program)
+    with state_restored(pair) as replaced_buffer:
+        for interpreted in (True, False) if traced_step.is_compiled else (True,):
+            constants = _constants(traced_step)
             with forked(seed):
-                found = program.derivative(
+                loss, gradients = traced_step.derivative(
                     parameters, constants, index, weight, interpreted=interpreted
                 )
-            runs.append((*found, constants, _tolerance(program.graph.precision, interpreted)))
-        tensor = torch.tensor(weight, device=program.device) if program.weighted else None
+            tolerance = _tolerance(traced_step.graph.precision, interpreted=interpreted)
+            runs.append((loss, gradients, constants, tolerance))
+        tensor = torch.tensor(weight, device=traced_step.device) if traced_step.weighted else None
         with forked(seed):
-            right, exact = derivative(rows.take(index, program.device), tensor)
-        after, lost = _copies(program), reassigned()
-    if not math.isfinite(right.item()):
-        return NOT_FINITE
+            eager_loss, eager_gradients = derivative(rows.take(index, traced_step.device), tensor)
+        eager_constants, replaced = _constants(traced_step), replaced_buffer()
+    if not math.isfinite(eager_loss.item()):
+        raise NotComparableError("the loss is not finite, and so cannot be compared")
     for loss, gradients, constants, tolerance in runs:
-        if not _near(loss, right, tolerance):
-            return f"its loss is {loss.item():.6g}, the eager step's {right.item():.6g}"
-        if lost:
-            return f"buffer {lost} is reassigned; update it in place, as in buffer.copy_(value)"
-        pairs = zip(constants, after, strict=True)
-        if not all(_near(left, theirs, tolerance) for left, theirs in pairs):
+        if not _is_near(loss, eager_loss, tolerance):
+            return f"its loss is {loss.item():.6g}, the eager step's {eager_loss.item():.6g}"
+        if replaced:
+            return f"buffer {replaced} is reassigned; update it in place, as in buffer.copy_(value)"
+        pairs = zip(constants, eager_constants, strict=True)
+        if not all(_is_near(left, right, tolerance) for left, right in pairs):
             return "a buffer is not as the eager step leaves it"
-        difference = _differing(list(pair.trainable()), gradients, exact, tolerance)
+        names = list(pair.trainable())
+        difference = _gradient_difference(names, gradients, eager_gradients, tolerance)
         if difference:
             return difference
     return ""
 
 
-def _tolerance(precision: float, interpreted: bool) -> float:
-    """How far rounding may lead two results apart, as a share of their size."""
-    rough = math.sqrt(precision)
-    return min(1000 * precision, rough) if interpreted else min(30 * rough, 0.25)
+def _tolerance(precision: float, *, interpreted: bool) -> float:
+    """Return how far rounding may part two results, as a share of their size.
+
+    Args:
+        precision: One unit in the last place, relative, of the coarsest dtype in the graph.
+        interpreted: Whether the graph ran operation by operation, not compiled.
+    """
+    root = math.sqrt(precision)
+    return min(1000 * precision, root) if interpreted else min(30 * root, 0.25)
 
 
-def _differing(names: list[str], ours: Gradients, theirs: Gradients, tolerance: float) -> str:
-    """Name the first parameter whose gradients differ."""
-    total = _norm([g for g in theirs if g is not None])
-    for name, left, right in zip(names, ours, theirs, strict=True):
+def _gradient_difference(
+    names: list[str], gradients: Gradients, expected: Gradients, tolerance: float
+) -> str:
+    """Return words for the first parameter whose gradients differ, or ``""``."""
+    total = _norm([g for g in expected if g is not None])
+    for name, left, right in zip(names, gradients, expected, strict=True):
         if left is None or right is None:
             if left is not right:
                 return f"one of them has no gradient for {name}"
@@ -135,46 +177,57 @@ def _differing(names: list[str], ours: Gradients, theirs: Gradients, tolerance: 
 
 @contextlib.contextmanager
 def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
-    """Put parameters, buffers and plain tensors of modules back as they were.
+    """Restore a pair's parameters, buffers and modules' plain tensors when the block ends.
 
-    Yields a function that names a reassigned buffer.
+    Values are copied back into the same tensors, because the optimizer and the traced step hold
+    those tensors. A buffer that the block replaced by another tensor becomes the old tensor again.
+
+    Yields:
+        A function that returns the name of a buffer that has been replaced so far, or ``""``.
     """
     tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
     modules = [module for top in tops for module in top.modules()]
-    held = [
-        (m, n, buffer) for m in modules for n, buffer in m._buffers.items() if buffer is not None
+    buffers = [
+        (module, name, buffer)
+        for module in modules
+        for name, buffer in buffers_of(module).items()
+        if buffer is not None
     ]
     plain = [value for m in modules for value in vars(m).values() if isinstance(value, Tensor)]
     before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 
-    def reassigned() -> str:
-        return next((n for m, n, buffer in held if m._buffers.get(n) is not buffer), "")
+    def replaced_buffer() -> str:
+        replaced = (n for m, n, buffer in buffers if buffers_of(m).get(n) is not buffer)
+        return next(replaced, "")
 
     try:
-        yield reassigned
+        yield replaced_buffer
     finally:
-        for module, name, buffer in held:
-            module._buffers[name] = buffer
+        for module, name, buffer in buffers:
+            buffers_of(module)[name] = buffer
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
 
 
-def _copies(program: TracedStep) -> list[Tensor]:
-    return [constant.clone() for constant in program.graph.constants]
+def _constants(traced_step: TracedStep) -> list[Tensor]:
+    """Return copies of a graph's constants as they are now."""
+    return [constant.clone() for constant in traced_step.graph.constants]
 
 
-def _moved(value: Tensor, gradient: Tensor | None) -> Tensor:
-    """A step downhill whose largest change is ``STRIDE``."""
+def _moved_downhill(value: Tensor, gradient: Tensor | None) -> Tensor:
+    """Return a parameter after a step downhill that changes no number by more than 0.001."""
     if gradient is None:
         return value
-    return value - STRIDE * gradient / gradient.abs().max().clamp(min=1e-30)
+    return value - LARGEST_CHANGE * gradient / gradient.abs().max().clamp(min=1e-30)
 
 
-def _near(left: Tensor, right: Tensor, tolerance: float) -> bool:
+def _is_near(left: Tensor, right: Tensor, tolerance: float) -> bool:
+    """Return whether two tensors differ by at most a share of the size of ``right``."""
     size = max(_norm([right]), tolerance)
     return _norm([left.double() - right.double()]) <= tolerance * size
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:
+    """Return the Euclidean norm of all numbers of some tensors, in double precision."""
     return math.sqrt(sum(float(t.detach().double().square().sum()) for t in tensors))

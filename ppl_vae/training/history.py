@@ -1,4 +1,4 @@
-"""What a fit did: one row an epoch, which objective and why, and how it ended."""
+"""The record of a fit: one row an epoch, the objective and the step with reasons, the end."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ class History:
     """The record of one fit.
 
     Attributes:
-        frame: Columns ``epoch, step, elbo, validation_elbo, seconds``; ELBOs unweighted, in nats
-            per row (``elbo`` is the mean over the epoch's batches, ``validation_elbo`` is of the
-            held-out rows after it, NaN without them); ``step`` counts updates and ``seconds``
-            the time since the fit began.
-        objective: Class of the ELBO.
-        reason: Why this one.
-        stopped: ``"epochs"``, ``"patience"``, ``"callback"`` or ``"interrupted"``.
-        best_epoch: Epoch whose weights the pair has now: the one of the best held-out ELBO, or
-            the last where nothing was held out.
-        step: Kind of the step: ``"eager"``, ``"traced"`` or ``"compiled"``.
-        step_reason: Why this kind.
+        frame: One row an epoch, with the columns ``epoch``; ``step``, the updates done so far;
+            ``elbo``, the mean over the epoch's batches; ``validation_elbo``, of the held-out rows
+            after the epoch, NaN without held-out rows; ``seconds`` since the fit began. ELBOs are
+            of the unweighted objective, in nats per row.
+        objective: Class of the ELBO that was maximized, such as ``"TraceMeanField_ELBO"``.
+        reason: Why this ELBO was chosen.
+        stopped: What ended the fit: ``"epochs"``, ``"patience"``, ``"callback"`` or
+            ``"interrupted"`` (Ctrl-C).
+        best_epoch: Epoch whose weights the pair has now: the epoch of the best held-out ELBO, or
+            the last epoch where no rows were held out.
+        step: Kind of step: ``"eager"``, ``"traced"`` or ``"compiled"``.
+        step_reason: Why this kind of step was chosen.
     """
 
     frame: pd.DataFrame
@@ -38,7 +39,11 @@ class History:
     step_reason: str
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Learning curves: training and held-out ELBO over epochs."""
+        """Draw the learning curves, training and held-out ELBO over epochs, and return the axes.
+
+        Args:
+            ax: Axes to draw in; new ones where ``None``.
+        """
         from ppl_vae.plots.curves import learning_curves  # noqa: PLC0415  matplotlib loads slowly
 
         held_out = self.frame["validation_elbo"].notna().any()
@@ -63,6 +68,6 @@ class History:
         if pd.notna(best["validation_elbo"]):
             lines.append(
                 f"held-out ELBO    {best['validation_elbo']:.3f} nats per row"
-                f" (epoch {self.best_epoch}, whose weights are kept)"
+                f" (epoch {self.best_epoch}, whose weights the pair has)"
             )
         return "\n".join(lines)

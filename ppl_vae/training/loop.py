@@ -1,251 +1,308 @@
-"""The loop of ``fit`` and all of its state: what a snapshot keeps is what is here."""
+"""The loop of ``fit``: epochs of steps, held-out rows, snapshots, and how a fit ends.
+
+An epoch draws an order of the rows, cuts the order into batches, and gives each batch to the
+``Stepper``. After the epoch the held-out rows are evaluated, the scheduler is stepped, a row of the
+history is written, callbacks are called, and the traced step is compared again with the eager one.
+
+A fit that was killed goes on bit for bit, because everything that the rest of the fit depends on
+is stored in a snapshot:
+
+- the weights as they are now, and the weights of the best epoch so far;
+- ``Progress``: the epoch, the step, the place within the epoch, the history;
+- the state of the generator from which this epoch's order was drawn (an epoch that is cut off
+  draws the same order again and leaves out the batches that are done);
+- the states of the optimizer and of the scheduler;
+- which kind of step runs (``Stepper.state``): the kinds differ in rounding, so a resumed fit must
+  not choose again;
+- torch's, numpy's and Python's global generators (added by ``Recorder``), from which the draws of
+  the model and the guide come.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import pandas as pd
 import torch
-from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
+from ppl_vae.compat import mark_as_stepped
 from ppl_vae.core.blocks import mean_loss
-from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import BatchLoss
-from ppl_vae.elbo.objectives import Objective
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
+from ppl_vae.training.arguments import Callback, KLWeight, check_kl_weight, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
 from ppl_vae.training.history import History
+from ppl_vae.training.interrupts import first_interrupt_noted
 from ppl_vae.training.stepper import Stepper
 
-Callback = Callable[[dict[str, float], Any, Any], object]
-KLWeight = float | Callable[[int], float]
 MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
+COLUMNS = ["epoch", "step", "elbo", "validation_elbo", "seconds"]
+
+
+@dataclass
+class Progress:
+    """How far a fit has come; a snapshot stores every attribute under its name.
+
+    Attributes:
+        order_before: State of the order's generator before this epoch's order is drawn.
+        epoch: The epoch at hand, from 1.
+        step: Updates done in the whole fit.
+        position: Batches done in this epoch.
+        total: Sum over this epoch's batches of loss times rows; losses stand for the whole data
+            set, in nats.
+        seen: Rows of this epoch's batches so far.
+        records: The history, one dictionary for each epoch that ended.
+        best_epoch: Epoch of the best held-out ELBO, 0 before there is one.
+        best_elbo: That ELBO, in nats per row.
+    """
+
+    order_before: Tensor
+    epoch: int = 1
+    step: int = 0
+    position: int = 0
+    total: float = 0.0
+    seen: int = 0
+    records: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_elbo: float = -math.inf
 
 
 class Loop:
-    """Epochs, steps and what they leave behind.
+    """Trains a pair by its stepper, and holds all of a fit's state.
 
     Args:
-        pair: The pair.
-        rows: Rows to fit to.
-        held_out: Rows to judge by, or ``None``.
-        objective: What is minimized.
-        optimizer: Makes a torch optimizer; Adam by default.
-        scheduler: Makes a torch scheduler, or ``None``.
-        clip_norm: Largest norm of the whole gradient, or ``None``.
-        batch_size: Rows of a step.
-        kl_weight: Number, or function of the step.
-        seed: Seeds the order of rows and the held-out draws.
-        compiled: Which steps run, see ``Stepper``.
-        watched: Whether code of the user's runs between epochs.
+        stepper: Makes the updates; its pair, rows and optimizer are the loop's.
+        held_out: Rows that are held out, or ``None``.
+        scheduler: One of torch's, stepped once an epoch, or ``None``.
+        kl_weight: A number, or a function of the step.
+        seed: Seeds the order of the rows and the draws for the held-out ELBO; ``None`` takes a
+            seed from torch's global generator.
 
-    Raises:
-        ValueError: Where nothing can be trained.
+    Attributes:
+        progress: How far the fit has come.
+        recorder: Writes to the run directory; ``None`` for a fit without one.
     """
 
     def __init__(
         self,
-        pair: Pair,
-        rows: Rows,
+        stepper: Stepper,
         held_out: Rows | None,
-        objective: Objective,
-        optimizer: Callable[[list[Tensor]], torch.optim.Optimizer] | None,
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None,
-        clip_norm: float | None,
-        *,
-        batch_size: int,
+        scheduler: Any,
         kl_weight: KLWeight,
         seed: int | None,
-        compiled: bool | str,
-        watched: bool,
     ) -> None:
-        self.pair, self.rows, self.held_out = pair, rows, held_out
-        self.objective, self.batch_size, self.seed = objective, batch_size, seed
-        self.weight = kl_weight if callable(kl_weight) else _constant(kl_weight)
-        self.parameters = list(pair.trainable().values())
-        if not self.parameters:
-            raise ValueError(
-                "fit: the pair has nothing to train; unfreeze a parameter, or register the "
-                "networks of plain functions with pyro.module"
-            )
-        self.optimizer = _make_optimizer(optimizer or default_optimizer, self.parameters)
-        self.scheduler = _make_scheduler(scheduler, self.optimizer)
-        self.stepper = Stepper(
-            pair, rows, objective, self.parameters, self.optimizer, clip_norm,
-            requested=compiled, batch_size=batch_size,
-            weighted=callable(kl_weight) or kl_weight != 1, watched=watched or callable(kl_weight),
-        )  # fmt: skip
-        self.loss = BatchLoss(pair, objective, len(rows)).loss
-        self.device = pair.device()
-        fresh = int(torch.randint(2**31, ())) if seed is None else seed
-        self.order = torch.Generator().manual_seed(fresh)
-        self.epoch, self.step = 1, 0
-        self.order_before = self.order.get_state()  # when this epoch's order was drawn
-        self.position, self.total, self.seen = 0, 0.0, 0  # batches, losses, rows of this epoch
-        self.records: list[dict[str, float]] = []
-        self.best_epoch, self.best_elbo = 0, -math.inf
+        self.stepper, self.pair, self.rows = stepper, stepper.pair, stepper.rows
+        self.optimizer, self.scheduler = stepper.optimizer, scheduler
+        self.held_out, self.kl_weight, self.seed = held_out, kl_weight, seed
+        self.device = self.pair.device()
+        order_seed = int(torch.randint(2**31, ())) if seed is None else seed
+        self.order = torch.Generator().manual_seed(order_seed)
+        self.progress = Progress(order_before=self.order.get_state())
         self.best: dict[str, Tensor] = {}
-        self.seconds = 0.0  # spent before this process
         self.recorder: Recorder | None = None
+        self._seconds_before = 0.0  # spent by the processes that this one goes on from
+        self._start = time.perf_counter()
 
     def run(
-        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], *, progress: bool
+        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], *, show: bool
     ) -> History:
-        """Train until the epochs, the patience, a callback or Ctrl-C end it."""
-        steps = math.ceil(len(self.rows) / self.batch_size)
-        stopped = "patience" if self._waited(patience) else "epochs"
-        start = time.perf_counter() - self.seconds
+        """Train until the number of epochs, the patience, a callback or Ctrl-C ends the fit.
+
+        Args:
+            epochs: Passes over the data, in the whole fit.
+            patience: Epochs without a better held-out ELBO that end the fit, or ``None``.
+            callbacks: Called after each epoch.
+            show: Whether to show a progress bar.
+
+        Returns:
+            The history. The pair has its best weights.
+        """
+        self._start = time.perf_counter() - self._seconds_before
+        stopped = "patience" if self._patience_is_over(patience) else "epochs"
         bar = tqdm(
-            total=epochs * steps, initial=self.step, unit="step", disable=not progress,
-            mininterval=0.3,
+            total=epochs * math.ceil(len(self.rows) / self.stepper.batch_size),
+            initial=self.progress.step, unit="step", disable=not show, mininterval=0.3,
         )  # fmt: skip
-        with bar, _interrupts() as interrupted, self._best_on_error():
+        with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error():
             bar.set_description("preparing the step")
             self.stepper.prepare()
-            while self.epoch <= epochs and stopped == "epochs":
-                bar.set_description(f"epoch {self.epoch}/{epochs}", refresh=False)
-                began = self.step
-                self._train(bar, interrupted, start)
-                if interrupted:  # resume goes on within the epoch, though the history closes it
-                    self._snapshot(start, now=True)
-                row = self._record(start)
-                bar.set_postfix_str(_summary(row), refresh=False)
-                if self._called_off(callbacks, row):
+            while self.progress.epoch <= epochs and stopped == "epochs":
+                bar.set_description(f"epoch {self.progress.epoch}/{epochs}", refresh=False)
+                first_step = self.progress.step
+                self._train_epoch(bar, interrupted)
+                if interrupted:  # the history closes the epoch, a resumed fit goes on within it
+                    self._snapshot(now=True)
+                row = self._close_epoch()
+                bar.set_postfix_str(_elbo_of(row), refresh=False)
+                if self._call(callbacks, row):
                     stopped = "callback"
-                elif self._waited(patience):
+                elif self._patience_is_over(patience):
                     stopped = "patience"
                 elif interrupted:
                     stopped = "interrupted"
-                elif self.epoch <= epochs:
-                    self.stepper.check(began, self.step)
+                elif self.progress.epoch <= epochs:
+                    self.stepper.check(first_step, self.progress.step)
                 if not interrupted:
-                    self._snapshot(start, now=stopped != "epochs" or self.epoch > epochs)
+                    self._snapshot(now=stopped != "epochs" or self.progress.epoch > epochs)
         return self._finish(stopped)
 
-    def _train(self, bar: Any, interrupted: list[bool], start: float) -> None:
-        """One epoch of updates, or what is left of it, or what Ctrl-C leaves of it."""
-        self.order.set_state(self.order_before)
-        batches = torch.randperm(len(self.rows), generator=self.order).split(self.batch_size)
-        for index in batches[self.position :]:
+    # Steps
+
+    def _train_epoch(self, bar: Any, interrupted: list[bool]) -> None:
+        """Update from the remaining batches of the epoch, until Ctrl-C."""
+        progress = self.progress
+        self.order.set_state(progress.order_before)
+        order = torch.randperm(len(self.rows), generator=self.order)
+        for index in order.split(self.stepper.batch_size)[progress.position :]:
             self._step(index)
-            self.step += 1
-            self.position += 1
-            self.seen += len(index)
+            progress.step += 1
+            progress.position += 1
+            progress.seen += len(index)
             bar.update()
             if interrupted:
                 break
             if self.recorder is not None and self.recorder.due:
-                self._snapshot(start, now=True)
+                self._snapshot(now=True)
 
     def _step(self, index: Tensor) -> None:
-        weight = check_kl_weight(self.weight(self.step), f" at step {self.step}")
-        draws = torch.get_rng_state()
+        """Update once from the rows at ``index``, (rows,); raise where that is not finite."""
+        step = self.progress.step
+        weight = self.kl_weight(step) if callable(self.kl_weight) else self.kl_weight
+        weight = check_kl_weight(weight, f" at step {step}")
+        random_state = torch.get_rng_state()
         try:
             loss, applied = self.stepper(index, weight)
         except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, draws, math.nan, error)
+            self._give_up(index, random_state, math.nan, error)
         if not applied:
-            complaint = self.stepper.complaint(index, weight, draws)
-            self._give_up(index, draws, math.nan if complaint else loss, complaint)
-        self.total += loss * len(index)
+            error_of_pyro = self.stepper.eager_error(index, weight, random_state)
+            loss = math.nan if error_of_pyro else loss
+            self._give_up(index, random_state, loss, error_of_pyro)
+        self.progress.total += loss * len(index)
 
     def _give_up(
-        self, index: Tensor, draws: Tensor, loss: float, cause: Exception | None
+        self, index: Tensor, random_state: Tensor, loss: float, cause: Exception | None
     ) -> NoReturn:
-        """Name what stopped being finite, keep the last good weights, and end the fit."""
+        """Raise ``NotFiniteError`` that names what stopped being finite.
+
+        Args:
+            index: The rows of the failed step.
+            random_state: State of torch's generator when the step began.
+            loss: The step's loss; NaN where the step raised.
+            cause: What the step raised. Raised again where every value turns out to be finite,
+                since the step then failed for another reason.
+        """
         batch = self.rows.take(index, self.device)
-        culprit = find_culprit(self.pair, batch, self.rows.positions_in_data(index), draws)
+        positions = self.rows.positions_in_data(index)
+        culprit = find_culprit(self.pair, batch, positions, random_state)
         if culprit is None and cause is not None:
             raise cause
+        progress = self.progress
         what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
-        where = f"epoch {self.epoch}, batch {self.position} (step {self.step})"
-        kept = f"those of epoch {self.best_epoch}" if self.best else self._last_finite()
+        where = f"epoch {progress.epoch}, batch {progress.position} (step {progress.step})"
+        site = culprit or (
+            "running the same batch again with the same random state gave finite values, so no "
+            "site can be named"
+        )
+        weights = f"those of epoch {progress.best_epoch}" if self.best else self._restore_finite()
         raise NotFiniteError(
-            f"fit: the {what} at {where}: {culprit or 'it did not happen again when looked at'}. "
-            f"The update was not applied, the weights are {kept}; {MEND}",
+            f"fit: the {what} at {where}: {site}. The update was not applied, the weights are "
+            f"{weights}; {MEND}",
             culprit,
         ) from cause
 
-    def _last_finite(self) -> str:
-        """Leave finite weights in the pair, where there are any, and say which they are."""
-        if _finite(self.pair.tensors()):
+    def _restore_finite(self) -> str:
+        """Restore finite weights, where there are any, and return words for which they are."""
+        if _is_finite(self.pair.tensors()):
             return "those before it"
         snapshot = None if self.recorder is None else read_snapshot(self.recorder.path)
         if snapshot is None:
-            return "not finite themselves: hold out rows or give run=, and good ones are kept"
-        with torch.no_grad():
-            for name, value in self.pair.tensors().items():
-                value.copy_(snapshot[0][f"now/{name}"])
+            return "not finite either: with validation= or run=, finite weights are stored"
+        self._restore({n.removeprefix("now/"): t for n, t in snapshot[0].items()})
         return f"those of step {snapshot[1]['step']}"
 
-    def _record(self, start: float) -> dict[str, float]:
-        """Close the epoch: held-out rows, best weights, scheduler, a row of the history."""
-        elbo = -self.total / self.seen / len(self.rows)
-        validation_elbo = math.nan
-        if self.held_out is not None:
-            loss = mean_loss(self.pair, self.held_out, self.loss, seed=child(self.seed, 1))
-            validation_elbo = -loss / len(self.rows)
-            if not math.isfinite(validation_elbo):
-                raise NotFiniteError(
-                    f"fit: the held-out ELBO became {validation_elbo} at epoch {self.epoch}; "
-                    + MEND,
-                    None,
-                )
-            if validation_elbo > self.best_elbo:
-                self.best_elbo, self.best_epoch = validation_elbo, self.epoch
-                self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}
+    # Epochs
+
+    def _close_epoch(self) -> dict[str, float]:
+        """End the epoch: held-out ELBO, best weights, scheduler; return its row of the history."""
+        progress = self.progress
+        elbo = -progress.total / progress.seen / len(self.rows)
+        validation_elbo = math.nan if self.held_out is None else self._evaluate(self.held_out)
         if self.scheduler is not None:
             metric = elbo if self.held_out is None else validation_elbo
-            with_metric = isinstance(self.scheduler, ReduceLROnPlateau)
-            vars(self.optimizer)["_opt_called"] = True  # compiled updates are steps of it as well
-            self.scheduler.step(*((-metric,) if with_metric else ()))
-        row = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "elbo": elbo,
-            "validation_elbo": validation_elbo,
-            "seconds": time.perf_counter() - start,
-        }
-        self.records.append(row)
+            mark_as_stepped(self.optimizer)  # a compiled step updates without optimizer.step()
+            if isinstance(self.scheduler, ReduceLROnPlateau):
+                self.scheduler.step(-metric)
+            else:
+                self.scheduler.step()
+        values = (progress.epoch, progress.step, elbo, validation_elbo, self._seconds())
+        row = dict(zip(COLUMNS, values, strict=True))
+        progress.records.append(row)
         if self.recorder is not None:
-            self.recorder.epoch(self.records)
-        self.epoch += 1
-        self.order_before = self.order.get_state()
-        self.position, self.total, self.seen = 0, 0.0, 0
+            self.recorder.epoch(progress.records)
+        progress.epoch += 1
+        progress.order_before = self.order.get_state()
+        progress.position, progress.total, progress.seen = 0, 0.0, 0
         return row
 
-    def _waited(self, patience: int | None) -> bool:
-        """Whether the held-out ELBO has not risen for so many epochs."""
-        return patience is not None and len(self.records) - self.best_epoch >= patience
+    def _evaluate(self, held_out: Rows) -> float:
+        """Return the held-out ELBO, in nats per row, and store the weights where it is the best."""
+        loss = self.stepper.derivative.bound.loss
+        elbo = -mean_loss(self.pair, held_out, loss, seed=child(self.seed, 1)) / len(self.rows)
+        if not math.isfinite(elbo):
+            raise NotFiniteError(
+                f"fit: the held-out ELBO became {elbo} at epoch {self.progress.epoch}; " + MEND,
+                None,
+            )
+        if elbo > self.progress.best_elbo:
+            self.progress.best_elbo, self.progress.best_epoch = elbo, self.progress.epoch
+            self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}
+        return elbo
 
-    def _called_off(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
-        """Call every callback; True where one of them ends the fit."""
+    def _patience_is_over(self, patience: int | None) -> bool:
+        """Return whether the held-out ELBO has not risen for ``patience`` epochs."""
+        waited = len(self.progress.records) - self.progress.best_epoch
+        return patience is not None and waited >= patience
+
+    def _call(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
+        """Call every callback; return whether one of them returned True, which ends the fit."""
         model, guide = self.pair.model.function, self.pair.guide.function
         answers = [callback(dict(row), model, guide) for callback in callbacks]
         return any(answer is True for answer in answers)
 
+    def _seconds(self) -> float:
+        """Return the seconds that the fit has taken, in all its processes."""
+        return time.perf_counter() - self._start
+
+    # The end
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        """Copy weights into the pair."""
+        with torch.no_grad():
+            for name, value in self.pair.tensors().items():
+                value.copy_(tensors[name])
+
     def _restore_best(self) -> None:
-        """Put the weights of the best held-out ELBO back, where rows were held out."""
+        """Restore the weights of the best held-out ELBO, where rows were held out."""
         if self.best:
-            with torch.no_grad():
-                for name, value in self.pair.tensors().items():
-                    value.copy_(self.best[name])
+            self._restore(self.best)
 
     @contextlib.contextmanager
-    def _best_on_error(self) -> Iterator[None]:
-        """Whatever ends the fit, the pair has its best weights."""
+    def _best_weights_on_error(self) -> Iterator[None]:
+        """Restore the best weights where an error ends the block, and raise the error again.
+
+        The weights are written to the run directory where the fit stopped being finite, because
+        such a fit cannot be resumed.
+        """
         try:
             yield
         except BaseException as error:
@@ -255,141 +312,85 @@ class Loop:
             raise
 
     def _finish(self, stopped: str) -> History:
+        """Restore the best weights, write the run directory, and return the history."""
         self._restore_best()
+        records = self.progress.records
         history = History(
-            frame=pd.DataFrame(
-                self.records, columns=["epoch", "step", "elbo", "validation_elbo", "seconds"]
-            ),
-            objective=self.objective.name,
-            reason=self.objective.reason,
+            frame=pd.DataFrame(records, columns=COLUMNS),
+            objective=self.stepper.objective.name,
+            reason=self.stepper.objective.reason,
             stopped=stopped,
-            best_epoch=self.best_epoch or len(self.records),
+            best_epoch=self.progress.best_epoch or len(records),
             step=self.stepper.kind,
             step_reason=self.stepper.reason,
         )
         if self.recorder is not None:
-            summary = {"epochs": len(self.records), "step": self.step, "stopped": stopped,
+            summary = {"epochs": len(records), "step": self.progress.step, "stopped": stopped,
                        "best_epoch": history.best_epoch, "best": _best_row(history),
                        "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
             self.recorder.finish(self.pair.tensors(), "finished", summary)
         return history
 
-    # What a snapshot keeps
+    # Snapshots
 
-    def _snapshot(self, start: float, *, now: bool) -> None:
+    def _snapshot(self, *, now: bool) -> None:
+        """Write a snapshot where the fit has a run directory, ``now`` or where one is due.
+
+        Weights that are not finite are not stored: the next step raises, and the last snapshot
+        holds the weights to restore.
+        """
         if self.recorder is None or not (now or self.recorder.due):
             return
-        if not _finite(self.pair.tensors()):  # the next step will say what happened
-            return
-        tensors = {f"now/{name}": value for name, value in self.pair.tensors().items()}
-        tensors |= {f"best/{name}": value for name, value in self.best.items()}
-        self.recorder.snapshot(tensors, {**self.state(), "seconds": time.perf_counter() - start})
+        weights = self.pair.tensors()
+        if _is_finite(weights):
+            tensors = {f"now/{name}": value for name, value in weights.items()}
+            tensors |= {f"best/{name}": value for name, value in self.best.items()}
+            self.recorder.snapshot(tensors, self.state())
 
     def state(self) -> dict[str, Any]:
-        """Everything but the weights and the global generators."""
-        kept = ("epoch", "step", "order_before", "position", "total", "seen", "records",
-                "best_epoch", "best_elbo")  # fmt: skip
-        return {
-            **{name: getattr(self, name) for name in kept},
+        """Return what a snapshot stores besides the weights and the global generators."""
+        state: dict[str, Any] = {
+            **vars(self.progress),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "stepper": self.stepper.state(),
+            "seconds": self._seconds(),
         }
+        return {name: plain_numbers(value) for name, value in state.items()}
 
     def resume(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Go back to a snapshot: weights, optimizer, scheduler, generators, place in the epoch."""
-        with torch.no_grad():
-            for name, value in self.pair.tensors().items():
-                value.copy_(tensors[f"now/{name}"])
+        """Restore everything that a snapshot stores, so that ``run`` goes on from there.
+
+        Args:
+            tensors: Weights under ``"now/"`` and ``"best/"``.
+            state: What ``state`` returned, and the states of the global generators.
+        """
+        self._restore({n.removeprefix("now/"): t for n, t in tensors.items()})
         best = {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
         self.best = {name: value.to(self.device or value.device) for name, value in best.items()}
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.resume(state["stepper"])
-        for name in self.state().keys() - {"optimizer", "scheduler", "stepper"}:
-            setattr(self, name, state[name])
-        self.seconds = state["seconds"]
+        self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
+        self._seconds_before = state["seconds"]
         restore_generators(state)
 
 
-def _finite(tensors: dict[str, Tensor]) -> bool:
+def _is_finite(tensors: dict[str, Tensor]) -> bool:
+    """Return whether every weight is finite."""
     return all(bool(value.isfinite().all()) for value in tensors.values())
 
 
-def check_kl_weight(weight: Any, when: str = "") -> float:
-    """A KL weight; ``ValueError`` unless it is a finite number of at least 0."""
-    number = float(weight) if isinstance(weight, Real) else math.nan
-    if not 0 <= number < math.inf:
-        raise ValueError(f"kl_weight: expected a number of at least 0{when}, got {weight!r}")
-    return number
-
-
-def _make_optimizer(make: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
-    hint = "pass a function of the parameters: lambda p: torch.optim.Adam(p, lr=1e-3)"
-    if isinstance(make, torch.optim.Optimizer | PyroOptim) or not callable(make):
-        raise ValueError(f"optimizer: expected a function, got {type(make).__name__}; {hint}")
-    optimizer = make(parameters)
-    if not isinstance(optimizer, torch.optim.Optimizer):
-        raise ValueError(
-            f"optimizer: expected it to return a torch optimizer, got {type(optimizer).__name__}; "
-            + hint
-        )
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError("optimizer: LBFGS evaluates the loss itself; expected one that does not")
-    return optimizer
-
-
-def _make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
-    if make is None:
-        return None
-    hint = "lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)"
-    try:
-        return make(optimizer)
-    except TypeError as error:
-        raise ValueError(
-            f"scheduler: expected a function of the optimizer, got {error}; write {hint}"
-        ) from error
-
-
-def default_optimizer(parameters: list[Tensor], lr: float = 1e-3) -> torch.optim.Optimizer:
-    """Adam, fused where the parameters' devices and dtypes allow it."""
-    fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
-    one_device = len({p.device for p in parameters}) == 1
-    return torch.optim.Adam(parameters, lr=lr, fused=fusable and one_device)
-
-
-def _constant(weight: float) -> Callable[[int], float]:
-    return lambda step: float(weight)
-
-
-def _summary(row: dict[str, float]) -> str:
+def _elbo_of(row: dict[str, float]) -> str:
+    """Return the words of the progress bar: the held-out ELBO, or else the training ELBO."""
     held_out = row["validation_elbo"]
     name, value = ("ELBO", row["elbo"]) if math.isnan(held_out) else ("held-out ELBO", held_out)
     return f"{name} {value:.2f} nats/row"
 
 
-@contextlib.contextmanager
-def _interrupts() -> Iterator[list[bool]]:
-    """A list that is non-empty after Ctrl-C; a second Ctrl-C interrupts as usual."""
-    interrupted: list[bool] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: Any) -> None:
-        interrupted.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
 def _best_row(history: History) -> dict[str, float | None]:
+    """Return the best epoch's row of the history as JSON can hold it: ``None`` for NaN."""
     frame = history.frame
     row = frame.loc[frame["epoch"] == history.best_epoch].iloc[-1]
     values = {str(name): float(value) for name, value in row.items()}

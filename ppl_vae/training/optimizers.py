@@ -1,6 +1,7 @@
-"""Optimizers' updates as operations on tensors; their states are those of torch's optimizers.
+"""Updates of optimizers as operations on tensors, so that a compiled step can contain them.
 
-Adam and AdamW, with weight decay l or d:
+Adam and AdamW, with gradient g, first moment m, second moment v, step count t and weight decay l
+(added to the gradient) or d (decoupled):
 
     g <- g + l p;   m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2
     p <- (1 - lr d) p - lr / (1 - b1^t) m / (sqrt(v / (1 - b2^t)) + eps)
@@ -9,6 +10,15 @@ RMSprop, centered:
 
     g <- g + l p;   m <- a m + (1 - a) g;   v <- a v + (1 - a) g^2
     p <- p - lr g / (sqrt(v - m^2) + eps)
+
+The states are the tensors of torch's own optimizer, updated in place, so that
+``optimizer.state_dict()`` is right at any time and a fit can change from a compiled step to an
+eager one.
+
+Everything that changes between steps, such as a scheduled learning rate or the bias corrections
+1 - b^t, is computed with Python's numbers outside of the compiled step, and is passed to the step
+as a small tensor of rates. Inside the step a number would be frozen to the value that it had when
+the step was traced. In double precision outside, b^t costs nothing and does not lose digits.
 
 Sources: Kingma & Ba (2015), Adam, arXiv:1412.6980; Loshchilov & Hutter (2019), decoupled weight
 decay, arXiv:1711.05101; Graves (2013), section 4.2, arXiv:1308.0850 (centered RMSprop).
@@ -23,48 +33,64 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-RATE, ROOT, KEPT, FIRST, SECOND, EPS, DECAY = range(7)  # columns of the rates
+# Columns of the rates, (groups, 7): step size; factor of the root of the second moment; factor of
+# the parameter itself (decoupled decay); decay rates of the two moments; eps; decay added to g.
+STEP_SIZE, ROOT_FACTOR, SHRINKAGE, FIRST_DECAY, SECOND_DECAY, EPS, L2 = range(7)
 
 
 class TensorUpdate(ABC):
-    """An optimizer's update. Whatever a scheduler may change is given to it as a tensor.
+    """The update of one of torch's optimizers, as operations on tensors.
 
     Args:
-        optimizer: torch's.
-        parameters: Those that move.
-        group: For each of them, the number of its group.
+        optimizer: One of torch's.
+        parameters: The parameters to update.
+        group: For each parameter, the number of its parameter group.
+
+    Attributes:
+        state: All first moments, then all second moments, then the step counts: one of each for
+            each parameter.
+        counts: ``{group: step count of its first parameter}``.
     """
 
-    kinds: ClassVar[tuple[type, ...]]
-    variants: ClassVar[tuple[str, ...]]  # settings that must be off
-    keys: ClassVar[tuple[str, ...]]  # of torch's state: the running mean of the gradient first
+    optimizers: ClassVar[tuple[type, ...]]
+    """Classes of torch's optimizers that this class stands for."""
+
+    unsupported: ClassVar[tuple[str, ...]]
+    """Settings of the optimizer that must be off."""
+
+    moments: ClassVar[tuple[str, ...]]
+    """Keys of the moments in torch's state: the running mean of the gradient first."""
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], group: list[int]
     ) -> None:
         self.optimizer, self.parameters, self.group = optimizer, parameters, group
-        states = [self._begun(parameter) for parameter in parameters]
-        self.state: list[Tensor] = [state[key] for key in (*self.keys, "step") for state in states]
-        firsts = [group.index(number) for number in sorted(set(group))]
-        self.counts = dict(
-            zip(sorted(set(group)), (states[i]["step"] for i in firsts), strict=True)
-        )
+        states = [self._state_of(parameter) for parameter in parameters]
+        self.state: list[Tensor] = [s[key] for key in (*self.moments, "step") for s in states]
+        self.counts = {n: states[group.index(n)]["step"] for n in sorted(set(group))}
 
     @classmethod
     def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
-        """The update of an optimizer that is known here, without variants, over ordinary
-        parameters; else ``None``.
-        """  # noqa: D205  one sentence
+        """Return the update of an optimizer; ``None`` where torch's optimizer must do it.
+
+        An update is known for Adam, AdamW and centered RMSprop, with learning rates that are
+        numbers, without the settings in ``unsupported``, over parameters of one dtype and device
+        that all belong to the optimizer, and where all parameters of a group have been updated
+        equally often.
+        """
         for kind in cls.__subclasses__():
-            if type(optimizer) in kind.kinds:
-                return kind._of(optimizer, parameters)
+            if type(optimizer) in kind.optimizers:
+                return kind._if_supported(optimizer, parameters)
         return None
 
     @classmethod
-    def _of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
+    def _if_supported(
+        cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]
+    ) -> TensorUpdate | None:
+        """Return this class's update, or ``None`` where the optimizer's settings rule it out."""
         plain = all(
             isinstance(group["lr"], float)
-            and not any(group[name] for name in cls.variants)
+            and not any(group[name] for name in cls.unsupported)
             and group.get("centered", True)
             for group in optimizer.param_groups
         )
@@ -74,25 +100,31 @@ class TensorUpdate(ABC):
         if any(id(p) not in number for p in parameters):
             return None
         update = cls(optimizer, parameters, [number[id(p)] for p in parameters])
-        steps = update.state[len(cls.keys) * len(parameters) :]
-        for index, count in update.counts.items():
-            own = [s for s, g in zip(steps, update.group, strict=True) if g == index]
-            if any(step.item() != count.item() for step in own):
-                return None
-        return update
+        counts = update.state[len(cls.moments) * len(parameters) :]
+        expected = [update.counts[group] for group in update.group]
+        equal = all(c.item() == e.item() for c, e in zip(counts, expected, strict=True))
+        return update if equal else None
 
     def zeros(self) -> list[Tensor]:
-        """A state of zeros."""
+        """Return a state of zeros, as a new optimizer has it."""
         return [torch.zeros_like(tensor) for tensor in self.state]
 
-    def halving(self) -> Tensor:
-        """Rates under which the first of the state becomes half the gradient, begun at zeros."""
+    def dry_run_rates(self) -> Tensor:
+        """Return hyperparameters for a dry run, (groups, 7).
+
+        From a state of zeros, one update leaves 0.5 * gradient in the first moment, which is how
+        the gradient is read out of a compiled step (``TracedStep.derivative``).
+        """
         rates = torch.zeros_like(self.rates())
-        rates[:, FIRST] = 0.5
+        rates[:, FIRST_DECAY] = 0.5
         return rates
 
     def rates(self) -> Tensor:
-        """What the next update multiplies by, (groups, 7)."""
+        """Return what the next update multiplies by, (groups, 7), in the order of the columns.
+
+        Read from the optimizer's parameter groups at every step, so that a scheduler or a user who
+        changes a learning rate is followed.
+        """
         rows = []
         for number, group in enumerate(self.optimizer.param_groups):
             step = self.counts[number].item() + 1 if number in self.counts else 1.0
@@ -105,78 +137,90 @@ class TensorUpdate(ABC):
         gradients: list[Tensor],
         state: list[Tensor],
         rates: Tensor,
-        sound: Tensor,
+        finite: Tensor,
     ) -> None:
-        """Move in place, where it is sound."""
+        """Update parameters and state in place, where ``finite`` is true.
+
+        The condition is a ``torch.where`` in every assignment instead of an ``if``, because a
+        graph of tensor operations cannot branch.
+
+        Args:
+            parameters: Parameters to update.
+            gradients: Their gradients.
+            state: Like the attribute ``state``.
+            rates: From ``rates``, (groups, 7).
+            finite: Whether to update, a scalar of bool.
+        """
         n = len(parameters)
         for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
-            average, square, count = state[i], state[n + i], state[2 * n + i]
+            first, second, count = state[i], state[n + i], state[2 * n + i]
             row = rates[self.group[i]]
-            slope = g + row[DECAY] * p
-            new_average = average + (1 - row[FIRST]) * (slope - average)
-            new_square = row[SECOND] * square + (1 - row[SECOND]) * slope * slope
-            new = self._moved(p, slope, new_average, new_square, row)
-            p.copy_(torch.where(sound, new, p))
-            average.copy_(torch.where(sound, new_average, average))
-            square.copy_(torch.where(sound, new_square, square))
-            count.copy_(torch.where(sound, count + 1, count))
+            gradient = g + row[L2] * p
+            new_first = first + (1 - row[FIRST_DECAY]) * (gradient - first)
+            decay = row[SECOND_DECAY]
+            new_second = decay * second + (1 - decay) * gradient * gradient
+            new = self._updated(p, gradient, new_first, new_second, row)
+            p.copy_(torch.where(finite, new, p))
+            first.copy_(torch.where(finite, new_first, first))
+            second.copy_(torch.where(finite, new_second, second))
+            count.copy_(torch.where(finite, count + 1, count))
 
     @abstractmethod
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
-        """A group's row of the rates, in the order of their columns."""
+        """Return a parameter group's row of the rates for update number ``step``, from 1."""
 
     @abstractmethod
-    def _moved(
-        self, p: Tensor, slope: Tensor, average: Tensor, square: Tensor, row: Tensor
+    def _updated(
+        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
     ) -> Tensor:
-        """The parameter after the update."""
+        """Return the parameter after the update, from the updated moments and a row of rates."""
 
-    def _begun(self, parameter: Tensor) -> dict[str, Any]:
-        """The optimizer's state of a parameter, as torch begins it."""
+    def _state_of(self, parameter: Tensor) -> dict[str, Any]:
+        """Return the optimizer's state of a parameter, begun as torch begins it where empty."""
         state: dict[str, Any] = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
-            for key in self.keys:
+            for key in self.moments:
                 state[key] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
         return state
 
 
 class Adam(TensorUpdate):
-    """Adam's and AdamW's."""
+    """The update of Adam and AdamW."""
 
-    kinds = (torch.optim.Adam, torch.optim.AdamW)
-    variants = ("amsgrad", "maximize", "capturable", "differentiable")
-    keys = ("exp_avg", "exp_avg_sq")
+    optimizers = (torch.optim.Adam, torch.optim.AdamW)
+    unsupported = ("amsgrad", "maximize", "capturable", "differentiable")
+    moments = ("exp_avg", "exp_avg_sq")
 
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
         (first, second), lr, decay = group["betas"], group["lr"], group["weight_decay"]
-        rate, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
+        step_size, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
         decoupled = isinstance(self.optimizer, torch.optim.AdamW) or group.get(
             "decoupled_weight_decay", False
         )
-        kept, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
-        return rate, root, kept, first, second, group["eps"], l2
+        shrinkage, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
+        return step_size, root, shrinkage, first, second, group["eps"], l2
 
-    def _moved(
-        self, p: Tensor, slope: Tensor, average: Tensor, square: Tensor, row: Tensor
+    def _updated(
+        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
     ) -> Tensor:
-        spread = square.sqrt() * row[ROOT] + row[EPS]
-        return row[KEPT] * p - row[RATE] * average / spread
+        root = second.sqrt() * row[ROOT_FACTOR] + row[EPS]
+        return row[SHRINKAGE] * p - row[STEP_SIZE] * first / root
 
 
 class RMSprop(TensorUpdate):
-    """Centered RMSprop's, without momentum."""
+    """The update of centered RMSprop without momentum."""
 
-    kinds = (torch.optim.RMSprop,)
-    variants = ("momentum", "maximize", "capturable", "differentiable")
-    keys = ("grad_avg", "square_avg")
+    optimizers = (torch.optim.RMSprop,)
+    unsupported = ("momentum", "maximize", "capturable", "differentiable")
+    moments = ("grad_avg", "square_avg")
 
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
         alpha = group["alpha"]
         return group["lr"], 1.0, 1.0, alpha, alpha, group["eps"], group["weight_decay"]
 
-    def _moved(
-        self, p: Tensor, slope: Tensor, average: Tensor, square: Tensor, row: Tensor
+    def _updated(
+        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
     ) -> Tensor:
-        variance = (square - average * average).clamp(min=0.0)  # rounding may lead below
-        return p - row[RATE] * slope / (variance.sqrt() + row[EPS])
+        variance = (second - first * first).clamp(min=0.0)  # rounding may give less than 0
+        return p - row[STEP_SIZE] * gradient / (variance.sqrt() + row[EPS])

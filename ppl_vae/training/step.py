@@ -1,4 +1,7 @@
-"""The eager step: one update of the parameters from one batch."""
+"""The eager step: one update of the parameters from one batch, by the pair's own Python.
+
+g = d loss / d parameters;   g <- g min(1, clip_norm / |g|);   optimizer.step()
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,13 @@ from ppl_vae.elbo.loss import Gradients, LossAndGradient
 
 
 class EagerStep:
-    """Runs the pair under the objective and moves the parameters.
+    """Runs the pair under the objective and updates the parameters.
 
     Args:
-        derivative: Of the pair.
-        optimizer: torch's, over its parameters.
-        clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
+        derivative: Loss and gradient of the pair.
+        optimizer: One of torch's, over the derivative's parameters.
+        clip_norm: Largest norm of the gradient of all parameters together; ``None`` leaves
+            gradients alone.
     """
 
     def __init__(
@@ -28,7 +32,7 @@ class EagerStep:
         self.limit = math.inf if clip_norm is None else clip_norm
 
     def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[float, bool]:
-        """Update once.
+        """Update the parameters once.
 
         Args:
             batch: The rows of this step.
@@ -36,7 +40,7 @@ class EagerStep:
 
         Returns:
             The loss at a KL weight of 1, in nats of the whole data set, and whether the update
-            was applied: not where the loss or the gradient is not finite.
+            was applied. It is not applied where the loss or the gradient is not finite.
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
         loss, gradients = self.derivative(batch, weight)
@@ -52,7 +56,18 @@ def apply_gradients(
     gradients: Gradients,
     limit: float,
 ) -> bool:
-    """Bound the global norm of the gradient and move; not where something is not finite."""
+    """Clip the gradient and let the optimizer update the parameters.
+
+    Args:
+        optimizer: One of torch's.
+        parameters: The parameters.
+        loss: The loss, a scalar.
+        gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
+        limit: Largest norm of all gradients together; ``math.inf`` leaves gradients alone.
+
+    Returns:
+        Whether the update was applied: not where the loss or the gradient is not finite.
+    """
     norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         return False

@@ -1,7 +1,27 @@
-"""Which step runs: the eager one, the traced graph, or the graph compiled.
+"""The stepper: chooses between the eager, the traced and the compiled step, and runs the choice.
 
-A rule of the steps to come decides before the first update; a traced step runs once it is proved
-equal to the eager one, and only as long as it stays so. What it became is part of a fit's state.
+    eager       the pair's own Python, every step                        nothing to prepare
+    traced      one graph of tensor operations, run operation by         a fraction of a second to
+                operation                                                 a few seconds
+    compiled    that graph and the optimizer's update, compiled           about ten seconds
+
+How the stepper chooses: before the first update, by the number of steps to come alone
+(``step_kind``). Eager and compiled steps differ in rounding, so that a choice by measured times
+would make the result of a fit depend on how busy the machine was.
+
+How the stepper stays right: a traced step freezes what the tracer could not see change, such as a
+number of Python's or a draw of numpy's. So a traced step is compared with the eager one before it
+is used (``prepare``), and again as the fit goes on (``check``): after the callbacks of every epoch
+where the user's code runs between epochs, else once in ``CHECKED_EVERY`` steps. A first difference
+that appears during a fit traces the step again, because a callback may rightly change the pair
+once, at some epoch. A second one ends the traced step.
+
+How the stepper falls back: where a step cannot be traced, or differs from the eager one, the eager
+step runs and a warning says why; under ``compile=True`` that is an error. Where only the compiler
+fails, or its result differs, the traced step runs uncompiled and a warning says why.
+
+What was chosen is stored with a run (``state``) and restored when the run is resumed
+(``resume``): a resumed fit has another number of steps to come, and would choose otherwise.
 """
 
 from __future__ import annotations
@@ -19,7 +39,7 @@ from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.training.equivalence import (
-    NOT_FINITE,
+    NotComparableError,
     difference_from_eager,
     difference_on_batch,
     state_restored,
@@ -28,16 +48,25 @@ from ppl_vae.training.step import EagerStep
 from ppl_vae.training.traced_step import TracedStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
-TRACED_FROM = 300  # steps to come that repay tracing and its proof
-COMPILED_FROM = 8_000  # steps to come that repay the compiler
-CHECKED_EVERY = 1000  # steps, where no code of the user's runs between epochs
+TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
+COMPILED_FROM = 8_000  # steps to come after which the compiler is repaid
+CHECKED_EVERY = 1000  # steps between comparisons, where no code of the user's runs between epochs
 
 
 def step_kind(requested: bool | str, steps: int) -> str:
-    """The kind of step for so many steps to come.
+    """Return the kind of step for a number of steps to come.
 
-    Calibrated by ``benchmarks/step.py``, whose last lines say after how many steps tracing and
-    compiling are repaid; by sizes it hardly differs, since what is saved is Python's time.
+    The limits were measured by ``benchmarks/step.py``, whose last lines say after how many steps
+    tracing and compiling are repaid. The sizes of a pair hardly matter, because the time that is
+    saved is Python's.
+
+    Args:
+        requested: The argument ``compile`` of ``fit``.
+        steps: Steps to come.
+
+    Example:
+        >>> step_kind("auto", 100), step_kind("auto", 1000), step_kind(True, 100)
+        ('eager', 'traced', 'compiled')
     """
     if requested == "auto":
         return COMPILED if steps >= COMPILED_FROM else TRACED if steps >= TRACED_FROM else EAGER
@@ -45,23 +74,28 @@ def step_kind(requested: bool | str, steps: int) -> str:
 
 
 class Stepper:
-    """Updates the parameters from batches of rows.
+    """Updates the parameters from batches of rows, by the kind of step that pays.
 
     Args:
         pair: The pair.
         rows: The data.
         objective: What is minimized.
         parameters: The trainable parameters.
-        optimizer: torch's, over these parameters.
-        clip_norm: Largest global gradient norm; ``None`` leaves gradients alone.
-        requested: ``True`` insists on a traced step, ``"auto"`` tries, ``False`` does not.
-        batch_size: Rows of a step, but of the last one of an epoch.
+        optimizer: One of torch's, over these parameters.
+        clip_norm: Largest norm of the gradient of all parameters together; ``None`` leaves
+            gradients alone.
+        requested: ``True`` insists on a compiled step, ``"auto"`` chooses by the number of steps
+            to come, ``False`` runs the eager step.
+        batch_size: Rows of every batch, except perhaps the last one of an epoch.
         weighted: Whether the KL weight may differ from 1.
-        watched: Whether code of the user's runs between steps or epochs.
+        watched: Whether the user's code runs between steps or epochs.
 
     Attributes:
-        kinds: Kind of step by the size of its batch.
-        reason: Why they are what they are.
+        kinds: ``{rows of a batch: kind of step}``; the last batch of an epoch may have a kind of
+            its own.
+        reason: Why the kinds are what they are, for the history.
+        traced_steps: ``{rows of a batch: traced step}``, for the kinds that are not eager.
+        retraced: Whether the step was traced again after a difference appeared.
     """
 
     def __init__(
@@ -79,43 +113,51 @@ class Stepper:
         watched: bool,
     ) -> None:
         self.pair, self.rows, self.requested = pair, rows, requested
+        self.objective, self.optimizer = objective, optimizer
         self.batch_size, self.weighted, self.watched = batch_size, weighted, watched
         self.derivative = LossAndGradient(pair, objective, len(rows), parameters)
         self.eager = EagerStep(self.derivative, optimizer, clip_norm)
-        self.programs: dict[int, TracedStep] = {}
+        self.traced_steps: dict[int, TracedStep] = {}
         self.kinds: dict[int, str] = {}
         self.reason, self.retraced = "", False
 
     @property
     def kind(self) -> str:
-        """Kind of the step for whole batches."""
+        """Kind of step for batches of ``batch_size`` rows."""
         return self.kinds.get(self.batch_size, EAGER)
 
     def plan(self, epochs: int) -> None:
-        """Choose the kinds by the rule, for so many epochs to come."""
-        whole, last = divmod(len(self.rows), self.batch_size)
-        self.kinds = {self.batch_size: step_kind(self.requested, whole * epochs)}
-        if last:  # one step an epoch, seldom worth a compiler
+        """Choose the kinds of step for a number of epochs to come.
+
+        The last batch of an epoch may be smaller. A graph holds for one size, so the smaller batch
+        needs a traced step of its own, which runs once an epoch and so seldom repays a compiler.
+        """
+        whole_batches, last_rows = divmod(len(self.rows), self.batch_size)
+        steps = whole_batches * epochs
+        self.kinds = {self.batch_size: step_kind(self.requested, steps)}
+        if last_rows:
             insisted = self.requested is True and epochs < COMPILED_FROM
             chosen = step_kind("auto" if self.requested else False, epochs)
-            self.kinds[last] = TRACED if insisted else chosen
-        if self.requested == "auto":
-            self.reason = f"{whole * epochs:,} steps to come"
-        else:
-            self.reason = f"compile={self.requested}"
+            self.kinds[last_rows] = TRACED if insisted else chosen
+        automatic = self.requested == "auto"
+        self.reason = f"{steps:,} steps to come" if automatic else f"compile={self.requested}"
 
     def prepare(self) -> None:
-        """Trace, prove and compile what was chosen; fall back where that cannot be done.
+        """Trace, compare and compile the chosen steps; fall back where that cannot be done.
+
+        Weights, buffers and random generators are as they were afterwards.
 
         Raises:
-            ValueError: Where ``compile=True`` and the step cannot be proved.
+            ValueError: Under ``compile=True``, where a traced step differs from the eager one.
         """
-        elbo = self.derivative.objective.elbo
-        if self.derivative.objective.enumerates or elbo.vectorize_particles:
+        elbo = self.objective.elbo
+        if self.objective.enumerates or elbo.vectorize_particles:
+            # Run once so that Pyro's ELBO sets max_plate_nesting, which it does on its first call.
+            # An error of that call comes again in the first step, where it is explained.
             with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
-                self._eagerly(self._indices(self.batch_size)[0], 1.0)  # it guesses how plates nest
+                self._run_eagerly(self._first_and_last_rows(self.batch_size)[0], 1.0)
         for size in list(self.kinds):
-            if self.kinds[size] != EAGER and size not in self.programs:
+            if self.kinds[size] != EAGER and size not in self.traced_steps:
                 with forked(0), state_restored(self.pair):
                     problem = self._make(size)
                 if problem:
@@ -123,87 +165,99 @@ class Stepper:
                     return
 
     def __call__(self, index: Tensor, kl_weight: float) -> tuple[float, bool]:
-        """Update once; returns what ``EagerStep`` returns."""
-        program = self.programs.get(len(index))
-        if program is not None:
-            return program(index, kl_weight)
+        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
+        traced_step = self.traced_steps.get(len(index))
+        if traced_step is not None:
+            return traced_step(index, kl_weight)
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
 
-    def complaint(self, index: Tensor, kl_weight: float, draws: Tensor) -> ValueError | None:
-        """What Pyro's own checks say of a step that was not applied, drawn again."""
-        if len(index) not in self.programs:
+    def eager_error(
+        self, index: Tensor, kl_weight: float, random_state: Tensor
+    ) -> ValueError | None:
+        """Return the error that the eager step raises where a traced step's loss was not finite.
+
+        A traced step cannot raise the errors of Pyro's checks (a negative scale, say); its loss is
+        NaN there. The eager step runs again from the same random state to get the error. Weights
+        and buffers are restored.
+
+        Args:
+            index: The rows of the step, (rows,).
+            kl_weight: Its KL weight.
+            random_state: State of torch's generator when the step began.
+
+        Returns:
+            The error, or ``None`` where there is none or where the step was eager.
+        """
+        if len(index) not in self.traced_steps:
             return None
-        torch.set_rng_state(draws)
+        torch.set_rng_state(random_state)
         with state_restored(self.pair):
             try:
-                self._eagerly(index, kl_weight)
+                self._run_eagerly(index, kl_weight)
             except ValueError as error:
                 return error
         return None
 
-    def _eagerly(self, index: Tensor, kl_weight: float) -> None:
-        weight = torch.tensor(float(kl_weight)) if self.weighted else None
-        self.derivative(self.rows.take(index, self.derivative.parameters[0].device), weight)
+    def check(self, first_step: int, next_step: int) -> None:
+        """Compare the traced steps with the eager one again, at the end of an epoch.
 
-    def check(self, before: int, step: int) -> None:
-        """Compare again at the end of an epoch, after the callbacks.
-
-        Every epoch where code of the user's runs between steps; else once in ``CHECKED_EVERY``
-        steps, since nothing but that code can have changed what the tracer saw.
+        The comparison runs after the callbacks. Other rows are compared at every check.
 
         Args:
-            before: The step that the epoch began with.
-            step: The step that comes next.
+            first_step: The step that the epoch began with.
+            next_step: The step that comes next.
         """
-        if not self.watched and before // CHECKED_EVERY == step // CHECKED_EVERY:
+        if not self.watched and first_step // CHECKED_EVERY == next_step // CHECKED_EVERY:
             return
-        for size, program in self.programs.items():
-            index = (torch.arange(size) + step) % len(self.rows)  # other rows at every check
-            args = program, self.derivative, self.pair, self.rows, index
+        for size, traced_step in self.traced_steps.items():
+            index = (torch.arange(size) + next_step) % len(self.rows)
+            args = traced_step, self.derivative, self.pair, self.rows, index
             try:
-                difference = difference_on_batch(*args, seed=step % 2**32)
-            except ValueError:  # of Pyro's checks: the next step will say what happened
+                difference = difference_on_batch(*args, seed=next_step % 2**32)
+            except ValueError:  # not finite, or refused by Pyro's checks: the next step will raise
                 return
-            if difference == NOT_FINITE:
-                return
-            if difference and self.retraced:
-                self._fall_back(f"at step {step} {difference}")
-            elif difference:
-                self.retraced = True
-                self.programs.clear()
-                self.prepare()
             if difference:
+                self._trace_again_once(f"at step {next_step} {difference}")
                 return
 
     def state(self) -> dict[str, Any]:
-        """What a snapshot keeps."""
+        """Return what a run and a snapshot store."""
         return {"kinds": sorted(self.kinds.items()), "reason": self.reason,
                 "retraced": self.retraced}  # fmt: skip
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Go on with the kinds of a snapshot."""
+        """Restore what ``state`` returned: go on with the same kinds of step."""
         self.kinds = dict(state["kinds"])
         self.reason, self.retraced = state["reason"], state["retraced"]
 
+    def _run_eagerly(self, index: Tensor, kl_weight: float) -> None:
+        """Compute loss and gradient by the pair's own Python, for its side effects and errors."""
+        weight = torch.tensor(float(kl_weight)) if self.weighted else None
+        self.derivative(self.rows.take(index, self.derivative.parameters[0].device), weight)
+
     def _make(self, size: int) -> str:
-        """Make and prove the program of a size; returns what prevents it, or ``""``."""
-        indices = self._indices(size)
-        args = self.derivative, self.eager.optimizer, self.eager.limit, self.rows, indices[0]
+        """Trace, compare and compile the step for batches of a size.
+
+        Returns:
+            Words for what prevents a traced step, or ``""``.
+        """
+        indices = self._first_and_last_rows(size)
+        args = self.derivative, self.optimizer, self.eager.limit, self.rows, indices[0]
         try:
-            program = TracedStep(*args, weighted=self.weighted)
+            traced_step = TracedStep(*args, weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
-        self.programs[size] = program
-        difference = self._proved(program, indices)
+        self.traced_steps[size] = traced_step
+        difference = self._difference(traced_step, indices)
         if self.kinds[size] == COMPILED and not difference:
             try:
-                program.compile(indices[0])
-                wrong = self._proved(program, indices)
+                traced_step.compile(indices[0])
+                wrong = self._difference(traced_step, indices)
                 if wrong:
                     raise RuntimeError(f"what it made is not the traced step: {wrong}")
-            except Exception as error:  # no compiler, or one that fails
-                program.interpret()
+            except Exception as error:  # no compiler, or a compiler that fails
+                traced_step.interpret()
                 self.kinds[size] = TRACED
                 self.reason = f"the compiler failed: {_first_line(error)}"
                 warnings.warn(
@@ -212,26 +266,41 @@ class Stepper:
                 )
         return difference
 
-    def _proved(self, program: TracedStep, indices: list[Tensor]) -> str:
-        return difference_from_eager(program, self.derivative, self.pair, self.rows, indices)
+    def _difference(self, traced_step: TracedStep, indices: list[Tensor]) -> str:
+        """Return how a traced step differs from the eager one, now and a few updates on."""
+        args = traced_step, self.derivative, self.pair, self.rows, indices
+        try:
+            return difference_from_eager(*args)
+        except NotComparableError as error:
+            return str(error)
 
-    def _indices(self, size: int) -> list[Tensor]:
-        """Two batches: the first rows of the data, and the last, from the end."""
+    def _first_and_last_rows(self, size: int) -> list[Tensor]:
+        """Return the positions of two batches, (size,) each: the first rows and the last rows."""
         return [torch.arange(size), torch.arange(len(self.rows)).flip(0)[:size]]
 
+    def _trace_again_once(self, problem: str) -> None:
+        """Trace the steps again after a first difference; run the eager step after a second."""
+        if self.retraced:
+            self._fall_back(problem)
+        else:
+            self.retraced = True
+            self.traced_steps.clear()
+            self.prepare()
+
     def _fall_back(self, problem: str) -> None:
-        """Run the eager step from here on, and say why."""
+        """Run the eager step from now on, with a warning; raise under ``compile=True``."""
         if self.requested is True:
             raise ValueError(
                 f"compile: the traced step is not the eager one: {problem}; what changes between "
                 'steps must be a buffer that is updated in place; or pass compile="auto"'
             )
-        self.programs.clear()
+        self.traced_steps.clear()
         self.kinds = dict.fromkeys(self.kinds, EAGER)
         self.reason = f"the traced step is not the eager one: {problem}"
         warnings.warn(f"compile: {self.reason}; the eager step runs instead", stacklevel=2)
 
 
 def _first_line(error: Exception) -> str:
+    """Return an error's class and the first line of its message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0][:200]}"

@@ -129,7 +129,7 @@ def test_a_run_is_never_overwritten_without_force(ppl, wine_file, own_run):
     assert "--resume continues it, --force begins anew" in done.err
     assert weights(own_run) == before
     done = ppl(*FIT, wine_file, *SHORT, "--run", own_run, "--force")
-    assert f"kept in {own_run}.old" in done.err
+    assert f"the older run is now {own_run}.old" in done.err
     assert weights(f"{own_run}.old") == before != weights(own_run)
 
 
@@ -175,7 +175,7 @@ def test_ctrl_c_ends_with_130_and_a_run_that_opens(ppl, wine_file):
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume goes on" in err
+    assert "--resume continues" in err
     assert "Traceback" not in err
     assert ppl("generate", "run", "--num-samples", "2", "--json").json["rows"] == 2
 

@@ -1,4 +1,4 @@
-"""What the user's code changes between steps is seen: the fit is the eager one."""
+"""What the user's code changes between steps reaches a traced step: the fit is the eager one."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_number_that_changes_at_every_call_is_caught():
 
 
 class Annealed(Faulty):
-    """Its noise is what a callback sets."""
+    """A callback sets its noise."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ def update_buffer(model, epoch):
 
 
 def both(change, epochs, monkeypatch=None):
-    """The eager fit and the traced one, changed after some epochs; times that it was traced."""
+    """The eager fit, the traced one, and the batch sizes traced; a callback changes the pair."""
 
     def callback(row, model, guide):
         if row["epoch"] in epochs:
@@ -78,39 +78,39 @@ def both(change, epochs, monkeypatch=None):
         )
     settings = {"callbacks": [callback], "epochs": 7, "batch_size": 16}
     eager = learn(made(annealed), False, **settings)
-    found = learn(made(annealed), "auto", **settings)
-    return eager, found, traces
+    automatic = learn(made(annealed), "auto", **settings)
+    return eager, automatic, traces
 
 
 @pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
 def test_what_a_callback_changes_once_is_traced_again(change, monkeypatch):
-    eager, found, traces = both(change, {3}, monkeypatch)
-    assert found[0].step == "traced"
-    assert found[2] == []
+    eager, automatic, traces = both(change, {3}, monkeypatch)
+    assert automatic[0].step == "traced"
+    assert automatic[2] == []
     assert sorted(traces) == [8, 8, 16, 16]
-    alike(eager, found)
+    alike(eager, automatic)
 
 
 @pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
 def test_what_a_callback_changes_at_every_epoch_ends_the_traced_step(change):
-    eager, found, _ = both(change, set(range(9)))
-    assert found[0].step == "eager"
-    assert len(found[2]) == 1
-    assert "at step 6 " in found[0].step_reason
-    alike(eager, found)
+    eager, automatic, _ = both(change, set(range(9)))
+    assert automatic[0].step == "eager"
+    assert len(automatic[2]) == 1
+    assert "at step 6 " in automatic[0].step_reason
+    alike(eager, automatic)
 
 
 def test_a_buffer_updated_in_place_by_a_callback_needs_no_new_trace(monkeypatch):
-    eager, found, traces = both(update_buffer, set(range(9)), monkeypatch)
-    assert found[0].step == "traced"
+    eager, automatic, traces = both(update_buffer, set(range(9)), monkeypatch)
+    assert automatic[0].step == "traced"
     assert sorted(traces) == [8, 16]
-    alike(eager, found)
+    alike(eager, automatic)
     plain = learn(made(annealed), False, epochs=7, batch_size=16)
-    assert plain[0].frame["elbo"].iloc[-1] != found[0].frame["elbo"].iloc[-1]
+    assert plain[0].frame["elbo"].iloc[-1] != automatic[0].frame["elbo"].iloc[-1]
 
 
-def test_what_a_kl_schedule_changes_is_seen_at_the_end_of_the_epoch(monkeypatch):
-    """A schedule is the user's code, too."""
+def test_what_a_kl_schedule_changes_is_traced_again_at_the_end_of_the_epoch(monkeypatch):
+    """A schedule is the user's code too, so it is compared after every epoch."""
     model, guide, x = made(annealed)
     traces, make = [], Stepper._make
     monkeypatch.setattr(
@@ -122,8 +122,8 @@ def test_what_a_kl_schedule_changes_is_seen_at_the_end_of_the_epoch(monkeypatch)
             model.number = 0.9
         return 0.7
 
-    found = learn((model, guide, x), "auto", kl_weight=schedule, epochs=7, batch_size=10)
-    assert found[0].step == "traced"
+    automatic = learn((model, guide, x), "auto", kl_weight=schedule, epochs=7, batch_size=10)
+    assert automatic[0].step == "traced"
     assert traces == [10, 10]
 
 

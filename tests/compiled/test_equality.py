@@ -48,52 +48,56 @@ def zoo_pair(name):
 
 
 class Sides:
-    """The eager derivative and the traced program of one pair."""
+    """The eager loss and gradient of one pair, and its traced step."""
 
     def __init__(self, model, guide, data, elbo=None, weighted=False):
         self.pair, self.rows = Pair.of(model, guide, "data"), as_rows(data)
-        found = lint_pair(self.pair, self.rows, elbo=elbo, kl_weight=1.0, seed=0)
-        found.raise_if_failed()
-        self.objective, self.weighted = found.objective, weighted
+        report = lint_pair(self.pair, self.rows, elbo=elbo, kl_weight=1.0, seed=0)
+        report.raise_if_failed()
+        self.objective, self.weighted = report.objective, weighted
         self.parameters = list(self.pair.trainable().values())
-        self.eager = LossAndGradient(self.pair, self.objective, len(self.rows), self.parameters)
+        self.derivative = LossAndGradient(
+            self.pair, self.objective, len(self.rows), self.parameters
+        )
         optimizer = torch.optim.Adam(self.parameters)
         first = torch.arange(SIZE)
-        args = self.eager, optimizer, math.inf, self.rows, first
-        self.program = TracedStep(*args, weighted=weighted)
+        args = self.derivative, optimizer, math.inf, self.rows, first
+        self.traced_step = TracedStep(*args, weighted=weighted)
 
     def shake(self):
-        """Away from the weights that the tracer saw."""
+        """Move the weights away from those that were traced with."""
         generator = torch.Generator().manual_seed(9)
         with torch.no_grad():
             for p in self.parameters:
                 p.add_(0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype))
 
     def compare(self, weight=1.0, seed=5):
-        """On rows, weights and draws that the tracer did not see."""
+        """Compare on other rows, weights and draws than those that were traced with."""
         index = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(1))[:SIZE]
-        constants = [c.clone() for c in self.program.graph.constants]
+        constants = [c.clone() for c in self.traced_step.graph.constants]
         torch.manual_seed(seed)
-        ours = self.program.derivative(self.parameters, constants, index, weight, interpreted=True)
+        traced = self.traced_step.derivative(
+            self.parameters, constants, index, weight, interpreted=True
+        )
         state = torch.get_rng_state()
         torch.manual_seed(seed)
         tensor = torch.tensor(weight) if self.weighted else None
-        theirs = self.eager(self.rows.take(index), tensor)
-        assert torch.equal(state, torch.get_rng_state()), "another number of draws"
-        for now, expected in zip(constants, self.program.graph.constants, strict=True):
+        eager = self.derivative(self.rows.take(index), tensor)
+        assert torch.equal(state, torch.get_rng_state()), "the steps draw differently often"
+        for now, expected in zip(constants, self.traced_step.graph.constants, strict=True):
             torch.testing.assert_close(now, expected)
-        agree(ours, theirs)
-        return ours
+        assert_equal(traced, eager)
+        return traced
 
 
-def agree(ours, theirs):
-    """To rounding; a gradient also to a thousandth of that of the whole one."""
-    tolerance = 8 * torch.finfo(theirs[0].dtype).eps
-    assert ours[0].dtype == theirs[0].dtype
-    assert abs(ours[0] - theirs[0]) <= tolerance * abs(theirs[0])
-    total = torch.cat([g.flatten() for g in theirs[1] if g is not None]).norm()
+def assert_equal(traced, eager):
+    """Equal to rounding; a gradient also to a share of the norm of all gradients."""
+    tolerance = 8 * torch.finfo(eager[0].dtype).eps
+    assert traced[0].dtype == eager[0].dtype
+    assert abs(traced[0] - eager[0]) <= tolerance * abs(eager[0])
+    total = torch.cat([g.flatten() for g in eager[1] if g is not None]).norm()
     assert total > 0
-    for left, right in zip(ours[1], theirs[1], strict=True):
+    for left, right in zip(traced[1], eager[1], strict=True):
         assert (left is None) == (right is None)
         if left is not None:
             assert left.dtype == right.dtype
@@ -139,11 +143,11 @@ def test_the_zoo_with_particles(elbo, particles):
 def test_one_graph_holds_every_kl_weight(elbo):
     sides = Sides(*zoo_pair("gaussian"), ELBOS[elbo](), weighted=True)
     sides.shake()
-    found = [sides.compare(weight) for weight in (0.3, 0.0, 1.0)]
-    assert len({loss.item() for loss, _ in found}) <= 3
-    gradients = [g[-1] for _, g in found]
+    results = [sides.compare(weight) for weight in (0.3, 0.0, 1.0)]
+    assert len({loss.item() for loss, _ in results}) <= 3
+    gradients = [g[-1] for _, g in results]
     assert not any(torch.equal(gradients[i], gradients[j]) for i in range(3) for j in range(i))
-    torch.testing.assert_close(found[0][0], found[2][0])  # the loss is that of weight 1
+    torch.testing.assert_close(results[0][0], results[2][0])  # the loss is that of weight 1
 
 
 @pytest.mark.usefixtures("dtype")
@@ -158,7 +162,7 @@ WEIGHTED = ["sampled_class", "baseline", "enumerated_in_the_guide", "enumerated_
             "mixture", "with_global", "obs_masked", "hierarchy"]  # fmt: skip
 
 
-@pytest.mark.filterwarnings("ignore:Converting a tensor")  # Pyro reads a scale; fit hides it
+@pytest.mark.filterwarnings("ignore:Converting a tensor")  # Pyro reads a scale; fit silences it
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", WEIGHTED)
 def test_pairs_of_every_kind_at_every_kl_weight(name):
@@ -188,17 +192,17 @@ def test_pairs_of_every_kind_with_particles(name, elbo, particles):
 @pytest.mark.usefixtures("dtype")
 def test_rows_of_a_memory_map(tmp_path):
     sides = Sides(*made(lambda: mapped(tmp_path / "rows")))
-    assert not sides.program.gathers
+    assert not sides.traced_step.gathers
     sides.shake()
     sides.compare()
 
 
-def test_rows_held_out_are_not_gathered():
-    """Training rows keep their places in the data, which is what the program gathers from."""
+def test_training_rows_are_gathered_by_their_positions_in_the_data():
+    """The traced step gathers from the whole data, by the training rows' positions in it."""
     model, guide, x = made(PAIRS["gaussian"])
     train, _ = as_rows(x).split(0.3, 0)
     sides = Sides(model, guide, train)
-    assert sides.program.gathers
+    assert sides.traced_step.gathers
     sides.compare()
 
 
@@ -210,17 +214,17 @@ def test_frozen_parameters_have_no_gradient():
     assert len(sides.compare()[1]) == len(list(guide.parameters()))
 
 
-def test_the_program_owns_no_tensor_of_the_pair():
-    """At copies of the state it leaves the pair alone, and follows the copies."""
+def test_the_traced_step_holds_no_tensor_of_the_pair():
+    """Called with copies of the state it leaves the pair alone, and follows the copies."""
     sides = Sides(*made(PAIRS["batch_norm"]))
     before = {name: t.clone() for name, t in sides.pair.tensors().items()}
     copies = [p.detach().clone() for p in sides.parameters]
-    constants = [c.clone() for c in sides.program.graph.constants]
+    constants = [c.clone() for c in sides.traced_step.graph.constants]
     losses = []
     for _ in range(2):
         torch.manual_seed(0)
         call = copies, constants, torch.arange(SIZE), 1.0
-        losses.append(sides.program.derivative(*call, interpreted=True)[0])
+        losses.append(sides.traced_step.derivative(*call, interpreted=True)[0])
         copies = [c + 0.1 for c in copies]
     assert losses[0] != losses[1]
     assert all(torch.equal(before[n], t) for n, t in sides.pair.tensors().items())
@@ -229,7 +233,7 @@ def test_the_program_owns_no_tensor_of_the_pair():
 def test_every_call_draws_anew():
     for name in ("gaussian", "dropout", "sampled_class", "gamma_latent"):
         sides = Sides(*made(PAIRS[name]))
-        constants = [c.clone() for c in sides.program.graph.constants]
+        constants = [c.clone() for c in sides.traced_step.graph.constants]
         call = sides.parameters, constants, torch.arange(SIZE), 1.0
-        losses = {sides.program.derivative(*call, interpreted=True)[0].item() for _ in range(5)}
+        losses = {sides.traced_step.derivative(*call, interpreted=True)[0].item() for _ in range(5)}
         assert len(losses) == 5

@@ -1,4 +1,4 @@
-"""What a traced step would get wrong is caught, the eager step runs, and nothing else changed."""
+"""What a traced step would get wrong is caught; the eager step runs and nothing else changes."""
 
 import contextlib
 import random
@@ -63,7 +63,7 @@ class Reassigns(Faulty):
 
 
 class Rare(Faulty):
-    """Reads its rows outside of torch's sight; only batches with a row above 50 differ."""
+    """Python reads the rows; only batches with a number above 50 differ."""
 
     def __init__(self, read):
         super().__init__()
@@ -85,14 +85,14 @@ READS = {
 
 
 def rare(read):
-    """The row stands neither in the first batch nor in the last, which the proof looks at."""
+    """The row is in neither of the two batches that a new traced step is compared on."""
     x = reals()
     x[20, 0] = 51.0
     return Rare(read), Guide(), x
 
 
 class NumPyGuide(Guide):
-    """Draws by numpy, as a code that is observed to be a point."""
+    """Draws by numpy, and samples the draw from a point mass."""
 
     def forward(self, x):
         loc, log_scale = self.encoder(x).chunk(2, -1)
@@ -102,7 +102,7 @@ class NumPyGuide(Guide):
 
 
 class PrecomputedGuide(NumPyGuide):
-    """Draws from a table, read on from where the last call stopped."""
+    """Draws from a table; each call reads on where the last call stopped."""
 
     at = 0
 
@@ -133,23 +133,23 @@ def _traced_at_once(monkeypatch):
 def prepared(model, guide, data, requested="auto", watched=False):
     """A stepper as ``fit`` makes one."""
     pair, rows = Pair.of(model, guide, "data"), as_rows(data)
-    found = lint_pair(pair, rows, elbo=None, kl_weight=1.0, seed=0)
-    objective = found.objective or Objective.of(Trace_ELBO(), "lint refuses the pair")
+    report = lint_pair(pair, rows, elbo=None, kl_weight=1.0, seed=0)
+    objective = report.objective or Objective.of(Trace_ELBO(), "lint refuses the pair")
     parameters = list(pair.trainable().values())
     made_of = pair, rows, objective, parameters, torch.optim.Adam(parameters), None
-    found = Stepper(*made_of, requested=requested, batch_size=16, weighted=False, watched=watched)
-    found.plan(1000)
-    return found
+    steps = Stepper(*made_of, requested=requested, batch_size=16, weighted=False, watched=watched)
+    steps.plan(1000)
+    return steps
 
 
 @contextlib.contextmanager
-def untouched(found):
+def untouched(steps):
     """Parameters, buffers, the optimizer and every generator are as they were."""
 
     def state():
         numpys = np.random.get_state()  # noqa: NPY002
-        tensors = {name: t.clone() for name, t in found.pair.tensors().items()}
-        places = {name: id(t) for name, t in found.pair.tensors().items()}
+        tensors = {name: t.clone() for name, t in steps.pair.tensors().items()}
+        places = {name: id(t) for name, t in steps.pair.tensors().items()}
         return (
             torch.get_rng_state(),
             numpys[1].tolist(),
@@ -166,23 +166,23 @@ def untouched(found):
     assert before[1:4] == after[1:4]
     assert before[5] == after[5]
     assert all(torch.equal(value, after[4][name]) for name, value in before[4].items())
-    assert all(p.grad is None for p in found.pair.parameters().values())
+    assert all(p.grad is None for p in steps.pair.parameters().values())
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_caught_and_the_fit_is_the_eager_one(name):
     make, words = FAULTS[name]
-    found = learn(made(lambda: (make(), Guide(), reals())), "auto")
-    assert found[0].step == "eager"
-    assert len(found[2]) == 1
-    assert "the eager step runs instead" in found[2][0]
-    assert words in found[0].step_reason
-    assert found[0].step_reason in found[2][0]
-    alike(found, learn(made(lambda: (make(), Guide(), reals())), False))
+    automatic = learn(made(lambda: (make(), Guide(), reals())), "auto")
+    assert automatic[0].step == "eager"
+    assert len(automatic[2]) == 1
+    assert "the eager step runs instead" in automatic[2][0]
+    assert words in automatic[0].step_reason
+    assert automatic[0].step_reason in automatic[2][0]
+    alike(automatic, learn(made(lambda: (make(), Guide(), reals())), False))
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_insisted_on_and_cannot_be_proved_is_an_error(name):
+def test_a_fault_under_compile_true_is_an_error(name):
     make, words = FAULTS[name]
     model, guide, x = made(lambda: (make(), Guide(), reals()))
     before = [t.clone() for t in [*model.parameters(), *guide.parameters()]]
@@ -195,21 +195,21 @@ def test_what_is_insisted_on_and_cannot_be_proved_is_an_error(name):
 
 
 @pytest.mark.parametrize("guide", [NumPyGuide, PrecomputedGuide])
-def test_noise_that_is_not_torchs_is_caught(guide):
-    """``lint`` refuses these; the proof does not rely on it."""
+def test_draws_that_are_not_torchs_are_caught(guide):
+    """``lint`` refuses these; the comparison finds them too."""
     pair = made(lambda: (Model(), guide(), reals()))
-    found = prepared(*pair)
+    steps = prepared(*pair)
     with pytest.warns(UserWarning, match="compile: the traced step is not the eager one"):
-        found.prepare()
-    assert found.kind == "eager"
-    assert "its loss is" in found.reason
-    found = prepared(*pair, requested=True)
-    with untouched(found), pytest.raises(ValueError, match="not the eager one: its loss is"):
-        found.prepare()
+        steps.prepare()
+    assert steps.kind == "eager"
+    assert "its loss is" in steps.reason
+    steps = prepared(*pair, requested=True)
+    with untouched(steps), pytest.raises(ValueError, match="not the eager one: its loss is"):
+        steps.prepare()
 
 
 def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
-    """Noise of the trace is a constant in it."""
+    """The draw of the traced run is a constant of the graph."""
     original = tracing.without_values
 
     @contextlib.contextmanager
@@ -226,22 +226,22 @@ def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
         assert torch.distributions.normal._standard_normal is normal_
 
     monkeypatch.setattr(tracing, "without_values", frozen)
-    found = prepared(*made(lambda: (Model(), Guide(), reals())))
+    steps = prepared(*made(lambda: (Model(), Guide(), reals())))
     with pytest.warns(UserWarning, match="compile: the traced step is not the eager one"):
-        found.prepare()
-    assert found.kind == "eager"
-    assert "its loss is" in found.reason
+        steps.prepare()
+    assert steps.kind == "eager"
+    assert "its loss is" in steps.reason
 
 
 @pytest.mark.parametrize("wrong", ["loss", "gradient", "small", "lost"])
-def test_the_proof_sees_each_difference(wrong, monkeypatch):
-    found = prepared(*made(lambda: (Model(), Guide(), reals())))
-    found.prepare()
-    program = found.programs[16]
+def test_the_comparison_finds_each_difference(wrong, monkeypatch):
+    steps = prepared(*made(lambda: (Model(), Guide(), reals())))
+    steps.prepare()
+    traced_step = steps.traced_steps[16]
     indices = [torch.arange(16), torch.arange(16) + 20]
-    args = program, found.derivative, found.pair, found.rows, indices
+    args = traced_step, steps.derivative, steps.pair, steps.rows, indices
     assert difference_from_eager(*args) == ""
-    original = program.derivative
+    original = traced_step.derivative
 
     def spoiled(*args, **kwargs):
         loss, gradients = original(*args, **kwargs)
@@ -253,22 +253,22 @@ def test_the_proof_sees_each_difference(wrong, monkeypatch):
         changed[target] = None if wrong == "lost" else changed[target] * 1.01
         return loss, changed
 
-    monkeypatch.setattr(program, "derivative", spoiled)
+    monkeypatch.setattr(traced_step, "derivative", spoiled)
     expected = {"loss": "its loss is", "lost": "no gradient for"}
     assert expected.get(wrong, "the gradients of ") in difference_from_eager(*args)
 
 
 @pytest.mark.parametrize("name", [*FAULTS, "none"])
-def test_the_proof_touches_neither_the_pair_nor_the_generators(name):
+def test_the_comparison_changes_neither_the_pair_nor_the_generators(name):
     make = FAULTS[name][0] if name in FAULTS else Faulty
-    found = prepared(*made(lambda: (make(), Guide(), reals())))
-    with untouched(found), warnings.catch_warnings():
+    steps = prepared(*made(lambda: (make(), Guide(), reals())))
+    with untouched(steps), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found.prepare()
-    assert found.kind == ("traced" if name == "none" else "eager")
+        steps.prepare()
+    assert steps.kind == ("traced" if name == "none" else "eager")
 
 
-def test_a_plain_tensor_that_forward_updates_is_not_moved_by_the_proof():
+def test_a_plain_tensor_that_forward_updates_is_not_changed_by_the_comparison():
     class Running(Faulty):
         def __init__(self):
             super().__init__()
@@ -278,31 +278,31 @@ def test_a_plain_tensor_that_forward_updates_is_not_moved_by_the_proof():
             return self.level.mul_(1.0001).clone()
 
     model, guide, x = made(lambda: (Running(), Guide(), reals()))
-    found = prepared(model, guide, x)
+    steps = prepared(model, guide, x)
     before = model.level.clone()
-    found.prepare()
-    assert found.kind == "traced"
+    steps.prepare()
+    assert steps.kind == "traced"
     assert torch.equal(model.level, before)
 
 
-def test_running_statistics_are_not_moved_by_the_proof():
+def test_running_statistics_are_not_changed_by_the_comparison():
     layers = torch.nn.Linear(FEATURES, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 2 * LATENTS)
-    found = prepared(*made(lambda: (Model(), Guide(torch.nn.Sequential(*layers)), reals())))
-    with untouched(found):
-        found.prepare()
-        found.check(0, 5000)
-    assert found.kind == "traced"
+    steps = prepared(*made(lambda: (Model(), Guide(torch.nn.Sequential(*layers)), reals())))
+    with untouched(steps):
+        steps.prepare()
+        steps.check(0, 5000)
+    assert steps.kind == "traced"
 
 
 @pytest.mark.parametrize("read", READS)
 def test_a_value_that_python_reads_from_a_few_rows_is_not_frozen(read):
-    eager, found = (learn(made(lambda: rare(READS[read])), how) for how in (False, "auto"))
-    alike(eager, found)
+    eager, automatic = (learn(made(lambda: rare(READS[read])), how) for how in (False, "auto"))
+    alike(eager, automatic)
 
 
 def test_a_weight_that_python_reads_is_not_frozen():
     class Weakly(Faulty):
-        """Too little to be seen at the first weights."""
+        """The difference is too small to be automatic at the first weights."""
 
         def noise(self, x, z):
             return 0.5 + 0.1 * float(np.square(self.decoder[0].bias.detach().numpy()).mean())
@@ -311,5 +311,5 @@ def test_a_weight_that_python_reads_is_not_frozen():
         return Weakly(), Guide(), reals()
 
     lr = {"optimizer": lambda p: torch.optim.Adam(p, 0.05), "epochs": 20}
-    eager, found = (learn(made(make), how, **lr) for how in (False, "auto"))
-    alike(eager, found)
+    eager, automatic = (learn(made(make), how, **lr) for how in (False, "auto"))
+    alike(eager, automatic)

@@ -25,7 +25,7 @@ STEPS = ["eager", "traced", "compiled"]
 
 
 def learn(make, step, monkeypatch, **settings):
-    """Fit a pair anew by one kind of step; its weights and history, and the pair."""
+    """Fit a new pair by one kind of step; returns its weights, its history and the pair."""
     settings = {"epochs": 4, "batch_size": 16, "progress": False, **settings}
     monkeypatch.setattr(stepper, "TRACED_FROM", 1)
     most = settings["epochs"] + 1 if step == "compiled" else 10**9  # the last batches stay traced
@@ -34,15 +34,15 @@ def learn(make, step, monkeypatch, **settings):
     history = fit(model, guide, data, compile=False if step == "eager" else "auto", **settings)
     assert history.step == step, history.step_reason
     halves = [half for half in (model, guide) if isinstance(half, torch.nn.Module)]
-    found = [t.clone() for half in halves for t in half.state_dict().values()]
-    return found, history.frame.drop(columns="seconds"), (model, guide, data)
+    weights = [t.clone() for half in halves for t in half.state_dict().values()]
+    return weights, history.frame.drop(columns="seconds"), (model, guide, data)
 
 
 def alike(left, right, tolerance=2e-4):
-    """To rounding that some dozens of updates have magnified."""
+    """Equal up to rounding, which some dozens of updates have magnified."""
     pd.testing.assert_frame_equal(left[1], right[1], check_exact=False, rtol=tolerance)
-    for ours, theirs in zip(left[0], right[0], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=tolerance)
+    for value, expected in zip(left[0], right[0], strict=True):
+        torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance)
 
 
 def same(left, right):
@@ -51,7 +51,7 @@ def same(left, right):
 
 
 def changed(left, make):
-    """The weights are not those that the pair began with."""
+    """No weight is as it was before the fit."""
     model, guide, _ = made(make)
     before = [*model.state_dict().values(), *guide.state_dict().values()]
     assert all(not torch.equal(a, b) for a, b in zip(left[0], before, strict=True))
@@ -84,7 +84,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
+def test_every_optimizer_updates_as_in_the_eager_fit(name, monkeypatch):
     settings = {"optimizer": OPTIMIZERS[name]}
     eager, traced = (learn(PAIRS["gaussian"], s, monkeypatch, **settings) for s in STEPS[:2])
     changed(eager, PAIRS["gaussian"])
@@ -92,14 +92,13 @@ def test_every_optimizer_moves_as_in_the_eager_fit(name, monkeypatch):
 
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():
+    update_of = traced_step.TensorUpdate.of
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    assert traced_step.TensorUpdate.of(Adam(parameters, 0.1), parameters) is not None
-    assert traced_step.TensorUpdate.of(Adam(parameters[:2], 0.1), parameters) is None
-    assert (
-        traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
-    )
+    assert update_of(Adam(parameters, 0.1), parameters) is not None
+    assert update_of(Adam(parameters[:2], 0.1), parameters) is None
+    assert update_of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
     for settings in ({}, {"centered": True, "momentum": 0.9}):
-        assert traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, **settings), parameters) is None
+        assert update_of(RMSprop(parameters, 0.1, **settings), parameters) is None
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -120,7 +119,7 @@ def test_rows_of_a_memory_map_are_read_as_in_the_eager_fit(tmp_path, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:.*was not registered in the param store")
-def test_frozen_parameters_stay(monkeypatch):
+def test_frozen_parameters_do_not_change(monkeypatch):
     def make():
         model, guide, x = PAIRS["gaussian"]()
         model.requires_grad_(False)
@@ -135,7 +134,7 @@ def test_frozen_parameters_stay(monkeypatch):
 
 
 def grouped():
-    """All that a compiled step holds at once: buffers that move, dropout, a ragged batch."""
+    """All that a compiled step holds at once: buffers, dropout, a smaller last batch."""
     layers = [torch.nn.Linear(5, 8, bias=False), torch.nn.BatchNorm1d(8), torch.nn.Dropout(0.2)]
     return Model(), Guide(torch.nn.Sequential(*layers, torch.nn.Linear(8, 4))), reals()
 
@@ -188,8 +187,8 @@ def always(monkeypatch):
     monkeypatch.setattr(snapshots, "SHARE", 0)
 
 
-def dying(monkeypatch, at):
-    """The process dies in the midst of writing its snapshot number ``at``."""
+def killed_at_snapshot(monkeypatch, at):
+    """The process is killed while it writes snapshot number ``at``."""
     original, count = snapshots.write_tensors, 0
 
     def write(*args):
@@ -213,11 +212,11 @@ RESUMED = {
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("step", STEPS[:2])
 @pytest.mark.parametrize("name", RESUMED)
-def test_a_fit_cut_off_goes_on_bit_for_bit(name, step, tmp_path, monkeypatch):
+def test_a_fit_cut_off_is_resumed_bit_for_bit(name, step, tmp_path, monkeypatch):
     make, settings = PAIRS[RESUMED[name][0]], RESUMED[name][1]
     whole = learn(make, step, monkeypatch, **settings)
     with monkeypatch.context() as patch:
-        dying(patch, 8)  # within the third epoch
+        killed_at_snapshot(patch, 8)  # within the third epoch
         with pytest.raises(Killed):
             learn(make, step, patch, run=tmp_path / "run", **settings)
     assert read_snapshot(tmp_path / "run")[1]["position"] > 0
@@ -227,28 +226,28 @@ def test_a_fit_cut_off_goes_on_bit_for_bit(name, step, tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("always")
-def test_a_compiled_fit_cut_off_goes_on_bit_for_bit_as_compiled(tmp_path, monkeypatch):
+def test_a_compiled_fit_cut_off_is_resumed_bit_for_bit_as_compiled(tmp_path, monkeypatch):
     make, settings = COMPILED["adamw"]
     whole = learn(make, "compiled", monkeypatch, **settings)
     with monkeypatch.context() as patch:
-        dying(patch, 8)
+        killed_at_snapshot(patch, 8)
         with pytest.raises(Killed):
             learn(make, "compiled", patch, run=tmp_path / "run", **settings)
     assert read_snapshot(tmp_path / "run")[1]["position"] > 0
-    monkeypatch.setattr(stepper, "step_kind", lambda *_: "eager")  # what the rule would now choose
+    monkeypatch.setattr(stepper, "step_kind", lambda *_: "eager")  # what would be chosen now
     settings = {**settings, "run": tmp_path / "run", "resume": True}
     assert same(whole, learn(make, "compiled", monkeypatch, **settings))
 
 
 def work(run):
-    """What the killed processes do."""
+    """The fit that the killed processes run."""
     torch.set_num_threads(1)
     patch = pytest.MonkeyPatch()
     learn(PAIRS["gaussian"], "traced", patch, run=run, resume=True, epochs=60)
 
 
 @pytest.mark.usefixtures("always")
-def test_a_traced_fit_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
+def test_a_traced_fit_killed_at_random_moments_ends_as_one_never_killed(tmp_path, monkeypatch):
     whole = learn(PAIRS["gaussian"], "traced", monkeypatch, epochs=60)
     context, chance = multiprocessing.get_context("fork"), random.Random(0)
     for _ in range(4):
@@ -262,7 +261,7 @@ def test_a_traced_fit_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_pa
 
 
 @pytest.mark.parametrize("step", STEPS[:2])
-def test_a_resumed_fit_keeps_its_kind_whatever_the_rule_says_now(step, tmp_path, monkeypatch):
+def test_a_resumed_fit_has_the_kind_of_step_it_began_with(step, tmp_path, monkeypatch):
     other = {"eager": 1, "traced": 10**9}[step]
     monkeypatch.setattr(stepper, "TRACED_FROM", 1 if step == "traced" else 10**9)
     quick = {"batch_size": 16, "progress": False, "run": tmp_path / "run"}
@@ -289,7 +288,7 @@ class Exploding(Model):
             pyro.factor("f", self.grown.expand(len(x)))
             if self.how == "loss":
                 fn = dist.Normal(out + (1e4 * (grown - 1.2)).exp(), 1.0)
-            elif self.how == "weights":  # those before it are huge, Pyro's checks meet them first
+            elif self.how == "weights":
                 fn = dist.Normal(out + (300 * (grown - 1.1)).exp(), 1.0)
             elif self.how == "gradient":
                 left = (1.2 - grown).clamp(min=0)  # the root's slope at 0 is infinite
@@ -316,8 +315,8 @@ def test_a_traced_fit_that_blows_up_ends_as_the_eager_one(how, monkeypatch):
     eager, traced = (blown_up(how, step, monkeypatch) for step in STEPS[:2])
     assert traced[:2] == eager[:2]
     assert (eager[0] is NotFiniteError) == (how != "shape")
-    for ours, theirs in zip(eager[2], traced[2], strict=True):
-        torch.testing.assert_close(ours, theirs)
+    for value, expected in zip(traced[2], eager[2], strict=True):
+        torch.testing.assert_close(value, expected)
 
 
 def test_a_compiled_fit_that_blows_up_ends_as_the_eager_one(monkeypatch):
@@ -327,8 +326,8 @@ def test_a_compiled_fit_that_blows_up_ends_as_the_eager_one(monkeypatch):
     eager, compiled = (blown_up("gradient", s, monkeypatch, adam) for s in ("eager", "compiled"))
     assert eager[0] is NotFiniteError
     assert compiled[:2] == eager[:2]
-    for ours, theirs in zip(eager[2], compiled[2], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+    for value, expected in zip(compiled[2], eager[2], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("step", STEPS[:2])
@@ -357,7 +356,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
                   history.frame.drop(columns="seconds")))  # fmt: skip
 
 
-def test_a_compiler_that_errs_leaves_the_traced_graph(monkeypatch):
+def test_a_compiler_whose_result_differs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
         return lambda *inputs: [1.1 * output for output in step(*inputs)]
 
@@ -387,9 +386,9 @@ def test_autocast_holds_in_the_traced_step_and_its_weights_are_fresh(monkeypatch
     with torch.autocast("cpu", dtype=torch.bfloat16):
         ends = [learn(make, step, monkeypatch, **settings)[1]["elbo"] for step in STEPS[:2]]
     assert plain.iloc[-1] > plain.iloc[0] + 5
-    for found in ends:
-        assert found.iloc[0] != plain.iloc[0]
-        assert found.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
+    for elbo in ends:
+        assert elbo.iloc[0] != plain.iloc[0]
+        assert elbo.iloc[-1] == pytest.approx(plain.iloc[-1], rel=0.03)
     assert ends[0].tolist() == pytest.approx(ends[1].tolist(), rel=0.02)
 
 

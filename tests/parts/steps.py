@@ -1,4 +1,4 @@
-"""What the tests of traced steps share: a model with a number in it, fits and their comparison."""
+"""Shared by the tests of traced steps: a model with a number in it, fits, and their comparison."""
 
 import warnings
 
@@ -24,20 +24,21 @@ class Faulty(Model):
 
 
 def learn(pair, compiled, **settings):
-    """History and weights of a fit, and its warnings of the step."""
+    """The history and the weights of a fit, and its warnings about the step."""
     model, guide, data = pair
     settings = {"epochs": 5, "batch_size": 8, "progress": False, **settings}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         history = fit(model, guide, data, compile=compiled, **settings)
-    found = [*model.state_dict().values(), *guide.state_dict().values()]
-    said = [str(w.message) for w in caught if "compile: " in str(w.message)]
-    return history, found, said
+    weights = [*model.state_dict().values(), *guide.state_dict().values()]
+    warned = [str(w.message) for w in caught if "compile: " in str(w.message)]
+    return history, weights, warned
 
 
 def alike(left, right):
+    """Two fits have the same history and weights, up to rounding."""
     columns = ["epoch", "step", "elbo", "validation_elbo"]
     frames = left[0].frame[columns], right[0].frame[columns]
     pd.testing.assert_frame_equal(*frames, check_exact=False, rtol=1e-5)
-    for ours, theirs in zip(left[1], right[1], strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for value, expected in zip(left[1], right[1], strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)

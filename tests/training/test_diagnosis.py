@@ -24,7 +24,7 @@ def failure(model, guide, data=X, **settings):
 
 @pytest.mark.parametrize("validate", [True, False])
 def test_nan_in_one_cell_of_the_data(tmp_path, validate):
-    """Planted after the linter has read the data, as a file that is written to meanwhile."""
+    """The cell changes after lint has read the data, as in a file that is written to."""
     data = np.memmap(tmp_path / "rows", dtype="float32", mode="w+", shape=(90, 4))
     data[:] = X.numpy()
 
@@ -73,7 +73,7 @@ class Collapsing(PyroModule):
 
 
 @pytest.mark.parametrize("validate", [True, False])
-def test_a_scale_that_collapses(validate):
+def test_a_scale_that_shrinks_until_the_density_overflows(validate):
     with pyro.validation_enabled(validate), pytest.warns(UserWarning, match="one value"):
         error = failure(
             Collapsing(), None, epochs=500,
@@ -84,7 +84,7 @@ def test_a_scale_that_collapses(validate):
 
 
 class RootAtZero(PyroModule):
-    """A finite loss whose gradient is not: the root of |w| at w = 0, reached by one row alone."""
+    """The loss is finite and its gradient is not: the root of |w| at w = 0, reached by one row."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ def test_a_gradient_that_is_not_finite():
 
 
 class Unlucky(PyroModule):
-    """NaN where a latent is drawn far out: only the draws of that step tell the row."""
+    """NaN where a latent is drawn far from 0: only the draws of that step tell which row."""
 
     def __init__(self):
         super().__init__()
@@ -133,7 +133,7 @@ class Unlucky(PyroModule):
             pyro.sample("x", dist.Normal(loc, 1.0), obs=x[:, 0])
 
 
-def test_the_draws_of_the_failed_step_are_drawn_again():
+def test_the_diagnosis_repeats_the_draws_of_the_failed_step():
     model = Unlucky()
 
     def guide(x):
@@ -150,7 +150,7 @@ def test_the_draws_of_the_failed_step_are_drawn_again():
     assert X[error.culprit.row, 0].item() == pytest.approx(model.row)
 
 
-def test_the_last_good_weights_are_in_place_and_saved(tmp_path):
+def test_the_last_finite_weights_are_restored_and_saved(tmp_path):
     model, guide = GaussianModel(4, 2), NormalGuide(4, 2)
     good = []
 
@@ -170,7 +170,7 @@ def test_the_last_good_weights_are_in_place_and_saved(tmp_path):
         assert torch.equal(value, again.state_dict()[name])
 
 
-def test_weights_that_blew_up_give_way_to_the_last_snapshot(tmp_path, monkeypatch):
+def test_weights_that_are_not_finite_are_replaced_by_the_last_snapshots(tmp_path, monkeypatch):
     from ppl_vae.saving import snapshots
 
     monkeypatch.setattr(snapshots, "SOONEST", 0.0)
@@ -193,3 +193,25 @@ def test_weights_that_blew_up_give_way_to_the_last_snapshot(tmp_path, monkeypatc
     assert all(value.isfinite().all() for value in model.state_dict().values())
     again, _ = load(tmp_path / "run")
     assert all(value.isfinite().all() for value in again.state_dict().values())
+
+
+def test_where_the_batch_gives_finite_values_again_the_error_says_so():
+    class Once(PyroModule):
+        """NaN in one call alone."""
+
+        def __init__(self):
+            super().__init__()
+            self.w, self.armed = torch.nn.Parameter(torch.zeros(())), False
+
+        def forward(self, x):
+            loc, self.armed = torch.nan if self.armed else 0.0, False
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(self.w + loc, 1.0).expand([len(x)]), obs=x[:, 0])
+
+    def arm(row, model, guide):
+        model.armed = True
+
+    with pyro.validation_enabled(False):
+        error = failure(Once(), None, callbacks=[arm], compile=False)
+    assert error.culprit is None
+    assert "the same random state gave finite values, so no site can be named" in str(error)

@@ -1,4 +1,4 @@
-"""The loop: seeds, held-out rows, stopping, interrupts, schedules."""
+"""The loop of ``fit``: seeds, held-out rows, how a fit ends, interrupts, schedules."""
 
 import itertools
 import math
@@ -20,7 +20,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.schedules import cyclical, linear
-from ppl_vae.training.loop import default_optimizer
+from ppl_vae.training.arguments import default_optimizer
 
 
 def pair(seed=0):
@@ -50,7 +50,7 @@ def test_training_raises_the_elbo_of_real_images(digits):
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_seed_decides_everything_and_generators_are_restored(digits, seed):
+def test_a_seed_decides_the_fit_and_generators_are_restored(digits, seed):
     runs = []
     for noise in range(2):
         model, guide = pair()
@@ -75,17 +75,17 @@ def test_different_seeds_and_no_seed_differ(digits):
     assert not any(torch.equal(ends[i], ends[j]) for i in range(4) for j in range(i))
 
 
-def test_every_row_is_seen_once_an_epoch_in_a_new_order():
-    seen = []
+def test_every_epoch_has_every_row_once_in_a_new_order():
+    batches = []
 
     def model(row):
         with pyro.plate("data", len(row)):
-            seen.append(row.tolist())
+            batches.append(row.tolist())
             pyro.sample("row", dist.Normal(pyro.param("m", torch.zeros(())), 9.0), obs=row)
 
     rows = torch.arange(50.0)
     quick(model, None, rows, batch_size=16, epochs=2, seed=0)
-    training = [batch for batch in seen if len(batch) in (16, 2)][-8:]
+    training = [batch for batch in batches if len(batch) in (16, 2)][-8:]
     assert [len(batch) for batch in training] == [16, 16, 16, 2] * 2
     epochs = [list(itertools.chain(*training[:4])), list(itertools.chain(*training[4:]))]
     assert sorted(epochs[0]) == sorted(epochs[1]) == rows.tolist()
@@ -107,7 +107,7 @@ def test_held_out_rows_in_any_form(digits, form):
     assert history.frame["validation_elbo"].notna().all()
 
 
-def test_the_best_weights_are_kept_and_patience_ends_the_fit(digits):
+def test_patience_ends_the_fit_and_the_best_weights_are_restored(digits):
     model, guide = pair()
     snapshots = []
 
@@ -142,7 +142,7 @@ def test_without_held_out_rows_the_last_weights_stay(digits):
     assert all(torch.equal(a, b) for a, b in zip(last[-1], weights(model, guide), strict=True))
 
 
-def test_a_callback_sees_rows_and_can_end_the_fit(digits):
+def test_a_callback_gets_the_rows_of_the_history_and_can_end_the_fit(digits):
     rows = []
 
     def stop(row, model, guide):
@@ -157,7 +157,7 @@ def test_a_callback_sees_rows_and_can_end_the_fit(digits):
     )
 
 
-def test_ctrl_c_ends_cleanly_after_the_step(digits):
+def test_ctrl_c_ends_the_fit_and_restores_the_signal_handler(digits):
     def interrupt(row, model, guide):
         if row["epoch"] == 2:
             os.kill(os.getpid(), signal.SIGINT)
@@ -171,7 +171,7 @@ def test_ctrl_c_ends_cleanly_after_the_step(digits):
     assert all(torch.isfinite(p).all() for p in weights(model, guide))
 
 
-def test_ctrl_c_within_an_epoch_ends_after_the_step_at_hand(digits):
+def test_ctrl_c_within_an_epoch_ends_the_fit_after_the_current_step(digits):
     class Interrupted(torch.optim.SGD):
         count = 0
 
@@ -195,7 +195,7 @@ def test_fit_works_outside_the_main_thread(digits):
     assert len(histories[0].frame) == 3
 
 
-def test_clipping_bounds_the_global_norm(digits):
+def test_clip_norm_bounds_the_norm_of_all_gradients_together(digits):
     norms = []
 
     class Watched(torch.optim.SGD):
@@ -273,8 +273,8 @@ def test_a_kl_weight_of_zero_lets_the_guide_collapse_to_a_point(digits):
     free = guide.encoder(digits[:256]).chunk(2, -1)[1].mean()
     model, guide = pair()
     quick(model, guide, digits[:256], kl_weight=20.0, epochs=60)
-    held = guide.encoder(digits[:256]).chunk(2, -1)[1].mean()
-    assert free < -1 < -0.1 < held
+    pressed = guide.encoder(digits[:256]).chunk(2, -1)[1].mean()
+    assert free < -1 < -0.1 < pressed
 
 
 def test_maximum_likelihood_without_latents_is_exact():
@@ -325,7 +325,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits):
     assert all(torch.isfinite(p).all() for p in guide.parameters())
 
 
-def test_warnings_of_lint_are_repeated(digits):
+def test_fit_gives_the_warnings_of_lint(digits):
     model, guide = pair()
     model.unused = torch.nn.Linear(2, 2)
     with pytest.warns(UserWarning, match="expected a gradient, got none"):
@@ -339,21 +339,21 @@ def test_progress_shows_the_held_out_elbo(digits, capsys):
     assert "nats/row" in shown
 
 
-def test_numpys_whole_numbers_and_fractions_are_numbers(digits):
+def test_numpys_numbers_are_taken_for_epochs_and_validation(digits):
     history = quick(*pair(), digits[:100], epochs=np.int64(2), validation=np.float32(0.2))
     assert len(history.frame) == 2
 
 
-def test_whatever_ends_a_fit_the_best_weights_are_in_place(digits):
+def test_an_error_of_a_callback_leaves_the_best_weights_in_the_pair(digits):
     class OutOfPatienceError(Exception):
         pass
 
     model, guide = pair()
-    kept = []
+    best = []
 
     def spoil(row, model, guide):
         if row["epoch"] == 2:
-            kept.extend(weights(model, guide))
+            best.extend(weights(model, guide))
             with torch.no_grad():
                 model.decoder[0].weight.mul_(40.0)
         if row["epoch"] == 4:
@@ -369,10 +369,10 @@ def test_whatever_ends_a_fit_the_best_weights_are_in_place(digits):
             callbacks=[spoil],
             optimizer=lambda p: torch.optim.Adam(p, 1e-5),
         )
-    assert all(torch.equal(a, b) for a, b in zip(kept, weights(model, guide), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(best, weights(model, guide), strict=True))
 
 
-def test_fits_in_two_threads_do_not_meet(digits):
+def test_fits_in_several_threads_give_what_each_gives_alone(digits):
     alone = []
     for seed in range(3):
         model, guide = pair(seed)

@@ -1,0 +1,204 @@
+"""Checks of the arguments of ``fit``, and what is made of them: optimizer, scheduler, rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import Data, Rows, as_rows
+
+Callback: TypeAlias = Callable[[dict[str, float], Any, Any], object]
+"""Called once an epoch with the epoch's entry of the history, the model and the guide."""
+
+KLWeight: TypeAlias = float | Callable[[int], float]
+"""The weight of every latent site: a number, or a function of the step (counted from 0)."""
+
+
+def check_arguments(
+    *,
+    epochs: int,
+    batch_size: int,
+    kl_weight: Any,
+    clip_norm: float | None,
+    patience: int | None,
+    compile: bool | str,  # noqa: A002  the name of the argument of fit
+    validation: Any,
+    seed: int | None,
+    run: str | Path | None,
+    resume: bool,
+) -> None:
+    """Raise ``ValueError`` at the first argument of ``fit`` that is wrong by itself.
+
+    The error names the argument. The data, the callables and the run directory are checked later,
+    where they are used.
+    """
+    if resume and run is None:
+        raise ValueError("resume: needs the directory of the run; give run=")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if value is not None and not (whole and value >= 1):
+            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
+    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
+        raise ValueError(f"clip_norm: expected a positive number, got {clip_norm!r}")
+    if not callable(kl_weight):
+        check_kl_weight(kl_weight)
+    if patience is not None and validation is None:
+        raise ValueError("patience: needs held-out rows; give validation=0.1 or data")
+    if not isinstance(compile, bool) and compile != "auto":
+        raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
+    if run is not None and seed is None and isinstance(validation, Real):
+        raise ValueError(
+            "seed: a run directory needs a seed to split off the same held-out rows again; give "
+            "seed=, or pass the held-out rows as validation="
+        )
+
+
+def check_kl_weight(weight: Any, when: str = "") -> float:
+    """Return a KL weight as a float.
+
+    Args:
+        weight: What the user gave, or what the user's function returned.
+        when: Words for the error that say when, such as ``" at step 3"``.
+
+    Raises:
+        ValueError: Unless the weight is a finite number of at least 0.
+    """
+    number = float(weight) if isinstance(weight, Real) else math.nan
+    if not 0 <= number < math.inf:
+        raise ValueError(f"kl_weight: expected a number of at least 0{when}, got {weight!r}")
+    return number
+
+
+def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
+    """Return the callbacks as a tuple; raise ``ValueError`` for a single function."""
+    if callable(callbacks) or not isinstance(callbacks, Iterable):
+        raise ValueError("callbacks: expected a list of functions, got one; write [function]")
+    return tuple(callbacks)
+
+
+def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Rows | None]:
+    """Return the rows to fit to and the held-out rows.
+
+    Args:
+        data: The data, in any form that ``fit`` takes.
+        validation: ``None``, the fraction of the data to hold out at random, or held-out data.
+        seed: Seeds the choice of the rows to hold out.
+
+    Raises:
+        ValueError: Where there are fewer than 2 rows, or where the held-out data have other
+            shapes, or other columns of a frame, than the data.
+    """
+    rows = as_rows(data)
+    if len(rows) < 2:
+        raise ValueError(f"data: expected at least 2 rows to fit to, got {len(rows)}")
+    if validation is None:
+        return rows, None
+    if isinstance(validation, Real):
+        return rows.split(float(validation), seed)
+    held_out = as_rows(validation, "validation")
+    shapes = [
+        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
+        for r in (rows, held_out)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"
+        )
+    for field, other in zip(rows.fields, held_out.fields, strict=True):
+        frames = field.source == other.source == "frame"
+        if frames and list(field.labels) != list(other.labels):
+            raise ValueError(
+                f"validation: expected the data's columns {list(field.labels)[:9]} in their order, "
+                f"got {list(other.labels)[:9]}; select them: validation[data.columns]"
+            )
+    return rows, held_out
+
+
+def trainable_parameters(pair: Pair) -> list[Tensor]:
+    """Return the parameters of a pair that are not frozen; ``ValueError`` where there are none."""
+    parameters = list(pair.trainable().values())
+    if not parameters:
+        raise ValueError(
+            "fit: the pair has nothing to train; unfreeze a parameter, or register the "
+            "networks of plain functions with pyro.module"
+        )
+    return parameters
+
+
+def default_optimizer(parameters: list[Tensor], lr: float = 1e-3) -> torch.optim.Optimizer:
+    """Return Adam over the parameters, fused where their devices and dtypes allow it."""
+    fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    one_device = len({p.device for p in parameters}) == 1
+    return torch.optim.Adam(parameters, lr=lr, fused=fusable and one_device)
+
+
+def make_optimizer(make: Any, parameters: list[Tensor]) -> torch.optim.Optimizer:
+    """Return the optimizer that a user's function makes of the parameters; Adam for ``None``.
+
+    Learning rates and other settings that are numpy's numbers become Python's, so that a run
+    directory can store them.
+
+    Raises:
+        ValueError: Where ``make`` is no function, or returns something else than one of torch's
+            optimizers, or returns ``LBFGS``, which would have to evaluate the loss itself.
+    """
+    if make is None:
+        return default_optimizer(parameters)
+    hint = "pass a function of the parameters: lambda p: torch.optim.Adam(p, lr=1e-3)"
+    if isinstance(make, torch.optim.Optimizer | PyroOptim) or not callable(make):
+        raise ValueError(f"optimizer: expected a function, got {type(make).__name__}; {hint}")
+    optimizer = make(parameters)
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise ValueError(
+            f"optimizer: expected it to return a torch optimizer, got {type(optimizer).__name__}; "
+            + hint
+        )
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError("optimizer: LBFGS evaluates the loss itself; expected one that does not")
+    for settings in (optimizer.defaults, *optimizer.param_groups):
+        settings.update(plain_numbers({k: v for k, v in settings.items() if k != "params"}))
+    return optimizer
+
+
+def make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
+    """Return the scheduler that a user's function makes of the optimizer; ``None`` for ``None``.
+
+    Raises:
+        ValueError: Where the function does not take an optimizer.
+    """
+    if make is None:
+        return None
+    hint = "lambda optimizer: torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.99)"
+    try:
+        return make(optimizer)
+    except TypeError as error:
+        raise ValueError(
+            f"scheduler: expected a function of the optimizer, got {error}; write {hint}"
+        ) from error
+
+
+def plain_numbers(value: Any) -> Any:
+    """Return a value with numpy's numbers replaced by Python's, inside dicts, lists and tuples.
+
+    Users compute settings with numpy; JSON and snapshots take Python's numbers alone.
+
+    Example:
+        >>> plain_numbers({"lr": np.float64(0.5), "betas": (np.float32(0.25), 1)})
+        {'lr': 0.5, 'betas': (0.25, 1)}
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict):
+        return {plain_numbers(key): plain_numbers(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain_numbers(item) for item in value)
+    return value

@@ -1,0 +1,173 @@
+"""The run directory of a fit: begun with a new fit, continued by a resumed one.
+
+``run.json`` holds the settings of the fit. A resumed fit must have the same settings, the same
+data, the same source files and the same constructor arguments; else it would not be the fit that
+was cut off, and the first difference is an error that names the setting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ppl_vae.saving import runs, snapshots
+from ppl_vae.training.arguments import KLWeight, plain_numbers
+from ppl_vae.training.loop import Loop
+
+
+def may_continue(path: Path, *, resume: bool) -> bool:
+    """Return whether a fit continues the run in a directory; ``False`` where a new run begins.
+
+    Raises:
+        ValueError: Where a new run would begin in a directory that is not empty.
+    """
+    if resume and path.exists() and any(path.iterdir()):
+        return True
+    runs.check_new(path)
+    return False
+
+
+@contextlib.contextmanager
+def recording(
+    path: Path, loop: Loop, settings: dict[str, Any], *, continues: bool
+) -> Iterator[None]:
+    """Record a fit in its run directory while the block runs, and continue an older run there.
+
+    Args:
+        path: The run directory.
+        loop: The loop; it gets a recorder, and the state of the run's snapshot where the run
+            continues.
+        settings: From ``fit_settings``.
+        continues: Whether the directory holds the run to continue.
+
+    Raises:
+        ValueError: Where the directory cannot be written, is damaged, or holds another fit.
+    """
+    threads = torch.get_num_threads()
+    try:
+        if continues:
+            _continue_run(path, loop, settings)
+        else:
+            _begin_run(path, loop, settings)
+    except OSError as error:
+        raise ValueError(f"run: {path} cannot be written: {error.strerror}") from error
+    assert loop.recorder is not None
+    try:
+        yield
+    finally:
+        loop.recorder.close()
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def fit_settings(
+    loop: Loop, *, kl_weight: KLWeight, clip_norm: float | None, compiled: bool | str
+) -> dict[str, Any]:
+    """Return what must be the same when a fit is resumed, as JSON can hold it.
+
+    Functions cannot be compared: of an optimizer the class and the settings stand for it, of a
+    scheduler the class, of a KL weight that it is a function.
+    """
+    objective, optimizer = loop.stepper.objective, loop.optimizer
+    settings = {
+        "compile": compiled,
+        "seed": loop.seed,
+        "dtype": str(torch.get_default_dtype()),
+        "data": loop.rows.fingerprint(),
+        "validation": None if loop.held_out is None else loop.held_out.fingerprint(),
+        "batch_size": loop.stepper.batch_size,
+        "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
+        "clip_norm": clip_norm,
+        "objective": objective.name,
+        "objective_options": objective.options,
+        "num_particles": objective.elbo.num_particles,
+        "vectorize_particles": objective.elbo.vectorize_particles,
+        "optimizer": type(optimizer).__name__,
+        "optimizer_defaults": {k: repr(v) for k, v in sorted(optimizer.defaults.items())},
+        "scheduler": type(loop.scheduler).__name__,
+        "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
+    }
+    plain: dict[str, Any] = plain_numbers(settings)
+    return plain
+
+
+def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
+    """Write ``run.json`` and the copies of the user's files, and give the loop a recorder."""
+    objective = loop.stepper.objective
+    more = {
+        "settings": settings,
+        "seed": loop.seed,
+        "objective": objective.name,
+        "reason": objective.reason,
+        "stepper": loop.stepper.state(),
+    }
+    info = runs.begin_run(path, loop.pair, loop.rows, more)
+    loop.recorder = snapshots.Recorder(path, info)
+
+
+def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
+    """Restore the loop from a run's snapshot, on as many threads as the run began with.
+
+    The number of threads is restored because sums over rows are rounded differently on another
+    number of threads.
+
+    Raises:
+        ValueError: Where the run is damaged, is no fit, or differs from this fit.
+    """
+    info = runs.read_run(path).info
+    try:
+        _check_same_fit(path, loop, info, settings)
+        loop.stepper.resume(info["stepper"])
+        snapshot = snapshots.read_snapshot(path)
+        if snapshot is not None:
+            loop.resume(*snapshot)
+        loop.recorder = snapshots.Recorder(path, info)
+        loop.recorder.restart(loop.progress.records)
+        torch.set_num_threads(info["threads"])
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"resume: {path} is damaged ({error!r})") from error
+
+
+def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Raise ``ValueError`` where a run was begun by another fit than the one at hand.
+
+    Compared are the settings, the user's source files and the constructor arguments of the pair.
+    """
+    if info.get("settings") is None:
+        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
+    _check_same_settings(path, info["settings"], settings)
+    changed = runs.changed_sources(path, info, loop.pair)
+    if changed:
+        raise ValueError(
+            f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
+            "another run"
+        )
+    if not runs.recipe_still_holds(info, loop.pair, loop.rows):
+        raise ValueError(
+            f"resume: {path} was made with other constructor arguments of the model or the guide; "
+            "pass the same, or choose another directory"
+        )
+
+
+def _check_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ``ValueError`` that names the first setting that differs from the run's."""
+    for name in {**before, **now}:
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name in ("data", "validation"):
+            raise ValueError(
+                f"resume: {path} was made with other {name}; pass the same rows, or choose another "
+                "directory"
+            )
+        if name == "trained":  # lists of [parameter, shape]
+            old, new = next(p for p in zip_longest(old or [], new or []) if p[0] != p[1])
+        raise ValueError(
+            f"resume: {path} was made with {name}={old!r}, got {new!r}; pass the same, or choose "
+            "another directory"
+        )
