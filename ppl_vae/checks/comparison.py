@@ -108,8 +108,8 @@ class ReplicateComparison:
             kind, kept, x = self.kinds[name], self.kept(name), by_feature(value)
             seen = by_feature(self.observed[name][None])
             if self.built_in is None or self.built_in:
-                before = kind.find(seen, kept, self.built_in) if first else {}
-                for statistic, values in kind.find(x, kept, self.built_in).items():
+                before = kind.compute(seen, kept, self.built_in) if first else {}
+                for statistic, values in kind.compute(x, kept, self.built_in).items():
                     self._store((name, statistic), values, before.get(statistic))
             if kind.has_order:
                 self.transforms.add(name, x, seen[0], kept)

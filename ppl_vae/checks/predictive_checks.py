@@ -233,7 +233,7 @@ def _verdict(comparison: ReplicateComparison) -> PredictiveCheck:
 
 def _grain(comparison: ReplicateComparison, site: str, statistic: str) -> float:
     kind = comparison.kinds.get(site)
-    return 0.0 if kind is None else kind.grain(statistic, len(comparison.simulator.rows))
+    return 0.0 if kind is None else kind.smallest_step(statistic, len(comparison.simulator.rows))
 
 
 def _table(

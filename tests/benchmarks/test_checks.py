@@ -23,7 +23,7 @@ def test_the_statistics_by_torch_are_the_librarys():
     sys.path.remove(str(FOLDER))
     sys.modules.pop("checks")
     x = torch.randn(3, 501, 4)  # 5 % of 500 steps is a whole rank: no interpolation
-    theirs, ours = benchmark.by_torch(x), ValueKind("real").find(x, None)
+    theirs, ours = benchmark.by_torch(x), ValueKind("real").compute(x, None)
     for name in ("mean", "sd", "minimum", "maximum", "correlation"):
         np.testing.assert_allclose(theirs[name], ours[name], atol=2e-5)
     for name in ("skewness", "kurtosis"):  # divided by n - 1 there

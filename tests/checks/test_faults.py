@@ -180,7 +180,7 @@ def test_a_correlation_is_of_the_rows_in_which_both_cells_count():
     seen = torch.rand(200, 3) < 0.8
     seen[:, 1] = z > 1
     hidden = pd.DataFrame(x.masked_fill(~seen, torch.nan).numpy()).corr().to_numpy()
-    got = ValueKind("real").find(x.masked_fill(~seen, 1e6)[None], seen)["correlation"][0]
+    got = ValueKind("real").compute(x.masked_fill(~seen, 1e6)[None], seen)["correlation"][0]
     np.testing.assert_allclose(got, hidden[np.triu_indices(3, 1)], atol=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Built-in statistics beside pandas, scipy and numpy, over complete and masked data."""
 
+import math
 import warnings
 
 import numpy as np
@@ -9,14 +10,9 @@ import pytest
 import torch
 from scipy import stats
 
-from ppl_vae.checks.statistics import (
-    PAIRED,
-    SHARES,
-    STATISTICS,
-    ValueKind,
-    order_statistics,
-    paired_features,
-)
+from ppl_vae.checks.pair_sums import MAX_PAIRED_COLUMNS, paired_columns
+from ppl_vae.checks.statistics import STATISTICS, ValueKind
+from ppl_vae.checks.summaries import QUANTILES, quantiles
 
 REAL, COUNTS, BINARY = ValueKind("real"), ValueKind("counts"), ValueKind("binary")
 PRECISION = {torch.float32: 2e-4, torch.float64: 1e-9}
@@ -31,7 +27,7 @@ def reference(column):
         shape = {"skewness": stats.skew(column), "kurtosis": stats.kurtosis(column, fisher=False)}
         dispersion = values.var() / mean
     quantiles = {
-        name: np.quantile(column, share, method="inverted_cdf") for name, share in SHARES.items()
+        name: np.quantile(column, share, method="inverted_cdf") for name, share in QUANTILES.items()
     }
     return {
         "mean": mean, "sd": values.std(), "minimum": values.min(), "maximum": values.max(),
@@ -57,7 +53,7 @@ def check(kind, x, dtype, kept=None, atol=None):
     given = torch.as_tensor(x, dtype=dtype)
     x = given.double().numpy()
     whole = np.ones(x.shape, bool) if kept is None else kept
-    found = kind.find(given[None], None if kept is None else torch.from_numpy(kept))
+    found = kind.compute(given[None], None if kept is None else torch.from_numpy(kept))
     columns = [reference(x[whole[:, j], j]) for j in range(x.shape[1])]
     assert list(found) == kind.names
     for name, values in found.items():
@@ -122,7 +118,7 @@ def test_many_rows_are_added_up_part_by_part(masked):
 
 def test_correlation_is_pearsons():
     x = draws("correlated", 200, 5)
-    found = REAL.find(torch.as_tensor(x)[None], None, ["correlation"])["correlation"][0]
+    found = REAL.compute(torch.as_tensor(x)[None], None, ["correlation"])["correlation"][0]
     expected = pd.DataFrame(x).corr().to_numpy()[np.triu_indices(5, 1)]
     np.testing.assert_allclose(found, expected, 1e-9)
 
@@ -131,7 +127,7 @@ def test_correlation_is_pearsons():
 def test_rates_of_categories(masked):
     x = torch.randint(4, (500, 1), generator=torch.Generator().manual_seed(0))
     kept = torch.from_numpy(some_cells(x.numpy())) if masked else None
-    found = ValueKind("categories", 4).find(x.float()[None], kept)["rate"][0]
+    found = ValueKind("categories", 4).compute(x.float()[None], kept)["rate"][0]
     column = pd.Series(x[:, 0].numpy())[kept[:, 0].numpy() if masked else slice(None)]
     np.testing.assert_allclose(found, column.value_counts(normalize=True).sort_index())
 
@@ -140,7 +136,7 @@ def test_rates_and_co_occurrence_of_masked_categories_of_several_features():
     x = np.random.default_rng(0).integers(0, 3, (400, 2))
     kept = some_cells(x)
     kind = ValueKind("categories", 3)
-    found = kind.find(torch.as_tensor(x).float()[None], torch.from_numpy(kept))
+    found = kind.compute(torch.as_tensor(x).float()[None], torch.from_numpy(kept))
     labels = kind.labels(["a", "b"])
     rates = dict(zip(labels["rate"], found["rate"][0].tolist(), strict=True))
     joint = dict(zip(labels["co-occurrence"], found["co-occurrence"][0].tolist(), strict=True))
@@ -158,8 +154,8 @@ def test_rates_and_co_occurrence_of_masked_categories_of_several_features():
 def test_what_a_mask_hides_changes_nothing(kind, hidden):
     x = torch.randint(2, (2, 50, 3)).float()
     kept = torch.rand(50, 3) > 0.3
-    expected = kind.find(x, kept)
-    found = kind.find(x.masked_fill(~kept, hidden), kept)
+    expected = kind.compute(x, kept)
+    found = kind.compute(x.masked_fill(~kept, hidden), kept)
     for name, values in expected.items():
         torch.testing.assert_close(values, found[name], rtol=0, atol=0, equal_nan=True)
 
@@ -169,7 +165,7 @@ def test_what_a_mask_hides_changes_nothing(kind, hidden):
 )
 def test_a_mask_that_hides_nothing_changes_nothing(kind):
     x = torch.randint(2, (2, 50, 1)).float()
-    expected, found = kind.find(x, None), kind.find(x, torch.ones(50, 1, dtype=torch.bool))
+    expected, found = kind.compute(x, None), kind.compute(x, torch.ones(50, 1, dtype=torch.bool))
     for name, values in expected.items():
         torch.testing.assert_close(values, found[name], equal_nan=True)
 
@@ -177,9 +173,9 @@ def test_a_mask_that_hides_nothing_changes_nothing(kind):
 @pytest.mark.parametrize("kept", [None, torch.rand(2000, 70) > 0.2], ids=["whole", "masked"])
 def test_data_sets_side_by_side_have_the_statistics_that_each_has_alone(kept):
     x = torch.randn(3, 2000, 70, dtype=torch.double)
-    together = REAL.find(x, kept)
+    together = REAL.compute(x, kept)
     for i, one in enumerate(x):
-        for name, values in REAL.find(one[None], kept).items():
+        for name, values in REAL.compute(one[None], kept).items():
             torch.testing.assert_close(together[name][i], values[0])
 
 
@@ -189,16 +185,16 @@ def test_data_sets_side_by_side_have_the_statistics_that_each_has_alone(kept):
 @pytest.mark.parametrize(("dtype", "step"), [(torch.float32, 2e-3), (torch.float64, 1e-8)])
 def test_a_large_offset_costs_no_more_than_a_few_steps_of_the_numbers(dtype, step):
     x = torch.as_tensor(draws("skewed", 20_000, 3) + 1e6, dtype=dtype)
-    found, exact = REAL.find(x[None], None), x.double().numpy()
+    found, exact = REAL.compute(x[None], None), x.double().numpy()
     np.testing.assert_allclose(found["mean"][0], exact.mean(0), 0, step)
     np.testing.assert_allclose(found["sd"][0], exact.std(0, ddof=1), 0, step)
-    for name, share in SHARES.items():
+    for name, share in QUANTILES.items():
         assert (found[name][0].numpy() == np.quantile(exact, share, 0, method="inverted_cdf")).all()
 
 
 def test_a_constant_column_has_no_spread_and_no_shape():
     x = torch.cat([torch.full((100, 1), 3.0), torch.randn(100, 1)], 1)
-    found = {name: values[0] for name, values in REAL.find(x[None], None).items()}
+    found = {name: values[0] for name, values in REAL.compute(x[None], None).items()}
     assert found["mean"][0] == found["minimum"][0] == found["maximum"][0] == 3
     assert found["median"][0] == 3
     assert found["sd"][0] == 0
@@ -207,33 +203,35 @@ def test_a_constant_column_has_no_spread_and_no_shape():
 
 
 def test_one_row_has_a_mean_and_no_spread():
-    found = {n: v[0] for n, v in REAL.find(torch.tensor([[[2.0, -1.0]]]), None).items()}
-    for name in ("mean", "minimum", "maximum", *SHARES):
+    found = {n: v[0] for n, v in REAL.compute(torch.tensor([[[2.0, -1.0]]]), None).items()}
+    for name in ("mean", "minimum", "maximum", *QUANTILES):
         assert found[name].tolist() == [2, -1]
     assert found["sd"].isnan().all()
 
 
 def test_a_column_of_zeros_among_counts():
     x = torch.tensor([[0.0, 2.0], [0.0, 0.0], [0.0, 4.0]])
-    found = {name: values[0] for name, values in COUNTS.find(x[None], None).items()}
+    found = {name: values[0] for name, values in COUNTS.compute(x[None], None).items()}
     assert found["zero fraction"].tolist() == pytest.approx([1, 1 / 3])
     assert found["maximum"].tolist() == [0, 4]
     assert found["dispersion index"][0].isnan()
     assert found["dispersion index"][1] == 2
 
 
-@pytest.mark.parametrize("rows", [1, 2, 19, 20, 140, 8191, 8192, 9001, 60_000])
+@pytest.mark.parametrize("rows", [1, 2, 19, 20, 140, 9001])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_order_statistics_are_those_of_a_sort(rows, dtype):
+def test_quantiles_are_order_statistics_whatever_the_values(rows, dtype):
     rng = np.random.default_rng(0)
-    ranks = sorted({0, rows // 20, rows // 3, rows // 2, rows - 1})
     for values in (
         rng.normal(size=rows), rng.normal(size=rows) + 1e6, np.exp(8 * rng.normal(size=rows)),
         rng.integers(0, 3, rows), np.full(rows, 0.1), np.r_[np.zeros(rows - 1), 1e30],
         1e-30 * rng.normal(size=rows), np.r_[np.full(rows // 2, np.inf), np.ones(rows - rows // 2)],
     ):  # fmt: skip
-        cast = values.astype(dtype)
-        assert (order_statistics(cast, ranks) == np.sort(cast)[ranks]).all()
+        column = values.astype(dtype)
+        found = quantiles(torch.from_numpy(column)[None, :, None], None)
+        for name, share in QUANTILES.items():
+            rank = max(0, math.ceil(share * rows) - 1)
+            assert found[name].item() == np.sort(column)[rank]
 
 
 # What belongs to whom
@@ -246,21 +244,21 @@ def test_order_statistics_are_those_of_a_sort(rows, dtype):
 def test_every_value_has_a_label(kind, features):
     x, kept = torch.randint(2, (1, 30, features)).float(), torch.ones(30, features) > 0
     labels = kind.labels([f"f{i}" for i in range(features)])
-    for name, values in kind.find(x, kept).items():
+    for name, values in kind.compute(x, kept).items():
         assert len(labels[name]) == len(set(labels[name])) == values.shape[1]
 
 
 @pytest.mark.parametrize("features", [5, 200])
 @pytest.mark.parametrize("kind", [REAL, BINARY], ids=lambda kind: kind.name)
 def test_the_pair_that_goes_together_is_named(kind, features):
-    chosen = paired_features(features)
-    assert len(chosen) == len(set(chosen)) == min(features, PAIRED)
+    chosen = paired_columns(features)
+    assert len(chosen) == len(set(chosen)) == min(features, MAX_PAIRED_COLUMNS)
     assert (chosen[0], chosen[-1]) == (0, features - 1)
     one, other = chosen[1], chosen[3]
     x = (torch.randn(400, features) > 0).float()
     x[:, other] = x[:, one]
     name = "correlation" if kind is REAL else "co-occurrence"
-    values = kind.find(x[None], None)[name][0]
+    values = kind.compute(x[None], None)[name][0]
     labels = kind.labels(list(map(str, range(features))))[name]
     assert labels[int(values.argmax())] == f"{one} & {other}"
 
