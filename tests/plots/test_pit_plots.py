@@ -174,5 +174,5 @@ def test_coverage_of_levels_or_names_that_do_not_fit_is_refused():
     for levels in ((), (0.5, 1.0), (0.0,), (np.nan,)):
         with pytest.raises(ValueError, match="levels: expected probabilities between 0 and 1"):
             interval_coverage([0.5], levels=levels)
-    with pytest.raises(ValueError, match="names: expected 2, one a feature, got 1"):
+    with pytest.raises(ValueError, match="names: expected 2, one for each feature, got 1"):
         interval_coverage(np.zeros((3, 2)), names=["a"])

@@ -221,7 +221,7 @@ def test_codes_and_labels_that_are_missing_are_refused():
 
 
 def test_labels_must_be_as_many_as_codes():
-    with pytest.raises(ValueError, match="expected 4, got 3"):
+    with pytest.raises(ValueError, match="labels: expected 4, one for each row, got 3"):
         latent_map(np.zeros((4, 2)), [1, 2, 3])
 
 

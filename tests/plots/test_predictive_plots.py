@@ -205,7 +205,7 @@ def test_bars_of_counts_and_of_numbers_have_ticks_that_they_can_take(scale, whol
 
 
 def test_labels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="labels: expected none for values on a scale"):
+    with pytest.raises(ValueError, match="labels: expected none for continuous values"):
         density_overlay([0, 1], [[0, 1]], labels=["a", "b"])
     for observed, made in (([0, 2], [[0, 1]]), ([0, 1], [[0, 2]])):
         with pytest.raises(ValueError, match="got 2, for 0 to 1, and the value 2"):
