@@ -17,10 +17,10 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.pit import as_pit, binomial_mass, central_counts
 from ppl_vae.plots.style import (
-    BAND,
     GREY,
     INK,
     ORANGE,
+    PALE_GREY,
     SERIES,
     axes_or_new,
     label_axes,
@@ -111,7 +111,7 @@ def _draw_chance(ax: Axes, levels: np.ndarray, rows: np.ndarray) -> None:
     bounds = np.array(counts) / fewest
     count = f"{fewest} rows{' or more' if rows.max() > fewest else ''}"
     ax.vlines(
-        levels, bounds[:, 0], bounds[:, 1], color=BAND, linewidth=9, zorder=0,
+        levels, bounds[:, 0], bounds[:, 1], color=PALE_GREY, linewidth=9, zorder=0,
         label=f"95 % of calibrated features ({count})",
     )  # fmt: skip
 

@@ -25,7 +25,7 @@ GROUP_COLOURS = (
 GROUP_MARKERS = "os^DvPX<>*"
 
 LEGEND_SIZE = 9  # points
-_LEGEND_LINE = 14.0  # points from one line of a legend to the next
+_LEGEND_LINE = 15.5  # points from one line of a legend to the next
 
 
 def axes_or_new(ax: Axes | None, width: float, height: float) -> Axes:
@@ -66,23 +66,26 @@ def label_axes(
 def legend_above(ax: Axes, *, marker_scale: float = 1.0) -> None:
     """Put the legend between the title and the axes.
 
-    Entries stand side by side where the longest has room, otherwise one below the other. Call
-    this function after ``label_axes``, because the title moves up by the height of the legend.
+    All entries stand side by side where they have room, otherwise in as many columns as the
+    longest entry allows. Widths are estimated from the number of characters. Call this function
+    after ``label_axes``, because the title moves up by the height of the legend.
 
     Args:
         ax: The axes, whose drawn marks have labels.
         marker_scale: Size of the legend's markers, as a multiple of the drawn ones.
     """
     labels = ax.get_legend_handles_labels()[1]
-    width = 72 * ax.get_window_extent().width / ax.figure.dpi  # points
-    widest = 45 + 0.55 * LEGEND_SIZE * max(map(len, labels), default=1)
-    columns = min(max(1, int(width / widest)), max(1, len(labels)))
+    room = 72 * ax.get_window_extent().width / ax.figure.dpi  # points
+    widths = [LEGEND_SIZE * (4.6 + 0.5 * len(label)) for label in labels]
+    columns = max(1, len(labels))
+    if sum(widths) > room:
+        columns = max(1, int(room / max(widths)))
     ax.legend(
         frameon=False, fontsize=LEGEND_SIZE, ncols=columns, markerscale=marker_scale,
         loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, handlelength=1.8,
     )  # fmt: skip
     lines = -(-len(labels) // columns)
-    ax.set_title(ax.get_title(), pad=10 + _LEGEND_LINE * lines)
+    ax.set_title(ax.get_title(), pad=8 + _LEGEND_LINE * lines)
 
 
 def whole_ticks(axis: Axis, most: int = 10) -> None:
