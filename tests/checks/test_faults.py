@@ -132,7 +132,7 @@ def test_cells_that_are_no_numbers_are_told_by_site_and_row(value):
 
 def test_a_statistic_that_is_no_number_of_the_data_is_told():
     model, guide, x = made(PAIRS["gaussian"])
-    with pytest.raises(ValueError, match='"<lambda>" to give numbers for the data, got NaN'):
+    with pytest.raises(ValueError, match='"<lambda>" to return numbers for the data, got NaN'):
         predictive_check(model, guide, x, statistics=lambda x: x.sum() * torch.nan, num_samples=5)
 
 

@@ -87,4 +87,7 @@ def test_discrepancies_are_compared_draw_by_draw():
 def test_each_side_of_the_median_has_a_spread_of_its_own():
     scale = RobustScale.of(torch.tensor([-1.0, 0.0, 0.0, 0.0, 4.0])[:, None].double())
     assert float(scale.above / scale.below) == pytest.approx(4.0)
-    assert scale.signed(torch.tensor([[0.0], [math.nan]]).double()).flatten().tolist() == [0.0, 0.0]
+    assert scale.signed_distance(torch.tensor([[0.0], [math.nan]]).double()).flatten().tolist() == [
+        0.0,
+        0.0,
+    ]

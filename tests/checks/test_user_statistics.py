@@ -246,10 +246,10 @@ def test_the_worst_value_is_named_by_its_feature_or_its_place():
         ("nope", "statistics: expected functions, or names among"),
         (["mean", 3], "got 3"),
         ([], "statistics: expected at least one, got none"),
-        ({"T": lambda x: None}, 'expected "T" to give numbers, got NoneType'),
-        ({"T": lambda x: "text"}, 'expected "T" to give numbers, got str'),
-        ({"T": lambda x: {}}, 'expected "T" to give numbers, got dict'),
-        ({"T": lambda x: x[x > 0]}, 'expected "T" to give the same number of values'),
+        ({"T": lambda x: None}, 'expected "T" to return numbers, got NoneType'),
+        ({"T": lambda x: "text"}, 'expected "T" to return numbers, got str'),
+        ({"T": lambda x: {}}, 'expected "T" to return numbers, got dict'),
+        ({"T": lambda x: x[x > 0]}, 'expected "T" to return the same number of values'),
     ],
 )
 def test_what_is_no_statistic_is_refused(statistics, message):

@@ -157,7 +157,7 @@ def test_masked_cells_enter_nothing():
         ({"sites": "y"}, "sites: expected some of"),
         ({"statistics": "men"}, "statistics: expected functions, or names among"),
         ({"statistics": []}, "statistics: expected at least one"),
-        ({"statistics": lambda x: "no"}, "to give numbers"),
+        ({"statistics": lambda x: "no"}, "to return numbers"),
         ({"statistics": lambda x: x[: torch.randint(1, 9, ())].flatten()}, "same number of values"),
         ({"plate": "rows"}, "observed site in the row plate"),
     ],
