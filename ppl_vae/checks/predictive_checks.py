@@ -116,19 +116,27 @@ class PredictiveCheck:
 
         return check_summary(self.frame, ax=ax)
 
-    def __str__(self) -> str:
+    @property
+    def headline(self) -> list[str]:
+        """Two lines of text: what was checked, and how many statistics are flagged."""
         latents = "prior predictive" if self.prior else "posterior predictive"
         title = f"{latents} check: {self.rows} rows, {self.num_samples} replicates"
-        flagged = int(self.frame["flagged"].sum())
+        if self.num_samples < MIN_REPLICATES:
+            return [title, f"nothing can be flagged with fewer than {MIN_REPLICATES} replicates"]
         chance = f"{LEVEL:.0%}{'' if self.prior else ' or less'}"
         verdict = (
-            f"{flagged} of {len(self.frame)} statistics flagged (a model that made these data "
-            f"would have any flagged with a chance of {chance})"
+            f"{int(self.frame['flagged'].sum())} of {len(self.frame)} statistics flagged (a model "
+            f"that made these data would have any flagged with a chance of {chance})"
         )
-        if self.num_samples < MIN_REPLICATES:
-            verdict = f"nothing can be flagged with fewer than {MIN_REPLICATES} replicates"
-        lines = [title, verdict, "", _as_text(self.frame), "", WORST_FEATURE_NOTE]
-        return "\n".join(lines if self.prior else [*lines, GUIDE_NOTE])
+        return [title, verdict]
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines of text that a reader of the frame should know."""
+        return [WORST_FEATURE_NOTE] if self.prior else [WORST_FEATURE_NOTE, GUIDE_NOTE]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.headline, "", _as_text(self.frame), "", *self.notes])
 
 
 def predictive_check(
