@@ -72,10 +72,8 @@ def checked(study, linear_pair):
 def test_p_values_of_the_prior_are_uniform(study, checked, statistic):
     p = [p for p, _ in checked(False)[statistic]]
     assert study.has_nominal_share(sum(value <= 0.05 for value in p))
-    middles = [
-        value - 0.5 / (study.replicates + 1) for value in p
-    ]  # p is a multiple of 1 / (S + 1)
-    assert kstest(middles, "uniform").pvalue > 0.001
+    half_step = 0.5 / (study.replicates + 1)  # p is a multiple of 1 / (S + 1)
+    assert kstest([value - half_step for value in p], "uniform").pvalue > 0.001
 
 
 def test_a_perfect_model_has_any_flag_in_5_percent_of_data_sets(study, checked):
