@@ -1,15 +1,16 @@
-"""What a predictive check costs: ppl_vae's against Pyro's ``Predictive`` and the same statistics.
+"""Speed and memory of a predictive check, beside Pyro's ``Predictive`` with the same statistics.
 
     python benchmarks/checks.py speed  [--rows 100000] [--features 50] [--samples 200] [--tiny]
     python benchmarks/checks.py memory [--rows 100000] [--features 50] [--samples 200] [--tiny]
 
-``speed``: replicates a second of a Gaussian pair, both in turn in every round. Pyro's Predictive
-runs vectorized (``parallel=True``) on the model without its observations, eight replicates at a
-time: all 200 at once take more memory than most machines have. From its replicates the same
-statistics are found with torch's own functions: mean, sd, skewness, kurtosis, minimum, maximum,
-five quantiles, all correlations, and how many replicates lie below each cell.
+``speed``: replicates per second of a Gaussian pair; in every round both programs run one after the
+other. Pyro's Predictive runs vectorized (``parallel=True``) on the model without its observations,
+eight replicates at a time, because all 200 at once take more memory than most machines have. The
+same statistics are computed from its replicates with torch's own functions: mean, sd, skewness,
+kurtosis, minimum, maximum, five quantiles, all correlations, and the number of replicates below
+each cell.
 
-``memory``: the peak of a process that checks so many rows.
+``memory``: the peak memory of a process that runs one check.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
 
 SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
-TOGETHER = 8  # replicates of Predictive at a time
+GROUP = 8  # replicates of Predictive at a time
 
 
 def pair_and_rows(rows: int, features: int) -> tuple[GaussianModel, NormalGuide, Tensor]:
-    """A Gaussian pair with 8 latents, and rows that share a factor."""
+    """Return a Gaussian pair with 8 latents, and rows whose features share a factor."""
     torch.manual_seed(0)
     x = torch.randn(rows, features) + torch.randn(rows, 1)
     return GaussianModel(features), NormalGuide(features), x
@@ -43,22 +44,33 @@ def pair_and_rows(rows: int, features: int) -> tuple[GaussianModel, NormalGuide,
 
 @torch.no_grad()
 def with_predictive(model: Any, guide: Any, x: Tensor, samples: int) -> dict[str, Tensor]:
-    """Statistics of replicates, (samples, values) each, and the ranks of the cells."""
+    """Compute with Pyro's Predictive what ``predictive_check`` computes.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: (rows, features).
+        samples: Number of replicates.
+
+    Returns:
+        Statistics of the replicates, (samples, values) each, and under ``"below"`` the number of
+        replicates below each cell, (rows, features).
+    """
     found: list[dict[str, Tensor]] = []
     below = torch.zeros(x.shape)
-    for start in range(0, samples, TOGETHER):
+    for start in range(0, samples, GROUP):
         predictive = Predictive(
-            poutine.uncondition(model), guide=guide, num_samples=min(TOGETHER, samples - start),
+            poutine.uncondition(model), guide=guide, num_samples=min(GROUP, samples - start),
             return_sites=("x",), parallel=True,
         )  # fmt: skip
-        made = predictive(x)["x"]
-        found.append(by_torch(made))
-        below += (made < x).sum(0)
+        replicated = predictive(x)["x"]
+        found.append(by_torch(replicated))
+        below += (replicated < x).sum(0)
     return {"below": below, **{n: torch.cat([part[n] for part in found]) for n in found[0]}}
 
 
 def by_torch(x: Tensor) -> dict[str, Tensor]:
-    """The statistics of (samples, rows, features), as one writes them in torch."""
+    """Return the statistics of (samples, rows, features), written with torch's own functions."""
     mean, sd = x.mean(1), x.std(1)
     unit = (x - mean[:, None]) / sd[:, None]
     above = torch.triu_indices(x.shape[-1], x.shape[-1], 1)
@@ -76,22 +88,22 @@ def by_torch(x: Tensor) -> dict[str, Tensor]:
     return {**found, **{f"quantile {s}": quantiles[:, i] for i, s in enumerate(SHARES)}}
 
 
-def clocked(work: Callable[[], object]) -> float:
-    """Seconds."""
+def seconds_of(work: Callable[[], object]) -> float:
+    """Return the seconds that a call takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def speed(rows: int, features: int, samples: int, rounds: int) -> None:
-    """Replicates a second, side by side."""
+    """Print the replicates per second of both programs, and the ratio in every round."""
     model, guide, x = pair_and_rows(rows, features)
-    few = min(samples, 2 * TOGETHER)
-    ours = predictive_check(model, guide, x, num_samples=few)
-    theirs = with_predictive(model, guide, x, few)
+    few = min(samples, 2 * GROUP)  # first on a few replicates: to warm up, and to compare
+    check = predictive_check(model, guide, x, num_samples=few)
+    by_pyro = with_predictive(model, guide, x, few)
     gap = max(
-        abs(float(theirs[name][:, int(line["feature"])].mean()) - line["mean"])
-        for name, line in ours.frame.loc["x"].iterrows()
+        abs(float(by_pyro[name][:, int(line["feature"])].mean()) - line["mean"])
+        for name, line in check.frame.loc["x"].iterrows()
         if name in ("mean", "sd", "skewness", "minimum", "maximum")
     )
     print(f"{rows:,} rows x {features} features, {samples} replicates; largest difference of the "
@@ -103,8 +115,8 @@ def speed(rows: int, features: int, samples: int, rounds: int) -> None:
     times: dict[str, list[float]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, run in work.items():
-            times[name].append(samples / clocked(run))
-    print("replicates a second     median       range")
+            times[name].append(samples / seconds_of(run))
+    print("replicates per second   median       range")
     for name, found in times.items():
         print(f"{name:20} {statistics.median(found):9.2f} {min(found):6.2f}-{max(found):<6.2f}")
     ratios = [a / b for a, b in zip(*times.values(), strict=True)]
@@ -113,18 +125,20 @@ def speed(rows: int, features: int, samples: int, rounds: int) -> None:
 
 
 def memory(rows: int, features: int, samples: int) -> None:
-    """The peak of this process."""
+    """Print the peak memory of this process, before and after one check."""
     model, guide, x = pair_and_rows(rows, features)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    seconds = clocked(lambda: predictive_check(model, guide, x, num_samples=samples, progress=True))
+    seconds = seconds_of(
+        lambda: predictive_check(model, guide, x, num_samples=samples, progress=True)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"{rows:,} rows x {features} features, {samples} replicates: peak {peak:.0f} MiB, of "
-          f"which {before:.0f} MiB before; {seconds:.0f} s")  # fmt: skip
+    print(f"{rows:,} rows x {features} features, {samples} replicates: peak {peak:.0f} MiB, "
+          f"{before:.0f} MiB before the check; {seconds:.0f} s")  # fmt: skip
 
 
 def main() -> None:
-    """Print one of the two tables."""
-    parser = argparse.ArgumentParser(description="What a predictive check costs.")
+    """Print the table that the command line asks for."""
+    parser = argparse.ArgumentParser(description="Speed and memory of a predictive check.")
     parser.add_argument("table", choices=("speed", "memory"))
     parser.add_argument("--rows", type=int)
     parser.add_argument("--features", type=int)

@@ -1,7 +1,11 @@
-"""KL weights as functions of the step: 0 is the first update.
+"""Schedules of the KL weight: functions of the step for ``fit(..., kl_weight=schedule)``.
 
     linear:    w(s) = start + (end - start) min(s / steps, 1)
     cyclical:  w(s) = min((s mod period) / (ramp period), 1)
+
+s is the number of updates made so far, 0 for the first update; w is the weight of the KL terms of
+the ELBO. A small weight at the beginning lets latents become informative before the prior pulls
+the guide towards itself.
 
 Sources: Bowman et al. (2016), section 3.1, arXiv:1511.06349 (annealing);
 Fu et al. (2019), section 4, arXiv:1903.10145 (cyclical).
@@ -14,15 +18,18 @@ Schedule = Callable[[int], float]
 
 
 def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
-    """Rise in a straight line over the first ``steps`` updates, then stay.
+    """Return a weight that changes in a straight line over ``steps`` updates, and then stays.
 
     Args:
-        steps: Updates until ``end`` is reached.
+        steps: Number of updates until ``end`` is reached.
         start: Weight of the first update.
         end: Weight from update ``steps`` on.
 
+    Returns:
+        A function of the step that returns the weight.
+
     Raises:
-        ValueError: Where ``steps`` is below 1 or a weight is negative.
+        ValueError: Where ``steps`` is below 1, or a weight is negative or infinite.
 
     Example:
         >>> weight = linear(100)
@@ -32,19 +39,27 @@ def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
     if steps < 1:
         raise ValueError(f"steps: expected at least 1, got {steps}")
     if not (0 <= start < math.inf and 0 <= end < math.inf):
-        raise ValueError(f"start, end: expected weights of at least 0, got {start} and {end}")
+        raise ValueError(
+            f"start, end: expected finite weights of at least 0, got {start} and {end}"
+        )
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 
 
 def cyclical(period: int, *, ramp: float = 0.5) -> Schedule:
-    """Rise from 0 to 1 again and again, so that latents that were given up can come back.
+    """Return a weight that rises from 0 to 1 again in every cycle.
+
+    Each new cycle gives latents whose posterior had collapsed onto the prior another chance to
+    become informative.
 
     Args:
-        period: Updates of one cycle.
-        ramp: Share of a cycle that rises; the rest stays at 1.
+        period: Number of updates in one cycle.
+        ramp: Share of a cycle in which the weight rises; for the rest of the cycle it is 1.
+
+    Returns:
+        A function of the step that returns the weight.
 
     Raises:
-        ValueError: Where ``period`` is below 1 or ``ramp`` outside (0, 1].
+        ValueError: Where ``period`` is below 1, or ``ramp`` is not in (0, 1].
 
     Example:
         >>> weight = cyclical(100)

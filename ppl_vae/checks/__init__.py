@@ -1,1 +1,1 @@
-"""Predictive checks: statistics of the data beside those of replicated data sets."""
+"""Predictive checks: statistics of the data beside statistics of replicated data sets."""

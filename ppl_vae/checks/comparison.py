@@ -1,7 +1,10 @@
-"""The data beside their replicates, group after group: statistics, ranks, a sample for pictures.
+"""Statistics, PITs and a sample for figures, from a stream of replicates beside the data.
 
-Replicates come a block of rows at a time; the statistics of a group are found once all of its rows
-are there. What is kept is the size of one group, which does not grow with the replicates.
+Replicates come in groups (a few replicates side by side) and each group comes block of rows by
+block of rows. ``ReplicateComparison.add`` copies every part into memory for one whole group; when
+the last block of a group is there, the group's statistics are computed and the memory is used for
+the next group. So memory grows with the size of one group, not with the number of replicates. Only
+the statistics themselves, a few numbers for each replicate, are stored for all replicates.
 """
 
 from __future__ import annotations
@@ -16,75 +19,113 @@ from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.user_statistics import Function, evaluate, takes_latents
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
-SHOWN = 1 << 19  # numbers of replicates that are kept for pictures
-DRAWN = 20  # replicates that are kept for pictures
-OWN = "(own)"  # in place of a site: a statistic of the user's own, of all sites together
+SAMPLE_NUMBERS = 1 << 19  # numbers of each site that are stored for figures
+SAMPLE_REPLICATES = 20  # replicates that are stored for figures
+OWN = "(own)"  # takes the place of the site for a user's statistic, which reads all sites
 
 
 class ReplicateComparison:
-    """Takes parts of replicates as they come.
+    """Statistics of the data and of all replicates, computed while the replicates stream by.
 
     Args:
-        simulator: Makes them.
-        built_in: Names of built-in statistics to find; ``None`` is all.
-        own: The user's own, by title.
+        sampler: Makes the replicates.
+        built_in: Names of the built-in statistics to compute; ``None`` is all.
+        functions: The user's statistics, by title.
 
     Attributes:
-        kinds: What the values of each site are.
+        kinds: The kind of values of each site.
         features: Names of each site's features.
-        found: ``{(site, statistic): (observed, replicated)}``: a list of (data sets, values), of
-            as many data sets as replicates for a discrepancy, and (replicates, values).
+        statistics: ``{(site, statistic): (observed, replicated)}``. ``observed`` is a list of
+            (data sets, values): one entry with one data set, except for a discrepancy, which has
+            as many data sets as replicates, one for each draw of the latents. ``replicated`` is
+            (replicates, values).
         observed: The data, ``{site: (rows, ...)}``.
-        transforms: Where each observed cell lies among its replicates.
+        pit: PIT of each observed cell among its replicates.
     """
 
     def __init__(
-        self, simulator: ReplicateSampler, built_in: list[str] | None, own: dict[str, Function]
+        self, sampler: ReplicateSampler, built_in: list[str] | None, functions: dict[str, Function]
     ) -> None:
-        self.simulator, self.built_in, self.own = simulator, built_in, own
-        self.kinds = {name: ValueKind.of(fn) for name, fn in simulator.distributions.items()}
-        self.features = simulator.feature_names()
-        self.found: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
+        self.sampler, self.built_in, self.functions = sampler, built_in, functions
+        self.kinds = {name: ValueKind.of(fn) for name, fn in sampler.distributions.items()}
+        self.features = sampler.feature_names()
+        self.statistics: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
-        self.transforms = RunningPIT(simulator.seed)
-        self._rows = len(simulator.rows)
+        self.pit = RunningPIT(sampler.seed)
+        self._rows = len(sampler.rows)
         self._masks: dict[str, Tensor] = {}
-        self._made: dict[str, Tensor] = {}  # one group: (replicates, rows, ...)
-        self._latents: dict[str, Tensor] = {}
-        self._paired = any(takes_latents(function) for function in own.values())
-        self._shown: dict[str, list[Tensor]] = {}
-        self._start = 0  # first replicate of the group
+        self._group: dict[str, Tensor] = {}  # the present group: (replicates, rows, ...)
+        self._latents: dict[str, Tensor] = {}  # its latents, where a discrepancy needs them
+        self._needs_latents = any(takes_latents(function) for function in functions.values())
+        self._sample: dict[str, list[Tensor]] = {}
 
     def add(self, part: Replicates) -> None:
-        """Put a part in its place; where its group is whole, find its statistics."""
-        count, index, self._start = len(part.samples), part.index, part.samples.start
-        if part.samples.start == 0:
-            for name, seen in part.observed.items():
-                seen = seen.to(part.values[name].dtype)  # noqa: PLW2901
-                self._room(self.observed, name, seen, 0)[index] = seen.cpu()
-                kept = part.masks.get(name, torch.ones_like(seen, dtype=torch.bool))
-                if name in part.masks and name not in self._masks:
-                    self._masks[name] = torch.ones(self.observed[name].shape, dtype=torch.bool)
-                if name in self._masks:
-                    self._masks[name][index] = kept.cpu()
+        """Copy a part of the replicates into memory; compute statistics when its group is complete.
+
+        Raises:
+            ValueError: Where an unmasked cell of the data is NaN or infinite, or a user's function
+                fails or returns other numbers of values.
+        """
+        count, index, first_group = len(part.samples), part.index, part.samples.start == 0
+        if first_group:
+            self._add_observed(part)
         for name, value in part.values.items():
-            self._room(self._made, name, value, 1)[:count, index] = value.cpu()
-        for name, value in part.latents.items() if self._paired else ():
-            if name in self.simulator.row_latents:
-                self._room(self._latents, name, value, 1)[:count, index] = value.cpu()
+            self._memory(self._group, name, value, 1)[:count, index] = value.cpu()
+        for name, value in part.latents.items() if self._needs_latents else ():
+            if name in self.sampler.row_latents:
+                self._memory(self._latents, name, value, 1)[:count, index] = value.cpu()
             else:
                 self._latents[name] = value.cpu()
         if int(index[-1]) == self._rows - 1:
-            if part.samples.start == 0:
-                self._check_numbers()
-            self._group(count)
+            if first_group:
+                self._check_observed()
+            self._compute(count, part.samples.start)
 
-    def _check_numbers(self) -> None:
-        """Refuse data with cells that count and are no numbers."""
-        for name, seen in self.observed.items():
-            bad = ~by_feature(seen[None])[0].isfinite()
-            kept = self.kept(name)
-            rows = (bad if kept is None else bad & kept).any(1).nonzero()
+    def unmasked(self, name: str) -> Tensor | None:
+        """Return the unmasked cells of a site, (rows, features) of bool; ``None`` is all."""
+        mask = self._masks.get(name)
+        return None if mask is None else mask.reshape(self._rows, -1)
+
+    def sample(self) -> dict[str, tuple[Any, Any]]:
+        """Return some rows of the data and of a few replicates, for figures.
+
+        Returns:
+            ``{site: (observed, replicated)}``, arrays of shape (some rows, features) and (some
+            replicates, some rows, features), NaN in masked cells.
+        """
+        found = {}
+        for name, parts in self._sample.items():
+            replicated = torch.cat(parts)
+            rows = self._sample_rows(replicated.shape[-1])
+            observed = by_feature(self.observed[name][None])[0, rows]
+            unmasked = self.unmasked(name)
+            if unmasked is not None:
+                replicated = replicated.masked_fill(~unmasked[rows], torch.nan)
+                observed = observed.masked_fill(~unmasked[rows], torch.nan)
+            found[name] = observed.numpy(), replicated.numpy()
+        return found
+
+    # Collecting the parts of a group
+
+    def _add_observed(self, part: Replicates) -> None:
+        """Copy the data of a block of rows, and its masks, into memory for all rows.
+
+        A site may have a mask in some blocks only: in the others, all cells are unmasked.
+        """
+        for name, value in part.observed.items():
+            cells = value.to(part.values[name].dtype).cpu()
+            self._memory(self.observed, name, cells, 0)[part.index] = cells
+            if name in part.masks:
+                shape = self.observed[name].shape
+                masks = self._masks.setdefault(name, torch.ones(shape, dtype=torch.bool))
+                masks[part.index] = part.masks[name].cpu()
+
+    def _check_observed(self) -> None:
+        """Raise ``ValueError`` where an unmasked cell of the data is NaN or infinite."""
+        for name, value in self.observed.items():
+            bad = ~by_feature(value[None])[0].isfinite()
+            unmasked = self.unmasked(name)
+            rows = (bad if unmasked is None else bad & unmasked).any(1).nonzero()
             if len(rows):
                 raise ValueError(
                     f'site "{name}": expected numbers in the data, got NaN or infinity in '
@@ -92,110 +133,136 @@ class ReplicateComparison:
                     f"{int(rows[0])} (counted from 0); drop such rows, or mask such cells"
                 )
 
-    def _room(self, held: dict[str, Tensor], name: str, like: Tensor, dim: int) -> Tensor:
-        """Memory for all rows, made once."""
-        if name not in held:
-            held[name] = torch.empty(
-                (*like.shape[:dim], self._rows, *like.shape[dim + 1 :]), dtype=like.dtype
-            )
-        return held[name]
+    def _memory(self, stored: dict[str, Tensor], name: str, like: Tensor, dim: int) -> Tensor:
+        """Return memory for all rows of a site, which is allocated on the first call.
 
-    def _group(self, count: int) -> None:
-        """Find the statistics of so many replicates, all rows of which are there."""
-        whole = {name: value[:count] for name, value in self._made.items()}
-        first = not self.transforms.names and not self.found
-        for name, value in whole.items():
-            kind, kept, x = self.kinds[name], self.kept(name), by_feature(value)
-            seen = by_feature(self.observed[name][None])
+        Args:
+            stored: Where the memory is, by site.
+            name: Name of the site.
+            like: Values of some rows.
+            dim: Dimension of the rows.
+        """
+        if name not in stored:
+            shape = (*like.shape[:dim], self._rows, *like.shape[dim + 1 :])
+            stored[name] = torch.empty(shape, dtype=like.dtype)
+        return stored[name]
+
+    # Statistics of a complete group
+
+    def _compute(self, count: int, start: int) -> None:
+        """Compute everything of a complete group.
+
+        Args:
+            count: Replicates in the group.
+            start: Number of the group's first replicate.
+        """
+        group = {name: value[:count] for name, value in self._group.items()}
+        for name, value in group.items():
+            kind, unmasked, x = self.kinds[name], self.unmasked(name), by_feature(value)
+            observed = by_feature(self.observed[name][None])
             if self.built_in is None or self.built_in:
-                before = kind.find(seen, kept, self.built_in) if first else {}
-                for statistic, values in kind.find(x, kept, self.built_in).items():
-                    self._store((name, statistic), values, before.get(statistic))
+                of_data = kind.compute(observed, unmasked, self.built_in) if start == 0 else {}
+                for statistic, values in kind.compute(x, unmasked, self.built_in).items():
+                    self._store((name, statistic), values, of_data.get(statistic), start)
             if kind.has_order:
-                self.transforms.add(name, x, seen[0], kept)
-            self._show(name, x)
-        for title, function in self.own.items():
-            self._find_own(title, function, whole, count)
+                self.pit.add(name, x, observed[0], unmasked)
+            self._store_sample(name, x)
+        for title, function in self.functions.items():
+            self._compute_own(title, function, group, start)
 
-    def kept(self, name: str) -> Tensor | None:
-        """Which cells of a site count, (rows, features) of bool; ``None`` is all."""
-        mask = self._masks.get(name)
-        return None if mask is None else mask.reshape(self._rows, -1)
-
-    def _store(self, key: tuple[str, str], made: Tensor, seen: Tensor | None) -> None:
-        if key not in self.found:  # room for all at once: pieces kept between groups split the heap
-            room = torch.empty(self.simulator.num_samples, made.shape[1], dtype=made.dtype)
-            self.found[key] = [], room
-        observed, replicated = self.found[key]
-        if made.shape[1] != replicated.shape[1]:
-            raise ValueError(
-                f'statistics: expected "{key[1]}" to give the same number of values each time'
-            )
-        replicated[self._start : self._start + len(made)] = made.cpu()
-        if seen is not None:
-            observed.append(seen.cpu())
-
-    def _find_own(
-        self, title: str, function: Function, whole: dict[str, Tensor], count: int
+    def _store(
+        self, key: tuple[str, str], replicated: Tensor, observed: Tensor | None, start: int
     ) -> None:
-        """A statistic of the user's own, of each replicate; of the data once, or for each draw."""
-        data, paired = self._argument(self.observed), takes_latents(function)
-        made, seen = [], []
-        for i in range(count):
-            x = self._argument({name: value[i] for name, value in whole.items()})
-            drawn = {name: value[i].clone() for name, value in self._latents.items()}
-            extra = (drawn,) if paired else ()
-            made.append(evaluate(title, function, x, *extra))
-            if paired or ((OWN, title) not in self.found and i == 0):
-                seen.append(evaluate(title, function, data, *extra))
-        if any(bool(values.isnan().any()) for values in seen):
+        """Store the values of a statistic for a group of replicates, and for the data if given.
+
+        Memory for all replicates is allocated at once: small pieces that live on between the large
+        buffers of the groups would fragment the heap, and the peak memory would grow.
+        """
+        if key not in self.statistics:
+            shape = self.sampler.num_samples, replicated.shape[1]
+            self.statistics[key] = [], torch.empty(shape, dtype=replicated.dtype)
+        of_data, of_replicates = self.statistics[key]
+        if replicated.shape[1] != of_replicates.shape[1]:
+            raise _changing_length(key[1])
+        of_replicates[start : start + len(replicated)] = replicated
+        if observed is not None:
+            of_data.append(observed)
+
+    def _compute_own(
+        self, title: str, function: Function, group: dict[str, Tensor], start: int
+    ) -> None:
+        """Compute a user's statistic of each replicate, and of the data.
+
+        A statistic T(x) of the data is computed once; a discrepancy T(x, latents) of the data is
+        computed for the latents of every replicate.
+        """
+        data, is_discrepancy = self._argument(self.observed), takes_latents(function)
+        replicated, observed = [], []
+        for i in range(len(next(iter(group.values())))):
+            x = self._argument({name: value[i] for name, value in group.items()})
+            latents = {name: value[i].clone() for name, value in self._latents.items()}
+            arguments = (latents,) if is_discrepancy else ()
+            replicated.append(evaluate(title, function, x, *arguments))
+            if is_discrepancy or (start == 0 and i == 0):
+                observed.append(evaluate(title, function, data, *arguments))
+        if any(bool(values.isnan().any()) for values in observed):
             raise ValueError(
-                f'statistics: expected "{title}" to give numbers for the data, got NaN; masked '
-                "cells are NaN, leave them out"
+                f'statistics: expected "{title}" to return numbers for the data, got NaN; masked '
+                "cells are NaN, leave them out (torch.nanmean, x[~x.isnan()])"
             )
-        if len({len(values) for values in made + seen}) > 1:
-            raise ValueError(
-                f'statistics: expected "{title}" to give the same number of values each time'
-            )
-        self._store((OWN, title), torch.stack(made), torch.stack(seen) if seen else None)
+        if len({len(values) for values in replicated + observed}) > 1:
+            raise _changing_length(title)
+        of_data = torch.stack(observed) if observed else None
+        self._store((OWN, title), torch.stack(replicated), of_data, start)
 
     def _argument(self, values: dict[str, Tensor]) -> Any:
-        """What a user's function is called with."""
-        shown = {}
+        """Return a data set as a user's function gets it.
+
+        Args:
+            values: ``{site: (rows, ...)}``.
+
+        Returns:
+            Copies, so that a function that writes into its argument changes nothing, with NaN in
+            masked cells: a tensor where there is one site, else ``{site: tensor}``.
+        """
+        copies = {}
         for name, value in values.items():
             mask = self._masks.get(name)
-            if mask is not None:
-                value = value.to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)  # noqa: PLW2901
-            shown[name] = value.clone()
-        return shown if len(shown) > 1 else next(iter(shown.values()))
+            if mask is None:
+                copies[name] = value.clone()
+            else:
+                copies[name] = value.to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)
+        return copies if len(copies) > 1 else next(iter(copies.values()))
 
-    def _show(self, name: str, x: Tensor) -> None:
-        """Keep some rows of the first replicates."""
-        held = self._shown.setdefault(name, [])
-        left = DRAWN - sum(map(len, held))
-        if left > 0:
-            held.append(x[:left, self._shown_rows(x.shape[-1])].clone())
+    # A sample for figures
 
-    def _shown_rows(self, features: int) -> Tensor:
-        count = max(1, min(self._rows, SHOWN // (DRAWN * features)))
+    def _store_sample(self, name: str, x: Tensor) -> None:
+        """Store some rows of the first replicates; x: (replicates, rows, features)."""
+        stored = self._sample.setdefault(name, [])
+        missing = SAMPLE_REPLICATES - sum(map(len, stored))
+        if missing > 0:
+            stored.append(x[:missing, self._sample_rows(x.shape[-1])].clone())
+
+    def _sample_rows(self, features: int) -> Tensor:
+        """Return the positions of the rows that are stored, evenly spaced."""
+        most = SAMPLE_NUMBERS // (SAMPLE_REPLICATES * features)
+        count = max(1, min(self._rows, most))
         return torch.linspace(0, self._rows - 1, count, dtype=torch.double).long()
-
-    def sample(self) -> dict[str, tuple[Any, Any]]:
-        """Some rows of the data and of a few replicates, NaN under a mask."""
-        shown = {}
-        for name, parts in self._shown.items():
-            made = torch.cat(parts)
-            index = self._shown_rows(made.shape[-1])
-            seen = by_feature(self.observed[name][None])[0, index]
-            kept = self.kept(name)
-            if kept is not None:
-                made = made.masked_fill(~kept[index], torch.nan)
-                seen = seen.masked_fill(~kept[index], torch.nan)
-            shown[name] = seen.numpy(), made.numpy()
-        return shown
 
 
 def by_feature(value: Tensor) -> Tensor:
-    """(data sets, rows, ...) as (data sets, rows, features) of floats."""
+    """Return (data sets, rows, ...) as floats of shape (data sets, rows, features).
+
+    Example:
+        >>> by_feature(torch.zeros(1, 5, 4, 4, dtype=torch.long)).shape
+        torch.Size([1, 5, 16])
+    """
     joined = value.reshape(*value.shape[:2], -1)
     return joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())
+
+
+def _changing_length(title: str) -> ValueError:
+    """Return the error for a statistic that does not always have the same number of values."""
+    return ValueError(
+        f'statistics: expected "{title}" to return the same number of values for every data set'
+    )

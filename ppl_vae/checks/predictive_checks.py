@@ -1,20 +1,20 @@
-"""Does the model make data like these? Statistics of the data beside those of replicates.
+"""Does the model make data like the observed ones? Statistics of the data beside replicates.
 
     T(x)      beside      T(x_s),      x_s ~ p(x given z_s),   z_s ~ q(z given x) or p(z)
 
-A statistic of the data that lies outside what the replicates have is a fault of the model (or,
-under the posterior, of the guide). One that lies inside proves nothing: the posterior has seen the
-data.
+x: the data, (rows, ...); x_s: replicate s of S, a data set of the same size that the model made.
+
+A statistic T of the data that lies outside the values of the replicates is a fault of the model
+(or, with draws from the guide, of the guide). A statistic inside proves nothing: with the guide,
+the latents z_s were drawn from the very rows that are checked.
 
 Sources: Rubin (1984), section 5; Gelman, Meng & Stern (1996), sections 2 and 3; Bayarri & Berger
-(2000), P values for composite null models (why posterior p-values are conservative).
+(2000), P values for composite null models (why posterior predictive p-values are conservative).
 """
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,66 +25,73 @@ from torch import Tensor
 
 from ppl_vae.checks.comparison import OWN, ReplicateComparison
 from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
-from ppl_vae.checks.pit import RunningPIT
+from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.user_statistics import requested_statistics
-from ppl_vae.core.pair import Pair
+from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, as_rows
 from ppl_vae.predictive.replicates import ReplicateSampler
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Function = Callable[..., Any]
-LEVEL = 0.05  # chance that a perfect model has any statistic flagged
-FEWEST = 19  # replicates below which no p-value is as small
+LEVEL = 0.05  # probability that a perfect model has any statistic flagged
+MIN_REPLICATES = 19  # with fewer, no p-value is as small as LEVEL: the least is 1 / (S + 1)
 INTERVAL = (0.05, 0.95)
-OWN_INTERVALS = (
-    "Each line is of its worst feature, lower and upper are that feature's own: the worst of many "
-    "may lie outside by chance."
+WORST_FEATURE_NOTE = (
+    "Each line is of the worst feature of its statistic; lower and upper are of that feature "
+    "alone: the worst of many features may lie outside by chance."
 )
+GUIDE_NOTE = "The guide has seen these rows: a statistic that is not flagged may still be wrong."
 
 
 @dataclass(frozen=True)
 class PredictiveCheck:
-    """Observed statistics beside replicated ones.
+    """Statistics of the data beside statistics of replicates, and which of them are flagged.
+
+    Print the check, call ``plot``, or read the frames.
 
     Attributes:
-        frame: One row a site and statistic, flagged ones first, the farthest out ahead. Index
-            ``site, statistic``, the site ``"(own)"`` for statistics of one's own; columns
-            ``feature`` (the one farthest from its replicates' median, in their root mean square
-            distance on that side), ``observed``, ``mean``, ``lower``, ``upper`` (its value in the
-            data; mean and central 90 % of its replicates, in the statistic's units), ``p_value``
-            (share of replicates whose own worst value lies as far out, the data counted in: never
-            below 1 / (num_samples + 1)), ``p_error`` (its Monte Carlo standard error),
-            ``p_adjusted`` (share of replicates any of whose statistics lies as far out) and
-            ``flagged`` (``p_adjusted`` of at most 0.05). A statistic that is no number of the data
-            (the sd of one row) is left out.
-        features: The same for every feature, category or pair by itself: index ``site, statistic,
-            feature``; columns ``observed, mean, lower, upper, p_value``.
-        coverage: How often observed cells lie in central intervals of their own replicates: index
-            ``site, feature``; columns ``cells``, ``50 %``, ``90 %``, shares of cells.
-        pit: Where each observed cell lies among its own replicates, as a share, 0 to 1, at random
-            within ties: ``{site: (rows, features)}``; NaN under a mask. The guide has seen the
-            row, so that even a perfect model's are closer to 0.5 than uniform ones. Sites of
-            categories, which have no order, are in neither ``pit`` nor ``coverage``.
+        frame: One row for each site and statistic; flagged rows first, and the farthest out ahead.
+            Index ``site, statistic``; the site is ``"(own)"`` for a user's statistic. A statistic
+            that is NaN for the data (the sd of one row) is left out. Columns:
+
+            - ``feature``: the worst feature, whose observed value is farthest from the median of
+              its replicates (in root mean square distances on that side of the median);
+            - ``observed``, ``mean``, ``lower``, ``upper``: the worst feature's value in the data,
+              and the mean and the central 90 % of its replicates, in units of the statistic;
+            - ``p_value``: share of replicates whose own worst value lies as far out, the data
+              counted as one of them; never below 1 / (num_samples + 1);
+            - ``p_error``: Monte Carlo standard error of ``p_value``;
+            - ``p_adjusted``: share of replicates of which any statistic lies as far out;
+            - ``flagged``: whether ``p_adjusted`` is at most 0.05.
+        features: Every feature, category or pair by itself. Index ``site, statistic, feature``;
+            columns ``observed, mean, lower, upper, p_value``.
+        coverage: How often observed cells lie in central intervals of their own replicates. Index
+            ``site, feature``; columns ``cells``, ``50 %``, ``90 %`` (shares of cells).
+        pit: PIT of each observed cell among its own replicates, from 0 to 1, random within ties:
+            ``{site: (rows, features)}``, NaN in masked cells. With the guide, PITs of a perfect
+            model are closer to 0.5 than uniform ones, because the latents were drawn from the row
+            itself. Sites of categories, which have no order, are in neither ``pit`` nor
+            ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
             ``{(site, statistic): (num_samples,)}``, arrays.
-        sample: Some rows and at most 20 replicates for pictures: ``{site: (observed,
-            replicated)}``, (rows, features) and (replicates, rows, features); NaN under a mask,
-            codes 0, 1, ... of categories.
-        features_of: Names of a site's features, in the order of ``sample`` and ``pit``.
+        sample: Some rows of the data and of at most 20 replicates, for figures: ``{site:
+            (observed, replicated)}``, (some rows, features) and (replicates, some rows,
+            features); NaN in masked cells, 0, 1, ... for categories.
+        features_of: Names of each site's features, in the order of ``sample`` and ``pit``.
         discrete: Sites whose values are counts or categories.
-        rows: Rows of the data.
-        num_samples: Replicates.
-        prior: Whether latents came from the prior.
+        rows: Number of rows of the data.
+        num_samples: Number of replicates.
+        prior: Whether latents were drawn from the prior.
 
     Example:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
 
             j, pit = check.features_of["x"].index("magnesium"), check.pit["x"]
-            seen, made = check.sample["x"]
-            density_overlay(seen[:, j], made[:, :, j], discrete="x" in check.discrete)
+            observed, replicated = check.sample["x"]
+            discrete = "x" in check.discrete
+            density_overlay(observed[:, j], replicated[:, :, j], discrete=discrete)
             pit_histogram(pit[:, j], features=pit.shape[1])
             interval_coverage(pit, names=check.features_of["x"])
             line = check.frame.loc[("x", "skewness")]
@@ -104,29 +111,37 @@ class PredictiveCheck:
     prior: bool
 
     def plot(self, ax: Axes | None = None) -> Axes:
-        """Where every observed statistic lies among its replicates."""
+        """Draw where every observed statistic lies among its replicates; return the axes."""
         from ppl_vae.plots.verdict import check_summary  # noqa: PLC0415  matplotlib loads slowly
 
         return check_summary(self.frame, ax=ax)
 
+    @property
+    def headline(self) -> list[str]:
+        """Two lines of text: what was checked, and how many statistics are flagged."""
+        latents = "prior predictive" if self.prior else "posterior predictive"
+        title = f"{latents} check: {self.rows} rows, {self.num_samples} replicates"
+        if self.num_samples < MIN_REPLICATES:
+            return [title, f"nothing can be flagged with fewer than {MIN_REPLICATES} replicates"]
+        chance = f"{LEVEL:.0%}{'' if self.prior else ' or less'}"
+        verdict = (
+            f"{int(self.frame['flagged'].sum())} of {len(self.frame)} statistics flagged (a model "
+            f"that made these data would have any flagged with a chance of {chance})"
+        )
+        return [title, verdict]
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines of text that a reader of the frame should know."""
+        return [WORST_FEATURE_NOTE] if self.prior else [WORST_FEATURE_NOTE, GUIDE_NOTE]
+
     def __str__(self) -> str:
-        whose = "prior predictive" if self.prior else "posterior predictive"
-        flagged = int(self.frame["flagged"].sum())
-        chance = f"a chance of {LEVEL:.0%}{'' if self.prior else ' or less'}"
-        told = f"{flagged} of {len(self.frame)} statistics flagged (a model that made these data "
-        told += f"would have any flagged with {chance})"
-        if self.num_samples < FEWEST:
-            told = f"nothing can be flagged with fewer than {FEWEST} replicates"
-        title = f"{whose} check: {self.rows} rows, {self.num_samples} replicates"
-        lines = [title, told, "", _as_text(self.frame), "", OWN_INTERVALS]
-        if not self.prior:
-            lines.append("The guide has seen these rows: what is not flagged may still be wrong.")
-        return "\n".join(lines)
+        return "\n".join([*self.headline, "", _as_text(self.frame), "", *self.notes])
 
 
 def predictive_check(
-    model: Function,
-    guide: Function | None,
+    model: Model,
+    guide: Guide | None,
     data: Data,
     *,
     statistics: Any = None,
@@ -136,46 +151,50 @@ def predictive_check(
     progress: bool = False,
     plate: str = "data",
 ) -> PredictiveCheck:
-    """Compare statistics of the data with those of replicated data sets.
+    """Compare statistics of the data with statistics of replicated data sets.
 
-    With a guide, replicates are made from the latents of the rows themselves (posterior
-    predictive). On rows that the pair was fitted to, this asks whether the model can describe
-    them; on rows held out, also whether it does so for new ones: the guide is amortized, nothing is
-    fitted again. Either way the guide has seen the row that is compared, and p-values are
-    conservative even for a perfect model: they gather around 0.5 and are rarely small (for a mean,
-    below 0.05 in 0.5 % of perfect cases). So a flag is a finding; no flag is no proof. Without a
-    guide, replicates are whole data sets from the model alone (prior predictive): their p-values
-    are exact, and faults of how latents are distributed are seen too.
+    With a guide, replicates are made from latents that the guide draws for the rows themselves
+    (posterior predictive). On rows that the pair was fitted to, this asks whether the model can
+    describe them; on held-out rows, also whether the model does so for new rows, because the guide
+    is amortized and nothing is fitted again. In both cases the guide is given the row that is
+    compared. Therefore p-values are conservative even for a perfect model: they gather around 0.5
+    and are rarely small (for a mean, below 0.05 in 0.5 % of perfect cases). So a flag is a
+    finding, and no flag is no proof.
 
-    Statistics are chosen by what a site's values are (``ppl_vae.statistics``). Each has a value a
-    feature or pair of features; the row of the frame is of the worst, which is chosen anew in every
-    replicate. Flags hold for all rows of the frame together. Memory does not grow with
-    ``num_samples``, apart from the statistics themselves; one replicate is as large as the data.
+    Without a guide, replicates are whole data sets from the model alone (prior predictive). Their
+    p-values are exact, and they also show faults in how latents are distributed.
+
+    The built-in statistics of a site depend on the kind of its values
+    (``ppl_vae.checks.statistics``). A statistic has a value for each feature or pair of features.
+    A row of the frame is of the worst feature, which is chosen anew in every replicate. Flags hold
+    for all rows of the frame together. Memory does not grow with ``num_samples``, apart from the
+    statistics themselves; one replicate takes as much memory as the data.
 
     Args:
         model: The model.
         guide: The guide; ``None`` draws latents from the prior.
         data: N rows, in any form that ``fit`` takes.
-        statistics: Names of built-in ones, functions of one's own, or a list or mapping of both;
-            ``"built-in"`` in a list stands for all that are built in, the default. A function
-            ``T(x)`` gives a number or (values,) of a whole data set: ``x`` is (rows, ...) where
-            the model observes one site, else ``{site: (rows, ...)}``; masked cells are NaN. With
-            two arguments, ``T(x, latents)`` is a discrepancy: ``latents`` is ``{site: (rows,
-            ...)}`` of the draw, and T of the data is compared with T of the replicate draw by draw:
-            ``observed`` is its mean over draws, the replicates are that plus the differences.
-        num_samples: S, replicates; below 19 nothing can be flagged.
-        seed: Seeds the draws; the generators are restored afterwards.
-        sites: Name or names of the observed sites to look at; all by default.
-        progress: Whether to show a bar.
+        statistics: A name, a function, or a list or mapping of names and functions. ``"built-in"``
+            stands for all built-in statistics, the default. A function ``T(x)`` returns a number
+            or (values,) of a whole data set; ``x`` is (rows, ...) where the model observes one
+            site, else ``{site: (rows, ...)}``; masked cells are NaN. A function ``T(x, latents)``
+            of two arguments is a discrepancy; ``latents`` is ``{site: (rows, ...)}`` of one draw.
+            T of the data is compared with T of the replicate draw by draw: ``observed`` is the
+            mean of the former over draws, and the replicates are that mean plus the differences.
+        num_samples: S, the number of replicates; with fewer than 19 nothing can be flagged.
+        seed: Seeds the draws; the generators are restored afterwards. ``None`` uses the global
+            generators.
+        sites: Name or names of the observed sites to check; all by default.
+        progress: Whether to show a progress bar.
         plate: Name of the row plate.
 
     Returns:
-        The verdict: print it, plot it, or read its frames.
+        The statistics and the flags; print them, plot them, or read the frames.
 
     Raises:
-        ValueError: Where nothing is observed in the row plate, a cell that counts is no number, a
-            statistic or site is unknown, or a function raises or gives something else than the
-            same number of values each time.
+        ValueError: Where nothing is observed in the row plate, an unmasked cell is NaN or
+            infinite, a statistic or a site is unknown, or a function raises or does not always
+            return the same number of values.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -186,86 +205,117 @@ def predictive_check(
         ['co-occurrence', 'rate']
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    simulator = ReplicateSampler(
-        pair, rows, num_samples, seed=seed, prior=guide is None, names=sites
-    )
-    kinds = [ValueKind.of(fn) for fn in simulator.distributions.values()]
-    built_in, own = requested_statistics(
-        statistics, {name for kind in kinds for name in kind.names}
-    )
-    comparison = ReplicateComparison(simulator, built_in, own)
-    for part in simulator.stream("predictive check" if progress else ""):
+    sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
+    kinds = [ValueKind.of(fn) for fn in sampler.distributions.values()]
+    known = {name for kind in kinds for name in kind.names}
+    comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
+    for part in sampler.stream("predictive check" if progress else ""):
         comparison.add(part)
-    return _verdict(comparison)
+    return _check_of(comparison)
 
 
-def _verdict(comparison: ReplicateComparison) -> PredictiveCheck:
-    """The frames, once all replicates are there."""
-    found = {key: (torch.cat(a), b) for key, (a, b) in comparison.found.items()}
-    found = {
-        key: paired_discrepancy(a, b) if len(a) == len(b) > 1 else (a, b)
-        for key, (a, b) in found.items()
-    }
-    found = {key: pair for key, pair in found.items() if not bool(pair[0].isnan().all())}
-    grains = [_grain(comparison, *key) for key in found]
-    judged = dict(zip(found, verdicts(list(found.values()), grains), strict=True))
-    tables = {key: _table(comparison, key, judged[key], *found[key]) for key in found}
+def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
+    """Return the check, once all replicates were added to the comparison."""
+    compared = _compared(comparison)
+    steps = [_smallest_step(comparison, *key) for key in compared]
+    judged = dict(zip(compared, verdicts(list(compared.values()), steps), strict=True))
+    tables = {key: _table(comparison, key, judged[key], *compared[key]) for key in compared}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
-    frame = frame.sort_values(["p_adjusted", "place"], ascending=[True, False], kind="stable")
-    pit, features = comparison.transforms.values(), comparison.features
-    coverage = {name: RunningPIT.coverage(u, features[name]) for name, u in pit.items()}
-    simulator = comparison.simulator
+    frame = frame.sort_values(["p_adjusted", "distance"], ascending=[True, False], kind="stable")
+    sampler, features, pit = comparison.sampler, comparison.features, comparison.pit.values()
+    covered = {name: coverage(u, features[name]) for name, u in pit.items()}
     return PredictiveCheck(
-        frame=frame.drop(columns="place"),
+        frame=frame.drop(columns="distance"),
         features=pd.concat(tables.values()).sort_index(level=[0, 1], sort_remaining=False),
-        coverage=pd.concat(coverage, names=["site"]) if coverage else pd.DataFrame(),
+        coverage=pd.concat(covered, names=["site"]) if covered else pd.DataFrame(),
         pit=pit,
-        replicated={key: found[key][1][:, judged[key].worst].numpy() for key in found},
+        replicated={key: compared[key][1][:, judged[key].worst].numpy() for key in compared},
         sample=comparison.sample(),
         features_of=features,
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
-        rows=len(simulator.rows),
-        num_samples=simulator.num_samples,
-        prior=simulator.prior,
+        rows=len(sampler.rows),
+        num_samples=sampler.num_samples,
+        prior=sampler.prior,
     )
 
 
-def _grain(comparison: ReplicateComparison, site: str, statistic: str) -> float:
+def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    """Return the observed values, (1, values), and the replicated ones, (S, values).
+
+    A discrepancy has as many observed values as replicates, which are paired. A statistic that is
+    NaN for the data is left out.
+    """
+    compared = {}
+    for key, (parts, replicated) in comparison.statistics.items():
+        observed = torch.cat(parts)
+        if len(observed) > 1:
+            observed, replicated = paired_discrepancy(observed, replicated)  # noqa: PLW2901
+        if not bool(observed.isnan().all()):
+            compared[key] = observed, replicated
+    return compared
+
+
+def _smallest_step(comparison: ReplicateComparison, site: str, statistic: str) -> float:
+    """Return the smallest amount by which a statistic can change; 0 for a user's statistic."""
     kind = comparison.kinds.get(site)
-    return 0.0 if kind is None else kind.grain(statistic, len(comparison.simulator.rows))
+    return 0.0 if kind is None else kind.smallest_step(statistic, len(comparison.sampler.rows))
 
 
 def _table(
     comparison: ReplicateComparison,
     key: tuple[str, str],
     verdict: Verdict,
-    seen: Tensor,
-    made: Tensor,
+    observed: Tensor,
+    replicated: Tensor,
 ) -> pd.DataFrame:
-    """One statistic, value by value."""
+    """Return one statistic, a line for each of its values.
+
+    Args:
+        comparison: Has the names of the values.
+        key: Site and statistic.
+        verdict: p-values of the statistic.
+        observed: (1, values).
+        replicated: (S, values).
+    """
     site, statistic = key
     if site == OWN:
-        count, features = made.shape[1], list(comparison.features.values())
-        one_each = len(features) == 1 and len(features[0]) == count > 1
-        numbers = [str(i) for i in range(count)] if count > 1 else [""]
-        labels = features[0] if one_each else numbers
+        labels = _labels_of_own(replicated.shape[1], list(comparison.features.values()))
     else:
         labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
-    with warnings.catch_warnings():  # of values that are infinite, or no numbers in any replicate
+    with warnings.catch_warnings():  # of values that are infinite, or NaN in every replicate
         warnings.simplefilter("ignore", RuntimeWarning)
-        mean = np.nanmean(made.numpy(), axis=0)
-        low, high = np.nanquantile(made.numpy(), INTERVAL, axis=0)
+        mean = np.nanmean(replicated.numpy(), axis=0)
+        low, high = np.nanquantile(replicated.numpy(), INTERVAL, axis=0)
     names = ["site", "statistic", "feature"]
     index = pd.MultiIndex.from_product([[site], [statistic], labels], names=names)
     columns = {
-        "observed": seen.mean(0).numpy(), "mean": mean, "lower": low,
+        "observed": observed[0].numpy(), "mean": mean, "lower": low,
         "upper": high, "p_value": verdict.each.numpy(),
     }  # fmt: skip
     return pd.DataFrame(columns, index=index)
 
 
+def _labels_of_own(count: int, features: list[list[str]]) -> list[str]:
+    """Return names of the values of a user's statistic.
+
+    Args:
+        count: Number of values.
+        features: Names of each site's features.
+
+    Returns:
+        The names of the features where the only site has as many, else numbers; no name for a
+        single value.
+    """
+    if count == 1:
+        return [""]
+    if len(features) == 1 and len(features[0]) == count:
+        return features[0]
+    return [str(i) for i in range(count)]
+
+
 def _line(key: tuple[str, str], verdict: Verdict, table: pd.DataFrame) -> dict[str, Any]:
+    """Return the line of the check's frame, and the distance by which lines are sorted."""
     worst = table.iloc[verdict.worst]
     return {
         "site": key[0],
@@ -276,19 +326,21 @@ def _line(key: tuple[str, str], verdict: Verdict, table: pd.DataFrame) -> dict[s
         "p_error": verdict.p_error,
         "p_adjusted": verdict.p_adjusted,
         "flagged": verdict.p_adjusted <= LEVEL,
-        "place": _place(worst),
+        "distance": _distance(worst),
     }
 
 
-def _place(line: pd.Series) -> float:
-    """Distance from the middle of the replicates' interval, in half widths of it."""
+def _distance(line: pd.Series) -> float:
+    """Return the distance of the data from the middle of the interval, in half widths of it."""
     away = abs(line["observed"] - (line["lower"] + line["upper"]) / 2)
-    half = (line["upper"] - line["lower"]) / 2
-    return float(away / half) if half > 0 else math.inf * away if away > 0 else 0.0
+    half_width = (line["upper"] - line["lower"]) / 2
+    if half_width > 0:
+        return float(away / half_width)
+    return np.inf if away > 0 else 0.0
 
 
 def _as_text(frame: pd.DataFrame) -> str:
-    """The table as people read it: four digits, flags as words."""
+    """Return the table as text: numbers with four digits, flags as words."""
     shown = frame.reset_index()
     shown["flagged"] = shown["flagged"].map({True: "FLAGGED", False: ""})
     numbers = dict.fromkeys(("observed", "mean", "lower", "upper"), "{:.4g}".format)

@@ -1,6 +1,6 @@
-"""Statistics of a user's own: T(x) of a data set, or T(x, latents), which is a discrepancy.
+"""Statistics that a user passes as functions: T(x) of a data set, or a discrepancy T(x, latents).
 
-Source: Gelman, Meng & Stern (1996), section 2.3.
+Source: Gelman, Meng & Stern (1996), section 2.3 (discrepancies).
 """
 
 from __future__ import annotations
@@ -18,41 +18,49 @@ Function = Callable[..., Any]
 def requested_statistics(
     statistics: Any, known: Collection[str]
 ) -> tuple[list[str] | None, dict[str, Function]]:
-    """What a user asks for.
+    """Split the ``statistics`` argument into built-in statistics and functions of the user.
+
+    Functions of the same name are numbered: ``"<lambda>"``, ``"<lambda> #2"``, ...
 
     Args:
-        statistics: Names, functions, or a list or mapping of both.
+        statistics: A name, a function, or a list or mapping of names and functions; ``"built-in"``
+            stands for all built-in statistics; ``None`` is the same as ``"built-in"``.
         known: Names of the built-in statistics.
 
     Returns:
-        The built-in ones (``None``: all), and the functions by title.
+        Names of the built-in statistics, ``None`` for all of them; and functions by title.
 
     Raises:
-        ValueError: On something else, or nothing.
+        ValueError: On anything else, an unknown name, or an empty list.
+
+    Example:
+        >>> names, functions = requested_statistics(["mean", torch.amax], {"mean", "sd"})
+        >>> names, list(functions)
+        (['mean'], ['amax'])
     """
     if statistics is None:
         return None, {}
     names: list[str] | None = []
-    own: dict[str, Function] = {}
-    for title, entry in _entries(statistics):
+    functions: dict[str, Function] = {}
+    for title, entry in _titled(statistics):
         if entry == "built-in":
             names = None
         elif isinstance(entry, str) and entry in known:
             names = names if names is None else [*names, entry]
         elif callable(entry):
-            number = sum(known_title.split(" #")[0] == title for known_title in own)
-            own[f"{title} #{number + 1}" if number else title] = entry
+            functions[_unused(title, functions)] = entry
         else:
             raise ValueError(
                 f"statistics: expected functions, or names among {sorted(known)} or "
                 f'"built-in", got {entry!r}'
             )
-    if names is not None and not names and not own:
+    if names is not None and not names and not functions:
         raise ValueError("statistics: expected at least one, got none")
-    return names, own
+    return names, functions
 
 
-def _entries(statistics: Any) -> Iterator[tuple[str, Any]]:
+def _titled(statistics: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every requested statistic with its title: its key, its name, or its position."""
     if isinstance(statistics, Mapping):
         yield from ((str(title), entry) for title, entry in statistics.items())
         return
@@ -61,35 +69,62 @@ def _entries(statistics: Any) -> Iterator[tuple[str, Any]]:
         yield getattr(entry, "__name__", f"statistic {i}"), entry
 
 
+def _unused(title: str, taken: Collection[str]) -> str:
+    """Return the title, with a number behind it where it is taken."""
+    candidate, number = title, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{title} #{number}"
+    return candidate
+
+
 def takes_latents(function: Function) -> bool:
-    """Whether a user's function is a discrepancy: it takes two arguments."""
+    """Return whether a user's function is a discrepancy, T(x, latents).
+
+    A discrepancy has two positional parameters or more without a default. A function whose
+    signature cannot be read, as that of some built-in functions, is not a discrepancy.
+
+    Example:
+        >>> takes_latents(lambda x, latents: 0.0), takes_latents(lambda x, power=2: 0.0)
+        (True, False)
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # a builtin
+    except (TypeError, ValueError):  # written in C, without a signature
         return False
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
-    return len(needed) > 1
+    required = [p for p in parameters if p.kind in positional and p.default is p.empty]
+    return len(required) > 1
 
 
 def evaluate(title: str, function: Function, *arguments: Any) -> Tensor:
-    """What a user's function gives, as (values,) of doubles.
+    """Call a user's function, and return its numbers as (values,) of doubles on the CPU.
+
+    Args:
+        title: Title of the statistic, for messages.
+        function: The user's function.
+        arguments: The data set, and the latents for a discrepancy.
 
     Raises:
-        ValueError: Where it raises, or gives something else than numbers, or none.
+        ValueError: Where the function raises, or returns no number or something else.
+
+    Example:
+        >>> evaluate("range", lambda x: (x.min(), x.max()), torch.arange(3.0))
+        tensor([0., 2.], dtype=torch.float64)
     """
     try:
-        given = function(*arguments)
-    except Exception as error:  # whatever a user's code says
+        returned = function(*arguments)
+    except Exception as error:  # a user's code may raise anything
         raise ValueError(f'statistics: "{title}" raised {type(error).__name__}: {error}') from error
     try:
-        if isinstance(given, tuple | list):
-            given = torch.stack([torch.as_tensor(v, dtype=torch.double) for v in given])
-        values = torch.as_tensor(given, dtype=torch.double).detach().cpu().reshape(-1)
+        if isinstance(returned, tuple | list):
+            returned = torch.stack([torch.as_tensor(v, dtype=torch.double) for v in returned])
+        values = torch.as_tensor(returned, dtype=torch.double).detach().cpu().reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f'statistics: expected "{title}" to give numbers, got {type(given).__name__}: {error}'
+            f'statistics: expected "{title}" to return numbers, got {type(returned).__name__}: '
+            f"{error}"
         ) from error
     if not len(values):
-        raise ValueError(f'statistics: expected "{title}" to give a number or more, got none')
+        raise ValueError(f'statistics: expected "{title}" to return at least one number, got none')
     return values

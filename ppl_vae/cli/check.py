@@ -1,4 +1,4 @@
-"""``ppl-vae check``: does the model make data like those of a file."""
+"""``ppl-vae check``: does the model of a run make data like those of a file?"""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from ppl_vae.cli.pairs import function, read
 if TYPE_CHECKING:
     from ppl_vae.checks.predictive_checks import PredictiveCheck
 
-FEWEST = 19  # replicates: checks.FEWEST, which loads torch
-COLUMNS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")
+MIN_REPLICATES = 19  # as in ppl_vae.checks.predictive_checks, whose import would load torch
+NUMBERS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")
 
 
 def check(
     run: Run,
     data: Data,
     statistics: Statistics = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Replicates of the data.")] = 200,
+    num_samples: Annotated[
+        int, typer.Option(min=1, help="Number of replicates of the data.")
+    ] = 200,
     prior: Annotated[
-        bool, typer.Option("--prior", help="Replicates of the model alone, without the guide.")
+        bool, typer.Option("--prior", help="Draw latents from the prior, without the guide.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with 1 where a statistic is flagged.")
+        bool, typer.Option("--strict", help="Exit with 1 if any statistic is flagged.")
     ] = False,
     out: Out = None,
     seed: Seed = 0,
@@ -37,36 +39,39 @@ def check(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Statistics of the rows of a file beside those of replicates, flagged ones first.
+    """Compare statistics of the rows of a file with those of replicates; flagged ones come first.
 
-    Columns of DATA are found by name. --out writes every feature's statistics. The exit code is 0
-    whatever is found; with --strict it is 1 where a statistic is flagged (--json counts them).
+    Columns of DATA are found by name. --out writes the statistics of every feature. The exit code
+    is 0 whatever is flagged; with --strict it is 1 if any statistic is flagged (--json has the
+    number of flagged ones).
     """
     with reporting(as_json, quiet) as report:
-        if strict and num_samples < FEWEST:
-            raise UsageError(f"--strict: expected --num-samples of at least {FEWEST}: with fewer "
-                             "nothing can be flagged")  # fmt: skip
+        if strict and num_samples < MIN_REPLICATES:
+            raise UsageError(
+                f"--strict: expected --num-samples of at least {MIN_REPLICATES}, got "
+                f"{num_samples}; with fewer nothing can be flagged"
+            )
         if out is not None and out.exists() and data.exists() and out.samefile(data):
-            raise UsageError(f"--out {out}: expected another file than the data")
+            raise UsageError(f"--out {out}: expected a file other than the data")
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
-        own = [function(spec) for spec in statistics or ()]
+        functions = [function(spec) for spec in statistics or ()]
         rows = read(data, opened.example)
-        found = _checked(opened, rows, own, num_samples, seed, report, prior=prior)
+        result = _checked(opened, rows, functions, num_samples, seed, report, prior=prior)
         if out is not None:
             from ppl_vae.cli.outfile import write  # noqa: PLC0415  pandas
 
-            write(out, found.features.reset_index())
-        flagged = int(found.frame["flagged"].sum())
-        lines = found.frame.reset_index().to_dict("records")
+            write(out, result.features.reset_index())
+        flagged = int(result.frame["flagged"].sum())
+        lines = result.frame.reset_index().to_dict("records")
         report.result(
             {
-                "run": run, "data": data, "rows": found.rows, "samples": num_samples,
-                "prior": found.prior, "flagged": flagged, "statistics": lines, "out": out,
+                "run": run, "data": data, "rows": result.rows, "samples": num_samples,
+                "prior": result.prior, "flagged": flagged, "statistics": lines, "out": out,
             }
         )  # fmt: skip
-        _show(report, found)
+        _show(report, result)
         if out is not None:
-            report.show(f"{len(found.features)} statistics of features in {out}")
+            report.show(f"{len(result.features)} statistics of features written to {out}")
     if strict and flagged:
         raise typer.Exit(FAULT)
 
@@ -74,18 +79,29 @@ def check(
 def _checked(
     opened: OpenedRun,
     rows: Any,
-    own: list[Any],
+    functions: list[Any],
     num_samples: int,
     seed: int,
     report: CommandOutput,
     *,
     prior: bool,
 ) -> PredictiveCheck:
+    """Run the predictive check of an opened run.
+
+    Args:
+        opened: The run.
+        rows: The rows of the file.
+        functions: The user's statistics, computed beside the built-in ones.
+        num_samples: Number of replicates.
+        seed: Seed of every draw.
+        report: Says whether to show a progress bar.
+        prior: Whether to draw latents from the prior.
+    """
     return ppl_vae.predictive_check(
         opened.model,
         None if prior else opened.guide,
         rows,
-        statistics=["built-in", *own],
+        statistics=["built-in", *functions],
         num_samples=num_samples,
         seed=seed,
         progress=report.progress,
@@ -93,19 +109,17 @@ def _checked(
     )
 
 
-def _show(report: CommandOutput, found: PredictiveCheck) -> None:
-    """The table, and in words what it says."""
-    title, *rest = str(found).partition("\n\n")[0].splitlines()
-    notes = str(found).rpartition("\n\n")[2].splitlines()
-    report.show(title, *rest)
-    several = len(set(found.frame.index.get_level_values("site"))) > 1
-    titles = (["site"] if several else []) + ["statistic", "feature", *COLUMNS, ""]
+def _show(report: CommandOutput, result: PredictiveCheck) -> None:
+    """Print the check: its headline, the table of statistics, and its notes."""
+    report.show(*result.headline)
+    several_sites = len(set(result.frame.index.get_level_values("site"))) > 1
+    heads = ["statistic", "feature", *NUMBERS, ""]
     lines = []
     for (site, statistic), line in zip(
-        found.frame.index, found.frame.to_dict("records"), strict=True
+        result.frame.index, result.frame.to_dict("records"), strict=True
     ):
-        numbers = [f"{line[name]:.4g}" for name in COLUMNS]
-        mark = "FLAGGED" if line["flagged"] else ""
-        lines.append(([site] if several else []) + [statistic, line["feature"], *numbers, mark])
-    report.show(table("", titles, lines))
-    report.show(*notes)
+        numbers = [f"{line[name]:.4g}" for name in NUMBERS]
+        cells = [statistic, line["feature"], *numbers, "FLAGGED" if line["flagged"] else ""]
+        lines.append([site, *cells] if several_sites else cells)
+    report.show(table("", ["site", *heads] if several_sites else heads, lines))
+    report.show(*result.notes)

@@ -1,4 +1,7 @@
-"""Figures: arrays in, matplotlib Axes out, one function a question. Readable in grey."""
+"""Figures: one function for each question, which takes arrays and returns matplotlib axes.
+
+Every function draws on the ``ax`` that it is given, or on a new figure, and can be read in grey.
+"""
 
 from ppl_vae.plots.coverage import interval_coverage
 from ppl_vae.plots.curves import learning_curves

@@ -1,4 +1,4 @@
-"""What figures draw from: tensors on any device, with or without gradients, and all else."""
+"""Conversion of what a caller passes to a figure into numpy arrays."""
 
 from typing import Any
 
@@ -7,17 +7,23 @@ from torch import Tensor
 
 
 def as_array(values: Any, where: str) -> np.ndarray:
-    """Numbers as an array of floats.
+    """Return numbers of any form as an array of floats.
 
     Args:
-        values: Tensor, array, frame or (nested) list of one of them, of one size.
-        where: The argument's name, for the message.
+        values: A tensor on any device, with or without gradients; an array; a frame; or a (nested)
+            list of them, all of one size.
+        where: Name of the argument, for the message.
 
     Raises:
-        ValueError: Where they are no numbers, or no array of them.
+        ValueError: Where the values are no numbers, or items of a list differ in size.
+
+    Example:
+        >>> as_array([torch.ones(2, requires_grad=True), [3, 4]], "rows")
+        array([[1., 1.],
+               [3., 4.]])
     """
     try:
-        return np.asarray(_plain(values), dtype=float)
+        return np.asarray(_without_tensors(values), dtype=float)
     except (TypeError, ValueError) as failure:
         raise ValueError(
             f"{where}: expected numbers in an array, got {type(values).__name__} ({failure}); "
@@ -25,9 +31,10 @@ def as_array(values: Any, where: str) -> np.ndarray:
         ) from failure
 
 
-def _plain(values: Any) -> Any:
+def _without_tensors(values: Any) -> Any:
+    """Return the values with each tensor, alone or within a list, as an array."""
     if isinstance(values, Tensor):
         return values.detach().cpu().double().numpy()
     if isinstance(values, list | tuple):
-        return [_plain(value) for value in values]
+        return [_without_tensors(value) for value in values]
     return values

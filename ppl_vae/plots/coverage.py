@@ -1,7 +1,7 @@
 """Do predictive intervals hold what they promise?
 
-    central interval of level p holds the observed value where |u - 1/2| <= p / 2, u its PIT
-    of n calibrated cells, Binomial(n, p) are held
+The central interval of level p holds an observed value with PIT u where |u - 1/2| <= p / 2. Of n
+cells of a calibrated model, Binomial(n, p) lie in their intervals.
 
 Source: Gneiting, Balabdaoui & Raftery (2007), Probabilistic forecasts, calibration and sharpness,
 Journal of the Royal Statistical Society B 69(2), section 3.3 (coverage).
@@ -10,15 +10,25 @@ Journal of the Royal Statistical Society B 69(2), section 3.3 (coverage).
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.pit import ORANGE, as_pit, binomial, central
+from ppl_vae.plots.pit import as_pit, binomial_mass, central_counts
+from ppl_vae.plots.style import (
+    GREY,
+    INK,
+    ORANGE,
+    PALE_GREY,
+    SERIES,
+    axes_or_new,
+    label_axes,
+    legend_above,
+    shorten,
+)
 
-LOOKS = (("#0b5394", "o"), ("#117733", "s"), ("#882255", "D"), ("0.3", "v"), ("#aa4499", "^"))
+NAME_LENGTH = 24  # characters of a feature's name in the legend
 
 
 def interval_coverage(
@@ -31,13 +41,13 @@ def interval_coverage(
 ) -> Axes:
     """Draw how many observed values lie in predictive intervals of each level.
 
-    On the diagonal an interval holds what it promises; below it, predictions are too narrow or
-    off; above it, too wide. Grey bars hold 95 % of calibrated features, at each level by itself:
-    of many features, some lie outside by chance.
+    On the diagonal, intervals hold the share of values that they promise. Below the diagonal,
+    predictions are too narrow or off; above the diagonal, too wide. The grey bars hold 95 % of
+    calibrated features, at each level by itself: of many features, some lie outside by chance.
 
     Args:
-        pit: (rows,) or (rows, features), numbers from 0 to 1; NaN are left out, and features that
-            have nothing else.
+        pit: (rows,) or (rows, features), numbers from 0 to 1 (``PredictiveCheck.pit``). NaN are
+            left out, and so are features that have nothing but NaN.
         levels: Probabilities of central intervals.
         names: Names of the features; a frame's columns, or numbers, by default.
         ax: Where to draw; a new figure by default.
@@ -48,7 +58,7 @@ def interval_coverage(
 
     Raises:
         ValueError: Where ``pit`` has no numbers from 0 to 1, a level is not between 0 and 1, or
-            there is not a name for each feature.
+            the number of names is not the number of features.
 
     Example:
         >>> ax = interval_coverage([[0.5, 0.01], [0.4, 0.99], [0.2, 0.5]], names=["a", "b"])
@@ -63,82 +73,91 @@ def interval_coverage(
     rows = (~np.isnan(values)).sum(0)
     values, labels, rows = values[:, rows > 0], labels[rows > 0], rows[rows > 0]
     inside = np.abs(values - 0.5)[..., None] <= nominal / 2 + 1e-12  # (rows, features, levels)
-    held = inside.sum(0) / rows[:, None]
-    ax = ax or plt.subplots(figsize=(6.4, 4.8), layout="constrained")[1]
+    coverage = inside.sum(0) / rows[:, None]
+    ax = axes_or_new(ax, 6.4, 4.8)
     _draw_chance(ax, nominal, rows)
-    _draw_features(ax, nominal, held, rows, labels)
-    _scale(ax, nominal)
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g} %"))
-    ax.set_title("Coverage of predictive intervals" if title is None else title)
-    ax.set_xlabel("level of the central interval")
-    ax.set_ylabel("observed values inside")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="upper left")
+    _draw_features(ax, nominal, coverage, rows, labels)
+    _set_ticks(ax, nominal)
+    title = "Coverage of predictive intervals" if title is None else title
+    label_axes(ax, title, "level of the central interval", "observed values inside", grid=True)
+    legend_above(ax)
     return ax
 
 
 def _as_names(names: Any, values: np.ndarray) -> np.ndarray:
-    """(features,) of text."""
-    many = values.shape[1] > 1
-    given = [f"feature {i}" if many else "observed" for i in range(values.shape[1])]
-    given = given if names is None else names
-    labels = np.array([str(name) for name in given])
-    if len(labels) != values.shape[1]:
-        raise ValueError(f"names: expected {values.shape[1]}, one a feature, got {len(labels)}")
+    """Return the names of the features, (features,) of text."""
+    count = values.shape[1]
+    if names is None:
+        names = [f"feature {i}" for i in range(count)] if count > 1 else ["observed"]
+    labels = np.array([str(name) for name in names])
+    if len(labels) != count:
+        raise ValueError(f"names: expected {count}, one for each feature, got {len(labels)}")
     return labels
 
 
 def _draw_chance(ax: Axes, levels: np.ndarray, rows: np.ndarray) -> None:
-    """The diagonal, and a bar at each level: 95 % of the shares of so many rows."""
+    """Draw the diagonal, and at each level a bar that holds 95 % of calibrated features.
+
+    Args:
+        ax: The axes.
+        levels: (levels,) rising.
+        rows: (features,) rows with a PIT. The bar is made for the fewest rows, where chance is
+            widest.
+    """
     start, fewest = levels[0] - 0.1 * (1 - levels[0]), int(rows.min())
-    ax.plot([start, 1], [start, 1], color="0.3", linewidth=1, linestyle="--", zorder=1)
+    ax.plot([start, 1], [start, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
     ax.set_xlim(start, 1 + 0.04 * (1 - start))
-    bounds = np.array([central(*binomial(fewest, level), 0.025) for level in levels]) / fewest
+    counts = [central_counts(*binomial_mass(fewest, level), 0.025) for level in levels]
+    bounds = np.array(counts) / fewest
     count = f"{fewest} rows{' or more' if rows.max() > fewest else ''}"
     ax.vlines(
-        levels, bounds[:, 0], bounds[:, 1], color="0.82", linewidth=9, zorder=0,
+        levels, bounds[:, 0], bounds[:, 1], color=PALE_GREY, linewidth=9, zorder=0,
         label=f"95 % of calibrated features ({count})",
     )  # fmt: skip
 
 
 def _draw_features(
-    ax: Axes, levels: np.ndarray, held: np.ndarray, rows: np.ndarray, names: np.ndarray
+    ax: Axes, levels: np.ndarray, coverage: np.ndarray, rows: np.ndarray, names: np.ndarray
 ) -> None:
-    """(features, levels) shares: a line each, the worst last and thick."""
-    off = np.abs(held - levels) / (levels * (1 - levels) / rows[:, None]) ** 0.5
-    worst, where = np.unravel_index(off.argmax(), off.shape)
-    order = [i for i in range(len(held)) if i != worst]
-    for place, i in enumerate(order):
-        look: dict[str, Any] = {"color": "0.6", "linewidth": 0.7, "alpha": 0.7}
-        if len(order) <= len(LOOKS):
-            colour, marker = LOOKS[place]
-            look = {"color": colour, "marker": marker, "label": _short(names[i])}
-        ax.plot(levels, held[i], **look)
-    share = f"{100 * levels[where]:g} % interval: {100 * held[worst, where]:.0f} %"
-    label = f"{'worst: ' * (len(held) > 1)}{_short(str(names[worst]))} ({share})"
-    ax.plot(levels, held[worst], "X-", color=ORANGE, linewidth=2.4, markersize=8, label=label)
+    """Draw a line for each feature, the worst one last and thick.
+
+    Args:
+        ax: The axes.
+        levels: (levels,) rising.
+        coverage: (features, levels) shares of observed values inside.
+        rows: (features,) rows with a PIT.
+        names: (features,) of text.
+    """
+    errors = (levels * (1 - levels) / rows[:, None]) ** 0.5
+    distance = np.abs(coverage - levels) / errors
+    worst, level = np.unravel_index(distance.argmax(), distance.shape)
+    others = [i for i in range(len(coverage)) if i != worst]
+    for position, i in enumerate(others):
+        look: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "alpha": 0.7}
+        if len(others) <= len(SERIES):
+            colour, marker = SERIES[position]
+            look = {"color": colour, "marker": marker, "label": shorten(names[i], NAME_LENGTH)}
+        ax.plot(levels, coverage[i], **look)
+    share = f"{100 * levels[level]:g} % interval: {100 * coverage[worst, level]:.0f} %"
+    label = f"{'worst: ' * bool(others)}{shorten(names[worst], NAME_LENGTH)} ({share})"
+    ax.plot(levels, coverage[worst], "X-", color=ORANGE, linewidth=2.4, markersize=8, label=label)
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 24 else name[:23] + "…"
-
-
-def _scale(ax: Axes, levels: np.ndarray) -> None:
-    """Names of levels and shares, and room for the legend above."""
-    ax.set_xticks(_apart(levels))
+def _set_ticks(ax: Axes, levels: np.ndarray) -> None:
+    """Name the levels and the shares in percent."""
+    ax.set_xticks(_levels_with_room(levels))
     low, high = ax.dataLim.y0, 1.0
-    legend = 0.02 + 0.062 * len(ax.get_legend_handles_labels()[1])  # of the height of the axes
-    ax.set_ylim(low - 0.06 * (high - low), high + 1.06 * (high - low) * legend / (1 - legend))
+    ax.set_ylim(low - 0.06 * (high - low), high + 0.04 * (high - low))
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low, high)
     ax.set_yticks([tick for tick in ticks if low - 1e-9 <= tick <= high + 1e-9])
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.6g} %"))
 
 
-def _apart(levels: np.ndarray) -> list[float]:
-    """The levels that have room for their names, the highest first."""
-    kept: list[float] = []
+def _levels_with_room(levels: np.ndarray) -> list[float]:
+    """Return the levels whose names do not overlap, the highest level always among them."""
+    named: list[float] = []
     for level in levels[::-1]:
-        if not kept or kept[-1] - level >= 0.07 * (1 - levels[0]):
-            kept.append(float(level))
-    return kept[::-1]
+        if not named or named[-1] - level >= 0.07 * (1 - levels[0]):
+            named.append(float(level))
+    return named[::-1]

@@ -1,14 +1,13 @@
-"""How did training go: the ELBO over epochs."""
+"""How did training go: the ELBO against epochs."""
 
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from ppl_vae.plots.arrays import as_array
+from ppl_vae.plots.style import BLUE, GREY, axes_or_new, label_axes, legend_above, whole_ticks
 
 
 def learning_curves(
@@ -19,23 +18,23 @@ def learning_curves(
     best_epoch: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw the training and held-out ELBO against epochs.
+    """Draw the training and the held-out ELBO against epochs.
 
-    The vertical axis leaves out the first steep tenth of the curves where there are many epochs,
-    so that the differences that matter can be seen.
+    From 20 epochs on, the vertical axis leaves out the first, steep tenth of the curves, so that
+    the differences between later epochs can be seen.
 
     Args:
-        epochs: (epochs,) numbers.
-        training: (epochs,) ELBO, in nats per row.
-        held_out: (epochs,) likewise, of rows that were not trained on.
-        best_epoch: The epoch whose weights were kept, marked on the held-out curve.
+        epochs: (epochs,) numbers of the epochs.
+        training: (epochs,) ELBO of the training rows, in nats per row.
+        held_out: (epochs,) ELBO of rows that were not trained on, in nats per row.
+        best_epoch: The epoch whose weights the fit ended with, marked on the held-out curve.
         ax: Where to draw; a new figure by default.
 
     Returns:
         The axes.
 
     Raises:
-        ValueError: Where a curve has not one number an epoch.
+        ValueError: Where a curve does not have one number for each epoch.
 
     Example:
         >>> ax = learning_curves([1, 2, 3], [-9.0, -5.0, -4.0], [-9.5, -5.5, -6.0], best_epoch=2)
@@ -44,36 +43,31 @@ def learning_curves(
     """
     epochs, training = as_array(epochs, "epochs"), as_array(training, "training")
     _check_length("training", training, epochs)
-    ax = ax or plt.subplots(figsize=(6.4, 4.0), layout="constrained")[1]
+    ax = axes_or_new(ax, 6.4, 4.2)
     marker = "o" if len(epochs) == 1 else None
-    ax.plot(epochs, training, color="0.55", linewidth=1.5, marker=marker, label="training rows")
+    ax.plot(epochs, training, color=GREY, linewidth=1.5, marker=marker, label="training rows")
     curves = [training]
     if held_out is not None:
         held_out = as_array(held_out, "held_out")
         _check_length("held_out", held_out, epochs)
         curves.append(held_out)
-        ax.plot(
-            epochs, held_out, color="#0b5394", linewidth=2, marker=marker, label="held-out rows"
-        )
+        ax.plot(epochs, held_out, color=BLUE, linewidth=2, marker=marker, label="held-out rows")
         if best_epoch is not None and best_epoch in epochs:
             best = held_out[list(epochs).index(best_epoch)]
             label = f"best: {best:.2f} at epoch {best_epoch}"
-            ax.plot([best_epoch], [best], "o", color="#0b5394", markersize=7, label=label)
+            ax.plot([best_epoch], [best], "o", color=BLUE, markersize=7, label=label)
     if len(epochs) >= 20:
         late = np.concatenate([curve[len(epochs) // 10 :] for curve in curves])
         margin = 0.08 * (np.nanmax(late) - np.nanmin(late)) + 1e-9
         ax.set_ylim(np.nanmin(late) - margin, np.nanmax(late) + margin)
-    ax.set_title("Learning curves")
-    ax.set_xlabel("epoch")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    ax.set_ylabel("ELBO (nats per row; higher is better)")
-    ax.grid(alpha=0.25)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="lower right")
+    whole_ticks(ax.xaxis)
+    label_axes(ax, "Learning curves", "epoch", "ELBO (nats per row; higher is better)", grid=True)
+    legend_above(ax)
     return ax
 
 
 def _check_length(name: str, curve: np.ndarray, epochs: np.ndarray) -> None:
+    """Raise ``ValueError`` where a curve does not have one number for each epoch."""
     if curve.shape != epochs.shape or not len(epochs):
         raise ValueError(
             f"{name}: expected a number for each of the {len(epochs)} epochs, got shape "

@@ -1,13 +1,14 @@
-"""What do the rows look like: images in a grid."""
+"""What do the rows look like: images side by side in a grid."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
 from ppl_vae.plots.arrays import as_array
+from ppl_vae.plots.style import axes_or_new
 
 
 def image_grid(
@@ -21,16 +22,18 @@ def image_grid(
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw images side by side, ink dark on white.
+    """Draw images side by side in a grid: low values are white, high values are black.
 
     Args:
-        images: (n, height, width), (n, 1, height, width), or (n, features) with ``shape``; laid
-            out row by row. A mapping ``{label: images}`` gives each label one row of the grid.
-        columns: Images in a row of the grid (with a mapping: as many as its longest entry).
-        shape: Height and width of one image, for rows that are vectors.
+        images: (n, height, width), (n, 1, height, width), or (n, features) with ``shape``. Images
+            fill the grid row by row. A mapping ``{label: images}`` gives each label one row of the
+            grid.
+        columns: Number of images in a row of the grid; not used for a mapping, whose longest entry
+            decides.
+        shape: Height and width of one image, for images that come as vectors.
         low: Value drawn white; the smallest by default.
         high: Value drawn black; the largest by default.
-        column_labels: What is written below each column of the grid.
+        column_labels: Text below each column of the grid.
         title: Title of the picture.
         ax: Where to draw; a new figure by default.
 
@@ -38,8 +41,8 @@ def image_grid(
         The axes.
 
     Raises:
-        ValueError: Where the values are no images of the given shape or of one size, or the
-            labels are not as many as the columns.
+        ValueError: Where the values are no images of the given shape, the images differ in size, or
+            the number of labels is not the number of columns.
 
     Example:
         >>> rows = {"original": torch.rand(4, 64), "reconstruction": torch.rand(4, 64)}
@@ -59,16 +62,14 @@ def image_grid(
         )
     pad = max(1, height // 8)
     named = isinstance(images, Mapping)
-    if ax is None:
-        size = (0.62 * columns + (1.6 if named else 0.3), 0.62 * len(strips) + 0.5)
-        ax = plt.subplots(figsize=size, layout="constrained")[1]
-    colours = plt.get_cmap("Greys").with_extremes(bad="#dbe4ee")
+    ax = axes_or_new(ax, 0.62 * columns + (1.6 if named else 0.3), 0.62 * len(strips) + 0.5)
+    colours = mpl.colormaps["Greys"].with_extremes(bad="#dbe4ee")
     canvas = _canvas([strip for _, strip in strips], columns, pad)
     ax.imshow(canvas, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
     below = column_labels or []
     ax.set_xticks(_centers(len(below), width, pad), labels=below)
-    beside = [label for label, _ in strips] if named else []
-    ax.set_yticks(_centers(len(beside), height, pad), labels=beside)
+    left = [label for label, _ in strips] if named else []
+    ax.set_yticks(_centers(len(left), height, pad), labels=left)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_title(title)
@@ -78,7 +79,10 @@ def image_grid(
 def _strips(
     images: Any, columns: int, shape: tuple[int, int] | None
 ) -> list[tuple[str, np.ndarray]]:
-    """The rows of the grid, with their labels: (images, height, width) each, of one size."""
+    """Return the label and the images of each row of the grid.
+
+    The images of a row are (images, height, width); height and width are the same in all rows.
+    """
     if not isinstance(images, Mapping):
         stack = _as_images(images, shape, "images")
         starts = range(0, len(stack), columns)
@@ -92,12 +96,14 @@ def _strips(
     sizes = {label: strip.shape[1:] for label, strip in strips}
     if len(set(sizes.values())) > 1:
         raise ValueError(
-            f"images: expected one height and width for all, got {sizes}; draw them apart"
+            f"images: expected one height and width for all, got {sizes}; draw one "
+            "figure for each size"
         )
     return strips
 
 
 def _as_images(values: Any, shape: tuple[int, int] | None, where: str) -> np.ndarray:
+    """Return (images, height, width), or raise ``ValueError`` that names the argument."""
     array = as_array(values, where)
     if shape is not None and array.ndim == 2 and array.shape[1] == shape[0] * shape[1]:
         array = array.reshape(-1, *shape)
@@ -112,7 +118,13 @@ def _as_images(values: Any, shape: tuple[int, int] | None, where: str) -> np.nda
 
 
 def _canvas(strips: list[np.ndarray], columns: int, pad: int) -> np.ndarray:
-    """All images on one picture, NaN between them."""
+    """Return one picture of all images, with NaN between the images.
+
+    Args:
+        strips: (images, height, width) for each row of the grid.
+        columns: Images in the longest row.
+        pad: Pixels between two images.
+    """
     height, width = strips[0].shape[1:]
     canvas = np.full((len(strips) * (height + pad) + pad, columns * (width + pad) + pad), np.nan)
     for i, strip in enumerate(strips):
@@ -123,5 +135,5 @@ def _canvas(strips: list[np.ndarray], columns: int, pad: int) -> np.ndarray:
 
 
 def _centers(count: int, size: int, pad: int) -> list[float]:
-    """Where the images lie along one side of the picture, in pixels."""
+    """Return the middle of each of ``count`` images along one side of the picture, in pixels."""
     return [pad + i * (size + pad) + (size - 1) / 2 for i in range(count)]

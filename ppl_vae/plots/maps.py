@@ -1,13 +1,12 @@
-"""Where do the rows lie: codes on a plane.
+"""Where do the rows lie in the latent space: codes on a plane.
 
 Source of the projection by labels: Fisher (1936), The use of multiple measurements in taxonomic
-problems.
+problems, Annals of Eugenics 7(2).
 """
 
 import numbers
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -15,14 +14,10 @@ from torch import Tensor
 
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.names import write_apart
+from ppl_vae.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, axes_or_new, label_axes
 
-COLOURS = (
-    "#332288", "#88ccee", "#44aa99", "#117733", "#999933",
-    "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777",
-)  # fmt: skip
-MARKERS = "os^DvPX<>*"  # groups differ in shape too: the picture reads in grey
-SHOWN = 5000  # points; more hide each other
-LISTED, NAMES = 20, 40  # distinct names in a legend, and on the picture
+MAX_POINTS = 5000  # more hide each other
+MAX_IN_LEGEND, MAX_NAMES = 20, 40  # different labels in the legend, and on the picture
 
 
 def latent_map(
@@ -32,17 +27,18 @@ def latent_map(
     title: str = "Latent space",
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw codes on a plane, coloured and named by label.
+    """Draw the codes of rows on a plane, coloured and named by label.
 
-    One latent is spread out on lines, one for each label; two are drawn as they are. More are
-    projected: on the plane that separates the labels best (linear discriminants; Fisher, 1936),
-    or, without such labels, on the first two principal components.
+    One latent is spread out on lines, one line for each label. Two latents are drawn as they are.
+    More latents are projected on a plane: with three or more labels, on the plane that separates
+    the labels best (linear discriminants; Fisher, 1936), otherwise on the first two principal
+    components.
 
     Args:
         codes: (rows, latents), for example ``encode(...)["z"]["mean"]``.
-        labels: (rows,) a name for each row: each group has a colour and a shape, and its name is
-            written at its median, or close to it. More than 20 different numbers are a scale:
-            they colour the points.
+        labels: (rows,) a name for each row. The rows of one name have a colour and a shape of
+            their own, and the name is written at or near their median. More than 20 different
+            numbers are a scale: they colour the points.
         title: Title of the picture.
         ax: Where to draw; a new figure by default.
 
@@ -50,8 +46,8 @@ def latent_map(
         The axes.
 
     Raises:
-        ValueError: Where codes or labels are missing (``None``, NaN), the labels are not as many
-            as the codes, or there are more than 40 names.
+        ValueError: Where codes or labels are missing (``None``, NaN), the number of labels is not
+            the number of rows, or there are more than 40 names.
 
     Example:
         >>> ax = latent_map(torch.randn(90, 8), ["a", "b", "c"] * 30)
@@ -61,31 +57,27 @@ def latent_map(
     points = _as_points(codes)
     values = None if labels is None else _as_labels(labels, len(points))
     groups = None if values is None or _is_scale(values) else values
-    plane, axis_labels = _on_a_plane(points, groups)
-    ax = ax or plt.subplots(figsize=(6.8, 5.6), layout="constrained")[1]
-    shown = np.linspace(0, len(plane) - 1, min(len(plane), SHOWN)).astype(int)
+    plane, axis_labels = _project(points, groups)
+    ax = axes_or_new(ax, 6.8, 5.6)
+    shown = np.linspace(0, len(plane) - 1, min(len(plane), MAX_POINTS)).astype(int)
     x, y = plane[shown].T
     if groups is not None:
         _draw_groups(ax, plane, groups, shown)
     elif values is None:
-        ax.scatter(x, y, s=7, alpha=0.5, color="0.3", linewidths=0)
+        ax.scatter(x, y, s=7, alpha=0.5, color=INK, linewidths=0)
     else:
         drawn = ax.scatter(x, y, s=9, alpha=0.8, c=values[shown], cmap="viridis", linewidths=0)
         ax.figure.colorbar(drawn, ax=ax, label=str(getattr(labels, "name", None) or "label"))
-    ax.set_title(title)
-    ax.set_xlabel(axis_labels[0])
-    ax.set_ylabel(axis_labels[1])
+    label_axes(ax, title, *axis_labels, grid=True)
     if not axis_labels[1]:
         ax.set_yticks([])
-    ax.grid(alpha=0.2)
-    ax.spines[["top", "right"]].set_visible(False)
     if groups is not None:
         write_apart(ax, {str(n): np.median(plane[groups == n], 0) for n in np.unique(groups)})
     return ax
 
 
 def _as_points(codes: Any) -> np.ndarray:
-    """(rows, latents), all finite."""
+    """Return the codes as (rows, latents), or raise ``ValueError`` where some are not finite."""
     points = as_array(codes, "codes")
     if points.ndim == 0 or points.size == 0:
         raise ValueError(f"codes: expected (rows, latents), got shape {points.shape}")
@@ -100,11 +92,15 @@ def _as_points(codes: Any) -> np.ndarray:
 
 
 def _as_labels(labels: Any, count: int) -> np.ndarray:
-    """(rows,) of numbers or of text, none missing."""
+    """Return the labels, (rows,) of numbers or of text.
+
+    Raises:
+        ValueError: Where labels are missing, are not one for each row, or have too many names.
+    """
     values = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (count,):
         got = len(values) if values.ndim == 1 else f"shape {values.shape}"
-        raise ValueError(f"labels: expected {count}, got {got}")
+        raise ValueError(f"labels: expected {count}, one for each row, got {got}")
     missing = np.flatnonzero(pd.isna(values))
     if len(missing):
         raise ValueError(
@@ -115,43 +111,61 @@ def _as_labels(labels: Any, count: int) -> np.ndarray:
     if values.dtype.kind == "O":
         numeric = all(isinstance(value, numbers.Real) for value in values)
         values = np.array(values.tolist()) if numeric else values.astype(str)
-    found = len(np.unique(values))
-    if found > NAMES and not _is_scale(values):
+    count = len(np.unique(values))
+    if count > MAX_NAMES and not _is_scale(values):
         raise ValueError(
-            f"labels: expected {NAMES} names or fewer, got {found}; name groups of them, or pass "
-            "numbers, which become a colour scale"
+            f"labels: expected {MAX_NAMES} names or fewer, got {count}; name groups of them, or "
+            "pass numbers, which become a colour scale"
         )
     return values
 
 
 def _is_scale(values: np.ndarray) -> bool:
-    return values.dtype.kind in "iuf" and len(np.unique(values)) > LISTED
+    """Return whether labels are so many different numbers that they colour the points."""
+    return values.dtype.kind in "iuf" and len(np.unique(values)) > MAX_IN_LEGEND
 
 
 def _draw_groups(ax: Axes, plane: np.ndarray, groups: np.ndarray, shown: np.ndarray) -> None:
+    """Draw the points of each label in a colour and a shape of its own.
+
+    Args:
+        ax: The axes.
+        plane: (rows, 2) points.
+        groups: (rows,) labels.
+        shown: Positions of the rows that are drawn.
+    """
     names = np.unique(groups)
     for i, name in enumerate(names):
         x, y = plane[shown][groups[shown] == name].T
+        cycle = i // len(GROUP_COLOURS)  # the second time round, a colour has the next shape
         ax.scatter(
-            x, y, s=15, alpha=0.65, linewidths=0, color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[(i + i // len(COLOURS)) % len(MARKERS)], label=str(name),
+            x, y, s=15, alpha=0.65, linewidths=0, label=str(name),
+            color=GROUP_COLOURS[i % len(GROUP_COLOURS)],
+            marker=GROUP_MARKERS[(i + cycle) % len(GROUP_MARKERS)],
         )  # fmt: skip
-    if len(names) <= LISTED:
+    if len(names) <= MAX_IN_LEGEND:
         ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5), markerscale=1.6)
 
 
-def _on_a_plane(points: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
-    """(rows, 2) and the titles of the two axes."""
+def _project(points: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray, list[str]]:
+    """Return the points on the plane, (rows, 2), and the names of the two axes.
+
+    Args:
+        points: (rows, latents).
+        groups: (rows,) labels; ``None`` without labels that are names.
+    """
     if points.shape[1] == 1:
         line = 0.0 if groups is None else np.unique(groups, return_inverse=True)[1]
-        spread = 0.7 * (0.618 * np.arange(len(points)) % 1 - 0.5)  # points beside, not on others
+        spread = 0.7 * (
+            0.618 * np.arange(len(points)) % 1 - 0.5
+        )  # spreads points over the height of their line
         return np.column_stack([points[:, 0], spread - line]), ["latent 0", ""]
     if points.shape[1] == 2:
         return points, ["latent 0", "latent 1"]
     centered = points - points.mean(0)
     if groups is not None and 2 < len(np.unique(groups)) < len(points):
         return _discriminants(centered, groups)
-    variances, directions = np.linalg.eigh(centered.T @ centered)  # the largest is the last
+    variances, directions = np.linalg.eigh(centered.T @ centered)  # in rising order
     share = 100 * variances[::-1] / max(variances.sum(), 1e-300)
     titles = [
         f"{word} principal component ({share[i]:.0f} % of the codes' variance)"
@@ -161,11 +175,19 @@ def _on_a_plane(points: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarr
 
 
 def _discriminants(centered: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """(rows, 2) on the plane on which the groups' means differ most, and its titles."""
+    """Return the points on the plane that separates the labels best, and the names of its axes.
+
+    The codes are first transformed so that within a label they have the identity as covariance;
+    the plane is then spanned by the two directions in which the means of the labels differ most.
+
+    Args:
+        centered: (rows, latents), with mean 0.
+        groups: (rows,) labels.
+    """
     names, which = np.unique(groups, return_inverse=True)
     means = np.array([centered[groups == name].mean(0) for name in names])[which]
     within = np.cov((centered - means).T) + 1e-9 * np.eye(centered.shape[1])
-    unit = np.linalg.inv(np.linalg.cholesky(within)).T  # within a group: identity covariance
-    directions = np.linalg.svd(means @ unit, full_matrices=False)[2]
+    whiten = np.linalg.inv(np.linalg.cholesky(within)).T
+    directions = np.linalg.svd(means @ whiten, full_matrices=False)[2]
     titles = [f"{word} discriminant (sd within a label = 1)" for word in ("first", "second")]
-    return centered @ unit @ directions[:2].T, titles
+    return centered @ whiten @ directions[:2].T, titles

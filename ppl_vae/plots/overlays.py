@@ -1,9 +1,10 @@
 """Does the model make values that are distributed like the observed ones?
 
-    density   f(x) = Σ_r φ((x - x_r) / h) / (rows h), one width h for all curves of a picture;
-              where observed and replicated values end at one bound, what would lie beyond is
-              folded back
-    share     of the rows with a value: a bar; over the replicates its median and central 90 %
+    density   f(x) = Σ_r φ((x - x_r) / h) / (rows h), with one width h for all curves of a figure.
+              Where observed and replicated values end at the same bound, the part of f beyond the
+              bound is folded back (reflected at the bound).
+    share     of the rows that have a value: a bar for the data; median and central 90 % for the
+              replicates.
 
 Sources: Gabry, Simpson, Vehtari, Betancourt & Gelman (2019), Visualization in Bayesian workflow,
 arXiv:1709.01449, section 4 (overlays); Silverman (1986), Density estimation, sections 2.10 (bounds)
@@ -13,19 +14,26 @@ and 3.4 (h).
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.ranges import ROUNDING, in_sight
-from ppl_vae.plots.shares import draw_bars
+from ppl_vae.plots.ranges import is_rounding, range_in_sight
+from ppl_vae.plots.shares import draw_shares
+from ppl_vae.plots.style import (
+    BLUE,
+    GREY,
+    PALE_GREY,
+    axes_or_new,
+    label_axes,
+    legend_above,
+    percent,
+)
 
-CURVES = 50  # replicates drawn; more hide each other
-GRID = 1024  # points of a curve
-FEW = 100  # rows; the extremes of fewer are no bounds
-BLUE = "#0b5394"
+MAX_CURVES = 50  # replicates drawn; more hide each other
+GRID_POINTS = 1024
+FEWEST_FOR_BOUNDS = 100  # rows; the extremes of fewer rows say nothing about bounds
 
 
 def density_overlay(
@@ -38,15 +46,16 @@ def density_overlay(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw how the observed values are distributed over how the replicated ones are.
+    """Draw the distribution of the observed values over the distributions of the replicated ones.
 
-    Numbers on a scale are curves: the observed one thick and dark, at most 50 replicates thin and
-    pale. Counts, 0/1 and categories are bars of the observed shares, with the median and the
-    central 90 % of the replicated ones; more than 40 different values are put into bins. Where
-    some values lie far beyond the others, the axis leaves them out and its label says how many.
+    Continuous values are density curves: the observed one thick and dark, those of at most 50
+    replicates thin and pale. Counts, 0/1 and categories are bars of the observed shares, with the
+    median and the central 90 % of the replicated shares; more than 40 different values share
+    bins. Where a few values lie far beyond the others, the axis leaves them out and its label says
+    how many they are.
 
     Args:
-        observed: (rows,) of one feature; rows without a value (NaN) are left out of both.
+        observed: (rows,) of one feature. Rows without a value (NaN) are left out of both.
         replicated: (samples, rows), for example ``posterior_predictive(...)["x"][:, :, 0]``;
             cells without a value (NaN) are left out.
         discrete: Whether the values are counts, 0/1 or categories.
@@ -59,71 +68,89 @@ def density_overlay(
         The axes.
 
     Raises:
-        ValueError: Where there are no values, some are infinite, the replicates have not a value
-            for each row, or a value has no label.
+        ValueError: Where there are no values, some are infinite, the replicates do not have one
+            value for each row, or a category has no label.
 
     Example:
         >>> ax = density_overlay([0, 1, 1, 1], torch.ones(9, 4), discrete=True)
         >>> [float(bar.get_height()) for bar in ax.patches]
         [0.25, 0.75]
     """
-    seen, made, count = _as_pair(observed, replicated, None if discrete else CURVES)
+    data, samples, count = _as_pair(observed, replicated, None if discrete else MAX_CURVES)
     names = None if labels is None else [str(label) for label in labels]
     if names is not None:
-        _check_labels(names, discrete, seen, made)
-    ax = ax or plt.subplots(figsize=(6.8, 4.2), layout="constrained")[1]
-    note = draw_bars(ax, seen, made, names) if discrete else _draw_curves(ax, seen, made, count)
-    ax.set_ylim(0, 1.2 * ax.dataLim.y1)  # room for the legend
-    ax.set_title("Observed and replicated values" if title is None else title)
-    ax.set_xlabel("\n".join(filter(None, [name or "value", note])))
-    ax.set_ylabel("share of rows" if discrete else "density")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="upper right", ncols=2)
+        _check_labels(names, discrete, data, samples)
+    ax = axes_or_new(ax, 6.8, 4.2)
+    if discrete:
+        note = draw_shares(ax, data, samples, names)
+    else:
+        note = _draw_curves(ax, data, samples, count)
+    ax.set_ylim(0, 1.05 * ax.dataLim.y1)
+    x = "\n".join(filter(None, [name or "value", note]))
+    title = "Observed and replicated values" if title is None else title
+    label_axes(ax, title, x, "share of rows" if discrete else "density")
+    legend_above(ax)
     return ax
 
 
-# What comes in
+# Arguments
 
 
 def _as_pair(
     observed: Any, replicated: Any, most: int | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """(rows,), (samples, at most ``most``, rows), and the number of samples there were."""
-    seen = as_array(observed, "observed")
-    if seen.ndim != 1:
+    """Return the values of the rows that have an observed value.
+
+    Args:
+        observed: As in ``density_overlay``.
+        replicated: As in ``density_overlay``.
+        most: Number of samples to choose, evenly spaced; ``None`` is all. Samples are chosen
+            before the values are copied, because there may be many.
+
+    Returns:
+        (rows,) observed values; (samples, rows) replicated values; and the number of samples
+        before some were chosen.
+    """
+    data = as_array(observed, "observed")
+    if data.ndim != 1:
         raise ValueError(
-            f"observed: expected a number for each row, (rows,), got shape {seen.shape}; draw one "
+            f"observed: expected a number for each row, (rows,), got shape {data.shape}; draw one "
             "feature at a time"
         )
     if not isinstance(replicated, Tensor | np.ndarray):
         replicated = as_array(replicated, "replicated")
-    if replicated.ndim != 2 or replicated.shape[1] != len(seen):
+    if replicated.ndim != 2 or replicated.shape[1] != len(data):
         raise ValueError(
-            f"replicated: expected (samples, {len(seen)}), values for the observed rows, got "
+            f"replicated: expected (samples, {len(data)}), values for the observed rows, got "
             f"shape {tuple(replicated.shape)}"
         )
     count = len(replicated)
-    if most and count > most:  # before they are copied
+    if most and count > most:
         replicated = replicated[np.linspace(0, count - 1, most).round().astype(int).tolist()]
-    made, known = as_array(replicated, "replicated"), ~np.isnan(seen)
-    seen, made = (seen, made) if known.all() else (seen[known], made[:, known])
-    _check_values("observed", seen)
-    made = made[~np.isnan(made).all(1)]
-    _check_values("replicated", made)
-    return seen, made, count
+    samples, known = as_array(replicated, "replicated"), ~np.isnan(data)
+    if not known.all():
+        data, samples = data[known], samples[:, known]
+    _check_values("observed", data)
+    samples = samples[~np.isnan(samples).all(1)]
+    _check_values("replicated", samples)
+    return data, samples, count
 
 
 def _check_values(where: str, values: np.ndarray) -> None:
+    """Raise ``ValueError`` where there are no values or infinite ones."""
     if not values.size:
         raise ValueError(f"{where}: expected values, got none (or NaN alone)")
     infinite = int(np.isinf(values).sum())
     if infinite:
-        raise ValueError(f"{where}: expected finite values, got {infinite} infinite; make them NaN")
+        raise ValueError(
+            f"{where}: expected finite values, got {infinite} infinite; replace them by NaN"
+        )
 
 
 def _check_labels(names: list[str], discrete: bool, *groups: np.ndarray) -> None:
+    """Raise ``ValueError`` where values are continuous or a value has no label."""
     if not discrete:
-        raise ValueError("labels: expected none for values on a scale; pass discrete=True")
+        raise ValueError("labels: expected none for continuous values; pass discrete=True")
     for values in groups:
         wrong = values[~np.isnan(values) & ~np.isin(values, np.arange(len(names)))]
         if len(wrong):
@@ -136,70 +163,98 @@ def _check_labels(names: list[str], discrete: bool, *groups: np.ndarray) -> None
 # Curves
 
 
-def _draw_curves(ax: Axes, seen: np.ndarray, made: np.ndarray, count: int) -> str:
-    """The curves; returns what the axis leaves out."""
-    pool = made[~np.isnan(made)]
-    low, high = in_sight(seen, pool)
+def _draw_curves(ax: Axes, observed: np.ndarray, samples: np.ndarray, count: int) -> str:
+    """Draw the density curves.
+
+    Args:
+        ax: Where to draw.
+        observed: (rows,) values.
+        samples: (samples, rows) values, NaN where there is none.
+        count: Number of samples before some were chosen.
+
+    Returns:
+        What the label of the axis has to say about values out of sight; empty where nothing.
+    """
+    pool = samples[~np.isnan(samples)]
+    low, high = range_in_sight(observed, pool)
     if low == high:
         low, high = low - 0.05 * max(abs(low), 1.0), high + 0.05 * max(abs(low), 1.0)
-    width = max(_width(seen, pool), (high - low) / 200)
+    width = max(_kernel_width(observed, pool), (high - low) / 200)
     margin = max(3 * width, 0.02 * (high - low))
     low, high = low - margin, high + margin
-    ends = _ends(seen, pool, width)
-    pale: dict[str, Any] = {"color": "0.7", "linewidth": 0.7, "alpha": 0.8}
-    for row in made:
-        ax.plot(*_density(row[~np.isnan(row)], (low, high), ends, width), **pale)
-    shown = f" ({len(made)} of {count} samples)" if len(made) < count else ""
-    ax.plot([], [], color="0.6", linewidth=1.2, label=f"replicated{shown}")
-    ax.plot(*_density(seen, (low, high), ends, width), color=BLUE, linewidth=2.4, label="observed")
+    bounds = _shared_bounds(observed, pool, width)
+    for row in samples:
+        curve = _density(row[~np.isnan(row)], (low, high), bounds, width)
+        ax.plot(*curve, color=PALE_GREY, linewidth=0.7, alpha=0.8)
+    chosen = f" ({len(samples)} of {count} samples)" if len(samples) < count else ""
+    ax.plot([], [], color=GREY, linewidth=1.2, label=f"replicated{chosen}")
+    curve = _density(observed, (low, high), bounds, width)
+    ax.plot(*curve, color=BLUE, linewidth=2.4, label="observed")
     ax.set_xlim(low, high)
-    shares = [((values < low) | (values > high)).mean() for values in (seen, pool)]
+    shares = [float(((values < low) | (values > high)).mean()) for values in (observed, pool)]
     if not any(shares):
         return ""
-    observed, replicated = (_percent(share) for share in shares)
-    return f"not shown, far outside: {observed} of observed, {replicated} of replicated values"
+    of_data, of_samples = (percent(share, 1) if share else "none" for share in shares)
+    return f"not shown, far outside: {of_data} of observed, {of_samples} of replicated values"
 
 
-def _ends(seen: np.ndarray, pool: np.ndarray, width: float) -> tuple[float, float]:
-    """Bounds that observed and replicated values share, infinite where there is none."""
-    low, high = (seen.min(), pool.min()), (seen.max(), pool.max())
-    if len(seen) < FEW or max(high) - min(low) < width:
+def _shared_bounds(observed: np.ndarray, pool: np.ndarray, width: float) -> tuple[float, float]:
+    """Return the bounds at which observed and replicated values end alike.
+
+    Args:
+        observed: (rows,) values.
+        pool: (values,) of all replicates.
+        width: Width h of the kernel: ends that differ by less than h / 2 are one bound.
+
+    Returns:
+        The lower and the upper bound, infinite where there is none.
+    """
+    lows, highs = (observed.min(), pool.min()), (observed.max(), pool.max())
+    if len(observed) < FEWEST_FOR_BOUNDS or max(highs) - min(lows) < width:
         return -np.inf, np.inf
     return (
-        min(low) if np.ptp(low) < width / 2 else -np.inf,
-        max(high) if np.ptp(high) < width / 2 else np.inf,
+        min(lows) if np.ptp(lows) < width / 2 else -np.inf,
+        max(highs) if np.ptp(highs) < width / 2 else np.inf,
     )
 
 
-def _width(*groups: np.ndarray) -> float:
-    """Silverman's rule for the narrowest of the groups that vary; 0 where none does."""
-    spreads = [(_spread(values), ROUNDING * np.abs(values).max()) for values in groups]
-    narrowest = min((spread for spread, least in spreads if spread > least), default=0.0)
+def _kernel_width(*groups: np.ndarray) -> float:
+    """Return Silverman's width h for the narrowest group that varies; 0 where none does."""
+    spreads = [(_robust_spread(values), values) for values in groups]
+    narrowest = min((s for s, values in spreads if not is_rounding(s, values)), default=0.0)
     return float(0.9 * narrowest * len(groups[0]) ** -0.2)
 
 
-def _spread(values: np.ndarray) -> float:
+def _robust_spread(values: np.ndarray) -> float:
+    """Return the smaller one of standard deviation and interquartile range / 1.34."""
     quarter, three = np.quantile(values, [0.25, 0.75])
-    spreads = [float(values.std()), float(three - quarter) / 1.34]
-    return min(spreads) or spreads[0]  # most values equal: no quartiles to go by
+    deviation = float(values.std())
+    return min(deviation, float(three - quarter) / 1.34) or deviation  # 0: most values are equal
 
 
 def _density(
-    values: np.ndarray, view: tuple[float, float], ends: tuple[float, float], width: float
+    values: np.ndarray, view: tuple[float, float], bounds: tuple[float, float], width: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Points in view, and the density there: a fine histogram, smoothed, folded at both ends."""
-    edges = np.linspace(view[0] - 4 * width, view[1] + 4 * width, GRID + 1)
+    """Return points in view and the density there.
+
+    The values are counted in a fine histogram, which is smoothed by one convolution with the
+    kernel; the time does not grow with rows times points. Values near a bound are reflected at it
+    before they are counted, and the density beyond the bound is set to 0.
+
+    Args:
+        values: (values,) without NaN.
+        view: Lowest and highest point.
+        bounds: Bounds of the values, infinite where there is none.
+        width: Standard deviation h of the normal kernel.
+    """
+    edges = np.linspace(view[0] - 4 * width, view[1] + 4 * width, GRID_POINTS + 1)
     step = edges[1] - edges[0]
     reach = np.arange(-np.ceil(4 * width / step), np.ceil(4 * width / step) + 1)
     kernel = np.exp(-0.5 * (reach * step / width) ** 2)
-    folded = [2 * end - values[np.abs(values - end) < 4 * width] for end in ends]
-    heights = np.histogram(np.concatenate([values, *folded]), edges)[0] / (len(values) * step)
+    reflected = [2 * bound - values[np.abs(values - bound) < 4 * width] for bound in bounds]
+    heights = np.histogram(np.concatenate([values, *reflected]), edges)[0] / (len(values) * step)
     smooth = np.convolve(heights, kernel / kernel.sum(), mode="same")
     points = (edges[1:] + edges[:-1]) / 2
-    smooth[(points < ends[0]) | (points > ends[1])] = 0
+    smooth[(points < bounds[0]) | (points > bounds[1])] = 0
     shown = (points >= view[0]) & (points <= view[1])
     return points[shown], smooth[shown]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if share > 0.0005 else "under 0.1 %" if share else "none"

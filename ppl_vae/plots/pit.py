@@ -1,14 +1,17 @@
-"""Are the predictions as wide as they should be: probability integral transforms (PIT).
+"""Are the predictions as wide as they should be? Probability integral transforms (PIT).
 
-    u = F(x), F the predicted distribution function of the cell, x what was observed there
-    of a calibrated prediction u is uniform; counts need P(X < x) + v P(X = x), v ~ U(0, 1)
+    u = F(x)                            F the predicted distribution function of a cell, x observed
+    u = P(X < x) + v P(X = x)           for counts, v ~ Uniform(0, 1)
 
-A band for a histogram of n such rows in B bins has counts c_b ∈ [l, h] for *all* b together with
-probability ``level``. With X_b ~ Poisson(n / B),
+The u of a calibrated prediction are uniform. In a histogram of n uniform rows in B bins, the band
+from l to h holds the counts c_b of *all* bins together with probability ``level``. Counts of
+uniform rows are multinomial, that is, independent Poisson counts X_b ~ Poisson(n / B) given that
+their sum is n:
 
     P(l <= c_b <= h, all b) = P(l <= X_b <= h, all b, Σ X_b = n) / P(Poisson(n) = n)
 
-whose numerator is a coefficient of the polynomial (Σ_{c=l..h} P(X = c) z^c)^B: exact, no draws.
+The numerator is a coefficient of the polynomial (Σ_{c=l..h} P(X = c) z^c)^B, which a Fourier
+transform gives exactly, without random draws.
 
 Sources: Czado, Gneiting & Held (2009), Predictive model assessment for count data, Biometrics
 65(4) (randomized PIT, histograms); Säilynoja, Bürkner & Vehtari (2022), arXiv:2103.10522
@@ -18,14 +21,20 @@ functions, Annals of Statistics 9(5).
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 
 from ppl_vae.plots.arrays import as_array
-
-ORANGE, PALE_BLUE = "#d55e00", "#8db9e2"
+from ppl_vae.plots.style import (
+    BAND,
+    INK,
+    ORANGE,
+    PALE_BLUE,
+    axes_or_new,
+    label_axes,
+    legend_above,
+)
 
 
 def pit_histogram(
@@ -37,22 +46,24 @@ def pit_histogram(
     ax: Axes | None = None,
     title: str | None = None,
 ) -> Axes:
-    """Draw PITs as bars, 1 where calibrated, and the band that holds all bars by chance.
+    """Draw a histogram of PITs, and the band that holds all bars of a calibrated model.
 
-    A hump: predictions too wide. A valley: too narrow. A slope: biased. PITs of predictions that
-    have seen the row itself (its latents drawn given the row) lean to a hump.
+    Bars of a calibrated model are close to 1. A hump means that predictions are too wide, a valley
+    that they are too narrow, a slope that they are biased. PITs of predictions that were made from
+    the row itself (latents drawn from the guide given the row) lean to a hump.
 
     Args:
-        pit: (rows,) numbers from 0 to 1, of one feature; NaN are left out.
+        pit: (rows,) numbers from 0 to 1, of one feature (``PredictiveCheck.pit``); NaN are left
+            out.
         bins: Number of bars.
         level: Probability that a calibrated prediction has no bar outside the band.
-        features: Number of such histograms that are looked at; the probability is that none of
-            them has a bar outside (Bonferroni).
+        features: Number of features whose histograms the reader looks at. The band is widened
+            (Bonferroni), so that with probability ``level`` none of them has a bar outside.
         ax: Where to draw; a new figure by default.
         title: Title of the picture.
 
     Returns:
-        The axes; heights are counts divided by those expected.
+        The axes; the height of a bar is its count divided by the expected count.
 
     Raises:
         ValueError: Where ``pit`` is not a number from 0 to 1 for each row, or a setting is
@@ -69,44 +80,44 @@ def pit_histogram(
         raise ValueError(f"features: expected 1 or more, got {features}")
     low, high = simultaneous_band(len(values), bins, 1 - (1 - level) / features)
     counts, edges = np.histogram(values, bins, (0, 1))
-    ax = ax or plt.subplots(figsize=(6.8, 4.4), layout="constrained")[1]
+    ax = axes_or_new(ax, 6.8, 4.4)
     _draw_bars(ax, counts, edges, (counts < low) | (counts > high))
     among = "" if features == 1 else f" of all {features} features"
     unit = bins / len(values)
     chance = f"all bars{among} lie here in {100 * level:g} % of calibrated models"
-    ax.axhspan(low * unit, high * unit, color="0.9", zorder=0, label=chance)
+    ax.axhspan(low * unit, high * unit, color=BAND, zorder=0, label=chance)
     for bound in (low * unit, high * unit):
-        ax.axhline(bound, color="0.25", linewidth=1, linestyle="--")
-    ax.axhline(1, color="0.25", linewidth=1)
+        ax.axhline(bound, color=INK, linewidth=1, linestyle="--")
+    ax.axhline(1, color=INK, linewidth=1)
     ax.set_xlim(0, 1)
-    ax.set_ylim(0, 1.45 * unit * max(counts.max(), high))  # room for the legend
-    ax.set_title("Calibration of the predictions" if title is None else title)
-    ax.set_xlabel(
+    ax.set_ylim(0, 1.05 * unit * max(counts.max(), high))
+    title = "Calibration of the predictions" if title is None else title
+    x = (
         "PIT: predicted probability of a smaller value than the observed one\n"
         "hump: predictions too wide · valley: too narrow · slope: biased"
     )
-    ax.set_ylabel("rows, as a multiple of those expected")
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, loc="upper left")
+    label_axes(ax, title, x, "rows, as a multiple of those expected")
+    legend_above(ax)
     return ax
 
 
-# Counts of rows that chance allows
+# Counts that a calibrated model has by chance
 
 
 def simultaneous_band(count: int, bins: int, level: float = 0.95) -> tuple[int, int]:
-    """Lowest and highest count of a bin: all bins of uniform rows lie there together.
+    """Return the lowest and the highest count that all bins of uniform rows have together.
 
-    Of the bands that cut equal tails off each bin, the narrowest that is wide enough; counts are
-    whole, so the probability is ``level`` or a little more.
+    The band cuts the same tail probability off each bin. Bisection finds the largest tail for
+    which the probability that no bin is outside is still ``level``; because counts are whole, the
+    probability is ``level`` or a little more.
 
     Args:
-        count: Rows.
-        bins: Bins of one width.
+        count: Number of rows.
+        bins: Number of bins, all of one width.
         level: Probability that no bin is outside.
 
     Returns:
-        (low, high), rows.
+        (low, high), numbers of rows.
 
     Raises:
         ValueError: Where there are no rows, fewer than 2 bins, or ``level`` is not between 0 and 1.
@@ -120,53 +131,92 @@ def simultaneous_band(count: int, bins: int, level: float = 0.95) -> tuple[int, 
             "expected 1 row, 2 bins or more and a level between 0 and 1, got "
             f"count {count}, bins {bins}, level {level}"
         )
-    hits, mass = binomial(count, 1 / bins)
-    wide, narrow = (1 - level) / (2 * bins), 0.25  # tails; Bonferroni's band is wide enough
+    hits, mass = binomial_mass(count, 1 / bins)
+    wide, narrow = (
+        (1 - level) / (2 * bins),
+        0.25,
+    )  # tails; the first is Bonferroni's, surely wide enough
     for _ in range(40):
         tail = (wide * narrow) ** 0.5
-        if _all_inside(count, bins, *central(hits, mass, tail)) >= level:
+        if _all_inside(count, bins, *central_counts(hits, mass, tail)) >= level:
             wide = tail
         else:
             narrow = tail
-    return central(hits, mass, wide)
+    return central_counts(hits, mass, wide)
 
 
 def _all_inside(count: int, bins: int, low: int, high: int) -> float:
-    """Probability that each bin of uniform rows holds from low to high of them (module head)."""
+    """Return the probability that each bin of uniform rows holds from ``low`` to ``high`` rows.
+
+    The formula is at the head of the module. Coefficients are counted from ``low``, so that the
+    coefficient of z^count is at position ``count - bins * low``.
+
+    Args:
+        count: Number of rows.
+        bins: Number of bins, all of one width.
+        low: Smallest count.
+        high: Largest count.
+    """
     if bins * low > count or bins * high < count:
         return 0.0
-    mean, held = count / bins, np.arange(low, high + 1)
-    poisson = np.exp(held * np.log(mean) - mean - _log_factorial(held))
+    mean, counts = count / bins, np.arange(low, high + 1)
+    poisson = np.exp(counts * np.log(mean) - mean - _log_factorial(counts))
     size = 2 ** int(np.ceil(np.log2(bins * (high - low) + 2)))
-    together = np.fft.irfft(np.fft.rfft(poisson, size) ** bins, size)[count - bins * low]
-    whole = count * np.log(count) - count - _log_factorial(np.array(count))
-    return float(together / np.exp(whole))
+    numerator = np.fft.irfft(np.fft.rfft(poisson, size) ** bins, size)[count - bins * low]
+    log_denominator = count * np.log(count) - count - _log_factorial(np.array(count))
+    return float(numerator / np.exp(log_denominator))
 
 
-def binomial(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Counts and their probabilities, save those that are beyond any table."""
+def binomial_mass(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the counts of a binomial distribution and their probabilities.
+
+    Counts more than 12 standard deviations from the mean are left out, because their probability
+    is below 1e-30.
+
+    Args:
+        count: Number of trials.
+        share: Probability of each trial, between 0 and 1.
+
+    Returns:
+        (counts,) rising, and (counts,) probabilities.
+    """
     middle, reach = count * share, 12 * (count * share * (1 - share)) ** 0.5 + 12
     hits = np.arange(max(0, int(middle - reach)), min(count, int(middle + reach) + 1) + 1)
     ways = _log_factorial(np.array(count)) - _log_factorial(hits) - _log_factorial(count - hits)
     return hits, np.exp(ways + hits * np.log(share) + (count - hits) * np.log1p(-share))
 
 
-def central(hits: np.ndarray, mass: np.ndarray, tail: float) -> tuple[int, int]:
-    """Lowest and highest count, with at most ``tail`` beyond on each side."""
+def central_counts(hits: np.ndarray, mass: np.ndarray, tail: float) -> tuple[int, int]:
+    """Return the lowest and the highest count with at most ``tail`` beyond on each side.
+
+    Args:
+        hits: (counts,) rising.
+        mass: (counts,) probabilities.
+        tail: Probability on each side, at most.
+    """
     low = hits[np.argmax(mass.cumsum() > tail)]
     high = hits[::-1][np.argmax(mass[::-1].cumsum() > tail)]
     return int(low), int(high)
 
 
 def _log_factorial(counts: np.ndarray) -> np.ndarray:
+    """Return log(n!) of each count."""
     return torch.lgamma(torch.as_tensor(counts, dtype=torch.float64) + 1).numpy()
 
 
-# What comes in
+# Arguments
 
 
 def as_pit(pit: Any, dimensions: int) -> np.ndarray:
-    """(rows, features), from 0 to 1 or NaN."""
+    """Return PITs as (rows, features), each from 0 to 1 or NaN.
+
+    Args:
+        pit: (rows,) or (rows, features).
+        dimensions: 1 where only (rows,) is accepted, otherwise 2.
+
+    Raises:
+        ValueError: On another shape, a number outside 0 to 1, or nothing but NaN.
+    """
     values = as_array(pit, "pit")
     if not 1 <= values.ndim <= dimensions or np.isnan(values).all():
         wanted = "(rows,)" if dimensions == 1 else "(rows,) or (rows, features)"
@@ -180,16 +230,22 @@ def as_pit(pit: Any, dimensions: int) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-# What is drawn
+# Bars
 
 
 def _draw_bars(ax: Axes, counts: np.ndarray, edges: np.ndarray, outside: np.ndarray) -> None:
-    """Bars inside the band, and those outside in another colour and hatched."""
-    look = {"width": np.diff(edges)[0], "align": "edge", "edgecolor": "0.2", "linewidth": 0.8}
+    """Draw the bars; bars outside the band have another colour and are hatched.
+
+    Args:
+        ax: The axes.
+        counts: (bins,) rows in each bin.
+        edges: (bins + 1,) edges of the bins.
+        outside: (bins,) of bool.
+    """
+    look = {"width": np.diff(edges)[0], "align": "edge", "edgecolor": INK, "linewidth": 0.8}
     heights = counts * len(counts) / counts.sum()
     ax.bar(edges[:-1][~outside], heights[~outside], color=PALE_BLUE, **look)
     if outside.any():
         label = f"{outside.sum()} of {len(counts)} bars outside"
-        ax.bar(
-            edges[:-1][outside], heights[outside], color=ORANGE, hatch="///", label=label, **look
-        )
+        look = {**look, "color": ORANGE, "hatch": "///", "label": label}
+        ax.bar(edges[:-1][outside], heights[outside], **look)

@@ -1,4 +1,7 @@
-"""Shares of rows that have a value, as bars: the discrete form of an overlay."""
+"""Shares of rows that have each value, as bars: ``density_overlay`` of discrete values.
+
+Values that are few have a bar each. Values that are many share bins of equal width.
+"""
 
 import textwrap
 from typing import NamedTuple
@@ -6,87 +9,108 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from ppl_vae.plots.ranges import even_edges, in_sight
+from ppl_vae.plots.ranges import even_edges, range_in_sight
+from ppl_vae.plots.style import BLUE, PALE_BLUE, shorten, whole_ticks
 
-CELLS = 40  # bars; more values share bars
-BLUE, PALE_BLUE = "#0b5394", "#8db9e2"
+MAX_BARS = 40
 
 
-class _Cells(NamedTuple):
-    """The bounds between bars, their places, width and names, and what the axis says of them."""
+class _Bars(NamedTuple):
+    """Where the bars stand.
 
-    inner: np.ndarray
-    place: np.ndarray
+    Attributes:
+        bounds: (bars - 1,) values that separate a bar from the next one.
+        places: (bars,) middles of the bars on the horizontal axis.
+        width: Width of a bar.
+        names: Names below the bars; ``None`` where the axis has numbers.
+        note: What the label of the axis has to say about the bars.
+        whole: Whether the axis has whole numbers only.
+    """
+
+    bounds: np.ndarray
+    places: np.ndarray
     width: float
     names: list[str] | None = None
     note: str = ""
     whole: bool = False
 
 
-def draw_bars(ax: Axes, seen: np.ndarray, made: np.ndarray, names: list[str] | None) -> str:
-    """The bars; returns what the axis has to say about them."""
-    cells = _cells(seen, made, names)
-    observed = _shares(seen, cells.inner)
-    replicated = np.stack([_shares(row, cells.inner) for row in made])
-    low, middle, high = np.quantile(replicated, [0.05, 0.5, 0.95], axis=0)
+def draw_shares(
+    ax: Axes, observed: np.ndarray, replicated: np.ndarray, names: list[str] | None
+) -> str:
+    """Draw the observed shares as bars, and the replicated ones as points with intervals.
+
+    Args:
+        ax: Where to draw.
+        observed: (rows,) values.
+        replicated: (samples, rows) values, NaN where there is none.
+        names: Names of the categories 0, 1, ...; ``None`` where values are numbers.
+
+    Returns:
+        What the label of the horizontal axis has to say about the bars; empty where nothing.
+    """
+    bars = _bars(observed, replicated, names)
+    shares = _shares(observed, bars.bounds)
+    of_replicates = np.stack([_shares(row, bars.bounds) for row in replicated])  # (samples, bars)
+    low, middle, high = np.quantile(of_replicates, [0.05, 0.5, 0.95], axis=0)
     ax.bar(
-        cells.place, observed, width=cells.width, color=PALE_BLUE, edgecolor=BLUE, linewidth=0.8,
+        bars.places, shares, width=bars.width, color=PALE_BLUE, edgecolor=BLUE, linewidth=0.8,
         label="observed",
     )  # fmt: skip
-    made_there = (observed > 0) | replicated.any(0)
+    occurs = (shares > 0) | of_replicates.any(0)
     ax.errorbar(
-        cells.place[made_there], middle[made_there],
-        yerr=np.stack([middle - low, high - middle])[:, made_there], fmt="o", color="black",
-        markersize=float(np.clip(120 / len(cells.place), 2.5, 5)), linewidth=1.5, capsize=0,
+        bars.places[occurs], middle[occurs],
+        yerr=np.stack([middle - low, high - middle])[:, occurs], fmt="o", color="black",
+        markersize=float(np.clip(120 / len(bars.places), 2.5, 5)), linewidth=1.5, capsize=0,
         label="replicated: median, central 90 %",
     )  # fmt: skip
-    ax.set_xlim(cells.place[0] - cells.width, cells.place[-1] + cells.width)
-    if cells.whole:
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-    if cells.names is not None:
-        _name_places(ax, cells.names)
-    return cells.note
+    ax.set_xlim(bars.places[0] - bars.width, bars.places[-1] + bars.width)
+    if bars.whole:
+        whole_ticks(ax.xaxis)
+    if bars.names is not None:
+        _write_names(ax, bars.names)
+    return bars.note
 
 
-def _cells(seen: np.ndarray, made: np.ndarray, names: list[str] | None) -> _Cells:
+def _bars(observed: np.ndarray, replicated: np.ndarray, names: list[str] | None) -> _Bars:
+    """Choose the bars: one for each category, for each whole number, for each value, or bins."""
     if names is not None:
-        return _Cells(np.arange(len(names) - 1) + 0.5, np.arange(len(names)), 0.8, names)
-    pool = np.concatenate([seen, made[~np.isnan(made)]])
-    found = np.sort(pd.unique(pool))
-    whole = bool((found == np.round(found)).all())
-    if whole and found[-1] - found[0] < CELLS:
-        place = np.arange(found[0], found[-1] + 1)
-        return _Cells(place[:-1] + 0.5, place, 0.8, whole=True)
-    if len(found) <= CELLS:
-        places = np.arange(len(found))
-        return _Cells((found[:-1] + found[1:]) / 2, places, 0.8, [f"{v:g}" for v in found])
-    low, high = in_sight(seen, made[~np.isnan(made)])
-    edges = even_edges(low, high, CELLS, whole)
+        return _Bars(np.arange(len(names) - 1) + 0.5, np.arange(len(names)), 0.8, names)
+    known = replicated[~np.isnan(replicated)]
+    values = np.sort(pd.unique(np.concatenate([observed, known])))
+    whole = bool((values == np.round(values)).all())
+    if whole and values[-1] - values[0] < MAX_BARS:
+        places = np.arange(values[0], values[-1] + 1)
+        return _Bars(places[:-1] + 0.5, places, 0.8, whole=True)
+    if len(values) <= MAX_BARS:
+        bounds = (values[:-1] + values[1:]) / 2
+        return _Bars(bounds, np.arange(len(values)), 0.8, [f"{value:g}" for value in values])
+    edges = even_edges(*range_in_sight(observed, known), MAX_BARS, whole)
     width = edges[1] - edges[0]
-    note = f"bins of {width:g} values each" if whole and width > 1 else ""
-    if found[0] < edges[0] or found[-1] > edges[-1]:
-        note += f"{', ' if note else ''}the end bins hold what lies beyond"
-    return _Cells(edges[1:-1], (edges[1:] + edges[:-1]) / 2, 0.9 * width, None, note)
+    notes = [f"bins of {width:g} values each"] if whole and width > 1 else []
+    if values[0] < edges[0] or values[-1] > edges[-1]:
+        notes.append("the end bins hold what lies beyond")
+    return _Bars(edges[1:-1], (edges[1:] + edges[:-1]) / 2, 0.9 * width, None, ", ".join(notes))
 
 
-def _shares(values: np.ndarray, inner: np.ndarray) -> np.ndarray:
-    """(cells,) shares of the values between the bounds."""
+def _shares(values: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Return the share of the values in each bar, (bars,); NaN among the values are left out."""
     values = values[~np.isnan(values)]
-    counts = np.bincount(np.searchsorted(inner, values, side="right"), minlength=len(inner) + 1)
+    counts = np.bincount(np.searchsorted(bounds, values, side="right"), minlength=len(bounds) + 1)
     return np.asarray(counts / len(values))
 
 
-def _name_places(ax: Axes, names: list[str]) -> None:
-    """Names below the bars, upright where there is no room; of very many every second, ..."""
-    step = -(-len(names) // CELLS)
-    names = [name if len(name) <= 30 else name[:29] + "…" for name in names[::step]]
-    room = max(70 // len(names), 1)
-    lines = [textwrap.wrap(name, room, break_long_words=False) or [""] for name in names]
-    if all(len(line) <= room for wrapped in lines for line in wrapped):
-        names, rotation = ["\n".join(wrapped) for wrapped in lines], 0
-    else:
-        rotation = 90
-    ax.set_xticks(range(0, step * len(names), step), labels=names, rotation=rotation)
+def _write_names(ax: Axes, names: list[str]) -> None:
+    """Write names below the bars, on several lines or upright where there is no room.
+
+    Of more than 40 names, every second, third, ... is written.
+    """
+    step = -(-len(names) // MAX_BARS)
+    names = [shorten(name, 30) for name in names[::step]]
+    room = max(70 // len(names), 1)  # characters below a bar
+    wrapped = [textwrap.wrap(name, room, break_long_words=False) or [""] for name in names]
+    upright = any(len(line) > room for lines in wrapped for line in lines)
+    labels = names if upright else ["\n".join(lines) for lines in wrapped]
+    ax.set_xticks(range(0, step * len(names), step), labels=labels, rotation=90 * upright)
     ax.tick_params(axis="x", length=0, labelsize=7 if len(names) > 25 else 9)

@@ -1,23 +1,32 @@
-"""Which statistics of the data does the model miss: all of a check on one picture."""
+"""Which statistics of the data does the model miss: all statistics of a check in one figure."""
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-BLUE, ORANGE = "#0b5394", "#d55e00"
-FARTHEST = 6.0  # half widths of an interval; what lies beyond is drawn at the edge
-MOST = 30  # statistics on one picture
+from ppl_vae.plots.style import (
+    BLUE,
+    GREY,
+    LEGEND_SIZE,
+    ORANGE,
+    PALE_GREY,
+    axes_or_new,
+    label_axes,
+    legend_above,
+)
+
+FARTHEST = 6.0  # half widths of an interval; values beyond are drawn at the edge
+MOST = 30  # statistics in one figure
 
 
 def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw where each observed statistic lies beside its replicates.
 
-    Each line is one statistic, of its worst feature; the grey bar is the central 90 % of the
-    replicates, all brought to one width, and the point is the data. A value more than six half
-    widths away stands at the edge, as an arrow.
+    Each line of the figure is one statistic of its worst feature. The grey bar is the central
+    90 % of the replicates, scaled to the same width in every line; the point is the data. A value
+    more than six half widths away from the middle of its bar is an arrow at the edge.
 
     Args:
         frame: The frame of a ``PredictiveCheck``; its first 30 lines are drawn.
@@ -28,7 +37,7 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
         The axes, the first line of the frame on top.
 
     Raises:
-        ValueError: Where the frame has not the columns of a check.
+        ValueError: Where the frame does not have the columns of a check.
 
     Example:
         >>> line = {"feature": "a", "observed": 9, "mean": 1, "lower": 0, "upper": 2}
@@ -39,64 +48,80 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
     """
     missing = {"feature", "observed", "lower", "upper", "flagged"} - set(frame.columns)
     if missing or not len(frame):
-        raise ValueError(f"frame: expected a check's, got one without {sorted(missing) or 'rows'}")
+        raise ValueError(
+            f"frame: expected the frame of a predictive check, got one without "
+            f"{sorted(missing) or 'rows'}; pass predictive_check(...).frame"
+        )
     shown = frame.iloc[:MOST]
-    if ax is None:
-        size = (5.4 + 0.085 * max(map(len, _names(shown))), 1.9 + 0.3 * len(shown))
-        ax = plt.subplots(figsize=size, layout="constrained")[1]
-    place, flagged = _places(shown), shown["flagged"].to_numpy(dtype=bool)
+    names = _names(shown)
+    ax = axes_or_new(ax, 5.4 + 0.085 * max(map(len, names)), 1.9 + 0.3 * len(shown))
+    distance, flagged = _distances(shown), shown["flagged"].to_numpy(dtype=bool)
     lines = np.arange(len(shown))
-    ax.barh(lines, 2, left=-1, height=0.55, color="0.85", label="central 90 % of the replicates")
-    for chosen, marker, colour, label in (
-        (flagged, "D", ORANGE, "data, flagged"),
-        (~flagged, "o", BLUE, "data"),
-    ):
-        _points(ax, place[chosen], lines[chosen], marker, colour, label)
-    ax.set_yticks(lines, labels=_names(shown))
+    ax.barh(
+        lines, 2, left=-1, height=0.55, color=PALE_GREY, alpha=0.7,
+        label="central 90 % of the replicates",
+    )  # fmt: skip
+    _draw_points(ax, distance[flagged], lines[flagged], "D", ORANGE, "data, flagged")
+    _draw_points(ax, distance[~flagged], lines[~flagged], "o", BLUE, "data")
+    ax.set_yticks(lines, labels=names)
     ax.set_ylim(len(shown) - 0.4, -0.6)
-    far = min(FARTHEST, max(2.0, float(np.nanmax(np.abs(place), initial=0.0)))) + 0.5
+    far = min(FARTHEST, max(2.0, float(np.nanmax(np.abs(distance), initial=0.0)))) + 0.5
     ax.set_xlim(-far, far)
-    ax.set_xlabel(
-        "half widths of the 90 % interval from its middle; each line is of its\n"
-        "worst feature, and the worst of many may lie outside by chance",
-        fontsize=9,
+    ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    title = "Statistics of the data beside those of the replicates" if title is None else title
+    note = (
+        "distance from the middle of the 90 % interval, in half widths of the interval;\n"
+        "each line is of its worst feature, and the worst of many may lie outside by chance"
     )
-    ax.set_title(
-        "Statistics of the data beside the replicates'" if title is None else title, pad=30
-    )
-    ax.axvline(0, color="0.5", linewidth=0.8, zorder=1)
-    ax.spines[["top", "right", "left"]].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-    ax.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, fontsize=9)
+    label_axes(ax, title, note, left=False)
+    ax.xaxis.label.set_fontsize(LEGEND_SIZE)
+    legend_above(ax)
     return ax
 
 
-def _places(shown: pd.DataFrame) -> np.ndarray:
-    """Distance of the data from the middle of the replicates' interval, in half widths of it."""
-    low, high, seen = (shown[name].to_numpy(dtype=float) for name in ("lower", "upper", "observed"))
-    shift, half = seen - (low + high) / 2, (high - low) / 2
-    with np.errstate(divide="ignore", invalid="ignore"):  # replicates that are all alike
-        return np.asarray(np.where(shift == 0, 0.0, shift / half))
+def _distances(shown: pd.DataFrame) -> np.ndarray:
+    """Return how far the data are from the middle of the replicates' interval, in half widths.
+
+    Infinite where the replicates are all equal and the data differ; 0 where the data are equal to
+    the middle.
+    """
+    low, high, observed = (
+        shown[name].to_numpy(dtype=float) for name in ("lower", "upper", "observed")
+    )
+    shift, half_width = observed - (low + high) / 2, (high - low) / 2
+    with np.errstate(divide="ignore", invalid="ignore"):  # half_width is 0
+        return np.asarray(np.where(shift == 0, 0.0, shift / half_width))
 
 
-def _points(
-    ax: Axes, place: np.ndarray, lines: np.ndarray, marker: str, colour: str, label: str
+def _draw_points(
+    ax: Axes, distance: np.ndarray, lines: np.ndarray, marker: str, colour: str, label: str
 ) -> None:
-    """Data in sight as points, beyond the edge as arrows."""
-    inside = np.abs(place) <= FARTHEST
+    """Draw the data of some statistics: points in sight, arrows at the edge for values beyond.
+
+    Args:
+        ax: The axes.
+        distance: (statistics,) in half widths.
+        lines: (statistics,) heights of the lines.
+        marker: Marker of the points.
+        colour: Colour of points and arrows.
+        label: Name in the legend.
+    """
+    inside = np.abs(distance) <= FARTHEST
     style: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 7, "zorder": 3}
-    if inside.any() or not len(place):
-        ax.plot(place[inside], lines[inside], marker, label=label if len(place) else None, **style)
+    if inside.any():
+        ax.plot(distance[inside], lines[inside], marker, label=label, **style)
         label = "_" + label
     for side, arrow in ((-1, "<"), (1, ">")):
-        beyond = side * place > FARTHEST
+        beyond = side * distance > FARTHEST
         if beyond.any():
-            ax.plot(np.full(beyond.sum(), side * FARTHEST), lines[beyond], arrow,
-                    label=f"{label}, farther out", **{**style, "markersize": 9})  # fmt: skip
+            ax.plot(
+                np.full(beyond.sum(), side * FARTHEST), lines[beyond], arrow,
+                label=f"{label}, farther out", **{**style, "markersize": 9},
+            )  # fmt: skip
 
 
 def _names(shown: pd.DataFrame) -> list[str]:
-    """Statistic and worst feature; the site too, where there are several."""
+    """Return the statistic and its worst feature of each line, and the site among several sites."""
     sites = shown.index.get_level_values(0)
     several = len(set(sites)) > 1
     return [

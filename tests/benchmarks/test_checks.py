@@ -23,7 +23,7 @@ def test_statistics_by_torch_equal_those_of_the_library():
     sys.path.remove(str(FOLDER))
     sys.modules.pop("checks")
     x = torch.randn(3, 501, 4)  # 5 % of 500 steps is a whole rank: no interpolation
-    by_torch, by_library = benchmark.by_torch(x), ValueKind("real").find(x, None)
+    by_torch, by_library = benchmark.by_torch(x), ValueKind("real").compute(x, None)
     for name in ("mean", "sd", "minimum", "maximum", "correlation"):
         np.testing.assert_allclose(by_torch[name], by_library[name], atol=2e-5)
     for name in ("skewness", "kurtosis"):  # torch divides by n - 1

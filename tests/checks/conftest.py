@@ -1,4 +1,4 @@
-"""Pairs that are fitted once for many checks."""
+"""Pairs that are fitted once and used by many tests."""
 
 import warnings
 
@@ -12,10 +12,10 @@ from ppl_vae.models.ppca import PPCAModel
 
 @pytest.fixture(scope="session")
 def fitted():
-    """``fitted(pair, rows)`` trains in place and returns the pair."""
+    """``fitted(pair, rows)`` trains the pair in place and returns the pair."""
 
     def fit(pair, rows):
-        with warnings.catch_warnings():  # of lint, on faults that are planted
+        with warnings.catch_warnings():  # lint warns of the faults that the tests plant
             warnings.simplefilter("ignore")
             ppl_vae.fit(
                 *pair, rows, epochs=150, batch_size=100, progress=False,
@@ -29,7 +29,7 @@ def fitted():
 
 @pytest.fixture(scope="session")
 def linear_data():
-    """``linear_data(seed)``: 6 features of 2 common factors and noise of their own."""
+    """``linear_data(seed)``: rows of 6 features, made of 2 common factors and independent noise."""
     weight = torch.randn(2, 6, generator=torch.Generator().manual_seed(5))
 
     def draw(seed, rows=1000, noise=None):
@@ -43,6 +43,6 @@ def linear_data():
 
 @pytest.fixture(scope="session")
 def linear_pair(fitted, linear_data):
-    """PPCA fitted to what it describes perfectly."""
+    """PPCA fitted to ``linear_data``, which PPCA describes perfectly."""
     torch.manual_seed(0)
     return fitted((PPCAModel(6, 2), LinearGuide(6, 2)), linear_data(0))

@@ -1,4 +1,4 @@
-"""Statistics of a user's own: what they are given, and what is made of what they give."""
+"""Statistics that users pass as functions: their arguments, and what is done with their results."""
 
 import numpy as np
 import pyro
@@ -29,7 +29,7 @@ def run(statistics, data=None, model=plain, guide=None, **options):
 
 
 class Recorder:
-    """Keeps what it is called with."""
+    """A statistic that records its arguments."""
 
     def __init__(self):
         self.given = []
@@ -39,7 +39,7 @@ class Recorder:
         return 0.0
 
 
-def test_a_function_gets_the_data_once_and_every_replicate_once():
+def test_a_function_is_called_once_for_the_data_and_once_for_each_replicate():
     x, recorder = torch.randn(20, 3), Recorder()
     run(recorder, x)
     assert len(recorder.given) == S + 1
@@ -62,14 +62,14 @@ def test_rows_of_several_blocks_arrive_in_order(monkeypatch):
     assert all((given - x).abs().max() < 0.1 for given in recorder.given)
 
 
-def test_one_of_ones_own_is_judged_as_the_built_in_one_is():
+def test_a_users_mean_has_the_p_value_of_the_built_in_mean():
     x = torch.randn(40, 3) + torch.tensor([0.0, 0.3, 0.0])
-    ours = run({"centre": lambda x: x.mean(0)}, x).frame.loc[("(own)", "centre")]
-    theirs = run("mean", x).frame.loc[("x", "mean")]
+    by_user = run({"centre": lambda x: x.mean(0)}, x).frame.loc[("(own)", "centre")]
+    built_in = run("mean", x).frame.loc[("x", "mean")]
     for column in ("p_value", "p_adjusted", "flagged", "feature"):
-        assert ours[column] == theirs[column]
+        assert by_user[column] == built_in[column]
     for column in ("observed", "mean", "lower", "upper"):
-        assert ours[column] == pytest.approx(theirs[column], abs=1e-5)
+        assert by_user[column] == pytest.approx(built_in[column], abs=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -85,14 +85,14 @@ def test_one_of_ones_own_is_judged_as_the_built_in_one_is():
         lambda x, weight=1.0: x.mean() * weight,
     ],
 )
-def test_numbers_of_any_form_are_taken(function):
+def test_a_function_may_return_numbers_of_any_form(function):
     x = torch.randn(20, 3)
     line = run({"T": function}, x).frame.loc[("(own)", "T")]
     assert line["observed"] == pytest.approx(float(x.mean()), abs=1e-6)
     assert line["lower"] < line["mean"] < line["upper"]
 
 
-def test_lists_and_mappings_mix_names_and_functions():
+def test_lists_and_mappings_may_mix_names_and_functions():
     def widest(x):
         return x.amax() - x.amin()
 
@@ -102,7 +102,7 @@ def test_lists_and_mappings_mix_names_and_functions():
     assert set(whole) == {*run(None).frame.index, ("(own)", "widest")}
 
 
-def test_what_a_function_writes_into_its_argument_stays_with_it():
+def test_a_function_that_writes_into_its_argument_changes_nothing():
     x = torch.randn(20, 3)
     before = x.clone()
 
@@ -119,7 +119,7 @@ def test_what_a_function_writes_into_its_argument_stays_with_it():
         assert first[column] == second[column]
 
 
-def test_several_sites_come_by_name_with_their_dtypes():
+def test_a_function_of_several_sites_gets_a_mapping_with_their_dtypes():
     model, guide, data = made(PAIRS["mapping"])
     recorder = Recorder()
     run(recorder, data, model, guide)
@@ -132,22 +132,22 @@ def test_several_sites_come_by_name_with_their_dtypes():
 
 
 def test_masked_cells_are_nan_in_the_data_and_in_every_replicate():
-    seen = torch.rand(30, 3) > 0.3
+    unmasked = torch.rand(30, 3) > 0.3
 
-    def model(x, seen):
+    def model(x, unmasked):
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(seen).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(unmasked).to_event(1), obs=x)
 
     recorder = Recorder()
-    run(recorder, {"x": torch.randn(30, 3), "seen": seen}, model)
+    run(recorder, {"x": torch.randn(30, 3), "unmasked": unmasked}, model)
     assert len(recorder.given) == S + 1
-    assert all(torch.equal(given.isnan(), ~seen) for given in recorder.given)
+    assert all(torch.equal(given.isnan(), ~unmasked) for given in recorder.given)
 
 
 # Discrepancies
 
 
-def test_a_discrepancy_gets_the_latents_that_the_replicate_was_drawn_from():
+def test_a_discrepancy_gets_the_latents_from_which_the_replicate_was_drawn():
     def model(x):
         loc = pyro.sample("loc", normal(torch.zeros(2)))
         with pyro.plate("data", len(x)):
@@ -161,12 +161,12 @@ def test_a_discrepancy_gets_the_latents_that_the_replicate_was_drawn_from():
 
     given = []
 
-    def keep(x, latents):
+    def record(x, latents):
         given.append((x, dict(latents)))
         return 0.0
 
     x = torch.randn(20, 2)
-    run(keep, x, model, guide)
+    run(record, x, model, guide)
     assert len(given) == 2 * S
     replicated = [pair for pair in given if not torch.equal(pair[0], x)]
     assert len(replicated) == S
@@ -178,7 +178,7 @@ def test_a_discrepancy_gets_the_latents_that_the_replicate_was_drawn_from():
 
 
 def known_noise(scale):
-    """x ~ N(z, 1) with its exact guide; the data have noise of their own scale."""
+    """Return a model x ~ N(z, 1), its exact guide, and data whose noise has another scale."""
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -197,7 +197,7 @@ def chi_square(x, latents):
 
 
 @pytest.mark.parametrize(("scale", "flagged"), [(1.0, False), (1.3, True), (0.7, True)])
-def test_a_discrepancy_tells_noise_of_another_size(scale, flagged):
+def test_a_discrepancy_flags_noise_of_another_scale(scale, flagged):
     model, guide, x = known_noise(scale)
     line = run(chi_square, x, model, guide, num_samples=99).frame.iloc[0]
     assert bool(line["flagged"]) == flagged
@@ -205,7 +205,7 @@ def test_a_discrepancy_tells_noise_of_another_size(scale, flagged):
     assert (line["observed"] > line["upper"]) == (scale > 1)
 
 
-def test_a_second_argument_with_a_default_makes_no_discrepancy():
+def test_a_function_whose_second_argument_has_a_default_is_no_discrepancy():
     calls = []
 
     def statistic(x, latents=None):
@@ -219,7 +219,7 @@ def test_a_second_argument_with_a_default_makes_no_discrepancy():
 # p-values
 
 
-def test_p_values_of_ones_own_are_uniform_under_the_model():
+def test_p_values_of_a_users_statistic_are_uniform_under_the_model():
     found = []
     for seed in range(150):
         x = torch.randn(10, 2, generator=torch.Generator().manual_seed(1000 + seed))
@@ -228,7 +228,7 @@ def test_p_values_of_ones_own_are_uniform_under_the_model():
     assert kstest(np.array(found) - 0.5 / 40, "uniform").pvalue > 0.001
 
 
-def test_the_worst_value_is_named_by_its_feature_or_its_place():
+def test_the_worst_value_is_named_by_its_feature_or_its_number():
     x = torch.randn(50, 3)
     x[:, 1] += 2
     assert run({"T": lambda x: x.mean(0)}, x).frame["feature"].iloc[0] == "1"
@@ -237,7 +237,7 @@ def test_the_worst_value_is_named_by_its_feature_or_its_place():
     assert run({"T": lambda x: x.mean()}, x).frame["feature"].iloc[0] == ""
 
 
-# What cannot be
+# Refused
 
 
 @pytest.mark.parametrize(
@@ -246,12 +246,12 @@ def test_the_worst_value_is_named_by_its_feature_or_its_place():
         ("nope", "statistics: expected functions, or names among"),
         (["mean", 3], "got 3"),
         ([], "statistics: expected at least one, got none"),
-        ({"T": lambda x: None}, 'expected "T" to give numbers, got NoneType'),
-        ({"T": lambda x: "text"}, 'expected "T" to give numbers, got str'),
-        ({"T": lambda x: {}}, 'expected "T" to give numbers, got dict'),
-        ({"T": lambda x: x[x > 0]}, 'expected "T" to give the same number of values'),
+        ({"T": lambda x: None}, 'expected "T" to return numbers, got NoneType'),
+        ({"T": lambda x: "text"}, 'expected "T" to return numbers, got str'),
+        ({"T": lambda x: {}}, 'expected "T" to return numbers, got dict'),
+        ({"T": lambda x: x[x > 0]}, 'expected "T" to return the same number of values'),
     ],
 )
-def test_what_is_no_statistic_is_refused(statistics, message):
+def test_other_things_than_statistics_are_refused(statistics, message):
     with pytest.raises(ValueError, match=message):
         run(statistics)

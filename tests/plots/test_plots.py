@@ -1,4 +1,4 @@
-"""Figures show the numbers they are given."""
+"""Figures of training, images, codes, reliability and the ELBO show the numbers they are given."""
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ from ppl_vae.plots import elbo_bars, image_grid, latent_map, learning_curves, re
 from ppl_vae.training.history import History
 
 
-def test_curves_show_both_elbos_and_mark_the_kept_epoch():
+def test_curves_show_both_elbos_and_mark_the_best_epoch():
     ax = learning_curves([1, 2, 3], [-9.0, -5, -4], [-9.5, -5.5, -6], best_epoch=2)
     training, held_out, best = (line.get_ydata().tolist() for line in ax.lines)
     assert (training, held_out, best) == ([-9.0, -5, -4], [-9.5, -5.5, -6], [-5.5])
@@ -26,7 +26,7 @@ def test_epochs_are_whole_numbers(count):
     assert all(tick == round(tick) for tick in shown)
 
 
-def test_curves_of_another_length_are_refused():
+def test_curves_whose_length_differs_from_the_epochs_are_refused():
     with pytest.raises(ValueError, match="training: expected a number for each of the 3 epochs"):
         learning_curves([1, 2, 3], [-1.0, -2])
     with pytest.raises(ValueError, match="held_out: expected a number for each of the 2 epochs"):
@@ -48,14 +48,14 @@ def test_a_history_plots_itself_with_and_without_held_out_rows():
     assert len(History(held_out, "Trace_ELBO", "", "epochs", 2, "eager", "").plot().lines) == 3
 
 
-def test_images_lie_in_reading_order():
+def test_images_fill_the_grid_row_by_row():
     images = np.arange(6)[:, None, None] * np.ones((6, 8, 8))
     canvas = image_grid(images, columns=3).images[0].get_array().filled(np.nan)
     centers = canvas[5::9, 5::9]
     assert centers.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-def test_labelled_images_have_a_row_each():
+def test_each_label_has_a_row_of_images():
     ax = image_grid({"originals": torch.zeros(4, 64), "samples": torch.ones(2, 64)}, shape=(8, 8))
     assert [tick.get_text() for tick in ax.get_yticklabels()] == ["originals", "samples"]
 
@@ -75,7 +75,7 @@ def test_labelled_images_have_a_row_each():
     ],
     ids=lambda images: str(getattr(images, "shape", type(images).__name__)),
 )
-def test_rows_that_are_no_images_are_refused(images, labelled):
+def test_values_that_are_no_images_are_refused(images, labelled):
     with pytest.raises(ValueError, match=r"images\['a'\]: expected" if labelled else "images: exp"):
         image_grid({"a": images} if labelled else images, shape=(8, 8))
 
@@ -102,7 +102,7 @@ def test_grids_that_cannot_be_laid_out_are_refused():
     ],
     ids=["gradient", "bfloat16", "channel", "list of tensors", "lists"],
 )
-def test_images_of_every_kind_are_drawn(images):
+def test_images_of_every_type_are_drawn(images):
     canvas = image_grid(images).images[0].get_array()
     assert canvas.shape == (10, 19)
     assert canvas.sum() == 128
@@ -129,7 +129,14 @@ def test_the_map_shows_every_row_and_names_every_label(latents, labelled):
 def test_the_map_finds_the_plane_that_separates_labels():
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 100)
-    codes = rng.normal(size=(300, 6)) * [9, 9, 9, 9, 0.1, 0.1]  # labels differ in narrow ones
+    codes = rng.normal(size=(300, 6)) * [
+        9,
+        9,
+        9,
+        9,
+        0.1,
+        0.1,
+    ]  # labels differ in the two narrow latents
     codes[:, 4:] += np.array([[0, 0], [1, 0], [0, 1]])[labels]
     ax = latent_map(codes, labels)
     centers = [np.median(np.asarray(points.get_offsets()), 0) for points in ax.collections]
@@ -137,7 +144,7 @@ def test_the_map_finds_the_plane_that_separates_labels():
     assert min(gaps) > 8  # in standard deviations within a label
 
 
-def test_names_do_not_hide_each_other():
+def test_names_do_not_overlap():
     rng = np.random.default_rng(0)
     labels = np.repeat([f"group {i}" for i in range(12)], 50)
     ax = latent_map(rng.normal(size=(600, 2)), labels)  # all medians are close to 0
@@ -148,7 +155,7 @@ def test_names_do_not_hide_each_other():
     assert all(frame.contains(*corner) for box in boxes for corner in (box.p0, box.p1))
 
 
-def test_names_that_have_room_stay_at_their_medians():
+def test_names_with_room_are_at_the_medians():
     codes = np.array([[0.0, 0], [0, 2], [10, 0], [10, 4]])
     ax = latent_map(codes, ["a", "a", "b", "b"])
     assert np.allclose([text.get_position() for text in ax.texts], [[0, 1], [10, 2]])
@@ -167,7 +174,7 @@ def test_groups_differ_in_shape():
 
 
 @pytest.mark.parametrize("kind", ["numbers", "integers", "objects", "tensor"])
-def test_many_different_numbers_are_a_scale(kind):
+def test_many_different_numbers_are_a_colour_scale(kind):
     ages = np.arange(90)
     labels = {"numbers": ages / 7, "integers": ages, "objects": pd.Series(list(ages), dtype=object)}
     labels["tensor"] = torch.arange(90.0, requires_grad=True)
@@ -175,11 +182,11 @@ def test_many_different_numbers_are_a_scale(kind):
     assert not ax.texts
     (points,) = ax.collections
     assert np.allclose(points.get_array(), labels["numbers"] if kind == "numbers" else ages)
-    assert len(ax.figure.axes) == 2  # the second is the scale
+    assert len(ax.figure.axes) == 2  # the second axes is the colour scale
     assert "principal" in ax.get_xlabel()
 
 
-def test_the_scale_bears_the_name_of_the_labels():
+def test_the_colour_scale_has_the_name_of_the_labels():
     labels = pd.Series(np.arange(30.0), name="age")
     ax = latent_map(np.random.default_rng(0).normal(size=(30, 2)), labels)
     assert ax.figure.axes[1].get_ylabel() == "age"
@@ -200,11 +207,11 @@ def test_codes_that_do_not_vary_are_drawn(codes):
     assert len(latent_map(codes).collections[0].get_offsets()) == len(codes)
 
 
-def test_codes_on_a_tape_are_drawn():
+def test_codes_with_gradients_are_drawn():
     latent_map(torch.randn(9, 3, requires_grad=True), torch.arange(9) % 2)
 
 
-def test_codes_and_labels_that_are_missing_are_refused():
+def test_missing_codes_and_labels_are_refused():
     codes = np.zeros((4, 2))
     for missing in (["a", None, "b", None], [0.0, np.nan, 1.0, np.nan]):
         with pytest.raises(ValueError, match="none for 2 of 4 rows, the first is row 1; name"):
@@ -220,8 +227,8 @@ def test_codes_and_labels_that_are_missing_are_refused():
         latent_map(np.zeros((90, 2)), [f"row {i}" for i in range(90)])
 
 
-def test_labels_must_be_as_many_as_codes():
-    with pytest.raises(ValueError, match="expected 4, got 3"):
+def test_another_number_of_labels_than_codes_is_refused():
+    with pytest.raises(ValueError, match="labels: expected 4, one for each row, got 3"):
         latent_map(np.zeros((4, 2)), [1, 2, 3])
 
 
@@ -229,7 +236,7 @@ def legend(ax):
     return [text.get_text() for text in ax.get_legend().get_texts()]
 
 
-def test_every_k_hat_is_drawn_and_counted_on_its_side():
+def test_every_k_hat_is_drawn_and_counted_between_its_bounds():
     k_hat = [0.9, -0.2, 0.6, 0.5, 0.7, np.nan, -np.inf, 0.71]
     ax = reliability(k_hat)
     assert legend(ax) == [
@@ -250,7 +257,7 @@ def test_every_k_hat_is_drawn_and_counted_on_its_side():
     assert ax.get_title()
 
 
-def test_k_hats_beyond_the_picture_lie_at_an_edge_that_says_so():
+def test_k_hats_out_of_sight_are_drawn_at_a_marked_edge():
     ax = reliability([-4.0, 0.2, 30.0])
     assert [line.get_ydata().tolist() for line in ax.lines[:2]] == [[3], [-1, 0.2]]
     ax.figure.canvas.draw()
@@ -263,7 +270,7 @@ def test_k_hats_beyond_the_picture_lie_at_an_edge_that_says_so():
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf, np.inf, 0.3, 0.8])
 @pytest.mark.parametrize("count", [1, 9])
-def test_rows_that_are_all_alike_are_drawn(value, count):
+def test_rows_with_equal_k_hats_are_drawn(value, count):
     ax = reliability(np.full(count, value))
     ax.figure.canvas.draw()
     counted = [text for text in legend(ax) if " 0 rows" not in text]
@@ -275,11 +282,11 @@ def test_rows_that_are_all_alike_are_drawn(value, count):
     assert bool(len(ax.get_xticks())) == (not np.isnan(value))
 
 
-def test_a_single_bad_row_among_thousands_is_not_rounded_away():
+def test_one_bad_row_among_thousands_is_not_shown_as_0_percent():
     assert legend(reliability([0.8] + [0.1] * 4999))[0].endswith("1 row (under 1 %)")
 
 
-def test_scores_come_as_a_frame_or_as_numbers():
+def test_scores_may_be_a_frame_or_numbers():
     frame = pd.DataFrame({"log_prob": [-1.0, -2], "k_hat": [0.2, 0.9]}, index=["a", "a"])
     for scores in (frame, frame["k_hat"], torch.tensor([0.2, 0.9]), [0.2, 0.9]):
         assert legend(reliability(scores, title="Mine"))[0].endswith("1 row (50 %)")
@@ -303,10 +310,10 @@ def test_bars_are_means_over_rows_with_their_standard_errors():
     assert errors == pytest.approx([*terms.sem(), terms.sum(axis=1).sem()])
     assert [text.get_text() for text in ax.texts] == ["-3.00 ± 1.15", "11.00 ± 2.08", "8.00 ± 1.00"]
     assert "nats per row" in ax.get_xlabel()
-    assert ax.yaxis_inverted()  # the first on top
+    assert ax.yaxis_inverted()  # the first site is on top
 
 
-def test_totals_of_global_sites_are_divided_by_rows_and_marked():
+def test_totals_of_sites_outside_the_row_plate_are_divided_by_rows_and_hatched():
     terms = pd.DataFrame({"x": [-4.0, -6]})
     terms.attrs["global"] = {"weights": -30.0}
     ax = elbo_bars(terms)
@@ -315,10 +322,10 @@ def test_totals_of_global_sites_are_divided_by_rows_and_marked():
         label.get_text() for label in ax.get_yticklabels()
     ]
     assert [bool(bar.get_hatch()) for bar in ax.patches] == [False, True, False]
-    assert len(ax.collections) == 2  # no error of a total
+    assert len(ax.collections) == 2  # a total has no error
 
 
-def test_bars_of_one_row_and_of_rows_that_cannot_be():
+def test_bars_of_one_row_and_of_impossible_rows_are_drawn():
     assert [text.get_text() for text in elbo_bars({"x": [-3.0]}).texts] == ["-3.00", "-3.00"]
     ax = elbo_bars({"z": torch.tensor([-1.0, -2]), "x": [-np.inf, -2]})
     assert bars(ax) == [-1.5, 0, 0]
@@ -328,6 +335,6 @@ def test_bars_of_one_row_and_of_rows_that_cannot_be():
 @pytest.mark.parametrize(
     "terms", [{}, {"x": []}, {"x": [1.0], "z": [1.0, 2]}, {"x": [[1.0]]}, {"x": 1.0}, {"x": "a"}]
 )
-def test_terms_that_are_not_numbers_by_row_are_refused(terms):
+def test_terms_without_one_number_for_each_row_are_refused(terms):
     with pytest.raises(ValueError, match=r"terms.*: expected"):
         elbo_bars(terms)

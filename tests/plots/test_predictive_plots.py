@@ -1,4 +1,4 @@
-"""Predictive checks show what was observed beside what the model makes."""
+"""Figures of predictive checks show the observed values beside the replicated ones."""
 
 import itertools
 
@@ -39,7 +39,7 @@ def medians(ax):
 # density_overlay, on a scale
 
 
-def test_two_groups_that_the_model_misses_are_two_peaks():
+def test_two_observed_groups_are_two_peaks_over_one_replicated_peak():
     rng = RNG(0)
     observed = rng.normal(np.repeat([-2.0, 2.0], 300), 0.5)
     ax = density_overlay(observed, rng.normal(0, 2.1, (20, 600)))
@@ -53,7 +53,7 @@ def test_two_groups_that_the_model_misses_are_two_peaks():
     "kind",
     ["normal", "uniform", "positive", "mostly 0", "constant", "rounding", "two rows", "far off"],
 )
-def test_curves_hold_all_values_and_lie_in_sight(kind):
+def test_curves_integrate_to_1_and_are_in_sight(kind):
     rng = RNG(1)
     values = {
         "normal": rng.normal(size=(21, 400)),
@@ -76,13 +76,13 @@ def test_curves_hold_all_values_and_lie_in_sight(kind):
     assert ax.get_xlabel() == "value"
 
 
-def test_an_observed_constant_leaves_the_replicates_smooth():
+def test_an_observed_constant_does_not_make_the_replicated_curves_rough():
     ax = density_overlay(np.full(400, 0.3), RNG(0).normal(size=(20, 400)))
     assert all(len(peaks(curve)) < 5 for curve in replicated_curves(ax))
     assert np.allclose(peaks(observed_curve(ax)), 0.3, atol=0.02)
 
 
-def test_a_shared_bound_is_an_edge_and_not_a_slope():
+def test_the_density_ends_sharply_at_a_shared_bound():
     rng = RNG(0)
     ax = density_overlay(rng.random(5000), rng.random((20, 5000)))
     x, height = observed_curve(ax)
@@ -90,7 +90,7 @@ def test_a_shared_bound_is_an_edge_and_not_a_slope():
     assert not height[(x < -0.005) | (x > 1.005)].any()
 
 
-def test_the_observed_curve_stands_out_of_at_most_fifty():
+def test_the_observed_curve_is_thick_and_on_top_of_at_most_50_replicated_curves():
     rng = RNG(0)
     ax = density_overlay(rng.normal(size=30), torch.randn(180, 30))
     assert len(replicated_curves(ax)) == 50
@@ -103,12 +103,12 @@ def test_the_observed_curve_stands_out_of_at_most_fifty():
 @pytest.mark.parametrize("discrete", [True, False])
 def test_rows_without_a_value_change_nothing(discrete):
     rng = RNG(0)
-    observed, made = rng.poisson(3, 50) * 1.0, rng.poisson(3, (9, 50)) * 1.0
+    observed, replicated = rng.poisson(3, 50) * 1.0, rng.poisson(3, (9, 50)) * 1.0
     known = rng.permutation(np.repeat([True, False], [50, 20]))
     masked, filled = np.full(70, np.nan), np.full((9, 70), 7.0)  # drawn under the mask
-    masked[known], filled[:, known] = observed, made
+    masked[known], filled[:, known] = observed, replicated
     filled = np.concatenate([filled, np.full((1, 70), np.nan)])
-    plain = density_overlay(observed, made, discrete=discrete)
+    plain = density_overlay(observed, replicated, discrete=discrete)
     gaps = density_overlay(masked, filled, discrete=discrete)
     if discrete:
         assert shares(plain) == shares(gaps)
@@ -118,17 +118,17 @@ def test_rows_without_a_value_change_nothing(discrete):
         assert np.array_equal(replicated_curves(plain), replicated_curves(gaps))
 
 
-def test_single_cells_without_a_replicate_are_left_out():
-    made = np.array([[0.0, 1, 1, np.nan], [np.nan, 1, 1, 0]])
-    ax = density_overlay([0.0, 1, 1, 1], made, discrete=True)
+def test_nan_cells_of_replicates_are_left_out():
+    replicated = np.array([[0.0, 1, 1, np.nan], [np.nan, 1, 1, 0]])
+    ax = density_overlay([0.0, 1, 1, 1], replicated, discrete=True)
     assert np.allclose(medians(ax)[1], [1 / 3, 2 / 3])
-    ax = density_overlay([0.0, 1, 1, 1], made)
+    ax = density_overlay([0.0, 1, 1, 1], replicated)
     assert all(
         np.isclose(np.trapezoid(height, x), 1, atol=0.01) for x, height in replicated_curves(ax)
     )
 
 
-def test_what_lies_far_outside_is_said_and_does_not_flatten_the_rest():
+def test_values_far_outside_are_counted_in_the_label_and_not_drawn():
     rng = RNG(0)
     observed = np.append(rng.normal(size=998), [1e6, -1e6])
     ax = density_overlay(observed, rng.normal(size=(20, 1000)), name="height (cm)")
@@ -141,13 +141,13 @@ def test_what_lies_far_outside_is_said_and_does_not_flatten_the_rest():
 # density_overlay, discrete
 
 
-def test_bars_are_the_shares_and_points_those_of_replicates():
+def test_bars_are_observed_shares_and_points_are_replicated_shares():
     observed = np.repeat([0, 1, 3], [5, 3, 2])
-    made = np.stack([np.repeat([0, 1, 3], [5 - i, 3, 2 + i]) for i in range(5)])
-    ax = density_overlay(observed, made, discrete=True)
+    replicated = np.stack([np.repeat([0, 1, 3], [5 - i, 3, 2 + i]) for i in range(5)])
+    ax = density_overlay(observed, replicated, discrete=True)
     assert np.allclose(shares(ax), [0.5, 0.3, 0, 0.2])
     x, height = medians(ax)
-    assert x.tolist() == [0, 1, 3]  # 2 is nowhere
+    assert x.tolist() == [0, 1, 3]  # no value is 2
     assert np.allclose(height, [0.3, 0.3, 0.4])
     (_, _, (intervals,)) = ax.containers[1]
     low, high = intervals.get_segments()[0][:, 1]
@@ -155,7 +155,7 @@ def test_bars_are_the_shares_and_points_those_of_replicates():
     assert ax.get_ylabel() == "share of rows"
 
 
-def test_categories_have_their_names_and_missing_ones_their_place():
+def test_every_category_has_a_named_place_even_without_values():
     ax = density_overlay([0, 0, 2], torch.tensor([[0, 1, 2]]), discrete=True, labels="abcd")
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["a", "b", "c", "d"]
     assert np.allclose(shares(ax), [2 / 3, 0, 1 / 3, 0])
@@ -181,7 +181,7 @@ def test_few_values_far_apart_have_a_bar_each():
 
 
 @pytest.mark.parametrize("outlier", [0, 10**6])
-def test_many_counts_share_bins_of_equally_many(outlier):
+def test_many_different_counts_share_bins_of_equal_width(outlier):
     rng = RNG(0)
     counts = rng.poisson(200, (21, 2000))
     counts[0, 0] += outlier
@@ -195,7 +195,7 @@ def test_many_counts_share_bins_of_equally_many(outlier):
 
 
 @pytest.mark.parametrize(("scale", "whole"), [(1.0, True), (0.01, False)])
-def test_bars_of_counts_and_of_numbers_have_ticks_that_they_can_take(scale, whole):
+def test_the_axis_of_counts_has_whole_ticks_only(scale, whole):
     values = scale * np.arange(41 if scale < 1 else 2)
     ax = density_overlay(values, values[None], discrete=True)
     low, high = ax.get_xlim()
@@ -205,11 +205,11 @@ def test_bars_of_counts_and_of_numbers_have_ticks_that_they_can_take(scale, whol
 
 
 def test_labels_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="labels: expected none for values on a scale"):
+    with pytest.raises(ValueError, match="labels: expected none for continuous values"):
         density_overlay([0, 1], [[0, 1]], labels=["a", "b"])
-    for observed, made in (([0, 2], [[0, 1]]), ([0, 1], [[0, 2]])):
+    for observed, replicated in (([0, 2], [[0, 1]]), ([0, 1], [[0, 2]])):
         with pytest.raises(ValueError, match="got 2, for 0 to 1, and the value 2"):
-            density_overlay(observed, made, discrete=True, labels=["a", "b"])
+            density_overlay(observed, replicated, discrete=True, labels=["a", "b"])
 
 
 @pytest.mark.parametrize("discrete", [True, False])
@@ -229,7 +229,7 @@ def test_labels_that_do_not_fit_are_refused():
     ],
     ids=range(10),
 )
-def test_values_that_cannot_be_overlaid_are_refused(observed, replicated, message, discrete):
+def test_bad_values_are_refused(observed, replicated, message, discrete):
     with pytest.raises(ValueError, match=message):
         density_overlay(observed, replicated, discrete=discrete)
 
@@ -245,9 +245,9 @@ def test_values_that_cannot_be_overlaid_are_refused(observed, replicated, messag
     ],
     ids=["gradient", "bfloat16", "frame", "list"],
 )
-def test_replicates_of_every_kind_are_drawn(kind, discrete):
-    made = np.array([[0.0, 1, 1], [1, 1, 0]] * 40)
-    ax = density_overlay([0, 1, 1], kind(made), discrete=discrete)
+def test_replicates_of_every_type_are_drawn(kind, discrete):
+    replicated = np.array([[0.0, 1, 1], [1, 1, 0]] * 40)
+    ax = density_overlay([0, 1, 1], kind(replicated), discrete=discrete)
     assert len(replicated_curves(ax)) in ({50} if not discrete else range(2))
 
 
@@ -259,7 +259,7 @@ def line_of(ax):
 
 
 @pytest.mark.parametrize("observed", [2.0, 5.0, -3.0])
-def test_the_line_stands_at_the_observed_number_in_sight(observed):
+def test_the_line_is_at_the_observed_number_and_in_sight(observed):
     ax = statistic_histogram(observed, RNG(0).normal(2, 1, 400), name="mean")
     (line,) = line_of(ax)
     assert set(line.get_xdata()) == {observed}
@@ -269,62 +269,62 @@ def test_the_line_stands_at_the_observed_number_in_sight(observed):
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_a_number_far_away_is_an_arrow_at_its_edge(side):
-    made = RNG(0).normal(0, 1, 400)
-    ax = statistic_histogram(side * 1234.5, made)
+def test_an_observed_number_far_away_is_an_arrow_at_the_edge(side):
+    replicated = RNG(0).normal(0, 1, 400)
+    ax = statistic_histogram(side * 1234.5, replicated)
     (arrow,) = line_of(ax)
     assert arrow.get_label() == f"observed: {side * 1234.5}, far outside"
     assert arrow.get_marker() == (">" if side > 0 else "<")
     assert arrow.get_transform() == ax.transAxes
     assert (arrow.get_xdata()[-1] > 0.95) if side > 0 else (arrow.get_xdata()[-1] < 0.05)
-    assert max(map(abs, ax.get_xlim())) < 10  # the bars are still bars
+    assert max(map(abs, ax.get_xlim())) < 10  # the bars are not squeezed
     assert [text.get_text() for text in ax.texts] == [f"{side * 1234.5}"]
 
 
-def test_the_legend_tells_number_interval_and_p():
-    made = np.arange(101.0)
-    labels = statistic_histogram(97, made, p_value=0.04).get_legend_handles_labels()[1]
+def test_the_legend_has_the_number_the_interval_and_p():
+    replicated = np.arange(101.0)
+    labels = statistic_histogram(97, replicated, p_value=0.04).get_legend_handles_labels()[1]
     assert labels == [
         "observed: 97 (p = 0.04)",
         "central 90 % of the replicates: 5 to 95",
         "101 replicates",
     ]
-    labels = statistic_histogram(200, made, p_value=0.0).get_legend_handles_labels()[1]
+    labels = statistic_histogram(200, replicated, p_value=0.0).get_legend_handles_labels()[1]
     assert labels[0] == "observed: 200 (p < 0.0099)"
 
 
-def test_numbers_have_the_digits_that_tell_them_apart():
-    made = 1234567 + RNG(0).normal(size=100)
-    label = statistic_histogram(1234567.25, made).get_legend_handles_labels()[1][0]
+def test_numbers_have_the_digits_in_which_they_differ():
+    replicated = 1234567 + RNG(0).normal(size=100)
+    label = statistic_histogram(1234567.25, replicated).get_legend_handles_labels()[1][0]
     assert label == "observed: 1234567.25"
 
 
 @pytest.mark.parametrize("observed", [0.0, 0.3, 40.0])
 @pytest.mark.parametrize(
-    "made",
+    "replicated",
     [np.zeros(50), np.full(50, 0.3), np.array([0.3]), np.repeat([0.3, 0.1 + 0.2], 25)],
 )
-def test_replicates_that_do_not_vary_are_drawn(observed, made):
-    ax = statistic_histogram(observed, made)
+def test_replicates_that_do_not_vary_are_drawn(observed, replicated):
+    ax = statistic_histogram(observed, replicated)
     low, high = ax.get_xlim()
-    assert low < min(observed, made[0]) <= max(observed, made[0]) < high
-    widths = [bar.get_width() for bar in ax.patches if bar.get_height() == len(made)]
+    assert low < min(observed, replicated[0]) <= max(observed, replicated[0]) < high
+    widths = [bar.get_width() for bar in ax.patches if bar.get_height() == len(replicated)]
     assert max(widths) > 0.01 * (high - low)
     (line,) = line_of(ax)
     assert line.get_xdata()[0] == observed
 
 
 def test_whole_numbers_have_bars_of_whole_numbers():
-    made = RNG(0).poisson(100, 500)
-    bars = statistic_histogram(100, made).patches[1:]
+    replicated = RNG(0).poisson(100, 500)
+    bars = statistic_histogram(100, replicated).patches[1:]
     width = bars[0].get_width()
     assert width == round(width)
     assert all(bar.get_x() % 1 == 0.5 for bar in bars)
 
 
 def test_replicates_far_outside_are_counted_and_nan_left_out():
-    made = np.concatenate([RNG(0).normal(size=997), [1e9], [np.nan] * 3])
-    ax = statistic_histogram(0.5, made)
+    replicated = np.concatenate([RNG(0).normal(size=997), [1e9], [np.nan] * 3])
+    ax = statistic_histogram(0.5, replicated)
     assert ax.get_xlabel().endswith("not shown, far outside: 1 of the replicates")
     assert ax.get_legend_handles_labels()[1][-1] == "998 replicates"
     assert ax.get_xlim()[1] < 10
@@ -342,12 +342,12 @@ def test_replicates_far_outside_are_counted_and_nan_left_out():
     ],
     ids=range(6),
 )
-def test_statistics_that_are_no_numbers_are_refused(observed, replicated, p_value, message):
+def test_statistics_that_are_not_finite_numbers_are_refused(observed, replicated, p_value, message):
     with pytest.raises(ValueError, match=message):
         statistic_histogram(observed, replicated, p_value=p_value)
 
 
-def test_pictures_are_drawn_where_they_are_told_with_their_title():
+def test_figures_are_drawn_on_the_given_axes_with_the_given_title():
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots(4)

@@ -1,4 +1,4 @@
-"""Replicates: drawn anew, from the right distribution, complete, and decided by the seed."""
+"""Replicates are drawn anew, from the right distribution, for every row, and repeatably."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr("ppl_vae.predictive.replicates.PARTICLES", 4)
 
 
-# Replicates hold nothing of the data
+# No value of the data is repeated
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -42,7 +42,7 @@ def test_every_observed_cell_is_drawn_anew_in_every_replicate(name):
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_prior_replicates_do_not_depend_on_the_data(name):
+def test_prior_predictive_does_not_depend_on_the_data(name):
     model, _, data = made(PAIRS[name])
     if name in ("masked", "obs_masked"):
         other = {**data, "x": data["x"] + 1}
@@ -74,21 +74,21 @@ def test_what_follows_an_observed_site_follows_its_draw(either_way):
     for t in range(4):
         assert (part.values[f"x_{t}"] - 10 * (t + 1)).abs().max() < 0.2
         assert torch.equal(part.observed[f"x_{t}"], x[:, t])
-        kept = part.masks.get(f"x_{t}", torch.ones(30, dtype=torch.bool))
-        assert torch.equal(kept, t < lengths)
+        unmasked = part.masks.get(f"x_{t}", torch.ones(30, dtype=torch.bool))
+        assert torch.equal(unmasked, t < lengths)
 
 
-def test_masks_of_either_kind_are_returned_and_masked_cells_are_drawn():
-    seen = torch.rand(40, 3) > 0.4
+def test_masks_of_both_kinds_are_returned_and_masked_cells_are_drawn():
+    unmasked = torch.rand(40, 3) > 0.4
 
-    def model(x, seen):
-        with pyro.plate("data", len(x)), poutine.mask(mask=seen[:, 0]):
-            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(seen).to_event(1), obs=x)
+    def model(x, unmasked):
+        with pyro.plate("data", len(x)), poutine.mask(mask=unmasked[:, 0]):
+            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(unmasked).to_event(1), obs=x)
 
     (part,) = prior_predictive(
-        model, {"x": torch.full((40, 3), 9.0), "seen": seen}, num_samples=50, stream=True
+        model, {"x": torch.full((40, 3), 9.0), "unmasked": unmasked}, num_samples=50, stream=True
     )
-    assert torch.equal(part.masks["x"], seen & seen[:, :1])
+    assert torch.equal(part.masks["x"], unmasked & unmasked[:, :1])
     assert (part.values["x"].std(0) > 0.5).all()
 
 
@@ -144,7 +144,7 @@ def test_prior_predictive_has_the_moments_of_the_closed_form(double):
 
 
 @pytest.mark.parametrize("rows", [1, 20])
-def test_an_enumerated_latent_comes_from_its_exact_posterior(rows, either_way):
+def test_an_enumerated_latent_is_drawn_from_its_exact_posterior(rows, either_way):
     centers, chances = torch.tensor([-1.0, 0.0, 1.5]), torch.tensor([0.2, 0.5, 0.3])
 
     def model(x):
@@ -160,8 +160,10 @@ def test_an_enumerated_latent_comes_from_its_exact_posterior(rows, either_way):
     assert ((found - exact).abs() / (exact * (1 - exact) / 1500).sqrt()).max() < 4.5
 
 
-def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_not(either_way):
-    chances, seen = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
+def test_an_enumerated_latent_is_drawn_given_the_guides_draw_cell_by_cell_and_under_a_mask(
+    either_way,
+):
+    chances, unmasked = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -170,7 +172,7 @@ def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_no
                 how = {"enumerate": "sequential"}
                 k = pyro.sample("k", dist.Categorical(chances), infer=how)
                 loc = 2.0 * k + z[..., 0].unsqueeze(-2)
-                with poutine.mask(mask=seen[:, None]):
+                with poutine.mask(mask=unmasked[:, None]):
                     pyro.sample("x", dist.Normal(loc, 1.0), obs=x.T)
 
     def guide(x):
@@ -183,7 +185,9 @@ def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_no
     value = torch.cat([part.values["x"] for part in parts])
     assert k.shape == value.shape == (1000, 5, 3)
     likely = torch.stack([dist.Normal(2.0 * i + z, 1.0).log_prob(x) for i in range(2)], -1)
-    exact = torch.where(seen[:, None], chances.log() + likely, chances.log()).softmax(-1)[..., 1]
+    exact = torch.where(unmasked[:, None], chances.log() + likely, chances.log()).softmax(-1)[
+        ..., 1
+    ]
     far = (k - exact).sum(0) / (exact * (1 - exact)).sum(0).sqrt()
     assert far.abs().max() < 4.5
     rest = value - 2.0 * k - z
@@ -191,7 +195,7 @@ def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_no
     assert abs(rest.std() - 1) < 0.04
 
 
-def test_a_chain_of_enumerated_states_comes_from_its_exact_posterior():
+def test_a_chain_of_enumerated_states_is_drawn_from_its_exact_posterior():
     move = torch.tensor([[0.9, 0.1], [0.3, 0.7]])
 
     def model(x):
@@ -216,7 +220,7 @@ def test_a_chain_of_enumerated_states_comes_from_its_exact_posterior():
 
 
 class Convolved(pyro.nn.PyroModule):
-    """A decoder that takes four dimensions and no more."""
+    """A decoder whose convolution accepts four dimensions and no more."""
 
     def __init__(self):
         super().__init__()
@@ -228,9 +232,7 @@ class Convolved(pyro.nn.PyroModule):
             pyro.sample("x", dist.Normal(self.net(z), 0.01).to_event(3), obs=x)
 
 
-def test_a_network_that_cannot_take_a_particles_dimension_runs_once_for_each_replicate(
-    small_blocks,
-):
+def test_a_network_that_accepts_no_particle_dimension_is_run_one_replicate_at_a_time(small_blocks):
     model = Convolved()
     for part in prior_predictive(model, torch.zeros(17, 2, 3, 3), num_samples=6, stream=True):
         net = model.net.eval()
@@ -240,7 +242,7 @@ def test_a_network_that_cannot_take_a_particles_dimension_runs_once_for_each_rep
         assert part.latents["z"].std(0).min() > 0
 
 
-def test_covariates_are_unchanged_and_each_half_reads_its_own_fields():
+def test_covariates_are_not_replicated_and_model_and_guide_read_their_own_fields():
     def model(x, level):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
@@ -259,7 +261,7 @@ def test_covariates_are_unchanged_and_each_half_reads_its_own_fields():
 # Latents that all rows share
 
 
-def shares(x):
+def shared_loc(x):
     loc = pyro.sample("loc", normal(torch.zeros(2), 3.0))
     with pyro.plate("groups", 3):
         pyro.sample("other", dist.Normal(0.0, 1.0))
@@ -267,18 +269,18 @@ def shares(x):
         pyro.sample("x", normal(loc, 0.001), obs=x)
 
 
-def proposes(x):
+def shared_loc_guide(x):
     pyro.sample("loc", normal(torch.ones(2), 3.0))
 
 
-@pytest.mark.parametrize("guide", [None, proposes])
-def test_a_global_latent_has_one_draw_for_each_replicate_in_all_blocks(
+@pytest.mark.parametrize("guide", [None, shared_loc_guide])
+def test_a_shared_latent_is_one_draw_for_all_blocks_and_another_for_each_replicate(
     guide, either_way, small_blocks
 ):
     x = torch.zeros(200, 2)
-    parts = list(posterior_predictive(shares, guide, x, num_samples=10, stream=True))
+    parts = list(posterior_predictive(shared_loc, guide, x, num_samples=10, stream=True))
     assert len(parts) > 20
-    drawn = posterior_predictive(shares, guide, x, num_samples=10)["x"]
+    drawn = posterior_predictive(shared_loc, guide, x, num_samples=10)["x"]
     assert drawn.std(1).max() < 0.01
     assert drawn.mean(1).std(0).min() > 0.5
     assert len(drawn.mean(1)[:, 0].unique()) == 10
@@ -288,11 +290,11 @@ def test_a_global_latent_has_one_draw_for_each_replicate_in_all_blocks(
         assert (part.values["x"] - part.latents["loc"][:, None]).abs().max() < 0.01
 
 
-# Replicates are complete, and the seed decides them
+# Every row once, and repeatable
 
 
 @pytest.mark.parametrize("name", ["gaussian", "mapping", "with_global", "enumerated_in_the_model"])
-def test_a_stream_holds_the_same_draws_and_each_row_of_each_replicate_once(
+def test_a_stream_has_each_row_of_each_replicate_once_with_the_same_draws(
     name, either_way, small_blocks
 ):
     model, guide, data = made(PAIRS[name])
@@ -338,7 +340,7 @@ def test_the_modules_are_left_in_training_mode():
     assert guide.training
 
 
-def test_names_choose_sites_and_unknown_names_are_refused():
+def test_sites_are_chosen_by_name_and_unknown_names_are_refused():
     model, guide, data = made(PAIRS["mapping"])
     chosen = posterior_predictive(model, guide, data, num_samples=2, sites="label")
     assert list(chosen) == ["label"]
@@ -360,7 +362,7 @@ def test_any_form_of_data_gives_the_same_draws(tmp_path):
         assert torch.equal(posterior_predictive(model, guide, data, num_samples=2)["x"], expected)
 
 
-def test_draws_have_the_dtype_of_the_data(double):
+def test_replicates_have_the_dtype_of_the_site(double):
     model, guide, x = made(PAIRS["gaussian"])
     assert posterior_predictive(model, guide, x, num_samples=2)["x"].dtype == torch.float64
     model, guide, data = made(PAIRS["mapping"])
@@ -369,7 +371,7 @@ def test_draws_have_the_dtype_of_the_data(double):
     assert drawn.shape == (2, 40)
 
 
-def test_one_row_in_a_plate_of_another_name_without_latents():
+def test_one_row_another_plate_name_and_no_latent_work():
     def model(x):
         with pyro.plate("lines", len(x)):
             pyro.sample("x", normal(x.new_full((2,), 5.0), 0.01), obs=x)
@@ -382,7 +384,7 @@ def test_one_row_in_a_plate_of_another_name_without_latents():
         assert (drawn - 5).abs().max() < 0.1
 
 
-def test_a_plate_of_features_inside_the_rows_comes_after_the_rows():
+def test_the_dimension_of_a_plate_of_features_follows_that_of_the_rows():
     def model(x):
         with pyro.plate("data", len(x)), pyro.plate("features", 3):
             loc = 10 * torch.arange(3.0)[:, None] + 100 * torch.arange(float(len(x)))

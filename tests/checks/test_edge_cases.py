@@ -1,4 +1,4 @@
-"""Faults a demanding user met: draws that belong together, and words where there is no answer."""
+"""Edge cases: draws that belong together, NaN and infinity, odd shapes, bad arguments."""
 
 import numpy as np
 import pandas as pd
@@ -38,7 +38,7 @@ def test_a_discrepancy_is_compared_draw_by_draw_however_much_the_draws_differ():
 
 
 @pytest.mark.parametrize("short_first", [True, False])
-def test_sites_that_only_some_blocks_have_are_refused(short_first):
+def test_a_site_missing_from_some_blocks_of_rows_is_refused(short_first):
     lengths = torch.full((20_000,), 4)
     lengths[slice(0, 9000) if short_first else slice(-9000, None)] = 2
 
@@ -53,7 +53,7 @@ def test_sites_that_only_some_blocks_have_are_refused(short_first):
 
 
 @pytest.mark.parametrize("network", ["softmax", "flatten", "convolution"])
-def test_what_follows_an_observed_site_decides_whether_replicates_share_a_run(network):
+def test_replicates_are_right_whatever_network_follows_an_observed_site(network):
     layer = nn.Conv1d(1, 1, 3)
     change = {
         "softmax": lambda x: x.softmax(1).sum(-1),
@@ -63,15 +63,15 @@ def test_what_follows_an_observed_site_decides_whether_replicates_share_a_run(ne
 
     def model(x, y):
         with pyro.plate("data", len(x)):
-            seen = pyro.sample("x", dist.Normal(torch.zeros(len(x), 3), 1.0).to_event(1), obs=x)
-            pyro.sample("y", dist.Normal(change(seen), 1e-3), obs=y)
+            drawn = pyro.sample("x", dist.Normal(torch.zeros(len(x), 3), 1.0).to_event(1), obs=x)
+            pyro.sample("y", dist.Normal(change(drawn), 1e-3), obs=y)
 
     made = posterior_predictive(model, None, (torch.zeros(6, 3), torch.zeros(6)), num_samples=6)
     for x, y in zip(made["x"], made["y"], strict=True):
         torch.testing.assert_close(change(x), y, atol=0.01, rtol=0)
 
 
-def test_a_summed_latent_belongs_to_the_latents_that_it_was_summed_with():
+def test_an_enumerated_latent_is_drawn_given_the_other_latents_of_its_draw():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
@@ -83,7 +83,7 @@ def test_a_summed_latent_belongs_to_the_latents_that_it_was_summed_with():
     assert agree.float().mean() > 0.95
 
 
-def test_a_global_latent_that_is_summed_out_is_refused():
+def test_an_enumerated_latent_outside_the_row_plate_is_refused():
     def model(x):
         g = pyro.sample("g", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})
         with pyro.plate("data", len(x)):
@@ -92,11 +92,13 @@ def test_a_global_latent_that_is_summed_out_is_refused():
     with pytest.raises(ValueError, match='site "g": expected the guide to draw it'):
         posterior_predictive(model, None, torch.ones(50), num_samples=3)
     made = prior_predictive(model, torch.ones(50), num_samples=200)["x"]
-    assert made.mean() == pytest.approx(0.25, abs=0.06)  # one draw of g for all rows of a set
+    assert made.mean() == pytest.approx(
+        0.25, abs=0.06
+    )  # g is drawn once for all rows of a replicate
     assert made.mean(1).std() == pytest.approx(0.29, abs=0.05)
 
 
-def test_a_guides_auxiliary_draw_is_one_for_all_rows():
+def test_an_auxiliary_site_of_the_guide_is_drawn_once_for_all_blocks_of_rows():
     def model(x):
         a = pyro.sample("a", dist.Normal(0.0, 1.0))
         with pyro.plate("data", len(x)):
@@ -114,7 +116,7 @@ def test_a_guides_auxiliary_draw_is_one_for_all_rows():
     assert made.mean(1).std() > 0.1
 
 
-def test_functions_of_one_name_stand_beside_each_other():
+def test_functions_of_the_same_name_are_numbered():
     model, guide, x = made(PAIRS["gaussian"])
     both = [lambda x: x.max(), lambda x: x.min()]
     frame = predictive_check(model, guide, x, statistics=both, num_samples=5).frame
@@ -123,20 +125,20 @@ def test_functions_of_one_name_stand_beside_each_other():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_cells_that_are_no_numbers_are_told_by_site_and_row(value):
+def test_nan_or_infinity_in_the_data_is_refused_with_site_and_row(value):
     model, _, x = made(PAIRS["gaussian"])
     x[7, 2] = value
     with pytest.raises(ValueError, match=r'site "x": .* NaN or infinity in 1 row, .* row 7'):
         predictive_check(model, None, x, num_samples=5)
 
 
-def test_a_statistic_that_is_no_number_of_the_data_is_told():
+def test_a_users_statistic_that_is_nan_for_the_data_is_refused():
     model, guide, x = made(PAIRS["gaussian"])
-    with pytest.raises(ValueError, match='"<lambda>" to give numbers for the data, got NaN'):
+    with pytest.raises(ValueError, match='"<lambda>" to return numbers for the data, got NaN'):
         predictive_check(model, guide, x, statistics=lambda x: x.sum() * torch.nan, num_samples=5)
 
 
-def test_values_that_are_no_numbers_leave_p_exact():
+def test_p_values_stay_exact_with_nan_among_the_values():
     torch.manual_seed(0)
     p, flags = [], 0
     for _ in range(500):
@@ -149,7 +151,7 @@ def test_values_that_are_no_numbers_leave_p_exact():
     assert sum(value <= 0.5 for value in p) / 500 == pytest.approx(0.5, abs=0.07)
 
 
-def test_a_statistic_that_is_no_number_of_the_data_is_left_out():
+def test_a_built_in_statistic_that_is_nan_for_the_data_is_left_out():
     model, guide, x = made(PAIRS["gaussian"])
     check = predictive_check(model, guide, x[:1], num_samples=5)
     assert {"mean", "median"} <= set(check.frame.loc["x"].index)
@@ -157,7 +159,7 @@ def test_a_statistic_that_is_no_number_of_the_data_is_left_out():
     assert check.frame["observed"].notna().all()
 
 
-def test_columns_that_hardly_ever_change_do_not_hide_a_gross_fault():
+def test_columns_that_hardly_ever_vary_do_not_hide_a_large_fault():
     rate = torch.cat([torch.full((30,), 10.0), torch.full((30,), 0.0125)])
 
     def model(x):
@@ -169,22 +171,23 @@ def test_columns_that_hardly_ever_change_do_not_hide_a_gross_fault():
     assert not predictive_check(model, None, x).frame["flagged"].any()
     x[:, :30] = x[:, :30].clamp(max=16)
     line = predictive_check(model, None, x).frame.loc[("x", "maximum")]
-    assert line["p_value"] < 0.03  # 0.39 where a rare column's one step is a great distance
+    assert line["p_value"] < 0.03  # 0.39 without a smallest step for the spread
     assert int(line["feature"]) < 30
 
 
-def test_a_correlation_is_of_the_rows_in_which_both_cells_count():
+def test_a_correlation_is_over_the_rows_in_which_both_cells_are_unmasked():
     torch.manual_seed(0)
     z = torch.randn(200)
     x = torch.stack([z, z + 0.1 * torch.randn(200), torch.randn(200)], 1)
-    seen = torch.rand(200, 3) < 0.8
-    seen[:, 1] = z > 1
-    hidden = pd.DataFrame(x.masked_fill(~seen, torch.nan).numpy()).corr().to_numpy()
-    got = ValueKind("real").find(x.masked_fill(~seen, 1e6)[None], seen)["correlation"][0]
-    np.testing.assert_allclose(got, hidden[np.triu_indices(3, 1)], atol=1e-5)
+    unmasked = torch.rand(200, 3) < 0.8
+    unmasked[:, 1] = z > 1
+    expected = pd.DataFrame(x.masked_fill(~unmasked, torch.nan).numpy()).corr().to_numpy()
+    masked = x.masked_fill(~unmasked, 1e6)[None]
+    found = ValueKind("real").compute(masked, unmasked)["correlation"][0]
+    np.testing.assert_allclose(found, expected[np.triu_indices(3, 1)], atol=1e-5)
 
 
-def test_fewer_replicates_than_a_flag_needs_are_told():
+def test_the_text_says_when_replicates_are_too_few_for_a_flag():
     model, guide, x = made(PAIRS["gaussian"])
     assert "nothing can be flagged" in str(predictive_check(model, guide, x + 100, num_samples=18))
     check = predictive_check(model, guide, x + 100, num_samples=19)
@@ -192,7 +195,7 @@ def test_fewer_replicates_than_a_flag_needs_are_told():
     assert "nothing can be flagged" not in str(check)
 
 
-def test_rows_elsewhere_than_at_the_last_dimension_are_refused():
+def test_a_row_plate_at_another_dimension_than_the_last_is_refused():
     def model(x):
         with pyro.plate("data", len(x), dim=-2):
             pyro.sample("x", dist.Normal(torch.zeros(len(x), 3), 1.0), obs=x)
@@ -202,7 +205,7 @@ def test_rows_elsewhere_than_at_the_last_dimension_are_refused():
 
 
 @pytest.mark.parametrize("columns", [(), (1,)])
-def test_one_feature_is_enough(columns):
+def test_a_site_of_one_feature_can_be_checked(columns):
     def model(x):
         with pyro.plate("data", len(x)):
             fn = dist.Normal(torch.zeros(len(x), *columns), 1.0).to_event(len(columns))
@@ -213,7 +216,7 @@ def test_one_feature_is_enough(columns):
     assert "correlation" not in check.frame.loc["x"].index
 
 
-def test_a_plate_within_the_rows():
+def test_a_plate_inside_the_row_plate_is_drawn_scored_and_checked():
     def model(x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
@@ -237,7 +240,7 @@ def test_a_plate_within_the_rows():
     assert not predictive_check(model, guide, x).frame["flagged"].any()
 
 
-def test_many_categories_of_several_features():
+def test_many_categories_of_several_features_have_rates_and_pairs_across_features():
     def model(x):
         with pyro.plate("data", len(x)):
             fn = dist.Categorical(logits=torch.zeros(len(x), 3, 400)).to_event(1)
@@ -251,7 +254,7 @@ def test_many_categories_of_several_features():
     assert all(a[0] != b[0] for a, b in (pair.split(" & ") for pair in pairs))
 
 
-def test_a_feature_that_is_all_masked_is_no_number_and_no_finding():
+def test_a_feature_whose_cells_are_all_masked_is_nan_and_never_the_worst():
     model, guide, data = made(PAIRS["masked"])
     data["seen"][:, 3] = False
     check = predictive_check(model, guide, data, num_samples=30)
@@ -260,27 +263,27 @@ def test_a_feature_that_is_all_masked_is_no_number_and_no_finding():
     assert "3" not in set(check.frame["feature"])
 
 
-def wrong_arity(x, latents, more):
+def takes_three(x, latents, more):
     return x
 
 
 @pytest.mark.parametrize(
-    "function", [wrong_arity, lambda x: x["no"], lambda x, latents: latents["no"], lambda x: []]
+    "function", [takes_three, lambda x: x["no"], lambda x, latents: latents["no"], lambda x: []]
 )
-def test_a_function_that_fails_is_told_by_its_name(function):
+def test_a_function_that_raises_is_named_in_the_error(function):
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.raises(ValueError, match=f'statistics: .*"{function.__name__}"'):
         predictive_check(model, guide, x, statistics=function, num_samples=5)
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"seed": 1.5}, {"seed": "a"}, {"sites": 3}])
-def test_bad_settings_are_told_by_their_names(wrong):
+def test_a_bad_argument_is_named_in_the_error(wrong):
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
         posterior_predictive(model, guide, x, num_samples=2, **wrong)
 
 
-def test_reconstructions_use_the_posterior_of_what_is_summed_out():
+def test_reconstructions_use_the_posterior_of_enumerated_latents():
     def model(x):
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", dist.Bernoulli(0.5), infer={"enumerate": "parallel"})

@@ -1,4 +1,4 @@
-"""Planted faults are found on held-out rows, by the statistic that names them."""
+"""Each planted fault of a model is flagged on held-out rows, by the statistic that fits it."""
 
 import pyro
 import pyro.distributions as dist
@@ -27,8 +27,8 @@ class Counts(PyroModule):
             pyro.sample("x", dist.Poisson(self.decoder(z).exp()).to_event(1), obs=x)
 
 
-def student(rows, maker):
-    """Student's t with 5 degrees of freedom."""
+def student_noise(rows, maker):
+    """Return noise of Student's t with 5 degrees of freedom, (rows, 6)."""
     six = torch.randn(6, rows, 6, generator=maker)
     return six[0] / six[1:].square().mean(0).sqrt()
 
@@ -37,23 +37,23 @@ def flagged(check):
     return set(check.frame.index[check.frame["flagged"]].get_level_values("statistic"))
 
 
-def test_nothing_is_flagged_where_the_model_is_right(linear_pair, linear_data):
+def test_a_right_model_has_no_flags(linear_pair, linear_data):
     for seed in range(1, 4):
         assert not flagged(ppl_vae.predictive_check(*linear_pair, linear_data(seed)))
 
 
-def test_heavy_tails_under_a_gaussian_likelihood(fitted, linear_data):
+def test_heavy_tails_under_a_gaussian_likelihood_are_flagged_by_kurtosis(fitted, linear_data):
     torch.manual_seed(0)
-    pair = fitted((PPCAModel(6, 2), LinearGuide(6, 2)), linear_data(0, noise=student))
-    check = ppl_vae.predictive_check(*pair, linear_data(1, noise=student))
-    assert first(check) == "kurtosis"
+    pair = fitted((PPCAModel(6, 2), LinearGuide(6, 2)), linear_data(0, noise=student_noise))
+    check = ppl_vae.predictive_check(*pair, linear_data(1, noise=student_noise))
+    assert farthest_out(check) == "kurtosis"
     assert not {"mean", "median", "correlation"} & flagged(check)
     line = check.frame.loc[("x", "kurtosis")]
     assert line["observed"] > line["upper"]
 
 
-def first(check):
-    """The statistic that is farthest out, if it is flagged."""
+def farthest_out(check):
+    """Return the statistic that is farthest out, or ``None`` where it is not flagged."""
     return check.frame.index[0][1] if check.frame["flagged"].iloc[0] else None
 
 
@@ -65,38 +65,38 @@ def poisson_counts(seed, spread, zeros=0.0, rows=1000):
     return torch.poisson(rate) * (torch.rand(rows, 6) >= zeros)
 
 
-def test_overdispersed_counts_under_poisson(fitted):
+def test_overdispersed_counts_under_poisson_are_flagged_by_the_dispersion_index(fitted):
     torch.manual_seed(0)
     pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, 2.0))
     check = ppl_vae.predictive_check(*pair, poisson_counts(2, 2.0))
-    assert first(check) == "dispersion index"
+    assert farthest_out(check) == "dispersion index"
     assert "mean" not in flagged(check)
     line = check.frame.loc[("x", "dispersion index")]
     assert line["observed"] > line["upper"]
-    assert not line["upper"] > 2.5  # replicates are what Poisson makes
+    assert not line["upper"] > 2.5  # the replicates are not overdispersed
 
 
-def test_excess_zeros(fitted):
+def test_excess_zeros_are_flagged_by_the_zero_fraction(fitted):
     torch.manual_seed(0)
     pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, None, 0.25))
     check = ppl_vae.predictive_check(*pair, poisson_counts(2, None, 0.25))
-    assert first(check) == "zero fraction"
+    assert farthest_out(check) == "zero fraction"
     assert "mean" not in flagged(check)
     line = check.frame.loc[("x", "zero fraction")]
     assert line["observed"] > line["upper"]
 
 
-def test_counts_of_the_right_kind_are_not_flagged(fitted):
+def test_poisson_counts_under_poisson_have_no_flags(fitted):
     torch.manual_seed(0)
     pair = fitted((Counts(), NormalGuide(6, 1)), poisson_counts(1, None))
     assert not flagged(ppl_vae.predictive_check(*pair, poisson_counts(2, None)))
 
 
-def test_ignored_correlation(fitted, linear_data):
+def test_a_missing_factor_is_flagged_by_correlation(fitted, linear_data):
     torch.manual_seed(0)
     one = fitted((PPCAModel(6, 1), LinearGuide(6, 1)), linear_data(0))
     check = ppl_vae.predictive_check(*one, linear_data(1))
-    assert first(check) == "correlation"
+    assert farthest_out(check) == "correlation"
     assert not {"mean", "median", "skewness", "kurtosis"} & flagged(check)
 
 
@@ -107,7 +107,7 @@ def bimodal(seed, rows=1000):
     return torch.cat([x[:, :3], (0.4 * x[:, 3] + 1.5 * side)[:, None]], 1)
 
 
-def test_a_bimodal_feature_under_a_unimodal_decoder(fitted):
+def test_a_bimodal_feature_under_a_unimodal_likelihood_is_flagged_by_kurtosis(fitted):
     torch.manual_seed(0)
     pair = fitted((PPCAModel(4, 1), LinearGuide(4, 1)), bimodal(0))
     check = ppl_vae.predictive_check(*pair, bimodal(1))
@@ -117,16 +117,16 @@ def test_a_bimodal_feature_under_a_unimodal_decoder(fitted):
     assert (line["feature"], line["observed"] < line["lower"]) == ("3", True)
 
 
-def test_a_shifted_test_set(linear_pair, linear_data):
+def test_a_shifted_feature_is_flagged_by_the_mean(linear_pair, linear_data):
     x = linear_data(1)
     x[:, 4] += 1.0
     check = ppl_vae.predictive_check(*linear_pair, x)
-    assert first(check) == "mean"
+    assert farthest_out(check) == "mean"
     assert check.frame.loc[("x", "mean"), "feature"] == "4"
     assert not {"sd", "skewness", "kurtosis", "correlation"} & flagged(check)
 
 
-def test_rates_and_co_occurrence_of_binary_rows(fitted):
+def test_dependent_bits_are_flagged_by_co_occurrence_and_flipped_bits_by_the_rate(fitted):
     class Independent(PyroModule):
         def __init__(self):
             super().__init__()
@@ -148,6 +148,8 @@ def test_rates_and_co_occurrence_of_binary_rows(fitted):
 
 
 @pytest.mark.parametrize("rows", ["fitted to", "held out"])
-def test_a_perfect_model_passes_on_either_kind_of_rows(rows, linear_pair, linear_data):
+def test_a_perfect_model_has_no_flags_on_fitted_and_on_held_out_rows(
+    rows, linear_pair, linear_data
+):
     check = ppl_vae.predictive_check(*linear_pair, linear_data(0 if rows == "fitted to" else 9))
     assert not check.frame["flagged"].any()

@@ -1,4 +1,4 @@
-"""Worst values and flags: exact where data and replicates are alike, certain where they are not."""
+"""p-values: exact where data and replicates are alike, small where the data lie outside."""
 
 import math
 
@@ -10,13 +10,13 @@ from ppl_vae.checks.p_values import RobustScale, verdicts
 S = 99
 
 
-def alike(seed, shapes, draw=torch.randn):
-    """Observed and replicated values of some statistics, all from one distribution."""
+def from_one_distribution(seed, shapes, draw=torch.randn):
+    """Return observed, (1, values), and replicated values, (S, values), of several statistics."""
     torch.manual_seed(seed)
     found = []
     for values in shapes:
-        made = draw(S + 1, values).double()
-        found.append((made[:1], made[1:]))
+        drawn = draw(S + 1, values).double()
+        found.append((drawn[:1], drawn[1:]))
     return found
 
 
@@ -25,10 +25,10 @@ def skewed(*shape):
 
 
 @pytest.mark.parametrize("draw", [torch.randn, skewed], ids=["normal", "skewed"])
-def test_p_is_uniform_and_flags_have_their_chance(draw):
+def test_p_is_uniform_and_5_percent_of_perfect_models_have_any_flag(draw):
     p, flags, rounds = [], 0, 600
     for seed in range(rounds):
-        found = verdicts(alike(seed, (1, 8, 60), draw))
+        found = verdicts(from_one_distribution(seed, (1, 8, 60), draw))
         p += [v.p_value for v in found]
         flags += any(v.p_adjusted <= 0.05 for v in found)
     for level in (0.05, 0.2, 0.5, 0.9):
@@ -37,8 +37,8 @@ def test_p_is_uniform_and_flags_have_their_chance(draw):
     assert abs(flags / rounds - 0.05) < 4 * math.sqrt(0.05 * 0.95 / rounds)
 
 
-def test_an_outlier_is_flagged_whatever_stands_beside_it():
-    found = alike(0, (60, 60, 60))
+def test_an_outlier_is_flagged_and_other_statistics_are_not():
+    found = from_one_distribution(0, (60, 60, 60))
     found[1][0][0, 17] = 40.0
     first, second, third = verdicts(found)
     assert (second.worst, second.p_value, second.p_adjusted) == (17, 1 / (S + 1), 1 / (S + 1))
@@ -46,13 +46,15 @@ def test_an_outlier_is_flagged_whatever_stands_beside_it():
     assert min(first.p_adjusted, third.p_adjusted) > 0.05
 
 
-def test_the_short_side_of_a_skewed_statistic_counts():
-    made = torch.linspace(0.01, 0.99, S).pow(-2.0).sqrt()[:, None].double()  # none below 1.005
-    (verdict,) = verdicts([(torch.tensor([[0.5]]).double(), made)])
+def test_a_value_on_the_short_side_of_a_skewed_statistic_is_far_out():
+    replicated = (
+        torch.linspace(0.01, 0.99, S).pow(-2.0).sqrt()[:, None].double()
+    )  # none below 1.005
+    (verdict,) = verdicts([(torch.tensor([[0.5]]).double(), replicated)])
     assert verdict.p_value < 0.05
 
 
-def test_ties_and_constants_are_no_finding():
+def test_ties_and_constants_have_large_p_values():
     one = torch.ones(1, 3).double()
     (verdict,) = verdicts([(one, one.expand(S, 3))])
     assert (verdict.p_value, verdict.p_adjusted) == (1.0, 1.0)
@@ -60,15 +62,15 @@ def test_ties_and_constants_are_no_finding():
     assert verdict.p_value > 0.4
 
 
-def test_what_never_varies_and_differs_is_a_finding():
-    seen = torch.tensor([[0.2, 1.0]]).double()
-    (verdict,) = verdicts([(seen, torch.ones(S, 2).double())])
+def test_data_that_differ_from_constant_replicates_have_the_smallest_p_value():
+    observed = torch.tensor([[0.2, 1.0]]).double()
+    (verdict,) = verdicts([(observed, torch.ones(S, 2).double())])
     assert (verdict.worst, verdict.p_value) == (0, 1 / (S + 1))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_numbers_that_are_none_do_not_hide_the_others(value):
-    found = alike(1, (5,))
+def test_nan_or_infinity_in_one_column_does_not_hide_other_columns(value):
+    found = from_one_distribution(1, (5,))
     found[0][1][::2, 0] = value
     found[0][0][0, 3] = 50.0
     (verdict,) = verdicts(found)
@@ -87,4 +89,7 @@ def test_discrepancies_are_compared_draw_by_draw():
 def test_each_side_of_the_median_has_a_spread_of_its_own():
     scale = RobustScale.of(torch.tensor([-1.0, 0.0, 0.0, 0.0, 4.0])[:, None].double())
     assert float(scale.above / scale.below) == pytest.approx(4.0)
-    assert scale.signed(torch.tensor([[0.0], [math.nan]]).double()).flatten().tolist() == [0.0, 0.0]
+    assert scale.signed_distance(torch.tensor([[0.0], [math.nan]]).double()).flatten().tolist() == [
+        0.0,
+        0.0,
+    ]

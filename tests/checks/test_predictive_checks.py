@@ -1,4 +1,4 @@
-"""The verdict's parts agree with each other and with the data."""
+"""The parts of a ``PredictiveCheck`` agree with each other and with the data."""
 
 import numpy as np
 import pandas as pd
@@ -43,12 +43,12 @@ def test_every_pair_of_the_zoo_can_be_checked(name, guide):
         for half, kind in ((name, "models"), (guide, "guides"))
     ]
     check = ppl_vae.predictive_check(*pair, data, num_samples=19)
-    assert check.frame["flagged"].any() or name == "bernoulli"  # nothing is fitted
+    assert check.frame["flagged"].any() or name == "bernoulli"  # the pair is not fitted
     assert set(check.frame["feature"]) & set(wine.columns)
 
 
 class Images(PyroModule):
-    """Images of one channel, the decoder a convolution that takes no further dimension."""
+    """Images of one channel; the convolutional decoder accepts no particle dimension."""
 
     def __init__(self):
         super().__init__()
@@ -74,7 +74,7 @@ def test_images_can_be_checked():
     assert check.pit["x"].shape == (30, 16)
 
 
-def test_the_frame_is_of_the_worst_feature():
+def test_the_frame_has_the_line_of_the_worst_feature():
     model, guide, x = made(PAIRS["gaussian"])
     x[:, 3] += 5
     check = ppl_vae.predictive_check(model, guide, x)
@@ -84,12 +84,12 @@ def test_the_frame_is_of_the_worst_feature():
     whole = check.features.loc[("x", "mean")]
     assert whole["observed"].to_numpy() == pytest.approx(x.mean(0).numpy(), rel=1e-4)
     assert whole.loc["3"].tolist()[:4] == line[["observed", "mean", "lower", "upper"]].tolist()
-    kept = check.replicated[("x", "mean")]
-    assert line["mean"] == pytest.approx(kept.mean())
-    assert line[["lower", "upper"]].tolist() == pytest.approx(np.quantile(kept, [0.05, 0.95]))
+    replicated = check.replicated[("x", "mean")]
+    assert line["mean"] == pytest.approx(replicated.mean())
+    assert line[["lower", "upper"]].tolist() == pytest.approx(np.quantile(replicated, [0.05, 0.95]))
 
 
-def test_flagged_ones_stand_first_in_the_frame_and_in_the_text():
+def test_flagged_statistics_come_first_in_the_frame_and_in_the_text():
     model, guide, x = made(PAIRS["gaussian"])
     x[:, 3] += 5
     check = ppl_vae.predictive_check(model, guide, x)
@@ -116,7 +116,7 @@ def test_columns_of_a_frame_name_the_features():
 
 
 @pytest.mark.parametrize("name", ["gaussian", "poisson", "bernoulli", "mapping"])
-def test_transforms_are_uniform_for_what_the_model_made(name):
+def test_pits_of_data_from_the_model_are_uniform(name):
     model, _, data = made(PAIRS[name])
     many = {k: v.repeat(25, *[1] * (v.ndim - 1)) for k, v in data.items()} if isinstance(
         data, dict
@@ -133,21 +133,21 @@ def test_transforms_are_uniform_for_what_the_model_made(name):
     assert check.coverage["90 %"].between(0.85, 0.95).all()
 
 
-def test_categories_have_no_transforms():
+def test_categories_have_no_pit():
     check = ppl_vae.predictive_check(*made(PAIRS["mapping"]), num_samples=5)
     assert set(check.pit) == {"x"}
     assert set(check.frame.loc["label"].index) == {"rate"}
 
 
-def test_masked_cells_enter_nothing():
+def test_masked_cells_enter_no_statistic_and_no_pit():
     model, guide, data = made(PAIRS["masked"])
     first = ppl_vae.predictive_check(model, guide, data)
-    hidden = ~(data["seen"] & data["seen"][:, :1])
-    data["x"][hidden] = 1e6
+    masked = ~(data["seen"] & data["seen"][:, :1])
+    data["x"][masked] = 1e6
     again = ppl_vae.predictive_check(model, guide, data)
     pd.testing.assert_series_equal(again.features["observed"], first.features["observed"])
-    assert np.isnan(first.pit["x"][hidden.numpy()]).all()
-    assert first.coverage["cells"].tolist() == (~hidden).sum(0).tolist()
+    assert np.isnan(first.pit["x"][masked.numpy()]).all()
+    assert first.coverage["cells"].tolist() == (~masked).sum(0).tolist()
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_masked_cells_enter_nothing():
         ({"sites": "y"}, "sites: expected some of"),
         ({"statistics": "men"}, "statistics: expected functions, or names among"),
         ({"statistics": []}, "statistics: expected at least one"),
-        ({"statistics": lambda x: "no"}, "to give numbers"),
+        ({"statistics": lambda x: "no"}, "to return numbers"),
         ({"statistics": lambda x: x[: torch.randint(1, 9, ())].flatten()}, "same number of values"),
         ({"plate": "rows"}, "observed site in the row plate"),
     ],
 )
-def test_bad_input_is_told(wrong, message):
+def test_bad_arguments_are_refused(wrong, message):
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.raises(ValueError, match=message):
         ppl_vae.predictive_check(model, guide, x, **{"num_samples": 20, **wrong})
