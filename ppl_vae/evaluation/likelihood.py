@@ -26,6 +26,7 @@ from ppl_vae.data.rows import Batch, Data, as_rows, as_tuple
 from ppl_vae.elbo.weights import draw_particles
 from ppl_vae.evaluation.log_weights import PARTICLES, LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
+from ppl_vae.evaluation.summary import UnreliableWarning
 
 Function = Callable[..., Any]
 HELD = 1024  # weights of a row that are kept before they are summed
@@ -76,7 +77,7 @@ def log_likelihood(
             summed, or the guide draws what the model has not.
 
     Warns:
-        UserWarning: With the number of rows whose k-hat is above 0.7.
+        UnreliableWarning: With the number of rows whose k-hat is above 0.7.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -123,6 +124,7 @@ def log_likelihood(
             f"log_likelihood: k-hat is above {THRESHOLD} in {bad} of {len(frame)} rows: the guide "
             "misses part of their posterior, and log_prob may be far too low; fit a better guide "
             "or draw more",
+            UnreliableWarning,
             stacklevel=2,
         )
     return frame

@@ -1,7 +1,6 @@
 """Can the log-likelihoods be trusted, and what is the ELBO made of.
 
-    k-hat   shape of the tail of a row's importance weights: below 0.5 good, above 0.7 not to be
-            trusted
+    k-hat   shape of the tail of a row's importance weights: below 0.5 good, above 0.7 not reliable
 
 Source of the two bounds: Vehtari, Simpson, Gelman, Yao & Gabry (2024), arXiv:1507.02646.
 """
@@ -42,7 +41,7 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     Example:
         >>> ax = reliability([0.1, 0.6, 0.9, -np.inf, np.nan])
         >>> [text.get_text() for text in ax.get_legend().get_texts()][0]
-        'above 0.7, not to be trusted: 1 row (20 %)'
+        'above 0.7, not reliable: 1 row (20 %)'
     """
     k_hat = _as_k_hat(scores)
     known = np.sort(k_hat[~np.isnan(k_hat)])
@@ -130,7 +129,7 @@ def _groups(known: np.ndarray) -> list[tuple[str, np.ndarray, str, str]]:
     """Name, members, marker and colour, the worst first; the worst stands there without members."""
     exact = np.isneginf(known)
     groups = [
-        ("above 0.7, not to be trusted", known > USABLE, "^", ORANGE),
+        ("above 0.7, not reliable", known > USABLE, "^", ORANGE),
         ("0.5 to 0.7, usable", (known > GOOD) & (known <= USABLE), "s", "0.25"),
         ("0.5 or below, good", (known <= GOOD) & ~exact, "o", BLUE),
         ("-inf, all draws weigh the same", exact, "v", "0.55"),
