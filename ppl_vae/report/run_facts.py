@@ -265,9 +265,7 @@ def ending(info: Info, history: History | None) -> str:
     return "" if history is None else STOPPED.get(history.stopped, history.stopped)
 
 
-def course(
-    history: History, write: Callable[[float], object] = "{:.3f}".format
-) -> Iterator[Fact]:
+def course(history: History, write: Callable[[float], object] = "{:.3f}".format) -> Iterator[Fact]:
     """Yield how long a fit took, its ELBOs, and which kind of step it used.
 
     Args:

@@ -18,9 +18,9 @@ def test_the_page_stands_in_the_run(ppl, own_run, wine_file):
     assert done.err == ""
     text = (own_run / "report.html").read_text()
     assert "GaussianModel with NormalGuide" in text
-    assert "160 that it was fitted to and 18 held out" in text
+    assert "160 that the pair was fitted to, and 18 held out" in text
     assert "30 draws from the guide" in text
-    assert "20 data sets were made" in text
+    assert "20 replicated data sets" in text
 
 
 def test_json_holds_what_was_written(ppl, own_run, wine_file):
@@ -40,7 +40,7 @@ def test_a_file_of_the_run_stands_for_its_weights(ppl, own_run, wine_file):
 
 def test_the_seed_reaches_the_report(ppl, own_run, wine_file):
     ppl("report", own_run, wine_file, *FEW, "--seed", "7", "--quiet")
-    assert "<dt>report&#x27;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
+    assert "<dt>report&#39;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
 
 
 def test_a_page_that_is_there_is_kept_without_force(ppl, own_run):
@@ -75,7 +75,7 @@ def test_without_data_nothing_of_the_run_is_executed(ppl, trusted):
     assert not flag.exists()
     text = (run / "report.html").read_text()
     assert "class Mine(PyroModule)" in text
-    assert "Nothing is measured here" in text
+    assert "Nothing was measured" in text
 
 
 def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):

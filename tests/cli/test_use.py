@@ -118,7 +118,8 @@ def test_results_never_overwrite_a_file(ppl, wine_run, wine_file, tmp_path, out,
 def test_show_tells_what_is_in_a_run(ppl, wine_run):
     shown = ppl("show", wine_run).out
     for words in ("finished", "GaussianModel(features=13, latents=2", "malic_acid", "held-out",
-                  "TraceMeanField_ELBO", "3 epochs, 6 steps", "finished after all epochs", "torch"):  # fmt: skip
+                  "TraceMeanField_ELBO", "3 epochs, 6 steps", "finished after all epochs",
+                  "torch"):  # fmt: skip
         assert words in shown
     told = ppl("show", wine_run, "--json").json
     assert told["last_epoch"]["epoch"] == 3

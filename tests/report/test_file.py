@@ -16,7 +16,7 @@ def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
     file = tmp_path / "report.html"
     file.write_text("years of work")
     pair = BernoulliModel(4), NormalGuide(4), torch.ones(9, 4)
-    with pytest.raises(ValueError, match="is there already; overwrite=True replaces it"):
+    with pytest.raises(ValueError, match="exists; overwrite=True replaces it"):
         report(tmp_path, *pair)
     assert file.read_text() == "years of work"
     assert "BernoulliModel" in report(tmp_path, *pair, overwrite=True).text
@@ -26,7 +26,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monke
     file = tmp_path / "report.html"
     plain = html.page
     monkeypatch.setattr(html, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists"):
         report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
     assert file.read_text() == "other"
 
@@ -43,8 +43,8 @@ def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("away/report.html", "a folder that is there"), ("report.csv", "expected a file.html"),
-     ("folder.html", "a folder that is there")],
+    [("away/report.html", "a folder that exists"), ("report.csv", "a file name that ends in .html"),
+     ("folder.html", "a folder that exists")],
 )  # fmt: skip
 def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
     (tmp_path / "folder.html").mkdir()
@@ -58,9 +58,9 @@ def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
 
 def test_bad_arguments_are_named(tmp_path):
     pair = BernoulliModel(4), NormalGuide(4)
-    with pytest.raises(ValueError, match="model: expected the model, got None"):
+    with pytest.raises(ValueError, match="model: expected a model, got None"):
         report(tmp_path, None, None, None)
-    with pytest.raises(ValueError, match="model: expected the model, got None"):
+    with pytest.raises(ValueError, match="model: expected a model, got None"):
         report(tmp_path, None, None, torch.ones(9, 4), run="run")
     with pytest.raises(ValueError, match="num_samples: expected"):
         report(tmp_path, *pair, torch.ones(9, 4), num_samples=0)
