@@ -172,9 +172,9 @@ def test_a_snapshot_opens_where_the_weights_are_damaged(ppl, own_run, wine_file)
 
 
 def test_json_has_no_numbers_that_json_does_not_know(ppl, wine_run):
-    from ppl_vae.cli.console import plain
+    from ppl_vae.cli.console import json_value
 
     values = {"a": [np.float32("nan"), float("inf")], "b": np.arange(2), "c": Path("x"), "d": None}
-    assert json.loads(json.dumps(plain(values), allow_nan=False)) == {
+    assert json.loads(json.dumps(json_value(values), allow_nan=False)) == {
         "a": [None, None], "b": [0, 1], "c": "x", "d": None,
     }  # fmt: skip
