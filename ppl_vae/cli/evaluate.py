@@ -37,7 +37,7 @@ def evaluate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Log-likelihood and ELBO of the rows of a data file, and how reliable they are.
+    """Measure the log-likelihood and ELBO of the rows of a data file, and how reliable they are.
 
     The columns of DATA are matched by name. With --out, the results of each row are written to a
     file: log_prob, elbo, ess (effective number of draws), k_hat (reliability), and one column

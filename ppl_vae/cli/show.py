@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def show(run: RunDirectory, as_json: AsJson = False, quiet: Quiet = False) -> None:
-    """What is in a run directory: the pair, the form of its data, how the fit went, how to use it.
+    """Show what is in a run directory: the pair, the form of its data, and how the fit went.
 
     With --json, the contents of run.json are printed, and the last line of metrics.csv.
     """

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ppl_vae.report.numbers import Number
+from ppl_vae.report.numbers import Number, capitalized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,6 +199,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    templates.filters["capitalized"] = capitalized
     templates.tests["number_cell"] = lambda cell: isinstance(cell, Number)
     return templates
 

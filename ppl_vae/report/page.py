@@ -221,7 +221,7 @@ def _below_flagged(measured: Measurements) -> str:
     """Return the remark below the number of flagged statistics: which check they are from."""
     if measured.posterior_check is None:
         return "from the model alone; there is no guide"
-    remark = "with latents that the guide drew for the rows"
+    remark = "with latents from the guide"
     if isinstance(measured.prior_check, ValueError):
         return remark
     frame = measured.prior_check.frame

@@ -80,7 +80,7 @@ def test_the_policy_stops_what_would_be_loaded(file, browse, tmp_path):
 
 SORTING = """
 const table = [...document.querySelectorAll("table.sortable")].find(
-  (table) => table.caption.textContent.startsWith("Statistics of the data beside the mean"));
+  (table) => table.caption.textContent.startsWith("Statistics of the observed data, and the mean"));
 const headings = Array.from(table.tHead.rows[0].cells);
 const order = (column) => Array.from(table.tBodies[0].rows, (row) =>
   row.cells[column].dataset.value ?? row.cells[column].textContent);
