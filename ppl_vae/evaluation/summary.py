@@ -164,31 +164,31 @@ class LikelihoodSummary:
         Args:
             option: The name under which the caller's user sets the number of draws.
         """
-        told = []
+        sentences = []
         if self.exact:
-            told.append(
+            sentences.append(
                 f"k-hat is -inf in {self._share(self.exact)}: all draws have the same importance "
                 "weight, so the log-likelihood is exact there. Either the guide equals the "
                 "posterior, or no latent is left to draw."
             )
         if self.impossible:
-            told.append(
+            sentences.append(
                 f"The log-likelihood is -inf in {self._share(self.impossible)}: no draw of the "
                 "latents gives them a positive probability, so they have no k-hat."
             )
         tied = self.without_k_hat - self.impossible
         if self.num_samples < FEWEST:
-            told.append(
+            sentences.append(
                 f"k-hat is not known: it needs at least {FEWEST} draws for each row; "
                 f"raise {option}."
             )
         elif tied > 0:
-            told.append(
+            sentences.append(
                 f"k-hat is not known in {self._share(tied)}: their largest importance weights are "
                 "equal, which is usual for discrete latents. Judge these rows by their effective "
                 "number of draws."
             )
-        return told
+        return sentences
 
     def sentences(self, option: str = "num_samples") -> list[str]:
         """Return everything there is to say on reliability: verdict, advice and notes."""

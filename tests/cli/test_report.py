@@ -1,4 +1,4 @@
-"""``report``: one page beside the run, by the words of the command line."""
+"""``report``: the page, its place, and exit codes."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,7 @@ import ppl_vae
 FEW = ("--num-samples", "30", "--replicates", "20")
 
 
-def test_the_page_stands_in_the_run(ppl, own_run, wine_file):
+def test_the_report_is_written_into_the_run_directory(ppl, own_run, wine_file):
     done = ppl("report", own_run, wine_file, *FEW)
     assert done.out == f"report in {own_run / 'report.html'}\n"
     assert done.err == ""
@@ -23,7 +23,7 @@ def test_the_page_stands_in_the_run(ppl, own_run, wine_file):
     assert "20 replicated data sets" in text
 
 
-def test_json_holds_what_was_written(ppl, own_run, wine_file):
+def test_json_names_the_file_and_its_size(ppl, own_run, wine_file):
     words = ("report", own_run, wine_file, *FEW, "--out", "here.html", "--json")
     told = ppl(*words).json
     assert told == {
@@ -33,7 +33,7 @@ def test_json_holds_what_was_written(ppl, own_run, wine_file):
     assert not (own_run / "report.html").exists()
 
 
-def test_a_file_of_the_run_stands_for_its_weights(ppl, own_run, wine_file):
+def test_a_weights_file_stands_for_its_run(ppl, own_run, wine_file):
     ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet")
     assert (own_run / "report.html").exists()
 
@@ -43,7 +43,7 @@ def test_the_seed_reaches_the_report(ppl, own_run, wine_file):
     assert "<dt>report&#39;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
 
 
-def test_a_page_that_is_there_is_kept_without_force(ppl, own_run):
+def test_an_existing_report_is_replaced_only_with_force(ppl, own_run):
     file = own_run / "report.html"
     file.write_text("years of work")
     assert "exists; --force replaces it" in ppl("report", own_run, code=2).err
@@ -59,7 +59,7 @@ def test_quiet_prints_nothing(ppl, own_run):
 
 @pytest.fixture
 def trusted(tmp_path):
-    """A run made from a file of the user's, and what executing that file leaves behind."""
+    """A run made from a user's file, the flag that executing the file leaves, and the data."""
     flag = tmp_path / "executed"
     x = torch.ones(20, 3)
     model = users_class(tmp_path / "mine.py", flag)(3)
@@ -68,7 +68,7 @@ def trusted(tmp_path):
     return tmp_path / "mine", flag, x
 
 
-def test_without_data_nothing_of_the_run_is_executed(ppl, trusted):
+def test_without_data_no_code_of_the_run_is_executed(ppl, trusted):
     run, flag, _ = trusted
     shown = ppl("report", run).out
     assert "DATA --force" in shown
@@ -78,7 +78,7 @@ def test_without_data_nothing_of_the_run_is_executed(ppl, trusted):
     assert "Nothing was measured" in text
 
 
-def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):
+def test_a_users_code_runs_only_if_trusted(ppl, trusted):
     import numpy as np
 
     run, flag, x = trusted
@@ -99,13 +99,13 @@ def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):
      (["--replicates", "0"], "--replicates")],
     ids=str,
 )  # fmt: skip
-def test_a_wrong_command_line_ends_with_2(ppl, own_run, words, message):
+def test_a_wrong_command_line_exits_with_2(ppl, own_run, words, message):
     done = ppl("report", own_run, *words, code=2)
     assert message in done.err
     assert not (own_run / "report.html").exists()
 
 
-def test_a_run_that_is_none_is_told(ppl, own_run):
+def test_a_missing_or_damaged_run_is_one_message(ppl, own_run):
     assert "no such run directory" in ppl("report", "runs/none", code=2).err
     shutil.rmtree(own_run / "source")
     assert "cannot be read" in ppl("report", own_run, code=1).err

@@ -1,4 +1,4 @@
-"""A report as a reader meets it."""
+"""A report parsed into elements and text, for tests."""
 
 from html.parser import HTMLParser
 
@@ -11,7 +11,7 @@ HOSTILE = ["<b>bold</b>", "<script>alert(1)</script>", '"><img src=x onerror=ale
 
 
 class Page(HTMLParser):
-    """What is in a page: elements, their attributes, its text; raises where a tag is not closed."""
+    """The elements, attributes and text of a page; fails where a tag is not closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -40,5 +40,5 @@ class Page(HTMLParser):
 
 
 def report(path, *args, **keywords):
-    """The page of a report."""
+    """Write a report into a folder and return its page."""
     return Page(write_report(*args, path / "report.html", **{**FEW, **keywords}).read_text())

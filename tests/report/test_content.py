@@ -1,4 +1,4 @@
-"""What stands in a report."""
+"""The content of a report: sections, numbers, names, and text from users."""
 
 import base64
 import re
@@ -34,7 +34,7 @@ from ppl_vae.report.run_facts import Fact, find_split
 from ppl_vae.saving.storage import read_json, write_json
 
 
-def test_all_sections_are_there_in_their_order_and_linked(page):
+def test_all_sections_are_present_in_order_and_linked(page):
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     links = [a["href"] for a in page.all("a")]
     assert links == [f"#{name}" for name in SECTIONS]
@@ -46,7 +46,7 @@ def test_all_sections_are_there_in_their_order_and_linked(page):
     assert len({a["id"] for _, a in page.elements if "id" in a}) == 2 * len(SECTIONS)
 
 
-def test_the_page_is_all_there_is(file, page):
+def test_the_page_loads_nothing(file, page):
     text = file.read_text()
     loading = [a[key] for _, a in page.elements for key in ("src", "href") if key in a]
     assert all(link.startswith(("data:", "#")) for link in loading)
@@ -57,7 +57,7 @@ def test_the_page_is_all_there_is(file, page):
     assert policy.startswith("default-src 'none';")
 
 
-def test_every_figure_is_a_sharp_image_with_words(page):
+def test_figures_have_two_dots_per_pixel_and_alternative_text(page):
     images = page.all("img")
     assert len(images) >= 6
     for image in images:
@@ -67,7 +67,7 @@ def test_every_figure_is_a_sharp_image_with_words(page):
         assert wide == 2 * int(image["width"])
 
 
-def test_numbers_are_those_of_the_library(page, run, wine):
+def test_numbers_equal_those_of_the_public_functions(page, run, wine):
     pair = ppl_vae.load(run)
     with pytest.warns(UserWarning, match="k-hat"):
         scores = ppl_vae.log_likelihood(*pair, wine, num_samples=60)
@@ -90,11 +90,11 @@ def test_numbers_are_those_of_the_library(page, run, wine):
 
 
 def _held_out(wine):
-    """Positions of the rows that the fixture's fit held out."""
+    """Return the positions of the rows that the fit of the fixture held out."""
     return Rows(wine).split(0.2, 0)[1].positions.numpy()
 
 
-def test_the_verdict_stands_on_top(page, run, wine):
+def test_the_verdict_is_at_the_top(page, run, wine):
     top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
     flagged = ppl_vae.predictive_check(*ppl_vae.load(run), wine, num_samples=40).frame["flagged"]
     assert "GaussianModel with NormalGuide" in top
@@ -103,7 +103,7 @@ def test_the_verdict_stands_on_top(page, run, wine):
     assert "k-hat above 0.7" in top
 
 
-def test_it_tells_what_was_fitted_and_how(page, run):
+def test_the_pair_the_data_and_the_settings_are_shown(page, run):
     info = read_json(run / "run.json")
     for words in (
         "142 rows, 13 features: alcohol, malic_acid",
@@ -117,7 +117,7 @@ def test_it_tells_what_was_fitted_and_how(page, run):
         assert words in page.text
 
 
-def test_the_code_is_that_of_the_run(wine, run, tmp_path):
+def test_the_code_is_the_copy_in_the_run_and_changes_are_marked(wine, run, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     assert "class GaussianModel(PyroModule)" in report(tmp_path, None, None, None, run=own).text
     with (own / "source" / "model.py").open("a") as source:
@@ -127,7 +127,7 @@ def test_the_code_is_that_of_the_run(wine, run, tmp_path):
     assert "# <i>later</i>" in changed.text
 
 
-def test_without_data_it_says_what_the_run_knows_and_how_to_get_the_rest(run, tmp_path):
+def test_without_data_the_report_has_the_run_and_says_how_to_measure(run, tmp_path):
     page = report(tmp_path, None, None, None, run=run)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     assert "ppl-vae report RUN DATA" in page.text
@@ -135,7 +135,7 @@ def test_without_data_it_says_what_the_run_knows_and_how_to_get_the_rest(run, tm
     assert len(page.all("img")) == 1  # the learning curves
 
 
-def test_a_run_that_was_cut_off_is_told_as_one(run, tmp_path):
+def test_a_run_that_was_cut_off_is_described_as_such(run, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     info = read_json(own / "run.json")
     info.pop("history")
@@ -147,7 +147,7 @@ def test_a_run_that_was_cut_off_is_told_as_one(run, tmp_path):
     assert "20 epochs, 40 steps" in page.text
 
 
-def test_rows_are_known_again_by_their_checksums(run, wine, tmp_path):
+def test_fitted_and_held_out_rows_are_found_by_checksums(run, wine, tmp_path):
     info, held_out = read_json(run / "run.json"), torch.as_tensor(_held_out(wine))
     fitted = torch.as_tensor(np.setdiff1d(np.arange(178), held_out))
     both = find_split(Rows(wine), info)
@@ -165,7 +165,7 @@ def test_rows_are_known_again_by_their_checksums(run, wine, tmp_path):
     assert "all rows" not in page.text
 
 
-# Pairs of all kinds
+# Kinds of pairs
 
 
 def test_a_pair_without_a_guide_is_checked_from_the_model_alone(tmp_path):
@@ -176,7 +176,7 @@ def test_a_pair_without_a_guide_is_checked_from_the_model_alone(tmp_path):
 
 
 @pytest.mark.parametrize("make", [functions, mapping, with_global], ids=lambda make: make.__name__)
-def test_pairs_of_other_forms_have_reports(make, tmp_path):
+def test_functions_mappings_and_global_latents_have_reports(make, tmp_path):
     model, guide, data = made(make)
     history = ppl_vae.fit(model, guide, data, epochs=2, progress=False)
     page = report(tmp_path, model, guide, data, history=history)
@@ -188,7 +188,7 @@ def test_pairs_of_other_forms_have_reports(make, tmp_path):
         assert "Coverage of x" in page.text
 
 
-def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
+def test_a_pair_without_a_file_is_reported_without_code(tmp_path):
     place = {"pyro": pyro, "dist": dist}
     exec(
         "def model(x):\n"
@@ -201,16 +201,16 @@ def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
     assert "k-hat is -inf in 30 of 30 rows" in page.text
 
 
-def test_data_outside_the_support_cost_a_part_not_the_report(tmp_path):
+def test_a_failed_measurement_leaves_its_error_in_the_report(tmp_path):
     x = torch.full((30, 4), -1.0)
     with pytest.warns(UserWarning, match="a part could not be measured: .* within the support"):
         page = report(tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
-    for told in (
+    for note in (
         "The log-likelihood could not be measured: ",
         "The ELBO could not be divided by site",
     ):
-        assert told in page.text
+        assert note in page.text
     assert page.text.count("to be within the support (Boolean())") == 2
 
 
@@ -218,7 +218,7 @@ def interrupted(x):
     raise KeyboardInterrupt
 
 
-def test_a_fault_that_is_no_value_error_is_not_hidden(tmp_path):
+def test_errors_other_than_value_errors_are_raised(tmp_path):
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)
@@ -228,7 +228,7 @@ def test_a_fault_that_is_no_value_error_is_not_hidden(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_few_draws_and_one_row_leave_no_nan(tmp_path):
+def test_few_draws_and_a_single_row_show_no_nan(tmp_path):
     x = torch.ones(1, 4)
     page = report(tmp_path, BernoulliModel(4), NormalGuide(4), x, num_samples=5, replicates=5)
     assert "nan" not in page.text.lower().replace("nanmedian", "")
@@ -249,10 +249,10 @@ def test_the_same_seed_writes_the_same_page(tmp_path):
     assert first.replace("seed</dt><dd>3", "seed</dt><dd>4") != write(4)
 
 
-# Text of users
+# Text from users, and how values are written
 
 
-def test_names_that_are_meant_ill_are_only_text(hostile_file):
+def test_malicious_column_names_are_shown_as_text(hostile_file):
     page = Page(hostile_file.read_text())
     for name in HOSTILE:
         assert name in page.text
@@ -269,12 +269,12 @@ def test_every_value_is_escaped():
     assert Page(written).all("div")[0]["aria-label"] == "<c>"
 
 
-def test_a_value_that_a_template_lacks_is_an_error():
+def test_a_missing_template_value_is_an_error():
     with pytest.raises(UndefinedError, match="'sources' is undefined"):
         html.render("code.html")
 
 
-def test_a_figure_that_cannot_be_drawn_is_a_note_with_its_error():
+def test_a_figure_that_fails_is_replaced_by_its_error():
     def draw(ax):
         raise ValueError("values: <inf>")
 
@@ -284,7 +284,7 @@ def test_a_figure_that_cannot_be_drawn_is_a_note_with_its_error():
     assert not written.all("img")
 
 
-def test_numbers_are_shown_as_people_write_them():
+def test_numbers_are_written_for_people():
     assert number(-0.00012).text == f"{MINUS}0.00012"
     assert number(123456.7).text == f"123{THIN}457"
     assert number(-1.5e-9).text.startswith(f"{MINUS}1.5{THIN}{TIMES}{THIN}10")

@@ -1,4 +1,4 @@
-"""A report's file: whole or not there, never in place of another unasked."""
+"""The file of a report: written whole or not at all, and never over another file unasked."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from ppl_vae.report import html
 from ppl_vae.report.page import write_report
 
 
-def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
+def test_an_existing_file_is_overwritten_only_on_request(tmp_path):
     file = tmp_path / "report.html"
     file.write_text("years of work")
     pair = BernoulliModel(4), NormalGuide(4), torch.ones(9, 4)
@@ -22,7 +22,7 @@ def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
     assert "BernoulliModel" in report(tmp_path, *pair, overwrite=True).text
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monkeypatch):
+def test_a_file_that_appears_while_the_report_is_made_is_not_overwritten(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
     plain = html.page
     monkeypatch.setattr(html, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
@@ -31,7 +31,7 @@ def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monke
     assert file.read_text() == "other"
 
 
-def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
     def broken(self, target):
         raise OSError(28, "No space left on device")
 
@@ -46,7 +46,7 @@ def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
     [("away/report.html", "a folder that exists"), ("report.csv", "a file name that ends in .html"),
      ("folder.html", "a folder that exists")],
 )  # fmt: skip
-def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
+def test_a_bad_path_is_refused_before_the_model_runs(path, message, tmp_path):
     (tmp_path / "folder.html").mkdir()
 
     def model(x):
@@ -56,7 +56,7 @@ def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
         write_report(model, None, torch.ones(9, 4), tmp_path / path)
 
 
-def test_bad_arguments_are_named(tmp_path):
+def test_errors_name_the_bad_argument(tmp_path):
     pair = BernoulliModel(4), NormalGuide(4)
     with pytest.raises(ValueError, match="model: expected a model, got None"):
         report(tmp_path, None, None, None)
@@ -69,6 +69,3 @@ def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="no such run directory"):
         report(tmp_path, *pair, None, run=tmp_path / "none")
     assert not list(tmp_path.iterdir())
-
-
-# In a browser
