@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -315,27 +315,20 @@ def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Ite
         names: Names of the features.
         of_site: The site, as text to append; empty where there is only one.
     """
-    worst = _least_uniform(pit)
-    short_names = [shortened(name) for name in names]
+    worst, short_names = _least_uniform(pit), [shortened(name) for name in names]
     which = f"PIT of {names[worst]}, the feature whose PIT is farthest from uniform."
-
-    def draw_coverage(ax: Any) -> None:
-        interval_coverage(pit, names=short_names, ax=ax, title="")
-
-    def draw_pit(ax: Any) -> None:
-        pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title="")
-
-    figures: list[tuple[Callable[[Any], None], str, str]] = [
-        (
-            draw_coverage,
-            f"Share of observed cells{of_site} inside central intervals of their replicates, for "
-            "each level.",
-            f"Coverage{of_site}: on the diagonal, intervals contain the share that they state.",
-        ),
-        (draw_pit, f"Histogram of the {which}", which),
-    ]
-    for draw, alt, caption in figures:
-        yield Figure.drawn(draw, alt, caption, size=CALIBRATION_SIZE)
+    yield Figure.drawn(
+        lambda ax: interval_coverage(pit, names=short_names, ax=ax, title=""),
+        f"Share of observed cells{of_site} inside central intervals of their replicates, by level.",
+        f"Coverage{of_site}: on the diagonal, intervals contain the share that they state.",
+        size=CALIBRATION_SIZE,
+    )
+    yield Figure.drawn(
+        lambda ax: pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title=""),
+        f"Histogram of the {which}",
+        which,
+        size=CALIBRATION_SIZE,
+    )
 
 
 def _least_uniform(pit: np.ndarray, bins: int = 20) -> int:
