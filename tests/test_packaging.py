@@ -24,7 +24,8 @@ def test_the_wheel_holds_the_library_the_models_and_the_guides(tmp_path):
         for folder in ("ppl_vae", "models", "guides")
         for path in (ROOT / folder).rglob("*.py")
     }
-    assets = {"ppl_vae/py.typed", "ppl_vae/report/report.css", "ppl_vae/report/report.js"}
+    templates = (ROOT / "ppl_vae/report/templates").iterdir()
+    assets = {"ppl_vae/py.typed", *(f"ppl_vae/report/templates/{file.name}" for file in templates)}
     assert wanted | assets <= held
 
 

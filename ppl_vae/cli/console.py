@@ -1,9 +1,11 @@
-"""What a command says: results on stdout, everything else on stderr, an exit code.
+"""What a command prints and how it exits: results on stdout, everything else on stderr.
 
-0     done
-1     the data, the pair or the run is at fault
-2     the command line is at fault
-130   ended by Ctrl-C
+Exit codes:
+
+    0     done
+    1     an error in the data, the pair or the run
+    2     an error in the command line
+    130   interrupted by Ctrl-C
 """
 
 from __future__ import annotations
@@ -29,12 +31,15 @@ FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
 
 class UsageError(ValueError):
-    """The command line asks for what cannot be: an unknown name, a file that is not there."""
+    """An error in the command line, such as an unknown name or a file that does not exist.
+
+    The command exits with 2 for this error, and with 1 for any other ``ValueError``.
+    """
 
 
 @contextlib.contextmanager
 def usage() -> Iterator[None]:
-    """A ``ValueError`` inside is one of the command line's."""
+    """Turn a ``ValueError`` raised inside the ``with`` block into a ``UsageError``."""
     try:
         yield
     except ValueError as error:
@@ -42,52 +47,58 @@ def usage() -> Iterator[None]:
 
 
 class CommandOutput:
-    """Where one command prints.
+    """The output of one command: results, notes and errors.
 
     Args:
-        as_json: One JSON object on stdout, nothing else there.
-        quiet: Nothing but errors.
+        as_json: Print one JSON object on stdout and nothing else there.
+        quiet: Print nothing but errors.
+
+    Attributes:
+        progress: Whether to show progress bars: only on a terminal, and not with ``quiet``.
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self.as_json, self.quiet = as_json, quiet
         self.progress = not quiet and sys.stderr.isatty()
-        self._untold: list[str] = []
+        self._held_back: list[str] = []
 
     def result(self, values: Mapping[str, Any]) -> None:
-        """The JSON object."""
+        """Print the result as a JSON object, if ``--json`` was given."""
         if self.as_json:
-            typer.echo(json.dumps(plain(values), allow_nan=False))
+            typer.echo(json.dumps(json_value(values), allow_nan=False))
 
     def show(self, *parts: str | Table) -> None:
-        """Text and tables for people."""
+        """Print text and tables for people, unless ``--json`` or ``--quiet`` was given."""
         if self.as_json or self.quiet:
             return
         from rich.console import Console  # noqa: PLC0415  only where something is shown
 
-        wide = None if sys.stdout.isatty() else 10_000  # a pipe has no edge to fold lines at
-        console = Console(width=wide, markup=False, highlight=False)
+        width = None if sys.stdout.isatty() else 10_000  # in a pipe, lines are never folded
+        console = Console(width=width, markup=False, highlight=False)
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, str))
 
     def note(self, text: str) -> None:
-        """Something to know, on stderr; ``--quiet`` keeps it for the case of an error."""
+        """Print a note or a warning on stderr.
+
+        With ``--quiet`` the note is held back, and printed only if the command ends in an error.
+        """
         if self.quiet:
-            self._untold.append(text)
+            self._held_back.append(text)
         else:
             typer.echo(text, err=True)
 
     def faults(self, errors: Iterable[object]) -> typer.Exit:
-        """Tell what is wrong with what was looked at; the exit to raise."""
+        """Print errors that a command found in its input, and return the exit to raise."""
         for error in errors:
             typer.echo(f"error: {error}", err=True)
         return typer.Exit(FAULT)
 
     def fail(self, error: ValueError) -> typer.Exit:
-        """Tell an error; the exit to raise."""
-        text = _in_options(str(error))
-        for untold in self._untold:
-            typer.echo(untold, err=True)
+        """Print the error that ends a command, and return the exit to raise."""
+        text = _with_options(str(error))
+        for note in self._held_back:
+            typer.echo(note, err=True)
         typer.echo(f"error: {text}", err=True)
         self.result({"error": text})
         return typer.Exit(USAGE if isinstance(error, UsageError) else FAULT)
@@ -95,7 +106,14 @@ class CommandOutput:
 
 @contextlib.contextmanager
 def reporting(as_json: bool, quiet: bool) -> Iterator[CommandOutput]:
-    """Run a command: its errors and warnings become one readable line each."""
+    """Run a command inside a ``with`` block: each error and each warning becomes one line.
+
+    Yields:
+        The output of the command.
+
+    Raises:
+        typer.Exit: With the exit code, after an error or Ctrl-C.
+    """
     report = CommandOutput(as_json, quiet)
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *rest: report.note(f"warning: {message}")
@@ -109,23 +127,36 @@ def reporting(as_json: bool, quiet: bool) -> Iterator[CommandOutput]:
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
-    """A table whose cells are shown as they are."""
+    """Return a table for ``CommandOutput.show``; the text of a cell is never read as markup.
+
+    Args:
+        title: Title above the table; empty for none.
+        columns: Headings.
+        rows: Cells, whose ``str`` is shown.
+    """
     from rich import box  # noqa: PLC0415
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    made = RichTable(title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = RichTable(
+        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     for column in columns:
-        made.add_column(Text(str(column)), overflow="fold")
+        shown.add_column(Text(str(column)), overflow="fold")
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
-    return made
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    return shown
 
 
 def preview(frame: pd.DataFrame, rows: int = 10) -> Table:
-    """The top left corner of a frame of numbers, as wide as the terminal."""
-    each = max(8, *(len(name) for name in frame.columns)) + 3
-    columns = max(1, (shutil.get_terminal_size((100, 24)).columns - 16) // each)
+    """Return the first rows and columns of a frame of numbers, as many as fit the terminal.
+
+    Args:
+        frame: Numbers.
+        rows: Number of rows to show, at most.
+    """
+    width = max(8, *(len(name) for name in frame.columns)) + 3
+    columns = max(1, (shutil.get_terminal_size((100, 24)).columns - 16) // width)
     shown = frame.iloc[:rows, :columns]
     more = ["..."] if len(frame.columns) > columns else []
     lines = [
@@ -137,21 +168,30 @@ def preview(frame: pd.DataFrame, rows: int = 10) -> Table:
     return table("", ["", *shown.columns, *more], lines)
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON knows it: numbers that are not finite become null."""
+def json_value(value: Any) -> Any:
+    """Return a value that JSON can hold; NaN and infinite numbers become ``None``.
+
+    Example:
+        >>> json_value({"path": Path("x"), "values": (1.0, float("nan"))})
+        {'path': 'x', 'values': [1.0, None]}
+    """
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): json_value(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # arrays, tensors and numpy's numbers
-        return plain(value.tolist())
+        return json_value(value.tolist())
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [json_value(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value
 
 
-def _in_options(message: str) -> str:
-    """A message of the library in words of the command line."""
+def _with_options(message: str) -> str:
+    """Return a message of the library with Python arguments spelled as command line options.
+
+    The library advises in Python: ``resume=True continues it``. A user of the command reads
+    ``--resume continues it``. Only the spelling changes; nothing is decided by the text.
+    """
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
     return re.sub(
         r"\b(trust_code|resume|clip_norm)=(True)?(?=\W|$)",

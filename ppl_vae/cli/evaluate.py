@@ -1,10 +1,11 @@
-"""``ppl-vae evaluate``: how good a fit is on the rows of a file, and how far to trust that."""
+"""``ppl-vae evaluate``: how good a fit is on the rows of a data file, and how reliable that is."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,11 +17,11 @@ from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Trus
 from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
-BY_SITE = 100  # draws that are enough for means of logarithms, which the ELBO by site is made of
-SHARES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+    from ppl_vae.evaluation.summary import ElboSummary, LikelihoodSummary, MeanOverRows
+
+DRAWS_OPTION = "--num-samples"
 
 
 def evaluate(
@@ -36,180 +37,148 @@ def evaluate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Log-likelihood and ELBO of the rows of a file under a run, and how far to trust them.
+    """Measure the log-likelihood and ELBO of the rows of a data file, and how reliable they are.
 
-    Columns of DATA are found by name. --out writes what was found for every row: log_prob, elbo,
-    ess, k_hat, and the share of every site in the ELBO as elbo.SITE.
+    The columns of DATA are matched by name. With --out, the results of each row are written to a
+    file: log_prob, elbo, ess (effective number of draws), k_hat (reliability), and one column
+    elbo.SITE for each site's term of the ELBO.
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = read(data, opened.example)
-        scores, terms = _measured(opened, rows, num_samples, seed, report)
+        scores, terms = _measure(opened, rows, num_samples, seed, report)
         if out is not None:
-            from ppl_vae.cli.outfile import write  # noqa: PLC0415  pandas
+            from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
 
-            shares = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
-            write(out, scores.assign(**shares))
-        found = _summary(scores, terms, num_samples)
+            columns = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
+            write(out, scores.assign(**columns))
+        from ppl_vae.evaluation.summary import (  # noqa: PLC0415  loads torch
+            ElboSummary,
+            LikelihoodSummary,
+        )
+
         has_guide = opened.guide is not None
-        report.result({"run": run, "data": data, "guide": has_guide, **found, "out": out})
-        _show(report, found, has_guide=has_guide)
+        summary = LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
+        by_site = ElboSummary.of(terms)
+        report.result(
+            {"run": run, "data": data, "guide": has_guide, **_as_json(summary, by_site), "out": out}
+        )
+        _show(report, summary, by_site)
         if out is not None:
             report.show(f"{len(scores)} rows in {out}")
 
 
-def _measured(
+def _measure(
     opened: OpenedRun, rows: Any, num_samples: int, seed: int, report: CommandOutput
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """What the two functions of the library find, row by row."""
+    """Return the frames of ``log_likelihood`` and ``elbo_terms``, a line for each row."""
+    from ppl_vae.evaluation.summary import TERMS_DRAWS, UnreliableWarning  # noqa: PLC0415  torch
+
     shared: Any = {"seed": seed, "progress": report.progress, "plate": opened.plate}
     pair = opened.model, opened.guide
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "log_likelihood: k-hat")  # told in words of the command
+        warnings.simplefilter("ignore", UnreliableWarning)  # _show warns with the command's option
         scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **shared)
-    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, BY_SITE), **shared)
+    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, TERMS_DRAWS), **shared)
     return scores, terms
 
 
-def _summary(scores: pd.DataFrame, terms: pd.DataFrame, num_samples: int) -> dict[str, Any]:
-    """All that is printed, in nats where it is a log-probability."""
-    import numpy as np  # noqa: PLC0415  slow to load
-
+def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]:
+    """Return the numbers of both summaries under the names that ``--json`` prints."""
     from ppl_vae.evaluation.psis import THRESHOLD  # noqa: PLC0415  loads torch
+    from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
-    columns = {name: scores[name].to_numpy() for name in scores}
-    count, k_hat, outside = len(scores), columns["k_hat"], terms.attrs["global"]
-    with np.errstate(invalid="ignore"):  # a row that cannot be has -inf
-        gap = columns["log_prob"] - columns["elbo"]
     return {
-        "rows": count,
-        "samples": num_samples,
-        "log_likelihood": _mean(columns["log_prob"]),
-        "elbo": _mean(columns["elbo"]),
-        "gap": _mean(gap),
-        "impossible_rows": int(np.isneginf(columns["log_prob"]).sum()),
-        "ess": _quantiles(columns["ess"]),
+        "rows": summary.rows,
+        "samples": summary.num_samples,
+        "log_likelihood": asdict(summary.log_prob),
+        "elbo": asdict(summary.elbo),
+        "gap": asdict(summary.gap),
+        "impossible_rows": summary.impossible,
+        "ess": _by_percent(summary.ess),
         "k_hat": {
-            **_quantiles(k_hat),
+            **_by_percent(summary.k_hat),
             "threshold": THRESHOLD,
-            "above": int((k_hat > THRESHOLD).sum()),
-            "exact": int(np.isneginf(k_hat).sum()),
-            "unknown": int(np.isnan(k_hat).sum()),
+            "above": summary.unreliable,
+            "exact": summary.exact,
+            "unknown": summary.without_k_hat,
         },
         "elbo_by_site": {
-            "samples": min(num_samples, BY_SITE),
-            "sites": {str(name): _mean(terms[name].to_numpy()) for name in terms},
+            "samples": min(summary.num_samples, TERMS_DRAWS),
+            "sites": {name: asdict(site) for name, site in by_site.sites.items()},
             "global": {
-                name: {"total": total, "per_row": total / count} for name, total in outside.items()
+                name: {"total": total, "per_row": total / by_site.rows}
+                for name, total in by_site.outside.items()
             },
-            "together": _mean(terms.to_numpy().sum(1) + sum(outside.values()) / count),
+            "together": asdict(by_site.together),
         },
     }
 
 
-def _mean(values: np.ndarray) -> dict[str, float]:
-    """The mean over rows; its standard error is NaN for one row."""
-    import numpy as np  # noqa: PLC0415
-
-    with np.errstate(invalid="ignore"):
-        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-        return {"mean": float(values.mean()), "standard_error": float(error)}
+def _by_percent(quantiles: dict[float, float]) -> dict[str, float]:
+    return {f"{share:.0%}": value for share, value in quantiles.items()}
 
 
-def _quantiles(values: np.ndarray) -> dict[str, float]:
-    """Each the value of a row, that -inf is never averaged with its neighbour."""
-    import numpy as np  # noqa: PLC0415
+def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummary) -> None:
+    """Print tables of means, reliability and sites; warn where rows are unreliable."""
+    from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
-    known = values[~np.isnan(values)]
-    return {
-        name: float(np.quantile(known, share, method="nearest")) if len(known) else np.nan
-        for name, share in SHARES.items()
-    }
-
-
-def _show(report: CommandOutput, found: Mapping[str, Any], *, has_guide: bool) -> None:
-    report.show(f"{_rows(found['rows'])}, {found['samples']} draws of the latents for each")
-    titles = {"log_likelihood": "log-likelihood", "elbo": "ELBO", "gap": "gap between them"}
-    lines = [(title, *_nats(found[name])) for name, title in titles.items()]
-    report.show(table("", ["", "nats a row, mean", "standard error"], lines))
-    shares = [name.replace("%", " %") for name in SHARES]
-    quantiles = [
-        [f"effective draws, of {found['samples']}", *_quantile_texts(found["ess"], 1)],
-        ["k-hat", *_quantile_texts(found["k_hat"], 2)],
+    report.show(f"{_rows(summary.rows)}, {summary.num_samples} draws of the latents for each row")
+    means = [
+        ("log-likelihood", *_nats(summary.log_prob)),
+        ("ELBO", *_nats(summary.elbo)),
+        ("log-likelihood minus ELBO", *_nats(summary.gap)),
     ]
-    report.show(table("", ["quantiles over rows", *shares], quantiles))
-    for line in _in_words(found, has_guide=has_guide):
-        report.show(line)
-    report.show(table("", ["ELBO by site", "nats a row, mean", "standard error"], _by_site(found)))
-    draws = found["elbo_by_site"]["samples"]
-    report.show(f"means of {draws} draws for each row; a latent's is minus its KL divergence")
-    if found["k_hat"]["above"]:
-        report.note(f"warning: {_not_to_be_trusted(found, has_guide=has_guide)}")
-
-
-def _in_words(found: Mapping[str, Any], *, has_guide: bool) -> Iterator[str]:
-    """What the numbers mean where they need it."""
-    from ppl_vae.evaluation.psis import FEWEST  # noqa: PLC0415  loads torch
-
-    k_hat, outside = found["k_hat"], found["elbo_by_site"]["global"]
-    if not has_guide:
-        yield "no guide: what is latent is drawn from the prior"
-    if outside:
-        yield (
-            f"log-likelihood and ELBO are given draws of {', '.join(outside)}, outside the row "
-            "plate: what these cost stands below"
-        )
-    if k_hat["unknown"] < found["rows"]:
-        yield f"k-hat above {k_hat['threshold']}: {k_hat['above']} of {_rows(found['rows'])}"
-    if k_hat["exact"]:
-        yield (
-            f"k-hat of -inf: {_rows(k_hat['exact'])}; all draws weigh the same, so log-likelihood "
-            "is exact there: nothing is left to draw, or the guide is the posterior"
-        )
-    if found["impossible_rows"]:
-        yield (
-            f"log-likelihood of -inf: {_rows(found['impossible_rows'])}; no draw of the latents "
-            "can have made them, so they have no k-hat"
-        )
-    untold = k_hat["unknown"] - found["impossible_rows"]
-    if found["samples"] < FEWEST:
-        yield f"k-hat unknown: it takes --num-samples {FEWEST} or more"
-    elif untold > 0:
-        yield (
-            f"k-hat unknown: {_rows(untold)}; their largest weights are ties, as where the latents "
-            "are discrete: judge by the effective draws"
-        )
-
-
-def _not_to_be_trusted(found: Mapping[str, Any], *, has_guide: bool) -> str:
-    k_hat = found["k_hat"]
-    cause, mend = "the guide misses part of what explains them", "fit a better guide"
-    if not has_guide:
-        cause, mend = "draws from the prior seldom explain them", "fit a guide"
-    return (
-        f"k-hat is above {k_hat['threshold']} in {k_hat['above']} of {_rows(found['rows'])}: "
-        f"{cause}, a few draws decide their log-likelihood, and it may be far too low; {mend}, or "
-        "give more --num-samples"
+    report.show(table("", ["", "nats per row, mean", "standard error"], means))
+    columns = ["quantiles over rows", *(f"{100 * share:.0f} %" for share in summary.ess)]
+    effective = [_number(value, 1) for value in summary.ess.values()]
+    k_hat = [_number(value, 2) for value in summary.k_hat.values()]
+    quantiles = [
+        [f"effective number of draws, out of {summary.num_samples}", *effective],
+        ["k-hat (reliable up to 0.7)", *k_hat],
+    ]
+    report.show(table("", columns, quantiles))
+    report.show(*_sentences(summary, by_site))
+    sites = table("", ["ELBO by site", "nats per row, mean", "standard error"], _sites(by_site))
+    report.show(
+        sites,
+        f"means of {min(summary.num_samples, TERMS_DRAWS)} draws for each row; the term of a "
+        "latent is minus the KL divergence from its prior",
     )
+    if summary.unreliable:
+        report.note(f"warning: {summary.verdict()} {summary.advice(DRAWS_OPTION)}")
 
 
-def _by_site(found: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
-    parts = found["elbo_by_site"]
-    for name, values in parts["sites"].items():
-        yield name, *_nats(values)
-    for name, values in parts["global"].items():
-        share = f"{values['per_row']:.3f}"
-        total = f"total {values['total']:.3f}, divided by {_rows(found['rows'])}"
-        yield f"{name} (outside the row plate)", share, total
-    yield "together", *_nats(parts["together"])
+def _sentences(summary: LikelihoodSummary, by_site: ElboSummary) -> Iterator[str]:
+    """Yield what a reader must know to interpret the numbers, a sentence each."""
+    if not summary.has_guide:
+        yield "There is no guide: latents are drawn from the prior."
+    if by_site.outside:
+        yield (
+            f"Log-likelihood and ELBO are conditional on draws of {', '.join(by_site.outside)}, "
+            "which lie outside the row plate; the table by site has their terms."
+        )
+    if summary.verdict():
+        yield summary.verdict()
+    yield from summary.notes(DRAWS_OPTION)
 
 
-def _nats(values: Mapping[str, float]) -> tuple[str, str]:
-    return _number(values["mean"], 3), _number(values["standard_error"], 3)
+def _sites(by_site: ElboSummary) -> Iterator[tuple[str, str, str]]:
+    """Yield name, mean and standard error of each site, and of all sites together."""
+    for name, site in by_site.sites.items():
+        yield name, *_nats(site)
+    for name, total in by_site.outside.items():
+        share = f"{total / by_site.rows:.3f}"
+        yield (
+            f"{name} (outside the row plate)",
+            share,
+            f"total {total:.3f}, divided by {_rows(by_site.rows)}",
+        )
+    yield "together", *_nats(by_site.together)
 
 
-def _quantile_texts(values: Mapping[str, float], digits: int) -> list[str]:
-    return [_number(values[share], digits) for share in SHARES]
+def _nats(mean: MeanOverRows) -> tuple[str, str]:
+    return _number(mean.mean, 3), _number(mean.standard_error, 3)
 
 
 def _number(value: float, digits: int) -> str:

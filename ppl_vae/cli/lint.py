@@ -1,4 +1,4 @@
-"""``ppl-vae lint``: check a pair and its data before an hour is spent on them."""
+"""``ppl-vae lint``: check a pair and its data for faults before a fit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
 from ppl_vae.cli.pairs import build_pair, check_names, read
 
-SHOWN = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
+SHOWN_COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
 
 
 def lint(
@@ -20,9 +20,10 @@ def lint(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Check a pair and its data: its sites, and its faults with what to change.
+    """Check a pair and its data for faults before a fit.
 
-    Exits with 1 where there is an error; warnings alone are no error.
+    Prints a table of the sites of the model and the guide, and each fault with its remedy. Exits
+    with 1 if an error is found; warnings do not count as errors.
     """
     with reporting(as_json, quiet) as report:
         check_names(model, guide)
@@ -39,7 +40,7 @@ def lint(
                 "findings": [{**vars(f), "message": str(f)} for f in found.findings],
             }
         )
-        report.show(table("", SHOWN, found.sites[SHOWN].itertuples(index=False)))
+        report.show(table("", SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
         if objective is not None:
             report.show(f"objective: {objective.name} ({objective.reason})")
         for finding in found.warnings:

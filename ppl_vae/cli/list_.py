@@ -20,17 +20,17 @@ def list_zoo(as_json: AsJson = False, quiet: Quiet = False) -> None:
                         "class": entry.class_name,
                         "path": entry.path,
                     }
-                    for name, entry in held.items()
+                    for name, entry in of_kind.items()
                 }
-                for kind, held in entries.items()
+                for kind, of_kind in entries.items()
             }
         )
-        for kind, held in entries.items():
-            cells = [(name, f"{e.title}\n{_squeezed(e.equations)}\n") for name, e in held.items()]
+        for kind, of_kind in entries.items():
+            cells = [(name, f"{e.title}\n{_compact(e.equations)}\n") for name, e in of_kind.items()]
             report.show(table("", [kind, ""], cells))
 
 
-def _squeezed(equations: str) -> str:
-    """Equations without the wide gaps between their columns."""
+def _compact(equations: str) -> str:
+    """Return equations without blank lines, and with gaps between columns cut to 3 spaces."""
     lines = [line for line in equations.splitlines() if line.strip()]
     return "\n".join("   ".join(part for part in line.split("  ") if part) for line in lines)

@@ -1,6 +1,7 @@
 """``ppl-vae``: fit and use deep latent-variable models from the shell.
 
-Nothing here loads torch; a command does when it runs.
+This file does not import torch, so that ``--help`` answers at once; a command imports it when it
+runs.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from ppl_vae.cli import check, encode, evaluate, fit, generate, lint, list_, new
 
 HELP = """Deep latent-variable models, written as Pyro model/guide pairs.
 
-A model or guide is a name of the zoo (ppl-vae list) or a class of your own file,
-models/mine.py:Mine. DATA is a .csv, .tsv, .parquet, .npy or .npz file.
+MODEL and GUIDE are names from the zoo, which ppl-vae list shows, or classes in your own files,
+given as models/mine.py:Mine. DATA is a .csv, .tsv, .parquet, .npy or .npz file.
 """
 EPILOG = (
-    "Exit codes: 0 done; 1 the data, the pair or the run is at fault (lint errors and flags under "
-    "check --strict too); "
-    "2 the command line is at fault; 130 ended by Ctrl-C. Results go to stdout, all else to stderr."
+    "Exit codes: 0 done; 1 an error in the data, the pair or the run (lint: errors were found; "
+    "check --strict: a statistic is flagged); 2 an error in the command line; 130 interrupted by "
+    "Ctrl-C. Results are printed on stdout, everything else on stderr."
 )
 
 app = typer.Typer(
@@ -45,8 +46,9 @@ app.command("report", epilog=EPILOG)(report.report)
 app.command("show", epilog=EPILOG)(show.show)
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    """Print the version and exit, if ``--version`` was given."""
+    if requested:
         typer.echo(importlib.metadata.version("ppl-vae"))
         raise typer.Exit
 
@@ -56,16 +58,16 @@ def options(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print it and exit."
+            "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
         ),
     ] = False,
 ) -> None:
-    """Options of the command itself."""
+    """Accept the options that are given without a subcommand; the text of ``--help`` is HELP."""
 
 
 options.__doc__ = HELP
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command ``ppl-vae`` on the arguments of the process."""
     app()

@@ -1,4 +1,4 @@
-"""``ppl-vae new``: a model, a guide and a script that fits them, copied to be edited."""
+"""``ppl-vae new``: copy a model and a guide of the zoo, with a script that fits them, to edit."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ppl_vae.cli.options import AsJson, Force, Quiet
 from ppl_vae.cli.pairs import check_in_zoo
 from ppl_vae.zoo.catalog import Entry, zoo
 
-PACKAGE = '"""{}"""\n'
+PACKAGE_FILE = '"""{}"""\n'
 SCRIPT = '''"""Fit models/{model.name}.py and guides/{guide.name}.py to a data file.
 
     python fit.py DATA
 
-DATA is a .csv, .tsv, .parquet, .npy or .npz file. Every fit is kept in a directory of its own
-below runs/: ppl-vae show, encode and generate open it, and so does ppl_vae.load.
+DATA is a .csv, .tsv, .parquet, .npy or .npz file. Each fit is stored in its own run directory
+below runs/. Open a run with ppl-vae show, evaluate, encode or generate, or with ppl_vae.load.
 """
 
 import sys
@@ -36,35 +36,37 @@ from ppl_vae import read_data
 if len(sys.argv) != 2:
     sys.exit(__doc__)
 data = read_data(sys.argv[1])
-pyro.set_rng_seed(0)  # the first weights
+pyro.set_rng_seed(0)  # for the initial weights
 
 {built}
 
 print(lint(model, guide, data))
 run = Path("runs", f"{{datetime.now():%Y-%m-%d-%H%M%S}}")
 print(fit(model, guide, data, validation=0.1, epochs=200, patience=20, run=run))
-print(f"\\nKept in {{run}}. New rows:\\n", generate(model, guide, data, num_samples=5))
+print(f"\\nStored in {{run}}. New rows:\\n", generate(model, guide, data, num_samples=5))
 '''
 
 
 def new(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model of the zoo.")],
-    guide: Annotated[str, typer.Argument(metavar="GUIDE", help="A guide of the zoo.")],
-    into: Annotated[Path, typer.Option(metavar="DIR", help="Where to put them.")] = Path(),
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A model from the zoo.")],
+    guide: Annotated[str, typer.Argument(metavar="GUIDE", help="A guide from the zoo.")],
+    into: Annotated[
+        Path, typer.Option(metavar="DIR", help="The folder to write the files to.")
+    ] = Path(),
     force: Force = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Copy a model and a guide of the zoo, with a script that fits them, ready to edit.
+    """Copy a model and a guide from the zoo into your own files, with a script that fits them.
 
-    Makes models/MODEL.py, guides/GUIDE.py and fit.py.
+    Writes models/MODEL.py, guides/GUIDE.py and fit.py, for you to edit.
     """
     with reporting(as_json, quiet) as report:
         halves = (_entry(model, "models"), _entry(guide, "guides"))
         files = _files(*halves)
-        there = [str(into / name) for name in files if (into / name).exists()]
-        if there and not force:
-            raise UsageError(f"{', '.join(there)}: there already; --force replaces")
+        existing = [str(into / name) for name in files if (into / name).exists()]
+        if existing and not force:
+            raise UsageError(f"{', '.join(existing)}: exists; --force replaces it")
         _write(into, files)
         specs = [
             str(into / kind / f"{entry.name}.py") + f":{entry.class_name}"
@@ -78,12 +80,13 @@ def new(
 
 
 def _entry(name: str, kind: str) -> Entry:
+    """Return the zoo's entry for a name; raise ``UsageError`` if there is none."""
     check_in_zoo(name, kind)
     return zoo(kind)[name]
 
 
 def _files(model: Entry, guide: Entry) -> dict[str, str]:
-    """What is written, by its place."""
+    """Return the contents of the files to write, by their paths."""
     return {
         f"models/{model.name}.py": model.path.read_text(encoding="utf-8"),
         f"guides/{guide.name}.py": guide.path.read_text(encoding="utf-8"),
@@ -92,12 +95,17 @@ def _files(model: Entry, guide: Entry) -> dict[str, str]:
 
 
 def _write(into: Path, files: dict[str, str]) -> None:
+    """Write the files, and an ``__init__.py`` in each folder that has none.
+
+    With the ``__init__.py`` files, ``fit.py`` imports these folders, and not another package that
+    happens to be named ``models`` or ``guides``.
+    """
     packages = {
-        f"{kind}/__init__.py": PACKAGE.format(kind.title()) for kind in ("models", "guides")
+        f"{kind}/__init__.py": PACKAGE_FILE.format(kind.title()) for kind in ("models", "guides")
     }
     for name, text in (files | packages).items():
         path = into / name
-        if name in packages and path.exists():  # so that no other "models" is found first
+        if name in packages and path.exists():
             continue
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,11 +115,15 @@ def _write(into: Path, files: dict[str, str]) -> None:
 
 
 def _built(model: Entry, guide: Entry) -> str:
-    """The lines that build the pair: a partner first, the width of the code once."""
+    """Return the lines of ``fit.py`` that build the pair.
+
+    A half that takes the other half as an argument is built second, and the number of latents is
+    given once for both.
+    """
     takes = {"model": _arguments(model), "guide": _arguments(guide)}
     classes = {"model": model.class_name, "guide": guide.class_name}
     order = ["guide", "model"] if "guide" in takes["model"] else ["model", "guide"]
-    lines = ["latents = 8  # width of the code"] if "latents" in takes["model"] else []
+    lines = ["latents = 8  # dimensions of the latent space"] if "latents" in takes["model"] else []
     for half, partner in (order, order[::-1]):
         given = ["latents=latents"] if lines and "latents" in takes[half] else []
         given += [f"{partner}={partner}"] if partner in takes[half] else []
@@ -120,7 +132,7 @@ def _built(model: Entry, guide: Entry) -> str:
 
 
 def _arguments(entry: Entry) -> list[str]:
-    """Names of the constructor's arguments, without executing the file."""
+    """Return the names of the constructor's arguments, read without executing the file."""
     for node in ast.walk(ast.parse(entry.path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == entry.class_name:
             for part in node.body:

@@ -8,45 +8,56 @@ from typing import Annotated
 import typer
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model of the zoo, or file.py:Class.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model from the zoo, or a class in a file: file.py:Class."
+    ),
 ]
 Guide = Annotated[
-    str, typer.Argument(metavar="GUIDE", help="A guide of the zoo, file.py:Class, or none.")
+    str,
+    typer.Argument(
+        metavar="GUIDE", help="A guide from the zoo, a class in a file: file.py:Class, or none."
+    ),
 ]
 Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet, .npy or .npz file.")
 ]
 Run = Annotated[
     Path,
-    typer.Argument(metavar="RUN", help="The directory of a run, or one of its .safetensors files."),
+    typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files."),
 ]
-RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run.")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="A constructor argument: model.latents=8, guide.latents=8, or latents=8 for each "
-        "that has it. May be repeated.",
+        help="A constructor argument: model.latents=8 for the model, guide.latents=8 for the "
+        "guide, latents=8 for both. May be repeated.",
     ),
 ]
 Statistics = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE.py:NAME",
-        help="A function T(x), or T(x, latents), beside the built-in statistics; the file is "
-        "executed. May be repeated.",
+        help="A function T(x) or T(x, latents) in a file, added to the built-in statistics. The "
+        "file is executed. May be repeated.",
     ),
 ]
 Plate = Annotated[str, typer.Option(metavar="NAME", help="Name of the row plate.")]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 Out = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Where to write: .csv, .tsv, .parquet, .npy or .npz."),
+    typer.Option(
+        metavar="FILE", help="Write the results to a .csv, .tsv, .parquet, .npy or .npz file."
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
 TrustCode = Annotated[
-    bool, typer.Option("--trust-code", help="Execute the model and guide files kept in the run.")
+    bool,
+    typer.Option(
+        "--trust-code", help="Execute the copies of your model and guide files that the run stores."
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

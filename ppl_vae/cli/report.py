@@ -1,4 +1,4 @@
-"""``ppl-vae report``: a fit on one page of HTML."""
+"""``ppl-vae report``: write an HTML report of a fit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ppl_vae.cli.opened import open_run, read_run
 from ppl_vae.cli.options import AsJson, Force, Quiet, Run, Seed, Statistics, TrustCode
 from ppl_vae.cli.pairs import function, read
 
-NAME = "report.html"
+DEFAULT_NAME = "report.html"
 
 
 def report(
@@ -21,12 +21,15 @@ def report(
         Path | None,
         typer.Argument(
             metavar="DATA",
-            help="Rows to measure, best held-out ones; without them the report says what the run "
-            "itself knows.",
+            help="Rows to measure the fit on, preferably held-out rows. Without DATA, the report "
+            "has only what the run directory says.",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=f"Where to write, .html: RUN/{NAME}.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help=f"The .html file to write; RUN/{DEFAULT_NAME} by default."
+        ),
     ] = None,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Draws of the latents for each row.")
@@ -41,15 +44,15 @@ def report(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """One HTML file about a fit: settings, curves, log-likelihood, predictive checks, code.
+    """Write an HTML report of a fit: settings, curves, log-likelihood, predictive checks, code.
 
-    Figures are in the file, and nothing is loaded. It names the features of the data and draws how
-    they are distributed; no row stands in it.
+    The report is a single file, with its figures inside. It shows the names of features and, in
+    figures, how their values are distributed; it shows no single row of the data.
     """
     with reporting(as_json, quiet) as console:
         folder = run.parent if run.suffix == ".safetensors" else run
-        file = folder / NAME if out is None else out
-        held = read_run(folder)
+        file = folder / DEFAULT_NAME if out is None else out
+        opened_run = read_run(folder)
         _check_file(file, force=force)
         own = [function(spec) for spec in statistics or ()]
         model = guide = rows = None
@@ -62,20 +65,20 @@ def report(
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
             statistics=["built-in", *own], seed=seed, overwrite=force,
-            progress=console.progress, plate=held.info["plate"],
+            progress=console.progress, plate=opened_run.info["plate"],
         )  # fmt: skip
         console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
         console.show(f"report in {file}")
         if data is None:
-            console.show(f"without data: ppl-vae report {run} DATA measures the fit on rows, too")
+            console.show(f"to measure the fit on rows as well: ppl-vae report {run} DATA --force")
 
 
 def _check_file(file: Path, *, force: bool) -> None:
-    """Refuse, before any work, a file that cannot or must not be written."""
+    """Raise ``UsageError``, before any work, for a file that cannot or must not be written."""
     if file.suffix.lower() not in (".html", ".htm"):
         got = file.suffix or "no extension"
         raise UsageError(f"--out {file}: expected a .html file, got {got}")
     if file.is_dir() or not file.parent.is_dir():
-        raise UsageError(f"--out {file}: expected a file in a folder that is there")
+        raise UsageError(f"--out {file}: expected a file in a folder that exists")
     if file.exists() and not force:
-        raise UsageError(f"{file}: is there already; --force replaces it, --out chooses another")
+        raise UsageError(f"{file}: exists; --force replaces it, --out chooses another file")

@@ -29,6 +29,7 @@ from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.weights import Draw
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
+from ppl_vae.evaluation.summary import UnreliableWarning
 
 GATHERED = 1024  # most weights of a row in memory before they are summed
 
@@ -78,7 +79,7 @@ def log_likelihood(
             or the guide draws a latent that the model does not have.
 
     Warns:
-        UserWarning: If k-hat is above 0.7 in any row; it says in how many.
+        UnreliableWarning: If k-hat is above 0.7 in any row; it says in how many.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -115,6 +116,7 @@ def log_likelihood(
             f"log_likelihood: k-hat is above {THRESHOLD} in {unreliable} of {len(frame)} rows: the "
             "guide misses part of their posterior, and log_prob may be far too low; fit a better "
             "guide or draw more samples",
+            UnreliableWarning,
             stacklevel=2,
         )
     return frame

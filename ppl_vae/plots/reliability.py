@@ -55,7 +55,7 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     Example:
         >>> ax = reliability([0.1, 0.6, 0.9, -np.inf, np.nan])
         >>> [text.get_text() for text in ax.get_legend().get_texts()][0]
-        'above 0.7, not to be trusted: 1 row (20 %)'
+        'above 0.7, not reliable: 1 row (20 %)'
     """
     k_hat = _as_k_hat(scores)
     known = np.sort(k_hat[~np.isnan(k_hat)])
@@ -154,7 +154,7 @@ def _groups(known: np.ndarray) -> list[tuple[str, np.ndarray, str, str]]:
     """
     equal_weights = np.isneginf(known)
     groups = [
-        ("above 0.7, not to be trusted", known > USABLE, "^", ORANGE),
+        ("above 0.7, not reliable", known > USABLE, "^", ORANGE),
         ("0.5 to 0.7, usable", (known > GOOD) & (known <= USABLE), "s", INK),
         ("0.5 or below, good", (known <= GOOD) & ~equal_weights, "o", BLUE),
         ("-inf, all draws weigh the same", equal_weights, "v", GREY),

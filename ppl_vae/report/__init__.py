@@ -1,1 +1,1 @@
-"""One HTML page about a fit: what it measured, and what the model misses."""
+"""The HTML report of a fit: what was fitted, how good the fit is, and what the model misses."""

@@ -1,167 +1,147 @@
-"""The chapter of a report on what the model misses: its predictive checks."""
+"""The section of a report on what the model misses: its predictive checks."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from ppl_vae.checks.comparison import OWN
 from ppl_vae.checks.predictive_checks import LEVEL, PredictiveCheck
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import MOST, check_summary
-from ppl_vae.report import html
-from ppl_vae.report.fit_sections import without_data
-from ppl_vae.report.html import (
-    Markup,
+from ppl_vae.report.html import Figure, Table, render
+from ppl_vae.report.measurements import Measurements
+from ppl_vae.report.numbers import (
+    SPACE,
     Number,
-    alike,
-    brief,
-    capital,
+    capitalized,
     decimal,
-    element,
-    figure,
-    join,
     number,
-    paragraphs,
-    table,
-)
-from ppl_vae.report.measurements import Measurements, value_or_error
-
-UNNAMED = re.compile(r"\d+(,\d+)*")
-PICTURED = 6  # flagged statistics with figures of their own
-SEEN = (
-    "The guide has seen these rows: their latents are drawn given the row itself, so that even a "
-    "perfect model's intervals hold more than they promise. A flag is a finding; no flag is no "
-    "proof."
+    shortened,
+    with_common_precision,
 )
 
+POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
+MOST_PICTURES = 6  # flagged statistics with figures of their own
+PAIR_SIZE = (5.6, 3.8)  # of a figure beside another, in inches
+CALIBRATION_SIZE = (6.4, 4.5)
 
-def check_chapter(measured: Measurements | None) -> Markup:
-    """Both checks: given the rows' own latents, and from the model alone."""
+
+@dataclass(frozen=True)
+class Picture:
+    """A flagged statistic: its heading, and one or two figures."""
+
+    title: str
+    figures: Sequence[Figure]
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Calibration of one site's predictions for single cells: two figures and a table."""
+
+    figures: Sequence[Figure]
+    title: str
+    table: Table
+
+
+@dataclass(frozen=True)
+class CheckPart:
+    """One predictive check as the page shows it, or the error that it raised.
+
+    Attributes:
+        error: Why the check could not be made; empty where it was made.
+        num_samples: Number of replicated data sets.
+        rows: Number of rows.
+        verdict: How many statistics are flagged, in a sentence.
+        table: The statistics, flagged ones first.
+        summary: A figure of all statistics; ``None`` for none.
+        pictures: Figures of flagged statistics.
+        not_pictured: Number of flagged statistics without figures.
+        intervals: Calibration for single cells, one for each observed site.
+    """
+
+    error: str = ""
+    num_samples: int = 0
+    rows: int = 0
+    verdict: str = ""
+    table: Table | None = None
+    summary: Figure | None = None
+    pictures: Sequence[Picture] = ()
+    not_pictured: int = 0
+    intervals: Sequence[Intervals] = ()
+
+
+def check_section(measured: Measurements | None) -> Markup:
+    """Return the section with both checks: with the guide, and from the model alone."""
     if measured is None:
-        return without_data()
-    parts: list[Markup] = []
-    if measured.check is not None:
-        parts += _posterior(measured.check, measured)
-    parts.append(element("h3", "From the model alone"))
-    return join([*parts, *_prior(measured.prior, measured)])
+        return render("check.html", posterior=None, prior=None)
+    posterior, alone = measured.posterior_check, measured.posterior_check is None
+    return render(
+        "check.html",
+        posterior=None if posterior is None else _part(posterior, detailed=True, intervals=True),
+        prior=_part(measured.prior_check, detailed=alone, intervals=False),
+    )
 
 
-def name_of(key: Any, feature: str) -> str:
-    """A statistic and whose it is: features without a name by their position.
+def _part(check: PredictiveCheck | ValueError, *, detailed: bool, intervals: bool) -> CheckPart:
+    """Return one check for the page.
+
+    Args:
+        check: The check, or the error that it raised.
+        detailed: Whether to show all columns and figures, or only the most telling columns.
+        intervals: Whether to show the calibration for single cells.
+    """
+    if isinstance(check, ValueError):
+        return CheckPart(error=str(check))
+    flagged = int(check.frame["flagged"].sum())
+    return CheckPart(
+        num_samples=check.num_samples,
+        rows=check.rows,
+        verdict=_verdict(check),
+        table=_table(check, detailed=detailed),
+        summary=_summary(check) if detailed else None,
+        pictures=list(_pictures(check)) if detailed else (),
+        not_pictured=max(flagged - MOST_PICTURES, 0) if detailed else 0,
+        intervals=list(_intervals(check)) if intervals else (),
+    )
+
+
+def statistic_name(key: Any, feature: str) -> str:
+    """Return the name of a statistic and of its feature; features without names by position.
+
+    Args:
+        key: The site, and the statistic.
+        feature: The feature, ``"a & b"`` for a pair.
 
     Example:
-        >>> name_of(("x", "correlation"), "2 & 58"), name_of(("label", "rate"), "label = 0")
-        ('correlation of features 2 & 58', 'rate of label = 0')
+        >>> statistic_name(("x", "correlation"), "2 & 58")
+        'correlation of features 2 & 58'
+        >>> statistic_name(("label", "rate"), "label = 0")
+        'rate of label = 0'
     """
     site, statistic = key
     if site == OWN:
         return f"{statistic}, value {feature}" if feature else str(statistic)
+    return f"{statistic} of {_feature_name(site, feature)}"
+
+
+def _feature_name(site: str, feature: str) -> str:
+    """Return the name of a feature, or of a pair of features."""
     parts = feature.split(" & ")
-    if all(UNNAMED.fullmatch(part) for part in parts):
-        parts[0] = f"feature{'s' if len(parts) > 1 else ''} {parts[0]}"
-    return f"{statistic} of {' & '.join(parts)}"
-
-
-def _of(site: str, feature: str) -> str:
-    return feature if site == OWN else name_of((site, ""), feature).removeprefix(" of ")
-
-
-def _posterior(check: PredictiveCheck | ValueError, measured: Measurements) -> Iterator[Markup]:
-    if isinstance(check, ValueError):
-        yield html.note("The posterior predictive check could not be made: ", check)
-        return
-    yield paragraphs(
-        f"{check.num_samples} data sets were made from the latents of the {check.rows} rows, and "
-        "statistics of the data put beside theirs. Each line is the feature or pair of features "
-        "that lies farthest out; p is the share of replicates whose worst value lies as far out, "
-        "and adjusted p the share any of whose statistics does.",
-        _verdict(check) + " " + SEEN,
-    )
-    yield _table(check)
-    yield _summary(check)
-    yield from _pictures(check)
-    yield element("h3", "Intervals of single cells")
-    yield from _intervals(check)
-
-
-def _prior(check: PredictiveCheck | ValueError, measured: Measurements) -> Iterator[Markup]:
-    if isinstance(check, ValueError):
-        yield html.note("The prior predictive check could not be made: ", check)
-        return
-    yield paragraphs(
-        f"{check.num_samples} whole data sets of {check.rows} rows from the model, no row seen by "
-        "a guide: p-values are exact for rows that the model was not fitted to, and it also shows "
-        f"where latents are distributed in another way than the prior says. {_verdict(check)}"
-    )
-    yield _table(check, short=measured.check is not None)
-    if measured.check is None:
-        yield _summary(check)
-        yield from _pictures(check)
-
-
-def _verdict(check: PredictiveCheck) -> str:
-    flagged, count = int(check.frame["flagged"].sum()), len(check.frame)
-    less = "" if check.prior else " or less"
-    return (
-        f"{flagged} of {count} statistics are flagged; a model that made these data would have "
-        f"any flagged with a chance of {100 * LEVEL:.0f} %{less}."
-    )
-
-
-def _table(check: PredictiveCheck, *, short: bool = False) -> Markup:
-    """The check's frame, or its most telling columns."""
-    several = len(check.frame.index.unique("site")) > 1
-    columns = [
-        *(["site"] if several else []), "statistic", "of", "observed",
-        *([] if short else ["mean"]), "lower", "upper",
-        *([] if short else ["p"]), "adjusted p", "verdict",
-    ]  # fmt: skip
-    theirs = "" if short else "mean and "
-    caption = f"Statistics of the data beside the {theirs}central 90 % of replicates; flagged first"
-    rows = [_line(key, line, several, short) for key, line in _lines(check.frame)]
-    return table(caption, columns, rows, marked=check.frame["flagged"].tolist())
-
-
-def _line(key: Any, line: pd.Series, several: bool, short: bool) -> list[object]:
-    seen, mean, low, high = _alike(line, "observed", "mean", "lower", "upper")
-    middle = [] if short else [mean]
-    alone = [] if short else [decimal(line["p_value"])]
-    flag = element("span", "flagged", class_="flag") if line["flagged"] else ""
-    return [
-        *([_site(key[0])] if several else []), key[1], _of(key[0], line["feature"]), seen,
-        *middle, low, high, *alone,
-        decimal(line["p_adjusted"]), flag,
-    ]  # fmt: skip
-
-
-def _alike(line: pd.Series, *names: str) -> list[Number]:
-    """Some numbers of a line, as precise as the replicates' interval is wide."""
-    return alike([line[name] for name in names], line["upper"] - line["lower"])
-
-
-def _site(name: str) -> str:
-    return "all" if name == OWN else name
-
-
-def _summary(check: PredictiveCheck) -> Markup:
-    shown = min(len(check.frame), MOST)
-    named = flagged_names(check)
-    alt = f"Where {shown} statistics of the data lie among the replicates' central 90 %. " + (
-        f"Outside: {', '.join(named)}." if named else "None is flagged."
-    )
-    names = [_of(key[0], line["feature"]) for key, line in _lines(check.frame)]
-    frame = check.frame.assign(feature=[brief(name, 30) for name in names])
-    return figure(lambda ax: check_summary(frame, ax=ax), alt, size=(8.6, 1.7 + 0.3 * shown))
+    if site != OWN and all(POSITION.fullmatch(part) for part in parts):
+        return f"feature{'s' if len(parts) > 1 else ''} {feature}"
+    return feature
 
 
 def flagged_names(check: PredictiveCheck) -> list[str]:
-    """What is flagged, the farthest out first."""
-    return [name_of(key, line["feature"]) for key, line in _lines(_flagged(check))]
+    """Return the names of the flagged statistics, the one that lies farthest out first."""
+    return [statistic_name(key, line["feature"]) for key, line in _lines(_flagged(check))]
 
 
 def _flagged(check: PredictiveCheck) -> pd.DataFrame:
@@ -169,128 +149,202 @@ def _flagged(check: PredictiveCheck) -> pd.DataFrame:
 
 
 def _lines(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:
-    """Site and statistic, and the line."""
+    """Yield the label of each line, such as the site and the statistic, and the line."""
     yield from frame.iterrows()
 
 
-# Figures of what is flagged
+def _verdict(check: PredictiveCheck) -> str:
+    """Return how many statistics are flagged, and how often that happens by chance."""
+    flagged, count = int(check.frame["flagged"].sum()), len(check.frame)
+    at_most = "" if check.prior else " or less"
+    return (
+        f"{flagged} of {count} statistics are flagged; if the model were right, the chance that "
+        f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}."
+    )
 
 
-def _pictures(check: PredictiveCheck) -> Iterator[Markup]:
-    flagged, drawn = _flagged(check), set()
-    for key, line in _lines(flagged.iloc[:PICTURED]):
-        yield element("h3", capital(name_of(key, line["feature"])))
-        figures = [_histogram(check, key, line)]
-        place = _place(check, key[0], line["feature"])
-        if place is not None and (key[0], place) not in drawn:
-            drawn.add((key[0], place))
-            figures.append(_overlay(check, key[0], place))
-        yield element("div", *figures, class_="pair")
-    if len(flagged) > PICTURED:
-        yield paragraphs(f"The other {len(flagged) - PICTURED} flagged ones stand in the table.")
+# The table
 
 
-def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Markup:
-    """The statistic of its worst feature: of the data, and of each replicate."""
-    name = name_of(key, line["feature"])
-    low, high, seen = _alike(line, "lower", "upper", "observed")
+def _table(check: PredictiveCheck, *, detailed: bool) -> Table:
+    """Return the statistics of a check as a table, flagged ones first."""
+    several_sites = len(check.frame.index.unique("site")) > 1
+    columns = {
+        "site": several_sites, "statistic": True, "of": True, "observed": True, "mean": detailed,
+        "lower": True, "upper": True, "p": detailed, "adjusted p": True, "verdict": True,
+    }  # fmt: skip
+    shown = [name for name, wanted in columns.items() if wanted]
+    cells = [_cells(key, line) for key, line in _lines(check.frame)]
+    replicated = "the mean and central 90 %" if detailed else "the central 90 %"
+    return Table(
+        f"Statistics of the observed data, and {replicated} of the replicates; flagged first",
+        shown,
+        [[line[name] for name in shown] for line in cells],
+        marked=check.frame["flagged"].tolist(),
+    )
+
+
+def _cells(key: Any, line: pd.Series) -> dict[str, object]:
+    """Return the cells of one statistic, by the names of their columns."""
+    observed, mean, lower, upper = _numbers(line, "observed", "mean", "lower", "upper")
+    return {
+        "site": "all" if key[0] == OWN else key[0],
+        "statistic": key[1],
+        "of": _feature_name(key[0], line["feature"]),
+        "observed": observed,
+        "mean": mean,
+        "lower": lower,
+        "upper": upper,
+        "p": decimal(line["p_value"]),
+        "adjusted p": decimal(line["p_adjusted"]),
+        "verdict": "flagged" if line["flagged"] else "",
+    }
+
+
+def _numbers(line: pd.Series, *names: str) -> list[Number]:
+    """Return numbers of a line, written as precisely as the replicates' interval is wide."""
+    return with_common_precision([line[name] for name in names], line["upper"] - line["lower"])
+
+
+# Figures
+
+
+def _summary(check: PredictiveCheck) -> Figure:
+    """Draw where all statistics of the observed data lie among the replicates."""
+    shown = min(len(check.frame), MOST)
+    flagged = ", ".join(flagged_names(check)) or "none"
     alt = (
-        f"Histogram of the {name} in the replicates, 90 % of them from {low} to {high}; it is "
-        f"{seen} in the data."
+        f"Where {shown} statistics of the observed data lie relative to the central 90 % of the "
+        f"replicates. Flagged: {flagged}."
     )
-    caption = (
-        f"The {name} is {seen} in the data; adjusted p{html.SPACE}{decimal(line['p_adjusted'])}."
+    names = [_feature_name(key[0], line["feature"]) for key, line in _lines(check.frame)]
+    frame = check.frame.assign(feature=[shortened(name, 30) for name in names])
+    size = (8.6, 1.7 + 0.3 * shown)
+    return Figure.drawn(lambda ax: check_summary(frame, ax=ax), alt, size=size)
+
+
+def _pictures(check: PredictiveCheck) -> Iterator[Picture]:
+    """Yield the figures of flagged statistics: a histogram each, and each feature's values once."""
+    drawn: set[tuple[str, int]] = set()
+    for key, line in _lines(_flagged(check).iloc[:MOST_PICTURES]):
+        figures = [_histogram(check, key, line)]
+        position = _feature_position(check, key[0], line["feature"])
+        if position is not None and (key[0], position) not in drawn:
+            drawn.add((key[0], position))
+            figures.append(_overlay(check, key[0], position))
+        yield Picture(capitalized(statistic_name(key, line["feature"])), figures)
+
+
+def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Figure:
+    """Draw a statistic of the feature that lies farthest out: observed, and in each replicate."""
+    name = statistic_name(key, line["feature"])
+    lower, upper, observed = _numbers(line, "lower", "upper", "observed")
+    alt = (
+        f"Histogram of the {name} in the replicates, 90 % of them from {lower} to {upper}; the "
+        f"observed value is {observed}."
     )
+    p_adjusted = decimal(line["p_adjusted"])
+    caption = f"The observed {name} is {observed}; adjusted p{SPACE}{p_adjusted}."
 
     def draw(ax: Any) -> None:
-        made = check.replicated[key]
-        statistic_histogram(line["observed"], made, name=brief(name, 60), ax=ax, title="")
+        replicated, title = check.replicated[key], shortened(name, 60)
+        statistic_histogram(line["observed"], replicated, name=title, ax=ax, title="")
 
-    return _figure(draw, alt, caption)
+    return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
 
 
-def _place(check: PredictiveCheck, site: str, feature: str) -> int | None:
-    """Which feature of a site; ``None`` for a pair, and for statistics of one's own."""
+def _feature_position(check: PredictiveCheck, site: str, feature: str) -> int | None:
+    """Return the position of a feature in its site.
+
+    A statistic of one category is named ``"label = 0"`` and belongs to the feature ``"label"``.
+
+    Returns:
+        The position; ``None`` for a pair of features, and for a user's own statistic.
+    """
     names = check.features_of.get(site, [])
-    place = [i for i, name in enumerate(names) if name == feature]
-    place = place or [i for i, name in enumerate(names) if feature.startswith(f"{name} = ")
-                      and " & " not in feature.removeprefix(name)]  # fmt: skip
-    return place[0] if place else None
+    if feature in names:
+        return names.index(feature)
+    for position, name in enumerate(names):
+        rest = feature.removeprefix(f"{name} = ")
+        if rest != feature and " & " not in rest:
+            return position
+    return None
 
 
-def _overlay(check: PredictiveCheck, site: str, place: int) -> Markup:
-    """The feature's values in the data and in the replicates."""
+def _overlay(check: PredictiveCheck, site: str, position: int) -> Figure:
+    """Draw the distribution of a feature's values: observed, and in some replicates."""
     observed, replicated = check.sample[site]
-    seen, made = observed[:, place], replicated[:, :, place]
-    name = _of(site, check.features_of[site][place])
+    observed, replicated = observed[:, position], replicated[:, :, position]
+    name = _feature_name(site, check.features_of[site][position])
 
     def draw(ax: Any) -> None:
-        discrete = site in check.discrete
-        density_overlay(seen, made, discrete=discrete, name=brief(name, 60), ax=ax, title="")
+        discrete, title = site in check.discrete, shortened(name, 60)
+        density_overlay(observed, replicated, discrete=discrete, name=title, ax=ax, title="")
 
-    alt = f"Distribution of {name} in the data over that in {len(made)} replicates."
-    caption = f"Values of {name}: the data, and {len(made)} of the replicates."
-    return _figure(draw, alt, caption)
-
-
-def _figure(
-    draw: Callable[[Any], Any], alt: str, caption: str, size: tuple[float, float] = (5.6, 3.8)
-) -> Markup:
-    """A figure, or why it cannot be drawn (values that are not finite)."""
-    made = value_or_error(figure, draw, alt, caption, size=size)
-    return made if isinstance(made, Markup) else html.note("No figure: ", made)
+    count = len(replicated)
+    alt = f"Distribution of the observed {name}, and of {name} in {count} replicates."
+    caption = f"Values of {name}: observed, and in {count} of the replicates."
+    return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
 
 
 # Intervals of single cells
 
 
-def _intervals(check: PredictiveCheck) -> Iterator[Markup]:
-    yield paragraphs(
-        "Each observed cell beside its own replicates: how often central intervals hold it, and "
-        "where it lies among them (PIT, a share from 0 to 1; uniform for predictions that are as "
-        "wide as they should be). The guide has seen these rows, so PITs lean to the middle and "
-        "intervals hold too much, even of a perfect model."
-    )
+def _intervals(check: PredictiveCheck) -> Iterator[Intervals]:
+    """Yield, for each observed site, how well central intervals and PITs are calibrated."""
     for site, pit in check.pit.items():
-        title = f" of {site}" if len(check.features_of) > 1 else ""
-        names = [_of(site, name) for name in check.features_of[site]]
-        yield element("div", *_calibration(pit, names, title), class_="pair")
-        cells = check.coverage.loc[[site]]
+        of_site = f" of {site}" if len(check.features_of) > 1 else ""
+        names = [_feature_name(site, name) for name in check.features_of[site]]
         lines = [
-            [name, number(line.iloc[0]), *(decimal(100 * v, 1) for v in line.iloc[1:])]
-            for name, (_, line) in zip(names, _lines(cells), strict=True)
+            [name, number(line.iloc[0]), *(decimal(100 * share, 1) for share in line.iloc[1:])]
+            for name, (_, line) in zip(names, _lines(check.coverage.loc[[site]]), strict=True)
         ]
-        columns = ["feature", "cells", "in 50 %", "in 90 %"]
-        held = table(
-            f"Share of cells in their central intervals, in percent{title}", columns, lines
+        caption = f"Share of cells inside their central intervals, in percent{of_site}"
+        yield Intervals(
+            list(_calibration_figures(pit, names, of_site)),
+            (f"All {len(lines)} features" if len(lines) > 1 else "In numbers") + of_site,
+            Table(caption, ["feature", "cells", "in 50 %", "in 90 %"], lines),
         )
-        word = f"All {len(lines)} features" if len(lines) > 1 else "In numbers"
-        yield element("details", element("summary", f"{word}{title}"), held)
 
 
-def _calibration(pit: np.ndarray, names: list[str], title: str) -> Iterator[Markup]:
-    """Coverage of all features, and the PIT of the one that is farthest from uniform."""
-    worst = _least_uniform(pit)
-    feature = f" of {names[worst]}"
-    yield _figure(
-        lambda ax: interval_coverage(pit, names=[brief(name) for name in names], ax=ax, title=""),
-        f"Share of observed cells{title} in central intervals of their replicates, by level.",
-        f"Coverage{title}: on the line, intervals hold what they promise.",
-        (6.4, 4.5),
+def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Iterator[Figure]:
+    """Draw the coverage of all features, and the PIT of the feature farthest from uniform.
+
+    Args:
+        pit: (rows, features), NaN for masked cells.
+        names: Names of the features.
+        of_site: The site, as text to append; empty where there is only one.
+    """
+    worst, short_names = _least_uniform(pit), [shortened(name) for name in names]
+    which = f"PIT of {names[worst]}, the feature whose PIT is farthest from uniform."
+    yield Figure.drawn(
+        lambda ax: interval_coverage(pit, names=short_names, ax=ax, title=""),
+        f"Share of observed cells{of_site} inside central intervals of their replicates, by level.",
+        f"Coverage{of_site}: on the diagonal, intervals contain the share that they state.",
+        size=CALIBRATION_SIZE,
     )
-    yield _figure(
+    yield Figure.drawn(
         lambda ax: pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title=""),
-        f"Histogram of the PIT{feature}, the feature that is farthest from uniform.",
-        f"PIT{feature}, the feature that is farthest from uniform.",
-        (6.4, 4.5),
+        f"Histogram of the {which}",
+        which,
+        size=CALIBRATION_SIZE,
     )
 
 
 def _least_uniform(pit: np.ndarray, bins: int = 20) -> int:
-    """The feature whose PITs differ most from uniform ones, by chi-square for its cells."""
-    far = []
+    """Return the feature whose PITs differ most from uniform ones, by their chi-square statistic.
+
+    Args:
+        pit: (rows, features), NaN for masked cells.
+        bins: Bins of equal width from 0 to 1.
+
+    Returns:
+        The feature's position.
+    """
+    distances = []
     for column in pit.T:
-        known = column[~np.isnan(column)]
-        counts, expected = np.histogram(known, bins, (0, 1))[0], max(len(known), 1) / bins
-        far.append(((counts - expected) ** 2 / expected).sum() if len(known) else -1.0)
-    return int(np.argmax(far))
+        unmasked = column[~np.isnan(column)]
+        counts, expected = np.histogram(unmasked, bins, (0, 1))[0], max(len(unmasked), 1) / bins
+        chi_square = ((counts - expected) ** 2 / expected).sum()
+        distances.append(chi_square if len(unmasked) else -1.0)
+    return int(np.argmax(distances))

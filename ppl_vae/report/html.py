@@ -1,311 +1,232 @@
-"""Pages of HTML that need nothing else: words, tables that sort, figures inside the page.
+"""The HTML page of a report: Jinja2 templates filled with tables, figures and text.
 
-Whatever is not ``Markup`` is somebody's text and is escaped. The page loads nothing: style and
-script stand in it, figures are PNG images in it, and its policy forbids everything else.
+The skeleton lies in ``templates/``: ``page.html`` is the whole page, each section has a template
+of its own, and ``blocks.html`` holds what the sections share (tables, figures, lists of facts,
+notes). Python computes the values and writes no HTML. Jinja2 escapes every value
+(``autoescape``), so that a column named ``<script>`` is shown as text; only what a template has
+made is ``Markup``, which is not escaped again. A name that a template uses and that nobody passes
+is an error (``StrictUndefined``), not an empty place in the page.
+
+The page loads nothing: style and script stand in it, figures are PNG images in it, and its content
+security policy forbids everything else.
 """
 
 from __future__ import annotations
 
 import base64
-import html
 import importlib.resources
 import io
-import math
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ppl_vae.report.numbers import Number, capitalized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-VOID = ("img", "link", "meta")
-POLICY = (
-    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-    "base-uri 'none'; form-action 'none'"
-)
-SHARPNESS = 200  # dots an inch of figure; one is shown 100 CSS pixels wide
-MINUS, DASH, TIMES = "\N{MINUS SIGN}", "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
-SPACE, THIN = "\N{NO-BREAK SPACE}", "\N{NARROW NO-BREAK SPACE}"
-RAISED = str.maketrans(
-    "-0123456789",
-    "\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ZERO}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}"
-    "\N{SUPERSCRIPT THREE}\N{SUPERSCRIPT FOUR}\N{SUPERSCRIPT FIVE}\N{SUPERSCRIPT SIX}"
-    "\N{SUPERSCRIPT SEVEN}\N{SUPERSCRIPT EIGHT}\N{SUPERSCRIPT NINE}",
-)
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-    __slots__ = ()
+DOTS_PER_INCH = 200  # of a figure, which is shown at 100 CSS pixels per inch: sharp when enlarged
 
 
 @dataclass(frozen=True)
-class Number:
-    """A number as people read it, and as tables sort it.
+class Table:
+    """A table; a click on a heading sorts the rows.
 
     Attributes:
+        caption: What the table shows.
+        columns: Headings.
+        rows: Cells: a ``Number``, or anything else, whose text is shown.
+        marked: Which rows to highlight, from the first row on.
+        foot: A last row, which stays last when the table is sorted.
+    """
+
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    marked: Sequence[bool] = ()
+    foot: Sequence[object] = ()
+
+    @property
+    def numeric(self) -> list[bool]:
+        """Whether each column holds numbers, which are aligned to the right."""
+        return [
+            any(isinstance(row[column], Number) for row in self.rows)
+            for column in range(len(self.columns))
+        ]
+
+    def is_marked(self, row: int) -> bool:
+        """Return whether a row, counted from 0, is highlighted."""
+        return row < len(self.marked) and self.marked[row]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure as an image inside the page, or the reason why it could not be drawn.
+
+    Attributes:
+        image: The PNG image as a ``data:`` address.
+        alt: What there is to see, in words.
+        caption: Text below the figure; empty for none.
+        width: Width in CSS pixels.
+        height: Height in CSS pixels.
+        error: Why the figure could not be drawn; empty where it was drawn.
+    """
+
+    image: str
+    alt: str
+    caption: str
+    width: int
+    height: int
+    error: str = ""
+
+    @classmethod
+    def drawn(
+        cls,
+        draw: Callable[[Axes], Any],
+        alt: str,
+        caption: str = "",
+        *,
+        size: tuple[float, float] = (6.4, 4.1),
+    ) -> Figure:
+        """Draw a figure.
+
+        Args:
+            draw: Draws on the axes that it receives. A ``ValueError``, such as for values that are
+                not finite, is shown in place of the figure.
+            alt: What there is to see, in words.
+            caption: Text below the figure.
+            size: Width and height in inches, of 100 CSS pixels each.
+        """
+        width, height = round(100 * size[0]), round(100 * size[1])
+        try:
+            content = _png(draw, size)
+        except ValueError as error:
+            return cls("", alt, caption, width, height, str(error))
+        image = "data:image/png;base64," + base64.b64encode(content).decode()
+        return cls(image, alt, caption, width, height)
+
+
+@dataclass(frozen=True)
+class KeyNumber:
+    """One of the large numbers at the top of the page.
+
+    Attributes:
+        title: What the number is.
         value: The number.
-        text: What is shown.
+        below: A remark in small letters.
+        bad: Whether the number is a reason to worry, which colours it.
     """
 
-    value: float
-    text: str
+    title: str
+    value: str
+    below: str
+    bad: bool = False
 
-    def __str__(self) -> str:
-        return self.text
 
+@dataclass(frozen=True)
+class Header:
+    """The top of the page.
 
-def number(value: float, digits: int = 4) -> Number:
-    """A number of so many significant digits.
-
-    Example:
-        >>> number(0.0123456).text, number(12.0).value
-        ('0.01235', 12.0)
+    Attributes:
+        kind: What the report is about, and when it was written.
+        verdict: The short answer, in a few sentences.
+        keys: The numbers behind the verdict.
     """
-    value = float(value)
-    text = f"{value:.{digits}g}"
-    if math.isfinite(value) and 1e4 <= abs(value) < 1e7:
-        text = f"{value:,.0f}".replace(",", THIN)
-    return Number(value, _typeset(value, text))
+
+    kind: str
+    verdict: str
+    keys: Sequence[KeyNumber]
 
 
-def decimal(value: float, places: int = 3) -> Number:
-    """A number of so many decimal places."""
-    grouped = "," if abs(value) >= 1e4 else ""
-    text = f"{float(value):z{grouped}.{places}f}".replace(",", THIN)
-    return Number(float(value), _typeset(float(value), text))
+@dataclass(frozen=True)
+class Section:
+    """A section of the page, which the list of contents links to.
 
-
-def alike(values: Sequence[float], spread: float) -> list[Number]:
-    """Numbers of one quantity, with the decimals that tell three digits of their spread.
-
-    Example:
-        >>> [shown.text for shown in alike([1.86, 2.1861], 0.29)]
-        ['1.860', '2.186']
+    Attributes:
+        identity: Name of the section in links.
+        title: Heading.
+        body: The section's HTML, made by ``render``.
     """
-    largest = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
-    if not 1e-5 < spread < math.inf or largest >= 1e7:
-        return [number(value) for value in values]
-    places = min(max(2 - math.floor(math.log10(spread)), 0), 7)
-    return [decimal(value, places) for value in values]
+
+    identity: str
+    title: str
+    body: Markup
 
 
-def percent(count: int, of: int) -> str:
-    """A share in whole percent, never 0 % of some."""
-    share = 100 * count / of
-    if 0 < share < 1:
-        return f"under 1{SPACE}%"
-    return f"{share if count == of else min(share, 99):.0f}{SPACE}%"
+def render(template: str, **values: object) -> Markup:
+    """Fill a template of ``templates/`` with values, whose text is escaped.
 
+    Args:
+        template: Name of the template's file.
+        values: Values by the names that the template uses.
 
-def brief(text: str, length: int = 40) -> str:
-    """A text cut to a length, its beginning and end kept.
+    Returns:
+        HTML that needs no more escaping.
 
     Example:
-        >>> brief("from the beginning to the end", 15).startswith("from the")
+        >>> "&lt;b&gt;" in render("code.html", sources=[{"title": "<b>", "note": "", "text": ""}])
         True
     """
-    if len(text) <= length:
-        return text
-    tail = length // 3
-    return f"{text[: length - tail - 1]}\N{HORIZONTAL ELLIPSIS}{text[-tail:]}"
+    return Markup(_environment().get_template(template).render(**values))
 
 
-def element(tag: str, *children: object, **attributes: object) -> Markup:
-    """An element of HTML; ``class_`` and ``aria_label`` stand for class and aria-label.
+def page(title: str, header: Header, sections: Sequence[Section]) -> str:
+    """Return a whole page.
 
     Args:
-        tag: Its name.
-        children: Markup, or anything else, whose text is escaped; ``None`` is left out.
-        attributes: Values are escaped; those of ``None`` are left out, ``True`` stands alone.
-
-    Example:
-        >>> element("p", "a < b ", element("b", "c"), class_="note")
-        '<p class="note">a &lt; b <b>c</b></p>'
+        title: Title of the window, and the main heading.
+        header: The top of the page.
+        sections: The sections, in their order.
     """
-    shown = "".join(_attribute(name, value) for name, value in attributes.items())
-    if tag in VOID:
-        return Markup(f"<{tag}{shown}>")
-    inside = "".join(escaped(child) for child in children if child is not None)
-    return Markup(f"<{tag}{shown}>{inside}</{tag}>")
-
-
-def escaped(value: object) -> Markup:
-    """The text of a value, harmless; markup as it is."""
-    return value if isinstance(value, Markup) else Markup(html.escape(str(value)))
-
-
-def join(parts: Iterable[object]) -> Markup:
-    """Parts one after the other."""
-    return Markup("\n".join(escaped(part) for part in parts))
-
-
-def paragraphs(*texts: str) -> Markup:
-    """Each text as a paragraph."""
-    return join(element("p", text) for text in texts)
-
-
-def note(*children: object) -> Markup:
-    """Something that could not be done, and why."""
-    return element("p", *children, class_="note")
-
-
-def facts(pairs: Iterable[tuple[str, object]]) -> Markup:
-    """Names and what they are."""
-    lines = [element("dt", name) + element("dd", value) for name, value in pairs]
-    return element("dl", Markup("".join(lines)), class_="facts")
-
-
-def table(
-    caption: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[object]],
-    *,
-    marked: Iterable[bool] = (),
-    foot: Sequence[object] = (),
-) -> Markup:
-    """A table whose headings sort it.
-
-    Args:
-        caption: What it shows.
-        columns: Headings.
-        rows: Cells: ``Number``, ``Markup`` or text.
-        marked: Which rows to mark, from the first on.
-        foot: A last row that stays last, of all of them together.
-    """
-    lines = [list(row) for row in rows]
-    numeric = [any(isinstance(row[i], Number) for row in lines) for i in range(len(columns))]
-    kinds = ["num" if is_number else None for is_number in numeric]
-    heads = [
-        element("th", name, scope="col", class_=kind)
-        for name, kind in zip(columns, kinds, strict=True)
-    ]
-    marks = [*marked] + [False] * len(lines)
-    body = [
-        element("tr", *map(_cell, row, kinds), class_="marked" if mark else None)
-        for row, mark in zip(lines, marks, strict=False)
-    ]
-    made = element(
-        "table",
-        element("caption", caption),
-        element("thead", element("tr", *heads)),
-        element("tbody", join(body)),
-        element("tfoot", element("tr", *map(_cell, foot, kinds))) if foot else None,
-        class_="sortable" if len(lines) > 1 else None,
+    style, script = (Markup(_template_text(name)) for name in ("report.css", "report.js"))
+    return render(
+        "page.html", title=title, header=header, sections=sections, style=style, script=script
     )
-    return element("div", made, class_="scroll", tabindex=0, role="region", aria_label=caption)
 
 
-def figure(
-    draw: Callable[[Axes], Any],
-    alt: str,
-    caption: object = None,
-    *,
-    size: tuple[float, float] = (6.4, 4.1),
-) -> Markup:
-    """A figure as an image in the page.
-
-    Args:
-        draw: Draws on the axes that it is given.
-        alt: What there is to see, in words.
-        caption: What stands below.
-        size: Width and height in inches, of 100 CSS pixels each.
-    """
-    image = element(
-        "img",
-        src="data:image/png;base64," + base64.b64encode(_png(draw, size)).decode(),
-        alt=alt,
-        width=round(100 * size[0]),
-        height=round(100 * size[1]),
+@cache
+def _environment() -> Environment:
+    """Return the templates of the package, with escaping on."""
+    templates = Environment(
+        loader=PackageLoader("ppl_vae.report", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    below = None if caption is None else element("figcaption", caption)
-    return element("figure", element("div", image, class_="card"), below)
+    templates.filters["capitalized"] = capitalized
+    templates.tests["number_cell"] = lambda cell: isinstance(cell, Number)
+    return templates
 
 
-def code(text: str) -> Markup:
-    """A program's text."""
-    return element("pre", element("code", text), tabindex=0)
-
-
-def section(identity: str, title: str, *parts: object) -> Markup:
-    """A part of the page that its contents link to."""
-    heading = element("h2", title, id=f"{identity}-title")
-    inside = join([heading, *(part for part in parts if part is not None)])
-    return element("section", inside, id=identity, aria_labelledby=f"{identity}-title")
-
-
-def page(title: str, header: Markup, sections: Sequence[tuple[str, str, Markup]]) -> str:
-    """A whole page.
-
-    Args:
-        title: The window's title.
-        header: What stands on top, with the one ``h1``.
-        sections: Identity, title and contents of each section.
-    """
-    links = [element("li", element("a", name, href=f"#{key}")) for key, name, _ in sections]
-    contents = element("nav", element("ul", *links), aria_label="Contents")
-    parts = [section(key, name, body) for key, name, body in sections]
-    main = element("main", header, *parts)
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="referrer", content="no-referrer"),
-        element("link", rel="icon", href="data:,"),
-        element("title", title),
-        element("style", Markup(_asset("report.css"))),
-    )
-    script = element("script", Markup(_asset("report.js")))
-    body = element("body", element("div", contents, main, class_="page"), script)
-    return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
-
-
-def _typeset(value: float, text: str) -> str:
-    if math.isnan(value):
-        return DASH
-    if math.isinf(value):
-        return f"{MINUS if value < 0 else ''}\N{INFINITY}"
-    mantissa, exponent, power = text.partition("e")
-    mantissa = mantissa.replace("-", MINUS)
-    raised = str(int(power)).translate(RAISED) if exponent else ""
-    return f"{mantissa}{THIN}{TIMES}{THIN}10{raised}" if exponent else mantissa
-
-
-def _attribute(name: str, value: object) -> str:
-    if value is None:
-        return ""
-    name = name.rstrip("_").replace("_", "-")
-    return f" {name}" if value is True else f' {name}="{html.escape(str(value))}"'
-
-
-def _cell(value: object, kind: str | None) -> Markup:
-    sorted_by = repr(value.value) if isinstance(value, Number) else None
-    return element("td", value, class_=kind, data_value=sorted_by)
+def _template_text(name: str) -> str:
+    """Return the text of a file in ``templates/`` that is not a template: style or script."""
+    file = importlib.resources.files("ppl_vae.report") / "templates" / name
+    return file.read_text(encoding="utf-8")
 
 
 def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
-    """A figure in matplotlib's own style, whatever the program has set; names are no formulas."""
+    """Return a figure as a PNG image, in matplotlib's default style whatever the user has set.
+
+    Names of columns come from the user: a dollar sign in a name must not start a formula, and a
+    name may hold characters that the font lacks. Matplotlib warns of such characters while it
+    renders the figure, with a plain ``UserWarning``; the page shows an empty box for each, and the
+    names stand in its tables in full, so warnings of the rendering alone are ignored.
+    """
     import matplotlib as mpl  # noqa: PLC0415  loads slowly
     from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure as MatplotlibFigure  # noqa: PLC0415
 
     content = io.BytesIO()
     with style.context("default"), mpl.rc_context({"text.parse_math": False}):
-        made = Figure(figsize=size, layout="constrained")
-        draw(made.subplots())
+        figure = MatplotlibFigure(figsize=size, layout="constrained")
+        draw(figure.subplots())
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Glyph .* missing from")
-            made.savefig(content, format="png", dpi=SHARPNESS, metadata={"Software": None})
+            warnings.simplefilter("ignore", UserWarning)
+            figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return content.getvalue()
-
-
-def _asset(name: str) -> str:
-    return (importlib.resources.files("ppl_vae.report") / name).read_text(encoding="utf-8")
-
-
-def capital(text: str) -> str:
-    """With a capital at its beginning, and the rest as it is."""
-    return text[:1].upper() + text[1:]

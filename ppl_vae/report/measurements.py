@@ -1,4 +1,4 @@
-"""What a report finds out about a pair and rows, and how far that reaches if a part fails."""
+"""What a report measures on data; a measurement that fails leaves its error in its place."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from ppl_vae.checks.predictive_checks import PredictiveCheck, predictive_check
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
-from ppl_vae.evaluation.psis import FEWEST, THRESHOLD
+from ppl_vae.evaluation.summary import TERMS_DRAWS, LikelihoodSummary, UnreliableWarning
 
 T = TypeVar("T")
-FEW_DRAWS = 100  # for means of logarithms, which the ELBO by site is made of
+GROUP_TITLES = {"held out": "held-out rows", "fitted": "rows fitted to"}
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """The measurements of one report; an error in place of what could not be measured.
+    """The measurements of one report, each replaced by its error where it failed.
 
     Attributes:
         rows: The data.
-        parts: Which rows were fitted to and which held out, where that is known.
-        scores: Of ``log_likelihood``.
-        terms: Of ``elbo_terms``.
-        check: The posterior predictive check; ``None`` without a guide.
-        prior: The prior predictive check.
-        num_samples: Draws of the latents a row.
+        split: Which rows were fitted to and which were held out, as far as that is known:
+            ``{"fitted": positions, "held out": positions}``, (rows,) integers each.
+        scores: The frame of ``log_likelihood``.
+        terms: The frame of ``elbo_terms``.
+        posterior_check: The posterior predictive check; ``None`` without a guide.
+        prior_check: The prior predictive check.
+        num_samples: Draws of the latents for each row.
         has_guide: Whether the pair has a guide.
     """
 
     rows: Rows
-    parts: dict[str, Tensor]
+    split: dict[str, Tensor]
     scores: pd.DataFrame | ValueError
     terms: pd.DataFrame | ValueError
-    check: PredictiveCheck | ValueError | None
-    prior: PredictiveCheck | ValueError
+    posterior_check: PredictiveCheck | ValueError | None
+    prior_check: PredictiveCheck | ValueError
     num_samples: int
     has_guide: bool
 
@@ -52,96 +53,83 @@ class Measurements:
         guide: Guide,
         rows: Rows,
         *,
-        parts: dict[str, Tensor],
+        split: dict[str, Tensor],
         statistics: Any,
         num_samples: int,
         replicates: int,
         **shared: Any,
     ) -> Measurements:
-        """Run the four functions of the library; ``shared`` goes to each of them."""
+        """Measure a pair on rows.
+
+        Args:
+            model: The model.
+            guide: The guide; ``None`` is the prior.
+            rows: The data.
+            split: Which rows were fitted to and which were held out.
+            statistics: Statistics of the predictive checks.
+            num_samples: Draws of the latents for each row.
+            replicates: Replicated data sets for each predictive check.
+            shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
+
+        Warns:
+            UserWarning: With the error of each measurement that failed.
+        """
         pair = model, guide
         draws = {"num_samples": num_samples, **shared}
-        few = {"num_samples": min(num_samples, FEW_DRAWS), **shared}
+        terms_draws = {"num_samples": min(num_samples, TERMS_DRAWS), **shared}
         checks = {"num_samples": replicates, "statistics": statistics, **shared}
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "log_likelihood: k-hat")  # the page tells it
+            warnings.simplefilter("ignore", UnreliableWarning)  # the page counts these rows
             scores = value_or_error(log_likelihood, *pair, rows, **draws)
-        terms = value_or_error(elbo_terms, *pair, rows, **few)
-        check = None if guide is None else value_or_error(predictive_check, *pair, rows, **checks)
+        terms = value_or_error(elbo_terms, *pair, rows, **terms_draws)
+        posterior = None
+        if guide is not None:
+            posterior = value_or_error(predictive_check, *pair, rows, **checks)
         prior = value_or_error(predictive_check, model, None, rows, **checks)
-        for fault in {str(f): f for f in (scores, check, prior) if isinstance(f, ValueError)}:
-            warnings.warn(f"write_report: a part could not be measured: {fault}", stacklevel=4)
-        return cls(rows, parts, scores, terms, check, prior, num_samples, guide is not None)
+        results = (scores, posterior, prior)
+        for error in {str(found): found for found in results if isinstance(found, ValueError)}:
+            warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
+        return cls(rows, split, scores, terms, posterior, prior, num_samples, guide is not None)
+
+    @property
+    def main_check(self) -> PredictiveCheck | ValueError:
+        """The check that the verdict is about: the posterior one, or the prior one if alone."""
+        return self.prior_check if self.posterior_check is None else self.posterior_check
 
     def groups(self) -> dict[str, np.ndarray]:
-        """Positions of the rows to speak of separately; the ones that the verdict is about first.
+        """Return the groups of rows for which means are given, ``{title: positions}``.
 
-        Held-out rows say more of a fit than those it was made on.
+        The first group is the one that the verdict is about: held-out rows where there are some,
+        because they say more about a fit than the rows that the pair was fitted to. The last group
+        has all rows.
         """
-        known = {name: index.numpy() for name, index in self.parts.items()}
-        names = {"held out": "held-out rows", "fitted": "rows fitted to"}
-        named = {title: known[name] for name, title in names.items() if name in known}
-        every = {"all rows": np.arange(len(self.rows))}
-        return named if len(named) == 1 else {**named, **every}
+        known = {
+            title: self.split[name].numpy()
+            for name, title in GROUP_TITLES.items()
+            if name in self.split
+        }
+        everything = {"all rows": np.arange(len(self.rows))}
+        return known if len(known) == 1 else {**known, **everything}
+
+    def summaries(self) -> dict[str, LikelihoodSummary]:
+        """Summarize the log-likelihoods of each group of rows, in the order of ``groups``.
+
+        Returns:
+            ``{title: summary}``; empty where the log-likelihood could not be measured.
+        """
+        if isinstance(self.scores, ValueError):
+            return {}
+        return {
+            title: LikelihoodSummary.of(
+                self.scores.iloc[positions], self.num_samples, has_guide=self.has_guide
+            )
+            for title, positions in self.groups().items()
+        }
 
 
 def value_or_error(function: Callable[..., T], *args: Any, **keywords: Any) -> T | ValueError:
-    """What a function gives, or the ``ValueError`` with which it refuses."""
+    """Call a function and return its value, or the ``ValueError`` that it raised."""
     try:
         return function(*args, **keywords)
     except ValueError as error:
         return error
-
-
-def mean(values: np.ndarray) -> tuple[float, float]:
-    """The mean over rows and its standard error, NaN for one row."""
-    with np.errstate(invalid="ignore"):  # -inf: a row that cannot be
-        error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
-        return float(values.mean()), float(error)
-
-
-def unreliable(scores: pd.DataFrame) -> int:
-    """Rows whose k-hat is above 0.7."""
-    return int((scores["k_hat"] > THRESHOLD).sum())
-
-
-def trust(scores: pd.DataFrame, num_samples: int, *, has_guide: bool) -> list[str]:
-    """How far the log-likelihoods can be trusted, a sentence each."""
-    k_hat, rows = scores["k_hat"].to_numpy(), len(scores)
-    impossible = int(np.isneginf(scores["log_prob"].to_numpy()).sum())
-    exact, unknown = int(np.isneginf(k_hat).sum()), int(np.isnan(k_hat).sum()) - impossible
-    told = []
-    if unknown + impossible < rows:
-        told.append(_above(unreliable(scores), rows, has_guide=has_guide))
-    if exact:
-        told.append(
-            f"k-hat is minus infinity in {exact} of {rows} rows: all draws weigh the same, so the "
-            "log-likelihood is exact there; nothing is left to draw, or the guide is the posterior."
-        )
-    if impossible:
-        told.append(
-            f"The log-likelihood of {impossible} of {rows} rows is minus infinity: no draw of the "
-            "latents can have made them."
-        )
-    if num_samples < FEWEST:
-        told.append(f"k-hat is unknown: it takes {FEWEST} draws a row or more.")
-    elif unknown > 0:
-        told.append(
-            f"k-hat is unknown in {unknown} of {rows} rows: their largest weights are ties, as "
-            "where the latents are discrete. Judge by the effective number of draws."
-        )
-    return told
-
-
-def _above(bad: int, rows: int, *, has_guide: bool) -> str:
-    if not bad:
-        return (
-            f"k-hat is at most {THRESHOLD} in every row that has one: the estimates can be trusted."
-        )
-    cause, mend = "the guide misses part of what explains them", "fit a better guide"
-    if not has_guide:
-        cause, mend = "draws from the prior seldom explain them", "fit a guide"
-    return (
-        f"k-hat is above {THRESHOLD} in {bad} of {rows} rows: {cause}, a few draws decide their "
-        f"log-likelihood, and it may be far too low. What helps is to {mend}, or more draws."
-    )

@@ -1,31 +1,37 @@
-"""One page that a colleague can read: what was fitted, how well, and what the model misses."""
+"""The report: one HTML page on what was fitted, how good the fit is, and what the model misses."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.blocks import check_count
+from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Data, as_rows
-from ppl_vae.report import fit_sections, html
-from ppl_vae.report.check_section import check_chapter, flagged_names
-from ppl_vae.report.fit_facts import FitFacts, split_of
-from ppl_vae.report.html import Markup, decimal, element, join
-from ppl_vae.report.measurements import Measurements, unreliable
-from ppl_vae.report.measurements import mean as mean_of
+from ppl_vae.report import html
+from ppl_vae.report.check_section import check_section, flagged_names
+from ppl_vae.report.fit_facts import FitFacts
+from ppl_vae.report.fit_sections import (
+    code_section,
+    curves_section,
+    fit_section,
+    likelihood_section,
+    versions_section,
+)
+from ppl_vae.report.html import Header, KeyNumber, Section
+from ppl_vae.report.measurements import Measurements
+from ppl_vae.report.numbers import SPACE, decimal, percent, shortened
+from ppl_vae.report.run_facts import find_split
 from ppl_vae.saving.storage import write_whole
 from ppl_vae.training.history import History
 
-Function = Callable[..., Any]
-Section = tuple[str, str, Markup]
-
 
 def write_report(
-    model: Function | None,
-    guide: Function | None,
+    model: Model | None,
+    guide: Guide,
     data: Data | None,
     path: str | Path,
     *,
@@ -39,37 +45,39 @@ def write_report(
     progress: bool = False,
     plate: str = "data",
 ) -> Path:
-    """Write one HTML file about a fit: what it is, how it went, how good it is, what it misses.
+    """Write an HTML report of a fit: what was fitted, how it went, how good it is, what it misses.
 
-    The file stands alone: figures are in it, nothing is loaded. It holds the code of the pair and
-    names of features, and of the data only their distributions in figures. A measurement that the
-    pair refuses (data outside the support, for example) is told in its place; the rest is there.
+    The file stands alone: figures are inside, and a browser loads nothing else. It shows the code
+    of the pair and the names of features; of the data it shows only distributions, in figures.
+    Where a measurement fails, for example because the data are outside the support of the
+    likelihood, the page shows the error in its place, and all other measurements.
 
     Args:
-        model: The model; ``None`` is enough where ``run`` tells of it and there are no data.
+        model: The model; may be ``None`` where ``run`` is given and ``data`` is ``None``.
         guide: The guide; ``None`` is the prior.
-        data: N rows, in any form that ``fit`` takes: held-out rows say more than those fitted to.
-            ``None`` leaves out all that is measured.
-        path: The file, ``.html``.
-        history: What ``fit`` returned.
-        run: The directory of the fit: its settings, versions, history and the code as it was.
-        statistics: Of the predictive checks, as ``predictive_check`` takes them.
-        num_samples: Draws of the latents a row for the log-likelihood.
-        replicates: Replicated data sets of each predictive check.
+        data: N rows, in any form that ``fit`` takes. Held-out rows say more about a fit than the
+            rows that the pair was fitted to. With ``None``, nothing is measured.
+        path: The file to write; its name ends in ``.html``.
+        history: The history that ``fit`` returned.
+        run: The run directory of the fit. Its settings, versions, history and stored code are
+            shown in place of those of the objects in memory.
+        statistics: Statistics of the predictive checks, as ``predictive_check`` takes them.
+        num_samples: Draws of the latents for each row, for the log-likelihood.
+        replicates: Replicated data sets for each predictive check.
         seed: Seeds every draw; the generators are restored afterwards.
-        overwrite: Whether a file that is there may be replaced.
-        progress: Whether to show bars.
+        overwrite: Whether to replace a file that exists.
+        progress: Whether to show progress bars.
         plate: Name of the row plate.
 
     Returns:
-        The file, written whole.
+        The path of the file.
 
     Warns:
-        UserWarning: Where a part could not be measured; the page says so in its place.
+        UserWarning: With the error of each measurement that failed.
 
     Raises:
-        ValueError: Where the file is there already or cannot be written, the run is none, or data
-            are given without a model.
+        ValueError: Where the file exists or cannot be written, where ``run`` is not a run
+            directory, or where data are given without a model.
 
     Example:
         >>> import tempfile
@@ -82,21 +90,21 @@ def write_report(
     path = Path(path)
     _check_path(path, overwrite=overwrite)
     if model is None and (data is not None or run is None):
-        raise ValueError("model: expected the model, got None; it may be left out with run= alone")
+        raise ValueError("model: expected a model, got None; only run= without data does without")
     check_count("num_samples", num_samples)
     check_count("replicates", replicates)
-    fitted = FitFacts.of(model, guide, history, run)
+    fitted = _facts(model, guide, history, run)
     measured = None
     if data is not None:
         assert model is not None
         rows = as_rows(data)
         measured = Measurements.of(
-            model, guide, rows, parts=split_of(rows, fitted.info), statistics=statistics,
+            model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
             num_samples=num_samples, replicates=replicates, seed=seed, progress=progress,
             plate=plate,
         )  # fmt: skip
     page = _page(fitted, measured, seed, replicates)
-    _check_path(path, overwrite=overwrite)  # somebody may have written it meanwhile
+    _check_path(path, overwrite=overwrite)  # another process may have written the file meanwhile
     try:
         write_whole(path, page.encode())
     except OSError as error:
@@ -104,106 +112,117 @@ def write_report(
     return path
 
 
+def _facts(
+    model: Model | None, guide: Guide, history: History | None, run: str | Path | None
+) -> FitFacts:
+    """Return the facts of the fit, from the run directory where there is one."""
+    if run is not None:
+        return FitFacts.of_run(run, history)
+    assert model is not None
+    return FitFacts.of_pair(model, guide, history)
+
+
 def _check_path(path: Path, *, overwrite: bool) -> None:
+    """Raise ``ValueError`` where a report cannot or must not be written to a path."""
     if path.suffix.lower() not in (".html", ".htm"):
-        raise ValueError(f"path: expected a file.html, got {path}")
+        raise ValueError(f"path: expected a file name that ends in .html, got {path}")
     if path.is_dir() or not path.parent.is_dir():
-        raise ValueError(f"path: expected a file in a folder that is there, got {path}")
+        raise ValueError(f"path: expected a file in a folder that exists, got {path}")
     if path.exists() and not overwrite:
-        raise ValueError(f"path: {path} is there already; overwrite=True replaces it")
+        raise ValueError(f"path: {path} exists; overwrite=True replaces it")
 
 
 def _page(
     fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
 ) -> str:
-    versions = fit_sections.versions(fitted, measured, seed, replicates)
-    sections: list[Section] = [
-        ("fit", "What was fitted", fit_sections.fit(fitted, measured)),
-        ("curves", "Learning curves", fit_sections.curves(fitted)),
-        ("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood(measured)),
-        ("check", "Predictive check", check_chapter(measured)),
-        ("code", "Code of the pair", fit_sections.code(fitted)),
-        ("versions", "Versions and seeds", versions),
+    """Return the page, with all its sections."""
+    versions = versions_section(fitted, measured, seed, replicates)
+    sections = [
+        Section("fit", "What was fitted", fit_section(fitted, measured)),
+        Section("curves", "Learning curves", curves_section(fitted)),
+        Section("likelihood", "Log-likelihood and ELBO", likelihood_section(measured)),
+        Section("check", "Predictive check", check_section(measured)),
+        Section("code", "Code of the pair", code_section(fitted)),
+        Section("versions", "Versions and seeds", versions),
     ]
     title = " with ".join(name for name in fitted.names if name is not None)
-    return html.page(f"{title}: report", _header(title, fitted, measured), sections)
+    return html.page(title, _header(fitted, measured), sections)
 
 
-# The top
+# The top of the page
 
 
-def _header(title: str, fitted: FitFacts, measured: Measurements | None) -> Markup:
-    kind = "Report of a model and its guide" if fitted.guide else "Report of a model"
+def _header(fitted: FitFacts, measured: Measurements | None) -> Header:
+    """Return what the report is about, the verdict, and the numbers behind the verdict."""
+    subject = "Report of a model and its guide" if fitted.guide else "Report of a model"
     rows = f", on {len(measured.rows)} rows" if measured else ""
-    parts = [
-        element("p", f"{kind}{rows} · {_date()}", class_="kind"),
-        element("h1", title),
-        element("p", " ".join(_verdict(fitted, measured)), class_="lead"),
-    ]
-    if measured is not None:
-        parts.append(element("ul", *_keys(measured), class_="keys"))
-    return element("header", join(parts))
-
-
-def _date() -> str:
     today = datetime.datetime.now(datetime.UTC)
-    return f"{today.day} {today:%B %Y}".replace(" ", html.SPACE)
+    date = f"{today.day} {today:%B %Y}".replace(" ", SPACE)
+    return Header(
+        kind=f"{subject}{rows} \N{MIDDLE DOT} {date}",
+        verdict=" ".join(_verdict(fitted, measured)),
+        keys=[] if measured is None else list(_key_numbers(measured)),
+    )
 
 
 def _verdict(fitted: FitFacts, measured: Measurements | None) -> Iterator[str]:
-    """The short answer, a sentence each."""
+    """Yield the short answer, a sentence each."""
     if measured is None:
-        yield "Nothing is measured here: this report was written without data."
+        yield "Nothing was measured: this report was written without data."
         if fitted.ending:
             yield f"The fit: {fitted.ending}."
         return
-    check = measured.prior if measured.check is None else measured.check
-    whose = "model" if measured.check is None else "fitted pair"
+    check = measured.main_check
     if isinstance(check, ValueError):
         yield "The predictive check could not be made."
     else:
-        yield f"The {whose} {_misses(check)}."
-    if isinstance(measured.scores, ValueError):
+        subject = "model" if measured.posterior_check is None else "fitted pair"
+        yield f"The {subject} {_what_is_missed(check)}."
+    summaries = list(measured.summaries().values())
+    if not summaries:
         yield "The log-likelihood could not be measured."
-    elif unreliable(measured.scores):
-        yield "The log-likelihood of some rows is not to be trusted."
+    elif summaries[-1].unreliable:
+        yield "The log-likelihood of some rows is not reliable."
 
 
-def _misses(check: PredictiveCheck) -> str:
-    """What is flagged, by name if it is little."""
-    names = [html.brief(name, 48) for name in flagged_names(check)]
-    of = f"{len(check.frame)} statistics of the data"
+def _what_is_missed(check: PredictiveCheck) -> str:
+    """Return which statistics are flagged: the first three by name, and the number of the rest."""
+    names = [shortened(name, 48) for name in flagged_names(check)]
+    total = f"{len(check.frame)} statistics of the data"
     if not names:
-        return f"makes data that agree with these in all {of}, which is no proof of it"
+        return f"agrees with the data in all {total}, which does not prove that it is right"
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"misses {len(names)} of {of}: {', '.join(names[:3])}{more}"
+    return f"misses {len(names)} of {total}: {', '.join(names[:3])}{more}"
 
 
-def _keys(measured: Measurements) -> Iterator[Markup]:
-    """The numbers of the verdict."""
-    check = measured.prior if measured.check is None else measured.check
+def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
+    """Yield the flagged statistics, the mean log-likelihood, and the unreliable rows."""
+    check = measured.main_check
     if not isinstance(check, ValueError):
-        flagged, count = int(check.frame["flagged"].sum()), len(check.frame)
-        below = "the model alone; there is no guide"
-        if measured.check is not None:
-            below = "given the rows' own latents"
-            if not isinstance(measured.prior, ValueError):
-                alone = int(measured.prior.frame["flagged"].sum())
-                below += f"; from the model alone {alone} of {len(measured.prior.frame)}"
-        yield _key("Statistics flagged", f"{flagged} of {count}", below, bad=flagged > 0)
-    scores = measured.scores
-    if isinstance(scores, ValueError):
+        flagged = int(check.frame["flagged"].sum())
+        value = f"{flagged} of {len(check.frame)}"
+        yield KeyNumber("Statistics flagged", value, _below_flagged(measured), bad=flagged > 0)
+    summaries = measured.summaries()
+    if not summaries:
         return
-    title, index = next(iter(measured.groups().items()))
-    value, error = mean_of(scores["log_prob"].to_numpy()[index])
-    shown = f"{decimal(value, 2)} ± {decimal(error, 2)}"
-    yield _key("Log-likelihood", shown, f"nats a row, {title}: {len(index)}")
-    bad, known = unreliable(scores), bool(scores["k_hat"].notna().any())
-    below = f"{bad} of {len(scores)} rows" + (", not to be trusted" if bad else "")
-    shown = html.percent(bad, len(scores)) if known else "unknown"
-    yield _key("k-hat above 0.7", shown, below if known else "for every row", bad=bad > 0)
+    title, first = next(iter(summaries.items()))
+    mean = f"{decimal(first.log_prob.mean, 2)} ± {decimal(first.log_prob.standard_error, 2)}"
+    yield KeyNumber("Log-likelihood", mean, f"nats per row, {title}: {first.rows}")
+    *_, every = summaries.values()
+    bad = every.unreliable
+    if every.without_k_hat == every.rows:
+        yield KeyNumber("k-hat above 0.7", "unknown", "no row has a k-hat")
+    else:
+        below = f"{bad} of {every.rows} rows" + (", not reliable" if bad else "")
+        yield KeyNumber("k-hat above 0.7", percent(bad, every.rows), below, bad=bad > 0)
 
 
-def _key(title: str, value: str, below: str, *, bad: bool = False) -> Markup:
-    inside = [element("span", title), element("strong", value), element("span", below)]
-    return element("li", *inside, class_="bad" if bad else None)
+def _below_flagged(measured: Measurements) -> str:
+    """Return the remark below the number of flagged statistics: which check they are from."""
+    if measured.posterior_check is None:
+        return "from the model alone; there is no guide"
+    remark = "with latents from the guide"
+    if isinstance(measured.prior_check, ValueError):
+        return remark
+    frame = measured.prior_check.frame
+    return f"{remark}; from the model alone {int(frame['flagged'].sum())} of {len(frame)}"

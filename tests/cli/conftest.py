@@ -1,4 +1,4 @@
-"""The command in this process, and data files that a user might have."""
+"""The command run in this process, data files, and a run that several tests share."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ from ppl_vae.cli.main import app
 
 
 class Done:
-    """What a command printed and how it ended."""
+    """The output and the exit code of a command."""
 
     def __init__(self, result):
         self.code, self.out, self.err = result.exit_code, result.stdout, result.stderr
@@ -26,7 +26,7 @@ class Done:
 
 @pytest.fixture
 def ppl(tmp_path, monkeypatch):
-    """``ppl("fit", "gaussian", ...)`` in an empty folder."""
+    """``ppl("fit", "gaussian", ...)`` runs the command in an empty folder."""
     monkeypatch.chdir(tmp_path)
 
     def call(*words, code=0):
@@ -41,7 +41,7 @@ def ppl(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="session")
 def wine_file(tmp_path_factory):
-    """178 wines, 13 columns."""
+    """A CSV file of 178 wines with 13 columns."""
     path = tmp_path_factory.mktemp("wine") / "wine.csv"
     load_wine(as_frame=True).data.to_csv(path, index=False)
     return path
@@ -49,7 +49,7 @@ def wine_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def digits_file(tmp_path_factory):
-    """300 images of 64 pixels, 0 or 1, as the one array of a file."""
+    """An npz file with one array: 300 images of 64 pixels, 0 or 1."""
     path = tmp_path_factory.mktemp("digits") / "digits.npz"
     np.savez(path, images=(load_digits().data[:300] > 7).astype(np.uint8))
     return path
@@ -57,7 +57,7 @@ def digits_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def wine_run(wine_file, tmp_path_factory):
-    """A finished run; a test that changes it takes a copy."""
+    """A finished run, for tests that do not change it."""
     run = tmp_path_factory.mktemp("runs") / "wine"
     words = ["fit", "gaussian", "normal", wine_file, "--run", run, "--epochs", "3"]
     words += ["--set", "latents=2", "--validation", "0.1", "--quiet"]
@@ -68,5 +68,5 @@ def wine_run(wine_file, tmp_path_factory):
 
 @pytest.fixture
 def own_run(wine_run, tmp_path):
-    """A copy of the run."""
+    """A copy of the finished run, for tests that change it."""
     return Path(shutil.copytree(wine_run, tmp_path / "own"))

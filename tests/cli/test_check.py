@@ -1,4 +1,4 @@
-"""``check``: the library's table in words, and exit codes."""
+"""``check``: the table of ``predictive_check``, its words, and exit codes."""
 
 import pandas as pd
 import pytest
@@ -24,7 +24,7 @@ def own(tmp_path):
     return path
 
 
-def test_the_table_is_the_librarys(ppl, wine_run, wine_file):
+def test_the_table_is_that_of_predictive_check(ppl, wine_run, wine_file):
     told = ppl("check", wine_run, wine_file, "--num-samples", "30", "--json").json
     check = ppl_vae.predictive_check(*ppl_vae.load(wine_run), read_data(wine_file), num_samples=30)
     assert (told["rows"], told["samples"], told["prior"]) == (178, 30, False)
@@ -33,7 +33,7 @@ def test_the_table_is_the_librarys(ppl, wine_run, wine_file):
     pd.testing.assert_frame_equal(lines, check.frame, check_dtype=False)
 
 
-def test_people_read_flags_first_and_what_they_mean(ppl, wine_run, wine_file):
+def test_flagged_statistics_are_printed_first_and_explained(ppl, wine_run, wine_file):
     shown = ppl("check", wine_run, wine_file, "--num-samples", "30").out
     lines = shown.splitlines()
     assert lines[0] == "posterior predictive check: 178 rows, 30 replicates"
@@ -45,12 +45,12 @@ def test_people_read_flags_first_and_what_they_mean(ppl, wine_run, wine_file):
     assert "has seen" not in prior
 
 
-def test_only_strict_makes_a_finding_an_exit_code(ppl, wine_run, wine_file):
+def test_a_flag_changes_the_exit_code_only_with_strict(ppl, wine_run, wine_file):
     ppl("check", wine_run, wine_file, "--num-samples", "30", "--quiet")
     ppl("check", wine_run, wine_file, "--num-samples", "30", "--quiet", "--strict", code=1)
 
 
-def test_statistics_of_ones_own(ppl, wine_run, wine_file, own):
+def test_a_users_own_statistic_is_checked(ppl, wine_run, wine_file, own):
     words = "--statistics", f"{own}:spread", "--statistics", f"{own}:distance"
     told = ppl("check", wine_run, wine_file, "--num-samples", "20", "--json", *words).json
     mine = {line["statistic"]: line for line in told["statistics"] if line["site"] == "(own)"}
@@ -59,7 +59,7 @@ def test_statistics_of_ones_own(ppl, wine_run, wine_file, own):
     assert len(told["statistics"]) == 14
 
 
-def test_out_holds_every_feature(ppl, wine_run, wine_file, tmp_path):
+def test_out_has_a_line_for_each_feature(ppl, wine_run, wine_file, tmp_path):
     out = tmp_path / "features.csv"
     ppl("check", wine_run, wine_file, "--num-samples", "20", "--out", out)
     written = pd.read_csv(out)
@@ -76,6 +76,6 @@ def test_out_holds_every_feature(ppl, wine_run, wine_file, tmp_path):
         ("none.py:spread", "no such file"),
     ],
 )
-def test_a_bad_function_is_told(ppl, wine_run, wine_file, own, spec, message):
+def test_a_bad_statistic_is_one_message(ppl, wine_run, wine_file, own, spec, message):
     shown = ppl("check", wine_run, wine_file, "--statistics", spec, code=2)
     assert message in shown.err

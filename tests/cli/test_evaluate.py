@@ -1,4 +1,4 @@
-"""``evaluate``: the library's numbers, in words that say how far to trust them."""
+"""``evaluate``: the numbers of the public functions, and sentences on their reliability."""
 
 import warnings
 from pathlib import Path
@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import ppl_vae
-from ppl_vae.cli.evaluate import _in_words, _summary
 from ppl_vae.data.files import read_data
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -37,7 +36,7 @@ class SharedGuide(PyroModule):
 
 @pytest.fixture(scope="module")
 def digits_run(digits_file, tmp_path_factory):
-    """A pair that was never fitted, saved with the form of its data."""
+    """A run with a pair that was saved with the form of its data, and never fitted."""
     images = read_data(digits_file)
     torch.manual_seed(0)
     run = tmp_path_factory.mktemp("runs") / "digits"
@@ -46,7 +45,7 @@ def digits_run(digits_file, tmp_path_factory):
 
 
 def direct(run, rows, num_samples, **more):
-    """The frames of the library's two functions."""
+    """Return the frames of ``log_likelihood`` and ``elbo_terms`` for the pair of a run."""
     pair = ppl_vae.load(run)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -54,7 +53,7 @@ def direct(run, rows, num_samples, **more):
     return scores, ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, 100), **more)
 
 
-def test_numbers_are_those_of_the_library(ppl, wine_run, wine_file):
+def test_numbers_equal_those_of_the_public_functions(ppl, wine_run, wine_file):
     told = ppl("evaluate", wine_run, wine_file, "--num-samples", "200", "--json").json
     scores, terms = direct(wine_run, read_data(wine_file), 200)
     assert (told["rows"], told["samples"], told["out"]) == (178, 200, None)
@@ -79,14 +78,14 @@ def test_numbers_are_those_of_the_library(ppl, wine_run, wine_file):
     assert by_site["together"]["mean"] == pytest.approx(terms.sum(axis=1).mean())
 
 
-def test_what_is_printed_is_what_json_holds(ppl, wine_run, wine_file):
+def test_printed_numbers_equal_those_in_json(ppl, wine_run, wine_file):
     words = ("evaluate", wine_run, wine_file, "--num-samples", "30", "--seed", "3")
     told, shown = ppl(*words, "--json").json, ppl(*words).out
     assert "178 rows, 30 draws" in shown
     lines = [
         ("log-likelihood", *told["log_likelihood"].values()),
         ("ELBO", *told["elbo"].values()),
-        ("gap between them", *told["gap"].values()),
+        ("log-likelihood minus ELBO", *told["gap"].values()),
         ("z", *told["elbo_by_site"]["sites"]["z"].values()),
         ("x", *told["elbo_by_site"]["sites"]["x"].values()),
         ("together", *told["elbo_by_site"]["together"].values()),
@@ -94,7 +93,7 @@ def test_what_is_printed_is_what_json_holds(ppl, wine_run, wine_file):
     printed = [line.split() for line in shown.splitlines()]
     for name, mean, error in lines:
         assert [*name.split(), f"{mean:.3f}", f"{error:.3f}"] in printed, name
-    assert f"k-hat above 0.7: {told['k_hat']['above']} of 178 rows" in shown
+    assert f"k-hat is above 0.7 in {told['k_hat']['above']} of 178 rows" in shown
 
 
 def test_the_seed_reaches_both_functions(ppl, wine_run, wine_file):
@@ -107,7 +106,7 @@ def test_the_seed_reaches_both_functions(ppl, wine_run, wine_file):
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "npy", "npz"])
-def test_out_holds_every_row_s_numbers(ppl, wine_run, wine_file, kind):
+def test_out_has_a_line_for_each_row(ppl, wine_run, wine_file, kind):
     words = ("evaluate", wine_run, wine_file, "--num-samples", "30", "--out", f"table.{kind}")
     assert ppl(*words, "--json").json["out"] == f"table.{kind}"
     scores, terms = direct(wine_run, read_data(wine_file), 30)
@@ -117,7 +116,7 @@ def test_out_holds_every_row_s_numbers(ppl, wine_run, wine_file, kind):
         assert list(table.columns) == ["log_prob", "elbo", "ess", "k_hat", "elbo.z", "elbo.x"]
 
 
-def test_labels_of_rows_stay_with_their_numbers_even_if_they_repeat(ppl, wine_run, wine_file):
+def test_repeated_row_labels_stay_with_their_rows(ppl, wine_run, wine_file):
     pd.read_csv(wine_file).iloc[:3].set_axis(["u", "v", "u"]).to_csv("named.csv")
     ppl("evaluate", wine_run, "named.csv", "--num-samples", "30", "--out", "table.csv", "--quiet")
     table = read_data("table.csv")
@@ -134,12 +133,12 @@ def test_out_never_overwrites_a_file_without_force(ppl, wine_run, wine_file):
     assert Path("table.csv").read_text().startswith("log_prob,")
 
 
-def test_the_command_warns_in_its_own_words(ppl, digits_run, digits_file):
+def test_the_warning_names_the_option_of_the_command(ppl, digits_run, digits_file):
     words = ("evaluate", digits_run, digits_file, "--num-samples", "50")
     done = ppl(*words)
     above = ppl(*words, "--json").json["k_hat"]["above"]
     assert above > 0
-    assert done.err.startswith(f"warning: k-hat is above 0.7 in {above} of 300 rows: the guide")
+    assert done.err.startswith(f"warning: k-hat is above 0.7 in {above} of 300 rows: their")
     assert done.err.count("\n") == 1
     assert "--num-samples" in done.err
     assert "log_likelihood" not in done.err
@@ -158,7 +157,7 @@ def test_a_pair_without_a_guide_draws_from_the_prior(ppl):
     assert "no guide" in ppl("evaluate", "run", "x.npy", "--num-samples", "200").out
 
 
-def test_rows_that_are_exact_are_said_to_be_so(ppl):
+def test_exact_rows_are_counted(ppl):
     model = BernoulliModel(4, 2)
     for weight in model.parameters():
         torch.nn.init.zeros_(weight)  # x no longer depends on z
@@ -168,12 +167,12 @@ def test_rows_that_are_exact_are_said_to_be_so(ppl):
     assert (told["k_hat"]["exact"], told["k_hat"]["50%"]) == (5, None)
     assert told["log_likelihood"]["mean"] == pytest.approx(4 * np.log(0.5), rel=1e-6)
     assert (
-        "k-hat of -inf: 5 rows; all draws weigh the same"
+        "k-hat is -inf in 5 of 5 rows: all draws have the same importance weight"
         in ppl("evaluate", "run", "x.npy", "--num-samples", "30").out
     )
 
 
-def test_few_draws_and_one_row_leave_no_nan_in_json(ppl, wine_run, wine_file):
+def test_few_draws_and_a_single_row_give_null_in_json(ppl, wine_run, wine_file):
     pd.read_csv(wine_file).iloc[:1].to_csv("one.csv", index=False)
     words = ("evaluate", wine_run, "one.csv", "--num-samples", "10")
     told = ppl(*words, "--json").json
@@ -182,37 +181,12 @@ def test_few_draws_and_one_row_leave_no_nan_in_json(ppl, wine_run, wine_file):
         "5%": None, "50%": None, "95%": None, "threshold": 0, "above": 0, "exact": 0, "unknown": 1,
     }  # fmt: skip
     shown = ppl(*words).out
-    assert "k-hat unknown: it takes --num-samples 25 or more" in shown
-    assert "k-hat above" not in shown
+    assert "it needs at least 25 draws for each row; raise --num-samples" in shown
+    assert "k-hat is above" not in shown
     assert "nan" not in shown
 
 
-def test_rows_that_cannot_be_and_ties_are_told_apart():
-    inf, nan = np.inf, np.nan
-    scores = pd.DataFrame(
-        {
-            "log_prob": [-1.0, -inf, -2, -3],
-            "elbo": [-2.0, -inf, -3, -4],
-            "ess": [9.0, nan, 5, 4],
-            "k_hat": [0.9, nan, nan, -inf],
-        }
-    )
-    terms = pd.DataFrame({"x": [-2.0, -inf, -3, -4]})
-    terms.attrs["global"] = {}
-    found = _summary(scores, terms, 100)
-    told = list(_in_words(found, has_guide=True))
-    assert found["log_likelihood"]["mean"] == -inf
-    assert np.isnan(found["gap"]["mean"])
-    assert (found["k_hat"]["5%"], found["k_hat"]["95%"]) == (-inf, 0.9)
-    assert [line.split(";")[0] for line in told] == [
-        "k-hat above 0.7: 1 of 4 rows",
-        "k-hat of -inf: 1 row",
-        "log-likelihood of -inf: 1 row",
-        "k-hat unknown: 1 row",
-    ]
-
-
-def test_sites_outside_the_row_plate_are_totals_by_rows(ppl, wine_file):
+def test_sites_outside_the_row_plate_are_divided_by_the_rows(ppl, wine_file):
     Path("model.py").write_text(PAIR)
     Path("guide.py").write_text(PAIR)
     fit = ("fit", "model.py:Shared", "guide.py:SharedGuide", wine_file, "--run", "run")
@@ -227,16 +201,16 @@ def test_sites_outside_the_row_plate_are_totals_by_rows(ppl, wine_file):
     assert told["together"]["mean"] == pytest.approx(sum_of_both)
     shown = ppl(*words, "--trust-code").out
     assert f"total {level['total']:.3f}, divided by 178 rows" in shown
-    assert "given draws of level, outside the row plate" in shown
+    assert "conditional on draws of level, which lie outside the row plate" in shown
 
 
 @pytest.mark.parametrize("count", ["0", "-3", "many", "2.5"])
-def test_a_bad_number_of_draws_is_the_command_line_s_fault(ppl, wine_run, wine_file, count):
+def test_a_bad_number_of_draws_exits_with_2(ppl, wine_run, wine_file, count):
     done = ppl("evaluate", wine_run, wine_file, "--num-samples", count, code=2)
     assert "--num-samples" in done.err
     assert done.out == ""
 
 
-def test_a_missing_run_or_file_is_the_command_line_s_fault(ppl, wine_run, wine_file):
+def test_a_missing_run_or_file_exits_with_2(ppl, wine_run, wine_file):
     assert "no such run directory" in ppl("evaluate", "runs/none", wine_file, code=2).err
     assert "no such file" in ppl("evaluate", wine_run, "none.csv", code=2).err

@@ -1,4 +1,4 @@
-"""``lint`` and ``fit``: verdicts, run directories that are never lost, exit codes."""
+"""``lint`` and ``fit``: findings, run directories that are never overwritten, exit codes."""
 
 import os
 import signal
@@ -55,7 +55,7 @@ def wait_for(path, process):
     pytest.fail(f"{path} did not appear")
 
 
-def test_lint_tells_sites_objective_and_findings(ppl, wine_file):
+def test_lint_prints_sites_objective_and_findings(ppl, wine_file):
     done = ppl("lint", "gaussian", "normal", wine_file)
     assert "closed-form KL" in done.out
     assert "no findings" in done.out
@@ -65,7 +65,7 @@ def test_lint_tells_sites_objective_and_findings(ppl, wine_file):
     assert {site["site"]: site["event_shape"] for site in told["sites"]} == {"z": [3], "x": [13]}
 
 
-def test_lint_errors_end_with_1_and_stand_in_json(ppl, wine_file):
+def test_lint_errors_exit_with_1_and_are_in_json(ppl, wine_file):
     words = ("lint", "bernoulli", "normal", wine_file)
     done = ppl(*words, "--quiet", code=1)
     assert done.out == ""
@@ -76,12 +76,12 @@ def test_lint_errors_end_with_1_and_stand_in_json(ppl, wine_file):
     assert told["findings"][0]["where"] == 'site "x"'
 
 
-def test_widths_that_differ_are_a_fault_of_the_pair(ppl, wine_file):
+def test_latents_of_different_width_exit_with_1(ppl, wine_file):
     done = ppl("lint", "gaussian", "normal", wine_file, "--set", "guide.latents=3", code=1)
     assert "expected the model's event_shape (8,), got (3,)" in done.err
 
 
-def test_fit_says_what_the_library_would_and_keeps_the_run(ppl, wine_file):
+def test_fit_prints_the_history_and_writes_the_run(ppl, wine_file):
     told = ppl(*FIT, wine_file, *SHORT, "--run", "run", "--json").json
     assert (told["epochs"], told["steps"], told["stopped"]) == (2, 4, "epochs")
     assert told["validation_elbo"] is None
@@ -133,14 +133,14 @@ def test_a_run_is_never_overwritten_without_force(ppl, wine_file, own_run):
     assert weights(f"{own_run}.old") == before != weights(own_run)
 
 
-def test_force_with_a_pair_that_is_refused_leaves_the_run_where_it_was(ppl, wine_file, own_run):
+def test_force_with_a_refused_pair_leaves_the_old_run(ppl, wine_file, own_run):
     before = sorted((path.name, path.stat().st_mtime_ns) for path in own_run.iterdir())
     ppl("fit", "bernoulli", "normal", wine_file, "--run", own_run, "--force", code=1)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in own_run.iterdir()) == before
     assert not Path(f"{own_run}.old").exists()
 
 
-def test_a_folder_that_is_no_run_is_never_touched(ppl, wine_file):
+def test_a_folder_that_is_not_a_run_is_never_changed(ppl, wine_file):
     Path("notes").mkdir()
     Path("notes/thesis.txt").write_text("years of work")
     for more in ([], ["--force"], ["--resume"]):
@@ -148,7 +148,7 @@ def test_a_folder_that_is_no_run_is_never_touched(ppl, wine_file):
     assert [path.name for path in Path("notes").iterdir()] == ["thesis.txt"]
 
 
-def test_resume_goes_on_and_a_missing_run_begins(ppl, wine_file):
+def test_resume_continues_a_run_or_begins_a_new_one(ppl, wine_file):
     for epochs in ("1", "2"):
         ppl(*LONG, wine_file, "--epochs", epochs, "--resume", "--quiet")
     ppl(*LONG[:-1], "whole", wine_file, "--epochs", "2", "--quiet")
@@ -157,7 +157,7 @@ def test_resume_goes_on_and_a_missing_run_begins(ppl, wine_file):
     assert "batch_size=16, got 8" in done.err
 
 
-def test_a_killed_fit_goes_on_to_the_same_weights(ppl, wine_file):
+def test_a_killed_fit_resumes_to_the_same_weights(ppl, wine_file):
     process = start(*LONG, wine_file, "--epochs", "5000")
     wait_for("run/snapshot.safetensors", process)
     process.kill()
@@ -169,7 +169,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(ppl, wine_file):
     assert weights("run") == weights("whole")
 
 
-def test_ctrl_c_ends_with_130_and_a_run_that_opens(ppl, wine_file):
+def test_ctrl_c_exits_with_130_and_leaves_a_run_that_opens(ppl, wine_file):
     process = start(*LONG, wine_file, "--epochs", "5000", "--json")
     wait_for("run/metrics.csv", process)
     process.send_signal(signal.SIGINT)
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_with_130_and_a_run_that_opens(ppl, wine_file):
         (["--clip-norm", "-1"], 1, "clip_norm: expected a positive number"),
     ],
 )
-def test_bad_settings_are_one_message_and_leave_no_run(ppl, wine_file, more, code, message):
+def test_bad_settings_give_one_message_and_leave_no_run(ppl, wine_file, more, code, message):
     done = ppl(*FIT, wine_file, "--run", "run", *more, code=code)
     assert message in done.err
     assert "Traceback" not in done.err
@@ -214,7 +214,7 @@ def test_bad_settings_are_one_message_and_leave_no_run(ppl, wine_file, more, cod
         ),
     ],
 )
-def test_faults_of_a_users_file_end_with_1(ppl, wine_file, text, message):
+def test_errors_in_a_users_file_exit_with_1(ppl, wine_file, text, message):
     Path("mine.py").write_text(text)
     done = ppl("lint", "mine.py:Mine", "normal", wine_file, code=1)
     assert message in done.err
@@ -222,7 +222,7 @@ def test_faults_of_a_users_file_end_with_1(ppl, wine_file, text, message):
 
 
 @pytest.mark.filterwarnings("default")
-def test_missing_cells_are_counted_by_column_even_when_quiet(ppl, wine_file, tmp_path):
+def test_missing_cells_are_counted_by_column_with_quiet_as_well(ppl, wine_file, tmp_path):
     text = wine_file.read_text().splitlines()
     text[5] = text[5].replace(text[5].split(",")[1], "", 1)
     (tmp_path / "gaps.csv").write_text("\n".join(text))

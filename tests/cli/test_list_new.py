@@ -1,4 +1,4 @@
-"""``list`` shows the zoo; ``new`` copies a pair of it, ready to run and to edit."""
+"""``list`` shows the zoo; ``new`` copies a pair from the zoo, ready to run and to edit."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ def test_list_shows_every_file_with_its_equations(ppl):
 
 
 @pytest.mark.parametrize(("model", "guide"), EVERY_PAIR)
-def test_new_copies_files_as_they_are_and_a_script_that_compiles(ppl, model, guide):
+def test_new_copies_files_unchanged_and_writes_a_script_that_compiles(ppl, model, guide):
     written = ppl("new", model, guide, "--into", "mine", "--json").json["files"]
     assert written == [f"mine/models/{model}.py", f"mine/guides/{guide}.py", "mine/fit.py"]
     assert Path(written[0]).read_text() == zoo("models")[model].path.read_text()
@@ -45,7 +45,7 @@ def test_new_never_overwrites_an_edited_file_without_force(ppl):
     assert Path("models/__init__.py").read_text() == "# mine too\n"
 
 
-def test_the_script_runs_as_it_is(ppl, wine_file):
+def test_the_script_runs_unchanged(ppl, wine_file):
     ppl("new", "gaussian", "normal", "--quiet")
     script = Path("fit.py")
     script.write_text(script.read_text().replace("epochs=200", "epochs=2"))
@@ -56,12 +56,12 @@ def test_the_script_runs_as_it_is(ppl, wine_file):
     assert done.returncode == 0, done.stderr
     assert "TraceMeanField_ELBO" in done.stdout
     (run,) = Path("runs").iterdir()
-    kept = ppl("show", run, "--json").json
-    assert kept["history"]["epochs"] == 2
-    assert kept["recipe"]["model"]["class"].endswith(":GaussianModel")
+    shown = ppl("show", run, "--json").json
+    assert shown["history"]["epochs"] == 2
+    assert shown["recipe"]["model"]["class"].endswith(":GaussianModel")
 
 
-def test_copied_files_are_models_and_guides_of_the_command(ppl, wine_file):
+def test_copied_files_are_accepted_by_the_command(ppl, wine_file):
     pair = ppl("new", "gaussian", "normal", "--json").json["pair"]
     assert ppl("lint", *pair, wine_file, "--json").json["ok"]
 
@@ -72,7 +72,7 @@ class Prior(Module):
 """
 
 
-def test_the_script_makes_a_partner_first(tmp_path):
+def test_the_script_builds_a_partner_first(tmp_path):
     (tmp_path / "vamp.py").write_text(PARTNER)
     vamp = Entry("vamp", tmp_path / "vamp.py", "Prior", "", "")
     built = new._built(vamp, zoo("guides")["normal"])

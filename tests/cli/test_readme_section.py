@@ -1,4 +1,4 @@
-"""The README's session in the shell runs as it is written, edit included."""
+"""The shell session in the README runs as written, its edit of a file included."""
 
 import os
 import re
@@ -10,13 +10,13 @@ TITLE = "\n## From the command line\n"
 
 
 def blocks():
-    """(language, text) of every block of the section, in order."""
+    """Return (language, text) of each code block of the section, in order."""
     section = README.split(TITLE)[1].split("\n## ")[0]
     return re.findall(r"```(sh|diff)\n(.*?)```", section, re.DOTALL)
 
 
 def apply(hunk):
-    """Edit the copied model as the diff says."""
+    """Apply a diff to the copied model."""
     path = Path("models/gaussian.py")
     old = "".join(line[1:] + "\n" for line in hunk.splitlines() if line[0] in " -")
     new = "".join(line[1:] + "\n" for line in hunk.splitlines() if line[0] in " +")
@@ -24,7 +24,7 @@ def apply(hunk):
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_the_session_of_the_readme_runs(ppl, wine_file, monkeypatch, tmp_path):
+def test_the_shell_session_of_the_readme_runs(ppl, wine_file, monkeypatch, tmp_path):
     (tmp_path / "wine.csv").write_bytes(wine_file.read_bytes())
     called = []
     for language, text in blocks():

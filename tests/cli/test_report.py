@@ -1,4 +1,4 @@
-"""``report``: one page beside the run, by the words of the command line."""
+"""``report``: the page, its place, and exit codes."""
 
 import shutil
 from pathlib import Path
@@ -12,18 +12,18 @@ import ppl_vae
 FEW = ("--num-samples", "30", "--replicates", "20")
 
 
-def test_the_page_stands_in_the_run(ppl, own_run, wine_file):
+def test_the_report_is_written_into_the_run_directory(ppl, own_run, wine_file):
     done = ppl("report", own_run, wine_file, *FEW)
     assert done.out == f"report in {own_run / 'report.html'}\n"
     assert done.err == ""
     text = (own_run / "report.html").read_text()
     assert "GaussianModel with NormalGuide" in text
-    assert "160 that it was fitted to and 18 held out" in text
+    assert "160 that the pair was fitted to, and 18 held out" in text
     assert "30 draws from the guide" in text
-    assert "20 data sets were made" in text
+    assert "20 replicated data sets" in text
 
 
-def test_json_holds_what_was_written(ppl, own_run, wine_file):
+def test_json_names_the_file_and_its_size(ppl, own_run, wine_file):
     words = ("report", own_run, wine_file, *FEW, "--out", "here.html", "--json")
     told = ppl(*words).json
     assert told == {
@@ -33,20 +33,20 @@ def test_json_holds_what_was_written(ppl, own_run, wine_file):
     assert not (own_run / "report.html").exists()
 
 
-def test_a_file_of_the_run_stands_for_its_weights(ppl, own_run, wine_file):
+def test_a_weights_file_stands_for_its_run(ppl, own_run, wine_file):
     ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet")
     assert (own_run / "report.html").exists()
 
 
 def test_the_seed_reaches_the_report(ppl, own_run, wine_file):
     ppl("report", own_run, wine_file, *FEW, "--seed", "7", "--quiet")
-    assert "<dt>report&#x27;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
+    assert "<dt>report&#39;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
 
 
-def test_a_page_that_is_there_is_kept_without_force(ppl, own_run):
+def test_an_existing_report_is_replaced_only_with_force(ppl, own_run):
     file = own_run / "report.html"
     file.write_text("years of work")
-    assert "is there already; --force replaces it" in ppl("report", own_run, code=2).err
+    assert "exists; --force replaces it" in ppl("report", own_run, code=2).err
     assert file.read_text() == "years of work"
     ppl("report", own_run, "--force")
     assert "What was fitted" in file.read_text()
@@ -59,7 +59,7 @@ def test_quiet_prints_nothing(ppl, own_run):
 
 @pytest.fixture
 def trusted(tmp_path):
-    """A run made from a file of the user's, and what executing that file leaves behind."""
+    """A run made from a user's file, the flag that executing the file leaves, and the data."""
     flag = tmp_path / "executed"
     x = torch.ones(20, 3)
     model = users_class(tmp_path / "mine.py", flag)(3)
@@ -68,17 +68,17 @@ def trusted(tmp_path):
     return tmp_path / "mine", flag, x
 
 
-def test_without_data_nothing_of_the_run_is_executed(ppl, trusted):
+def test_without_data_no_code_of_the_run_is_executed(ppl, trusted):
     run, flag, _ = trusted
     shown = ppl("report", run).out
-    assert "DATA measures the fit on rows" in shown
+    assert "DATA --force" in shown
     assert not flag.exists()
     text = (run / "report.html").read_text()
     assert "class Mine(PyroModule)" in text
-    assert "Nothing is measured here" in text
+    assert "Nothing was measured" in text
 
 
-def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):
+def test_a_users_code_runs_only_if_trusted(ppl, trusted):
     import numpy as np
 
     run, flag, x = trusted
@@ -94,18 +94,18 @@ def test_a_user_s_code_runs_only_if_it_is_trusted(ppl, trusted):
 @pytest.mark.parametrize(
     ("words", "message"),
     [(["--out", "x.csv"], "expected a .html file, got .csv"),
-     (["--out", "away/x.html"], "a folder that is there"),
+     (["--out", "away/x.html"], "a folder that exists"),
      (["none.csv"], "no such file"),
      (["--replicates", "0"], "--replicates")],
     ids=str,
 )  # fmt: skip
-def test_a_wrong_command_line_ends_with_2(ppl, own_run, words, message):
+def test_a_wrong_command_line_exits_with_2(ppl, own_run, words, message):
     done = ppl("report", own_run, *words, code=2)
     assert message in done.err
     assert not (own_run / "report.html").exists()
 
 
-def test_a_run_that_is_none_is_told(ppl, own_run):
+def test_a_missing_or_damaged_run_is_one_message(ppl, own_run):
     assert "no such run directory" in ppl("report", "runs/none", code=2).err
     shutil.rmtree(own_run / "source")
     assert "cannot be read" in ppl("report", own_run, code=1).err

@@ -1,4 +1,4 @@
-"""The command starts at once, explains itself and knows when it is called wrongly."""
+"""The command starts fast, has help, and refuses wrong command lines."""
 
 import inspect
 import json
@@ -21,7 +21,7 @@ COMMANDS = [command.name for command in app.registered_commands]
      ["fit", "gaussian", "normal", "x.csv"], ["fit", "gausian", "normal", "x.csv", "--run", "r"]],
     ids=" ".join,
 )  # fmt: skip
-def test_nothing_heavy_is_imported_before_it_is_needed(words, tmp_path):
+def test_slow_imports_wait_until_they_are_needed(words, tmp_path):
     code = (
         "import json, sys; from ppl_vae.cli.main import app\n"
         "try: app(sys.argv[1:])\n"
@@ -80,7 +80,7 @@ def test_defaults_are_those_of_the_library():
         (["new", "gaussian", "norml"], "did you mean normal?"),
     ],
 )
-def test_a_wrong_command_line_ends_with_2_and_says_why(ppl, wine_file, tmp_path, words, message):
+def test_a_wrong_command_line_exits_with_2_and_says_why(ppl, wine_file, tmp_path, words, message):
     (tmp_path / "wine.csv").write_bytes(wine_file.read_bytes())
     done = ppl(*words, code=2)
     assert message in " ".join(done.err.replace("│", " ").split())
@@ -88,6 +88,6 @@ def test_a_wrong_command_line_ends_with_2_and_says_why(ppl, wine_file, tmp_path,
     assert "Traceback" not in done.err
 
 
-def test_an_error_is_told_in_json_too(ppl):
+def test_an_error_is_in_json_as_well(ppl):
     done = ppl("show", "runs/none", "--json", code=2)
     assert done.json == {"error": "runs/none: no such run directory"}

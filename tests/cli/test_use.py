@@ -1,4 +1,4 @@
-"""``encode``, ``generate`` and ``show``: a run in use, its results in files of every kind."""
+"""``encode``, ``generate`` and ``show``: results on the screen and in files of every kind."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from ppl_vae.zoo.catalog import find_class
 KINDS = ["csv", "tsv", "parquet", "npy", "npz"]
 
 
-def test_encode_gives_the_codes_of_the_library(ppl, wine_run, wine_file):
+def test_encode_equals_the_public_function(ppl, wine_run, wine_file):
     told = ppl("encode", wine_run, wine_file, "--json").json
     codes = ppl_vae.encode(*ppl_vae.load(wine_run), read_data(wine_file))
     assert told["columns"] == ["z.mean.0", "z.mean.1", "z.sd.0", "z.sd.1"]
@@ -25,7 +25,7 @@ def test_encode_gives_the_codes_of_the_library(ppl, wine_run, wine_file):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_results_are_files_that_are_data_again(ppl, wine_run, wine_file, kind):
+def test_result_files_can_be_read_as_data(ppl, wine_run, wine_file, kind):
     told = ppl("encode", wine_run, wine_file, "--out", f"codes.{kind}", "--json").json
     assert (told["rows"], told["out"]) == (178, f"codes.{kind}")
     expected = np.array(ppl("encode", wine_run, wine_file, "--json").json["values"])
@@ -51,7 +51,7 @@ def test_generated_rows_follow_the_seed_and_look_like_data(ppl, wine_run, wine_f
     assert away.abs().max() < 1
 
 
-def test_digits_come_back_as_integers_of_the_same_kind(ppl, digits_file):
+def test_generated_digits_have_the_dtype_of_the_data(ppl, digits_file):
     ppl("fit", "bernoulli", "normal", digits_file, "--epochs", "1", "--run", "run", "--quiet")
     ppl("generate", "run", "--num-samples", "4", "--out", "new.npy", "--quiet")
     made = np.load("new.npy")
@@ -59,14 +59,14 @@ def test_digits_come_back_as_integers_of_the_same_kind(ppl, digits_file):
     assert ppl("encode", "run", digits_file, "--json").json["rows"] == 300
 
 
-def test_columns_are_found_by_name_whatever_stands_beside(ppl, wine_run, wine_file):
+def test_columns_are_found_by_name_among_others(ppl, wine_run, wine_file):
     data = pd.read_csv(wine_file)
     data[[*data.columns[::-1]]].assign(grower="someone").to_csv("mixed.csv", index=False)
     expected = ppl("encode", wine_run, wine_file, "--json").json
     assert ppl("encode", wine_run, "mixed.csv", "--json").json == expected
 
 
-def test_labels_of_rows_stay_with_their_codes(ppl, wine_run, wine_file):
+def test_row_labels_stay_with_their_codes(ppl, wine_run, wine_file):
     data = pd.read_csv(wine_file).iloc[:3].set_axis(["u", "v", "w"])
     data.to_csv("named.csv")
     ppl("encode", wine_run, "named.csv", "--out", "codes.csv", "--quiet")
@@ -86,13 +86,13 @@ def test_labels_of_rows_stay_with_their_codes(ppl, wine_run, wine_file):
         ),
     ],
 )
-def test_other_data_than_the_run_s_end_with_1(ppl, wine_run, wine_file, change, message):
+def test_data_of_another_form_exit_with_1(ppl, wine_run, wine_file, change, message):
     change(pd.read_csv(wine_file)).to_csv("other.csv", index=False)
     assert message in ppl("encode", wine_run, "other.csv", code=1).err
     assert message in ppl("generate", wine_run, "--like", "other.csv", code=1).err
 
 
-def test_arrays_of_another_width_end_with_1(ppl, wine_run):
+def test_arrays_of_another_width_exit_with_1(ppl, wine_run):
     np.save("narrow.npy", np.zeros((5, 12)))
     done = ppl("encode", wine_run, "narrow.npy", code=1)
     assert "expected rows of shape (13,), got (12,)" in done.err
@@ -115,10 +115,11 @@ def test_results_never_overwrite_a_file(ppl, wine_run, wine_file, tmp_path, out,
     assert Path("wine.csv").read_text().startswith("z.mean.0,")
 
 
-def test_show_tells_what_is_in_a_run(ppl, wine_run):
+def test_show_prints_what_is_in_a_run(ppl, wine_run):
     shown = ppl("show", wine_run).out
     for words in ("finished", "GaussianModel(features=13, latents=2", "malic_acid", "held-out",
-                  "TraceMeanField_ELBO", "3 epochs (ended by: epochs)", "torch"):  # fmt: skip
+                  "TraceMeanField_ELBO", "3 epochs, 6 steps", "finished after all epochs",
+                  "torch"):  # fmt: skip
         assert words in shown
     told = ppl("show", wine_run, "--json").json
     assert told["last_epoch"]["epoch"] == 3
@@ -152,7 +153,7 @@ def test_a_users_files_are_executed_only_when_trusted(ppl, wine_file):
 
 @pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "gone"])
-def test_a_damaged_run_is_one_message(ppl, own_run, wine_file, name, damage):
+def test_a_damaged_run_gives_one_message(ppl, own_run, wine_file, name, damage):
     file = own_run / name
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
@@ -163,17 +164,17 @@ def test_a_damaged_run_is_one_message(ppl, own_run, wine_file, name, damage):
     assert done.err.count("\n") == 1
 
 
-def test_a_snapshot_opens_where_the_weights_are_damaged(ppl, own_run, wine_file):
+def test_a_snapshot_opens_if_the_weights_are_damaged(ppl, own_run, wine_file):
     (own_run / "weights.safetensors").write_bytes(b"")
     snapshot = own_run / "snapshot.safetensors"
     assert f"give {snapshot} as RUN" in ppl("encode", own_run, wine_file, code=1).err
     assert ppl("encode", snapshot, wine_file, "--json").json["rows"] == 178
 
 
-def test_json_has_no_numbers_that_json_does_not_know(ppl, wine_run):
-    from ppl_vae.cli.console import plain
+def test_json_has_null_for_nan_and_infinity(ppl, wine_run):
+    from ppl_vae.cli.console import json_value
 
     values = {"a": [np.float32("nan"), float("inf")], "b": np.arange(2), "c": Path("x"), "d": None}
-    assert json.loads(json.dumps(plain(values), allow_nan=False)) == {
+    assert json.loads(json.dumps(json_value(values), allow_nan=False)) == {
         "a": [None, None], "b": [0, 1], "c": "x", "d": None,
     }  # fmt: skip

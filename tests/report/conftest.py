@@ -1,4 +1,4 @@
-"""Reports that are written once for many tests."""
+"""Reports that several tests share."""
 
 import pandas as pd
 import pytest
@@ -41,10 +41,7 @@ def page(file):
 
 @pytest.fixture(scope="module")
 def hostile_file(tmp_path_factory):
-    """The report of a pair whose data have column names that are meant ill."""
+    """The report of a pair whose data have malicious column names."""
     x = pd.DataFrame(torch.randn(60, 4).numpy() ** 2, columns=HOSTILE)
     model, guide = (ppl_vae.build(cls, x, latents=2) for cls in (GaussianModel, NormalGuide))
     return write_report(model, guide, x, tmp_path_factory.mktemp("ill") / "r.html", **FEW)
-
-
-# What is in it

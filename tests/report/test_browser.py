@@ -1,7 +1,6 @@
-"""A report in a real browser: it renders, sorts, and fits a phone."""
+"""The report in a browser: rendering, sorting of tables, and width on a phone."""
 
 import html
-import html.parser
 import json
 import re
 import shutil
@@ -9,7 +8,8 @@ import subprocess
 
 import pytest
 
-from ppl_vae.report import html
+from ppl_vae.report.html import Header, Section, Table, page, render
+from ppl_vae.report.numbers import DASH, number
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -21,23 +21,29 @@ FLAGS = (
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
-    """``browse(file)``: the page as the browser has it once it is there, and its console."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
-        pytest.skip(f"no browser to look with: none of {', '.join(BROWSERS)} is installed")
+    """``browse(file)`` returns the rendered page and the console messages of a browser."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} is installed")
 
-    def look(file):
+    def rendered(file):
         profile = tmp_path_factory.mktemp("profile")
-        command = [found, *FLAGS.split(), f"--user-data-dir={profile}", "--dump-dom", file.as_uri()]
+        command = [
+            browser,
+            *FLAGS.split(),
+            f"--user-data-dir={profile}",
+            "--dump-dom",
+            file.as_uri(),
+        ]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
-    return look
+    return rendered
 
 
 def with_script(file, script, path):
-    """A copy of a page that runs one more script at its end."""
+    """Write a copy of a page that runs one more script at its end."""
     text = file.read_text()
     assert text.count("</body>") == 1
     path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
@@ -45,7 +51,7 @@ def with_script(file, script, path):
 
 
 def result(dom):
-    """What a script left in the page."""
+    """Return the value that a script stored in the page with ``leave``."""
     return json.loads(html.unescape(re.search(r'<pre id="result">(.*?)</pre>', dom, re.S)[1]))
 
 
@@ -60,19 +66,19 @@ const leave = (value) => {
 
 
 @pytest.mark.parametrize("which", ["file", "hostile_file"])
-def test_the_page_renders_without_a_word_on_the_console(which, browse, request):
+def test_the_page_renders_without_console_messages(which, browse, request):
     dom, console = browse(request.getfixturevalue(which))
     assert console == []
     for title in ("What was fitted", "Learning curves", "Predictive check", "Versions and seeds"):
         assert f">{title}</h2>" in dom
 
 
-def test_an_error_on_the_console_would_be_seen(file, browse, tmp_path):
+def test_the_fixture_reports_console_errors(file, browse, tmp_path):
     copy = with_script(file, "throw new Error('here');", tmp_path / "copy.html")
     assert any("here" in line for line in browse(copy)[1])
 
 
-def test_the_policy_stops_what_would_be_loaded(file, browse, tmp_path):
+def test_the_content_security_policy_blocks_loading(file, browse, tmp_path):
     image = "document.body.append(Object.assign(new Image(), {src: 'http://127.0.0.1:9/x.png'}))"
     _, console = browse(with_script(file, image, tmp_path / "copy.html"))
     assert any("Content Security Policy" in line for line in console)
@@ -80,7 +86,7 @@ def test_the_policy_stops_what_would_be_loaded(file, browse, tmp_path):
 
 SORTING = """
 const table = [...document.querySelectorAll("table.sortable")].find(
-  (table) => table.caption.textContent.startsWith("Statistics of the data beside the mean"));
+  (table) => table.caption.textContent.startsWith("Statistics of the observed data, and the mean"));
 const headings = Array.from(table.tHead.rows[0].cells);
 const order = (column) => Array.from(table.tBodies[0].rows, (row) =>
   row.cells[column].dataset.value ?? row.cells[column].textContent);
@@ -99,7 +105,7 @@ leave(found);
 """
 
 
-def test_headings_sort_the_table_both_ways(file, browse, tmp_path):
+def test_headings_sort_tables_in_both_directions(file, browse, tmp_path):
     dom, console = browse(with_script(file, LEAVE + SORTING, tmp_path / "copy.html"))
     assert console == []
     found = result(dom)
@@ -124,17 +130,18 @@ def test_headings_sort_the_table_both_ways(file, browse, tmp_path):
 
 
 def _natural(text):
-    """Text whose numbers count as numbers."""
+    """Return a sorting key in which digits inside a text count as numbers."""
     return [int(p) if p.isdigit() else p.lower() for p in re.split(r"(\d+)", text.replace("_", ""))]
 
 
-def test_odd_values_have_their_places(browse, tmp_path):
+def test_infinite_missing_and_empty_cells_are_sorted(browse, tmp_path):
     values = [3.0, float("nan"), float("-inf"), 20.0, float("inf"), -1.0]
     names = ["f10", "f2", "", "f1", "g", "e"]
-    rows = [[name, html.number(value)] for name, value in zip(names, values, strict=True)]
-    table = html.table("odd", ["name", "value"], rows, foot=["all", html.number(0.0)])
+    rows = [[name, number(value)] for name, value in zip(names, values, strict=True)]
+    table = Table("odd", ["name", "value"], rows, foot=["all", number(0.0)])
     file = tmp_path / "page.html"
-    file.write_text(html.page("odd", html.Markup(""), [("a", "A", table)]))
+    body = render("versions.html", facts=[], table=table)
+    file.write_text(page("odd", Header("", "", []), [Section("a", "A", body)]))
     script = (
         LEAVE
         + """
@@ -151,9 +158,9 @@ def test_odd_values_have_their_places(browse, tmp_path):
     (named, named_back, rising, falling), foot = result(dom)
     assert named == ["e", "f1", "f2", "f10", "g", ""]
     assert named_back == ["g", "f10", "f2", "f1", "e", ""]
-    texts = [html.number(v).text for v in (float("-inf"), -1.0, 3.0, 20.0, float("inf"))]
-    assert rising == [*texts, html.DASH]
-    assert falling == [*texts[::-1], html.DASH]
+    texts = [number(v).text for v in (float("-inf"), -1.0, 3.0, 20.0, float("inf"))]
+    assert rising == [*texts, DASH]
+    assert falling == [*texts[::-1], DASH]
     assert foot == "all"
 
 
@@ -173,7 +180,7 @@ window.addEventListener("message", (event) => leave(event.data));</script></body
 
 @pytest.mark.parametrize("width", [390, 1000])
 @pytest.mark.parametrize("which", ["file", "hostile_file"])
-def test_nothing_is_wider_than_the_screen(which, width, browse, tmp_path, request):
+def test_no_content_is_wider_than_the_screen(which, width, browse, tmp_path, request):
     with_script(request.getfixturevalue(which), MEASURE, tmp_path / "copy.html")
     frame = tmp_path / "frame.html"
     frame.write_text(FRAME.format(width=width, leave=LEAVE))

@@ -1,4 +1,4 @@
-"""What stands in a report."""
+"""The content of a report: sections, numbers, names, and text from users."""
 
 import base64
 import re
@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from jinja2 import UndefinedError
 from parts.pages import FEW, HOSTILE, SECTIONS, Page, report
 from parts.pairs import functions, made, mapping, with_global
 
@@ -17,12 +18,23 @@ from ppl_vae.data.rows import Rows
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.report import html
-from ppl_vae.report.fit_facts import split_of
+from ppl_vae.report.numbers import (
+    DASH,
+    MINUS,
+    SPACE,
+    THIN,
+    TIMES,
+    decimal,
+    number,
+    percent,
+    with_common_precision,
+)
 from ppl_vae.report.page import write_report
+from ppl_vae.report.run_facts import Fact, find_split
 from ppl_vae.saving.storage import read_json, write_json
 
 
-def test_all_sections_are_there_in_their_order_and_linked(page):
+def test_all_sections_are_present_in_order_and_linked(page):
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     links = [a["href"] for a in page.all("a")]
     assert links == [f"#{name}" for name in SECTIONS]
@@ -34,7 +46,7 @@ def test_all_sections_are_there_in_their_order_and_linked(page):
     assert len({a["id"] for _, a in page.elements if "id" in a}) == 2 * len(SECTIONS)
 
 
-def test_the_page_is_all_there_is(file, page):
+def test_the_page_loads_nothing(file, page):
     text = file.read_text()
     loading = [a[key] for _, a in page.elements for key in ("src", "href") if key in a]
     assert all(link.startswith(("data:", "#")) for link in loading)
@@ -45,7 +57,7 @@ def test_the_page_is_all_there_is(file, page):
     assert policy.startswith("default-src 'none';")
 
 
-def test_every_figure_is_a_sharp_image_with_words(page):
+def test_figures_have_two_dots_per_pixel_and_alternative_text(page):
     images = page.all("img")
     assert len(images) >= 6
     for image in images:
@@ -55,19 +67,19 @@ def test_every_figure_is_a_sharp_image_with_words(page):
         assert wide == 2 * int(image["width"])
 
 
-def test_numbers_are_those_of_the_library(page, run, wine):
+def test_numbers_equal_those_of_the_public_functions(page, run, wine):
     pair = ppl_vae.load(run)
     with pytest.warns(UserWarning, match="k-hat"):
         scores = ppl_vae.log_likelihood(*pair, wine, num_samples=60)
     held_out = scores.iloc[_held_out(wine)]
     for part in (scores, held_out):
-        assert html.decimal(part["log_prob"].mean()).text in page.text
-        assert html.decimal(part["elbo"].mean()).text in page.text
+        assert decimal(part["log_prob"].mean()).text in page.text
+        assert decimal(part["elbo"].mean()).text in page.text
     bad = (scores["k_hat"] > 0.7).sum()
     assert f"k-hat is above 0.7 in {bad} of 178 rows" in page.text
     terms = ppl_vae.elbo_terms(*pair, wine, num_samples=60)
     for name in terms:
-        assert html.decimal(terms[name].mean()).text in page.text
+        assert decimal(terms[name].mean()).text in page.text
     check = ppl_vae.predictive_check(*pair, wine, num_samples=40)
     prior = ppl_vae.predictive_check(pair[0], None, wine, num_samples=40)
     for found in (check, prior):
@@ -78,32 +90,34 @@ def test_numbers_are_those_of_the_library(page, run, wine):
 
 
 def _held_out(wine):
-    """Positions of the rows that the fixture's fit held out."""
+    """Return the positions of the rows that the fit of the fixture held out."""
     return Rows(wine).split(0.2, 0)[1].positions.numpy()
 
 
-def test_the_verdict_stands_on_top(page, run, wine):
+def test_the_verdict_is_at_the_top(page, run, wine):
     top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
     flagged = ppl_vae.predictive_check(*ppl_vae.load(run), wine, num_samples=40).frame["flagged"]
     assert "GaussianModel with NormalGuide" in top
     assert f"Statistics flagged {flagged.sum()} of {len(flagged)}" in top
-    assert "nats a row, held-out rows: 36" in top
+    assert "nats per row, held-out rows: 36" in top
     assert "k-hat above 0.7" in top
 
 
-def test_it_tells_what_was_fitted_and_how(page, run):
+def test_the_pair_the_data_and_the_settings_are_shown(page, run):
     info = read_json(run / "run.json")
     for words in (
-        "142 rows, 13 features: alcohol, malic_acid", "178 rows: 142 that it was fitted to and 36",
-        info["objective"], info["reason"], "the number of epochs that was asked for",
+        "142 rows, 13 features: alcohol, malic_acid",
+        "178 rows: 142 that the pair was fitted to, and 36 held out",
+        info["objective"], info["reason"], "finished after all epochs that were asked for",
         "Adam (lr 0.001", "batch size 128", "20 epochs, 40 steps", "fit's seed 0",
-        info["versions"]["torch"], "report's seed 0", "The guide has seen these rows",
+        info["versions"]["torch"], "report's seed 0",
+        "The latents were drawn given the rows themselves",
         "From the model alone",
     ):  # fmt: skip
         assert words in page.text
 
 
-def test_the_code_is_that_of_the_run(wine, run, tmp_path):
+def test_the_code_is_the_copy_in_the_run_and_changes_are_marked(wine, run, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     assert "class GaussianModel(PyroModule)" in report(tmp_path, None, None, None, run=own).text
     with (own / "source" / "model.py").open("a") as source:
@@ -113,15 +127,15 @@ def test_the_code_is_that_of_the_run(wine, run, tmp_path):
     assert "# <i>later</i>" in changed.text
 
 
-def test_without_data_it_says_what_the_run_knows_and_how_to_get_the_rest(run, tmp_path):
+def test_without_data_the_report_has_the_run_and_says_how_to_measure(run, tmp_path):
     page = report(tmp_path, None, None, None, run=run)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
     assert "ppl-vae report RUN DATA" in page.text
-    assert "Nothing is measured here" in page.text
+    assert "Nothing was measured" in page.text
     assert len(page.all("img")) == 1  # the learning curves
 
 
-def test_a_run_that_was_cut_off_is_told_as_one(run, tmp_path):
+def test_a_run_that_was_cut_off_is_described_as_such(run, tmp_path):
     own = shutil.copytree(run, tmp_path / "own")
     info = read_json(own / "run.json")
     info.pop("history")
@@ -129,40 +143,40 @@ def test_a_run_that_was_cut_off_is_told_as_one(run, tmp_path):
     with (own / "metrics.csv").open("a") as record:
         record.write("21,42,-19.")
     page = report(tmp_path, None, None, None, run=own)
-    assert "running, or cut off before its end" in page.text
+    assert "still running, or cut off before its end" in page.text
     assert "20 epochs, 40 steps" in page.text
 
 
-def test_rows_are_known_again_by_their_checksums(run, wine, tmp_path):
+def test_fitted_and_held_out_rows_are_found_by_checksums(run, wine, tmp_path):
     info, held_out = read_json(run / "run.json"), torch.as_tensor(_held_out(wine))
     fitted = torch.as_tensor(np.setdiff1d(np.arange(178), held_out))
-    both = split_of(Rows(wine), info)
+    both = find_split(Rows(wine), info)
     assert torch.equal(both["fitted"], fitted)
     assert torch.equal(both["held out"], held_out)
     for name, index in (("fitted", fitted), ("held out", held_out)):
-        (known,) = split_of(Rows(wine.iloc[index.numpy()]), info).items()
+        (known,) = find_split(Rows(wine.iloc[index.numpy()]), info).items()
         assert known[0] == name
         assert torch.equal(known[1], torch.arange(len(index)))
-    assert split_of(Rows(wine.iloc[:99]), info) == {}
-    assert split_of(Rows(wine.iloc[::-1]), info) == {}
-    assert split_of(Rows(wine), {}) == {}
+    assert find_split(Rows(wine.iloc[:99]), info) == {}
+    assert find_split(Rows(wine.iloc[::-1]), info) == {}
+    assert find_split(Rows(wine), {}) == {}
     page = report(tmp_path, *ppl_vae.load(run), wine.iloc[held_out.numpy()], run=run)
     assert "36 rows, held out" in page.text
     assert "all rows" not in page.text
 
 
-# Pairs of all kinds
+# Kinds of pairs
 
 
 def test_a_pair_without_a_guide_is_checked_from_the_model_alone(tmp_path):
     page = report(tmp_path, BernoulliModel(4, 2), None, torch.ones(30, 4))
-    assert "the model alone; there is no guide" in page.text
-    assert "The guide has seen" not in page.text
+    assert "from the model alone; there is no guide" in page.text
+    assert "The latents were drawn given the rows" not in page.text
     assert "rate of feature" in page.text
 
 
 @pytest.mark.parametrize("make", [functions, mapping, with_global], ids=lambda make: make.__name__)
-def test_pairs_of_other_forms_have_reports(make, tmp_path):
+def test_functions_mappings_and_global_latents_have_reports(make, tmp_path):
     model, guide, data = made(make)
     history = ppl_vae.fit(model, guide, data, epochs=2, progress=False)
     page = report(tmp_path, model, guide, data, history=history)
@@ -174,7 +188,7 @@ def test_pairs_of_other_forms_have_reports(make, tmp_path):
         assert "Coverage of x" in page.text
 
 
-def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
+def test_a_pair_without_a_file_is_reported_without_code(tmp_path):
     place = {"pyro": pyro, "dist": dist}
     exec(
         "def model(x):\n"
@@ -184,16 +198,19 @@ def test_a_pair_of_no_file_is_said_to_have_no_code(tmp_path):
     )
     page = report(tmp_path, place["model"], None, torch.randn(30, 2))
     assert "No code of model can be found" in page.text
-    assert "k-hat is minus infinity in 30 of 30 rows" in page.text
+    assert "k-hat is -inf in 30 of 30 rows" in page.text
 
 
-def test_data_outside_the_support_cost_a_part_not_the_report(tmp_path):
+def test_a_failed_measurement_leaves_its_error_in_the_report(tmp_path):
     x = torch.full((30, 4), -1.0)
     with pytest.warns(UserWarning, match="a part could not be measured: .* within the support"):
         page = report(tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x)
     assert [attributes["id"] for attributes in page.all("section")] == SECTIONS
-    for told in ("The log-likelihood could not be measured: ", "The ELBO could not be taken apart"):
-        assert told in page.text
+    for note in (
+        "The log-likelihood could not be measured: ",
+        "The ELBO could not be divided by site",
+    ):
+        assert note in page.text
     assert page.text.count("to be within the support (Boolean())") == 2
 
 
@@ -201,7 +218,7 @@ def interrupted(x):
     raise KeyboardInterrupt
 
 
-def test_a_fault_that_is_no_value_error_is_not_hidden(tmp_path):
+def test_errors_other_than_value_errors_are_raised(tmp_path):
     def model(x):
         with pyro.plate("data", len(x)):
             pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)
@@ -211,11 +228,11 @@ def test_a_fault_that_is_no_value_error_is_not_hidden(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_few_draws_and_one_row_leave_no_nan(tmp_path):
+def test_few_draws_and_a_single_row_show_no_nan(tmp_path):
     x = torch.ones(1, 4)
     page = report(tmp_path, BernoulliModel(4), NormalGuide(4), x, num_samples=5, replicates=5)
     assert "nan" not in page.text.lower().replace("nanmedian", "")
-    assert "k-hat is unknown: it takes 25 draws" in page.text
+    assert "k-hat is not known: it needs at least 25 draws" in page.text
 
 
 def test_the_same_seed_writes_the_same_page(tmp_path):
@@ -232,10 +249,10 @@ def test_the_same_seed_writes_the_same_page(tmp_path):
     assert first.replace("seed</dt><dd>3", "seed</dt><dd>4") != write(4)
 
 
-# Text of users
+# Text from users, and how values are written
 
 
-def test_names_that_are_meant_ill_are_only_text(hostile_file):
+def test_malicious_column_names_are_shown_as_text(hostile_file):
     page = Page(hostile_file.read_text())
     for name in HOSTILE:
         assert name in page.text
@@ -244,27 +261,41 @@ def test_names_that_are_meant_ill_are_only_text(hostile_file):
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
 
 
-def test_everything_but_markup_is_escaped():
-    element = html.element("p", "<i>", html.element("b", "&"), class_='"x"', data_value=None)
-    assert element == '<p class="&quot;x&quot;">&lt;i&gt;<b>&amp;</b></p>'
-    cells = html.table("<c>", ["<h>"], [["<d>"], [html.number(1.0)]])
-    assert Page(cells).words == ["<c>", "<h>", "<d>", "\n", "1"]
+def test_every_value_is_escaped():
+    table = html.Table("<c>", ["<h>"], [["<d>"], [number(1.0)]])
+    written = html.render("versions.html", facts=[Fact("<n>", "<t>", code="<i>")], table=table)
+    assert Page(written).text == "<n> <i> <t> <c> <h> <d> 1"
+    assert {tag for tag, _ in Page(written).elements}.isdisjoint({"c", "h", "d", "n", "t", "i"})
+    assert Page(written).all("div")[0]["aria-label"] == "<c>"
 
 
-def test_numbers_are_shown_as_people_write_them():
-    minus, thin = html.MINUS, html.THIN
-    assert html.number(-0.00012).text == f"{minus}0.00012"
-    assert html.number(123456.7).text == f"123{thin}457"
-    assert html.number(-1.5e-9).text.startswith(f"{minus}1.5{thin}{html.TIMES}{thin}10")
-    assert html.decimal(-0.0001, 2).text == "0.00"
-    assert html.decimal(float("-inf")).text == f"{minus}\N{INFINITY}"
-    assert html.number(float("nan")).text == html.DASH
-    assert [shown.text for shown in html.alike([1.86, 2.1861], 0.29)] == ["1.860", "2.186"]
-    assert [shown.text for shown in html.alike([3.0, 3.0], 0.0)] == ["3", "3"]
-    shares = [html.percent(count, 1000) for count in (0, 1, 999, 1000)]
-    assert [share.replace(html.SPACE, " ") for share in shares] == [
+def test_a_missing_template_value_is_an_error():
+    with pytest.raises(UndefinedError, match="'sources' is undefined"):
+        html.render("code.html")
+
+
+def test_a_figure_that_fails_is_replaced_by_its_error():
+    def draw(ax):
+        raise ValueError("values: <inf>")
+
+    figure = html.Figure.drawn(draw, "alt")
+    written = Page(html.render("curves.html", figure=figure))
+    assert written.text == "This figure could not be drawn: values: <inf>"
+    assert not written.all("img")
+
+
+def test_numbers_are_written_for_people():
+    assert number(-0.00012).text == f"{MINUS}0.00012"
+    assert number(123456.7).text == f"123{THIN}457"
+    assert number(-1.5e-9).text.startswith(f"{MINUS}1.5{THIN}{TIMES}{THIN}10")
+    assert decimal(-0.0001, 2).text == "0.00"
+    assert decimal(float("-inf")).text == f"{MINUS}\N{INFINITY}"
+    assert number(float("nan")).text == DASH
+    assert [shown.text for shown in with_common_precision([1.86, 2.1861], 0.29)] == [
+        "1.860", "2.186",
+    ]  # fmt: skip
+    assert [shown.text for shown in with_common_precision([3.0, 3.0], 0.0)] == ["3", "3"]
+    shares = [percent(count, 1000) for count in (0, 1, 999, 1000)]
+    assert [share.replace(SPACE, " ") for share in shares] == [
         "0 %", "under 1 %", "99 %", "100 %",
     ]  # fmt: skip
-
-
-# The file

@@ -1,4 +1,4 @@
-"""A report's file: whole or not there, never in place of another unasked."""
+"""The file of a report: written whole or not at all, and never over another file unasked."""
 
 from pathlib import Path
 
@@ -12,26 +12,26 @@ from ppl_vae.report import html
 from ppl_vae.report.page import write_report
 
 
-def test_a_file_that_is_there_is_never_overwritten_unasked(tmp_path):
+def test_an_existing_file_is_overwritten_only_on_request(tmp_path):
     file = tmp_path / "report.html"
     file.write_text("years of work")
     pair = BernoulliModel(4), NormalGuide(4), torch.ones(9, 4)
-    with pytest.raises(ValueError, match="is there already; overwrite=True replaces it"):
+    with pytest.raises(ValueError, match="exists; overwrite=True replaces it"):
         report(tmp_path, *pair)
     assert file.read_text() == "years of work"
     assert "BernoulliModel" in report(tmp_path, *pair, overwrite=True).text
 
 
-def test_a_file_that_appears_meanwhile_is_not_overwritten_either(tmp_path, monkeypatch):
+def test_a_file_that_appears_while_the_report_is_made_is_not_overwritten(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
     plain = html.page
     monkeypatch.setattr(html, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="exists"):
         report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
     assert file.read_text() == "other"
 
 
-def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_no_part_of_a_file(tmp_path, monkeypatch):
     def broken(self, target):
         raise OSError(28, "No space left on device")
 
@@ -43,10 +43,10 @@ def test_the_file_is_whole_or_not_there(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("away/report.html", "a folder that is there"), ("report.csv", "expected a file.html"),
-     ("folder.html", "a folder that is there")],
+    [("away/report.html", "a folder that exists"), ("report.csv", "a file name that ends in .html"),
+     ("folder.html", "a folder that exists")],
 )  # fmt: skip
-def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
+def test_a_bad_path_is_refused_before_the_model_runs(path, message, tmp_path):
     (tmp_path / "folder.html").mkdir()
 
     def model(x):
@@ -56,11 +56,11 @@ def test_a_bad_path_is_told_before_any_work(path, message, tmp_path):
         write_report(model, None, torch.ones(9, 4), tmp_path / path)
 
 
-def test_bad_arguments_are_named(tmp_path):
+def test_errors_name_the_bad_argument(tmp_path):
     pair = BernoulliModel(4), NormalGuide(4)
-    with pytest.raises(ValueError, match="model: expected the model, got None"):
+    with pytest.raises(ValueError, match="model: expected a model, got None"):
         report(tmp_path, None, None, None)
-    with pytest.raises(ValueError, match="model: expected the model, got None"):
+    with pytest.raises(ValueError, match="model: expected a model, got None"):
         report(tmp_path, None, None, torch.ones(9, 4), run="run")
     with pytest.raises(ValueError, match="num_samples: expected"):
         report(tmp_path, *pair, torch.ones(9, 4), num_samples=0)
@@ -69,6 +69,3 @@ def test_bad_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="no such run directory"):
         report(tmp_path, *pair, None, run=tmp_path / "none")
     assert not list(tmp_path.iterdir())
-
-
-# In a browser

@@ -2,7 +2,7 @@
 (() => {
   const sorter = new Intl.Collator("en", { numeric: true });
 
-  /* What a cell is sorted by: its number, or its text. */
+  /* The key by which a cell is sorted: the number in data-value, otherwise its text. */
   const keyOf = (row, column) => {
     const cell = row.cells[column];
     return cell.dataset.value === undefined ? cell.textContent.trim() : cell.dataset.value;
@@ -12,7 +12,7 @@
     return text === "" ? NaN : Number(text);
   };
 
-  /* Rows in order; a cell without a number, or empty, comes last either way. */
+  /* Rows in rising or falling order; empty cells and cells without a number always come last. */
   const ordered = (rows, column, rising) => {
     const numeric = rows.some((row) => row.cells[column].dataset.value !== undefined);
     const keyed = rows.map((row) => {
@@ -46,7 +46,7 @@
     });
   }
 
-  /* What is folded away on the screen is not on paper. */
+  /* Sections that are folded on the screen are printed in full. */
   window.addEventListener("beforeprint", () => {
     for (const folded of document.querySelectorAll("details")) folded.open = true;
   });

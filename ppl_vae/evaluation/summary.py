@@ -1,0 +1,258 @@
+"""What the log-likelihoods and the ELBO terms of many rows say together, and how reliable they are.
+
+    mean over rows = 1/N sum_n v_n,   standard error = sd(v) / sqrt(N)      v: (N,), nats per row
+
+The command ``evaluate`` and the report both print these numbers and these sentences, so that a
+fit is described in the same words everywhere.
+
+Source of the bound 0.7 on k-hat: Vehtari, Simpson, Gelman, Yao & Gabry (2024), arXiv:1507.02646.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ppl_vae.evaluation.psis import FEWEST, THRESHOLD
+
+TERMS_DRAWS = 100  # draws per row that suffice for elbo_terms, whose columns average logarithms
+SHARES = (0.05, 0.5, 0.95)  # quantiles over rows that are reported for ess and k-hat
+
+
+class UnreliableWarning(UserWarning):
+    """Warning that the log-likelihood of some rows is not reliable, because k-hat is above 0.7.
+
+    Callers that report unreliable rows in their own way ignore this category.
+    """
+
+
+@dataclass(frozen=True)
+class MeanOverRows:
+    """The mean of one quantity over rows, in nats per row.
+
+    Attributes:
+        mean: The mean.
+        standard_error: The standard error of the mean; NaN for a single row, and where a value is
+            infinite.
+    """
+
+    mean: float
+    standard_error: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> MeanOverRows:
+        """Return the mean of values, (rows,), and its standard error.
+
+        Example:
+            >>> MeanOverRows.of(np.array([1.0, 3.0]))
+            MeanOverRows(mean=2.0, standard_error=1.0)
+        """
+        with np.errstate(invalid="ignore"):  # the log-likelihood of an impossible row is -inf
+            error = values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else np.nan
+            return cls(float(values.mean()), float(error))
+
+
+@dataclass(frozen=True)
+class LikelihoodSummary:
+    """Summary of a frame of ``log_likelihood``: means, quantiles, and counts of unreliable rows.
+
+    Attributes:
+        rows: Number of rows.
+        num_samples: Draws of the latents for each row.
+        has_guide: Whether the draws came from a guide (otherwise from the prior).
+        log_prob: Mean log-likelihood.
+        elbo: Mean ELBO.
+        gap: Mean of log-likelihood minus ELBO: what the guide loses, in nats per row.
+        ess: Quantiles of the effective number of draws, ``{share of rows: value}``. Each quantile
+            is the value of one row, so that an infinite value is never averaged with a finite one.
+        k_hat: Quantiles of k-hat, in the same form; rows without a k-hat are left out, and all
+            quantiles are NaN where no row has one.
+        unreliable: Number of rows whose k-hat is above 0.7.
+        exact: Number of rows whose k-hat is ``-inf``: all draws have the same importance weight.
+        impossible: Number of rows whose log-likelihood is ``-inf``.
+        without_k_hat: Number of rows whose k-hat is NaN, the impossible rows among them.
+    """
+
+    rows: int
+    num_samples: int
+    has_guide: bool
+    log_prob: MeanOverRows
+    elbo: MeanOverRows
+    gap: MeanOverRows
+    ess: dict[float, float]
+    k_hat: dict[float, float]
+    unreliable: int
+    exact: int
+    impossible: int
+    without_k_hat: int
+
+    @classmethod
+    def of(cls, scores: pd.DataFrame, num_samples: int, *, has_guide: bool) -> LikelihoodSummary:
+        """Summarize a frame of ``log_likelihood``.
+
+        Args:
+            scores: Columns ``log_prob``, ``elbo``, ``ess`` and ``k_hat``, a line for each row.
+            num_samples: Draws of the latents for each row.
+            has_guide: Whether the draws came from a guide.
+
+        Example:
+            >>> scores = pd.DataFrame({"log_prob": [-2.0, -4.0], "elbo": [-3.0, -5.0],
+            ...                        "ess": [9.0, 2.0], "k_hat": [0.1, 0.9]})
+            >>> summary = LikelihoodSummary.of(scores, 100, has_guide=True)
+            >>> summary.log_prob.mean, summary.gap.mean, summary.unreliable
+            (-3.0, 1.0, 1)
+            >>> summary.verdict()
+            'k-hat is above 0.7 in 1 of 2 rows: their log-likelihood is not reliable.'
+        """
+        log_prob, elbo, ess, k_hat = (
+            scores[name].to_numpy() for name in ("log_prob", "elbo", "ess", "k_hat")
+        )
+        with np.errstate(invalid="ignore"):  # an impossible row has -inf in both
+            gap = log_prob - elbo
+        return cls(
+            rows=len(scores), num_samples=num_samples, has_guide=has_guide,
+            log_prob=MeanOverRows.of(log_prob), elbo=MeanOverRows.of(elbo),
+            gap=MeanOverRows.of(gap), ess=quantiles(ess), k_hat=quantiles(k_hat),
+            unreliable=int((k_hat > THRESHOLD).sum()), exact=int(np.isneginf(k_hat).sum()),
+            impossible=int(np.isneginf(log_prob).sum()), without_k_hat=int(np.isnan(k_hat).sum()),
+        )  # fmt: skip
+
+    def verdict(self) -> str:
+        """Return one sentence on whether the log-likelihoods are reliable.
+
+        Returns:
+            The sentence; empty where no row has a k-hat.
+        """
+        if self.without_k_hat == self.rows:
+            return ""
+        if not self.unreliable:
+            return (
+                f"k-hat is at most {THRESHOLD} in every row that has a k-hat: their "
+                "log-likelihood is reliable."
+            )
+        return (
+            f"k-hat is above {THRESHOLD} in {self._share(self.unreliable)}: their log-likelihood "
+            "is not reliable."
+        )
+
+    def advice(self, option: str = "num_samples") -> str:
+        """Return why some rows are unreliable and what helps; empty where no row is.
+
+        Args:
+            option: The name under which the caller's user sets the number of draws.
+        """
+        if not self.unreliable:
+            return ""
+        if self.has_guide:
+            cause, mend = "the guide misses part of their posterior", "fit a better guide"
+        else:
+            cause, mend = "draws from the prior rarely reach their posterior", "fit a guide"
+        return (
+            f"In these rows {cause}, so that a few draws decide the estimate, which may be far too "
+            f"low; {mend}, or raise {option}."
+        )
+
+    def notes(self, option: str = "num_samples") -> list[str]:
+        """Return one sentence for each other thing to know about k-hat and the log-likelihoods.
+
+        The sentences count the rows that are exact, the rows that are impossible under the model,
+        and the rows that have no k-hat, and say why.
+
+        Args:
+            option: The name under which the caller's user sets the number of draws.
+        """
+        sentences = []
+        if self.exact:
+            sentences.append(
+                f"k-hat is -inf in {self._share(self.exact)}: all draws have the same importance "
+                "weight, so the log-likelihood is exact there. Either the guide equals the "
+                "posterior, or no latent is left to draw."
+            )
+        if self.impossible:
+            sentences.append(
+                f"The log-likelihood is -inf in {self._share(self.impossible)}: no draw of the "
+                "latents gives them a positive probability, so they have no k-hat."
+            )
+        tied = self.without_k_hat - self.impossible
+        if self.num_samples < FEWEST:
+            sentences.append(
+                f"k-hat is not known: it needs at least {FEWEST} draws for each row; "
+                f"raise {option}."
+            )
+        elif tied > 0:
+            sentences.append(
+                f"k-hat is not known in {self._share(tied)}: their largest importance weights are "
+                "equal, which is usual for discrete latents. Judge these rows by their effective "
+                "number of draws."
+            )
+        return sentences
+
+    def sentences(self, option: str = "num_samples") -> list[str]:
+        """Return everything there is to say on reliability: verdict, advice and notes."""
+        first = f"{self.verdict()} {self.advice(option)}".strip()
+        return [first, *self.notes(option)] if first else self.notes(option)
+
+    def _share(self, count: int) -> str:
+        return f"{count} of {self.rows} row{'' if self.rows == 1 else 's'}"
+
+
+@dataclass(frozen=True)
+class ElboSummary:
+    """Summary of a frame of ``elbo_terms``: the mean of each site, and of all sites together.
+
+    Attributes:
+        rows: Number of rows.
+        sites: ``{site: mean over rows}`` of the sites in the row plate.
+        outside: ``{site: total in nats}`` of the sites outside the row plate.
+        together: Mean ELBO per row: the sum of all sites, those outside the row plate divided by
+            the number of rows.
+    """
+
+    rows: int
+    sites: dict[str, MeanOverRows]
+    outside: dict[str, float]
+    together: MeanOverRows
+
+    @classmethod
+    def of(cls, terms: pd.DataFrame) -> ElboSummary:
+        """Summarize a frame of ``elbo_terms``, whose ``attrs["global"]`` holds global sites.
+
+        Example:
+            >>> terms = pd.DataFrame({"z": [-1.0, -3.0], "x": [-9.0, -7.0]})
+            >>> terms.attrs["global"] = {"level": -4.0}
+            >>> ElboSummary.of(terms).together.mean
+            -12.0
+        """
+        outside: Mapping[str, float] = terms.attrs["global"]
+        shared = sum(outside.values()) / len(terms)
+        return cls(
+            rows=len(terms),
+            sites={str(name): MeanOverRows.of(terms[name].to_numpy()) for name in terms},
+            outside=dict(outside),
+            together=MeanOverRows.of(terms.to_numpy().sum(1) + shared),
+        )
+
+
+def quantiles(values: np.ndarray) -> dict[float, float]:
+    """Return quantiles over rows, each of which is the value of one row.
+
+    No two rows are averaged: between ``-inf`` and a finite value there is no middle.
+
+    Args:
+        values: (rows,); NaNs are left out.
+
+    Returns:
+        ``{share of rows: value}`` for the shares 0.05, 0.5 and 0.95; NaN where nothing is left.
+
+    Example:
+        >>> quantiles(np.array([1.0, -np.inf, 3.0, np.nan]))[0.5]
+        1.0
+    """
+    known = values[~np.isnan(values)]
+    return {
+        share: float(np.quantile(known, share, method="nearest")) if len(known) else float("nan")
+        for share in SHARES
+    }

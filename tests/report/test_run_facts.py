@@ -1,0 +1,63 @@
+"""Facts read from ``run.json`` and ``metrics.csv``, in words."""
+
+import numpy as np
+import pytest
+
+from ppl_vae.data.rows import Rows
+from ppl_vae.report.run_facts import (
+    ending,
+    form_of_rows,
+    half_as_call,
+    read_history,
+    read_metrics,
+    recipe_as_call,
+)
+
+HEADER = "epoch,step,elbo,validation_elbo,seconds\n"
+INFO = {"objective": "Trace_ELBO", "reason": "sampled"}
+
+
+def test_a_recipe_is_shown_as_a_constructor_call():
+    network = {"class": "nets:MLP", "arguments": {"hidden": {"list": [64, 32]}}}
+    arguments = {"latents": 2, "decoder": {"object": network}, "loc": {"tensor": [0.0, 1.0]}}
+    recipe = {"class": "file:Model", "arguments": arguments}
+    call = "Model(latents=2, decoder=MLP(hidden=(64, 32)), loc=tensor of 2)"
+    assert recipe_as_call(recipe) == call
+    assert half_as_call({"recipe": {"model": recipe}, "model": "Model"}, "model") == call
+    assert half_as_call({"recipe": None, "model": "Model"}, "model") == "Model"
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [
+        (np.zeros((5, 1)), "1 feature"),
+        (np.zeros((5, 3)), "3 features"),
+        (np.zeros((5, 8, 8)), "8 \N{MULTIPLICATION SIGN} 8 numbers each"),
+        ({"x": np.zeros((5, 2)), "label": np.zeros(5)}, "x: 2 features; label: one number each"),
+    ],
+    ids=["column", "matrix", "images", "mapping"],
+)
+def test_the_form_of_rows_is_said_in_words(data, form):
+    assert form_of_rows(Rows(data).template()) == form
+
+
+def test_half_a_line_at_the_end_of_the_record_is_left_out(tmp_path):
+    (tmp_path / "metrics.csv").write_text(f"{HEADER}1,2,-3.0,-4.0,0.5\n2,4,-2.0,-3.5,1.0\n3,6,-1.")
+    assert read_metrics(tmp_path)["epoch"].tolist() == [1, 2]
+    history = read_history(tmp_path, INFO)
+    assert (history.best_epoch, history.objective) == (2, "Trace_ELBO")
+
+
+@pytest.mark.parametrize("text", ["", HEADER, "other,columns\n1,2\n", f"{HEADER}1,2,"])
+def test_a_record_without_an_epoch_is_no_history(text, tmp_path):
+    (tmp_path / "metrics.csv").write_text(text)
+    assert read_metrics(tmp_path) is None
+    assert read_history(tmp_path, INFO) is None
+
+
+def test_the_ending_of_an_unfinished_fit_is_known_without_a_history():
+    assert "cut off" in ending({"status": "running"}, None)
+    assert ending({"status": "saved"}, None).startswith("saved")
+    error = {"status": "not finite", "history": {"error": 'site "z"'}}
+    assert ending(error, None).endswith('not finite: site "z"')
+    assert ending({}, None) == ""
