@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppl_vae.core.pair import Half, Pair
+from ppl_vae.core.half import Half
+from ppl_vae.core.pair import Pair
 from ppl_vae.saving.rebuild_check import definition, source_of
 from ppl_vae.saving.storage import read_bytes, sha256
 
