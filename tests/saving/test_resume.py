@@ -1,30 +1,19 @@
 """Fits that are killed, interrupted or out of disk go on as if nothing had been."""
 
-import multiprocessing
 import os
-import random
 import resource
 import signal
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from parts.kills import PLACES, run_and_kill
 from parts.runs import SETTINGS, X, outcome, pair, same
 
 from ppl_vae import fit
 from ppl_vae.saving import snapshots
 from ppl_vae.saving.runs import read_run
 from ppl_vae.saving.snapshots import read_snapshot
-
-LONG = {**SETTINGS, "epochs": 250, "patience": None, "compile": False}
-
-
-def work(run):
-    """What the killed processes do."""
-    torch.set_num_threads(1)
-    fit(*pair(), X, run=run, resume=True, **LONG)
 
 
 def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
@@ -35,67 +24,28 @@ def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
     pd.testing.assert_frame_equal(written, history.frame, check_dtype=False)
 
 
-def test_a_fit_killed_at_fifty_random_moments_ends_as_if_it_had_not_been(tmp_path, always):
-    """SIGKILL, mostly inside a snapshot, for one is taken after every step."""
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(
+    ("kills", "epochs"), [(10, 10), pytest.param(50, 50, marks=pytest.mark.slow)]
+)
+def test_a_fit_killed_within_its_disk_actions_ends_as_if_it_had_not_been(kills, epochs, tmp_path):
+    """Each process goes on where the one before was killed, until the last ends undisturbed."""
+    settings = {**SETTINGS, "epochs": epochs, "patience": None, "compile": False}
+    whole = outcome(*(halves := pair()), fit(*halves, X, **settings))
+    run, steps = tmp_path / "run", [0]
+    for kill in range(kills):
+        place, count = PLACES[kill % len(PLACES)], 1 + 5 * kill % 7
+        count = min(count, 2) if place == "append" else count  # once an epoch, of five steps
+        code = run_and_kill(lambda: fit(*pair(), X, run=run, resume=True, **settings), place, count)
+        assert code == -signal.SIGKILL, f"the fit ended before {place} {count} of kill {kill}"
+        snapshot = read_snapshot(run) if (run / "run.json").exists() else None
+        steps.append(0 if snapshot is None else snapshot[1]["step"])
+    assert steps == sorted(steps)
+    assert len(set(steps)) > kills // 2
     model, guide = pair()
-    whole = outcome(model, guide, fit(model, guide, X, **LONG))
-    context = multiprocessing.get_context("fork")
-    chance = random.Random(0)
-    run, kills, steps = tmp_path / "run0", 0, []
-    while kills < 50:
-        process = context.Process(target=work, args=(run,))
-        process.start()
-        time.sleep(chance.uniform(0.02, 0.25))
-        process.kill()
-        process.join()
-        if process.exitcode == 0:  # done before its time: the other kills are of a new run
-            run = tmp_path / f"run{kills}"
-        else:
-            kills += 1
-            found = read_snapshot(run) if (run / "run.json").exists() else None
-            steps.append(0 if found is None else found[1]["step"])
-    assert len(set(steps)) > 10  # they came at many places, fewer on a busy machine
-    model, guide = pair()
-    history = fit(model, guide, X, run=run, resume=True, **LONG)
+    history = fit(model, guide, X, run=run, resume=True, **settings)
     assert same(whole, outcome(model, guide, history))
-
-
-@pytest.mark.parametrize("moment", ["write_tensors", "replace", "link"])
-def test_a_kill_inside_a_snapshot_keeps_a_sound_one(
-    moment, uninterrupted, tmp_path, always, monkeypatch
-):
-    """Dies between any two actions on the disk, without a chance to tidy up."""
-    run = tmp_path / "run"
-    model, guide = pair()
-
-    class Killed(BaseException):
-        pass
-
-    count = 0
-
-    def dying(original):
-        def action(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == 9:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return action
-
-    with monkeypatch.context() as patch:
-        if moment == "write_tensors":
-            patch.setattr(snapshots, "write_tensors", dying(snapshots.write_tensors))
-        elif moment == "replace":
-            patch.setattr(Path, "replace", dying(Path.replace))
-        else:
-            patch.setattr(os, "link", dying(os.link))
-        with pytest.raises(Killed):
-            fit(model, guide, X, run=run, **SETTINGS)
-    assert read_snapshot(run) is not None
-    model, guide = pair()
-    history = fit(model, guide, X, run=run, resume=True, **SETTINGS)
-    assert same(uninterrupted, outcome(model, guide, history))
+    assert list(run.glob(".*.part")) == []
 
 
 def test_a_full_disk_at_a_snapshot_costs_a_warning_and_nothing_else(
