@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from parts.extras import PARQUET
 
 import ppl_vae
 from ppl_vae.data.files import read_data
 from ppl_vae.zoo.catalog import find_class
 
-KINDS = ["csv", "tsv", "parquet", "npy", "npz"]
+KINDS = ["csv", "tsv", PARQUET, "npy", "npz"]
+TABLES = ("csv", "tsv", "parquet")
 
 
 def test_encode_gives_the_codes_of_the_library(ppl, wine_run, wine_file):
@@ -36,7 +38,7 @@ def test_results_are_files_that_are_data_again(ppl, wine_run, wine_file, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_generated_rows_have_the_form_of_the_data(ppl, wine_run, wine_file, kind):
     ppl("generate", wine_run, "--num-samples", "20", "--out", f"new.{kind}", "--quiet")
-    made = read_data(f"new.{kind}", read_data(wine_file) if kind in KINDS[:3] else None)
+    made = read_data(f"new.{kind}", read_data(wine_file) if kind in TABLES else None)
     assert made.shape == (20, 13)
 
 

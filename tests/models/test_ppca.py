@@ -6,9 +6,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.extras import load_wine, sklearn
 from pyro.nn import PyroModule
-from sklearn.datasets import load_wine
-from sklearn.decomposition import PCA
 
 from ppl_vae import build, fit, generate, lint, log_likelihood
 from ppl_vae.guides.linear import LinearGuide
@@ -110,7 +109,7 @@ def test_the_linear_guide_can_be_the_posterior(wine):
 @pytest.mark.parametrize("latents", [1, 2, 5, 12])
 def test_solve_agrees_with_scikit_learn(latents):
     x = torch.as_tensor(load_wine().data)  # in its own units
-    reference = PCA(latents).fit(x.numpy())
+    reference = sklearn("decomposition").PCA(latents).fit(x.numpy())
     # it divides the covariance by rows - 1, which is not maximum likelihood
     reference.explained_variance_ *= (len(x) - 1) / len(x)
     reference.noise_variance_ *= (len(x) - 1) / len(x)
