@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ppl_vae.core.pair import Half, Pair
 from ppl_vae.data.rows import Rows
-from ppl_vae.saving.rebuild_check import definition, source_of
+from ppl_vae.saving.rebuild_check import source_of, source_text
 from ppl_vae.saving.recipe import describe
 from ppl_vae.saving.runs import read_run
 from ppl_vae.saving.snapshots import METRICS
@@ -314,6 +314,6 @@ def _live_source(half: Half) -> Source:
         text = file.read_bytes().decode(errors="replace")
         return Source(half.role, text, f"from {file.name}, as it is now")
     try:
-        return Source(half.role, definition(half.base), f"from {_name(half.base)}, as it is now")
+        return Source(half.role, source_text(half.base), f"from {_name(half.base)}, as it is now")
     except (OSError, TypeError):
         return Source(half.role, "", f"no code of {_name(half.base)} can be found")

@@ -147,13 +147,13 @@ def fit(
             stack.callback(loop.recorder.close)
         history = loop.run(int(epochs), patience, listed, progress=progress)
         if path is not None:
-            runs.withdraw_recipe(path, pair, rows)
+            runs.remove_outdated_recipe(path, pair, rows)
         return history
 
 
 def _begin(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     """Write what a new run is, and record the fit in it."""
-    info = runs.begin_run(
+    info = runs.create_run(
         path,
         loop.pair,
         loop.rows,
@@ -182,7 +182,7 @@ def _continue(path: Path, loop: Loop, settings: dict[str, Any]) -> Iterator[None
             f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
             "another run"
         )
-    if not runs.recipe_still_holds(info, loop.pair, loop.rows):
+    if not runs.recipe_matches(info, loop.pair, loop.rows):
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"

@@ -153,7 +153,7 @@ def test_a_broken_snapshot_gives_way_to_the_one_before(uninterrupted, tmp_path, 
     snapshot = tmp_path / "run" / "snapshot.safetensors"
     snapshot.write_bytes(snapshot.read_bytes()[:-7])
     model, guide = pair()
-    with pytest.warns(UserWarning, match="going on from previous.safetensors"):
+    with pytest.warns(UserWarning, match="resuming from the previous snapshot"):
         history = fit(model, guide, X, run=tmp_path / "run", resume=True, **SETTINGS)
     assert same(uninterrupted, outcome(model, guide, history))
 
