@@ -54,7 +54,7 @@ def test_given_arguments_win():
     ("call", "message"),
     [
         (lambda: build(BernoulliModel, X, latent=3), r"arguments among \['features'.*\['latent'\]"),
-        (lambda: build(BernoulliModel, torch.zeros(5, 8, 8)), "rows that are vectors"),
+        (lambda: build(BernoulliModel, torch.zeros(5, 8, 8)), r"data of shape \(rows, features\)"),
         (lambda: build(Everything, X), "categories: expected integer codes"),
     ],
 )
