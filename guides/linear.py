@@ -53,6 +53,6 @@ class LinearGuide(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""
-        m = self.encoder(self.standardize(x))  # (rows, latents)
+        mean = self.encoder(self.standardize(x))  # (rows, latents)
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(m, scale_tril=self.scale_tril))
+            pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=self.scale_tril))

@@ -49,6 +49,6 @@ class NormalGuide(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""
-        m, v = self.encoder(self.standardize(x)).chunk(2, -1)  # (rows, latents) each
+        mean, log_variance = self.encoder(self.standardize(x)).chunk(2, -1)  # (rows, latents) each
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(m, (v / 2).exp()).to_event(1))
+            pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))

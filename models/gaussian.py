@@ -64,6 +64,7 @@ class GaussianModel(PyroModule):
         x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
-            m, v = self.decoder(z).chunk(2, -1)  # (..., rows, features) each: particles lead
-            sd = (self.scale**2 * v.exp() + self.floor**2).sqrt()
-            pyro.sample("x", dist.Normal(self.loc + self.scale * m, sd).to_event(1), obs=x)
+            mean, log_variance = self.decoder(z).chunk(2, -1)  # (..., rows, features) each
+            mean = self.loc + self.scale * mean
+            sd = (self.scale**2 * log_variance.exp() + self.floor**2).sqrt()
+            pyro.sample("x", dist.Normal(mean, sd).to_event(1), obs=x)

@@ -105,7 +105,7 @@ def test_arrays_of_another_width_end_with_1(ppl, wine_run):
     [
         ("codes.xlsx", "expected one of .csv, .tsv, .parquet, .npy, .npz, got .xlsx"),
         ("codes", "got no extension"),
-        ("away/codes.csv", "a folder that is there"),
+        ("away/codes.csv", "a folder that exists"),
         ("wine.csv", "is there already; --force replaces it"),
     ],
 )
@@ -145,7 +145,7 @@ def test_a_users_files_are_executed_only_when_trusted(ppl, wine_file):
     ppl("fit", *pair, wine_file, "--epochs", "1", "--run", "marked", "--quiet")
     Path("executed").unlink()
     for words in (["encode", "marked", wine_file], ["generate", "marked"]):
-        assert "--trust-code executes them" in ppl(*words, code=1).err
+        assert "execute them by --trust-code" in ppl(*words, code=1).err
     assert "--trust-code" in ppl("show", "marked").out
     assert not Path("executed").exists()
     ppl("generate", "marked", "--trust-code", "--quiet")
