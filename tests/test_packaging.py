@@ -1,4 +1,4 @@
-"""What a user installs: every file in the wheel, names where the README says they are."""
+"""What a user installs: all files in the wheel, public names, import contracts, examples."""
 
 import doctest
 import importlib
@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_library_the_models_and_the_guides(tmp_path):
     assert wanted | assets <= held
 
 
-def test_every_public_name_loads_and_no_file_or_folder_bears_one():
+def test_every_public_name_loads_and_no_file_or_folder_has_the_same_name():
     assert set(ppl_vae.__all__) == set(dir(ppl_vae))
     for name in ppl_vae.__all__:
         assert getattr(ppl_vae, name) is not None
@@ -46,7 +46,7 @@ def test_every_public_name_loads_and_no_file_or_folder_bears_one():
     assert not taken & set(ppl_vae.__all__)
 
 
-def test_importing_the_package_is_light():
+def test_importing_the_package_loads_neither_torch_nor_pyro():
     code = "import sys, ppl_vae; sys.exit('torch' in sys.modules or 'pyro' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 

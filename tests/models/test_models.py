@@ -162,7 +162,7 @@ sys.exit(f"failed: {failed}" if failed else 0)
 
 
 def test_copied_files_run_on_their_own(tmp_path):
-    """One process executes all copies as scripts; a broken one among them is the one it names."""
+    """One process executes all copies as scripts, and names the one file that is broken."""
     (tmp_path / "broken.py").write_text("from models import bernoulli")
     for module in FILES:
         copy = tmp_path / f"{module.__name__.replace('.', '_')}_copy.py"

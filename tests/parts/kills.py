@@ -20,7 +20,7 @@ a line added to the history, and a step of the fit that is about to be stored.""
 
 
 def die():
-    """End this process at once, without a chance to tidy up."""
+    """End this process at once; no ``finally`` and no ``except`` runs."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -1,4 +1,4 @@
-"""Fits that are killed, interrupted or out of disk go on as if nothing had been."""
+"""A fit that is killed, interrupted or out of disk resumes to the same numbers, bit for bit."""
 
 import os
 import resource
@@ -16,7 +16,7 @@ from ppl_vae.saving.runs import read_run
 from ppl_vae.saving.snapshots import read_snapshot
 
 
-def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
+def test_a_fit_with_a_run_directory_gives_the_same_numbers(uninterrupted, tmp_path, always):
     model, guide = pair()
     history = fit(model, guide, X, run=tmp_path / "run", **SETTINGS)
     assert same(uninterrupted, outcome(model, guide, history))
@@ -28,8 +28,8 @@ def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
 @pytest.mark.parametrize(
     ("kills", "epochs"), [(10, 10), pytest.param(50, 50, marks=pytest.mark.slow)]
 )
-def test_a_fit_killed_within_its_disk_actions_ends_as_if_it_had_not_been(kills, epochs, tmp_path):
-    """Each process goes on where the one before was killed, until the last ends undisturbed."""
+def test_a_fit_killed_within_its_disk_actions_ends_with_the_same_numbers(kills, epochs, tmp_path):
+    """Each process resumes the fit of the killed process before; the last process ends it."""
     settings = {**SETTINGS, "epochs": epochs, "patience": None, "compile": False}
     whole = outcome(*(halves := pair()), fit(*halves, X, **settings))
     run, steps = tmp_path / "run", [0]
@@ -51,7 +51,7 @@ def test_a_fit_killed_within_its_disk_actions_ends_as_if_it_had_not_been(kills, 
 def test_a_full_disk_at_a_snapshot_costs_a_warning_and_nothing_else(
     uninterrupted, tmp_path, always
 ):
-    """A quota on the size of files stands in for the disk; the epoch's end lifts it."""
+    """A limit on the size of files stands in for a full disk during two epochs."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     model, guide = pair()
@@ -70,7 +70,7 @@ def test_a_full_disk_at_a_snapshot_costs_a_warning_and_nothing_else(
     assert list((tmp_path / "run").glob(".*.part")) == []
 
 
-def test_a_fit_cut_off_by_a_full_disk_goes_on_from_the_snapshot_before(
+def test_a_fit_cut_off_on_a_full_disk_resumes_from_the_last_written_snapshot(
     uninterrupted, tmp_path, always
 ):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -98,7 +98,9 @@ def test_a_fit_cut_off_by_a_full_disk_goes_on_from_the_snapshot_before(
     assert list((tmp_path / "run").glob(".*")) == []
 
 
-def test_ctrl_c_within_an_epoch_and_resume_end_as_if_nothing_had_been(uninterrupted, tmp_path):
+def test_a_fit_resumed_after_ctrl_c_within_an_epoch_ends_with_the_same_numbers(
+    uninterrupted, tmp_path
+):
     class Adam(torch.optim.Adam):
         count = 0
 
@@ -118,7 +120,9 @@ def test_ctrl_c_within_an_epoch_and_resume_end_as_if_nothing_had_been(uninterrup
     assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_a_disk_that_is_full_at_the_end_leaves_the_fitted_pair_and_says_so(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_the_end_leaves_the_fitted_pair_in_memory_with_a_warning(
+    tmp_path, monkeypatch
+):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -147,7 +151,7 @@ def test_a_finished_fit_resumed_changes_nothing(uninterrupted, tmp_path):
         assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_a_broken_snapshot_gives_way_to_the_one_before(uninterrupted, tmp_path, always):
+def test_a_damaged_snapshot_is_replaced_by_the_previous_one(uninterrupted, tmp_path, always):
     settings = {**SETTINGS, "epochs": 3}
     fit(*pair(), X, run=tmp_path / "run", **settings)
     snapshot = tmp_path / "run" / "snapshot.safetensors"
@@ -158,7 +162,7 @@ def test_a_broken_snapshot_gives_way_to_the_one_before(uninterrupted, tmp_path, 
     assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_the_thread_count_of_the_run_is_used_and_put_back(tmp_path):
+def test_resume_uses_the_thread_count_of_the_run_and_restores_the_callers(tmp_path):
     quick = {"epochs": 1, "progress": False}
     fit(*pair(), X, run=tmp_path / "run", **quick)
     seen = []
