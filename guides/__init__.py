@@ -1,1 +1,1 @@
-"""Amortized guides: one family a file, meant to be copied and edited."""
+"""Amortized guides q(z given x): one family a file, meant to be copied and edited."""

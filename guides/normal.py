@@ -1,6 +1,6 @@
-"""Diagonal normal guide: one network gives every row's posterior.
+"""Diagonal normal guide: a network gives the mean and the variance of every row's code.
 
-    m, v = encoder((x - loc) / scale)    (latents,) each
+    m, v = encoder((x - loc) / scale)    (latents,) each; x: (features,), data's units
     z ~ Normal(m, exp(v / 2))            z: (latents,)
 
 Source: Kingma & Welling (2014), appendix C.2, arXiv:1312.6114.
@@ -18,11 +18,20 @@ class NormalGuide(PyroModule):
     """q(z given x). Plate "data"; latent site "z".
 
     Args:
-        features: Width of a row.
-        latents: Width of the code.
-        encoder: (..., features) -> (..., 2 latents): mean and log-variance; a small MLP by default.
+        features: Number of features in a row.
+        latents: Size of the latent code z, as in the model.
+        encoder: Network (..., features) -> (..., 2 latents) that gives m and v, the mean and the
+            log-variance; it reads rows of about unit size. An ``MLP`` with one hidden layer if
+            ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
-        scale: Spread of the data, likewise.
+        scale: Spread of the data, a positive number or (features,), in the data's units.
+
+    Example:
+        >>> import torch
+        >>> guide = NormalGuide(features=16, latents=2)
+        >>> trace = pyro.poutine.trace(guide).get_trace(torch.zeros(5, 16))
+        >>> trace.nodes["z"]["value"].shape
+        torch.Size([5, 2])
     """
 
     def __init__(
@@ -39,7 +48,7 @@ class NormalGuide(PyroModule):
         self.encoder = encoder or MLP(features, 2 * latents)
 
     def forward(self, x: Tensor) -> None:
-        """Propose codes for rows x, (rows, features)."""
+        """Draw codes for rows x, (rows, features), in the data's units."""
         mean, log_variance = self.encoder(self.standardize(x)).chunk(2, -1)  # (rows, latents) each
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))

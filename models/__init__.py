@@ -1,1 +1,1 @@
-"""Generative models: one readable file each, meant to be copied and edited."""
+"""Generative models p(x, z): one prior and one likelihood a file, meant to be copied and edited."""

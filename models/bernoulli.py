@@ -19,9 +19,16 @@ class BernoulliModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
 
     Args:
-        features: Width of a row.
-        latents: Width of the code.
-        decoder: (..., latents) -> (..., features), the logits; a small MLP by default.
+        features: Number of features in a row.
+        latents: Size of the latent code z.
+        decoder: Network (..., latents) -> (..., features) that gives the logit of each feature;
+            an ``MLP`` with one hidden layer if ``None``.
+
+    Example:
+        >>> model = BernoulliModel(features=16, latents=2)
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(5, 16))
+        >>> trace.nodes["z"]["value"].shape
+        torch.Size([5, 2])
     """
 
     def __init__(self, features: int, latents: int = 8, decoder: nn.Module | None = None) -> None:
@@ -30,8 +37,8 @@ class BernoulliModel(PyroModule):
         self.decoder = decoder or MLP(latents, features)
 
     def forward(self, x: Tensor) -> None:
-        """Score rows x, (rows, features)."""
-        x = x.to(torch.get_default_dtype())  # integers and booleans too
+        """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
+        x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             logits = self.decoder(z)  # (..., rows, features): particles lead

@@ -1,11 +1,12 @@
-"""Real-valued features from a Gaussian latent code, each with a mean and a variance of its own.
+"""Real features from a Gaussian latent code, each with a mean and a variance from the decoder.
 
     z ~ Normal(0, I)                                             z: (latents,)
-    m, v = decoder(z)                                            (features,) each, unit size
+    m, v = decoder(z)                                            (features,) each, no units
     x ~ Normal(loc + scale m, sqrt(scale^2 exp(v) + floor^2))    x: (features,), data's units
 
-Source: Kingma & Welling (2014), appendix C.2, arXiv:1312.6114 (one tanh layer, two heads). The
-floor keeps the likelihood of a feature that the code predicts exactly from growing without end.
+Without a floor, the density of a feature that the decoder predicts exactly grows without bound.
+
+Source: Kingma & Welling (2014), appendix C.2, arXiv:1312.6114 (one tanh layer, two heads).
 """
 
 import pyro
@@ -21,12 +22,20 @@ class GaussianModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
 
     Args:
-        features: Width of a row.
-        latents: Width of the code.
-        decoder: (..., latents) -> (..., 2 features): mean and log-variance, without units.
+        features: Number of features in a row.
+        latents: Size of the latent code z.
+        decoder: Network (..., latents) -> (..., 2 features) that gives m and v, the mean and the
+            log-variance without units; an ``MLP`` with one hidden layer if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
-        scale: Spread of the data, likewise.
-        floor: Smallest standard deviation, in the data's units; 0.01 of ``scale`` by default.
+        scale: Spread of the data, a number or (features,), in the data's units.
+        floor: Lower bound of the standard deviation, a number or (features,), in the data's
+            units; ``0.01 * scale`` if ``None``.
+
+    Example:
+        >>> model = GaussianModel(features=3, latents=2, loc=100.0, scale=30.0)
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.full((5, 3), 100.0))
+        >>> trace.nodes["x"]["fn"].mean.shape
+        torch.Size([5, 3])
     """
 
     loc: Tensor
@@ -51,7 +60,7 @@ class GaussianModel(PyroModule):
         self.register_buffer("floor", floor.expand(features).clone())
 
     def forward(self, x: Tensor) -> None:
-        """Score rows x, (rows, features)."""
+        """Draw codes and score rows x, (rows, features), in the data's units."""
         x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))

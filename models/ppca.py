@@ -1,8 +1,8 @@
-"""Probabilistic PCA: features that are linear in a Gaussian latent code, with one noise for all.
+"""Probabilistic PCA: features linear in a Gaussian latent code, plus noise of one variance.
 
     z ~ Normal(0, I)                                          z: (latents,)
     x ~ Normal(loc + scale (W z + m), scale sigma)            x: (features,), data's units
-    x ~ Normal(loc + scale m, scale^2 (W W^T + sigma^2 I))    the same, z integrated out
+    x ~ Normal(loc + scale m, scale^2 (W W^T + sigma^2 I))    the same x with z integrated out
 
 Source: Tipping & Bishop (1999), Probabilistic principal component analysis, section 3.
 """
@@ -18,10 +18,10 @@ class PPCAModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
 
     Args:
-        features: Width of a row, all in one unit.
-        latents: Width of the code, less than ``features``.
+        features: Number of features in a row, all in one unit, because they share one noise.
+        latents: Size of the latent code z, less than ``features``.
         loc: Center of the data, a number or (features,), in the data's units.
-        scale: Spread of the data, likewise; ``self.scale`` is the root of its mean square.
+        scale: Spread of the data, likewise; ``self.scale`` is its root mean square, one number.
     """
 
     loc: Tensor
@@ -41,7 +41,7 @@ class PPCAModel(PyroModule):
         self.log_sigma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> None:
-        """Score rows x, (rows, features)."""
+        """Draw codes and score rows x, (rows, features), in the data's units."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
             mean = self.loc + self.scale * (z @ self.weight.T + self.shift)
@@ -50,31 +50,31 @@ class PPCAModel(PyroModule):
 
     @pyro_method
     def marginal(self, x: Tensor) -> None:
-        """Score rows x with z integrated out: a model to fit by exact maximum likelihood."""
+        """Score rows x with z integrated out: ``fit(ppca.marginal, None, x)`` needs no guide."""
         with pyro.plate("data", len(x)):
             pyro.sample("x", self.density(), obs=x)
 
     def density(self) -> dist.LowRankMultivariateNormal:
-        """p(x) of a row; its ``cov_factor`` is scale W, its ``cov_diag`` the noise's variance."""
+        """Return p(x): ``cov_factor`` is scale W, ``cov_diag`` the variance of the noise."""
         mean, weight = self.loc + self.scale * self.shift, self.scale * self.weight
         noise = (self.scale * self.log_sigma.exp()).square().expand(self.features)
         return dist.LowRankMultivariateNormal(mean, weight, noise)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log p(x) of rows x, (rows,), in nats."""
+        """Return the exact log p(x) of rows x, (rows, features), as (rows,) in nats."""
         log_prob: Tensor = self.density().log_prob(x)
         return log_prob
 
     @torch.no_grad()
     def solve(self, x: Tensor) -> None:
-        """Maximize the likelihood of rows x by eigenvectors of their covariance (eq. 7 and 8)."""
+        """Set the weights to the maximum likelihood of rows x, by eigenvectors (eq. 7 and 8)."""
         y = (x.double() - self.loc) / self.scale
-        values, vectors = torch.linalg.eigh(y.T.cov(correction=0))  # rising
+        values, vectors = torch.linalg.eigh(y.T.cov(correction=0))  # smallest first
         noise = values[: -self.latents].mean()
         if not noise > 1e-12 * values[-1]:
-            few = f"{self.latents + 2} rows or more, not on one {self.latents}-dimensional plane"
-            raise ValueError(f"x: expected {few}, got {len(x)} rows; use fewer latents")
+            need = f"{self.latents + 2} rows or more, not on one {self.latents}-dimensional plane"
+            raise ValueError(f"x: expected {need}, got {len(x)} rows; use fewer latents")
         weight = vectors * (values - noise).clamp_min(0).sqrt()
-        self.weight.copy_(weight.flip(1)[:, : self.latents])  # the largest first
+        self.weight.copy_(weight.flip(1)[:, : self.latents])  # largest first
         self.shift.copy_(y.mean(0))
         self.log_sigma.copy_(noise.log() / 2)

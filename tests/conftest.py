@@ -30,6 +30,6 @@ def double():
 @pytest.fixture(scope="session")
 def digits():
     """(1797, 64) real images, each pixel 0 or 1."""
-    from sklearn.datasets import load_digits
+    from parts.extras import load_digits
 
     return torch.as_tensor(load_digits().data > 7).float()

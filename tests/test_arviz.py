@@ -2,7 +2,6 @@
 
 import re
 import sys
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,6 +10,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from parts.discrete import CLASSES, FEATURES, LATENTS, ROWS, normal
+from parts.extras import arviz
 from parts.pairs import PAIRS, Guide, Model, made, reals
 
 from ppl_vae import arviz as door
@@ -26,12 +26,7 @@ GROUPS = {
 
 @pytest.fixture(scope="module")
 def az():
-    """ArviZ itself; once a day 0.x says on import that 1.x is coming."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"\nArviZ is undergoing a major", FutureWarning)
-        return pytest.importorskip(
-            "arviz", reason="needs ArviZ, which is not installed: pip install 'ppl-vae[arviz]'"
-        )
+    return arviz()
 
 
 @pytest.fixture

@@ -1,1 +1,1 @@
-"""The command ``ppl-vae``: each file parses, makes one public call and prints."""
+"""The command ``ppl-vae``: each file parses one command, makes one public call and prints."""

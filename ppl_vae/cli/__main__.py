@@ -1,4 +1,4 @@
-"""``python -m ppl_vae.cli`` is the command."""
+"""Run the command ``ppl-vae`` as ``python -m ppl_vae.cli``."""
 
 from ppl_vae.cli.main import main
 

@@ -18,7 +18,7 @@ def encode(
     data: Data,
     out: Out = None,
     num_samples: Annotated[
-        int, typer.Option(min=1, help="Draws of the guide where draws are needed.")
+        int, typer.Option(min=1, help="Draws for each row, where the guide has no closed form.")
     ] = 32,
     seed: Seed = 0,
     force: Force = False,
@@ -26,14 +26,16 @@ def encode(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Mean and standard deviation of every row's latents, under the guide of a run.
+    """Compute the mean and the standard deviation of every row's latents under a run's guide.
 
     Columns of DATA are found by name. Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         if opened.guide is None:
-            raise ValueError(f"{run}: its pair has no guide, so rows have no codes")
+            raise ValueError(
+                f"{run}: its pair has no guide, so rows have no codes; fit a guide to it"
+            )
         rows = read(data, opened.example)
         codes = ppl_vae.encode(
             opened.model,

@@ -16,17 +16,18 @@ from ppl_vae.cli.pairs import read
 
 def generate(
     run: Run,
-    num_samples: Annotated[int, typer.Option(min=1, help="Rows to make.")] = 100,
+    num_samples: Annotated[int, typer.Option(min=1, help="Number of new rows.")] = 100,
     like: Annotated[
         Path | None,
         typer.Option(
             metavar="DATA",
-            help="Rows whose cells the new ones take where the model does not make them "
-            "(covariates, drawn at random); zeros without it.",
+            help="Rows from which the new rows take the columns that the model does not draw "
+            "(covariates; rows are chosen at random). Without it those columns are zero.",
         ),
     ] = None,
     expected: Annotated[
-        bool, typer.Option("--expected", help="The expected row given its latents, no draw.")
+        bool,
+        typer.Option("--expected", help="The expected row of the drawn latents, not a draw."),
     ] = False,
     out: Out = None,
     seed: Seed = 0,
@@ -35,14 +36,14 @@ def generate(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """New rows from the model of a run, in the form of its data.
+    """Draw new rows from the model of a run, in the form of its data.
 
     Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = opened.rows() if like is None else read(like, opened.example)
-        made = ppl_vae.generate(
+        generated = ppl_vae.generate(
             opened.model,
             opened.guide,
             rows,
@@ -52,4 +53,4 @@ def generate(
             progress=report.progress,
             plate=opened.plate,
         )
-        hand_over(made, out, report)
+        hand_over(generated, out, report)

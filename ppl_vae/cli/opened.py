@@ -1,4 +1,4 @@
-"""A run opened for use: its pair, the form of its data, and where results go."""
+"""Open a run for a command, check where the results are to go, and write them there."""
 
 from __future__ import annotations
 
@@ -11,78 +11,93 @@ import ppl_vae
 from ppl_vae.cli.console import CommandOutput, UsageError, preview
 
 if TYPE_CHECKING:
-    from ppl_vae.saving.runs import Run as Held
+    from ppl_vae.core.pair import Guide, Model
+    from ppl_vae.saving.runs import Run
 
 EXTENSIONS = (".csv", ".tsv", ".parquet", ".npy", ".npz")
+"""Extensions of the files that results can be written to."""
 
 
 @dataclass(frozen=True)
 class OpenedRun:
-    """What a run directory held.
+    """The pair of a run directory, ready for use.
 
     Attributes:
-        path: The directory.
-        model: The model, with its weights.
-        guide: The guide, likewise; ``None`` for a pair without one.
-        example: Rows in the form of the run's data; ``None`` where it was saved without data.
+        path: The run directory, or one of its ``.safetensors`` files.
+        model: The model with its stored weights.
+        guide: The guide with its stored weights; ``None`` for a pair without a guide.
+        example: Two rows of zeros in the form of the run's data; ``None`` if saved without data.
         plate: Name of the row plate.
     """
 
     path: Path
-    model: Any
-    guide: Any
+    model: Model
+    guide: Guide
     example: Any
     plate: str
 
     def rows(self) -> Any:
-        """Rows in the form of the run's data.
+        """Return two rows of zeros in the form of the run's data.
 
         Raises:
-            UsageError: Where the run does not know its form.
+            UsageError: If the pair was saved without data.
         """
         if self.example is None:
-            raise UsageError(f"{self.path}: saved without data: give --like DATA")
+            raise UsageError(
+                f"{self.path}: saved without data, so the form of its rows is unknown: give "
+                "--like DATA"
+            )
         return self.example
 
 
 def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> OpenedRun:
-    """Load a run, after a look at where its results are to go.
+    """Load the pair of a run, after a check that the results can be written.
+
+    Args:
+        run: The run directory, or one of its ``.safetensors`` files.
+        trust_code: Whether to execute the copies of the user's own files in the run.
+        out: File for the results, or ``None``.
+        force: Whether ``out`` may replace a file.
 
     Raises:
-        UsageError: Where there is no such directory, or ``out`` cannot be written.
-        ValueError: Where the run is damaged, or holds code that is not trusted.
+        UsageError: If there is no such directory, or if ``out`` cannot be written.
+        ValueError: If the run is damaged, has no recipe, or needs ``--trust-code``.
     """
     check_out(out, force=force)
-    held = read_run(run.parent if run.suffix == ".safetensors" else run)
-    _check_opens(held, trust_code=trust_code)
+    record = read_run(run.parent if run.suffix == ".safetensors" else run)
+    _check_opens(record, trust_code=trust_code)
     model, guide = ppl_vae.load(run, trust_code=trust_code)
-    known = held.info["template"] is not None
-    return OpenedRun(run, model, guide, held.example() if known else None, held.info["plate"])
+    example = None if record.info["template"] is None else record.example()
+    return OpenedRun(run, model, guide, example, record.info["plate"])
 
 
-def _check_opens(held: Held, *, trust_code: bool) -> None:
-    """What ``load`` would refuse, with what to do about it here."""
-    recipe = held.info["recipe"]
-    if recipe is None:
-        raise ValueError(
-            f"{held.path}: holds weights without a recipe ({held.info['no_recipe']}); open it in "
-            "Python: ppl_vae.load(run, model=..., guide=...)"
-        )
-    told = [half["file"] for half in recipe.values() if half and "file" in half]
-    files = sorted({str(held.path / file) for file in told})
-    if files and not trust_code:
-        raise ValueError(
-            f"{held.path}: made from files of its user's, kept in {', '.join(files)}; read them, "
-            "then --trust-code executes them"
-        )
-
-
-def read_run(run: Path) -> Held:
-    """What a run says of itself.
+def _check_opens(record: Run, *, trust_code: bool) -> None:
+    """Check what ``load`` would refuse, to say what to do in words of the command line.
 
     Raises:
-        UsageError: Where there is no such directory; runs near it are named.
-        ValueError: Where it is no run, or damaged.
+        ValueError: If the run has no recipe, or if its own source files are not trusted.
+    """
+    recipe = record.info["recipe"]
+    if recipe is None:
+        raise ValueError(
+            f"{record.path}: holds weights without a recipe ({record.info['no_recipe']}); open it "
+            "in Python: ppl_vae.load(run, model=..., guide=...)"
+        )
+    copies = [half["file"] for half in recipe.values() if half and "file" in half]
+    files = sorted({str(record.path / file) for file in copies})
+    if files and not trust_code:
+        raise ValueError(
+            f"{record.path}: made from the user's own files, copied to {', '.join(files)}; read "
+            "them, then execute them by --trust-code"
+        )
+
+
+def read_run(run: Path) -> Run:
+    """Read the record of a run directory, without its weights and code.
+
+    Raises:
+        UsageError: If there is no such directory; runs beside it are named.
+        ValueError: If the directory is not a run, or is damaged.
     """
     if not run.is_dir():
         beside = run.parent.iterdir() if run.parent.is_dir() else []
@@ -90,16 +105,17 @@ def read_run(run: Path) -> Held:
         near = difflib.get_close_matches(run.name, runs, n=3, cutoff=0.4) or sorted(runs)[:5]
         hint = f"; in {run.parent} there is {', '.join(near)}" if near else ""
         raise UsageError(f"{run}: no such run directory{hint}")
-    from ppl_vae.saving.runs import read_run as read  # noqa: PLC0415  loads torch
+    from ppl_vae.saving import runs as records  # noqa: PLC0415  loads torch
 
-    return read(run)
+    return records.read_run(run)
 
 
 def check_out(out: Path | None, *, force: bool) -> None:
-    """Refuse, before any work, a file that cannot or must not be written.
+    """Check, before any work is done, that a file of results can be written.
 
     Raises:
-        UsageError: Where it is there, its folder is not, or its extension is unknown.
+        UsageError: If the file exists and may not be replaced, if its folder does not exist, or
+            if its extension is unknown.
     """
     if out is None:
         return
@@ -107,31 +123,34 @@ def check_out(out: Path | None, *, force: bool) -> None:
         got = out.suffix or "no extension"
         raise UsageError(f"--out {out}: expected one of {', '.join(EXTENSIONS)}, got {got}")
     if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"--out {out}: expected a file in a folder that is there")
+        raise UsageError(f"--out {out}: expected a file in a folder that exists")
     if out.exists() and not force:
         raise UsageError(f"--out {out}: is there already; --force replaces it")
 
 
 def hand_over(values: Any, out: Path | None, report: CommandOutput) -> None:
-    """Write rows to a file, or show them.
+    """Write rows to a file, or print the first of them.
 
     Args:
-        values: A frame, an array or tensor, or a mapping or tuple of those.
-        out: The file; the rows are shown if ``None``.
-        report: Where they are shown.
+        values: A frame, an array or tensor, or a mapping or tuple of these.
+        out: The file; if ``None``, the rows are printed (all of them under ``--json``).
+        report: Output of the command.
+
+    Raises:
+        ValueError: If the file cannot hold these rows, or cannot be written.
     """
     from ppl_vae.cli.outfile import as_json, as_table, describe_rows, write  # noqa: PLC0415  pandas
 
-    count, shape = describe_rows(values)
+    count, form = describe_rows(values)
     if out is not None:
         write(out, values)
-        report.result({"rows": count, "form": shape, "out": out})
-        report.show(f"{count} rows ({shape}) in {out}")
+        report.result({"rows": count, "form": form, "out": out})
+        report.show(f"{count} rows ({form}) in {out}")
         return
     if report.as_json:
-        report.result({"rows": count, "form": shape, "out": None, **as_json(values)})
+        report.result({"rows": count, "form": form, "out": None, **as_json(values)})
     try:
         report.show(preview(as_table(values)))
-    except ValueError:  # no table
-        report.show(f"{count} rows: {shape}")
+    except ValueError:  # the rows are no table, as images are not
+        report.show(f"{count} rows: {form}")
     report.show("--out FILE writes them all")

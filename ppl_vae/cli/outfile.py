@@ -1,4 +1,4 @@
-"""Rows into a file: its extension says what it becomes; written beside, then renamed."""
+"""Write rows to a file in the format of its extension; an error leaves no partial file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,16 @@ from ppl_vae.data.tables import flat_columns
 
 
 def write(path: Path, values: Any) -> None:
-    """Write a frame, an array or tensor, or a mapping or tuple of those.
+    """Write rows to a .csv, .tsv, .parquet, .npy or .npz file.
+
+    The rows go into a hidden file in the same folder, which is then renamed.
+
+    Args:
+        path: The file; replaced if it exists.
+        values: A frame, an array or tensor, or a mapping or tuple of these.
 
     Raises:
-        ValueError: Where the file cannot hold these values or cannot be written.
+        ValueError: If the format cannot hold the values, or if the file cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -33,10 +39,10 @@ def write(path: Path, values: Any) -> None:
 
 
 def as_table(values: Any) -> pd.DataFrame:
-    """Rows as a frame with one name a column.
+    """Return rows as a frame whose columns have one name each.
 
     Raises:
-        ValueError: Where they are no table.
+        ValueError: If the rows are several arrays, or arrays of more than two dimensions.
     """
     if isinstance(values, pd.Series):
         values = values.to_frame()
@@ -50,7 +56,12 @@ def as_table(values: Any) -> pd.DataFrame:
 
 
 def describe_rows(values: Any) -> tuple[int, str]:
-    """Number of rows, and in words what one of them is."""
+    """Return the number of rows, and in words the columns or the shape of a row.
+
+    Example:
+        >>> describe_rows(np.zeros((3, 28, 28)))
+        (3, 'shape (28, 28)')
+    """
     if isinstance(values, pd.DataFrame):
         names = [str(name) for name in flat_columns(values).columns]
         more = ", ..." if len(names) > 4 else ""
@@ -65,7 +76,12 @@ def describe_rows(values: Any) -> tuple[int, str]:
 
 
 def as_json(values: Any) -> dict[str, Any]:
-    """All values, ready for JSON: ``values``, and ``columns`` and ``index`` of a frame."""
+    """Return all values in entries for a JSON object.
+
+    Returns:
+        ``{"values": ...}``, for a frame with its ``"columns"`` and ``"index"`` as well. Arrays
+        stay arrays; ``CommandOutput.result`` writes them as lists.
+    """
     if isinstance(values, Mapping):
         return {"values": {name: np.asarray(value) for name, value in values.items()}}
     if isinstance(values, tuple):
@@ -78,16 +94,19 @@ def as_json(values: Any) -> dict[str, Any]:
 
 
 def _csv(path: Path, values: Any, separator: str = ",") -> None:
+    """Write a table as text; the row labels go into a first column without a name, if any."""
     frame = as_table(values)
-    labelled = not isinstance(frame.index, pd.RangeIndex)
-    frame.to_csv(path, index=labelled, index_label="", sep=separator)
+    has_labels = not isinstance(frame.index, pd.RangeIndex)
+    frame.to_csv(path, index=has_labels, index_label="", sep=separator)
 
 
 def _parquet(path: Path, values: Any) -> None:
+    """Write a table with its row labels."""
     as_table(values).to_parquet(path)
 
 
 def _npy(path: Path, values: Any) -> None:
+    """Write one array."""
     if isinstance(values, Mapping | tuple):
         raise ValueError(f"expected one array, got {len(values)}; write an .npz file")
     with path.open("wb") as file:
@@ -95,6 +114,7 @@ def _npy(path: Path, values: Any) -> None:
 
 
 def _npz(path: Path, values: Any) -> None:
+    """Write several named arrays; names that numpy.savez cannot take as arguments are allowed."""
     if isinstance(values, tuple):
         values = {f"arr_{i}": value for i, value in enumerate(values)}
     elif not isinstance(values, Mapping):

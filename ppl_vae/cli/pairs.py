@@ -1,87 +1,110 @@
-"""From words on the command line to data and a pair."""
+"""From words on the command line to rows of data, functions, and a pair.
+
+Nothing here loads torch or pandas before it must, so that a mistyped name is answered at once.
+"""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, usage
 from ppl_vae.zoo.catalog import find_class, zoo
-from ppl_vae.zoo.source_files import function_in_file
+from ppl_vae.zoo.source_files import close_names, function_in_file
+
+if TYPE_CHECKING:
+    from ppl_vae.core.pair import Guide, Model
+    from ppl_vae.data.rows import Data
 
 NO_GUIDE = "none"
+"""The word that stands for ``guide=None``."""
 
 
 def read(path: Path, like: Any = None) -> Any:
-    """The data of a file; ``like`` is rows in the form to bring them into.
+    """Return the rows of a data file.
+
+    Args:
+        path: A .csv, .tsv, .parquet, .npy or .npz file.
+        like: Example rows, as a run holds them; the file's columns are found by their names and
+            brought into this form.
 
     Raises:
-        UsageError: Where there is no such file.
-        ValueError: Where it cannot be read.
+        UsageError: If there is no such file.
+        ValueError: If the file cannot be read, or does not have the columns of ``like``.
     """
-    from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  pandas loads slowly
+    from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  loads pandas
 
     with usage():
         check_exists(path)
     return read_data(path, like)
 
 
-def function(spec: str) -> Any:
-    """The function that ``file.py:name`` stands for.
+def function(spec: str) -> Callable[..., Any]:
+    """Execute a Python file and return the function that ``file.py:name`` stands for.
 
     Raises:
-        UsageError: Where there is none.
+        UsageError: If there is no such file or function, or if the file raises an error.
     """
     with usage():
         return function_in_file(spec)
 
 
 def check_names(model: str, guide: str) -> None:
-    """Refuse, before anything slow, names and files that are not there."""
+    """Check the names of a model and a guide of the zoo before anything slow is loaded.
+
+    Specs of the form ``file.py:Class`` are checked later, when the file is executed.
+
+    Raises:
+        UsageError: If the zoo has no model or guide of the name.
+    """
     for spec, kind in ((model, "models"), (guide, "guides")):
-        if _path(spec) is None and not (kind == "guides" and spec == NO_GUIDE):
+        if _file_of(spec) is None and not (kind == "guides" and spec == NO_GUIDE):
             check_in_zoo(spec, kind)
 
 
 def check_in_zoo(name: str, kind: str) -> None:
-    """Refuse a name that the zoo does not have.
+    """Check that the zoo has a model or a guide of a name.
+
+    Args:
+        name: Name without ``.py``.
+        kind: ``"models"`` or ``"guides"``.
 
     Raises:
-        UsageError: With the close names.
+        UsageError: If it has none; close names are listed.
     """
     names = list(zoo(kind))
     if name in names:
         return
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    own = (
-        f"{name}:Class is one of your own"
-        if name.endswith(".py")
-        else f"zoo has {', '.join(names)}"
-    )
-    raise UsageError(f'no {kind[:-1]} "{name}": the {own}{hint}')
+    if name.endswith(".py"):
+        known = f"a class in a file of your own is written {name}:Class"
+    else:
+        known = f"the zoo has {', '.join(names)}"
+    raise UsageError(f'no {kind[:-1]} "{name}": {known}{close_names(name, names)}')
 
 
 def build_pair(
-    model: str, guide: str, data: Any, settings: Sequence[str] | None, seed: int
-) -> tuple[Any, Any]:
-    """The pair that two names stand for, its arguments from the settings and the data.
+    model: str, guide: str, data: Data, settings: Sequence[str] | None, seed: int
+) -> tuple[Model, Guide]:
+    """Return a new pair of the model and the guide that two names stand for.
+
+    Constructor arguments come from the settings, from the other half (arguments named ``model``
+    and ``guide``) and from the data. The half that the other one takes as an argument is made
+    first. Pyro's global seed is set, which decides the initial weights.
 
     Args:
-        model: Zoo name or ``file.py:Class``.
-        guide: Likewise, or ``none``.
-        data: Rows, in any form that ``fit`` takes.
-        settings: ``NAME=VALUE`` each.
-        seed: Seeds the first weights.
+        model: Name of the zoo, or ``file.py:Class``.
+        guide: Name of the zoo, ``file.py:Class``, or ``none``.
+        data: Rows in any form that ``fit`` takes.
+        settings: Words of the form ``NAME=VALUE``; see ``assign``.
+        seed: Seed of the initial weights.
 
     Raises:
-        UsageError: For an unknown name or setting.
-        ValueError: For a file that does not import, or a constructor that refuses.
+        UsageError: If a name or a setting is unknown.
+        ValueError: If a file raises an error, or a constructor refuses its arguments.
     """
     import pyro  # noqa: PLC0415  loads torch
 
@@ -90,77 +113,102 @@ def build_pair(
         classes["guide"] = _find(guide, "guides")
     arguments = assign(settings or (), classes)
     pyro.set_rng_seed(seed)
-    made: dict[str, Any] = {}
-    reads = inspect.signature(classes["model"]).parameters
-    for half in sorted(classes, reverse="guide" not in reads):  # a partner is made first
-        takes = inspect.signature(classes[half]).parameters
-        partner = {name: built for name, built in made.items() if name in takes}
-        made[half] = _construct(classes[half], data, {**partner, **arguments[half]})
-    return made["model"], made.get("guide")
+    model_takes_guide = "guide" in inspect.signature(classes["model"]).parameters
+    halves: dict[str, Any] = {}
+    for role in sorted(classes, reverse=not model_takes_guide):  # "guide" sorts before "model"
+        takes = inspect.signature(classes[role]).parameters
+        partner = {name: half for name, half in halves.items() if name in takes}
+        halves[role] = _construct(classes[role], data, {**partner, **arguments[role]})
+    return halves["model"], halves.get("guide")
 
 
 def assign(settings: Sequence[str], classes: Mapping[str, type[Any]]) -> dict[str, dict[str, Any]]:
-    """Settings to constructor arguments: ``{"model": {...}, "guide": {...}}``.
+    """Return the constructor arguments that settings give to the model and to the guide.
+
+    ``model.latents=8`` and ``guide.latents=8`` reach one half, ``latents=8`` every half whose
+    constructor has the argument.
+
+    Args:
+        settings: Words of the form ``NAME=VALUE``; a value is a Python literal, or else a text.
+        classes: ``{"model": class, "guide": class}``; the guide may be absent.
+
+    Returns:
+        ``{"model": arguments, "guide": arguments}``.
 
     Raises:
-        UsageError: For one without a value, or of a name that no constructor has.
+        UsageError: If a setting has no value, or if no constructor has an argument of its name.
+
+    Example:
+        >>> from ppl_vae.nn import MLP
+        >>> assign(["hidden=(9, 9)"], {"model": MLP})
+        {'model': {'hidden': (9, 9)}}
     """
-    result: dict[str, dict[str, Any]] = {half: {} for half in classes}
+    result: dict[str, dict[str, Any]] = {role: {} for role in classes}
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not key:
             raise UsageError(f"--set: expected NAME=VALUE, got {setting}")
-        half, dot, name = key.rpartition(".")
-        if dot and half not in classes:
+        role, dot, name = key.rpartition(".")
+        if dot and role not in classes:
             raise UsageError(f"--set {setting}: expected model.NAME, guide.NAME or NAME")
-        halves = [half] if dot else list(classes)
-        takers = [half for half in halves if _has(classes[half], name)]
+        candidates = [role] if dot else list(classes)
+        takers = [role for role in candidates if _takes(classes[role], name)]
         if not takers:
-            raise UsageError(f"--set {setting}: {_no_argument(name, halves, classes)}")
+            raise UsageError(f"--set {setting}: {_no_argument(name, candidates, classes)}")
         for taker in takers:
             result[taker][name] = _value(text)
     return result
 
 
 def _find(spec: str, kind: str) -> type[Any]:
-    path = _path(spec)
-    if path is not None and path.is_file():
-        return find_class(spec, kind)  # its faults are the pair's, not the command line's
+    """Return the class that a name stands for.
+
+    Raises:
+        UsageError: If there is no such name or file: the command line is at fault.
+        ValueError: If the file is there and cannot be used: the pair is at fault.
+    """
+    file = _file_of(spec)
+    if file is not None and file.is_file():
+        return find_class(spec, kind)
     with usage():
         return find_class(spec, kind)
 
 
-def _path(spec: str) -> Path | None:
-    """The file of ``file.py:Class``; ``None`` for a zoo name."""
+def _file_of(spec: str) -> Path | None:
+    """Return the file of a spec ``file.py:Class``; ``None`` for a name of the zoo."""
     path, colon, _ = spec.rpartition(":")
     return Path(path) if colon else None
 
 
-def _has(cls: type[Any], name: str) -> bool:
+def _takes(cls: type[Any], name: str) -> bool:
+    """Return whether a constructor has an argument of a name, or takes any."""
     parameters = inspect.signature(cls).parameters
-    open_ended = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return name in parameters or open_ended
+    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return name in parameters or takes_any
 
 
-def _no_argument(name: str, halves: list[str], classes: Mapping[str, type[Any]]) -> str:
-    known = {half: list(inspect.signature(classes[half]).parameters) for half in halves}
-    listed = "; ".join(f"{classes[half].__name__} takes {', '.join(known[half])}" for half in known)
-    every = [argument for arguments in known.values() for argument in arguments]
-    near = difflib.get_close_matches(name, every, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    return f'no argument "{name}" ({listed}){hint}'
+def _no_argument(name: str, roles: list[str], classes: Mapping[str, type[Any]]) -> str:
+    """Return the text that no constructor has an argument, and which arguments they have."""
+    known = {role: list(inspect.signature(classes[role]).parameters) for role in roles}
+    listed = "; ".join(f"{classes[role].__name__} takes {', '.join(known[role])}" for role in known)
+    names = [argument for arguments in known.values() for argument in arguments]
+    return f'no argument "{name}" ({listed}){close_names(name, dict.fromkeys(names))}'
 
 
 def _value(text: str) -> Any:
-    """A Python literal, or the text itself."""
+    """Return the Python literal that a text is, or the text itself."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
 
 
-def _construct(cls: type[Any], data: Any, arguments: dict[str, Any]) -> Any:
-    """Build one half; what its constructor raises is told as a fault of the pair."""
+def _construct(cls: type[Any], data: Data, arguments: dict[str, Any]) -> Any:
+    """Return ``build(cls, data, **arguments)``, with errors of every type as ``ValueError``.
+
+    Raises:
+        ValueError: If the constructor raises anything; names the given arguments.
+    """
     try:
         return ppl_vae.build(cls, data, **arguments)
     except ValueError:
@@ -169,5 +217,5 @@ def _construct(cls: type[Any], data: Any, arguments: dict[str, Any]) -> Any:
         given = ", ".join(f"{key}={value!r:.40}" for key, value in arguments.items())
         raise ValueError(
             f"{cls.__name__}({given}): {type(error).__name__}: {error}; "
-            "arguments that the data do not give are given by --set"
+            "give arguments that cannot be read from the data by --set NAME=VALUE"
         ) from error

@@ -1,4 +1,8 @@
-"""Networks for models and guides: (..., in) -> (..., out), so that particles may lead."""
+"""Networks for models and guides: each maps (..., inputs) to (..., outputs).
+
+A network acts on the last dimension only, so any number of dimensions may lead: rows, particles,
+the values of an enumerated latent.
+"""
 
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.scaling import Standardize

@@ -1,6 +1,8 @@
-"""Multilayer perceptron on the last dimension.
+"""Multilayer perceptron: linear layers with an activation between them.
 
-    h_1 = a(W_1 x + b_1), ..., y = W_n h_(n-1) + b_n        x: (..., inputs), y: (..., outputs)
+    h_0 = x                                x: (..., inputs)
+    h_i = activation(W_i h_(i-1) + b_i)    h_i: (..., hidden[i - 1])
+    y   = W_n h_(n-1) + b_n                y: (..., outputs), no activation
 
 Source: Kingma & Welling (2014), appendix C, arXiv:1312.6114 (one tanh layer).
 """
@@ -12,13 +14,14 @@ from torch import nn
 
 
 class MLP(nn.Sequential):
-    """Linear layers with an activation between them.
+    """A multilayer perceptron on the last dimension: (..., inputs) -> (..., outputs).
 
     Args:
-        inputs: Width of the last dimension that comes in.
-        outputs: Width of the last dimension that goes out.
-        hidden: Widths of the layers between, first to last.
-        activation: Makes the module between two layers.
+        inputs: Size of the last dimension of what comes in.
+        outputs: Size of the last dimension of what goes out.
+        hidden: Sizes of the hidden layers, from first to last; ``()`` makes one linear layer.
+        activation: Class or function that makes the module between two linear layers. A class of
+            torch, as ``torch.nn.ReLU``, can be stored in the recipe of a run; a function cannot.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair
-from ppl_vae.saving.rebuild_check import definition, source_of
+from ppl_vae.saving.rebuild_check import source_of, source_text
 from ppl_vae.saving.storage import read_bytes, sha256
 
 
@@ -74,7 +74,7 @@ def _source_of_half(half: Half) -> Source:
         text = file.read_bytes().decode(errors="replace")
         return Source(half.role, text, f"from {file.name}, as it is now")
     try:
-        return Source(half.role, definition(half.base), f"from {name}, as it is now")
+        return Source(half.role, source_text(half.base), f"from {name}, as it is now")
     except (OSError, TypeError):  # a class or function made by exec, or in an interactive session
         return Source(half.role, "", f"no code of {name} can be found")
 

@@ -1,7 +1,9 @@
-"""Snapshots of a fit as it goes: what it needs to go on, and the record that people read.
+"""Snapshots of a running fit, from which a fit that was cut off resumes, and its metrics.csv.
 
-A snapshot is one file, written beside and renamed; the one before is kept. They are taken as often
-as costs at most a fiftieth of the time, at the end of an epoch or within one.
+A snapshot is one file with the weights, the state of the optimizer, the random generators and the
+history so far. It is taken after a step, at the end of an epoch or within one, as often as keeps
+its cost below a fiftieth of the time of the fit. Two snapshots remain on the disk, the newest and
+the previous one, so that one damaged file does not lose the fit.
 """
 
 from __future__ import annotations
@@ -35,68 +37,102 @@ from ppl_vae.saving.storage import (
     write_whole,
 )
 
-SHARE = 50  # a snapshot's cost times this passes before the next one
-SOONEST = 1.0  # seconds
+SHARE = 50
+"""A snapshot that took t seconds is followed by at least ``SHARE * t`` seconds without one."""
+
+SOONEST = 1.0
+"""The least number of seconds between two snapshots."""
+
 METRICS = "metrics.csv"
 
 
 class Recorder:
-    """The run directory of one fit.
+    """Writer of one fit's files into its run directory, which it locks for this process.
+
+    Hidden files that a killed process left half written are deleted.
 
     Args:
-        path: The directory.
+        path: The run directory.
         info: The contents of its ``run.json``.
+
+    Raises:
+        ValueError: If another process is fitting into the directory.
     """
 
     def __init__(self, path: Path, info: dict[str, Any]) -> None:
         self.path, self.info = path, info
-        self._lock = _locked(path)
-        for half_written in path.glob(".*.part"):  # of a process that was killed
+        self._lock = _lock(path)
+        for half_written in path.glob(".*.part"):
             half_written.unlink()
         self._due = time.monotonic() + SOONEST
 
     def close(self) -> None:
-        """Let another process fit into the run."""
+        """Unlock the run directory, so that another process may fit into it."""
         self._lock.close()
 
     @property
     def due(self) -> bool:
-        """Whether it is time for a snapshot."""
+        """Whether enough time has passed since the last snapshot to take the next one."""
         return time.monotonic() >= self._due
 
     def snapshot(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Write a snapshot; a disk that is full or gone costs a warning, not the fit."""
+        """Write a snapshot and rename the previous snapshot to ``previous.safetensors``.
+
+        A full or lost disk gives a warning and does not end the fit.
+
+        Args:
+            tensors: Weights under the prefixes ``now/`` and ``best/``.
+            state: Everything else that the fit needs to resume: numbers, texts and tensors,
+                nested in any way. The states of the global random generators are added.
+        """
         start = time.monotonic()
-        kept = dict(tensors)
-        packed = pack({**state, "generators": _generators()}, kept, "state")
+        stored = dict(tensors)
+        packed = pack({**state, "generators": _generator_states()}, stored, "state")
         try:
-            self._keep_previous()
-            write_tensors(self.path / SNAPSHOT, kept, {"run": self.info["id"], "state": packed})
+            self._link_previous()
+            write_tensors(self.path / SNAPSHOT, stored, {"run": self.info["id"], "state": packed})
         except OSError as error:
             warnings.warn(
                 f"run: no snapshot could be written to {self.path} ({error.strerror}); the fit "
-                "goes on, and the one before is kept",
+                "goes on, and the last written snapshot remains",
                 stacklevel=2,
             )
         now = time.monotonic()
         self._due = now + max(SOONEST, SHARE * (now - start))
 
     def epoch(self, records: list[dict[str, float]]) -> None:
-        """Add the last epoch to the record that people read."""
+        """Add the last epoch to ``metrics.csv``.
+
+        A disk that is full costs the line and no more: the snapshots hold the whole history.
+
+        Args:
+            records: One dictionary for each epoch, with the columns of ``History.frame``.
+        """
         row = records[-1]
-        with contextlib.suppress(OSError):  # the snapshot holds the history too
-            whole = not (self.path / METRICS).exists()
-            line = pd.DataFrame([row]).to_csv(index=False, header=whole)
+        with contextlib.suppress(OSError):
+            is_new = not (self.path / METRICS).exists()
+            line = pd.DataFrame([row]).to_csv(index=False, header=is_new)
             with (self.path / METRICS).open("a") as file:
                 file.write(line)
 
     def restart(self, records: list[dict[str, float]]) -> None:
-        """Put the record back to what a snapshot says."""
+        """Write ``metrics.csv`` anew with the epochs of a snapshot, from which the fit resumes.
+
+        Epochs that ended after the snapshot are computed again, so their lines are dropped.
+        """
         text = pd.DataFrame(records).to_csv(index=False) if records else ""
         write_whole(self.path / METRICS, text.encode())
 
     def finish(self, tensors: dict[str, Tensor], status: str, summary: dict[str, Any]) -> None:
-        """Write the weights and how the fit ended; a full disk leaves the run unfinished."""
+        """Write the weights and how the fit ended.
+
+        A full disk gives a warning; the run then remains ``"running"`` and can be resumed.
+
+        Args:
+            tensors: Weights of the fitted pair by name.
+            status: ``"finished"`` or ``"not finite"``.
+            summary: Entry ``history`` of ``run.json``: epochs, steps, best epoch and more.
+        """
         try:
             write_weights(self.path, tensors, self.info)
             write_json(self.path / INFO, {**self.info, "status": status, "history": summary})
@@ -107,36 +143,57 @@ class Recorder:
                 stacklevel=2,
             )
 
-    def _keep_previous(self) -> None:
-        """A second name for the snapshot that is about to be replaced."""
+    def _link_previous(self) -> None:
+        """Give the newest snapshot the name ``previous.safetensors`` as well.
+
+        The next snapshot replaces the name ``snapshot.safetensors`` only. A hard link costs no
+        copy, but cannot replace a name that is taken; so the link is made under a hidden name
+        and renamed. At any moment at least one of the two names stands for a whole snapshot.
+        """
         if (self.path / SNAPSHOT).exists():
             beside = self.path / f".{PREVIOUS}.{os.getpid()}.part"
             beside.unlink(missing_ok=True)
             try:
                 os.link(self.path / SNAPSHOT, beside)
-            except OSError:  # a file system without second names
+            except OSError:  # a file system without hard links
                 shutil.copyfile(self.path / SNAPSHOT, beside)
             beside.replace(self.path / PREVIOUS)
-            beside.unlink(missing_ok=True)  # where both were one file already
+            beside.unlink(missing_ok=True)  # a rename between links of one file does nothing
 
 
-def _locked(path: Path) -> Any:
-    """An open file that this process alone holds; ``ValueError`` where another has it."""
+def _lock(path: Path) -> Any:
+    """Lock a run directory for this process; return the open file whose closing unlocks it.
+
+    The system also unlocks it when the process ends in any way. Systems without ``fcntl``
+    (Windows) do not lock.
+
+    Raises:
+        ValueError: If another process holds the lock.
+    """
     file = (path / "lock").open("a")
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.close()
-            raise ValueError(f"run: another process is fitting into {path}") from None
+            raise ValueError(
+                f"run: another process is fitting into {path}; wait for it, or choose another "
+                "directory"
+            ) from None
     return file
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest sound snapshot of a run: (weights, state); ``None`` where there was none yet.
+    """Return the newest undamaged snapshot of a run.
+
+    If the newest snapshot is damaged, the previous one is used, with a warning.
+
+    Returns:
+        The tensors (weights under ``now/`` and ``best/``, and those of the state) and the state
+        that ``Recorder.snapshot`` was given; ``None`` if no snapshot was taken yet.
 
     Raises:
-        ValueError: Where snapshots exist and none of them is sound.
+        ValueError: If there are snapshots and all of them are damaged.
     """
     identity = read_run(path).info["id"]
     errors = []
@@ -152,7 +209,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
             errors.append(f"{path / name}: belongs to another run")
             continue
         if errors:
-            warnings.warn(f"{errors[0]}; going on from {name}, the one before", stacklevel=2)
+            warnings.warn(f"{errors[0]}; resuming from the previous snapshot, {name}", stacklevel=2)
         return tensors, unpack(info["state"], tensors)
     if errors:
         raise ValueError("; ".join(errors))
@@ -160,7 +217,11 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
 
 
 def restore_generators(state: dict[str, Any]) -> None:
-    """Put the global generators where a snapshot left them."""
+    """Set the global random generators (torch, Python, NumPy, CUDA) to those of a snapshot.
+
+    Args:
+        state: The state that ``read_snapshot`` returned.
+    """
     generators = state["generators"]
     torch.set_rng_state(generators["torch"])
     random.setstate(generators["python"])
@@ -170,13 +231,14 @@ def restore_generators(state: dict[str, Any]) -> None:
         torch.cuda.set_rng_state_all(generators["cuda"])
 
 
-def _generators() -> dict[str, Any]:
+def _generator_states() -> dict[str, Any]:
+    """Return the states of the global random generators, in a form that ``pack`` can store."""
     kind, keys, *rest = np.random.get_state()  # noqa: NPY002  Pyro seeds the global one
-    found: dict[str, Any] = {
+    states: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
         "numpy": (kind, np.asarray(keys).astype(np.int64), *rest),
     }
     if torch.cuda.is_available():
-        found["cuda"] = torch.cuda.get_rng_state_all()
-    return found
+        states["cuda"] = torch.cuda.get_rng_state_all()
+    return states

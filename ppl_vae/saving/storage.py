@@ -1,7 +1,10 @@
-"""Files that survive: written whole or not at all, checked when read, never a pickle.
+"""Files that survive a crash: written completely or not at all, checked when read, never a pickle.
 
-A tensor file is safetensors whose metadata hold a JSON text and a SHA-256 over that text and
-every tensor's name, dtype, shape and bytes; a JSON file holds a SHA-256 of itself.
+    tensors  ->  a safetensors file; its metadata hold a JSON text, and a SHA-256 over that text
+                 and over the name, dtype, shape and bytes of every tensor
+    JSON     ->  a text file whose field "sha256" is the SHA-256 of all other fields
+
+A file that was cut, changed or written by another program is refused with an error that names it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,20 @@ from torch import Tensor
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename: readers see the old file or the new one."""
+    """Write a file so that a reader finds the old contents or the new ones, never a part.
+
+    The bytes go into a hidden file in the same folder, are flushed to the disk, and the hidden
+    file is then renamed to ``path``: a rename replaces a file in one action. At last the folder
+    is flushed, because a rename that is only in the system's memory is lost in a power cut. A
+    process that is killed on the way leaves at most the hidden file ``.<name>.<process>.part``.
+
+    Args:
+        path: The file; replaced if it exists.
+        content: All bytes of the file.
+
+    Raises:
+        OSError: If the disk is full or the folder cannot be written; ``path`` is unchanged.
+    """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
@@ -38,27 +54,40 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: Any) -> None:
-    """Write tensors and a JSON value as one file; tensors that share memory are stored once."""
+    """Write tensors and a JSON value into one safetensors file.
+
+    Safetensors refuses tensors that share memory, such as tied weights. Each group of names that
+    stand for the same memory is therefore stored once, under the first name, and the metadata
+    map the other names to the first.
+
+    Args:
+        path: The file; replaced if it exists.
+        tensors: Tensors of any shape, dtype and device, by name.
+        info: Anything that JSON can hold.
+
+    Raises:
+        OSError: If the file cannot be written; ``path`` is unchanged.
+    """
     stored: dict[str, Tensor] = {}
-    same: dict[str, str] = {}
-    seen: dict[tuple[Any, ...], str] = {}
+    first_names: dict[tuple[Any, ...], str] = {}
+    same_as: dict[str, str] = {}
     for name, tensor in tensors.items():
-        key = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
-        if tensor.numel() and key in seen:
-            same[name] = seen[key]
+        memory = (tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), tensor.dtype)
+        if tensor.numel() and memory in first_names:
+            same_as[name] = first_names[memory]
         else:
-            seen[key] = name
+            first_names[memory] = name
             stored[name] = tensor.detach().cpu().contiguous().clone()
-    text = json.dumps({"info": info, "same": same})
-    metadata = {"ppl_vae": text, "sha256": _digest(stored, text)}
+    text = json.dumps({"info": info, "same": same_as})
+    metadata = {"ppl_vae": text, "sha256": _checksum(stored, text)}
     write_whole(path, save_tensors(stored, metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
-    """Read such a file back: (tensors, JSON value).
+    """Return the tensors (on the CPU, by name) and the JSON value that ``write_tensors`` stored.
 
     Raises:
-        ValueError: Where the file is missing, cut, changed, or not one of these.
+        ValueError: If the file is missing, cut, changed, or was not written by this library.
     """
     content = read_bytes(path)
     try:
@@ -67,37 +96,40 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
         metadata = header["__metadata__"]
         tensors = load_tensors(content)
         text = metadata["ppl_vae"]
-        sound = metadata["sha256"] == _digest(tensors, text)
+        sound = metadata["sha256"] == _checksum(tensors, text)
     except (SafetensorError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"{path}: not a file of ppl_vae, or damaged ({error})") from error
     if not sound:
         raise ValueError(f"{path}: damaged: its contents do not match their checksum")
     value = json.loads(text)
-    for name, other in value["same"].items():
-        tensors[name] = tensors[other]
+    for name, first_name in value["same"].items():
+        tensors[name] = tensors[first_name]
     return tensors, value["info"]
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Write a JSON object with a checksum of itself."""
+    """Write a JSON object and its checksum, the field ``sha256``, into a file.
+
+    Raises:
+        OSError: If the file cannot be written; ``path`` is unchanged.
+    """
     body = {key: item for key, item in value.items() if key != "sha256"}
-    text = json.dumps({**body, "sha256": _digest({}, _canonical(body))}, indent=2)
+    text = json.dumps({**body, "sha256": _checksum({}, _canonical(body))}, indent=2)
     write_whole(path, (text + "\n").encode())
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object with a checksum of itself.
+    """Return the JSON object that ``write_json`` stored, without its checksum.
 
     Raises:
-        ValueError: Where the file is missing, cut, changed, or not one of these.
+        ValueError: If the file is missing, cut, changed, or was not written by this library.
     """
+    content = read_bytes(path)
     try:
-        value = json.loads(read_bytes(path))
+        value = json.loads(content)
         body = {key: item for key, item in value.items() if key != "sha256"}
-        sound = value["sha256"] == _digest({}, _canonical(body))
+        sound = value["sha256"] == _checksum({}, _canonical(body))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, ValueError) and str(error).startswith(str(path)):
-            raise
         raise ValueError(f"{path}: not a file of ppl_vae, or damaged ({error})") from error
     if not sound:
         raise ValueError(f"{path}: damaged: its contents do not match their checksum")
@@ -105,7 +137,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The bytes of a file; ``ValueError`` where it cannot be read."""
+    """Return all bytes of a file.
+
+    Raises:
+        ValueError: If the file is missing or cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -113,15 +149,32 @@ def read_bytes(path: Path) -> bytes:
 
 
 def sha256(content: bytes) -> str:
-    """Checksum of bytes."""
+    """Return the SHA-256 checksum of some bytes as 64 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()
 
 
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
-    """A nested value as JSON, its tensors and arrays put into ``tensors`` by their path.
+    """Return a nested value in a form that JSON can hold, with its tensors set apart.
+
+    States of optimizers and of random generators nest dictionaries, lists, tuples, numbers and
+    tensors. JSON has no tuples, no tensors and only texts as keys. So every container is written
+    as ``{"dict": [[key, item], ...]}``, ``{"list": [...]}`` or ``{"tuple": [...]}``, and every
+    tensor or numpy array as ``{"tensor": name}``, the name being its path in the nested value.
+
+    Args:
+        value: The nested value.
+        tensors: Receives the tensors and arrays by name; changed in place.
+        path: Path of ``value`` itself, with which the names begin.
 
     Raises:
-        ValueError: Where it holds something that needs a pickle.
+        ValueError: If the value holds an object of another type, which only a pickle could store.
+
+    Example:
+        >>> arrays = {}
+        >>> pack({"step": 3, "moment": torch.zeros(2)}, arrays, "state")
+        {'dict': [['step', 3], ['moment', {'tensor': 'state/moment'}]]}
+        >>> arrays
+        {'state/moment': tensor([0., 0.])}
     """
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -137,11 +190,19 @@ def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [pack(item, tensors, f"{path}/{i}") for i, item in enumerate(value)]}
-    raise ValueError(f"run: {path} holds a {type(value).__name__}, which cannot be kept safely")
+    raise ValueError(
+        f"run: {path} holds a {type(value).__name__}, which cannot be stored without a pickle; "
+        "expected numbers, texts, tensors, and lists, tuples or dictionaries of these"
+    )
 
 
 def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """The nested value that ``pack`` was given."""
+    """Return the nested value that ``pack`` was given; arrays come back as tensors.
+
+    Args:
+        value: What ``pack`` returned.
+        tensors: The tensors that ``pack`` set apart, by name.
+    """
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
@@ -153,7 +214,8 @@ def unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
     return tuple(items) if kind == "tuple" else items
 
 
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    """Return the SHA-256 over a text and over each tensor's name, dtype, shape and bytes."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
@@ -163,11 +225,15 @@ def _digest(tensors: dict[str, Tensor], text: str) -> str:
 
 
 def _canonical(value: Any) -> str:
+    """Return JSON text that does not depend on the order of the keys."""
     return json.dumps(value, sort_keys=True)
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make a rename durable, where the system lets a folder be opened."""
+    """Flush a folder to the disk, so that a rename in it survives a power cut.
+
+    Systems that cannot open a folder, such as Windows, are left to flush it themselves.
+    """
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -106,7 +106,7 @@ def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         "reason": objective.reason,
         "stepper": loop.stepper.state(),
     }
-    info = runs.begin_run(path, loop.pair, loop.rows, more)
+    info = runs.create_run(path, loop.pair, loop.rows, more)
     loop.recorder = snapshots.Recorder(path, info)
 
 
@@ -147,7 +147,7 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
             f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
             "another run"
         )
-    if not runs.recipe_still_holds(info, loop.pair, loop.rows):
+    if not runs.recipe_matches(info, loop.pair, loop.rows):
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"

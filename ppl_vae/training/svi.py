@@ -165,7 +165,7 @@ def fit(
         settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
         with recording(path, loop, settings, continues=continues):
             history = loop.run(epochs, patience, listed, show=progress)
-            runs.withdraw_recipe(path, pair, rows)
+            runs.remove_outdated_recipe(path, pair, rows)
         return history
 
 

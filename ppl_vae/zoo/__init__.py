@@ -1,1 +1,1 @@
-"""Models and guides by name, classes in a user's file, and constructor sizes from data."""
+"""The zoo: models and guides by name, classes in a user's own file, constructor sizes from data."""

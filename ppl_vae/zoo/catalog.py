@@ -1,9 +1,10 @@
-"""Models and guides by name: a zoo file, or a class in a file of the user's.
+"""The catalog of models and guides: classes by their names on the command line.
 
-    bernoulli                  the public class of ppl_vae/models/bernoulli.py
-    path/to/mine.py:Mine       the class Mine of that file, executed as a module of its own
+    bernoulli               the public class of models/bernoulli.py
+    path/to/mine.py:Mine    the class Mine of the user's file, which is executed
 
-Reading the zoo parses its files without importing them.
+The catalog parses the files of the zoo and does not import them, so that a list of all names
+loads neither torch nor Pyro.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from ppl_vae.zoo.source_files import class_in_file, close_names
 
 @dataclass(frozen=True)
 class Entry:
-    """One file of the zoo.
+    """A file of models/ or guides/, as its text describes it.
 
     Attributes:
-        name: What it is called by, the file's stem.
-        path: The file.
-        class_name: Its public class.
+        name: Name on the command line: the file's name without ``.py``.
+        path: Path of the file.
+        class_name: Name of its public class.
         title: First line of its docstring.
         equations: The indented lines of its docstring.
     """
@@ -39,7 +40,7 @@ class Entry:
 
 
 def zoo(kind: str) -> dict[str, Entry]:
-    """All files of one kind by name.
+    """Return all files of models/ or of guides/, by name and in alphabetical order.
 
     Args:
         kind: ``"models"`` or ``"guides"``.
@@ -57,15 +58,19 @@ def zoo(kind: str) -> dict[str, Entry]:
 
 
 def find_class(spec: str, kind: str) -> type[Any]:
-    """The class that a name stands for.
+    """Return the class that a name stands for.
 
     Args:
-        spec: A zoo name, or ``file.py:Class``.
-        kind: ``"models"`` or ``"guides"``: where zoo names are looked up.
+        spec: A name of the zoo, or ``file.py:Class``; that file is executed.
+        kind: ``"models"`` or ``"guides"``: where to look up a name of the zoo.
 
     Raises:
-        ValueError: For an unknown name, file or class (close ones are listed), or a file that
-            does not import.
+        ValueError: If the name, the file or the class is unknown (close names are listed), or if
+            the file raises an error.
+
+    Example:
+        >>> find_class("normal", "guides").__name__
+        'NormalGuide'
     """
     if ":" in spec:
         path, _, name = spec.rpartition(":")
@@ -77,13 +82,14 @@ def find_class(spec: str, kind: str) -> type[Any]:
             + close_names(spec, entries)
         )
     module = importlib.import_module(f"ppl_vae.{kind}.{spec}")
-    found: type[Any] = getattr(module, entries[spec].class_name)
-    return found
+    cls: type[Any] = getattr(module, entries[spec].class_name)
+    return cls
 
 
 def _entry(path: Path) -> Entry:
-    tree = ast.parse(path.read_text())
+    """Parse a file of the zoo."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     public = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
     title, _, rest = (ast.get_docstring(tree, clean=False) or "").partition("\n")
-    lines = [line for line in rest.splitlines() if line.startswith("    ")]
-    return Entry(path.stem, path, public[0], title, textwrap.dedent("\n".join(lines)))
+    equations = [line for line in rest.splitlines() if line.startswith("    ")]
+    return Entry(path.stem, path, public[0], title, textwrap.dedent("\n".join(equations)))

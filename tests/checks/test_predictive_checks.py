@@ -6,10 +6,10 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.extras import load_wine
 from parts.pairs import PAIRS, made
 from pyro.nn import PyroModule
 from scipy.stats import kstest
-from sklearn.datasets import load_wine
 from torch import nn
 
 import ppl_vae

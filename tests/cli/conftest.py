@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits, load_wine
+from parts.extras import load_digits, load_wine
 from typer.testing import CliRunner
 
 from ppl_vae.cli.main import app

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from parts.extras import PARQUET
 
 import ppl_vae
 from ppl_vae.data.files import read_data
@@ -105,7 +106,7 @@ def test_the_seed_reaches_both_functions(ppl, wine_run, wine_file):
         assert first[name] != other[name]
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "parquet", "npy", "npz"])
+@pytest.mark.parametrize("kind", ["csv", "tsv", PARQUET, "npy", "npz"])
 def test_out_has_a_line_for_each_row(ppl, wine_run, wine_file, kind):
     words = ("evaluate", wine_run, wine_file, "--num-samples", "30", "--out", f"table.{kind}")
     assert ppl(*words, "--json").json["out"] == f"table.{kind}"

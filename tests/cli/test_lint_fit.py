@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -40,19 +39,34 @@ def weights(run):
     }
 
 
-def start(*words):
+SIGNALLED = """
+import os, signal, sys
+from ppl_vae.cli.main import main
+from ppl_vae.saving.snapshots import Recorder
+
+original = getattr(Recorder, {method!r})
+
+def signal_itself(*arguments):
+    original(*arguments)
+    Recorder.{method} = original
+    os.kill(os.getpid(), signal.{name})
+
+Recorder.{method} = signal_itself
+main()
+"""
+
+
+def signalled(name, method, *words):
+    """The command in a process that sends itself a signal once ``Recorder.method`` has run."""
+    script = SIGNALLED.format(name=name, method=method)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "ppl_vae.cli", *map(str, words)]
-    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for(path, process):
-    for _ in range(1200):
-        if Path(path).exists():
-            return
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    pytest.fail(f"{path} did not appear")
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_lint_prints_sites_objective_and_findings(ppl, wine_file):
@@ -157,11 +171,9 @@ def test_resume_continues_a_run_or_begins_a_new_one(ppl, wine_file):
     assert "batch_size=16, got 8" in done.err
 
 
-def test_a_killed_fit_resumes_to_the_same_weights(ppl, wine_file):
-    process = start(*LONG, wine_file, "--epochs", "5000")
-    wait_for("run/snapshot.safetensors", process)
-    process.kill()
-    process.communicate()
+def test_a_killed_fit_goes_on_to_the_same_weights(ppl, wine_file):
+    killed = signalled("SIGKILL", "snapshot", *LONG, wine_file, "--epochs", "5000")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     last = int(ppl("show", "run", "--json").json["last_epoch"]["epoch"]) + 3
     told = ppl(*LONG, wine_file, "--epochs", last, "--resume", "--json").json
     assert told["epochs"] == last
@@ -169,14 +181,11 @@ def test_a_killed_fit_resumes_to_the_same_weights(ppl, wine_file):
     assert weights("run") == weights("whole")
 
 
-def test_ctrl_c_exits_with_130_and_leaves_a_run_that_opens(ppl, wine_file):
-    process = start(*LONG, wine_file, "--epochs", "5000", "--json")
-    wait_for("run/metrics.csv", process)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume continues" in err
-    assert "Traceback" not in err
+def test_ctrl_c_ends_with_130_and_a_run_that_opens(ppl, wine_file):
+    done = signalled("SIGINT", "epoch", *LONG, wine_file, "--epochs", "5000", "--json")
+    assert done.returncode == 130
+    assert "--resume continues" in done.stderr
+    assert "Traceback" not in done.stderr
     assert ppl("generate", "run", "--num-samples", "2", "--json").json["rows"] == 2
 
 

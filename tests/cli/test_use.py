@@ -6,12 +6,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from parts.extras import PARQUET
 
 import ppl_vae
 from ppl_vae.data.files import read_data
 from ppl_vae.zoo.catalog import find_class
 
-KINDS = ["csv", "tsv", "parquet", "npy", "npz"]
+KINDS = ["csv", "tsv", PARQUET, "npy", "npz"]
+TABLES = ("csv", "tsv", "parquet")
 
 
 def test_encode_equals_the_public_function(ppl, wine_run, wine_file):
@@ -36,7 +38,7 @@ def test_result_files_can_be_read_as_data(ppl, wine_run, wine_file, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_generated_rows_have_the_form_of_the_data(ppl, wine_run, wine_file, kind):
     ppl("generate", wine_run, "--num-samples", "20", "--out", f"new.{kind}", "--quiet")
-    made = read_data(f"new.{kind}", read_data(wine_file) if kind in KINDS[:3] else None)
+    made = read_data(f"new.{kind}", read_data(wine_file) if kind in TABLES else None)
     assert made.shape == (20, 13)
 
 
@@ -103,7 +105,7 @@ def test_arrays_of_another_width_exit_with_1(ppl, wine_run):
     [
         ("codes.xlsx", "expected one of .csv, .tsv, .parquet, .npy, .npz, got .xlsx"),
         ("codes", "got no extension"),
-        ("away/codes.csv", "a folder that is there"),
+        ("away/codes.csv", "a folder that exists"),
         ("wine.csv", "is there already; --force replaces it"),
     ],
 )
@@ -144,7 +146,7 @@ def test_a_users_files_are_executed_only_when_trusted(ppl, wine_file):
     ppl("fit", *pair, wine_file, "--epochs", "1", "--run", "marked", "--quiet")
     Path("executed").unlink()
     for words in (["encode", "marked", wine_file], ["generate", "marked"]):
-        assert "--trust-code executes them" in ppl(*words, code=1).err
+        assert "execute them by --trust-code" in ppl(*words, code=1).err
     assert "--trust-code" in ppl("show", "marked").out
     assert not Path("executed").exists()
     ppl("generate", "marked", "--trust-code", "--quiet")

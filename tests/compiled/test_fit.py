@@ -1,15 +1,14 @@
 """A fit by the traced or the compiled step is the eager fit, from its seed to its resumption."""
 
-import multiprocessing
-import random
 import re
-import time
+import signal
 
 import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.kills import run_and_kill
 from parts.pairs import PAIRS, Guide, Model, made, mapped, reals
 from torch.optim import SGD, Adam, AdamW, RMSprop, lr_scheduler
 
@@ -239,24 +238,19 @@ def test_a_compiled_fit_cut_off_is_resumed_bit_for_bit_as_compiled(tmp_path, mon
     assert same(whole, learn(make, "compiled", monkeypatch, **settings))
 
 
-def work(run):
-    """The fit that the killed processes run."""
-    torch.set_num_threads(1)
-    patch = pytest.MonkeyPatch()
-    learn(PAIRS["gaussian"], "traced", patch, run=run, resume=True, epochs=60)
-
-
 @pytest.mark.usefixtures("always")
-def test_a_traced_fit_killed_at_random_moments_ends_as_one_never_killed(tmp_path, monkeypatch):
-    whole = learn(PAIRS["gaussian"], "traced", monkeypatch, epochs=60)
-    context, chance = multiprocessing.get_context("fork"), random.Random(0)
-    for _ in range(4):
-        process = context.Process(target=work, args=(tmp_path / "run",))
-        process.start()
-        time.sleep(chance.uniform(0.2, 0.6))
-        process.kill()
-        process.join()
-    settings = {"run": tmp_path / "run", "resume": True, "epochs": 60}
+def test_a_traced_fit_killed_within_its_disk_actions_ends_as_if_it_had_not_been(
+    tmp_path, monkeypatch
+):
+    settings = {"epochs": 8}
+    whole = learn(PAIRS["gaussian"], "traced", monkeypatch, **settings)
+    settings |= {"run": tmp_path / "run", "resume": True}
+    for place, count in (("step", 4), ("write", 6), ("link", 5), ("rename", 8)):
+        code = run_and_kill(
+            lambda: learn(PAIRS["gaussian"], "traced", monkeypatch, **settings), place, count
+        )
+        assert code == -signal.SIGKILL
+    assert read_snapshot(tmp_path / "run")[1]["step"] > 10
     assert same(whole, learn(PAIRS["gaussian"], "traced", monkeypatch, **settings))
 
 

@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.datasets import load_digits, load_wine
+from parts.extras import PARQUET, load_digits, load_wine, needs_pyarrow
 
 from ppl_vae.data.files import read_data
 
@@ -31,6 +31,7 @@ def test_a_table_of_text_is_read_as_it_was_written(tmp_path, name, separator):
     pd.testing.assert_frame_equal(read_data(tmp_path / name), WINE)
 
 
+@needs_pyarrow
 def test_a_parquet_file_is_read_as_it_was_written(tmp_path):
     WINE.to_parquet(tmp_path / "a.parquet")
     pd.testing.assert_frame_equal(read_data(tmp_path / "a.parquet"), WINE)
@@ -120,8 +121,9 @@ def test_text_that_is_not_utf_8_says_which_line(tmp_path):
         read_data(path)
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
-def test_missing_cells_are_nan_and_counted_by_column(tmp_path, name):
+@pytest.mark.parametrize("kind", ["csv", PARQUET])
+def test_missing_cells_are_nan_and_counted_by_column(tmp_path, kind):
+    name = f"a.{kind}"
     data = WINE.iloc[:, :3].copy()
     data.iloc[4:6, 1] = np.nan
     data.to_csv(tmp_path / name, index=False) if "csv" in name else data.to_parquet(tmp_path / name)
@@ -205,14 +207,16 @@ def test_a_file_of_another_kind_is_not_called_damaged(tmp_path):
         read_data(written(tmp_path, "a.npy", "a,b\n1,2\n"))
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.parquet", "a.csv"])
+@pytest.mark.parametrize(
+    "name", ["a.npy", "a.npz", pytest.param("a.parquet", marks=needs_pyarrow), "a.csv"]
+)
 def test_a_pickle_is_never_executed(tmp_path, name):
     path = written(tmp_path, name, pickle.dumps(FailsWhenUnpickled()))
     with pytest.raises(ValueError, match=name):
         read_data(path)
 
 
-@pytest.mark.parametrize("kind", ["csv", "parquet", "npy", "npz"])
+@pytest.mark.parametrize("kind", ["csv", PARQUET, "npy", "npz"])
 def test_a_damaged_file_gives_rows_or_a_value_error(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
     table = WINE.iloc[:40, :4]

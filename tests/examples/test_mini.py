@@ -9,6 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.extras import sklearn
 from pyro.infer import Trace_ELBO
 from pyro.nn import PyroModule
 from torch import nn
@@ -20,6 +21,7 @@ from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.training.step import EagerStep
 
+sklearn("datasets")  # the example reads its digits or wines
 FILE = Path(__file__).parents[2] / "examples" / "mini.py"
 ROWS, FEATURES, LATENTS = 500, 9, 3
 

@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from parts.extras import sklearn
+
+sklearn("datasets")  # the example reads its digits or wines
 ROOT = Path(__file__).parents[2]
 
 

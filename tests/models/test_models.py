@@ -1,5 +1,6 @@
-"""Every zoo pair: densities against formulas, particles in front, files that stand alone."""
+"""All models and guides: densities against formulas, particles in front, files that stand alone."""
 
+import ast
 import importlib
 import inspect
 import math
@@ -11,25 +12,26 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from parts.zoo import binaries, reals, zoo_data, zoo_pair, zoo_pairs
 from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
 import ppl_vae.guides
 import ppl_vae.models
 from ppl_vae import build, fit, lint
-from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.core.sites import sample_sites
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.models.ppca import PPCAModel
+from ppl_vae.zoo.catalog import zoo
 
-REAL = torch.randn(60, 4, generator=torch.Generator().manual_seed(1)) * 30 + 100
-BINARY = (REAL > 100).float()
-PAIRS = {BernoulliModel: BINARY, GaussianModel: REAL, PPCAModel: REAL}
+REAL, BINARY = reals(), binaries()
 FILES = [
     importlib.import_module(f"{package.__name__}.{found.name}")
     for package in (ppl_vae.models, ppl_vae.guides)
     for found in pkgutil.iter_modules(package.__path__)
 ]
+every_pair = pytest.mark.parametrize(("model", "guide"), zoo_pairs())
+every_file = pytest.mark.parametrize("module", FILES, ids=lambda module: module.__name__)
 
 
 def log_prob(model, x, z):
@@ -72,19 +74,28 @@ def test_the_floor_bounds_the_density_of_a_feature_that_is_predicted_exactly():
     assert trace.nodes["x"]["fn"].base_dist.scale.min().item() == pytest.approx(0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("cls", PAIRS)
-def test_a_pair_trains_and_has_no_findings(cls):
-    data = PAIRS[cls]
-    model, guide = build(cls, data, latents=2), build(NormalGuide, data, latents=2)
+@pytest.mark.parametrize("model", zoo("models"))
+def test_every_model_has_data_and_a_guide(model):
+    zoo_data(model)
+    assert model in {name for name, _ in zoo_pairs()}
+
+
+@pytest.mark.parametrize("guide", zoo("guides"))
+def test_every_guide_fits_a_model(guide):
+    assert guide in {name for _, name in zoo_pairs()}
+
+
+@every_pair
+def test_a_pair_trains_and_has_no_findings(model, guide):
+    model, guide, data = zoo_pair(model, guide)
     assert lint(model, guide, data).findings == ()
     history = fit(model, guide, data, epochs=30, batch_size=16, progress=False)
     assert history.frame["elbo"].iloc[-1] > history.frame["elbo"].iloc[0]
 
 
-@pytest.mark.parametrize("cls", PAIRS)
-def test_particles_may_lead(cls):
-    data = PAIRS[cls]
-    model, guide = build(cls, data, latents=2), build(NormalGuide, data, latents=2)
+@every_pair
+def test_particles_may_lead(model, guide):
+    model, guide, data = zoo_pair(model, guide)
 
     def particles(half):
         def run(x):
@@ -95,11 +106,13 @@ def test_particles_may_lead(cls):
 
     guide_trace = poutine.trace(particles(guide)).get_trace(data)
     model_trace = poutine.trace(poutine.replay(particles(model), guide_trace)).get_trace(data)
-    assert guide_trace.nodes["z"]["value"].shape == (5, 60, 2)
-    assert model_trace.nodes["x"]["fn"].batch_shape == (5, 60)
+    latents, observed = sample_sites(guide_trace), sample_sites(model_trace)
+    assert len(observed) > len(latents) > 0
+    for site in (*latents.values(), *observed.values()):
+        assert site["fn"].batch_shape == (5, len(data))
 
 
-@pytest.mark.parametrize("module", FILES, ids=lambda module: module.__name__)
+@every_file
 def test_a_file_holds_one_public_class_in_under_eighty_lines(module):
     classes = [
         value
@@ -113,18 +126,57 @@ def test_a_file_holds_one_public_class_in_under_eighty_lines(module):
     assert "Source:" in module.__doc__
 
 
-@pytest.mark.parametrize("module", FILES, ids=lambda module: module.__name__)
-def test_a_copied_file_runs_on_its_own(module, tmp_path):
-    copy = tmp_path / "mine.py"
-    copy.write_text(Path(module.__file__).read_text())
-    command = [sys.executable, "-W", "error", "mine.py"]
+def imports(source):
+    """Full names of the modules that a file imports; a relative import begins with a dot."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+@every_file
+def test_a_file_imports_pyro_torch_and_the_networks_only(module):
+    for name in imports(inspect.getsource(module)):
+        top = name.partition(".")[0]
+        assert (
+            top in {"pyro", "torch"}
+            or top in sys.stdlib_module_names
+            or name == "ppl_vae.nn"
+            or name.startswith("ppl_vae.nn.")
+        ), f"{module.__file__} imports {name or 'a sibling'}: a copied file would not run"
+
+
+RUN_EACH = """
+import runpy, sys, traceback
+
+failed = []
+for path in sys.argv[1:]:
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except BaseException:
+        traceback.print_exc()
+        failed.append(path)
+sys.exit(f"failed: {failed}" if failed else 0)
+"""
+
+
+def test_copied_files_run_on_their_own(tmp_path):
+    """One process executes all copies as scripts, and names the one file that is broken."""
+    (tmp_path / "broken.py").write_text("from models import bernoulli")
+    for module in FILES:
+        copy = tmp_path / f"{module.__name__.replace('.', '_')}_copy.py"
+        copy.write_text(Path(module.__file__).read_text())
+    command = [sys.executable, "-W", "error", "-c", RUN_EACH]
+    command += sorted(path.name for path in tmp_path.iterdir())
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1
+    assert done.stderr.endswith("failed: ['broken.py']\n"), done.stderr
 
 
+@every_pair
 @pytest.mark.usefixtures("double")
-def test_double_precision_reaches_every_number():
-    data = REAL.double()
-    model, guide = build(GaussianModel, data, latents=2), build(NormalGuide, data, latents=2)
+def test_double_precision_reaches_every_number(model, guide):
+    model, guide, data = zoo_pair(model, guide, zoo_data(model).double())
     fit(model, guide, data, epochs=1, progress=False)
     assert {t.dtype for m in (model, guide) for t in m.state_dict().values()} == {torch.float64}

@@ -1,4 +1,4 @@
-"""Probabilistic PCA: whatever the library estimates is held against what is known exactly."""
+"""Probabilistic PCA: estimates of the library against the values that are known exactly."""
 
 import math
 
@@ -6,9 +6,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.extras import load_wine, sklearn
 from pyro.nn import PyroModule
-from sklearn.datasets import load_wine
-from sklearn.decomposition import PCA
 
 from ppl_vae import build, fit, generate, lint, log_likelihood
 from ppl_vae.guides.linear import LinearGuide
@@ -66,7 +65,7 @@ def angle(model, other):
 
 
 def moved(model):
-    """A model away from its start: no parameter has a special value."""
+    """Move a model's parameters away from their initial values, some of which are zero."""
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -110,8 +109,8 @@ def test_the_linear_guide_can_be_the_posterior(wine):
 @pytest.mark.parametrize("latents", [1, 2, 5, 12])
 def test_solve_agrees_with_scikit_learn(latents):
     x = torch.as_tensor(load_wine().data)  # in its own units
-    reference = PCA(latents).fit(x.numpy())
-    # it divides the covariance by rows - 1, which is not maximum likelihood
+    reference = sklearn("decomposition").PCA(latents).fit(x.numpy())
+    # scikit-learn divides the covariance by rows - 1, maximum likelihood divides by rows
     reference.explained_variance_ *= (len(x) - 1) / len(x)
     reference.noise_variance_ *= (len(x) - 1) / len(x)
     exact = torch.as_tensor(reference.score_samples(x.numpy()))
@@ -137,7 +136,7 @@ def test_solve_is_the_maximum_of_the_likelihood(wine):
     assert angle(model, model) < 1e-5
 
 
-def test_svi_finds_what_the_eigenvectors_say(wine):
+def test_svi_reaches_the_solution_by_eigenvectors(wine):
     exact = solved(wine)
     model, guide = (build(cls, wine, latents=2) for cls in (PPCAModel, LinearGuide))
     history = fit(model, guide, wine, **FIT)
@@ -148,7 +147,7 @@ def test_svi_finds_what_the_eigenvectors_say(wine):
     assert angle(model, exact) < 1
 
 
-def test_gradient_descent_on_the_marginal_finds_what_the_eigenvectors_say(wine):
+def test_gradient_descent_on_the_marginal_reaches_the_solution_by_eigenvectors(wine):
     exact, model = solved(wine), build(PPCAModel, wine, latents=2)
     fit(model.marginal, None, wine, **FIT)
     best, found = exact.log_prob(wine).mean().item(), model.log_prob(wine).mean().item()
@@ -190,19 +189,19 @@ def test_integers_are_data(wine):
 
 
 @pytest.mark.parametrize("latents", [0, 4, 5])
-def test_as_many_latents_as_features_leave_no_noise(latents):
+def test_as_many_latents_as_features_are_refused(latents):
     with pytest.raises(ValueError, match=f"latents: .* below features=4, got {latents}"):
         PPCAModel(4, latents)
 
 
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_too_few_rows_leave_no_noise(wine, rows):
+def test_solve_refuses_too_few_rows(wine, rows):
     with pytest.raises(ValueError, match=f"x: expected 4 rows or more, .* got {rows} rows"):
         build(PPCAModel, wine, latents=2).solve(wine[:rows])
     solved(wine[:4])
 
 
-def test_rows_on_a_plane_leave_no_noise():
+def test_solve_refuses_rows_on_a_plane_of_as_many_dimensions_as_latents():
     x = torch.randn(50, 2) @ torch.randn(2, 6) + 3
     with pytest.raises(ValueError, match="not on one 2-dimensional plane"):
         build(PPCAModel, x, latents=2).solve(x)

@@ -1,4 +1,4 @@
-"""Networks act on the last dimension only."""
+"""Networks act on the last dimension only, and save their scales with the weights."""
 
 import pytest
 import torch

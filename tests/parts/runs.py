@@ -1,4 +1,4 @@
-"""The small pair and fit that the tests of runs share."""
+"""A small pair, its data and its fit, which the tests of run directories share."""
 
 import textwrap
 
@@ -26,17 +26,20 @@ SETTINGS = {
 
 
 def pair():
+    """A model with dropout and its guide, with the same initial weights at each call."""
     torch.manual_seed(0)
     dropout = torch.nn.Sequential(torch.nn.Dropout(0.2), MLP(3, 12, (16,)))
     return BernoulliModel(12, 3, dropout), NormalGuide(12, 3, MLP(12, 6, (16,)))
 
 
 def outcome(model, guide, history):
+    """Weights and history of a fit, to compare by ``same``."""
     weights = [*model.state_dict().values(), *guide.state_dict().values()]
     return [w.clone() for w in weights], history.frame.drop(columns="seconds")
 
 
 def same(left, right):
+    """Whether two outcomes agree bit for bit, but for the seconds."""
     pd.testing.assert_frame_equal(left[1], right[1], check_exact=True)
     return all(torch.equal(a, b) for a, b in zip(left[0], right[0], strict=True))
 
@@ -58,6 +61,6 @@ class Mine(PyroModule):
 
 
 def users_class(path, flag):
-    """A class in a file of the user's, which touches ``flag`` when it is executed."""
+    """A model class in a user's file, which writes the file ``flag`` when it is executed."""
     path.write_text(textwrap.dedent(USERS_FILE.format(flag=str(flag))))
     return find_class(f"{path}:Mine", "models")

@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 import torch
+from parts.extras import load_wine
 from parts.pages import FEW, HOSTILE, Page
-from sklearn.datasets import load_wine
 
 import ppl_vae
 from ppl_vae.guides.normal import NormalGuide

@@ -1,4 +1,4 @@
-"""An uninterrupted fit to compare with, and snapshots after every step."""
+"""An uninterrupted fit to compare resumed fits with, and snapshots after every step."""
 
 import pytest
 from parts.runs import SETTINGS, X, outcome, pair
@@ -15,6 +15,6 @@ def uninterrupted():
 
 @pytest.fixture
 def always(monkeypatch):
-    """A snapshot after every step."""
+    """Take a snapshot after every step, however long writing takes."""
     monkeypatch.setattr(snapshots, "SOONEST", 0.0)
     monkeypatch.setattr(snapshots, "SHARE", 0)

@@ -1,4 +1,4 @@
-"""Damaged, foreign and hostile runs give an error, never a wrong pair and never code."""
+"""A damaged, foreign or hostile run gives an error, never a wrong pair, and executes no code."""
 
 import random
 import warnings
@@ -13,13 +13,16 @@ from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 
 
-def test_a_users_file_is_executed_only_on_trust(tmp_path):
+def test_a_users_file_is_executed_only_under_trust_code(tmp_path):
     flag = tmp_path / "flag"
     model = users_class(tmp_path / "mine.py", flag)(12)
     fit(model, None, X, epochs=1, progress=False, run=tmp_path / "run")
     flag.unlink()
     (tmp_path / "mine.py").unlink()
-    with pytest.raises(ValueError, match=r"copied to source/model\.py; read them, then"):
+    with pytest.raises(
+        ValueError,
+        match=r"copied to source/model\.py; .* by load\(run, trust_code",
+    ):
         load(tmp_path / "run")
     assert not flag.exists()
     again, guide = load(tmp_path / "run", trust_code=True)
@@ -34,8 +37,8 @@ def test_a_users_file_is_executed_only_on_trust(tmp_path):
     assert not flag.exists()
 
 
-def test_a_recipe_names_library_classes_only(tmp_path):
-    """Even with its checksum put right, a recipe cannot reach for other code."""
+def test_a_recipe_reaches_library_classes_only(tmp_path):
+    """A forged recipe with a valid checksum cannot import other code."""
     from ppl_vae.saving.storage import read_json, write_json
 
     save(BernoulliModel(4), NormalGuide(4), tmp_path)
@@ -53,7 +56,7 @@ def test_a_recipe_names_library_classes_only(tmp_path):
             load(tmp_path)
 
 
-def test_a_run_names_no_file_outside_itself(tmp_path):
+def test_a_run_executes_no_file_outside_its_directory(tmp_path):
     from ppl_vae.saving.storage import read_json, write_json
 
     mine = tmp_path / "mine.py"
@@ -71,7 +74,7 @@ def test_no_pickle_is_ever_read(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("a pickle was read")
 
-    fit(*pair(), X, epochs=1, progress=False)  # what torch loads lazily is loaded by now
+    fit(*pair(), X, epochs=1, progress=False)  # so that torch has imported all that it imports late
     for name in ("load", "loads"):
         monkeypatch.setattr(pickle, name, refuse)
     monkeypatch.setattr(torch, "load", refuse)
@@ -81,7 +84,7 @@ def test_no_pickle_is_ever_read(tmp_path, monkeypatch):
 
 
 def test_flipped_and_cut_bytes_never_give_a_wrong_pair(tmp_path):
-    """Four hundred times: the same pair or a ValueError, nothing else, and nothing executed."""
+    """400 damaged files: each gives the same pair, or a ValueError that names the file."""
     model, guide = build(GaussianModel, X, latents=2), build(NormalGuide, X, latents=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # constant columns
@@ -93,7 +96,7 @@ def test_flipped_and_cut_bytes_never_give_a_wrong_pair(tmp_path):
     assert {path.name for path in files} >= {"run.json", "weights.safetensors", "model.py",
                                              "snapshot.safetensors", "metrics.csv"}  # fmt: skip
     chance = random.Random(0)
-    refused = told = 0
+    refused = named = 0
     for _ in range(400):
         path = chance.choice(files)
         whole = path.read_bytes()
@@ -107,15 +110,15 @@ def test_flipped_and_cut_bytes_never_give_a_wrong_pair(tmp_path):
             again = load(tmp_path / "run")
         except ValueError as error:
             refused += 1
-            told += str(path) in str(error)
+            named += str(path) in str(error)
         else:
             got = [*again[0].state_dict().values(), *again[1].state_dict().values()]
             assert all(torch.equal(a, b) for a, b in zip(truth, got, strict=True))
         path.write_bytes(whole)
-    assert told == refused > 100
+    assert named == refused > 100
 
 
-def test_broken_weights_offer_the_snapshot(tmp_path):
+def test_the_error_for_damaged_weights_says_how_to_load_the_snapshot(tmp_path):
     fit(*pair(), X, run=tmp_path / "run", **SETTINGS)
     weights = tmp_path / "run" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:-3])
@@ -130,7 +133,9 @@ def test_broken_weights_offer_the_snapshot(tmp_path):
     "content", [b"", b"hello", b"\x80\x04K\x01.", b"{}", b"[1, 2]", b"\xff" * 99]
 )
 @pytest.mark.parametrize("name", ["run.json", "weights.safetensors"])
-def test_foreign_files_have_a_clear_error(content, name, tmp_path):
+def test_the_error_for_a_foreign_file_says_that_the_file_is_foreign_or_damaged(
+    content, name, tmp_path
+):
     save(BernoulliModel(4), NormalGuide(4), tmp_path)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match="not a file of ppl_vae, or damaged"):
@@ -148,13 +153,13 @@ def test_weights_of_another_run_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("path", ["absent", "file"])
-def test_what_is_no_run_is_said_so(path, tmp_path):
+def test_an_absent_directory_and_a_file_are_no_run(path, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match="no such run directory"):
         load(tmp_path / path)
 
 
-def test_forged_bytecode_beside_a_source_is_not_run(tmp_path):
+def test_forged_bytecode_beside_a_source_file_is_not_executed(tmp_path):
     import importlib.util
     import py_compile
 
@@ -174,7 +179,7 @@ def test_forged_bytecode_beside_a_source_is_not_run(tmp_path):
     "change",
     [{"recipe": 5}, {"recipe": {"model": 1}}, {"plate": 7, "recipe": None}, {"format": "1"}],
 )
-def test_a_tampered_record_with_its_checksum_put_right_is_refused(change, tmp_path):
+def test_a_forged_run_json_with_a_valid_checksum_is_refused(change, tmp_path):
     from ppl_vae.saving.storage import read_json, write_json
 
     save(BernoulliModel(4), NormalGuide(4), tmp_path, data=torch.zeros(9, 4))

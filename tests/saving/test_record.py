@@ -1,14 +1,18 @@
-"""What a run records, asks for and refuses."""
+"""What a run directory records, and when ``fit`` refuses to resume one."""
 
+import inspect
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from parts.runs import SETTINGS, X, pair, users_class
 
+import ppl_vae
 from ppl_vae import fit, load, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.saving.rebuild_check import in_library
 from ppl_vae.zoo.catalog import find_class
 
 
@@ -24,13 +28,13 @@ from ppl_vae.zoo.catalog import find_class
         ({"kl_weight": 1.0}, "kl_weight"),
     ],
 )
-def test_resume_asks_for_the_settings_it_began_with(changed, message, tmp_path):
+def test_resume_refuses_other_settings_than_the_run_began_with(changed, message, tmp_path):
     fit(*pair(), X, run=tmp_path / "run", **{**SETTINGS, "epochs": 1})
     with pytest.raises(ValueError, match=message):
         fit(*pair(), X, run=tmp_path / "run", resume=True, **{**SETTINGS, **changed})
 
 
-def test_resume_asks_for_the_data_and_the_pair_it_began_with(tmp_path):
+def test_resume_refuses_other_data_or_another_pair_than_the_run_began_with(tmp_path):
     fit(*pair(), X, run=tmp_path / "run", **{**SETTINGS, "epochs": 1})
     with pytest.raises(ValueError, match="was made with other data"):
         fit(*pair(), 1 - X, run=tmp_path / "run", resume=True, **SETTINGS)
@@ -50,6 +54,14 @@ def test_resume_refuses_a_model_file_that_was_edited(tmp_path):
     model = find_class(f"{mine}:Mine", "models")(12)
     with pytest.raises(ValueError, match=r"mine\.py is not as it was when"):
         fit(model, None, X, epochs=2, progress=False, run=tmp_path / "run", resume=True)
+
+
+def test_files_of_all_folders_are_the_librarys_and_no_others(tmp_path):
+    library = Path(ppl_vae.__file__).parent
+    for file in (*library.rglob("*.py"), Path(inspect.getfile(BernoulliModel))):
+        assert in_library(file)
+    for file in (Path(__file__), tmp_path / "ppl_vae" / "mine.py"):
+        assert not in_library(file)
 
 
 def test_an_existing_run_is_never_overwritten(tmp_path):
@@ -76,7 +88,7 @@ def test_a_fit_that_is_refused_leaves_no_directory(tmp_path):
     assert list(tmp_path.rglob("*")) == []
 
 
-def test_run_json_says_what_was_fitted_and_why(tmp_path):
+def test_run_json_records_what_was_fitted_and_why_this_objective(tmp_path):
     fit(*pair(), X, run=tmp_path / "run", **SETTINGS)
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["objective"] == "TraceMeanField_ELBO"
@@ -94,7 +106,7 @@ def test_an_empty_directory_may_be_there_and_be_the_current_one(tmp_path, monkey
     assert sorted(path.name for path in tmp_path.iterdir() if path.name[0] == ".") == []
 
 
-def test_resume_sees_every_row_and_every_argument(tmp_path):
+def test_resume_refuses_one_changed_cell_and_one_changed_argument(tmp_path):
     fit(*pair(), X, run=tmp_path / "run", epochs=1, progress=False)
     other = X.clone()
     other[17, 3] = 1 - other[17, 3]
@@ -107,18 +119,18 @@ def test_resume_sees_every_row_and_every_argument(tmp_path):
 
 
 class Tempered(BernoulliModel):
-    """A number of Python's that a callback changes."""
+    """A model with a Python number that a callback changes."""
 
     def __init__(self, features, temperature=1.0):
         super().__init__(features)
         self.temperature = temperature
 
 
-def test_an_attribute_that_changed_during_the_fit_withdraws_the_recipe(tmp_path):
+def test_an_attribute_that_changed_during_the_fit_removes_the_recipe(tmp_path):
     def cool(row, model, guide):
         model.temperature *= 0.5
 
-    with pytest.warns(UserWarning, match="attribute changed during the fit"):
+    with pytest.warns(UserWarning, match="changed during the fit"):
         fit(
             Tempered(12),
             NormalGuide(12),
@@ -128,7 +140,7 @@ def test_an_attribute_that_changed_during_the_fit_withdraws_the_recipe(tmp_path)
             progress=False,
             callbacks=[cool],
         )
-    with pytest.raises(ValueError, match="keep such a number in a buffer"):
+    with pytest.raises(ValueError, match="store such a number in a buffer"):
         load(tmp_path / "run", trust_code=True)
 
 
@@ -143,7 +155,7 @@ def test_two_processes_cannot_fit_into_one_run(tmp_path):
     fit(*pair(), X, run=tmp_path / "run", resume=True, epochs=2, progress=False)
 
 
-def test_a_place_that_cannot_be_written_is_said_so(tmp_path):
+def test_a_run_that_cannot_be_written_and_a_split_without_a_seed_are_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(ValueError, match=r"run: .*file/x cannot be written"):
         fit(*pair(), X, run=tmp_path / "file" / "x", epochs=1, progress=False)

@@ -1,16 +1,13 @@
-"""Fits that are killed, interrupted or out of disk go on as if nothing had been."""
+"""A fit that is killed, interrupted or out of disk resumes to the same numbers, bit for bit."""
 
-import multiprocessing
 import os
-import random
 import resource
 import signal
-import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from parts.kills import PLACES, run_and_kill
 from parts.runs import SETTINGS, X, outcome, pair, same
 
 from ppl_vae import fit
@@ -18,16 +15,8 @@ from ppl_vae.saving import snapshots
 from ppl_vae.saving.runs import read_run
 from ppl_vae.saving.snapshots import read_snapshot
 
-LONG = {**SETTINGS, "epochs": 250, "patience": None, "compile": False}
 
-
-def work(run):
-    """What the killed processes do."""
-    torch.set_num_threads(1)
-    fit(*pair(), X, run=run, resume=True, **LONG)
-
-
-def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
+def test_a_fit_with_a_run_directory_gives_the_same_numbers(uninterrupted, tmp_path, always):
     model, guide = pair()
     history = fit(model, guide, X, run=tmp_path / "run", **SETTINGS)
     assert same(uninterrupted, outcome(model, guide, history))
@@ -35,73 +24,34 @@ def test_a_recorded_fit_is_the_fit(uninterrupted, tmp_path, always):
     pd.testing.assert_frame_equal(written, history.frame, check_dtype=False)
 
 
-def test_a_fit_killed_at_fifty_random_moments_ends_as_if_it_had_not_been(tmp_path, always):
-    """SIGKILL, mostly inside a snapshot, for one is taken after every step."""
+@pytest.mark.usefixtures("always")
+@pytest.mark.parametrize(
+    ("kills", "epochs"), [(10, 10), pytest.param(50, 50, marks=pytest.mark.slow)]
+)
+def test_a_fit_killed_within_its_disk_actions_ends_with_the_same_numbers(kills, epochs, tmp_path):
+    """Each process resumes the fit of the killed process before; the last process ends it."""
+    settings = {**SETTINGS, "epochs": epochs, "patience": None, "compile": False}
+    whole = outcome(*(halves := pair()), fit(*halves, X, **settings))
+    run, steps = tmp_path / "run", [0]
+    for kill in range(kills):
+        place, count = PLACES[kill % len(PLACES)], 1 + 5 * kill % 7
+        count = min(count, 2) if place == "append" else count  # once an epoch, of five steps
+        code = run_and_kill(lambda: fit(*pair(), X, run=run, resume=True, **settings), place, count)
+        assert code == -signal.SIGKILL, f"the fit ended before {place} {count} of kill {kill}"
+        snapshot = read_snapshot(run) if (run / "run.json").exists() else None
+        steps.append(0 if snapshot is None else snapshot[1]["step"])
+    assert steps == sorted(steps)
+    assert len(set(steps)) > kills // 2
     model, guide = pair()
-    whole = outcome(model, guide, fit(model, guide, X, **LONG))
-    context = multiprocessing.get_context("fork")
-    chance = random.Random(0)
-    run, kills, steps = tmp_path / "run0", 0, []
-    while kills < 50:
-        process = context.Process(target=work, args=(run,))
-        process.start()
-        time.sleep(chance.uniform(0.02, 0.25))
-        process.kill()
-        process.join()
-        if process.exitcode == 0:  # done before its time: the other kills are of a new run
-            run = tmp_path / f"run{kills}"
-        else:
-            kills += 1
-            found = read_snapshot(run) if (run / "run.json").exists() else None
-            steps.append(0 if found is None else found[1]["step"])
-    assert len(set(steps)) > 10  # they came at many places, fewer on a busy machine
-    model, guide = pair()
-    history = fit(model, guide, X, run=run, resume=True, **LONG)
+    history = fit(model, guide, X, run=run, resume=True, **settings)
     assert same(whole, outcome(model, guide, history))
-
-
-@pytest.mark.parametrize("moment", ["write_tensors", "replace", "link"])
-def test_a_kill_inside_a_snapshot_keeps_a_sound_one(
-    moment, uninterrupted, tmp_path, always, monkeypatch
-):
-    """Dies between any two actions on the disk, without a chance to tidy up."""
-    run = tmp_path / "run"
-    model, guide = pair()
-
-    class Killed(BaseException):
-        pass
-
-    count = 0
-
-    def dying(original):
-        def action(*args, **kwargs):
-            nonlocal count
-            count += 1
-            if count == 9:
-                raise Killed
-            return original(*args, **kwargs)
-
-        return action
-
-    with monkeypatch.context() as patch:
-        if moment == "write_tensors":
-            patch.setattr(snapshots, "write_tensors", dying(snapshots.write_tensors))
-        elif moment == "replace":
-            patch.setattr(Path, "replace", dying(Path.replace))
-        else:
-            patch.setattr(os, "link", dying(os.link))
-        with pytest.raises(Killed):
-            fit(model, guide, X, run=run, **SETTINGS)
-    assert read_snapshot(run) is not None
-    model, guide = pair()
-    history = fit(model, guide, X, run=run, resume=True, **SETTINGS)
-    assert same(uninterrupted, outcome(model, guide, history))
+    assert list(run.glob(".*.part")) == []
 
 
 def test_a_full_disk_at_a_snapshot_costs_a_warning_and_nothing_else(
     uninterrupted, tmp_path, always
 ):
-    """A quota on the size of files stands in for the disk; the epoch's end lifts it."""
+    """A limit on the size of files stands in for a full disk during two epochs."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     quiet = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     model, guide = pair()
@@ -120,7 +70,7 @@ def test_a_full_disk_at_a_snapshot_costs_a_warning_and_nothing_else(
     assert list((tmp_path / "run").glob(".*.part")) == []
 
 
-def test_a_fit_cut_off_by_a_full_disk_goes_on_from_the_snapshot_before(
+def test_a_fit_cut_off_on_a_full_disk_resumes_from_the_last_written_snapshot(
     uninterrupted, tmp_path, always
 ):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -148,7 +98,9 @@ def test_a_fit_cut_off_by_a_full_disk_goes_on_from_the_snapshot_before(
     assert list((tmp_path / "run").glob(".*")) == []
 
 
-def test_ctrl_c_within_an_epoch_and_resume_end_as_if_nothing_had_been(uninterrupted, tmp_path):
+def test_a_fit_resumed_after_ctrl_c_within_an_epoch_ends_with_the_same_numbers(
+    uninterrupted, tmp_path
+):
     class Adam(torch.optim.Adam):
         count = 0
 
@@ -168,7 +120,9 @@ def test_ctrl_c_within_an_epoch_and_resume_end_as_if_nothing_had_been(uninterrup
     assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_a_disk_that_is_full_at_the_end_leaves_the_fitted_pair_and_says_so(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_the_end_leaves_the_fitted_pair_in_memory_with_a_warning(
+    tmp_path, monkeypatch
+):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
@@ -197,18 +151,18 @@ def test_a_finished_fit_resumed_changes_nothing(uninterrupted, tmp_path):
         assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_a_broken_snapshot_gives_way_to_the_one_before(uninterrupted, tmp_path, always):
+def test_a_damaged_snapshot_is_replaced_by_the_previous_one(uninterrupted, tmp_path, always):
     settings = {**SETTINGS, "epochs": 3}
     fit(*pair(), X, run=tmp_path / "run", **settings)
     snapshot = tmp_path / "run" / "snapshot.safetensors"
     snapshot.write_bytes(snapshot.read_bytes()[:-7])
     model, guide = pair()
-    with pytest.warns(UserWarning, match="going on from previous.safetensors"):
+    with pytest.warns(UserWarning, match="resuming from the previous snapshot"):
         history = fit(model, guide, X, run=tmp_path / "run", resume=True, **SETTINGS)
     assert same(uninterrupted, outcome(model, guide, history))
 
 
-def test_the_thread_count_of_the_run_is_used_and_put_back(tmp_path):
+def test_resume_uses_the_thread_count_of_the_run_and_restores_the_callers(tmp_path):
     quick = {"epochs": 1, "progress": False}
     fit(*pair(), X, run=tmp_path / "run", **quick)
     seen = []

@@ -1,4 +1,4 @@
-"""A saved pair opens again, in another process too, with the same numbers."""
+"""A saved pair loads with the same numbers, also in another process."""
 
 import os
 import subprocess
@@ -50,8 +50,8 @@ def test_double_precision_survives(tmp_path):
     assert torch.equal(model.decoder[0].weight, again[0].decoder[0].weight)
 
 
-def test_an_argument_that_is_no_attribute_gives_weights_alone(tmp_path):
-    model, guide = pair()  # its decoder is a torch Sequential: no recipe tells its layers
+def test_an_argument_that_cannot_be_written_leaves_weights_without_a_recipe(tmp_path):
+    model, guide = pair()  # the decoder is a torch Sequential, whose layers no recipe names
     save(model, guide, tmp_path, data=X)
     with pytest.raises(ValueError, match=r"weights without a recipe.*load\(run, model=..., guide"):
         load(tmp_path)
@@ -64,14 +64,16 @@ def test_an_argument_that_is_no_attribute_gives_weights_alone(tmp_path):
         load(tmp_path, model=pair()[0], guide=NormalGuide(12, 3, MLP(12, 6, (5,))))
 
 
-def test_a_pair_that_would_be_made_again_otherwise_has_no_recipe(tmp_path):
-    """Sizes and names of the default network, another activation: only the numbers tell."""
+def test_a_recipe_that_rebuilds_another_pair_is_not_stored(tmp_path):
+    """The decoder has the sizes of the default network but another activation."""
     decoder = torch.nn.Sequential(torch.nn.Linear(3, 64), torch.nn.ReLU(), torch.nn.Linear(64, 12))
     save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "with", data=X)
     with pytest.raises(ValueError, match="gives other numbers"):
         load(tmp_path / "with")
     save(BernoulliModel(12, 3, decoder), NormalGuide(12, 3), tmp_path / "without")
-    with pytest.raises(ValueError, match="argument decoder: a Sequential has no place in JSON"):
+    with pytest.raises(
+        ValueError, match="argument decoder: a Sequential cannot be written as JSON"
+    ):
         load(tmp_path / "without")
 
 
@@ -85,7 +87,7 @@ def test_shared_parameters_are_stored_once(tmp_path):
     assert sizes[0] == pytest.approx(sizes[1], abs=200)
 
 
-def test_parameters_of_plain_functions_are_kept(tmp_path):
+def test_parameters_of_plain_functions_are_stored(tmp_path):
     def make():
         def model(x):
             loc = pyro.param("loc", torch.zeros(12))
@@ -135,7 +137,7 @@ def test_a_loaded_pair_agrees_in_another_process_with_other_threads(tmp_path):
 
 
 class Partner(PyroModule):
-    """A guide whose encoder is its model's: it takes the model as an argument."""
+    """A guide that takes its model as a constructor argument."""
 
     def __init__(self, model, width):
         super().__init__()
@@ -148,7 +150,7 @@ class Partner(PyroModule):
             pyro.sample("z", dist.Normal(loc, log_scale.exp()).to_event(1))
 
 
-def test_a_partner_argument_is_told_as_such(tmp_path):
+def test_a_guide_that_takes_its_model_is_rebuilt_with_the_rebuilt_model(tmp_path):
     model = BernoulliModel(12, 3)
     guide = Partner(model, 3)
     save(model, guide, tmp_path / "run", data=X)
@@ -157,7 +159,7 @@ def test_a_partner_argument_is_told_as_such(tmp_path):
     assert torch.equal(again[1].encoder.weight, guide.encoder.weight)
 
 
-def test_buffers_of_networks_of_plain_functions_are_kept(tmp_path):
+def test_buffers_of_networks_of_plain_functions_are_stored(tmp_path):
     def make():
         norm = torch.nn.BatchNorm1d(12)
 
@@ -195,7 +197,9 @@ class Outer:
                 pyro.sample("x", dist.Normal(self.loc, self.width).to_event(1), obs=x)
 
 
-def test_a_nested_class_has_no_recipe_and_load_says_so(tmp_path):
+def test_a_nested_class_has_no_recipe_and_the_error_of_load_says_why(tmp_path):
     save(Outer.Inner(), None, tmp_path, data=X)
-    with pytest.raises(ValueError, match=r"Outer.Inner is not a class of a module"):
+    with pytest.raises(
+        ValueError, match=r"Outer.Inner is not a torch module class at the top level"
+    ):
         load(tmp_path, trust_code=True)

@@ -294,7 +294,7 @@ def test_maximum_likelihood_without_latents_is_exact():
 
 def test_raw_units_need_no_scaling_by_hand():
     """Wine: thirteen features from 0.1 to 1,680; the ELBO is that of the data as given."""
-    from sklearn.datasets import load_wine
+    from parts.extras import load_wine
 
     data = load_wine(as_frame=True).data
     model, guide = build(GaussianModel, data, latents=2), build(NormalGuide, data, latents=2)

@@ -68,6 +68,6 @@ def test_an_error_while_a_run_begins_is_not_called_damage(tmp_path, monkeypatch)
     def broken(*args):
         raise TypeError("a fault of the library")
 
-    monkeypatch.setattr(runs, "begin_run", broken)
+    monkeypatch.setattr(runs, "create_run", broken)
     with pytest.raises(TypeError, match="a fault of the library"):
         fitted(tmp_path / "run", epochs=1)

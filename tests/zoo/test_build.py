@@ -1,4 +1,4 @@
-"""``build`` finds sizes and scales in the data."""
+"""``build`` reads sizes and scales from the data."""
 
 import numpy as np
 import pandas as pd
@@ -44,7 +44,7 @@ def test_constant_columns_have_a_scale_of_one():
     assert float(build(GaussianModel, data).scale[3]) == 1.0
 
 
-def test_given_arguments_win():
+def test_given_arguments_take_precedence_over_the_data():
     model = build(GaussianModel, X, loc=0.0, latents=5)
     assert model.latents == 5
     assert model.loc.tolist() == [0.0] * 3
@@ -54,7 +54,7 @@ def test_given_arguments_win():
     ("call", "message"),
     [
         (lambda: build(BernoulliModel, X, latent=3), r"arguments among \['features'.*\['latent'\]"),
-        (lambda: build(BernoulliModel, torch.zeros(5, 8, 8)), "rows that are vectors"),
+        (lambda: build(BernoulliModel, torch.zeros(5, 8, 8)), r"data of shape \(rows, features\)"),
         (lambda: build(Everything, X), "categories: expected integer codes"),
     ],
 )

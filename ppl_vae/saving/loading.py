@@ -1,0 +1,185 @@
+"""``load``: open a run directory as a model and a guide with the stored weights.
+
+A run may come from anywhere, so nothing in it is trusted. Every file is checked against its
+checksum. Only classes of the library are imported. The copies of a user's own source files are
+executed only under ``trust_code=True``, and only if their bytes are those that the run recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Batch, Rows, example_rows
+from ppl_vae.saving.rebuild_check import rebuild_pair
+from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run
+from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
+from ppl_vae.zoo.source_files import class_in_file
+
+
+def load(
+    run: str | Path,
+    *,
+    model: Model | None = None,
+    guide: Guide = None,
+    trust_code: bool = False,
+) -> tuple[Any, Any]:
+    """Return the model and the guide of a run directory, with their stored weights.
+
+    The pair is rebuilt from the recipe in the run, on any machine. Where the run holds weights
+    without a recipe, pass a model and a guide of the same classes and sizes; the weights are
+    loaded into them in place.
+
+    Args:
+        run: The run directory, or one ``.safetensors`` file in it. Of a snapshot the weights of
+            the best held-out ELBO are taken, or the last ones where no rows were held out.
+        model: The model to load the weights into, in place of the one that the recipe builds.
+        guide: The guide to load the weights into, likewise.
+        trust_code: Whether to execute the copies of the user's own source files in the run. The
+            files can do anything that you can do: read them first, or trust their origin.
+
+    Returns:
+        The model and the guide; the guide is ``None`` for a pair that has none.
+
+    Raises:
+        ValueError: If the directory is not a run, if a file in it is damaged, if the weights do
+            not fit the given pair, or if ``model=`` and ``guide=`` or ``trust_code=True`` are
+            needed. The message says which.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae import save
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> folder = tempfile.mkdtemp()
+        >>> save(BernoulliModel(4, latents=2), NormalGuide(4, latents=2), folder)
+        >>> model, guide = load(folder)
+        >>> type(guide).__name__, guide.latents
+        ('NormalGuide', 2)
+    """
+    try:
+        return _load(Path(run), model, guide, trust_code=trust_code)
+    except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
+        raise ValueError(
+            f"{run}: not a run of ppl_vae, or damaged ({type(error).__name__}: {error})"
+        ) from error
+
+
+def _load(
+    path: Path, model: Model | None, guide: Guide, *, trust_code: bool
+) -> tuple[Model, Guide]:
+    """Do the work of ``load``; a damaged run may raise errors of any type."""
+    path, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / WEIGHTS)
+    info = read_run(path).info
+    weights = _read_weights(path, file, info)
+    pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
+    pair.load_tensors(weights, _example_batch(info))
+    return pair.model.function, None if info["guide"] is None else pair.guide.function
+
+
+def _read_weights(path: Path, file: Path, info: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the weights in a file of a run, by name.
+
+    A weights file holds nothing else. A snapshot holds two sets of weights, under the prefixes
+    ``best/`` (best held-out ELBO, only where rows were held out) and ``now/``, and more tensors.
+
+    Raises:
+        ValueError: If the file is damaged or of another run. If a snapshot of the run is sound,
+            the message says how to load the snapshot.
+    """
+    try:
+        tensors, owner = read_tensors(file)
+    except ValueError as error:
+        sound = [name for name in (SNAPSHOT, PREVIOUS) if _is_sound(path / name, info)]
+        offer = f'; {sound[0]} is sound: load("{path / sound[0]}")' if sound else ""
+        raise ValueError(f"{error}{offer}") from error
+    if owner["run"] != info["id"]:
+        raise ValueError(f"{file}: belongs to another run than {path / INFO}")
+    for prefix in ("best/", "now/"):
+        weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+        if weights:
+            return weights
+    return tensors
+
+
+def _is_sound(file: Path, info: dict[str, Any]) -> bool:
+    """Return whether a tensor file exists, is undamaged and belongs to the run."""
+    try:
+        return bool(read_tensors(file)[1]["run"] == info["id"])
+    except ValueError:
+        return False
+
+
+def _given_or_rebuilt(
+    path: Path, info: dict[str, Any], model: Model | None, guide: Guide, *, trust_code: bool
+) -> Pair:
+    """Return the pair to load the weights into: each half given by the caller, or rebuilt.
+
+    Raises:
+        ValueError: If a half is not given and the run has no recipe, or the recipe fails.
+    """
+    if model is not None and (guide is not None or info["guide"] is None):
+        return Pair.of(model, guide, info["plate"])
+    if info["recipe"] is None:
+        raise ValueError(
+            f"{path}: holds weights without a recipe ({info['no_recipe']}); make the pair and "
+            "pass it: load(run, model=..., guide=...)"
+        )
+    classes = _users_classes(path, info, trust_code=trust_code)
+    try:
+        rebuilt_model, rebuilt_guide = rebuild_pair(info["recipe"], classes)
+    except Exception as error:  # a constructor may be anybody's code
+        raise ValueError(
+            f"{path}: its recipe does not build the pair ({type(error).__name__}: {error}); pass "
+            "model= and guide="
+        ) from error
+    return Pair.of(
+        rebuilt_model if model is None else model,
+        rebuilt_guide if guide is None else guide,
+        info["plate"],
+    )
+
+
+def _users_classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str, type]:
+    """Execute the copied source files that the recipe names; return their classes.
+
+    Returns:
+        ``{"source/model.py:module:Class": class}``; empty where all classes are the library's.
+
+    Raises:
+        ValueError: If there are such files and they are not trusted, or a file is not as it was
+            recorded, or lies outside ``source/``.
+    """
+    own = [half for half in info["recipe"].values() if half is not None and "file" in half]
+    if own and not trust_code:
+        files = sorted({half["file"] for half in own})
+        raise ValueError(
+            f"{path}: made from the user's own files, copied to {', '.join(files)}; read them, "
+            "then execute them by load(run, trust_code=True), or pass model= and guide="
+        )
+    classes = {}
+    for half in own:
+        name = half["file"]
+        if not re.fullmatch(r"source/(model|guide)\.py", name):
+            raise ValueError(f"{path / INFO}: expected a file in source/, got {name}")
+        content = read_bytes(path / name)
+        if sha256(content) != info["sources"].get(name):
+            raise ValueError(f"{path / name}: changed since the run was made")
+        class_name = half["class"].partition(":")[2]
+        classes[f"{name}:{half['class']}"] = class_in_file(path / name, class_name, content)
+    return classes
+
+
+def _example_batch(info: dict[str, Any]) -> Batch | None:
+    """Return a batch of two rows of zeros like the run's data; ``None`` if saved without data.
+
+    Parameters of some pairs appear on the first call only (autoguides, lazy layers). Such a pair
+    is run once on this batch, so that there are parameters to load the weights into.
+    """
+    template = info["template"]
+    return None if template is None else Rows(example_rows(template)).take(torch.arange(2))
