@@ -267,6 +267,7 @@ def _check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
         index: Positions of the rows in the data, (rows,).
         values: A log-probability for each row, (rows,).
     """
+    values = values.cpu()
     bad = values.isnan()
     for field in as_tuple(batch):
         finite_rows = field.isfinite().reshape(len(field), -1).all(1).cpu()

@@ -119,6 +119,8 @@ def proven_recipe(
     try:
         recipe, classes = _describe_pair(pair, sources, strict=rows is None)
         rebuilt = Pair.of(*rebuild_pair(recipe, classes), pair.plate)
+        for module in rebuilt.modules():  # devices draw different numbers from one seed
+            module.to(pair.device())
         rebuilt.load_tensors(pair.tensors(), None if rows is None else _first_rows(rows))
         if rows is not None:
             batch = _first_rows(rows, pair.device())
