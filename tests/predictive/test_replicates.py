@@ -57,7 +57,7 @@ def test_prior_replicates_do_not_depend_on_the_data(name):
     assert all(torch.equal(value, second[site]) for site, value in first.items())
 
 
-def test_what_follows_an_observed_site_follows_its_draw(either_way):
+def test_sites_after_an_observed_site_use_its_draw(either_way):
     def model(x, lengths):
         with pyro.plate("data", len(x)):
             before = x.new_zeros(len(x))
@@ -74,21 +74,22 @@ def test_what_follows_an_observed_site_follows_its_draw(either_way):
     for t in range(4):
         assert (part.values[f"x_{t}"] - 10 * (t + 1)).abs().max() < 0.2
         assert torch.equal(part.observed[f"x_{t}"], x[:, t])
-        kept = part.masks.get(f"x_{t}", torch.ones(30, dtype=torch.bool))
-        assert torch.equal(kept, t < lengths)
+        unmasked = part.masks.get(f"x_{t}", torch.ones(30, dtype=torch.bool))
+        assert torch.equal(unmasked, t < lengths)
 
 
 def test_masks_of_either_kind_are_returned_and_masked_cells_are_drawn():
-    seen = torch.rand(40, 3) > 0.4
+    unmasked = torch.rand(40, 3) > 0.4
 
-    def model(x, seen):
-        with pyro.plate("data", len(x)), poutine.mask(mask=seen[:, 0]):
-            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(seen).to_event(1), obs=x)
+    def model(x, unmasked):
+        fn = dist.Normal(x.new_zeros(3), 1.0).mask(unmasked).to_event(1)
+        with pyro.plate("data", len(x)), poutine.mask(mask=unmasked[:, 0]):
+            pyro.sample("x", fn, obs=x)
 
     (part,) = prior_predictive(
-        model, {"x": torch.full((40, 3), 9.0), "seen": seen}, num_samples=50, stream=True
+        model, {"x": torch.full((40, 3), 9.0), "unmasked": unmasked}, num_samples=50, stream=True
     )
-    assert torch.equal(part.masks["x"], seen & seen[:, :1])
+    assert torch.equal(part.masks["x"], unmasked & unmasked[:, :1])
     assert (part.values["x"].std(0) > 0.5).all()
 
 
@@ -100,7 +101,7 @@ def test_a_partly_observed_site_is_one_site():
     assert torch.equal(part.masks["x"].all(1), data["seen"][:, 0])
 
 
-# The right distribution
+# Replicates have the right distribution
 
 
 def linear_gaussian(rows):
@@ -161,7 +162,7 @@ def test_an_enumerated_latent_comes_from_its_exact_posterior(rows, either_way):
 
 
 def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_not(either_way):
-    chances, seen = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
+    chances, unmasked = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -170,7 +171,7 @@ def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_no
                 how = {"enumerate": "sequential"}
                 k = pyro.sample("k", dist.Categorical(chances), infer=how)
                 loc = 2.0 * k + z[..., 0].unsqueeze(-2)
-                with poutine.mask(mask=seen[:, None]):
+                with poutine.mask(mask=unmasked[:, None]):
                     pyro.sample("x", dist.Normal(loc, 1.0), obs=x.T)
 
     def guide(x):
@@ -183,7 +184,9 @@ def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_no
     value = torch.cat([part.values["x"] for part in parts])
     assert k.shape == value.shape == (1000, 5, 3)
     likely = torch.stack([dist.Normal(2.0 * i + z, 1.0).log_prob(x) for i in range(2)], -1)
-    exact = torch.where(seen[:, None], chances.log() + likely, chances.log()).softmax(-1)[..., 1]
+    exact = torch.where(unmasked[:, None], chances.log() + likely, chances.log()).softmax(-1)[
+        ..., 1
+    ]
     far = (k - exact).sum(0) / (exact * (1 - exact)).sum(0).sqrt()
     assert far.abs().max() < 4.5
     rest = value - 2.0 * k - z
@@ -216,7 +219,7 @@ def test_a_chain_of_enumerated_states_comes_from_its_exact_posterior():
 
 
 class Convolved(pyro.nn.PyroModule):
-    """A decoder that takes four dimensions and no more."""
+    """A convolutional decoder, which takes four dimensions and no more."""
 
     def __init__(self):
         super().__init__()
@@ -256,7 +259,7 @@ def test_covariates_are_unchanged_and_each_half_reads_its_own_fields():
     assert (drawn - 10 * level - hint).abs().max() < 0.1
 
 
-# Latents that all rows share
+# Latents outside the row plate
 
 
 def shares(x):
