@@ -1,4 +1,4 @@
-"""Draws of a pair in ArviZ's container, against the library's own answers and by hand."""
+"""``to_arviz``: its groups against the library's own results, and against densities by hand."""
 
 import re
 import sys
@@ -13,11 +13,11 @@ from parts.discrete import CLASSES, FEATURES, LATENTS, ROWS, normal
 from parts.extras import arviz
 from parts.pairs import PAIRS, Guide, Model, made, reals
 
-from ppl_vae import arviz as door
+from ppl_vae import arviz as arviz_module
 from ppl_vae import elbo_terms, posterior_predictive, prior_predictive
 from ppl_vae.core import blocks
 
-SAMPLES = 70  # more than are made side by side
+SAMPLES = 70  # more than one run of the pair draws
 GROUPS = {
     "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
     "observed_data",
@@ -31,11 +31,11 @@ def az():
 
 @pytest.fixture
 def to_arviz(az):
-    return door.to_arviz
+    return arviz_module.to_arviz
 
 
 def names(draws):
-    """Groups of an InferenceData (0.x) or a DataTree (1.x)."""
+    """Return the names of the groups of an InferenceData (0.x) or a DataTree (1.x)."""
     return set(draws.children if hasattr(draws, "children") else draws.groups())
 
 
@@ -43,13 +43,13 @@ def values(draws, group, site):
     return torch.as_tensor(draws[group][site].values)
 
 
-def by_hand(draws, loc, scale, x):
-    """Largest difference from log Normal(x; loc, scale), summed over the cells of a row."""
+def largest_difference(draws, loc, scale, x):
+    """Return the largest difference from log Normal(x; loc, scale), summed over a row's cells."""
     wanted = dist.Normal(loc, scale).log_prob(x).sum(-1)
     return float((values(draws, "log_likelihood", "x")[0] - wanted).abs().max())
 
 
-# What is in it
+# Groups
 
 
 def test_the_container_is_that_of_the_installed_version(az, to_arviz):
@@ -113,7 +113,7 @@ def test_replicates_are_those_of_the_library_and_never_the_data(to_arviz):
 
 
 def test_replicates_are_drawn_from_the_latents_beside_them(to_arviz):
-    """The residuals of replicates about the decoded latents have the likelihood's scale, 0.5."""
+    """Replicates minus the decoded latents have the likelihood's scale, 0.5."""
     model, guide, x = made(PAIRS["gaussian"])
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     for group in ("posterior", "prior"):
@@ -159,7 +159,7 @@ def test_log_likelihood_is_the_density_of_the_row_given_the_draw(
     draws = to_arviz(model, guide, x, num_samples=SAMPLES)
     with torch.no_grad():
         loc = model.decoder(values(draws, "posterior", "z")[0])
-    assert by_hand(draws, loc, 0.5, x) < 1e-10
+    assert largest_difference(draws, loc, 0.5, x) < 1e-10
 
 
 @pytest.mark.parametrize("name", [n for n in PAIRS if n != "enumerated_in_the_model"])
@@ -181,13 +181,13 @@ def test_a_latent_outside_the_row_plate_has_one_draw_for_all_rows(double, to_arv
         assert draws[group]["loc"].dims == ("chain", "draw", "loc_dim")
         assert draws[group]["loc"].shape == (1, SAMPLES, FEATURES)
     loc = values(draws, "posterior", "loc")[0]
-    assert by_hand(draws, loc[:, None], 1.0, x) < 1e-10
+    assert largest_difference(draws, loc[:, None], 1.0, x) < 1e-10
     assert float(loc.std(0).mean()) == pytest.approx(0.3, abs=0.05)
     assert float(values(draws, "prior", "loc").std()) == pytest.approx(3.0, abs=0.4)
 
 
 def test_an_enumerated_latent_is_drawn_from_its_posterior(double, to_arviz):
-    """Two far components: each row's draws name its own, in the prior they are even."""
+    """Two components far apart: a row's posterior draws are its own component, prior draws both."""
     centers = torch.tensor([-50.0, 50.0])
 
     def model(x):
@@ -199,7 +199,7 @@ def test_an_enumerated_latent_is_drawn_from_its_posterior(double, to_arviz):
     draws = to_arviz(model, None, x, num_samples=SAMPLES)
     assert bool((values(draws, "posterior", "k")[0] == torch.arange(6) % 2).all())
     assert float(values(draws, "prior", "k").double().mean()) == pytest.approx(0.5, abs=0.1)
-    assert by_hand(draws, centers[torch.arange(6) % 2, None], 1.0, x) < 1e-10
+    assert largest_difference(draws, centers[torch.arange(6) % 2, None], 1.0, x) < 1e-10
 
 
 def test_log_likelihood_is_conditional_on_an_enumerated_latent(double, to_arviz):
@@ -208,11 +208,11 @@ def test_log_likelihood_is_conditional_on_an_enumerated_latent(double, to_arviz)
     assert draws["posterior"]["k"].shape == (1, SAMPLES, ROWS)
     with torch.no_grad():
         loc = model.decoder(values(draws, "posterior", "z")[0])
-    assert by_hand(draws, loc, 1.0, x) < 1e-10
+    assert largest_difference(draws, loc, 1.0, x) < 1e-10
 
 
 class OneByOne(Model):
-    """A decoder that takes no dimension but rows and features: draws cannot share a run."""
+    """A decoder that takes rows and features only, so that each draw needs a run of its own."""
 
     def forward(self, x):
         level = pyro.sample("level", normal(x.new_zeros(FEATURES)))
@@ -234,14 +234,14 @@ def test_a_pair_that_runs_once_for_each_draw_has_the_same_groups(double, to_arvi
     with torch.no_grad():
         loc = model.decoder(values(draws, "posterior", "z")[0])
     loc = loc + values(draws, "posterior", "level")[0][:, None]
-    assert by_hand(draws, loc, 0.5, x) < 1e-10
+    assert largest_difference(draws, loc, 0.5, x) < 1e-10
 
 
 STEPS = 3
 
 
 def stepwise(x):
-    """A latent and an observation a step, in a plate inside the rows; their mean is shared."""
+    """A latent and an observation for each step, in a plate inside the rows, and a global mean."""
     with pyro.plate("parts", 2):
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
     with pyro.plate("data", len(x)), pyro.plate("steps", STEPS, dim=-2):
@@ -275,21 +275,21 @@ def test_plates_inside_the_rows_and_beside_them(double, to_arviz):
 def test_masked_cells_are_nan_and_add_nothing(double, to_arviz):
     model, guide, data = made(PAIRS["masked"])
     draws = to_arviz(model, guide, data, num_samples=SAMPLES)
-    seen = data["seen"] & data["seen"][:, :1]
-    assert torch.equal(values(draws, "observed_data", "x").isnan(), ~seen)
+    unmasked = data["seen"] & data["seen"][:, :1]
+    assert torch.equal(values(draws, "observed_data", "x").isnan(), ~unmasked)
     for group in ("posterior_predictive", "prior_predictive"):
         cells = values(draws, group, "x")[0]
-        assert torch.equal(cells.isnan(), (~seen).expand_as(cells))
+        assert torch.equal(cells.isnan(), (~unmasked).expand_as(cells))
     with torch.no_grad():
         loc = model.decoder(values(draws, "posterior", "z")[0])
-    wanted = (dist.Normal(loc, 1.0).log_prob(data["x"]) * seen).sum(-1)
+    wanted = (dist.Normal(loc, 1.0).log_prob(data["x"]) * unmasked).sum(-1)
     assert torch.allclose(values(draws, "log_likelihood", "x")[0], wanted)
     hidden = ~data["seen"][:, 0]
     assert bool((values(draws, "log_likelihood", "x")[0][:, hidden] == 0).all())
 
 
 def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch):
-    monkeypatch.setattr(blocks, "ELEMENTS", 1)  # a row a block: one of them has a mask
+    monkeypatch.setattr(blocks, "ELEMENTS", 1)  # one row in each block: one block has a mask
 
     def model(count, seen):
         with pyro.plate("data", len(count)):
@@ -330,7 +330,7 @@ def test_a_model_without_latents_has_no_posterior(to_arviz):
 
     draws = to_arviz(model, None, reals(), num_samples=3)
     assert names(draws) == GROUPS - {"posterior", "prior"}
-    assert by_hand(draws, torch.zeros(FEATURES), 1.0, reals()) < 1e-4
+    assert largest_difference(draws, torch.zeros(FEATURES), 1.0, reals()) < 1e-4
 
 
 # Refusals
@@ -352,13 +352,15 @@ def test_the_error_without_arviz_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "arviz", None)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.raises(ImportError, match=re.escape("pip install 'ppl-vae[arviz]'")):
-        door.to_arviz(model, guide, x)
+        arviz_module.to_arviz(model, guide, x)
 
 
-# In ArviZ
+# Plots of ArviZ
 
 
-@pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # ArviZ 0.23's own
+@pytest.mark.filterwarnings(
+    "ignore:Passing a dict or None as alias_mapping"
+)  # a warning of ArviZ 0.23
 @pytest.mark.parametrize("name", ["gaussian", "masked", "with_global"])
 def test_arviz_plots_predictive_checks_from_the_container(az, to_arviz, name):
     draws = to_arviz(*made(PAIRS[name]), num_samples=100)

@@ -196,11 +196,11 @@ def test_iwae_is_a_bound_in_minibatches_and_renyi_is_not():
     pair = Pair.of(model, guide, "data")
     exact = (N / ROWS * model.exact(x).sum()).item()
     losses, _ = estimates(IWAE(2), pair, x, rows=N, kl_weight=None, draws=800)
-    ours = -losses.mean().item()
+    estimate = -losses.mean().item()
     error = losses.std().item() / 800**0.5
-    assert ours + 4 * error < exact
+    assert estimate + 4 * error < exact
     target = N / ROWS * by_quadrature(model, guide, x, 2).item()
-    assert abs(ours - target) < 4 * error
+    assert abs(estimate - target) < 4 * error
 
     def subsampled(x):
         with pyro.plate("data", N, subsample=torch.arange(ROWS)):
@@ -241,14 +241,14 @@ def test_a_latent_outside_the_row_plate_is_drawn_once_and_counted_once():
         each += dist.Normal(0.0, 3.0).log_prob(mu) - dist.Normal(0.4, 0.2).log_prob(mu)
         error = found.std() / 2000**0.5
         assert abs(found.mean() - each.mean()) < 4 * error
-        if isinstance(elbo, IWAE):  # weights are exact given mu; 7 draws of mu would spread less
+        if isinstance(elbo, IWAE):  # exact given mu, so that the spread is that of one draw of mu
             assert found.std() == pytest.approx(each.std().item(), rel=0.1)
 
 
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("kl_weight", [None, 0.5])
 def test_free_bits_cost_nothing_and_the_loss_is_the_elbo(kl_weight):
-    """Dimensions are free one by one: the first costs more than its bits, the second less."""
+    """Free bits act on each dimension: the first costs more than 0.5 nats, the second less."""
 
     def model(x):
         with pyro.plate("data", len(x)):

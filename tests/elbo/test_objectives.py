@@ -1,4 +1,4 @@
-"""The ELBOs: their values against closed forms, and the rule that chooses among them."""
+"""Pyro's ELBOs behind the adapter: values against closed forms, and the rule that chooses one."""
 
 import math
 
@@ -56,7 +56,7 @@ class LinearGuide(PyroModule):
 
 
 def closed_form(model, guide, x, kl_weight=1.0):
-    """ELBO of each row: (rows,)."""
+    """Return the ELBO of each row, (rows,)."""
     m, r = x @ guide.A.T + guide.c, guide.r
     residual = x - m @ model.W.T - model.b
     spread = (model.W**2 @ r**2).sum()
@@ -81,7 +81,7 @@ def elbos(**settings):
 
 
 def evaluate(elbo, pair, x, *, rows=ROWS, kl_weight=None):
-    """Loss, unweighted loss and surrogate of one estimate."""
+    """Return loss, unweighted loss and surrogate of one estimate."""
     scale = TrainingScale(rows, "data")
     weight = None if kl_weight is None else torch.tensor(kl_weight, requires_grad=True)
     scale.kl_weight = weight
@@ -123,7 +123,7 @@ def test_elbo_and_its_gradient_match_the_closed_form(name, kl_weight):
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("name", ["Trace", "MeanField", "Graph", "Enum"])
 def test_batches_add_up_to_the_full_data_elbo(name):
-    """With the global latent held, the weighted batches' estimates sum to the full one exactly."""
+    """With the global latent fixed, the weighted estimates of the batches sum to the full one."""
     x = torch.randn(103)
 
     def model(x):
@@ -146,7 +146,7 @@ def test_batches_add_up_to_the_full_data_elbo(name):
     assert -together == pytest.approx(float(exact), rel=1e-12)
 
 
-def test_a_users_own_subsampled_plate_is_not_scaled_twice():
+def test_a_subsampled_plate_is_not_scaled_twice():
     def model(x):
         with pyro.plate("data", 1000, subsample_size=len(x)):
             pyro.sample("x", dist.Normal(pyro.param("m", torch.zeros(())), 1.0), obs=x)
@@ -164,11 +164,11 @@ def test_a_users_own_subsampled_plate_is_not_scaled_twice():
     assert losses[0] == pytest.approx(-100 * float(dist.Normal(0.0, 1.0).log_prob(x).sum()))
 
 
-# The rule
+# The rule that chooses an objective
 
 
 def two_latents(x):
-    """z1 given z2: z2 on top."""
+    """z2 ~ p(z2), z1 ~ p(z1 given z2)."""
     with pyro.plate("data", len(x)):
         z2 = pyro.sample("z2", dist.Normal(torch.zeros(len(x)), 1.0))
         z1 = pyro.sample("z1", dist.Normal(z2, 1.0))
@@ -230,7 +230,7 @@ def only_data(x):
         (only_data, None, "Trace_ELBO", "nothing is latent"),
     ],
 )
-def test_the_pairs_sites_choose_the_objective(model, guide, objective, reason):
+def test_the_sites_of_a_pair_decide_the_objective(model, guide, objective, reason):
     x = torch.randn(30)
     chosen = lint(model, guide, x).objective
     history = fit(model, guide, x, epochs=1, progress=False)
@@ -239,7 +239,7 @@ def test_the_pairs_sites_choose_the_objective(model, guide, objective, reason):
 
 
 def test_mean_field_would_be_wrong_on_the_bottom_up_guide():
-    """The closed-form ELBO of the hierarchical pair, against what the two estimators give."""
+    """The ELBO of the hierarchical pair in closed form, against two estimators."""
     x = torch.zeros(4000)
     pair = Pair.of(two_latents, bottom_up, "data")
     # E_q: z1 ~ N(0, .49), z2 | z1 ~ N(z1/2, .49); all terms are Gaussian moments at x = 0

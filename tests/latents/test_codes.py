@@ -1,4 +1,4 @@
-"""Into, out of and through the latent space, against closed forms."""
+"""``encode``, ``reconstruct`` and ``generate``: against closed forms, and what they refuse."""
 
 import pandas as pd
 import pyro
@@ -15,7 +15,7 @@ from ppl_vae.models.gaussian import GaussianModel
 
 
 def chain_guide(x):
-    """b given a given x: the moments of b need draws of a."""
+    """a ~ N(x, 0.5^2), b ~ N(2 a, 0.6^2): the moments of b need draws of a."""
     with pyro.plate("data", len(x)):
         a = pyro.sample("a", dist.Normal(x[:, 0], 0.5))
         pyro.sample("b", dist.Normal(2 * a, 0.6))
@@ -126,7 +126,7 @@ def test_generate_returns_integer_fields_and_expected_values_as_floats():
 
 
 def mixed(x, dose):
-    """Two sites on slices of one field, a covariate in another."""
+    """Two sites that observe slices of one field, and a covariate in another field."""
     with pyro.plate("data", len(x)):
         z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
         kind = pyro.sample("kind", dist.Categorical(logits=torch.zeros(4)), obs=x[:, 2].long())
@@ -230,7 +230,7 @@ def test_modes_of_modules_are_restored_and_dropout_is_off(digits):
 
 
 def test_memory_does_not_grow_with_the_rows(digits):
-    """Ten times the rows: the largest block stays the same."""
+    """With ten times the rows the largest block has the same size."""
     model, guide = BernoulliModel(64, 2), NormalGuide(64, 2)
     sizes = []
     guide.encoder.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
@@ -262,7 +262,7 @@ def test_layers_of_plain_functions_run_in_evaluation_mode():
 
 
 class Linear(PyroModule):
-    """Reads the first column, observes the others, after a conversion that copies."""
+    """Reads the first column and observes the others, as a converted copy."""
 
     def forward(self, x):
         x = x.float()

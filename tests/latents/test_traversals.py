@@ -1,4 +1,4 @@
-"""Through the latent space: lines between codes, one latent at a time."""
+"""``interpolate`` and ``traverse``: lines between codes, and one coordinate at a time."""
 
 import pyro
 import pyro.distributions as dist
@@ -65,7 +65,9 @@ def test_latents_stay_in_their_support_on_a_line():
     line = interpolate(one_hot_model, one_hot_guide, x[:2], steps=5)
     assert set(line[:, :3].flatten().tolist()) == {0.0, 10.0}
     assert line[:, 3].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0, 2.0**0.5, 2.0], rel=1e-5)
-    moved = traverse(one_hot_model, one_hot_guide, x, steps=5)  # the one-hot is no candidate
+    moved = traverse(
+        one_hot_model, one_hot_guide, x, steps=5
+    )  # the one-hot latent is discrete: z moves
     assert (moved[:, :3] == 10 * torch.eye(3)[0]).all()
     assert (moved[:, 3] > 0).all()
     assert moved[:, 3].diff().min() > 0

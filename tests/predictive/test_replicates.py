@@ -57,7 +57,7 @@ def test_prior_predictive_does_not_depend_on_the_data(name):
     assert all(torch.equal(value, second[site]) for site, value in first.items())
 
 
-def test_what_follows_an_observed_site_follows_its_draw(either_way):
+def test_sites_after_an_observed_site_use_its_draw(either_way):
     def model(x, lengths):
         with pyro.plate("data", len(x)):
             before = x.new_zeros(len(x))
@@ -78,12 +78,13 @@ def test_what_follows_an_observed_site_follows_its_draw(either_way):
         assert torch.equal(unmasked, t < lengths)
 
 
-def test_masks_of_both_kinds_are_returned_and_masked_cells_are_drawn():
+def test_masks_of_either_kind_are_returned_and_masked_cells_are_drawn():
     unmasked = torch.rand(40, 3) > 0.4
 
     def model(x, unmasked):
+        fn = dist.Normal(x.new_zeros(3), 1.0).mask(unmasked).to_event(1)
         with pyro.plate("data", len(x)), poutine.mask(mask=unmasked[:, 0]):
-            pyro.sample("x", dist.Normal(x.new_zeros(3), 1.0).mask(unmasked).to_event(1), obs=x)
+            pyro.sample("x", fn, obs=x)
 
     (part,) = prior_predictive(
         model, {"x": torch.full((40, 3), 9.0), "unmasked": unmasked}, num_samples=50, stream=True
@@ -100,7 +101,7 @@ def test_a_partly_observed_site_is_one_site():
     assert torch.equal(part.masks["x"].all(1), data["seen"][:, 0])
 
 
-# The right distribution
+# Replicates have the right distribution
 
 
 def linear_gaussian(rows):
@@ -160,9 +161,7 @@ def test_an_enumerated_latent_is_drawn_from_its_exact_posterior(rows, either_way
     assert ((found - exact).abs() / (exact * (1 - exact) / 1500).sqrt()).max() < 4.5
 
 
-def test_an_enumerated_latent_is_drawn_given_the_guides_draw_cell_by_cell_and_under_a_mask(
-    either_way,
-):
+def test_an_enumerated_latent_follows_the_guides_draw_in_every_cell_masked_or_not(either_way):
     chances, unmasked = torch.tensor([0.3, 0.7]), torch.tensor([True, True, False])
 
     def model(x):
@@ -220,7 +219,7 @@ def test_a_chain_of_enumerated_states_is_drawn_from_its_exact_posterior():
 
 
 class Convolved(pyro.nn.PyroModule):
-    """A decoder whose convolution accepts four dimensions and no more."""
+    """A convolutional decoder, which takes four dimensions and no more."""
 
     def __init__(self):
         super().__init__()
@@ -258,7 +257,7 @@ def test_covariates_are_not_replicated_and_model_and_guide_read_their_own_fields
     assert (drawn - 10 * level - hint).abs().max() < 0.1
 
 
-# Latents that all rows share
+# Latents outside the row plate
 
 
 def shared_loc(x):
