@@ -254,14 +254,12 @@ class ReplicateSampler:
         index = torch.arange(min(len(self.rows), GLOBAL_ROWS))
         with seeded_run(self.pair, self.rows, index, child(self.seed, group.start, 1)) as batch:
             drawn = list(self._simulated(batch, len(group), empty))
-        return [
-            {
-                name: value
-                for name, value in {**values, **_latent_values(trace)}.items()
-                if name in self.posterior.outside
-            }
-            for values, trace in drawn
-        ]
+        results = []
+        for values, trace in drawn:
+            latents = {name: site["value"] for name, site in drawn_latents(trace).items()}
+            everything = {**values, **latents}.items()
+            results.append({n: value for n, value in everything if n in self.posterior.outside})
+        return results
 
     def feature_names(self) -> dict[str, list[str]]:
         """Return a name for every cell of a row, ``{site: names}``.
@@ -326,11 +324,6 @@ class ReplicateSampler:
                 f'plate "{plate}": expected the rows at dim -1, got {dim}; open the row plate '
                 "before all others"
             )
-
-
-def _latent_values(trace: Trace) -> dict[str, Tensor]:
-    """Return the values of the latents of a simulation, ``{site: value}``."""
-    return {name: site["value"] for name, site in drawn_latents(trace).items()}
 
 
 def _chosen(names: Any, known: list[str]) -> list[str]:

@@ -125,9 +125,8 @@ def test_value_and_gradient_match_quadrature(name, kl_weight):
     assert z_scores(losses, plain.detach()).abs() < 4
     for found, slope in zip(gradients, slopes, strict=True):
         assert z_scores(found, slope).abs().max() < 4.5
-        assert (
-            found.std(0).max() < 5 * slope.abs().max() + 30
-        )  # else the z-scores above would pass for any gradient
+        # with a larger spread the z-scores above would pass for any gradient
+        assert found.std(0).max() < 5 * slope.abs().max() + 30
 
 
 @pytest.mark.usefixtures("double")

@@ -65,9 +65,8 @@ def test_latents_stay_in_their_support_on_a_line():
     line = interpolate(one_hot_model, one_hot_guide, x[:2], steps=5)
     assert set(line[:, :3].flatten().tolist()) == {0.0, 10.0}
     assert line[:, 3].tolist() == pytest.approx([0.5, 0.5**0.5, 1.0, 2.0**0.5, 2.0], rel=1e-5)
-    moved = traverse(
-        one_hot_model, one_hot_guide, x, steps=5
-    )  # the one-hot latent is discrete: z moves
+    # the one-hot latent comes first and is discrete, so that "w" moves
+    moved = traverse(one_hot_model, one_hot_guide, x, steps=5)
     assert (moved[:, :3] == 10 * torch.eye(3)[0]).all()
     assert (moved[:, 3] > 0).all()
     assert moved[:, 3].diff().min() > 0
