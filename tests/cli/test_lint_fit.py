@@ -160,6 +160,7 @@ def test_resume_goes_on_and_a_missing_run_begins(ppl, wine_file):
 def test_a_killed_fit_goes_on_to_the_same_weights(ppl, wine_file):
     process = start(*LONG, wine_file, "--epochs", "5000")
     wait_for("run/snapshot.safetensors", process)
+    wait_for("run/metrics.csv", process)  # an epoch has ended
     process.kill()
     process.communicate()
     last = int(ppl("show", "run", "--json").json["last_epoch"]["epoch"]) + 3
