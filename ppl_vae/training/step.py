@@ -72,9 +72,20 @@ def apply_gradients(
     if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
         return False
     for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
+        parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
     if limit < math.inf:
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return True
+
+
+def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
+    """Return the gradient with the strides of its parameter, copied where they differ.
+
+    A compiler on a CUDA device may compute a matrix product in a padded matrix and return a view
+    of it. torch's fused optimizers take only gradients that lie in memory as their parameters do.
+    """
+    if gradient.stride() == parameter.stride():
+        return gradient
+    return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)

@@ -48,8 +48,9 @@ original = getattr(Recorder, {method!r})
 
 def signal_itself(*arguments):
     original(*arguments)
-    Recorder.{method} = original
-    os.kill(os.getpid(), signal.{name})
+    if (arguments[0].path / "metrics.csv").exists():  # an epoch has ended
+        Recorder.{method} = original
+        os.kill(os.getpid(), signal.{name})
 
 Recorder.{method} = signal_itself
 main()
