@@ -46,9 +46,10 @@ def start(*words):
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
 
 
-def wait_for(path, process):
+def wait_for(path, process, lines=0):
+    """Wait until a file of a running fit exists and has a number of whole lines."""
     for _ in range(1200):
-        if Path(path).exists():
+        if Path(path).exists() and Path(path).read_bytes().count(b"\n") >= lines:
             return
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
@@ -160,6 +161,7 @@ def test_resume_continues_a_run_or_begins_a_new_one(ppl, wine_file):
 def test_a_killed_fit_resumes_to_the_same_weights(ppl, wine_file):
     process = start(*LONG, wine_file, "--epochs", "5000")
     wait_for("run/snapshot.safetensors", process)
+    wait_for("run/metrics.csv", process, lines=2)  # the header and the first epoch
     process.kill()
     process.communicate()
     last = int(ppl("show", "run", "--json").json["last_epoch"]["epoch"]) + 3
