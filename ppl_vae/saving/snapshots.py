@@ -180,8 +180,8 @@ class Recorder:
 def _lock(path: Path) -> Any:
     """Lock a run directory for this process; return an open file, and close that to unlock.
 
-    The system also unlocks the directory when the process ends in any way. Systems without ``fcntl``
-    (Windows) do not lock.
+    The system also unlocks the directory when the process ends in any way. On systems without
+    ``fcntl`` (Windows) nothing is locked.
 
     Raises:
         ValueError: If another process holds the lock.
