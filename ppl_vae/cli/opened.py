@@ -1,4 +1,4 @@
-"""Open a run for a command, check where the results are to go, and write them there."""
+"""Open a run for a command; check the file for the results, and write the results."""
 
 from __future__ import annotations
 

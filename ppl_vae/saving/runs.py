@@ -241,7 +241,7 @@ def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
 
 
 def recipe_matches(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
-    """Return whether the recipe in a run is still the recipe of a pair; True if it has none.
+    """Return whether the recipe in a run is still the recipe of a pair; True without a recipe.
 
     The recipe of the pair is made and tested anew. Values of tensors are not compared: training
     may change a tensor that was a constructor argument, and the weights store its new value.
@@ -273,7 +273,7 @@ def remove_outdated_recipe(path: Path, pair: Pair, rows: Rows) -> None:
 
 
 def _without_tensor_values(recipe: Any) -> Any:
-    """Return a recipe without the numbers in its tensors; weights and snapshots hold those."""
+    """Return a recipe without the numbers in tensors, which weights and snapshots hold."""
     if isinstance(recipe, dict):
         return {k: _without_tensor_values(v) for k, v in recipe.items() if k != "tensor"}
     return [_without_tensor_values(v) for v in recipe] if isinstance(recipe, list) else recipe

@@ -47,9 +47,10 @@ METRICS = "metrics.csv"
 
 
 class Recorder:
-    """Writer of one fit's files into its run directory, which it locks for this process.
+    """Writer of the snapshots, the history and the final weights of one fit.
 
-    Hidden files that a killed process left half written are deleted.
+    A new ``Recorder`` locks the run directory for this process, and deletes hidden files that a
+    killed process left half written there.
 
     Args:
         path: The run directory.
@@ -162,10 +163,10 @@ class Recorder:
 
 
 def _lock(path: Path) -> Any:
-    """Lock a run directory for this process; return the open file whose closing unlocks it.
+    """Lock a run directory for this process; return an open file, and close that to unlock.
 
-    The system also unlocks it when the process ends in any way. Systems without ``fcntl``
-    (Windows) do not lock.
+    The system also unlocks the directory when the process ends in any way. On systems without
+    ``fcntl`` (Windows) nothing is locked.
 
     Raises:
         ValueError: If another process holds the lock.

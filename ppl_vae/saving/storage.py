@@ -1,4 +1,4 @@
-"""Files that survive a crash: written completely or not at all, checked when read, never a pickle.
+"""Files that survive a crash: written completely or not at all, checked when read, no pickles.
 
     tensors  ->  a safetensors file; its metadata hold a JSON text, and a SHA-256 over that text
                  and over the name, dtype, shape and bytes of every tensor
@@ -25,7 +25,7 @@ from torch import Tensor
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader finds the old contents or the new ones, never a part.
+    """Write a file so that readers find the old contents or the new contents, never a part.
 
     The bytes go into a hidden file in the same folder, are flushed to the disk, and the hidden
     file is then renamed to ``path``: a rename replaces a file in one action. At last the folder
