@@ -1,8 +1,6 @@
 """The MNIST benchmark runs, keeps its fits and evaluates them; the loop by hand does our sums."""
 
 import importlib
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,19 +9,6 @@ import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-
-
-def command(script, *words, folder=None):
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", FOLDER / script, *map(str, words)],
-        cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -43,27 +28,27 @@ def images(tmp_path_factory):
     [("meanfield", "-97.10"), ("rezende", "-89.90"), ("vae", "-86.76"), ("iwae5", "-85.54")],
 )
 def test_every_protocol_prints_the_published_figure_beside_ours(
-    protocol, published, images, tmp_path
+    protocol, published, images, tmp_path, command
 ):
     words = protocol, "--data", images, "--tiny", "--run", tmp_path / "run"
-    first = command("mnist.py", *words, folder=tmp_path)
+    first = command("mnist.py", *words)
     assert published in first
     assert "seed 0, 2 epochs of batches of 50" in first
     table = first.split("nats a row")[1]
-    again = command("mnist.py", *words, folder=tmp_path)  # opened, not fitted again
+    again = command("mnist.py", *words)  # opened, not fitted again
     assert again.split("nats a row")[1] == table
 
 
-def test_steps_are_timed_beside_pyros(images, tmp_path):
+def test_steps_are_timed_beside_pyros(images, command):
     words = "meanfield", "--data", images, "--tiny", "--steps", 4
-    shown = command("mnist.py", *words, folder=tmp_path)
+    shown = command("mnist.py", *words)
     assert "Pyro SVI" in shown
     assert "ratio" in shown
 
 
 @pytest.mark.parametrize("table", ["speed", "memory"])
-def test_both_tables_of_the_likelihood_are_printed(table, tmp_path):
-    shown = command("likelihood.py", table, "--tiny", folder=tmp_path)
+def test_both_tables_of_the_likelihood_are_printed(table, command):
+    shown = command("likelihood.py", table, "--tiny")
     assert {"speed": "PyTorch by hand", "memory": "MiB"}[table] in shown
 
 

@@ -86,8 +86,13 @@ def by_quadrature(model, guide, x, particles, kl_weight=1.0, nodes=60):
     return total.sum()
 
 
-def estimates(elbo, pair, x, *, rows, kl_weight, draws):
-    """Losses at a KL weight of 1, and gradients of the weighted loss: (draws,), [(draws, ...)]."""
+def estimates(elbo, pair, x, *, rows, kl_weight, draws, copies=1):
+    """Losses at a KL weight of 1, and gradients of the weighted loss: (draws,), [(draws, ...)].
+
+    Each is the mean of ``copies`` independent estimates: the batch holds every row that often,
+    which costs little more than once.
+    """
+    x = x.repeat(copies, *[1] * (x.dim() - 1))
     parameters = list(pair.trainable().values())
     derivative = LossAndGradient(pair, Objective.of(elbo, ""), rows, parameters)
     weight = None if kl_weight is None else torch.tensor(kl_weight)
@@ -121,11 +126,12 @@ def test_value_and_gradient_are_those_of_the_bound(name, kl_weight):
     plain = -by_quadrature(model, guide, x, inside) * N / ROWS
     exact = -by_quadrature(model, guide, x, inside, weight) * N / ROWS
     slopes = torch.autograd.grad(exact, parameters)
-    losses, gradients = estimates(elbo, pair, x, rows=N, kl_weight=kl_weight, draws=1500)
+    losses, gradients = estimates(elbo, pair, x, rows=N, kl_weight=kl_weight, draws=150, copies=10)
     assert z_scores(losses, plain.detach()).abs() < 4
     for found, slope in zip(gradients, slopes, strict=True):
         assert z_scores(found, slope).abs().max() < 4.5
-        assert found.std(0).max() < 5 * slope.abs().max() + 30  # the scores above say something
+        deviation = 10**0.5 * found.std(0).max()
+        assert deviation < 5 * slope.abs().max() + 30  # the scores above say something
 
 
 @pytest.mark.usefixtures("double")
@@ -181,10 +187,11 @@ class ChainGuide(PyroModule):
 def test_path_through_an_earlier_latent_is_kept(plain, other):
     x = torch.randn(5, generator=torch.Generator().manual_seed(1))
     pair = Pair.of(Chain(), ChainGuide(), "data")
-    _, right = estimates(plain, pair, x, rows=5, kl_weight=None, draws=3000)
-    _, found = estimates(other, pair, x, rows=5, kl_weight=None, draws=3000)
+    settings = {"rows": 5, "kl_weight": None, "draws": 150, "copies": 20}
+    _, right = estimates(plain, pair, x, **settings)
+    _, found = estimates(other, pair, x, **settings)
     for ours, theirs in zip(found, right, strict=True):
-        error = (ours.var(0) + theirs.var(0)).sqrt() / 3000**0.5
+        error = (ours.var(0) + theirs.var(0)).sqrt() / 150**0.5
         assert ((ours.mean(0) - theirs.mean(0)) / error).abs().max() < 4.5
 
 
@@ -193,9 +200,9 @@ def test_iwae_is_a_bound_in_minibatches_where_renyis_is_not():
     model, guide, x = Model(), Guide(), data()
     pair = Pair.of(model, guide, "data")
     exact = (N / ROWS * model.exact(x).sum()).item()
-    losses, _ = estimates(IWAE(2), pair, x, rows=N, kl_weight=None, draws=800)
+    losses, _ = estimates(IWAE(2), pair, x, rows=N, kl_weight=None, draws=100, copies=8)
     ours = -losses.mean().item()
-    error = losses.std().item() / 800**0.5
+    error = losses.std().item() / 100**0.5
     assert ours + 4 * error < exact
     target = N / ROWS * by_quadrature(model, guide, x, 2).item()
     assert abs(ours - target) < 4 * error
@@ -233,14 +240,14 @@ def test_latent_outside_the_plate_is_drawn_once_and_counted_once():
     for elbo in (IWAE(7), IWAE(7, vectorize_particles=False), RowELBO(3)):
         bound = BatchLoss(Pair.of(model, guide, "data"), Objective.of(elbo, ""), 40)
         torch.manual_seed(3)
-        found = -torch.tensor([bound.loss((x,)) for _ in range(2000)])
+        found = -torch.tensor([bound.loss((x,)) for _ in range(300)])
         mu = 0.4 + 0.2 * torch.randn(200_000)
         each = 10 * dist.Normal(mu, math.sqrt(2.0)).log_prob(x[:, None]).sum(0)
         each += dist.Normal(0.0, 3.0).log_prob(mu) - dist.Normal(0.4, 0.2).log_prob(mu)
-        error = found.std() / 2000**0.5
+        error = found.std() / 300**0.5
         assert abs(found.mean() - each.mean()) < 4 * error
         if isinstance(elbo, IWAE):  # weights are exact given mu; 7 draws of mu would spread less
-            assert found.std() == pytest.approx(each.std().item(), rel=0.1)
+            assert found.std() == pytest.approx(each.std().item(), rel=0.2)
 
 
 @pytest.mark.usefixtures("double")
