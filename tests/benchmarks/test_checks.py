@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from benchmarks.test_mnist import FOLDER
+from benchmarks.test_mnist import FOLDER, command
 
 from ppl_vae.checks.statistics import ValueKind
 
 
 @pytest.mark.parametrize("table", ["speed", "memory"])
-def test_both_tables_of_checks_are_printed(table, command):
-    shown = command("checks.py", table, "--tiny")
+def test_both_tables_of_checks_are_printed(table, tmp_path):
+    shown = command("checks.py", table, "--tiny", folder=tmp_path)
     assert {"speed": "Pyro's Predictive", "memory": "MiB"}[table] in shown
 
 

@@ -2,15 +2,24 @@
 
 import importlib
 import sys
+import warnings
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
+from parts.scripts import run_script
 
 from ppl_vae.training import traced_step
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+def command(script, *words, folder=None):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return run_script(FOLDER / script, *words, folder=folder)[0]
 
 
 @pytest.fixture(scope="module")
@@ -30,28 +39,28 @@ def images(tmp_path_factory):
     [("meanfield", "-97.10"), ("rezende", "-89.90"), ("vae", "-86.76"), ("iwae5", "-85.54")],
 )
 def test_every_protocol_prints_the_published_figure_beside_ours(
-    protocol, published, images, tmp_path, command
+    protocol, published, images, tmp_path
 ):
     words = protocol, "--data", images, "--tiny", "--run", tmp_path / "run"
-    first = command("mnist.py", *words)
+    first = command("mnist.py", *words, folder=tmp_path)
     assert published in first
     assert "seed 0, 2 epochs of batches of 50" in first
     table = first.split("nats a row")[1]
-    again = command("mnist.py", *words)  # opened, not fitted again
+    again = command("mnist.py", *words, folder=tmp_path)  # opened, not fitted again
     assert again.split("nats a row")[1] == table
 
 
-def test_steps_are_timed_beside_pyros(images, command, monkeypatch):
-    monkeypatch.setattr(traced_step, "compile_graph", lambda graph, *_: graph)  # not its subject
+def test_steps_are_timed_beside_pyros(images, tmp_path):
     words = "meanfield", "--data", images, "--tiny", "--steps", 4
-    shown = command("mnist.py", *words)
+    with patch.object(traced_step, "compile_graph", lambda graph, *_: graph):  # not tested here
+        shown = command("mnist.py", *words, folder=tmp_path)
     assert "Pyro SVI" in shown
     assert "ratio" in shown
 
 
 @pytest.mark.parametrize("table", ["speed", "memory"])
-def test_both_tables_of_the_likelihood_are_printed(table, command):
-    shown = command("likelihood.py", table, "--tiny")
+def test_both_tables_of_the_likelihood_are_printed(table, tmp_path):
+    shown = command("likelihood.py", table, "--tiny", folder=tmp_path)
     assert {"speed": "PyTorch by hand", "memory": "MiB"}[table] in shown
 
 

@@ -4,13 +4,12 @@ import importlib
 import inspect
 import math
 import pkgutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pyro
 import pytest
 import torch
+from parts.scripts import run_script
 from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
@@ -117,9 +116,7 @@ def test_a_file_holds_one_public_class_in_under_eighty_lines(module):
 def test_a_copied_file_runs_on_its_own(module, tmp_path):
     copy = tmp_path / "mine.py"
     copy.write_text(Path(module.__file__).read_text())
-    command = [sys.executable, "-W", "error", "mine.py"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_script(copy, folder=tmp_path)
 
 
 @pytest.mark.usefixtures("double")
