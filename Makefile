@@ -1,17 +1,44 @@
-# Two commands, each from nothing: `make demo` and `make test`.
+# Each target from nothing: `make demo`, `make test`, and while editing `make quick`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test lint format clean
+# What `make quick` leaves out: the slow tests, and files that take long because they fit or draw
+# until a closed form is met, compile, kill fits, or start processes. A file is left in from every
+# folder of tests/.
+NOT_QUICK := \
+  benchmarks/test_mnist.py benchmarks/test_step.py \
+  checks/test_calibrated.py checks/test_misfits.py checks/test_replicates.py \
+  checks/test_significance.py checks/test_user_statistics.py checks/test_verdict.py \
+  cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
+  cli/test_readme_section.py cli/test_report.py \
+  compiled/test_equality.py compiled/test_faults.py compiled/test_fit.py \
+  elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
+  evaluation/test_likelihood.py evaluation/test_summed_latents.py \
+  examples/test_digits.py examples/test_ppca.py latents/test_codes.py \
+  report/test_browser.py saving/test_integrity.py saving/test_resume.py \
+  test_packaging.py test_readme.py
+
+.PHONY: demo test quick slow lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/digits.py
 
+# Everything that must hold, but the slow tests: under six minutes on two idle cores.
 test: lint
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(PYTEST) -m "not slow"
+
+# A look at every folder while editing, under a minute on two idle cores: no lint, and of the tests
+# those of NOT_QUICK are left out. It does not stand in for `make test`.
+quick: $(VENV)/test.stamp
+	$(PYTEST) -m "not slow" $(NOT_QUICK:%=--ignore=tests/%)
+
+# Long studies and soaks.
+slow: $(VENV)/test.stamp
+	$(PYTEST) -m slow
 
 # Type checker and import rules see the packages as an installed wheel lays them out:
 # models/ and guides/ inside ppl_vae/.

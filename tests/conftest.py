@@ -1,4 +1,17 @@
-"""One thread a worker, one seed a test, and pictures that need no screen."""
+"""Settings of every test: one thread, fixed seeds, and figures that need no screen.
+
+``make test`` runs one worker of pytest on each core, so every process must keep to one thread:
+with more, threads of OpenMP that wait for each other spin and take the cores from the other
+worker. The variables are set before torch is imported, and workers and the processes that tests
+start inherit them. A test that is about threads calls ``torch.set_num_threads`` itself.
+"""
+
+import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # torch, NumPy's BLAS and scikit-learn read it when imported
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that a test asks for sleep while they wait
+# Compile in the test's process: the compiler's pool of processes imports torch once in each.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 import matplotlib as mpl
 import pyro

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -78,7 +79,7 @@ def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "class-graph: 8 rows x 6 features, hidden 5, 60 rows of data, 2 x 8 steps" in printed
     assert "NumPyro is not installed" in printed
-    assert printed.count("traced 0.") + printed.count("traced 1.") == len(names)
+    assert len(re.findall(r"traced \d+\.\d\d s", printed)) == len(names)
     assert all(name in printed for _, name in expected)
     assert len(pyro.get_param_store()) == 0
 
@@ -132,7 +133,7 @@ def test_fit_learns_what_svi_learns(step, name):
     expected = losses(step.svi, 10, work)
     seconds, loss = step.whole_fit(work, compiled=True)(9)
     assert len(seconds) == 9
-    assert all(0 < s < 60 for s in seconds)
+    assert all(s > 0 for s in seconds)
     assert loss < 0.97 * expected[0]
     assert loss == pytest.approx(expected[-1], rel=0.03)
 

@@ -86,8 +86,13 @@ def by_quadrature(model, guide, x, particles, kl_weight=1.0, nodes=60):
     return total.sum()
 
 
-def estimates(elbo, pair, x, *, rows, kl_weight, draws):
-    """Return losses at a KL weight of 1, (draws,), and gradients of the weighted loss."""
+def estimates(elbo, pair, x, *, rows, kl_weight, draws, copies=1):
+    """Losses at a KL weight of 1, and gradients of the weighted loss: (draws,), [(draws, ...)].
+
+    Each is the mean of ``copies`` independent estimates: the batch holds every row that often,
+    which costs little more than once.
+    """
+    x = x.repeat(copies, *[1] * (x.dim() - 1))
     parameters = list(pair.trainable().values())
     derivative = LossAndGradient(pair, Objective.of(elbo, ""), rows, parameters)
     weight = None if kl_weight is None else torch.tensor(kl_weight)
@@ -121,12 +126,13 @@ def test_value_and_gradient_match_quadrature(name, kl_weight):
     plain = -by_quadrature(model, guide, x, inside) * N / ROWS
     exact = -by_quadrature(model, guide, x, inside, weight) * N / ROWS
     slopes = torch.autograd.grad(exact, parameters)
-    losses, gradients = estimates(elbo, pair, x, rows=N, kl_weight=kl_weight, draws=1500)
+    losses, gradients = estimates(elbo, pair, x, rows=N, kl_weight=kl_weight, draws=150, copies=10)
     assert z_scores(losses, plain.detach()).abs() < 4
     for found, slope in zip(gradients, slopes, strict=True):
         assert z_scores(found, slope).abs().max() < 4.5
+        deviation = 10**0.5 * found.std(0).max()
         # with a larger spread the z-scores above would pass for any gradient
-        assert found.std(0).max() < 5 * slope.abs().max() + 30
+        assert deviation < 5 * slope.abs().max() + 30
 
 
 @pytest.mark.usefixtures("double")
@@ -182,10 +188,11 @@ class ChainGuide(PyroModule):
 def test_gradient_through_an_earlier_latent_is_complete(plain, other):
     x = torch.randn(5, generator=torch.Generator().manual_seed(1))
     pair = Pair.of(Chain(), ChainGuide(), "data")
-    _, right = estimates(plain, pair, x, rows=5, kl_weight=None, draws=3000)
-    _, found = estimates(other, pair, x, rows=5, kl_weight=None, draws=3000)
+    settings = {"rows": 5, "kl_weight": None, "draws": 150, "copies": 20}
+    _, right = estimates(plain, pair, x, **settings)
+    _, found = estimates(other, pair, x, **settings)
     for other_slope, plain_slope in zip(found, right, strict=True):
-        error = (other_slope.var(0) + plain_slope.var(0)).sqrt() / 3000**0.5
+        error = (other_slope.var(0) + plain_slope.var(0)).sqrt() / 150**0.5
         assert ((other_slope.mean(0) - plain_slope.mean(0)) / error).abs().max() < 4.5
 
 
@@ -194,9 +201,9 @@ def test_iwae_is_a_bound_in_minibatches_and_renyi_is_not():
     model, guide, x = Model(), Guide(), data()
     pair = Pair.of(model, guide, "data")
     exact = (N / ROWS * model.exact(x).sum()).item()
-    losses, _ = estimates(IWAE(2), pair, x, rows=N, kl_weight=None, draws=800)
+    losses, _ = estimates(IWAE(2), pair, x, rows=N, kl_weight=None, draws=100, copies=8)
     estimate = -losses.mean().item()
-    error = losses.std().item() / 800**0.5
+    error = losses.std().item() / 100**0.5
     assert estimate + 4 * error < exact
     target = N / ROWS * by_quadrature(model, guide, x, 2).item()
     assert abs(estimate - target) < 4 * error
@@ -234,14 +241,14 @@ def test_a_latent_outside_the_row_plate_is_drawn_once_and_counted_once():
     for elbo in (IWAE(7), IWAE(7, vectorize_particles=False), RowELBO(3)):
         bound = BatchLoss(Pair.of(model, guide, "data"), Objective.of(elbo, ""), 40)
         torch.manual_seed(3)
-        found = -torch.tensor([bound.loss((x,)) for _ in range(2000)])
+        found = -torch.tensor([bound.loss((x,)) for _ in range(300)])
         mu = 0.4 + 0.2 * torch.randn(200_000)
         each = 10 * dist.Normal(mu, math.sqrt(2.0)).log_prob(x[:, None]).sum(0)
         each += dist.Normal(0.0, 3.0).log_prob(mu) - dist.Normal(0.4, 0.2).log_prob(mu)
-        error = found.std() / 2000**0.5
+        error = found.std() / 300**0.5
         assert abs(found.mean() - each.mean()) < 4 * error
-        if isinstance(elbo, IWAE):  # exact given mu, so that the spread is that of one draw of mu
-            assert found.std() == pytest.approx(each.std().item(), rel=0.1)
+        if isinstance(elbo, IWAE):  # weights are exact given mu; 7 draws of mu would spread less
+            assert found.std() == pytest.approx(each.std().item(), rel=0.2)
 
 
 @pytest.mark.usefixtures("double")
