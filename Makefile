@@ -11,8 +11,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # folder of tests/.
 NOT_QUICK := \
   benchmarks/test_mnist.py benchmarks/test_step.py \
-  checks/test_calibrated.py checks/test_misfits.py checks/test_replicates.py \
-  checks/test_significance.py checks/test_user_statistics.py checks/test_verdict.py \
+  checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
+  checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
   cli/test_readme_section.py cli/test_report.py \
   compiled/test_equality.py compiled/test_faults.py compiled/test_fit.py \

@@ -5,6 +5,8 @@ import importlib
 import inspect
 import math
 import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pyro
