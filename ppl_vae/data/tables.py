@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -110,11 +111,22 @@ def _parse_csv(path: Path, like: Any) -> pd.DataFrame:
         _check_line_widths(path, separator, names)
         *_, (line, _) = _records(path, separator)  # a quote that is not closed ends with the file
         raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
+    except OverflowError as error:  # pandas before 3.1 refuses such a number itself
+        raise _too_large(path, separator, names) from error
     if len(frame.columns) != len(names) - labelled or _has_missing_cells(frame.iloc[:, -1:]):
         _check_line_widths(path, separator, names)
     if not len(frame):
         raise ValueError(f"{path}: expected rows below the column names, got none")
     return _numeric(frame.rename_axis(None), path, like, _line_of_row(path, separator))
+
+
+def _too_large(path: Path, separator: str, names: list[str]) -> ValueError:
+    """Return the error that names the first whole number too large for a float."""
+    for line, values in _records(path, separator):
+        for name, value in zip(names, values, strict=False):
+            if value.strip("+-").isdigit() and float(value) in (math.inf, -math.inf):
+                return ValueError(f'{path}: column "{name}": too large a number in line {line}')
+    return ValueError(f"{path}: a number is too large for a float")
 
 
 def _first_line_not_utf8(path: Path) -> int:

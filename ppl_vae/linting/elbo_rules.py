@@ -36,7 +36,9 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
             except ValueError:  # TraceEnum_ELBO raises it where nothing can be trained
                 if parameters:
                     raise
-                loss = surrogate = torch.as_tensor(loss_of.loss(batch))
+                # not loss_of.loss, which would leave out the KL weight that is tried here
+                value = loss_of.objective.loss(loss_of.model, loss_of.guide, batch)
+                loss = surrogate = torch.as_tensor(value)
             surrogate = torch.as_tensor(surrogate)
             leaves = _trainable_leaves(surrogate)
             gradients = _gradients(surrogate, parameters)

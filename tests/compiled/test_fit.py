@@ -19,7 +19,7 @@ from ppl_vae.schedules import linear
 from ppl_vae.training import stepper, traced_step
 from ppl_vae.training.diagnosis import NotFiniteError
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*BatchNorm1d, which couples the rows")
+pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
 STEPS = ["eager", "traced", "compiled"]
 
 

@@ -189,6 +189,15 @@ def test_arrays_without_rows_of_numbers_are_refused(tmp_path, arrays, message):
     assert message in str(raised.value)
 
 
+def test_a_number_that_pandas_refuses_is_named(tmp_path, monkeypatch):
+    def overflow(*args, **settings):
+        raise OverflowError
+
+    monkeypatch.setattr(pd, "read_csv", overflow)
+    with pytest.raises(ValueError, match='column "b": too large a number in line 3'):
+        read_data(written(tmp_path, "a.csv", f"a,b\n1,2\n1,{'9' * 400}\n"))
+
+
 class FailsWhenUnpickled:
     def __reduce__(self):
         return (pytest.fail, ("a pickle was executed",))

@@ -85,7 +85,7 @@ def test_a_term_that_joins_sites_has_no_kl_to_weigh():
 
     x = torch.randn(20)
     assert list(elbo_terms(mixture, None, x).columns) == ["y + x"]
-    with pytest.raises(ValueError, match="sites y, x summed together in the model"):
+    with pytest.raises(ValueError, match='site "y": expected a KL weight of 1 on a site that the'):
         fit(mixture, None, x, elbo=RowELBO(), kl_weight=0.5, epochs=1, progress=False)
 
 
