@@ -55,7 +55,7 @@ class TensorBoard:
         folder: Where the event files go; made where it does not exist.
 
     Raises:
-        ValueError: Where the package ``tensorboard`` is not installed.
+        ValueError: If the package ``tensorboard`` is not installed.
 
     Example:
         ``fit(model, guide, x, callbacks=[TensorBoard("runs/tb")])``, then on the command line
@@ -106,7 +106,7 @@ class CSV:
         path: The file, usually ``*.csv``; its folder is made where it does not exist.
 
     Raises:
-        ValueError: Where the file holds something else than a history.
+        ValueError: If the file holds something else than a history.
 
     Example:
         >>> import tempfile

@@ -29,7 +29,7 @@ def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
         A function of the step that returns the weight.
 
     Raises:
-        ValueError: Where ``steps`` is below 1, or a weight is negative or infinite.
+        ValueError: If ``steps`` is below 1, or a weight is negative or infinite.
 
     Example:
         >>> weight = linear(100)
@@ -59,7 +59,7 @@ def cyclical(period: int, *, ramp: float = 0.5) -> Schedule:
         A function of the step that returns the weight.
 
     Raises:
-        ValueError: Where ``period`` is below 1, or ``ramp`` is not in (0, 1].
+        ValueError: If ``period`` is below 1, or ``ramp`` is not in (0, 1].
 
     Example:
         >>> weight = cyclical(100)

@@ -63,7 +63,7 @@ class ReplicateComparison:
         """Copy a part of the replicates into memory; compute statistics when its group is complete.
 
         Raises:
-            ValueError: Where an unmasked cell of the data is NaN or infinite, or a user's function
+            ValueError: If an unmasked cell of the data is NaN or infinite, or a user's function
                 fails or returns other numbers of values.
         """
         count, index, first_group = len(part.samples), part.index, part.samples.start == 0

@@ -192,7 +192,7 @@ def predictive_check(
         The statistics and the flags; print them, plot them, or read the frames.
 
     Raises:
-        ValueError: Where nothing is observed in the row plate, an unmasked cell is NaN or
+        ValueError: If nothing is observed in the row plate, an unmasked cell is NaN or
             infinite, a statistic or a site is unknown, or a function raises or does not always
             return the same number of values.
 

@@ -106,7 +106,7 @@ def evaluate(title: str, function: Function, *arguments: Any) -> Tensor:
         arguments: The data set, and the latents for a discrepancy.
 
     Raises:
-        ValueError: Where the function raises, or returns no number or something else.
+        ValueError: If the function raises, or returns no number or something else.
 
     Example:
         >>> evaluate("range", lambda x: (x.min(), x.max()), torch.arange(3.0))

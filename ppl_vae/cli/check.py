@@ -39,11 +39,12 @@ def check(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compare statistics of the rows of a file with those of replicates; flagged ones come first.
+    """Compare the statistics of a data file with those of data sets that the model simulates.
 
-    Columns of DATA are found by name. --out writes the statistics of every feature. The exit code
-    is 0 whatever is flagged; with --strict it is 1 if any statistic is flagged (--json has the
-    number of flagged ones).
+    Flagged statistics, those that the model does not reproduce, come first. Columns of DATA are
+    found by name. --out writes the statistics of every feature to a file. The exit code is 0,
+    unless --strict is given and a statistic is flagged: then it is 1. --json has the number of
+    flagged statistics.
     """
     with reporting(as_json, quiet) as report:
         if strict and num_samples < MIN_REPLICATES:

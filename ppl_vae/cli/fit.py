@@ -126,7 +126,11 @@ def _held_out(validation: str | None, rows: Any) -> Any:
 
 
 def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:
-    """Return a function that makes Adam; raise ``UsageError`` where the rate is not positive."""
+    """Return a function that makes Adam, with this learning rate, of a list of parameters.
+
+    Raises:
+        UsageError: At once, if the rate is not positive.
+    """
     if not learning_rate > 0:
         raise UsageError(f"--learning-rate: expected a positive number, got {learning_rate}")
 

@@ -76,11 +76,11 @@ def describe_rows(values: Any) -> tuple[int, str]:
 
 
 def as_json(values: Any) -> dict[str, Any]:
-    """Return all values in entries for a JSON object.
+    """Return a dictionary with all values, to be part of a command's JSON object.
 
     Returns:
-        ``{"values": ...}``, for a frame with its ``"columns"`` and ``"index"`` as well. Arrays
-        stay arrays; ``CommandOutput.result`` writes them as lists.
+        ``{"values": ...}``; for a frame, the dictionary also has ``"columns"`` and ``"index"``.
+        Arrays are not converted here: ``CommandOutput.result`` writes them as lists.
     """
     if isinstance(values, Mapping):
         return {"values": {name: np.asarray(value) for name, value in values.items()}}

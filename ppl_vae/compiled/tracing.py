@@ -78,7 +78,7 @@ def trace_graph(
             inputs, in this order.
 
     Raises:
-        RuntimeError: Where Python reads a value. Other errors of torch's are possible too.
+        RuntimeError: If Python reads a value. Other errors of torch's are possible too.
 
     Example:
         >>> scale = torch.tensor(3.0)

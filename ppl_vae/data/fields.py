@@ -193,6 +193,10 @@ def _tensor_of_array(array: np.ndarray, name: str) -> Any:
 def _tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
     """Return a frame's columns as one tensor, (rows, columns); missing cells become NaN.
 
+    Args:
+        frame: The frame.
+        name: The data's name in error messages.
+
     Raises:
         ValueError: If a column is not numeric.
     """

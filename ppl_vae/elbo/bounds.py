@@ -85,10 +85,11 @@ class _ParticleBound(RowBound):
         return draws
 
     def _checked_runs(self, pair: Pair, batch: Batch) -> ParticleRuns:
-        """Return how particles are drawn.
+        """Return whether all particles are drawn in one execution of the pair, or one in each.
 
         Raises:
-            ValueError: If all particles are to be drawn in one run, and the pair mixes them up.
+            ValueError: If one execution was asked for, and a network of the pair combines numbers
+                of different particles.
         """
         if not self.vectorize_particles or self.num_particles == 1:
             return ParticleRuns(plate_nesting(pair, batch), self.vectorize_particles)
@@ -192,7 +193,9 @@ class IWAE(_ParticleBound):
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss at a KL weight of 1, and the surrogate, whose gradient is used.
+        """Return the loss, to report, and the surrogate, to differentiate.
+
+        The loss ignores ``kl_weight``; the surrogate's gradient is that of the weighted loss.
 
         Args:
             pair: The pair.

@@ -84,7 +84,7 @@ class Objective:
         """Return the objective of an ELBO that a user gave.
 
         Raises:
-            ValueError: Where the object is no ELBO, has no differentiable loss, or is no bound
+            ValueError: If the object is no ELBO, has no differentiable loss, or is no bound
                 when it is estimated from a batch.
 
         Example:
@@ -131,11 +131,11 @@ class Objective:
     def loss_and_surrogate(
         self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any
     ) -> tuple[Any, Any]:
-        """Return the loss, whose value counts, and the surrogate, whose gradient counts.
+        """Return the loss (the negative ELBO), to report, and the surrogate, to differentiate.
 
-        Both are scalars in nats. They differ where the gradient needs another form than the value:
-        under ``TraceGraph_ELBO`` (score function), and under ``Trace_ELBO``, whose surrogate's
-        value is not the loss where a site has a score-function term.
+        Both are scalars in nats. They differ if differentiating the loss would give a wrong
+        gradient: under ``TraceGraph_ELBO`` and ``Trace_ELBO``, if a site needs the score-function
+        estimator.
         """
         elbo = self.elbo
         if isinstance(elbo, TraceGraph_ELBO):

@@ -131,8 +131,9 @@ class Draw:
         """Return the ELBO's terms for the sites outside the row plate.
 
         Returns:
-            ``{site: (particles or 1,)}``, in nats of the whole data set: log p - log q of a latent,
-            the log-probability of an observed site.
+            ``{site: tensor}``, in nats, not divided by the number of rows. Each tensor is
+            (particles,), or (1,) if all particles share the term. The term of a latent is
+            log p - log q, that of an observed site log p.
         """
         terms: dict[str, Tensor] = {}
         for site, sign in self._factors():

@@ -191,7 +191,14 @@ def _is_continuous(site: sites.Site) -> bool:
 
 
 def _by_row(cells: Tensor, site: sites.Site, rows: int, event_dim: int | None = None) -> Tensor:
-    """Return cells with the row plate's dimension first, (rows, cells of a row)."""
+    """Return a tensor shaped like a site's value as (rows, numbers in each row).
+
+    Args:
+        cells: One entry for each number of the site's value, or for each event (see event_dim).
+        site: The site, which stands in the row plate.
+        rows: Number of rows.
+        event_dim: Event dimensions of ``cells``; those of the site if ``None``.
+    """
     dim = -1 - (site["fn"].event_dim if event_dim is None else event_dim)
     cells = cells.movedim(dim, 0) if cells.ndim >= -dim else cells[None]
     return cells.reshape(len(cells), -1).expand(rows, -1)

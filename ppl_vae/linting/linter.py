@@ -161,9 +161,11 @@ def _findings(inspection: Inspection) -> list[Finding]:
 
 
 def _findings_under_elbo(inspection: Inspection, faults: DataFaults) -> list[Finding]:
-    """Compute the ELBO on rows without gaps, then on rows with NaN or infinity, if there are any.
+    """Return the findings of computing the ELBO, first on rows of finite numbers alone.
 
-    The two are separate so that a failure can be blamed on the pair or on the gaps.
+    The ELBO is computed a second time, on rows with NaN or infinity, if the data have such rows.
+    A failure of the first computation is the fault of the model and the guide; a failure of the
+    second alone is the fault of the missing or infinite cells.
     """
     device, rows = inspection.pair.device(), inspection.rows
     complete = torch.tensor(faults.without_gaps or range(inspection.row_count))

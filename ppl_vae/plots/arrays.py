@@ -15,7 +15,7 @@ def as_array(values: Any, where: str) -> np.ndarray:
         where: Name of the argument, for the message.
 
     Raises:
-        ValueError: Where the values are no numbers, or items of a list differ in size.
+        ValueError: If the values are no numbers, or items of a list differ in size.
 
     Example:
         >>> as_array([torch.ones(2, requires_grad=True), [3, 4]], "rows")

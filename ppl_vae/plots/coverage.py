@@ -57,7 +57,7 @@ def interval_coverage(
         The axes. The feature furthest from the diagonal, in standard errors, is drawn last.
 
     Raises:
-        ValueError: Where ``pit`` has no numbers from 0 to 1, a level is not between 0 and 1, or
+        ValueError: If ``pit`` has no numbers from 0 to 1, a level is not between 0 and 1, or
             the number of names is not the number of features.
 
     Example:

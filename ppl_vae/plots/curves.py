@@ -34,7 +34,7 @@ def learning_curves(
         The axes.
 
     Raises:
-        ValueError: Where a curve does not have one number for each epoch.
+        ValueError: If a curve does not have one number for each epoch.
 
     Example:
         >>> ax = learning_curves([1, 2, 3], [-9.0, -5.0, -4.0], [-9.5, -5.5, -6.0], best_epoch=2)

@@ -41,7 +41,7 @@ def image_grid(
         The axes.
 
     Raises:
-        ValueError: Where the values are no images of the given shape, the images differ in size, or
+        ValueError: If the values are no images of the given shape, the images differ in size, or
             the number of labels is not the number of columns.
 
     Example:

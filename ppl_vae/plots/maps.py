@@ -46,7 +46,7 @@ def latent_map(
         The axes.
 
     Raises:
-        ValueError: Where codes or labels are missing (``None``, NaN), the number of labels is not
+        ValueError: If codes or labels are missing (``None``, NaN), the number of labels is not
             the number of rows, or there are more than 40 names.
 
     Example:
@@ -95,7 +95,7 @@ def _as_labels(labels: Any, count: int) -> np.ndarray:
     """Return the labels, (rows,) of numbers or of text.
 
     Raises:
-        ValueError: Where labels are missing, are not one for each row, or have too many names.
+        ValueError: If labels are missing, are not one for each row, or have too many names.
     """
     values = np.asarray(labels.detach().cpu() if isinstance(labels, Tensor) else labels)
     if values.shape != (count,):

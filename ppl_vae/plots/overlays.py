@@ -68,7 +68,7 @@ def density_overlay(
         The axes.
 
     Raises:
-        ValueError: Where there are no values, some are infinite, the replicates do not have one
+        ValueError: If there are no values, some are infinite, the replicates do not have one
             value for each row, or a category has no label.
 
     Example:

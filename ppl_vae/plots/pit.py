@@ -66,7 +66,7 @@ def pit_histogram(
         The axes; the height of a bar is its count divided by the expected count.
 
     Raises:
-        ValueError: Where ``pit`` is not a number from 0 to 1 for each row, or a setting is
+        ValueError: If ``pit`` is not a number from 0 to 1 for each row, or a setting is
             outside its range.
 
     Example:
@@ -120,7 +120,7 @@ def simultaneous_band(count: int, bins: int, level: float = 0.95) -> tuple[int, 
         (low, high), numbers of rows.
 
     Raises:
-        ValueError: Where there are no rows, fewer than 2 bins, or ``level`` is not between 0 and 1.
+        ValueError: If there are no rows, fewer than 2 bins, or ``level`` is not between 0 and 1.
 
     Example:
         >>> simultaneous_band(1000, 20)

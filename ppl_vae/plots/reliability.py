@@ -50,7 +50,7 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
         The axes.
 
     Raises:
-        ValueError: Where the values are not one number for each row.
+        ValueError: If the values are not one number for each row.
 
     Example:
         >>> ax = reliability([0.1, 0.6, 0.9, -np.inf, np.nan])
@@ -96,7 +96,7 @@ def elbo_bars(
         The axes, the first site on top and the sum of all sites at the bottom.
 
     Raises:
-        ValueError: Where there are no sites, or a site does not have one number for each row.
+        ValueError: If there are no sites, or a site does not have one number for each row.
 
     Example:
         >>> ax = elbo_bars({"z": [-1.0, -3.0], "x": [-9.0, -7.0]})

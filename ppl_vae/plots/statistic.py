@@ -53,7 +53,7 @@ def statistic_histogram(
         The axes.
 
     Raises:
-        ValueError: Where ``observed`` is not one finite number, ``replicated`` has other values
+        ValueError: If ``observed`` is not one finite number, ``replicated`` has other values
             than finite numbers and NaN, or ``p_value`` is not between 0 and 1.
 
     Example:
@@ -121,7 +121,7 @@ def _edges(samples: np.ndarray, value: float) -> np.ndarray:
 
 
 def _are_whole(samples: np.ndarray, value: float = 0.0) -> bool:
-    """Return whether all samples, and the observed number, are whole numbers."""
+    """Return whether all samples and ``value`` (the observed number, if given) are whole numbers."""
     return bool((samples == np.round(samples)).all() and value == round(value))
 
 

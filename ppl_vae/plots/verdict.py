@@ -37,7 +37,7 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
         The axes, the first line of the frame on top.
 
     Raises:
-        ValueError: Where the frame does not have the columns of a check.
+        ValueError: If the frame does not have the columns of a check.
 
     Example:
         >>> line = {"feature": "a", "observed": 9, "mean": 1, "lower": 0, "upper": 2}

@@ -47,7 +47,7 @@ class FitFacts:
             history: Used in place of the history that the run recorded.
 
         Raises:
-            ValueError: Where the directory is not a run, or is damaged.
+            ValueError: If the directory is not a run, or is damaged.
         """
         opened = read_run(run)
         info = opened.info

@@ -149,7 +149,7 @@ def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | 
 
 
 def _terms(measured: Measurements, terms: pd.DataFrame) -> dict[str, object]:
-    """Return the table and the figure of the ELBO by site."""
+    """Return a table and a figure of each site's contribution to the ELBO, averaged over rows."""
     summary = ElboSummary.of(terms)
     lines = [_site(name, site) for name, site in summary.sites.items()]
     lines += [
@@ -188,13 +188,13 @@ def code_section(fitted: FitFacts) -> Markup:
 def versions_section(
     fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
 ) -> Markup:
-    """Return the section with versions, seeds and numbers of draws, by which to repeat all.
+    """Return the section with the versions, seeds and numbers of draws that reproduce the report.
 
     Args:
-        fitted: The facts of the fit.
-        measured: The measurements; ``None`` without data.
-        seed: The seed of the report's draws.
-        replicates: Replicated data sets for each predictive check.
+        fitted: Versions, seeds and settings of the fit.
+        measured: The measurements; ``None`` if the report was made without data.
+        seed: The seed of the report's draws; ``None`` if the global generators were used.
+        replicates: Number of replicated data sets in each predictive check.
     """
     info, now = fitted.info, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     facts = [Fact("fit begun", _date(str(info["created"])))] if info else []

@@ -191,7 +191,7 @@ def page(title: str, header: Header, sections: Sequence[Section]) -> str:
 
 @cache
 def _environment() -> Environment:
-    """Return the templates of the package, with escaping on."""
+    """Return the Jinja2 environment that loads this folder's templates and escapes every value."""
     templates = Environment(
         loader=PackageLoader("ppl_vae.report", "templates"),
         autoescape=True,

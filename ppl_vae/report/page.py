@@ -76,7 +76,7 @@ def write_report(
         UserWarning: With the error of each measurement that failed.
 
     Raises:
-        ValueError: Where the file exists or cannot be written, where ``run`` is not a run
+        ValueError: If the file exists or cannot be written, where ``run`` is not a run
             directory, or where data are given without a model.
 
     Example:

@@ -38,7 +38,7 @@ def sources_of_run(path: Path, info: Mapping[str, Any]) -> Iterator[Source]:
         info: The contents of ``run.json``.
 
     Raises:
-        ValueError: Where a copy cannot be read.
+        ValueError: If a copy cannot be read.
     """
     files: dict[str, list[str]] = {}
     for name, checksum in info["sources"].items():

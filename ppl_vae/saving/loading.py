@@ -73,7 +73,10 @@ def load(
 def _load(
     path: Path, model: Model | None, guide: Guide, *, trust_code: bool
 ) -> tuple[Model, Guide]:
-    """Do the work of ``load``; a damaged run may raise errors of any type."""
+    """Open a run and return its model and guide, with arguments as in ``load``.
+
+    A damaged run directory may raise errors of any type; ``load`` turns them into one ValueError.
+    """
     path, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / WEIGHTS)
     info = read_run(path).info
     weights = _read_weights(path, file, info)

@@ -94,7 +94,7 @@ def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Row
         seed: Seeds the choice of the rows to hold out.
 
     Raises:
-        ValueError: Where there are fewer than 2 rows, or where the held-out data have other
+        ValueError: If there are fewer than 2 rows, or where the held-out data have other
             shapes, or other columns of a frame, than the data.
     """
     rows = as_rows(data)
@@ -148,7 +148,7 @@ def make_optimizer(make: Any, parameters: list[Tensor]) -> torch.optim.Optimizer
     directory can store them.
 
     Raises:
-        ValueError: Where ``make`` is no function, or returns something else than one of torch's
+        ValueError: If ``make`` is no function, or returns something else than one of torch's
             optimizers, or returns ``LBFGS``, which would have to evaluate the loss itself.
     """
     if make is None:
@@ -173,7 +173,7 @@ def make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
     """Return the scheduler that a user's function makes of the optimizer; ``None`` for ``None``.
 
     Raises:
-        ValueError: Where the function does not take an optimizer.
+        ValueError: If the function does not take an optimizer.
     """
     if make is None:
         return None

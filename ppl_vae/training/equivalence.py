@@ -63,7 +63,7 @@ def difference_from_eager(
         Words for the first difference, or ``""`` where there is none.
 
     Raises:
-        NotComparableError: Where the eager step's loss is not finite.
+        NotComparableError: If the eager step's loss is not finite.
     """
     values = [p.detach().clone() for p in derivative.parameters]
     with state_restored(pair):
@@ -112,7 +112,7 @@ def difference_on_batch(
         Words for the first difference, or ``""`` where there is none.
 
     Raises:
-        NotComparableError: Where the eager step's loss is not finite.
+        NotComparableError: If the eager step's loss is not finite.
         ValueError: Of Pyro's checks, from the eager step.
     """
     weight = 0.37 if traced_step.weighted else 1.0

@@ -24,7 +24,7 @@ def may_continue(path: Path, *, resume: bool) -> bool:
     """Return whether a fit continues the run in a directory; ``False`` where a new run begins.
 
     Raises:
-        ValueError: Where a new run would begin in a directory that is not empty.
+        ValueError: If a new run would begin in a directory that is not empty.
     """
     if resume and path.exists() and any(path.iterdir()):
         return True
@@ -46,7 +46,7 @@ def recording(
         continues: Whether the directory holds the run to continue.
 
     Raises:
-        ValueError: Where the directory cannot be written, is damaged, or holds another fit.
+        ValueError: If the directory cannot be written, is damaged, or holds another fit.
     """
     threads = torch.get_num_threads()
     try:
@@ -97,7 +97,13 @@ def fit_settings(
 
 
 def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
-    """Write ``run.json`` and the copies of the user's files, and give the loop a recorder."""
+    """Create the run directory of a new fit, and give the loop the recorder that writes into it.
+
+    Args:
+        path: The run directory.
+        loop: The loop of the fit.
+        settings: What ``run.json`` records, so that a resumed fit can be refused other settings.
+    """
     objective = loop.stepper.objective
     more = {
         "settings": settings,
@@ -117,7 +123,7 @@ def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     number of threads.
 
     Raises:
-        ValueError: Where the run is damaged, is no fit, or differs from this fit.
+        ValueError: If the run is damaged, is no fit, or differs from this fit.
     """
     info = runs.read_run(path).info
     try:
