@@ -107,9 +107,10 @@ def paired_discrepancy(observed: Tensor, replicated: Tensor) -> tuple[Tensor, Te
     """Turn a discrepancy into one observed value and S replicated ones.
 
     A discrepancy T(x, z) depends on the latents, so that the data have a different value of T for
-    each draw z_s. T(x, z_s) and T(x_s, z_s) share what the draw z_s adds to both; only their difference
-    says how well the model fits. The observed value returned is therefore the mean of T(x, z_s) over draws,
-    and the replicated values are that mean plus the differences T(x_s, z_s) - T(x, z_s).
+    each draw z_s. T(x, z_s) and T(x_s, z_s) share what the draw z_s adds to both; only their
+    difference says how well the model fits. The observed value returned is therefore the mean of
+    T(x, z_s) over draws, and the replicated values are that mean plus the differences
+    T(x_s, z_s) - T(x, z_s).
 
     Args:
         observed: T(x, z_s) of the data, (S, values).

@@ -121,7 +121,7 @@ def _edges(samples: np.ndarray, value: float) -> np.ndarray:
 
 
 def _are_whole(samples: np.ndarray, value: float = 0.0) -> bool:
-    """Return whether all samples and ``value`` (the observed number, if given) are whole numbers."""
+    """Return whether all samples, and ``value`` if given, are whole numbers."""
     return bool((samples == np.round(samples)).all() and value == round(value))
 
 
