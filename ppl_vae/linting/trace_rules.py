@@ -244,7 +244,7 @@ def odd_row_plates(inspection: Inspection) -> Iterator[Finding]:
 
 
 def wrong_estimator(inspection: Inspection) -> Iterator[Finding]:
-    """Yield a finding for each site whose gradient the ELBO of the fit ignores or estimates badly."""
+    """Yield a finding for each site whose gradient the chosen ELBO ignores or estimates badly."""
     elbo = inspection.objective.elbo
     for name, site in sites.with_role(inspection.guide_trace, "latent", "auxiliary").items():
         if sites.is_reparameterized(site):
