@@ -95,7 +95,9 @@ def test_an_optimizer_of_some_parameters_is_left_to_torch():
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
     assert traced_step.TensorUpdate.of(Adam(parameters, 0.1), parameters) is not None
     assert traced_step.TensorUpdate.of(Adam(parameters[:2], 0.1), parameters) is None
-    assert traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
+    assert (
+        traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
+    )
     for settings in ({}, {"centered": True, "momentum": 0.9}):
         assert traced_step.TensorUpdate.of(RMSprop(parameters, 0.1, **settings), parameters) is None
 
