@@ -19,8 +19,9 @@ NOT_QUICK := \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
   examples/test_digits.py examples/test_ppca.py latents/test_codes.py \
-  report/test_browser.py saving/test_integrity.py saving/test_resume.py \
-  test_packaging.py test_readme.py
+  models/test_ppca.py report/test_browser.py report/test_content.py \
+  saving/test_integrity.py saving/test_resume.py \
+  test_arviz.py test_packaging.py test_readme.py
 
 .PHONY: demo test quick slow lint format clean
 
