@@ -105,12 +105,7 @@ class EnumeratedSum:
     """
 
     def __init__(
-        self,
-        model_trace: Trace,
-        guide_trace: Trace,
-        plate: str,
-        rows: int,
-        factors: list[Factor],
+        self, model_trace: Trace, guide_trace: Trace, plate: str, rows: int, factors: list[Factor]
     ) -> None:
         self.model_trace, self.guide_trace = model_trace, guide_trace
         self.plate, self.rows = plate, rows
