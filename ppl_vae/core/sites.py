@@ -92,15 +92,22 @@ def is_reparameterized(site: Site) -> bool:
     return bool(site["fn"].has_rsample)
 
 
+def log_prob(site: Site) -> Tensor:
+    """Return a site's log-probability, in nats, without scales and with 0 in masked cells.
+
+    The shape is that of the distribution's batch, or broadcasts to it.
+    """
+    return torch.as_tensor(scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]))
+
+
 def row_log_prob(site: Site) -> Tensor:
     """Return the log-probability of each row at a site, (rows,), in nats.
 
     The site's scale is not applied; masked cells count as 0. The site must stand in the row plate,
     at dim -1. Dimensions on its left (plates inside the rows) are summed.
     """
-    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-    log_prob = log_prob.expand(site["fn"].batch_shape)
-    return log_prob.flatten(0, -2).sum(0) if log_prob.ndim > 1 else log_prob
+    by_plates = log_prob(site).expand(site["fn"].batch_shape)
+    return by_plates.flatten(0, -2).sum(0) if by_plates.ndim > 1 else by_plates
 
 
 def unmasked_cells(site: Site) -> Tensor:

@@ -168,25 +168,15 @@ class ParticleRuns:
         """
         shared: dict[str, Tensor] = {}
         for particles in self.handlers(count, pair.plate if share_globals else None):
+            acting = handler or Substitute(shared)
             draw = draw_particles(
-                pair,
-                batch,
-                nesting=self.nesting,
-                particles=particles,
-                handler=handler or Substitute(shared),
+                pair, batch, nesting=self.nesting, particles=particles, handler=acting
             )
             yield draw
             if share_globals and not self.vectorized and not shared:
-                shared = _global_values(draw)
-
-
-def _global_values(draw: Draw) -> dict[str, Tensor]:
-    """Return the guide's draws outside the row plate, ``{site: value}``."""
-    return {
-        name: site["value"]
-        for name, site in sites.sample_sites(draw.guide_trace).items()
-        if not sites.in_plate(site, draw.plate)
-    }
+                in_guide = sites.sample_sites(draw.guide_trace).items()
+                outside = {n: s for n, s in in_guide if not sites.in_plate(s, pair.plate)}
+                shared = {name: site["value"] for name, site in outside.items()}
 
 
 def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
