@@ -96,16 +96,12 @@ def _parse_csv(path: Path, like: Any) -> pd.DataFrame:
     start, names = next(_records(path, separator), (1, []))
     _check_column_names(path, start, names)
     labelled = names[0] == ""
+    index = 0 if labelled else False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the first
             frame = pd.read_csv(
-                path,
-                sep=separator,
-                index_col=0 if labelled else False,
-                skipinitialspace=True,
-                low_memory=False,
-                encoding="utf-8",
+                path, sep=separator, index_col=index, skipinitialspace=True, low_memory=False
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         _check_line_widths(path, separator, names)

@@ -208,7 +208,8 @@ class EnumeratedSum:
 
 def _symbol(trace: Trace, name: str) -> str:
     """Return the symbol of the dimension along which the values of an enumerated site lie."""
-    return str(trace.nodes[name]["infer"]["_enumerate_symbol"])
+    site: sites.Site = trace.nodes[name]
+    return str(site["infer"]["_enumerate_symbol"])
 
 
 def _pack(factor: Factor) -> Packed:

@@ -232,11 +232,8 @@ def runs_agree(
             alone = run(values, None)[1](0)
         except KeyError:
             return True
-        for score_alone, score in zip(alone, together[particle], strict=True):
-            score_together = score.expand(score_alone.shape)
-            if not torch.allclose(
-                score_alone, score_together, TOLERANCE, TOLERANCE, equal_nan=True
-            ):
+        for one, many in zip(alone, together[particle], strict=True):
+            if not torch.allclose(one, many.expand(one.shape), TOLERANCE, TOLERANCE, True):
                 return False
     return True
 

@@ -127,13 +127,10 @@ class LogWeights:
             kind: The new value of ``kind``.
             tolerance: Relative difference that rounding explains.
         """
-        before = self.function
-        self.function = function
-        if self._equals_eager(tolerance):
-            self.kind = kind
-            return True
-        self.function = before
-        return False
+        before, self.function = self.function, function
+        equal = self._equals_eager(tolerance)
+        self.function, self.kind = (function, kind) if equal else (before, self.kind)
+        return equal
 
     def _equals_eager(self, tolerance: float) -> bool:
         """Return whether the graph equals the pair, on blocks from all over the data.
