@@ -1,4 +1,4 @@
-"""One half of a pair, the model or the guide: called on a batch, inside its own parameter store.
+"""One half of a pair, the model or the guide, called on a batch inside a private parameter store.
 
 A tensor or tuple batch is passed by position. Of a mapping, each half receives the fields that
 its signature names. A module's parameters stay in the module. Those of ``pyro.param`` and

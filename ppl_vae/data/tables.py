@@ -127,12 +127,11 @@ def _too_large(path: Path, separator: str, names: list[str]) -> ValueError:
 
 def _first_line_not_utf8(path: Path) -> int:
     """Return the number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
     return 1
 
 

@@ -70,7 +70,8 @@ class LogWeights:
         if self.function is None or count * 2 < self.size:
             return self.eager(batch)
         if count < self.size:
-            batch = map_batch(batch, lambda field: _repeated(field, self.size))
+            repeated = torch.arange(self.size) % count
+            batch = map_batch(batch, lambda field: field[repeated.to(field.device)])
         outputs = self.function(*self.constants, *as_tuple(batch))
         return outputs[0][:, :count], outputs[-1][:, :count]
 
@@ -167,8 +168,3 @@ def _weights_and_elbo(draw: Draw) -> WeightsAndElbo:
         return log_weights, log_weights
     terms = list(draw.terms(closed=False).values())
     return log_weights, total(terms).expand_as(log_weights)
-
-
-def _repeated(field: Tensor, size: int) -> Tensor:
-    """Return the rows of a field, (rows, ...), repeated in turn up to ``size`` rows."""
-    return field[torch.arange(size, device=field.device) % len(field)]

@@ -27,8 +27,6 @@ from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.moments import averaged_moments
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form, with_given
 
-SEPARATOR = "\0"  # between a site's name and a moment's, in a key that holds both
-
 
 def encode(
     model: Model,
@@ -73,12 +71,12 @@ def encode(
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run() -> dict[str, Site]:
             return latent_draws.row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
 
         return {
-            SEPARATOR.join((name, moment)): value.reshape(len(index), -1)
+            (name, moment): value.reshape(len(index), -1)
             for name, moments in averaged_moments(run, num_samples)[0].items()
             for moment, value in moments.result().items()
         }
@@ -89,10 +87,7 @@ def encode(
             f'guide: expected a latent in the row plate "{plate}", found none; a latent that the '
             "model alone enumerates has no code: draw it in the guide"
         )
-    frames = {
-        tuple(key.split(SEPARATOR)): pd.DataFrame(value.numpy(), index=rows.index)
-        for key, value in parts.items()
-    }
+    frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     return pd.concat(frames, axis=1, names=["site", "moment", "index"])
 
 
@@ -137,7 +132,7 @@ def reconstruct(
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         def run() -> dict[str, Site]:
             return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch))))
 
@@ -197,7 +192,7 @@ def generate(
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)
     shared = Substitute(latent_draws.global_latents(pair, rows, seed, from_prior=guide is None))
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         trace = simulate(pair, batch, shared)
         values = latent_draws.site_values(trace, expected=expected)
         return places.fields_with_values(batch, data_sites(trace), values, expected=expected)

@@ -200,7 +200,7 @@ def _decode(
     shared = latent_draws.global_latents(pair, rows, seed, from_prior=False)
     places, device = CellPlaces(pair, rows), pair.device()
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         latents = {name: value[index].to(device) for name, value in values.items()}
         trace = simulate(pair, batch, Substitute({**shared, **latents}))
         expected = latent_draws.site_values(trace, expected=True)

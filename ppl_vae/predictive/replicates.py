@@ -116,12 +116,6 @@ class ReplicateSampler:
         self.count = particles_per_run(num_samples, most)
         self._probe(names)
 
-    @property
-    def groups(self) -> list[range]:
-        """Positions of the replicates in each group."""
-        starts = range(0, self.num_samples, self.count)
-        return [range(start, min(start + self.count, self.num_samples)) for start in starts]
-
     def stream(self, progress: str = "") -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
 
@@ -133,7 +127,8 @@ class ReplicateSampler:
             disable=not progress, leave=False,
         )  # fmt: skip
         with bar:
-            for group in self.groups:
+            for start in range(0, self.num_samples, self.count):
+                group = range(start, min(start + self.count, self.num_samples))
                 global_draws = self._global_draws(group)
                 work = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 seed = child(self.seed, group.start)

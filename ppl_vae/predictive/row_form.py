@@ -82,7 +82,7 @@ class CellPlaces:
 
     def fields_with_values(
         self, batch: Batch, drawn: Mapping[str, Site], values: dict[str, Tensor], *, expected: bool
-    ) -> dict[str, Tensor]:
+    ) -> dict[int, Tensor]:
         """Return the batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
 
         An integer field that receives expected values, or draws of a continuous likelihood, becomes
@@ -108,10 +108,10 @@ class CellPlaces:
                 field = field.long()
             fields[position] = field
             field.view(-1)[cells] = value.to(field.dtype)
-        return {str(position): field for position, field in enumerate(fields)}
+        return dict(enumerate(fields))
 
 
-def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
+def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = None) -> Any:
     """Return fields in the form that the data came in: a tensor, a frame, a mapping, ...
 
     Args:
@@ -119,7 +119,7 @@ def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = 
         parts: The fields, ``{position: (rows, ...)}``.
         index: Index of the rows, for a frame; a new one by default.
     """
-    return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
+    return rows.restore([parts[i] for i in range(len(rows.fields))], index)
 
 
 def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
