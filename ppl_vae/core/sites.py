@@ -38,11 +38,8 @@ def traces(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
 
 def sample_sites(trace: Trace) -> dict[str, Site]:
     """Return the sample sites of a trace by name, without those that plates make to subsample."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    }
+    samples = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
+    return {name: site for name, site in samples.items() if not site_is_subsample(site)}
 
 
 def role(site: Site) -> str:

@@ -134,7 +134,7 @@ def reconstruct(
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         def run() -> dict[str, Site]:
-            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch))))
+            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch, {}, None))))
 
         averages, observing = averaged_moments(run, num_samples)
         expected = {name: moments.expected() for name, moments in averages.items()}
