@@ -31,7 +31,7 @@ from ppl_vae.data.rows import Data, as_rows
 from ppl_vae.elbo.particles import with_particles
 from ppl_vae.elbo.weights import Draw
 from ppl_vae.predictive.latent_draws import seeded_run
-from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
+from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 
 Array = np.ndarray[Any, Any]
 
@@ -149,47 +149,25 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
     kinds = ("values", "latents", "log_likelihood", "observed", "unmasked")
     tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
     for part in sampler.stream(title):
-        draws, index = slice(part.samples.start, part.samples.stop), part.index
-        unmasked: dict[str, Tensor] = {
-            name: torch.ones_like(value, dtype=torch.bool) for name, value in part.observed.items()
-        }
-        _put(tensors["unmasked"], {**unmasked, **part.masks}, (rows,), (index,))
-        _put(tensors["observed"], part.observed, (rows,), (index,))
-        _put(tensors["values"], part.values, (samples, rows), (draws, index))
+        draws, index = part.places
+        no_mask = {n: torch.ones_like(v, dtype=torch.bool) for n, v in part.observed.items()}
+        write_part(tensors["unmasked"], {**no_mask, **part.masks}, (rows,), (index,))
+        write_part(tensors["observed"], part.observed, (rows,), (index,))
+        write_part(tensors["values"], part.values, (samples, rows), (draws, index))
         in_rows = {n: v for n, v in part.latents.items() if n in sampler.row_latents}
         outside = {n: v for n, v in part.latents.items() if n not in in_rows}
-        _put(tensors["latents"], in_rows, (samples, rows), (draws, index))
-        _put(tensors["latents"], outside, (samples,), (draws,))
+        write_part(tensors["latents"], in_rows, (samples, rows), (draws, index))
+        write_part(tensors["latents"], outside, (samples,), (draws,))
         if scored:
             scores = _log_likelihoods(sampler, part)
-            _put(tensors["log_likelihood"], scores, (samples, rows), (draws, index))
+            write_part(tensors["log_likelihood"], scores, (samples, rows), (draws, index))
     arrays = {kind: {n: v.numpy() for n, v in each.items()} for kind, each in tensors.items()}
     masks = arrays.pop("unmasked")
     for kind in ("values", "observed"):
-        arrays[kind] = {n: _nan_where_masked(v, masks[n]) for n, v in arrays[kind].items()}
+        for name, values in arrays[kind].items():
+            if not masks[name].all():
+                arrays[kind][name] = np.where(masks[name], values, np.nan)
     return arrays
-
-
-def _put(
-    into: dict[str, Tensor], part: dict[str, Tensor], size: tuple[int, ...], place: tuple[Any, ...]
-) -> None:
-    """Write a part of each site's values to its place in the whole tensor, (*size, ...).
-
-    Args:
-        into: The whole tensors by site; a missing one is made.
-        part: The part's values by site.
-        size: Leading dimensions of the whole tensor: (samples, rows), (samples,) or (rows,).
-        place: Where the part stands, an index for each of these dimensions.
-    """
-    for name, value in part.items():
-        if name not in into:
-            into[name] = torch.empty((*size, *value.shape[len(size) :]), dtype=value.dtype)
-        into[name][place] = value.cpu()
-
-
-def _nan_where_masked(values: Array, unmasked: Array) -> Array:
-    """Return values, (..., rows, cells), with NaN in masked cells; floats if there are any."""
-    return values if unmasked.all() else np.where(unmasked, values, np.nan)
 
 
 def _log_likelihoods(sampler: ReplicateSampler, part: Replicates) -> dict[str, Tensor]:

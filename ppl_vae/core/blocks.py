@@ -26,6 +26,7 @@ LARGEST = 8192  # most rows in a block
 PROBE_ROWS = 5  # rows that suffice to see which sites a pair has and which shapes they take
 
 T = TypeVar("T")
+Key = TypeVar("Key")
 
 
 def check_count(name: str, count: Any) -> None:
@@ -172,12 +173,12 @@ def _error_about_rows(error: Exception, batch: Batch, index: Tensor) -> ValueErr
 def collect(
     pair: Pair,
     rows: Rows,
-    work: Callable[[Batch, Tensor], dict[str, Tensor]],
+    work: Callable[[Batch, Tensor], dict[Key, Tensor]],
     *,
     seed: int | None,
     progress: str = "",
     copies: int = 1,
-) -> dict[str, Tensor]:
+) -> dict[Key, Tensor]:
     """Call ``work`` on all blocks and return its results for all rows, block after block.
 
     The memory used is that of the result and of one block.
@@ -193,7 +194,7 @@ def collect(
     Returns:
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
-    results: dict[str, Tensor] = {}
+    results: dict[Key, Tensor] = {}
     for index, part in blocks(pair, rows, work, seed=seed, progress=progress, copies=copies):
         for name, value in part.items():
             if name not in results:

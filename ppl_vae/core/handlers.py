@@ -16,6 +16,7 @@ from typing import Any
 
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
@@ -41,8 +42,7 @@ class TrainingScale(Messenger):
 
     def __init__(self, rows: int, plate: str) -> None:
         super().__init__()
-        self.rows = rows
-        self.plate = plate
+        self.rows, self.plate = rows, plate
         self.kl_weight: float | Tensor | None = None
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -70,26 +70,20 @@ class Substitute(Messenger):
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.values and not msg["is_observed"]:
-            msg["value"] = self.values[msg["name"]]
-            msg["done"] = True
+            msg["value"], msg["done"] = self.values[msg["name"]], True
 
 
-class Unobserve(Messenger):
+class Unobserve(UnconditionMessenger):
     """Handler that makes the model draw its data sites instead of observing them.
 
-    Deterministic, auxiliary and factor sites are left alone. The observed value is stored in the
-    site's ``infer["obs"]``.
+    Deterministic, auxiliary and factor sites are left alone, unlike under Pyro's own handler. The
+    observed value is stored in the site's ``infer["obs"]``, and ``infer["was_observed"]`` is set.
     """
 
     def _pyro_sample(self, msg: Any) -> None:
-        infer = msg["infer"]
-        not_data = infer.get("_deterministic") or infer.get("is_auxiliary")
-        if msg["is_observed"] and not not_data and not site_is_factor(msg):
-            infer["obs"] = msg["value"]
-            infer["was_observed"] = True
-            msg["value"] = None
-            msg["is_observed"] = False
-            msg["done"] = False
+        not_data = msg["infer"].get("_deterministic") or msg["infer"].get("is_auxiliary")
+        if not not_data and not site_is_factor(msg):
+            super()._pyro_sample(msg)
 
 
 class CentralValues(Messenger):

@@ -38,11 +38,8 @@ def traces(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
 
 def sample_sites(trace: Trace) -> dict[str, Site]:
     """Return the sample sites of a trace by name, without those that plates make to subsample."""
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    }
+    samples = {name: node for name, node in trace.nodes.items() if node["type"] == "sample"}
+    return {name: site for name, site in samples.items() if not site_is_subsample(site)}
 
 
 def role(site: Site) -> str:
@@ -92,15 +89,22 @@ def is_reparameterized(site: Site) -> bool:
     return bool(site["fn"].has_rsample)
 
 
+def log_prob(site: Site) -> Tensor:
+    """Return a site's log-probability, in nats, without scales and with 0 in masked cells.
+
+    The shape is that of the distribution's batch, or broadcasts to it.
+    """
+    return torch.as_tensor(scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"]))
+
+
 def row_log_prob(site: Site) -> Tensor:
     """Return the log-probability of each row at a site, (rows,), in nats.
 
     The site's scale is not applied; masked cells count as 0. The site must stand in the row plate,
     at dim -1. Dimensions on its left (plates inside the rows) are summed.
     """
-    log_prob: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-    log_prob = log_prob.expand(site["fn"].batch_shape)
-    return log_prob.flatten(0, -2).sum(0) if log_prob.ndim > 1 else log_prob
+    by_plates = log_prob(site).expand(site["fn"].batch_shape)
+    return by_plates.flatten(0, -2).sum(0) if by_plates.ndim > 1 else by_plates
 
 
 def unmasked_cells(site: Site) -> Tensor:

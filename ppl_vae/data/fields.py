@@ -89,8 +89,8 @@ class Field:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
             return self.array.index_select(0, index.to(self.array.device))
-        taken: Tensor = _tensor_of_array(np.asarray(self.array[index.numpy()]), self.name)
-        return taken
+        taken = np.asarray(self.array[index.numpy()])
+        return torch.as_tensor(_tensor_of_array(taken, self.name))
 
     def restore(self, values: Tensor, index: pd.Index | None) -> Any:
         """Return values in the form that this field came in.
@@ -212,5 +212,4 @@ def _tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
     array = frame.to_numpy(dtype=np.float64, na_value=np.nan) if missing else frame.to_numpy()
     if array.dtype == object:  # several extension dtypes
         array = frame.to_numpy(dtype=np.float64)
-    tensor: Tensor = _tensor_of_array(array, name)
-    return tensor
+    return torch.as_tensor(_tensor_of_array(array, name))

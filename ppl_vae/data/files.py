@@ -57,14 +57,16 @@ def read_data(
     """
     path = Path(path)
     check_exists(path)
+    ending = path.suffix.lower()
+    if ending not in _READERS:
+        got = path.suffix or "no extension"
+        raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
     try:
-        data = _reader(path)(path, like)
+        data: Array | tuple[Array, ...] | dict[str, Array] = _READERS[ending](path, like)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     _check_rows(data, path)
-    rows: Array | tuple[Array, ...] | dict[str, Array]
-    rows = data if like is None else _in_form_of(data, like, str(path))
-    return rows
+    return data if like is None else _in_form_of(data, like, str(path))
 
 
 def check_exists(path: Path) -> None:
@@ -80,15 +82,6 @@ def check_exists(path: Path) -> None:
     near = near or [name for name in sorted(others) if Path(name).suffix.lower() in _READERS][:5]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"{path}: no such file{hint}")
-
-
-def _reader(path: Path) -> Callable[[Path, Any], Any]:
-    """Return the function that reads files with this extension."""
-    try:
-        return _READERS[path.suffix.lower()]
-    except KeyError:
-        known, ending = ", ".join(_READERS), path.suffix or "no extension"
-        raise ValueError(f"{path}: expected one of {known}, got {ending}") from None
 
 
 # Arrays
@@ -143,8 +136,7 @@ def _dtype_in_header(file: IO[bytes]) -> np.dtype[Any]:
     """Return the dtype that the header of an array names."""
     first_version = npy_format.read_magic(file) == (1, 0)
     read = npy_format.read_array_header_1_0 if first_version else npy_format.read_array_header_2_0
-    dtype: np.dtype[Any] = read(file)[2]
-    return dtype
+    return np.dtype(read(file)[2])
 
 
 def _check_rows(data: Any, path: Path) -> None:

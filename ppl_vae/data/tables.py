@@ -96,16 +96,12 @@ def _parse_csv(path: Path, like: Any) -> pd.DataFrame:
     start, names = next(_records(path, separator), (1, []))
     _check_column_names(path, start, names)
     labelled = names[0] == ""
+    index = 0 if labelled else False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the first
             frame = pd.read_csv(
-                path,
-                sep=separator,
-                index_col=0 if labelled else False,
-                skipinitialspace=True,
-                low_memory=False,
-                encoding="utf-8",
+                path, sep=separator, index_col=index, skipinitialspace=True, low_memory=False
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
         _check_line_widths(path, separator, names)
@@ -131,12 +127,11 @@ def _too_large(path: Path, separator: str, names: list[str]) -> ValueError:
 
 def _first_line_not_utf8(path: Path) -> int:
     """Return the number of the first line that is not UTF-8."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
-                return number
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        return content.count(b"\n", 0, error.start) + 1
     return 1
 
 

@@ -20,22 +20,21 @@ arXiv:1606.04934 (free bits).
 from __future__ import annotations
 
 import math
-from numbers import Integral, Real
+from numbers import Real
 
 import torch
 from torch import Tensor
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import PROBE_ROWS
+from ppl_vae.core.blocks import PROBE_ROWS, check_count
 from ppl_vae.core.handlers import DetachedDraws
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.enumerated import total, was_enumerated
 from ppl_vae.elbo.gradients import gradient_through_draws
-from ppl_vae.elbo.kl_groups import kl_groups
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.particles import ParticleRuns, plate_nesting
-from ppl_vae.elbo.weights import Draw
+from ppl_vae.elbo.weights import Draw, kl_groups
 
 
 class _ParticleBound(RowBound):
@@ -51,11 +50,7 @@ class _ParticleBound(RowBound):
     """
 
     def __init__(self, num_particles: int, *, vectorize_particles: bool) -> None:
-        is_whole = isinstance(num_particles, Integral) and not isinstance(num_particles, bool)
-        if not is_whole or num_particles < 1:
-            raise ValueError(
-                f"num_particles: expected a whole number of at least 1, got {num_particles!r}"
-            )
+        check_count("num_particles", num_particles)
         self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
         self._runs: ParticleRuns | None = None
 
@@ -83,6 +78,14 @@ class _ParticleBound(RowBound):
                 "sticking_the_landing off"
             )
         return draws
+
+    def _check_one_run(self, option: str) -> None:
+        """Raise if each particle is to have its own run, which an option's gradient rules out."""
+        if not self.vectorize_particles:
+            raise ValueError(
+                f"vectorize_particles: expected True with {option}, whose gradient "
+                "needs all particles in one run, got False; leave one of them out"
+            )
 
     def _checked_runs(self, pair: Pair, batch: Batch) -> ParticleRuns:
         """Return whether all particles are drawn in one execution of the pair, or one in each.
@@ -183,11 +186,8 @@ class IWAE(_ParticleBound):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
-        if doubly_reparameterized and not vectorize_particles:
-            raise ValueError(
-                "vectorize_particles: expected True with doubly_reparameterized, whose gradient "
-                "needs all particles in one run, got False; leave one of them out"
-            )
+        if doubly_reparameterized:
+            self._check_one_run("doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
 
     def loss_and_surrogate(
@@ -297,13 +297,9 @@ class RowELBO(_ParticleBound):
             raise ValueError(f"free_bits: expected a number of nats, at least 0, got {free_bits!r}")
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
-        if sticking_the_landing and not vectorize_particles:
-            raise ValueError(
-                "vectorize_particles: expected True with sticking_the_landing, whose gradient "
-                "needs all particles in one run, got False; leave one of them out"
-            )
-        self.sticking_the_landing: bool = sticking_the_landing
-        self.free_bits: float = float(free_bits)
+        if sticking_the_landing:
+            self._check_one_run("sticking_the_landing")
+        self.sticking_the_landing, self.free_bits = sticking_the_landing, float(free_bits)
 
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None

@@ -40,7 +40,6 @@ from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions.util import scale_and_mask
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
 from pyro.poutine.trace_struct import Trace
@@ -76,15 +75,6 @@ def enumerated_names(trace: Trace) -> set[str]:
     return {name for name, site in sites.sample_sites(trace).items() if was_enumerated(site)}
 
 
-def unscaled_log_prob(site: sites.Site) -> Tensor:
-    """Return a site's log-probability, in nats, without scales and with 0 in masked cells.
-
-    The shape is that of the distribution's batch, or broadcasts to it.
-    """
-    value: Tensor = scale_and_mask(site["fn"].log_prob(site["value"]), mask=site["mask"])
-    return value
-
-
 def total(parts: list[Tensor]) -> Tensor:
     """Add tensors of shape (particles or 1, rows), broadcast against each other."""
     return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
@@ -105,12 +95,7 @@ class EnumeratedSum:
     """
 
     def __init__(
-        self,
-        model_trace: Trace,
-        guide_trace: Trace,
-        plate: str,
-        rows: int,
-        factors: list[Factor],
+        self, model_trace: Trace, guide_trace: Trace, plate: str, rows: int, factors: list[Factor]
     ) -> None:
         self.model_trace, self.guide_trace = model_trace, guide_trace
         self.plate, self.rows = plate, rows
@@ -157,10 +142,8 @@ class EnumeratedSum:
 
     def _name_dimensions(self) -> None:
         """Give every dimension its symbol, the same in both traces; check the latents' plates."""
-        for trace, names in (
-            (self.model_trace, self._in_model),
-            (self.guide_trace, self._in_guide),
-        ):
+        enumerated_in = ((self.model_trace, self._in_model), (self.guide_trace, self._in_guide))
+        for trace, names in enumerated_in:
             for name in names:
                 if not sites.in_plate(trace.nodes[name], self.plate):
                     raise ValueError(
@@ -226,8 +209,7 @@ class EnumeratedSum:
 def _symbol(trace: Trace, name: str) -> str:
     """Return the symbol of the dimension along which the values of an enumerated site lie."""
     site: sites.Site = trace.nodes[name]
-    symbol: str = site["infer"]["_enumerate_symbol"]
-    return symbol
+    return str(site["infer"]["_enumerate_symbol"])
 
 
 def _pack(factor: Factor) -> Packed:
@@ -237,8 +219,6 @@ def _pack(factor: Factor) -> Packed:
     latent would count 0 nats for each of its K values, and the sum over them would add log K.
     """
     site = factor.site
-    if was_enumerated(site):
-        log_prob = site["fn"].log_prob(site["value"])
-    else:
-        log_prob = unscaled_log_prob(site)
+    enumerated = was_enumerated(site)
+    log_prob = site["fn"].log_prob(site["value"]) if enumerated else sites.log_prob(site)
     return packed.pack(factor.sign * log_prob, site["infer"]["_dim_to_symbol"])

@@ -49,23 +49,18 @@ def gradient_through_draws(
     if not detached.draws:
         return result
     leaves = [leaf for leaf, _ in detached.draws.values()]
-    slopes = torch.autograd.grad(bound, leaves, retain_graph=True, allow_unused=True)
+    slopes = torch.autograd.grad(bound, leaves, retain_graph=True, materialize_grads=True)
     latents = list(zip(detached.draws.items(), slopes, strict=True))
-    for position, ((name, (leaf, value)), own_slope) in reversed(list(enumerate(latents))):
-        slope = torch.zeros_like(leaf) if own_slope is None else own_slope
+    for (name, (leaf, value)), own_slope in reversed(latents):
+        slope = own_slope
         if factors is not None:
             site: Site = draw.guide_trace.nodes[name]
             slope = slope * _in_dimensions_of(leaf, factors, site["fn"].event_dim)
-        if position < len(latents) - 1:
-            slope = slope + _slope_by_leaf(result, leaf)
+        if result.requires_grad:  # later latents were added, and pass something on to this one
+            passed = torch.autograd.grad(result, leaf, retain_graph=True, materialize_grads=True)
+            slope = slope + passed[0]
         result = result + (slope.detach() * value).sum()
     return result
-
-
-def _slope_by_leaf(result: Tensor, leaf: Tensor) -> Tensor:
-    """Return what the draws of later latents pass on to an earlier one, shaped like the leaf."""
-    slope = torch.autograd.grad(result, leaf, retain_graph=True, allow_unused=True)[0]
-    return torch.zeros_like(leaf) if slope is None else slope
 
 
 def _in_dimensions_of(leaf: Tensor, factors: Tensor, event_dim: int) -> Tensor:

@@ -78,7 +78,7 @@ class LossAndGradient:
     def __init__(
         self, pair: Pair, objective: Objective, rows: int, parameters: Sequence[Tensor]
     ) -> None:
-        self.objective, self.bound = objective, BatchLoss(pair, objective, rows)
+        self.bound = BatchLoss(pair, objective, rows)
         self.parameters = list(parameters)
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Gradients]:

@@ -21,14 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.infer import (
-    ELBO,
-    RenyiELBO,
-    Trace_ELBO,
-    TraceEnum_ELBO,
-    TraceGraph_ELBO,
-    TraceMeanField_ELBO,
-)
+from pyro import infer
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -80,7 +73,7 @@ class Objective:
     reason: str
 
     @classmethod
-    def of(cls, elbo: ELBO | RowBound, reason: str) -> Objective:
+    def of(cls, elbo: infer.ELBO | RowBound, reason: str) -> Objective:
         """Return the objective of an ELBO that a user gave.
 
         Raises:
@@ -88,23 +81,23 @@ class Objective:
                 when it is estimated from a batch.
 
         Example:
-            >>> Objective.of(Trace_ELBO(num_particles=3), "asked for").name
+            >>> Objective.of(infer.Trace_ELBO(num_particles=3), "asked for").name
             'Trace_ELBO'
         """
         if isinstance(elbo, type):
             raise ValueError(f"elbo: expected an instance, got a class; write {elbo.__name__}()")
         if isinstance(elbo, RowBound):
             return cls(copy.copy(elbo), reason)
-        if not isinstance(elbo, ELBO):
+        if not isinstance(elbo, infer.ELBO):
             raise ValueError(
                 f"elbo: expected one of Pyro's ELBOs, IWAE or RowELBO, got {type(elbo).__name__}"
             )
-        if isinstance(elbo, RenyiELBO):
+        if isinstance(elbo, infer.RenyiELBO):
             raise ValueError(
                 "elbo: RenyiELBO applies a plate's N/B inside its logsumexp, so it is no bound "
                 "in minibatches; use ppl_vae.IWAE(num_particles)"
             )
-        if not isinstance(elbo, TraceGraph_ELBO) and not hasattr(elbo, "differentiable_loss"):
+        if not isinstance(elbo, infer.TraceGraph_ELBO) and not hasattr(elbo, "differentiable_loss"):
             raise ValueError(
                 f"elbo: {type(elbo).__name__} has no differentiable loss; expected Trace_ELBO, "
                 "TraceMeanField_ELBO, TraceGraph_ELBO or TraceEnum_ELBO"
@@ -126,7 +119,7 @@ class Objective:
     @property
     def enumerates(self) -> bool:
         """Whether discrete latents are summed out where their sites ask for enumeration."""
-        return isinstance(self.elbo, TraceEnum_ELBO | RowBound)
+        return isinstance(self.elbo, infer.TraceEnum_ELBO | RowBound)
 
     def loss_and_surrogate(
         self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any
@@ -138,13 +131,13 @@ class Objective:
         estimator.
         """
         elbo = self.elbo
-        if isinstance(elbo, TraceGraph_ELBO):
+        if isinstance(elbo, infer.TraceGraph_ELBO):
             bound, surrogate = surrogate_of_graph_elbo(elbo, model, guide, batch)
             return -bound, surrogate
-        if not isinstance(elbo, Trace_ELBO):
+        if not isinstance(elbo, infer.Trace_ELBO):
             loss = elbo.differentiable_loss(model, guide, batch)
             return loss, loss
-        closed_form = isinstance(elbo, TraceMeanField_ELBO)
+        closed_form = isinstance(elbo, infer.TraceMeanField_ELBO)
         loss = surrogate = torch.zeros(())
         for model_trace, guide_trace in particle_traces(elbo, model, guide, batch):
             part = particle_loss(elbo, model_trace, guide_trace)
@@ -196,13 +189,13 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
     model_sites, guide_sites = sites.sample_sites(model_trace), sites.sample_sites(guide_trace)
     for name, site in {**model_sites, **guide_sites}.items():
         if sites.is_enumerated(site):
-            return Objective(TraceEnum_ELBO(), f'site "{name}" asks for enumeration')
+            return Objective(infer.TraceEnum_ELBO(), f'site "{name}" asks for enumeration')
     for name, site in guide_sites.items():
         if sites.role(site) in ("latent", "auxiliary") and not sites.is_reparameterized(site):
-            return Objective(TraceGraph_ELBO(), f'site "{name}" is not reparameterized')
+            return Objective(infer.TraceGraph_ELBO(), f'site "{name}" is not reparameterized')
     latents = list(sites.with_role(model_trace, "latent"))
     if not latents:
-        return Objective(Trace_ELBO(), "nothing is latent: maximum likelihood")
+        return Objective(infer.Trace_ELBO(), "nothing is latent: maximum likelihood")
     if list(guide_sites) != latents:
         shared = [name for name in guide_sites if name in latents]
         why = (
@@ -210,15 +203,14 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
             if sorted(shared) == sorted(latents) == sorted(guide_sites)
             else "the guide has auxiliary sites"
         )
-        return Objective(Trace_ELBO(), f"sampled KL: {why}")
+        return Objective(infer.Trace_ELBO(), f"sampled KL: {why}")
     exact = closed_forms(model_trace, guide_trace)
     for name in latents:
         if name not in exact:
-            return Objective(Trace_ELBO(), f'sampled KL: site "{name}" has none in closed form')
-    return Objective(
-        TraceMeanField_ELBO(),
-        "closed-form KL for every latent, drawn by the guide in the model's order",
-    )
+            why = f'sampled KL: site "{name}" has none in closed form'
+            return Objective(infer.Trace_ELBO(), why)
+    why = "closed-form KL for every latent, drawn by the guide in the model's order"
+    return Objective(infer.TraceMeanField_ELBO(), why)
 
 
 def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:

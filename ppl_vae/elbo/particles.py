@@ -12,7 +12,6 @@ first: a few particles are drawn in one run, and then each of them is scored alo
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -75,12 +74,7 @@ def plate_nesting(pair: Pair, batch: Batch) -> int:
 
 
 def draw_particles(
-    pair: Pair,
-    batch: Batch,
-    *,
-    nesting: int,
-    particles: Particles | None = None,
-    handler: Messenger | None = None,
+    pair: Pair, batch: Batch, nesting: int, particles: Particles | None, handler: Messenger
 ) -> Draw:
     """Run the guide on a batch, and the model on the guide's draws.
 
@@ -100,7 +94,7 @@ def draw_particles(
     guide = EnumerateInParallel()(with_particles(pair.guide, particles))
     guide = EnumMessenger(first_available_dim=first_enumerated)(guide)
     model = EnumMessenger()(EnumerateInParallel()(with_particles(pair.model, particles)))
-    with handler or contextlib.nullcontext():
+    with handler:
         guide_trace = poutine.trace(guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
     return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch))
@@ -168,25 +162,13 @@ class ParticleRuns:
         """
         shared: dict[str, Tensor] = {}
         for particles in self.handlers(count, pair.plate if share_globals else None):
-            draw = draw_particles(
-                pair,
-                batch,
-                nesting=self.nesting,
-                particles=particles,
-                handler=handler or Substitute(shared),
-            )
+            acting = handler or Substitute(shared)
+            draw = draw_particles(pair, batch, self.nesting, particles, acting)
             yield draw
             if share_globals and not self.vectorized and not shared:
-                shared = _global_values(draw)
-
-
-def _global_values(draw: Draw) -> dict[str, Tensor]:
-    """Return the guide's draws outside the row plate, ``{site: value}``."""
-    return {
-        name: site["value"]
-        for name, site in sites.sample_sites(draw.guide_trace).items()
-        if not sites.in_plate(site, draw.plate)
-    }
+                in_guide = sites.sample_sites(draw.guide_trace).items()
+                outside = {n: s for n, s in in_guide if not sites.in_plate(s, pair.plate)}
+                shared = {name: site["value"] for name, site in outside.items()}
 
 
 def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
@@ -200,7 +182,7 @@ def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
 
     def run(values: Mapping[str, Tensor], particles: Particles | None) -> Scored:
         with Substitute(values):
-            draw = draw_particles(pair, batch, nesting=nesting, particles=particles)
+            draw = draw_particles(pair, batch, nesting, particles, Messenger())
         drawn = {**sites.sample_sites(draw.model_trace), **sites.sample_sites(draw.guide_trace)}
         weights = draw.log_weights()  # (particles, rows); (1, rows) if nothing is drawn
         return drawn, lambda particle: [weights[particle if len(weights) > 1 else 0]]
@@ -242,11 +224,8 @@ def runs_agree(
             alone = run(values, None)[1](0)
         except KeyError:
             return True
-        for score_alone, score in zip(alone, together[particle], strict=True):
-            score_together = score.expand(score_alone.shape)
-            if not torch.allclose(
-                score_alone, score_together, TOLERANCE, TOLERANCE, equal_nan=True
-            ):
+        for one, many in zip(alone, together[particle], strict=True):
+            if not torch.allclose(one, many.expand(one.shape), TOLERANCE, TOLERANCE, True):
                 return False
     return True
 
@@ -275,12 +254,8 @@ def select_particle(
     if position < 0:
         return value
     value = value.select(position, particle if value.shape[position] > 1 else 0)
-    plates = [
-        frame.dim
-        for frame in site["cond_indep_stack"]
-        if frame.name != Particles.NAME and frame.dim is not None
-    ]
-    own_dims = event + max((-dim for dim in plates), default=0)
+    plates = [f.dim for f in site["cond_indep_stack"] if f.name != Particles.NAME]
+    own_dims = event + max((-dim for dim in plates if dim is not None), default=0)
     shape = value.shape[value.ndim - own_dims :]
     # dimensions of enumerated latents hold values of their own and must stay
     return value.reshape(shape) if value.numel() == shape.numel() else value

@@ -20,20 +20,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pyro.distributions import Delta
+import torch
+from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.elbo.enumerated import (
-    EnumeratedSum,
-    Factor,
-    enumerated_names,
-    total,
-    unscaled_log_prob,
-)
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, enumerated_names, total
 from ppl_vae.elbo.objectives import closed_forms
 
 
@@ -87,7 +82,7 @@ class Draw:
         parts = []
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
-                part = sign * self._fold(unscaled_log_prob(site), site["fn"])
+                part = sign * self._fold(sites.log_prob(site), site["fn"])
                 part = part.detach() if fixed_guide and sign < 0 else part
                 weight = 1.0 if kl_weight is None or site["is_observed"] else kl_weight
                 parts.append(weight * part)
@@ -123,7 +118,7 @@ class Draw:
         for site, sign in self._factors():
             name = sites.full_site_name(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
-                part = sign * self._fold(unscaled_log_prob(site), site["fn"])
+                part = sign * self._fold(sites.log_prob(site), site["fn"])
                 terms[name] = terms[name] + part if name in terms else part
         return {(name,): terms[name] for name in self._names_latents_first() if name in terms}
 
@@ -138,8 +133,9 @@ class Draw:
         terms: dict[str, Tensor] = {}
         for site, sign in self._factors():
             if not sites.in_plate(site, self.plate):
-                value = unscaled_log_prob(site).expand(site["fn"].batch_shape)
-                value = sign * value.sum_to_size(self._particles_shape(site))
+                value = sites.log_prob(site).expand(site["fn"].batch_shape)
+                others = [dim for dim in range(-value.ndim, 0) if dim != self.dim]
+                value = sign * (value.sum(others) if others else value)
                 terms[site["name"]] = terms.get(site["name"], 0) + value.flatten()
         return terms
 
@@ -160,14 +156,6 @@ class Draw:
                 terms[name] = -self._fold(masked, guide_site["fn"])
         return terms
 
-    def _particles_shape(self, site: sites.Site) -> tuple[int, ...]:
-        """Return the batch shape of a site with 1 for every dimension but the particles'."""
-        shape = site["fn"].batch_shape
-        position = None
-        if self.dim is not None and len(shape) >= -self.dim:
-            position = len(shape) + self.dim
-        return tuple(size if i == position else 1 for i, size in enumerate(shape))
-
     def _names_latents_first(self) -> list[str]:
         """Return the names of all sites of both traces, the likelihoods after the latents."""
         all_sites = {**sites.sample_sites(self.guide_trace), **sites.sample_sites(self.model_trace)}
@@ -183,10 +171,8 @@ class Draw:
         Raises:
             ValueError: If the guide draws a latent that the model does not have.
         """
-        in_model, in_guide = (
-            sites.sample_sites(self.model_trace),
-            sites.sample_sites(self.guide_trace),
-        )
+        in_model = sites.sample_sites(self.model_trace)
+        in_guide = sites.sample_sites(self.guide_trace)
         enumerated = enumerated_names(self.model_trace)
         for name, site in in_model.items():
             proposed = site["is_observed"] or name in in_guide or name in enumerated
@@ -225,3 +211,59 @@ class Draw:
         has_particles = self.dim is not None and values.ndim >= -self.dim
         particles = values.shape[0] if has_particles else 1
         return values.reshape(particles, -1, values.shape[-1]).sum(1)
+
+
+def kl_groups(draws: list[Draw]) -> Tensor:
+    """Return the KL divergence of every group of the row latents, averaged: (groups,), in nats.
+
+        KL_g = mean over particles and rows of log q(z_g given x) - log p(z_g),    g a group
+
+    A latent whose dimensions are independent under the prior and under the guide has a group for
+    each dimension; any other latent is one group. Free bits act on these groups.
+
+    Source: Kingma et al. (2016), appendix C.8, arXiv:1606.04934.
+
+    Args:
+        draws: The runs of the pair that draw all particles; none joins several sites in one term.
+    """
+    first = draws[0]
+    groups = []
+    for names in first.terms():
+        name = names[0]
+        site = first.guide_trace.nodes.get(name) or first.model_trace.nodes[name]
+        if not site["is_observed"] and sites.in_plate(site, first.plate):
+            groups.append(torch.stack([_latent_groups(draw, name) for draw in draws]).mean(0))
+    return torch.cat(groups) if groups else torch.zeros(0)
+
+
+def _latent_groups(draw: Draw, name: str) -> Tensor:
+    """Return the KL divergences of one latent in one run, (groups,).
+
+    The groups are the latent's dimensions, and those of plates inside the rows, where they are
+    independent: where prior and guide are both ``Independent`` over as many dimensions. Otherwise
+    there is one group, (1,).
+    """
+    model_site: sites.Site = draw.model_trace.nodes[name]
+    guide_site: sites.Site = draw.guide_trace.nodes.get(name)
+    fns = [site["fn"] for site in (model_site, guide_site) if site is not None]
+    independent = all(isinstance(fn, Independent) for fn in fns) and not draw.has_enumerated
+    if (
+        guide_site is None
+        or not independent
+        or len({fn.reinterpreted_batch_ndims for fn in fns}) > 1
+    ):
+        return -draw.terms()[(name,)].mean().reshape(1)
+    prior, posterior = (fn.base_dist for fn in fns)
+    if name in closed_forms(draw.model_trace, draw.guide_trace):
+        kl = kl_divergence(posterior, prior)
+    else:
+        value = guide_site["value"]
+        kl = posterior.log_prob(value) - prior.log_prob(value)
+    event_dim: int = fns[0].reinterpreted_batch_ndims
+    mask = guide_site["mask"]
+    if isinstance(mask, Tensor):
+        mask = mask.reshape(*mask.shape, *(1,) * event_dim)
+    kl = torch.as_tensor(scale_and_mask(kl, mask=mask))
+    has_particles = draw.dim is not None and kl.ndim - event_dim >= -draw.dim
+    kl = kl.mean(-1 - event_dim)  # over the rows
+    return (kl.mean(0) if has_particles else kl).flatten()

@@ -240,13 +240,10 @@ def _draws_in_all(
         num_samples: S, particles in all.
         count: Particles of one run, where a run draws several.
     """
-    remaining = num_samples
     per_run = count if runs.vectorized else 1
-    while remaining > 0:
-        for draw in runs.draws(pair, batch, per_run):
-            used = min(remaining, per_run)
-            remaining -= used
-            yield used, draw
+    for start in range(0, num_samples, per_run):
+        (draw,) = runs.draws(pair, batch, per_run)
+        yield min(per_run, num_samples - start), draw
 
 
 def _sum_over_particles(term: Tensor, used: int) -> Tensor:

@@ -70,7 +70,8 @@ class LogWeights:
         if self.function is None or count * 2 < self.size:
             return self.eager(batch)
         if count < self.size:
-            batch = map_batch(batch, lambda field: _repeated(field, self.size))
+            repeated = torch.arange(self.size) % count
+            batch = map_batch(batch, lambda field: field[repeated.to(field.device)])
         outputs = self.function(*self.constants, *as_tuple(batch))
         return outputs[0][:, :count], outputs[-1][:, :count]
 
@@ -127,13 +128,10 @@ class LogWeights:
             kind: The new value of ``kind``.
             tolerance: Relative difference that rounding explains.
         """
-        before = self.function
-        self.function = function
-        if self._equals_eager(tolerance):
-            self.kind = kind
-            return True
-        self.function = before
-        return False
+        before, self.function = self.function, function
+        equal = self._equals_eager(tolerance)
+        self.function, self.kind = (function, kind) if equal else (before, self.kind)
+        return equal
 
     def _equals_eager(self, tolerance: float) -> bool:
         """Return whether the graph equals the pair, on blocks from all over the data.
@@ -170,8 +168,3 @@ def _weights_and_elbo(draw: Draw) -> WeightsAndElbo:
         return log_weights, log_weights
     terms = list(draw.terms(closed=False).values())
     return log_weights, total(terms).expand_as(log_weights)
-
-
-def _repeated(field: Tensor, size: int) -> Tensor:
-    """Return the rows of a field, (rows, ...), repeated in turn up to ``size`` rows."""
-    return field[torch.arange(size, device=field.device) % len(field)]

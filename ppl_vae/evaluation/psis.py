@@ -36,7 +36,12 @@ def tail_length(num_samples: int) -> int:
 
 
 def pareto_k(largest: Tensor) -> Tensor:
-    """Return the shape k-hat of the tail of each row's weights.
+    """Return the shape k-hat of the tail of each row's weights, by Zhang and Stephens' estimate.
+
+    The estimate is a posterior mean over a grid of values b = k / sigma: for each b the likelihood
+    gives the best k, and the likelihoods are the weights of the mean. A prior worth ten draws pulls
+    k towards 0.5 (Vehtari et al., appendix C). Exceedances w - u of 0 are ties with the cutoff u
+    and no part of the tail; fewer than five exceedances above 0 leave k infinite.
 
     Args:
         largest: The M + 1 largest log-weights of every row, (M + 1, rows), in falling order, in
@@ -48,20 +53,7 @@ def pareto_k(largest: Tensor) -> Tensor:
     """
     largest = largest.double()
     weights = (largest - largest[0]).exp()
-    return _generalized_pareto((weights[:-1] - weights[-1]).flip(0).T)
-
-
-def _generalized_pareto(exceedances: Tensor) -> Tensor:
-    """Return Zhang and Stephens' estimate of k, (rows,), from exceedances w - u.
-
-    The estimate is a posterior mean over a grid of values b = k / sigma: for each b the likelihood
-    gives the best k, and the likelihoods are the weights of the mean. A prior worth ten draws pulls
-    k towards 0.5 (Vehtari et al., appendix C). Exceedances of 0 are ties with the cutoff u and no
-    part of the tail; fewer than five exceedances above 0 leave k infinite.
-
-    Args:
-        exceedances: (rows, M), in rising order.
-    """
+    exceedances = (weights[:-1] - weights[-1]).flip(0).T  # w - u, (rows, M), in rising order
     above = exceedances > 0
     count = above.sum(1).clamp(min=5).double()
     first = exceedances.shape[1] - count.long()

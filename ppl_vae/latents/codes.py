@@ -22,18 +22,10 @@ from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, as_rows, generator
-from ppl_vae.predictive.latent_draws import (
-    LatentDraws,
-    data_sites,
-    global_latents,
-    row_latents,
-    simulate,
-    site_values,
-)
+from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.moments import averaged_moments
-from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form, with_given
-
-SEPARATOR = "\0"  # between a site's name and a moment's, in a key that holds both
+from ppl_vae.predictive.row_form import CellPlaces, in_data_form, with_given
 
 
 def encode(
@@ -79,12 +71,12 @@ def encode(
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run() -> dict[str, Site]:
-            return row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
+            return latent_draws.row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
 
         return {
-            SEPARATOR.join((name, moment)): value.reshape(len(index), -1)
+            (name, moment): value.reshape(len(index), -1)
             for name, moments in averaged_moments(run, num_samples)[0].items()
             for moment, value in moments.result().items()
         }
@@ -95,10 +87,7 @@ def encode(
             f'guide: expected a latent in the row plate "{plate}", found none; a latent that the '
             "model alone enumerates has no code: draw it in the guide"
         )
-    frames = {
-        tuple(key.split(SEPARATOR)): pd.DataFrame(value.numpy(), index=rows.index)
-        for key, value in parts.items()
-    }
+    frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     return pd.concat(frames, axis=1, names=["site", "moment", "index"])
 
 
@@ -141,15 +130,15 @@ def reconstruct(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
-    places, posterior = CellPlaces(pair, rows), LatentDraws(pair, rows)
+    places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         def run() -> dict[str, Site]:
-            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch))))
+            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch, {}, None))))
 
         averages, observing = averaged_moments(run, num_samples)
         expected = {name: moments.expected() for name, moments in averages.items()}
-        return fields_with_values(places, batch, observing, expected, expected=True)
+        return places.fields_with_values(batch, observing, expected, expected=True)
 
     title = "reconstruct" if progress else ""
     return in_data_form(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
@@ -201,12 +190,12 @@ def generate(
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)
-    shared = Substitute(global_latents(pair, rows, seed, from_prior=guide is None))
+    shared = Substitute(latent_draws.global_latents(pair, rows, seed, from_prior=guide is None))
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         trace = simulate(pair, batch, shared)
-        values = site_values(trace, expected=expected)
-        return fields_with_values(places, batch, data_sites(trace), values, expected=expected)
+        values = latent_draws.site_values(trace, expected=expected)
+        return places.fields_with_values(batch, data_sites(trace), values, expected=expected)
 
     title = "generate" if progress else ""
     return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))

@@ -25,15 +25,9 @@ from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows
-from ppl_vae.predictive.latent_draws import (
-    data_sites,
-    global_latents,
-    row_latents,
-    seeded_run,
-    simulate,
-    site_values,
-)
-from ppl_vae.predictive.row_form import CellPlaces, fields_with_values, in_data_form
+from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.latent_draws import data_sites, simulate
+from ppl_vae.predictive.row_form import CellPlaces, in_data_form
 
 PRIOR_DRAWS = 10_000  # draws that measure a prior whose moments are not known
 
@@ -77,10 +71,8 @@ def interpolate(
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     if len(rows) < 2 or steps < 2:
-        raise ValueError(
-            f"interpolate: expected at least 2 rows and 2 steps, got {len(rows)} rows and "
-            f"{steps} steps"
-        )
+        got = f"got {len(rows)} rows and {steps} steps"
+        raise ValueError(f"interpolate: expected at least 2 rows and 2 steps, {got}")
     codes = _codes(pair, rows, seed)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
@@ -88,7 +80,7 @@ def interpolate(
     line = {}
     for name, code in codes.items():
         t = share.reshape(-1, *[1] * (code.free.ndim - 1))
-        if code.discrete:
+        if code.transform is None:
             line[name] = code.free[nearest]
         else:
             line[name] = code.constrain((1 - t) * code.free[left] + t * code.free[left + 1])
@@ -135,7 +127,7 @@ def traverse(
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     codes = _codes(pair, rows.subset(torch.zeros(1, dtype=torch.long)), seed)
-    movable = [name for name, code in codes.items() if not code.discrete]
+    movable = [name for name, code in codes.items() if code.transform is not None]
     name = site if site is not None or not movable else movable[0]
     if name not in movable:
         raise ValueError(f"site: expected one of the continuous latents {movable}, got {site!r}")
@@ -147,10 +139,8 @@ def traverse(
     for i in range(len(here)):
         lines[i, :, i] = center[i] + offsets * spread[i]
     count = len(here) * steps
-    values = {
-        other: fixed.constrain(fixed.free).expand(count, *fixed.constrain(fixed.free).shape[1:])
-        for other, fixed in codes.items()
-    }
+    own_values = {other: fixed.constrain(fixed.free) for other, fixed in codes.items()}
+    values = {other: value.expand(count, *value.shape[1:]) for other, value in own_values.items()}
     values[name] = code.constrain(lines.reshape(count, *code.free.shape[1:]))
     return _decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
 
@@ -164,17 +154,16 @@ class _Code:
 
     Attributes:
         free: The codes, (rows, ...), unbounded; a discrete latent's own values.
-        discrete: Whether the latent is discrete, and cannot be moved.
-        transform: From unbounded coordinates to the latent's values; ``None`` if discrete.
+        transform: From unbounded coordinates to the latent's values; ``None`` for a discrete
+            latent, which cannot be moved.
     """
 
     free: Tensor
-    discrete: bool
     transform: Any
 
     def constrain(self, free: Tensor) -> Tensor:
         """Return the latent's own values for unbounded coordinates, (rows, ...)."""
-        return free if self.discrete else torch.as_tensor(self.transform(free))
+        return free if self.transform is None else torch.as_tensor(self.transform(free))
 
 
 def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
@@ -183,7 +172,7 @@ def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         trace = poutine.trace(CentralValues()(pair.guide)).get_trace(batch)
-        latents = row_latents(trace, pair)
+        latents = latent_draws.row_latents(trace, pair)
         supports.update({name: site["fn"].support for name, site in latents.items()})
         return {name: site["value"] for name, site in latents.items()}
 
@@ -191,7 +180,7 @@ def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
     for name, value in collect(pair, rows, work, seed=seed).items():
         transform = None if supports[name].is_discrete else biject_to(supports[name])
         free = value if transform is None else transform.inv(value)
-        codes[name] = _Code(free, transform is None, transform)
+        codes[name] = _Code(free, transform)
     return codes
 
 
@@ -208,14 +197,14 @@ def _decode(
         values: Latents of each row to return, ``{site: (rows, ...)}``.
         seed: Seeds the draw of the latents outside the row plate.
     """
-    shared = global_latents(pair, rows, seed, from_prior=False)
+    shared = latent_draws.global_latents(pair, rows, seed, from_prior=False)
     places, device = CellPlaces(pair, rows), pair.device()
 
-    def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+    def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         latents = {name: value[index].to(device) for name, value in values.items()}
         trace = simulate(pair, batch, Substitute({**shared, **latents}))
-        expected = site_values(trace, expected=True)
-        return fields_with_values(places, batch, data_sites(trace), expected, expected=True)
+        expected = latent_draws.site_values(trace, expected=True)
+        return places.fields_with_values(batch, data_sites(trace), expected, expected=True)
 
     return in_data_form(rows, collect(pair, rows.subset(source), work, seed=seed))
 
@@ -231,7 +220,7 @@ def _prior_moments(
     distributions with heavy tails.
     """
     first = torch.zeros(1, dtype=torch.long)
-    with seeded_run(pair, rows, first, child(seed, 3)) as batch:
+    with latent_draws.seeded_run(pair, rows, first, child(seed, 3)) as batch:
         fn: Any = simulate(pair, batch, CentralValues()).nodes[name]["fn"]
         try:
             known = fn.mean.reshape(-1).cpu(), fn.stddev.reshape(-1).cpu()

@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, as_rows
-from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
+from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 
 
 @overload
@@ -142,9 +141,5 @@ def _joined(parts: Iterator[Replicates], num_samples: int, rows: int) -> dict[st
     """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``."""
     result: dict[str, Tensor] = {}
     for part in parts:
-        for name, value in part.values.items():
-            if name not in result:
-                result[name] = torch.empty((num_samples, rows, *value.shape[2:]), dtype=value.dtype)
-            block = result[name][part.samples.start : part.samples.stop]
-            block[:, part.index] = value.cpu()
+        write_part(result, part.values, (num_samples, rows), part.places)
     return result

@@ -25,7 +25,7 @@ from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.particles import plate_nesting, with_particles
-from ppl_vae.predictive.moments import RunningMoments
+from ppl_vae.predictive.moments import averaged_moments
 
 GLOBAL_ROWS = 512  # most rows that a guide reads to draw the latents outside the row plate
 
@@ -113,17 +113,11 @@ class LatentDraws:
         model_only = {name: site for name, site in latents.items() if name not in guide_trace}
         self._enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
         self._from_prior = [name for name in model_only if name not in self._enumerated]
-        self.outside = {
-            name
-            for name, site in {**latents, **in_guide}.items()
-            if not sites.in_plate(site, pair.plate)
-        }
+        either = {**latents, **in_guide}.items()
+        self.outside = {name for name, site in either if not sites.in_plate(site, pair.plate)}
 
     def draw(
-        self,
-        batch: Batch,
-        given: Mapping[str, Tensor] | None = None,
-        particles: Particles | None = None,
+        self, batch: Batch, given: Mapping[str, Tensor], particles: Particles | None
     ) -> dict[str, Tensor]:
         """Return one draw of every latent for each row, or one for each particle.
 
@@ -149,7 +143,6 @@ class LatentDraws:
                 f'"{self.pair.plate}"; a block of rows does not tell its posterior: draw it in '
                 "the guide"
             )
-        given = given or {}
         guide = with_particles(self.pair.guide, particles)
         trace = poutine.trace(Substitute(given)(guide)).get_trace(batch)
         in_guide = sites.with_role(trace, "latent", "auxiliary").items()
@@ -174,14 +167,11 @@ def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
         expected: Whether the value is the expected one given the latents (the most probable
             category of a categorical site); else it is the draw.
     """
+    drawn = data_sites(trace)
     if not expected:
-        return {name: site["value"] for name, site in data_sites(trace).items()}
-    values = {}
-    for name, site in data_sites(trace).items():
-        moments = RunningMoments()
-        moments.add(site)
-        values[name] = moments.expected()
-    return values
+        return {name: site["value"] for name, site in drawn.items()}
+    averages, _ = averaged_moments(lambda: drawn, 1)
+    return {name: moments.expected() for name, moments in averages.items()}
 
 
 def global_latents(
@@ -199,8 +189,5 @@ def global_latents(
     half: Any = Unobserve()(pair.model) if from_prior else pair.guide
     with seeded_run(pair, rows, index, child(seed, 2)) as batch:
         trace = poutine.trace(half).get_trace(batch)
-    return {
-        name: site["value"]
-        for name, site in drawn_latents(trace).items()
-        if not sites.in_plate(site, pair.plate)
-    }
+    drawn = drawn_latents(trace).items()
+    return {name: site["value"] for name, site in drawn if not sites.in_plate(site, pair.plate)}

@@ -6,13 +6,17 @@ A replicate is a whole data set of N rows: values of a site are (samples, rows, 
 outside the row plate is drawn once for a replicate and shared by all of its rows. Replicates are
 particles (``elbo.particles``): a group of them is drawn in one run of the pair where the networks
 allow it, else each has a run of its own.
+
+    layout of a value in a trace           (samples, plates inside the rows..., rows, event...)
+    layout of a value in ``Replicates``    (samples, rows, plates inside the rows..., event...)
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,20 +45,11 @@ from ppl_vae.elbo.particles import (
     runs_agree,
     select_particle,
 )
-from ppl_vae.predictive.latent_draws import (
-    GLOBAL_ROWS,
-    LatentDraws,
-    data_sites,
-    drawn_latents,
-    seeded_run,
-    simulate,
-)
-from ppl_vae.predictive.layout import samples_first
+from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.latent_draws import data_sites, drawn_latents, simulate
 from ppl_vae.predictive.row_form import COMPARED_ROWS
 
 GROUP_NUMBERS = 1 << 25  # numbers of data in one group of replicates: 128 MiB of floats
-
-Values = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -79,6 +74,11 @@ class Replicates:
     masks: dict[str, Tensor]
     latents: dict[str, Tensor]
 
+    @property
+    def places(self) -> tuple[slice, Tensor]:
+        """Where these values stand in all replicates of all rows: an index (samples, rows)."""
+        return slice(self.samples.start, self.samples.stop), self.index
+
 
 class ReplicateSampler:
     """Draws the replicates of one data set: group after group, and block of rows after block.
@@ -89,7 +89,7 @@ class ReplicateSampler:
         num_samples: S, replicates in all.
         seed: Seeds the draws.
         prior: Whether latents come from the prior; else they come from their posterior.
-        names: Name or names of the observed sites to draw; all by default.
+        names: Name or names of the observed sites to draw; ``None`` draws all.
 
     Attributes:
         sites: Names of the observed sites that are drawn.
@@ -105,29 +105,16 @@ class ReplicateSampler:
     """
 
     def __init__(
-        self,
-        pair: Pair,
-        rows: Rows,
-        num_samples: int,
-        *,
-        seed: int | None,
-        prior: bool,
-        names: Any = None,
+        self, pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, prior: bool, names: Any
     ) -> None:
         check_count("num_samples", num_samples)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
-        self.posterior = LatentDraws(self.pair, rows)
+        self.posterior = latent_draws.LatentDraws(pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
         most = max(1, min(PARTICLES, GROUP_NUMBERS // (width * len(rows))))
         self.count = particles_per_run(num_samples, most)
         self._probe(names)
-
-    @property
-    def groups(self) -> list[range]:
-        """Positions of the replicates in each group."""
-        starts = range(0, self.num_samples, self.count)
-        return [range(start, min(start + self.count, self.num_samples)) for start in starts]
 
     def stream(self, progress: str = "") -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
@@ -140,58 +127,43 @@ class ReplicateSampler:
             disable=not progress, leave=False,
         )  # fmt: skip
         with bar:
-            for group in self.groups:
-                work = self._work(group, self._global_draws(group))
+            for start in range(0, self.num_samples, self.count):
+                group = range(start, min(start + self.count, self.num_samples))
+                global_draws = self._global_draws(group)
+                work = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 seed = child(self.seed, group.start)
                 for _, part in blocks(self.pair, self.rows, work, seed=seed, copies=len(group)):
                     bar.update(len(part.index) * len(group))
                     yield part
 
-    def _work(
-        self, group: range, global_draws: list[dict[str, Tensor]]
-    ) -> Callable[[Batch, Tensor], Replicates]:
-        """Return the function that draws a group's replicates of a block of rows.
+    def _replicates(
+        self, batch: Batch, index: Tensor, group: range, global_draws: list[dict[str, Tensor]]
+    ) -> Replicates:
+        """Draw one group's replicates of a block of rows.
 
         The first group goes through Pyro's own checks of shapes and supports; later groups have the
         same shapes, and do without.
         """
-        checked = group.start == 0
-
-        def work(batch: Batch, index: Tensor) -> Replicates:
-            with contextlib.nullcontext() if checked else pyro.validation_enabled(False):
-                return self._replicates(batch, index, group, global_draws)
-
-        return work
-
-    def _replicates(
-        self, batch: Batch, index: Tensor, group: range, global_draws: list[dict[str, Tensor]]
-    ) -> Replicates:
-        """Draw one group's replicates of a block of rows."""
-        dim = self.runs.dim
-        traces = [trace for _, trace in self._simulated(batch, len(group), global_draws)]
-        runs: list[dict[str, dict[str, Tensor]]] = []
+        with contextlib.nullcontext() if group.start == 0 else pyro.validation_enabled(False):
+            traces = [trace for _, trace in self._simulated(batch, len(group), global_draws)]
         for trace in traces:
             self._check_sites(trace, index)
-            values, latents = {}, {}
-            for name, site in data_sites(trace).items():
-                full_name = sites.full_site_name(trace, name)
-                if full_name in self.sites:
-                    values[full_name] = samples_first(site["value"], site, dim)
-            for name, site in drawn_latents(trace).items():
-                if not name.endswith("_unobserved"):
-                    latents[name] = samples_first(site["value"], site, dim)
-            runs.append({"values": values, "latents": latents})
-        joined = {
-            part: {name: torch.cat([run[part][name] for run in runs]) for name in runs[0][part]}
-            for part in ("values", "latents")
-        }
+        values = self._joined([self._drawn_sites(trace) for trace in traces])
+        latents = self._joined([_named_latents(trace) for trace in traces])
         observed, masks = self._observed(traces[0])
-        return Replicates(group, index, observed=observed, masks=masks, **joined)
+        return Replicates(group, index, values, observed, masks, latents)
+
+    def _joined(self, runs: list[dict[str, sites.Site]]) -> dict[str, Tensor]:
+        """Return the values of the sites of all runs together, ``{site: (samples, rows, ...)}``."""
+        values = [
+            {name: samples_first(site["value"], site, self.runs.dim) for name, site in run.items()}
+            for run in runs
+        ]
+        return {name: torch.cat([run[name] for run in values]) for name in values[0]}
 
     def _check_sites(self, trace: Trace, index: Tensor) -> None:
         """Raise if a block of rows has other observed sites than the first rows had."""
-        in_block = {sites.full_site_name(trace, name) for name in self._in_row_plate(trace)}
-        for name in in_block ^ self._all_sites:
+        for name in self._in_row_plate(trace).keys() ^ self._all_sites:
             which = "missing from" if name in self._all_sites else "only in"
             raise ValueError(
                 f'site "{name}": expected the same observed sites in every block of rows, got one '
@@ -200,10 +172,17 @@ class ReplicateSampler:
             )
 
     def _in_row_plate(self, trace: Trace) -> dict[str, sites.Site]:
-        """Return the data sites in the row plate, by name."""
-        plate = self.pair.plate
-        drawn = data_sites(trace).items()
-        return {name: site for name, site in drawn if sites.in_plate(site, plate)}
+        """Return the data sites in the row plate, by the names that the user gave them."""
+        return {
+            sites.full_site_name(trace, name): site
+            for name, site in data_sites(trace).items()
+            if sites.in_plate(site, self.pair.plate)
+        }
+
+    def _drawn_sites(self, trace: Trace) -> dict[str, sites.Site]:
+        """Return the data sites that replicates are drawn of, by the user's names."""
+        known = self._in_row_plate(trace).items()
+        return {name: site for name, site in known if name in self.sites}
 
     def _observed(self, trace: Trace) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return the data at the drawn sites, and the unmasked cells of sites with a mask.
@@ -211,17 +190,13 @@ class ReplicateSampler:
         Two dictionaries, ``{site: (rows, ...)}`` each; see ``Replicates``.
         """
         observed, masks = {}, {}
-        for name, site in data_sites(trace).items():
-            full_name = sites.full_site_name(trace, name)
-            if full_name in self.sites:
-                value = site["value"]
-                data = torch.as_tensor(site["infer"]["obs"], device=value.device)
-                observed[full_name] = samples_first(data.expand(value.shape), site, self.runs.dim)[
-                    0
-                ]
-                unmasked = sites.unmasked_cells(site)
-                if not bool(unmasked.all()):
-                    masks[full_name] = samples_first(unmasked, site, self.runs.dim)[0]
+        for name, site in self._drawn_sites(trace).items():
+            value = site["value"]
+            data = torch.as_tensor(site["infer"]["obs"], device=value.device).expand(value.shape)
+            observed[name] = samples_first(data, site, self.runs.dim)[0]
+            unmasked = sites.unmasked_cells(site)
+            if not bool(unmasked.all()):
+                masks[name] = samples_first(unmasked, site, self.runs.dim)[0]
         return observed, masks
 
     def _simulated(
@@ -251,8 +226,9 @@ class ReplicateSampler:
         empty: list[dict[str, Tensor]] = [{} for _ in self.runs.handlers(len(group))]
         if not self.posterior.outside:
             return empty
-        index = torch.arange(min(len(self.rows), GLOBAL_ROWS))
-        with seeded_run(self.pair, self.rows, index, child(self.seed, group.start, 1)) as batch:
+        index = torch.arange(min(len(self.rows), latent_draws.GLOBAL_ROWS))
+        seed = child(self.seed, group.start, 1)
+        with latent_draws.seeded_run(self.pair, self.rows, index, seed) as batch:
             drawn = list(self._simulated(batch, len(group), empty))
         results = []
         for values, trace in drawn:
@@ -269,17 +245,14 @@ class ReplicateSampler:
         """
         with quiet_look(self.pair, self.rows, COMPARED_ROWS, spread=True) as batch:
             trace = simulate(self.pair, batch, Messenger())
-        names = {}
-        for name, site in data_sites(trace).items():
-            full_name = sites.full_site_name(trace, name)
-            if full_name in self.sites:
-                shape = samples_first(site["value"], site, None).shape[2:]
-                labels = self._labels(batch, site, tuple(shape))
-                names[full_name] = [label or full_name for label in labels]
-        return names
+        return {
+            name: [label or name for label in self._labels(batch, site)]
+            for name, site in self._drawn_sites(trace).items()
+        }
 
-    def _labels(self, batch: Batch, site: sites.Site, shape: tuple[int, ...]) -> list[str]:
+    def _labels(self, batch: Batch, site: sites.Site) -> list[str]:
         """Return the data's names of the columns that a site's cells stand in, else positions."""
+        shape = tuple(samples_first(site["value"], site, None).shape[2:])
         positions = [",".join(map(str, position)) for position in np.ndindex(shape)]
         place = cells_in(batch, torch.as_tensor(site["infer"]["obs"]))
         if place is None:
@@ -300,10 +273,7 @@ class ReplicateSampler:
             )
             self.runs = ParticleRuns(nesting, vectorized)
             _, trace = next(self._simulated(few_rows, 1, [{}]))
-        observed = {
-            sites.full_site_name(trace, name): site
-            for name, site in self._in_row_plate(trace).items()
-        }
+        observed = self._in_row_plate(trace)
         self._all_sites = set(observed)
         self._check_plate(trace)
         self.sites = _chosen(names, list(observed))
@@ -326,6 +296,57 @@ class ReplicateSampler:
             )
 
 
+def _named_latents(trace: Trace) -> dict[str, sites.Site]:
+    """Return the drawn latents without the cells that Pyro draws for an ``obs_mask``."""
+    drawn = drawn_latents(trace).items()
+    return {name: site for name, site in drawn if not name.endswith("_unobserved")}
+
+
+def write_part(
+    into: dict[str, Tensor], part: dict[str, Tensor], size: tuple[int, ...], place: tuple[Any, ...]
+) -> None:
+    """Write a part of each site's values to its place in the whole tensor, (*size, ...).
+
+    Args:
+        into: The whole tensors by site, on the CPU; a missing one is made.
+        part: The part's values by site.
+        size: Leading dimensions of the whole tensor: (samples, rows), (samples,) or (rows,).
+        place: Where the part stands, an index for each of these dimensions.
+    """
+    for name, value in part.items():
+        if name not in into:
+            into[name] = torch.empty((*size, *value.shape[len(size) :]), dtype=value.dtype)
+        into[name][place] = value.cpu()
+
+
+def samples_first(value: Tensor, site: sites.Site, dim: int | None) -> Tensor:
+    """Return a site's value with draws and rows in front: (samples, rows, ...).
+
+    The dimensions of plates inside the rows follow, then those of an event. Dimensions of size 1
+    that belong to no plate are dropped. Outside the row plate there are no rows: (samples, ...).
+    ``core.handlers.ReplayReplicates`` is the inverse.
+
+    Args:
+        value: The site's value, or a tensor laid out like it (the data, a mask).
+        site: The site, from a trace.
+        dim: The draws' dimension, counted from the right of the plates; ``None`` if there is none,
+            and the result has a first dimension of size 1.
+    """
+    event_dim = site["fn"].event_dim
+    plates = {frame.dim for frame in site["cond_indep_stack"] if frame.dim is not None}
+    batch_dim = value.ndim - event_dim
+    positions = range(-batch_dim, 0)  # of the plates' dimensions, counted from the right
+    draws = [d for d in positions if d == dim]
+    rows = [d for d in positions if d == -1 and d in plates]
+    inner = [d for d in positions if d in plates and d not in (dim, -1)]
+    order = [batch_dim + d for d in (*draws, *rows, *inner)]
+    no_plate = [batch_dim + d for d in positions if batch_dim + d not in order]  # each of size 1
+    moved = value.permute((*order, *no_plate, *range(batch_dim, value.ndim)))
+    shape = [size for i, size in enumerate(moved.shape) if not len(order) <= i < batch_dim]
+    moved = moved.reshape(shape)
+    return moved if draws else moved[None]
+
+
 def _chosen(names: Any, known: list[str]) -> list[str]:
     """Return the observed sites that a user asks for, in the model's order; all for ``None``."""
     if names is None:
@@ -345,15 +366,12 @@ def _replicates_agree(pair: Pair, batch: Batch, nesting: int) -> bool:
     data sites are drawn, so that sites after an observed site have the dimension as well.
     """
 
-    def run(values: Values, particles: Particles | None) -> Scored:
+    def run(values: Mapping[str, Tensor], particles: Particles | None) -> Scored:
         trace = simulate(pair, batch, Substitute(values), particles)
         drawn = sites.sample_sites(trace)
-        scores = {
-            name: site["fn"].log_prob(site["value"]) for name, site in data_sites(trace).items()
-        }
+        scored = [(s["fn"].log_prob(s["value"]), s) for s in data_sites(trace).values()]
         return drawn, lambda particle: [
-            select_particle(score, drawn[name], particle, nesting, event_dim=0)
-            for name, score in scores.items()
+            select_particle(score, site, particle, nesting, event_dim=0) for score, site in scored
         ]
 
     return runs_agree(run, nesting)

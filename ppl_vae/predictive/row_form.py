@@ -80,45 +80,38 @@ class CellPlaces:
         position, columns = self.columns[name]
         return position, column_cells(as_tuple(batch)[position], columns, observed.shape)
 
+    def fields_with_values(
+        self, batch: Batch, drawn: Mapping[str, Site], values: dict[str, Tensor], *, expected: bool
+    ) -> dict[int, Tensor]:
+        """Return the batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
 
-def fields_with_values(
-    places: CellPlaces,
-    batch: Batch,
-    observing: Mapping[str, Site],
-    values: dict[str, Tensor],
-    *,
-    expected: bool,
-) -> dict[str, Tensor]:
-    """Return the batch's fields with the observed cells replaced: ``{position: (rows, ...)}``.
+        An integer field that receives expected values, or draws of a continuous likelihood, becomes
+        one of floats. An integer field that receives draws of a discrete likelihood becomes one of
+        64-bit integers, so that no count is wrapped.
 
-    An integer field that receives expected values, or draws of a continuous likelihood, becomes one
-    of floats. An integer field that receives draws of a discrete likelihood becomes one of 64-bit
-    integers, so that no count is wrapped.
-
-    Args:
-        places: The cells that each site observes.
-        batch: The rows.
-        observing: The data sites of a simulation on these rows, by name.
-        values: The values to put in, ``{site: value}``.
-        expected: Whether the values are expectations; else they are draws.
-    """
-    fields = [field.clone() for field in as_tuple(batch)]
-    for name, site in observing.items():
-        position, cells = places.cells(name, batch, site["infer"]["obs"])
-        value, field = values[name].reshape(cells.shape), fields[position]
-        if not field.is_floating_point() and value.is_floating_point():
-            if expected or not site["fn"].support.is_discrete:
-                field = field.to(torch.get_default_dtype())
-            else:
-                value = value.round().long()
-        if not field.is_floating_point() and field.dtype != torch.bool:
-            field = field.long()
-        fields[position] = field
-        field.view(-1)[cells] = value.to(field.dtype)
-    return {str(position): field for position, field in enumerate(fields)}
+        Args:
+            batch: The rows.
+            drawn: The data sites of a simulation on these rows, by name.
+            values: The values to put in, ``{site: value}``.
+            expected: Whether the values are expectations; else they are draws.
+        """
+        fields = [field.clone() for field in as_tuple(batch)]
+        for name, site in drawn.items():
+            position, cells = self.cells(name, batch, site["infer"]["obs"])
+            value, field = values[name].reshape(cells.shape), fields[position]
+            if not field.is_floating_point() and value.is_floating_point():
+                if expected or not site["fn"].support.is_discrete:
+                    field = field.to(torch.get_default_dtype())
+                else:
+                    value = value.round().long()
+            if not field.is_floating_point() and field.dtype != torch.bool:
+                field = field.long()
+            fields[position] = field
+            field.view(-1)[cells] = value.to(field.dtype)
+        return dict(enumerate(fields))
 
 
-def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = None) -> Any:
+def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = None) -> Any:
     """Return fields in the form that the data came in: a tensor, a frame, a mapping, ...
 
     Args:
@@ -126,7 +119,7 @@ def in_data_form(rows: Rows, parts: dict[str, Tensor], index: pd.Index | None = 
         parts: The fields, ``{position: (rows, ...)}``.
         index: Index of the rows, for a frame; a new one by default.
     """
-    return rows.restore([parts[str(i)] for i in range(len(rows.fields))], index)
+    return rows.restore([parts[i] for i in range(len(rows.fields))], index)
 
 
 def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
