@@ -14,10 +14,7 @@ from ppl_vae.compiled.tracing import forget_values, sink_expands
 
 # Operations that are taken apart into simpler ones before expands are sunk: the part that depends
 # on a broadcast input alone is then computed once, not for every copy.
-_TAKEN_APART = [
-    torch.ops.aten.binary_cross_entropy_with_logits,
-    torch.ops.aten.log_sigmoid_forward,
-]
+_TAKEN_APART = [torch.ops.aten.binary_cross_entropy_with_logits, torch.ops.aten.log_sigmoid_forward]
 
 
 def compile_graph(

@@ -23,11 +23,7 @@ from ppl_vae.zoo.source_files import class_in_file
 
 
 def load(
-    run: str | Path,
-    *,
-    model: Model | None = None,
-    guide: Guide = None,
-    trust_code: bool = False,
+    run: str | Path, *, model: Model | None = None, guide: Guide = None, trust_code: bool = False
 ) -> tuple[Any, Any]:
     """Return the model and the guide of a run directory, with their stored weights.
 

@@ -81,12 +81,7 @@ class Run:
 
 
 def save(
-    model: Model,
-    guide: Guide,
-    run: str | Path,
-    *,
-    data: Data | None = None,
-    plate: str = "data",
+    model: Model, guide: Guide, run: str | Path, *, data: Data | None = None, plate: str = "data"
 ) -> None:
     """Store a model and a guide in a new run directory, from which ``load`` opens them.
 
