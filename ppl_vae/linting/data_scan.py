@@ -18,8 +18,14 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.data.rows import Batch, as_tuple, batch_rows
-from ppl_vae.linting.findings import CannotRunError, Finding
-from ppl_vae.linting.inspection import LARGER_BATCH, Inspection, attempt, drawn_values
+from ppl_vae.linting.inspection import (
+    LARGER_BATCH,
+    CannotRunError,
+    Finding,
+    Inspection,
+    attempt,
+    drawn_values,
+)
 
 KINDS = ("gaps", "values", "outside", "scores")  # the kinds of faults; see DataFaults.counts
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.loss import BatchLoss
-from ppl_vae.linting.findings import Finding, error, site_error, warning
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.linting.watching import names_of_values, own_parameters
 
 

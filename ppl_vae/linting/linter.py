@@ -20,8 +20,7 @@ from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.linting import data_rules, elbo_rules, parameter_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_scan import DataFaults, scan_data, support_name
-from ppl_vae.linting.findings import CannotRunError, Finding
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]

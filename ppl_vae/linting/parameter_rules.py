@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ppl_vae.compat import BatchNorm
 from ppl_vae.core.half import Half
 from ppl_vae.core.store import plain_name
-from ppl_vae.linting.findings import Finding, error, warning
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import Finding, Inspection, error, warning
 from ppl_vae.linting.watching import own_parameters
 
 

@@ -17,8 +17,7 @@ from ppl_vae.core import sites
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, as_tuple, map_batch
 from ppl_vae.linting.data_scan import row_score
-from ppl_vae.linting.findings import CannotRunError, Finding, site_error
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, site_error
 
 
 def coupled_rows(inspection: Inspection) -> Iterator[Finding]:

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.elbo.objectives import RowBound
-from ppl_vae.linting.findings import Finding, error, site_error, warning
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
 

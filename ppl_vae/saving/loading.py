@@ -19,7 +19,7 @@ from ppl_vae.data.rows import Batch, Rows, example_rows
 from ppl_vae.saving.rebuild_check import rebuild_pair
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run
 from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
-from ppl_vae.zoo.source_files import class_in_file
+from ppl_vae.zoo.catalog import class_in_file
 
 
 def load(

@@ -31,7 +31,7 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.step import TracedStep
 
 UPDATES = 3  # updates between the two places where a new traced step is compared
 LARGEST_CHANGE = 1e-3  # of any number of a parameter, in one of these updates

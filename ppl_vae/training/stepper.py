@@ -44,8 +44,7 @@ from ppl_vae.training.equivalence import (
     difference_on_batch,
     state_restored,
 )
-from ppl_vae.training.step import EagerStep
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.step import EagerStep, TracedStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid

@@ -12,7 +12,7 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.bounds import IWAE, RowELBO
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.step import TracedStep
 from ppl_vae.zoo.catalog import find_class, zoo
 
 SIZE = 16
