@@ -65,40 +65,29 @@ class EagerStep:
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
         loss, gradients = self.derivative(batch, weight)
-        return loss.item(), apply_gradients(
-            self.optimizer, self.derivative.parameters, loss, gradients, self.limit
-        )
+        return loss.item(), self.apply(loss, gradients)
 
+    def apply(self, loss: Tensor, gradients: Gradients) -> bool:
+        """Clip the gradient and let the optimizer update the parameters.
 
-def apply_gradients(
-    optimizer: torch.optim.Optimizer,
-    parameters: Sequence[Tensor],
-    loss: Tensor,
-    gradients: Gradients,
-    limit: float,
-) -> bool:
-    """Clip the gradient and let the optimizer update the parameters.
+        Args:
+            loss: The loss, a scalar.
+            gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
 
-    Args:
-        optimizer: One of torch's.
-        parameters: The parameters.
-        loss: The loss, a scalar.
-        gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
-        limit: Largest norm of all gradients together; ``math.inf`` leaves gradients alone.
-
-    Returns:
-        Whether the update was applied: not where the loss or the gradient is not finite.
-    """
-    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-        return False
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
-    if limit < math.inf:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return True
+        Returns:
+            Whether the update was applied: not where the loss or the gradient is not finite.
+        """
+        parameters = self.derivative.parameters
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            return False
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
+        if self.limit < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.limit, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return True
 
 
 def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -116,9 +105,8 @@ class TracedStep:
     """The traced step for batches of one size.
 
     Args:
-        derivative: Loss and gradient of the pair by its own Python, which is traced.
-        optimizer: One of torch's.
-        limit: Largest norm of the gradient of all parameters together.
+        eager: The eager step, whose loss and gradient are traced. Its optimizer and its largest
+            norm of the gradient are those of the traced step.
         rows: The data. Where its arrays are tensors on the parameters' device, gathering the
             batch's rows is part of the traced step.
         index: Positions of any batch of this size, (rows,), to trace with.
@@ -135,18 +123,10 @@ class TracedStep:
         device: The parameters' device.
     """
 
-    def __init__(
-        self,
-        derivative: LossAndGradient,
-        optimizer: torch.optim.Optimizer,
-        limit: float,
-        rows: Rows,
-        index: Tensor,
-        *,
-        weighted: bool,
-    ) -> None:
-        self.parameters, self.optimizer, self.limit = derivative.parameters, optimizer, limit
-        self.rows, self.weighted = rows, weighted
+    def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
+        self.eager, self.rows, self.weighted = eager, rows, weighted
+        derivative = eager.derivative
+        self.parameters = derivative.parameters
         self.device = self.parameters[0].device
         self.gathers = all(
             isinstance(f.array, Tensor) and f.array.device == self.device for f in rows.fields
@@ -184,7 +164,7 @@ class TracedStep:
         """
         on_cpu = self.device.type == "cpu"
         trained = self._with_gradient(self.parameters)
-        self.update = TensorUpdate.of(self.optimizer, trained) if on_cpu else None
+        self.update = TensorUpdate.of(self.eager.optimizer, trained) if on_cpu else None
         state = [] if self.update is None else [*self.update.state, self.update.rates()]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch_inputs(index, 1.0)
@@ -199,10 +179,8 @@ class TracedStep:
             loss, norm = loss_and_norm.tolist()
             return loss, math.isfinite(loss) and math.isfinite(norm)
         results = self._run([*self.held, *batch])
-        gradients = self._in_place_of_none(results[1:])
-        return results[0].item(), apply_gradients(
-            self.optimizer, self.parameters, results[0], gradients, self.limit
-        )
+        applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
+        return results[0].item(), applied
 
     def derivative(
         self,
@@ -253,7 +231,7 @@ class TracedStep:
         copies = [p.clone() for p in parameters]
         (loss_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
         loss, norm = loss_and_norm[0], loss_and_norm[1].item()
-        factor = 2 * max(1.0, (norm + 1e-6) / self.limit)
+        factor = 2 * max(1.0, (norm + 1e-6) / self.eager.limit)
         first_moments = state[: len(state) // 3]
         return loss, self._in_place_of_none([m * factor for m in first_moments])
 
@@ -326,8 +304,8 @@ class TracedStep:
         state, rates = _take(remaining, len(self.update.state)), next(remaining)
         loss, *gradients = self._loss_and_gradients(parameters, constants, list(remaining))
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
-        if self.limit < math.inf:
-            factor = (self.limit / (norm + 1e-6)).clamp(max=1.0)
+        if self.eager.limit < math.inf:
+            factor = (self.eager.limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = [g * factor for g in gradients]
         finite = loss.isfinite() & norm.isfinite()
         self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)

@@ -39,7 +39,6 @@ from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.training.equivalence import (
-    NotComparableError,
     difference_from_eager,
     difference_on_batch,
     state_restored,
@@ -211,9 +210,8 @@ class Stepper:
             return
         for size, traced_step in self.traced_steps.items():
             index = (torch.arange(size) + next_step) % len(self.rows)
-            args = traced_step, self.derivative, self.pair, self.rows, index
             try:
-                difference = difference_on_batch(*args, seed=next_step % 2**32)
+                difference = difference_on_batch(traced_step, index, seed=next_step % 2**32)
             except ValueError:  # not finite, or refused by Pyro's checks: the next step will raise
                 return
             if difference:
@@ -242,17 +240,16 @@ class Stepper:
             Words for what prevents a traced step, or ``""``.
         """
         indices = self._first_and_last_rows(size)
-        args = self.derivative, self.optimizer, self.eager.limit, self.rows, indices[0]
         try:
-            traced_step = TracedStep(*args, weighted=self.weighted)
+            traced_step = TracedStep(self.eager, self.rows, indices[0], weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
         self.traced_steps[size] = traced_step
-        difference = self._difference(traced_step, indices)
+        difference = difference_from_eager(traced_step, indices)
         if self.kinds[size] == COMPILED and not difference:
             try:
                 traced_step.compile(indices[0])
-                wrong = self._difference(traced_step, indices)
+                wrong = difference_from_eager(traced_step, indices)
                 if wrong:
                     raise RuntimeError(f"what it made is not the traced step: {wrong}")
             except Exception as error:  # no compiler, or a compiler that fails
@@ -264,14 +261,6 @@ class Stepper:
                     stacklevel=2,
                 )
         return difference
-
-    def _difference(self, traced_step: TracedStep, indices: list[Tensor]) -> str:
-        """Return how a traced step differs from the eager one, now and a few updates on."""
-        args = traced_step, self.derivative, self.pair, self.rows, indices
-        try:
-            return difference_from_eager(*args)
-        except NotComparableError as error:
-            return str(error)
 
     def _first_and_last_rows(self, size: int) -> list[Tensor]:
         """Return the positions of two batches, (size,) each: the first rows and the last rows."""
