@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.distributions import TransformedDistribution
 
 from ppl_vae.core import sites
-from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
 from ppl_vae.linting.data_scan import BadRows, DataFaults, support_name
@@ -27,10 +26,8 @@ from ppl_vae.linting.inspection import (
     CannotRunError,
     Finding,
     Inspection,
-    attempt,
-    drawn_values,
+    attempt_pair,
     error,
-    site_error,
     warning,
 )
 
@@ -64,16 +61,16 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
         yield faults.failure
         return
     for name, bad in counts["values"].items():
-        yield site_error(
-            name,
+        yield error(
+            f'site "{name}"',
             f"expected finite values, got NaN or infinity in {_count(inspection, bad)}",
             "scale the inputs of the network (build fills loc and scale), or bound its output",
         )
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
-        yield site_error(
-            name,
+        yield error(
+            f'site "{name}"',
             f"expected a finite log-probability, got NaN or infinity in {_count(inspection, bad)}",
             "keep the scales above 0 and the guide's draws in the support of the model's prior",
         )
@@ -92,7 +89,7 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     )
     fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
-        return site_error(name, problem, fix)
+        return error(f'site "{name}"', problem, fix)
     problem += ", which validate_args=False lets pass: their score is not a log-probability"
     fix += ", or compare this ELBO with those of the same likelihood only"
     return warning(f'site "{name}"', problem, fix)
@@ -151,11 +148,9 @@ def _narrowing_sites(inspection: Inspection) -> set[str]:
 
     The pair is run with gradients on: a scale that requires a gradient depends on a parameter.
     """
-    pair = inspection.pair
     try:
         with torch.enable_grad():
-            guide_draws = drawn_values(attempt(pair.guide, inspection.batch, pair.plate))
-            trace = attempt(pair.model, inspection.batch, pair.plate, Substitute(guide_draws))
+            trace, _ = attempt_pair(inspection.pair, inspection.batch)
     except CannotRunError:  # by chance of the draws: earlier runs did not fail
         return set()
     data = sites.with_role(trace, "data")

@@ -16,15 +16,13 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
-from ppl_vae.core.handlers import Substitute
 from ppl_vae.data.rows import Batch, as_tuple, batch_rows
 from ppl_vae.linting.inspection import (
     LARGER_BATCH,
     CannotRunError,
     Finding,
     Inspection,
-    attempt,
-    drawn_values,
+    attempt_pair,
 )
 
 KINDS = ("gaps", "values", "outside", "scores")  # the kinds of faults; see DataFaults.counts
@@ -113,11 +111,8 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
     marks: Marks = {kind: {} for kind in (*KINDS, "columns")}
     for name, tensor in zip(inspection.rows.names, as_tuple(batch), strict=True):
         marks["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
-    pair = inspection.pair
     try:
-        guide_trace = attempt(pair.guide, batch, pair.plate)
-        guide_draws = Substitute(drawn_values(guide_trace))
-        model_trace = attempt(pair.model, batch, pair.plate, guide_draws)
+        model_trace, guide_trace = attempt_pair(inspection.pair, batch)
     except CannotRunError:
         if not any(bool(bad.any()) for bad in marks["gaps"].values()):
             raise
@@ -125,7 +120,7 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
         return marks
     for trace in (guide_trace, model_trace):
         for name, site in sites.with_role(trace, "latent", "data").items():
-            if sites.in_plate(site, pair.plate):
+            if sites.in_plate(site, inspection.pair.plate):
                 unvalidated = name in inspection.unvalidated
                 _examine_site(marks, name, site, batch_rows(batch), unvalidated)
     return marks

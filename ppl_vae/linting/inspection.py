@@ -142,18 +142,12 @@ class Inspection:
         except CannotRunError as raised:  # draws from the prior show which shapes the model wants
             model_failure = raised.finding
             model_trace = attempt(pair.model, batch, pair.plate, watches["model"])
+        chosen = objective or choose_objective(model_trace, guide_trace)
+        weighted = callable(kl_weight) or kl_weight != 1.0
         return cls(
-            pair,
-            rows,
-            objective or choose_objective(model_trace, guide_trace),
-            callable(kl_weight) or kl_weight != 1.0,
-            layers,
-            batch,
-            model_trace,
-            guide_trace,
-            watches,
+            pair, rows, chosen, weighted, layers, batch, model_trace, guide_trace, watches,
             model_failure,
-        )
+        )  # fmt: skip
 
     @property
     def row_count(self) -> int:
@@ -271,6 +265,17 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     if failure is not None:
         raise CannotRunError(_failed_run(half, batch, failure)) from failure
     return tracer.get_trace()
+
+
+def attempt_pair(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
+    """Trace the guide on a batch, then the model with the guide's draws; return the model's first.
+
+    Raises:
+        CannotRunError: If either half fails.
+    """
+    guide_trace = attempt(pair.guide, batch, pair.plate)
+    guide_draws = Substitute(drawn_values(guide_trace))
+    return attempt(pair.model, batch, pair.plate, guide_draws), guide_trace
 
 
 def drawn_values(

@@ -18,7 +18,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.linting import data_rules, elbo_rules, parameter_rules, rerun_rules, trace_rules
+from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_scan import DataFaults, scan_data, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
@@ -143,8 +143,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     A pair with faults in its traces would fail in the later runs because of the same faults, and
     the user would read two messages about one mistake.
     """
-    rules = (*trace_rules.RULES, *parameter_rules.RULES)
-    findings = [finding for rule in rules for finding in rule(inspection)]
+    findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):
