@@ -229,8 +229,7 @@ def _lift_tensors(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]
                 place[id(tensor)] = len(tensors)
                 tensors.append(tensor)
             readers.setdefault(place[id(tensor)], []).append(node)
-    first = next(iter(module.graph.nodes))
-    with module.graph.inserting_before(first):
+    with module.graph.inserting_before(next(iter(module.graph.nodes))):
         for i in range(len(tensors)):
             placeholder = module.graph.placeholder(f"held_{i}")
             for node in readers.get(i, []):

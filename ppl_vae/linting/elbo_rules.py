@@ -112,8 +112,7 @@ def _parameters_to_train(inspection: Inspection) -> dict[str, Tensor]:
         owned, asked = own_parameters(half), inspection.watches[half.role].names
         tables = half.store.tables.named_parameters()
         not_asked |= {id(p) for name, p in tables if name not in asked and id(p) not in owned}
-    trainable = inspection.pair.trainable()
-    return {name: p for name, p in trainable.items() if id(p) not in not_asked}
+    return {n: p for n, p in inspection.pair.trainable().items() if id(p) not in not_asked}
 
 
 def _gradients(surrogate: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor | None]:
@@ -204,9 +203,8 @@ def _outermost_layer(inspection: Inspection, parameter: Tensor) -> nn.Module | N
 
 def _unregistered_parameter(parameter: Tensor, name: str | None) -> Finding:
     """Return the finding for a parameter outside any layer that neither half registers."""
-    shape = tuple(parameter.shape)
     return error(
-        f"parameter of shape {shape}" if name is None else f'parameter "{name}"',
+        f"parameter of shape {tuple(parameter.shape)}" if name is None else f'parameter "{name}"',
         "expected a parameter that the model or the guide registers, got one that neither "
         "registers: the parameter would never train",
         f'write pyro.param("{name or "name"}", ...) in the function that uses the parameter, make '

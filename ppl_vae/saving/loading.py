@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Rows, example_rows
-from ppl_vae.saving.rebuild_check import rebuild_pair
+from ppl_vae.saving.recipes import rebuild_pair
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run
 from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
 from ppl_vae.zoo.catalog import class_in_file
@@ -59,23 +59,18 @@ def load(
         ('NormalGuide', 2)
     """
     try:
-        return _load(Path(run), model, guide, trust_code=trust_code)
+        path = Path(run)
+        is_file = path.suffix == ".safetensors"
+        path, file = (path.parent, path) if is_file else (path, path / WEIGHTS)
+        info = read_run(path).info
+        weights = _read_weights(path, file, info)
+        pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
+        pair.load_tensors(weights, _example_batch(info))
+        return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(
             f"{run}: not a run of ppl_vae, or damaged ({type(error).__name__}: {error})"
         ) from error
-
-
-def _load(
-    path: Path, model: Model | None, guide: Guide, *, trust_code: bool
-) -> tuple[Model, Guide]:
-    """Do the work of ``load``; a damaged run may raise errors of any type."""
-    path, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / WEIGHTS)
-    info = read_run(path).info
-    weights = _read_weights(path, file, info)
-    pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
-    pair.load_tensors(weights, _example_batch(info))
-    return pair.model.function, None if info["guide"] is None else pair.guide.function
 
 
 def _read_weights(path: Path, file: Path, info: dict[str, Any]) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows, example_rows
-from ppl_vae.saving import rebuild_check, storage
+from ppl_vae.saving import recipes, storage
 
 FORMAT = 1
 """Version of the layout of a run directory; a run of another version is refused."""
@@ -150,9 +150,9 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
     Raises:
         OSError: If the directory cannot be written.
     """
-    sources = rebuild_check.read_sources(pair)
+    sources = recipes.read_sources(pair)
     checksums = {name: storage.sha256(content) for name, content in sources.items()}
-    recipe, reason = rebuild_check.proven_recipe(pair, rows, checksums)
+    recipe, reason = recipes.proven_recipe(pair, rows, checksums)
     info = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
@@ -211,13 +211,13 @@ def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
     """
     changed = []
     for half in (pair.model, pair.guide):
-        name, file = f"source/{half.role}.py", rebuild_check.source_of(half.base)
-        if file is None or rebuild_check.in_library(file):
+        name, file = f"source/{half.role}.py", recipes.source_of(half.base)
+        if file is None or recipes.in_library(file):
             continue
         if storage.sha256(file.read_bytes()) == info["sources"].get(name):
             continue
         copied = storage.read_bytes(path / name).decode(errors="replace")
-        if rebuild_check.source_text(half.base) not in copied:
+        if recipes.source_text(half.base) not in copied:
             changed.append(str(file))
     return changed
 
@@ -230,7 +230,7 @@ def recipe_matches(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
     """
     if info["recipe"] is None:
         return True
-    recipe, _ = rebuild_check.proven_recipe(pair, rows, info["sources"])
+    recipe, _ = recipes.proven_recipe(pair, rows, info["sources"])
     return bool(_without_tensor_values(recipe) == _without_tensor_values(info["recipe"]))
 
 

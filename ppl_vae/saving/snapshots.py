@@ -103,12 +103,10 @@ class Recorder:
         Args:
             records: One dictionary for each epoch, with the columns of ``History.frame``.
         """
-        row = records[-1]
         with contextlib.suppress(OSError):
             is_new = not (self.path / METRICS).exists()
-            line = pd.DataFrame([row]).to_csv(index=False, header=is_new)
             with (self.path / METRICS).open("a") as file:
-                file.write(line)
+                file.write(pd.DataFrame(records[-1:]).to_csv(index=False, header=is_new))
 
     def restart(self, records: list[dict[str, float]]) -> None:
         """Write ``metrics.csv`` anew with the epochs of a snapshot, from which the fit resumes.

@@ -171,8 +171,7 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 
     def replaced_buffer() -> str:
-        replaced = (n for m, n, buffer in buffers if buffers_of(m).get(n) is not buffer)
-        return next(replaced, "")
+        return next((n for m, n, buffer in buffers if buffers_of(m).get(n) is not buffer), "")
 
     try:
         yield replaced_buffer

@@ -74,7 +74,7 @@ def fit_settings(
     scheduler the class, of a KL weight that it is a function.
     """
     objective, optimizer = loop.stepper.objective, loop.optimizer
-    settings = {
+    settings: dict[str, Any] = {
         "compile": compiled,
         "seed": loop.seed,
         "dtype": str(torch.get_default_dtype()),
@@ -92,8 +92,7 @@ def fit_settings(
         "scheduler": type(loop.scheduler).__name__,
         "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
     }
-    plain: dict[str, Any] = plain_numbers(settings)
-    return plain
+    return {name: plain_numbers(value) for name, value in settings.items()}
 
 
 def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -106,8 +105,7 @@ def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         "reason": objective.reason,
         "stepper": loop.stepper.state(),
     }
-    info = runs.create_run(path, loop.pair, loop.rows, more)
-    loop.recorder = snapshots.Recorder(path, info)
+    loop.recorder = snapshots.Recorder(path, runs.create_run(path, loop.pair, loop.rows, more))
 
 
 def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:

@@ -148,8 +148,7 @@ class Stepper:
         Raises:
             ValueError: Under ``compile=True``, where a traced step differs from the eager one.
         """
-        elbo = self.objective.elbo
-        if self.objective.enumerates or elbo.vectorize_particles:
+        if self.objective.enumerates or self.objective.elbo.vectorize_particles:
             # Run once so that Pyro's ELBO sets max_plate_nesting, which it does on its first call.
             # An error of that call comes again in the first step, where it is explained.
             with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):

@@ -14,13 +14,14 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,7 @@ def zoo(kind: str) -> dict[str, Entry]:
         >>> zoo("models")["bernoulli"].class_name
         'BernoulliModel'
     """
-    spec = importlib.util.find_spec(f"ppl_vae.{kind}")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
+    folder = Path(importlib.import_module(f"ppl_vae.{kind}").__path__[0])
     files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
     return {path.stem: _entry(path) for path in files}
 
@@ -85,8 +83,7 @@ def find_class(spec: str, kind: str) -> type[Any]:
             + close_names(spec, entries)
         )
     module = importlib.import_module(f"ppl_vae.{kind}.{spec}")
-    cls: type[Any] = getattr(module, entries[spec].class_name)
-    return cls
+    return cast("type[Any]", getattr(module, entries[spec].class_name))
 
 
 def _entry(path: Path) -> Entry:
@@ -114,9 +111,7 @@ def class_in_file(path: Path, name: str, content: bytes | None = None) -> type[A
         ValueError: If the file or the class does not exist (close names are listed), or if the
             file raises an error; the line is named.
     """
-    module = _execute(path, content)
-    cls: type[Any] = _member(module, path, name, lambda value: isinstance(value, type), "class")
-    return cls
+    return cast("type[Any]", _member(path, name, "class", inspect.isclass, content))
 
 
 def function_in_file(spec: str) -> Callable[..., Any]:
@@ -129,24 +124,22 @@ def function_in_file(spec: str) -> Callable[..., Any]:
     file, colon, name = spec.rpartition(":")
     if not colon or not file.endswith(".py"):
         raise ValueError(f'expected "file.py:name", got "{spec}"')
-    path = Path(file)
-    function: Callable[..., Any] = _member(_execute(path, None), path, name, callable, "function")
-    return function
+    return cast("Callable[..., Any]", _member(Path(file), name, "function", callable))
 
 
 def _member(
-    module: ModuleType, path: Path, name: str, is_kind: Callable[[Any], bool], kind: str
+    path: Path, name: str, kind: str, is_kind: Callable[[Any], bool], content: bytes | None = None
 ) -> Any:
-    """Return the class or the function of a module that has a name.
+    """Execute a Python file and return its class or its function that has a name.
 
     Raises:
         ValueError: If there is none of the kind; close names of the kind are listed.
     """
-    value = getattr(module, name, None)
-    if not is_kind(value):
-        names = [other for other, held in vars(module).items() if is_kind(held)]
+    members = vars(_execute(path, content))
+    if not is_kind(members.get(name)):
+        names = [other for other, held in members.items() if is_kind(held)]
         raise ValueError(f'{path}: no {kind} "{name}" in it' + close_names(name, names))
-    return value
+    return members[name]
 
 
 def _execute(path: Path, content: bytes | None) -> ModuleType:
