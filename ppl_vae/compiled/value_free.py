@@ -140,10 +140,8 @@ def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
             logs = compat.marginals(ring, factors, queries.values(), eliminated)
             marginal = dict(zip(queries, logs, strict=True))
             for cost in terms:
-                log_probability = marginal[frozenset(compat.named_dims(cost))]
-                probability = compat.name_dims(
-                    log_probability.exp(), compat.named_dims(log_probability)
-                )
+                log_prob = marginal[frozenset(compat.named_dims(cost))]
+                probability = compat.name_dims(log_prob.exp(), compat.named_dims(log_prob))
                 value, chance = packed.broadcast_all(cost, probability)
                 value = value.masked_fill(chance <= 0, 0.0)
                 total = total + weight * (chance * value).sum()

@@ -22,14 +22,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
 from ppl_vae.linting.data_scan import BadRows, DataFaults, support_name
-from ppl_vae.linting.inspection import (
-    CannotRunError,
-    Finding,
-    Inspection,
-    attempt_pair,
-    error,
-    warning,
-)
+from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
 
 def unread_fields(pair: Pair, rows: Rows) -> Iterator[Finding]:
@@ -150,7 +143,7 @@ def _narrowing_sites(inspection: Inspection) -> set[str]:
     """
     try:
         with torch.enable_grad():
-            trace, _ = attempt_pair(inspection.pair, inspection.batch)
+            trace, _ = run_pair(inspection.pair, inspection.batch)
     except CannotRunError:  # by chance of the draws: earlier runs did not fail
         return set()
     data = sites.with_role(trace, "data")

@@ -17,13 +17,7 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.data.rows import Batch, as_tuple, batch_rows
-from ppl_vae.linting.inspection import (
-    LARGER_BATCH,
-    CannotRunError,
-    Finding,
-    Inspection,
-    attempt_pair,
-)
+from ppl_vae.linting.inspection import LARGER_BATCH, CannotRunError, Finding, Inspection, run_pair
 
 KINDS = ("gaps", "values", "outside", "scores")  # the kinds of faults; see DataFaults.counts
 
@@ -112,7 +106,7 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
     for name, tensor in zip(inspection.rows.names, as_tuple(batch), strict=True):
         marks["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
     try:
-        model_trace, guide_trace = attempt_pair(inspection.pair, batch)
+        model_trace, guide_trace = run_pair(inspection.pair, batch)
     except CannotRunError:
         if not any(bool(bad.any()) for bad in marks["gaps"].values()):
             raise

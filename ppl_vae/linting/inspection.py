@@ -267,7 +267,7 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     return tracer.get_trace()
 
 
-def attempt_pair(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
+def run_pair(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
     """Trace the guide on a batch, then the model with the guide's draws; return the model's first.
 
     Raises:

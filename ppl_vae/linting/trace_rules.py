@@ -36,9 +36,8 @@ def missing_latents(inspection: Inspection) -> Iterator[Finding]:
             fix += ", or leave cells out with poutine.mask instead of obs_mask="
         elif getattr(site["fn"], "has_enumerate_support", False):
             fix += ', or sum the latent out with infer={"enumerate": "parallel"} in the model'
-        yield site_error(
-            name, "expected a draw in the guide for this latent of the model, got none", fix
-        )
+        problem = "expected a draw in the guide for this latent of the model, got none"
+        yield site_error(name, problem, fix)
 
 
 def extra_latents(inspection: Inspection) -> Iterator[Finding]:
@@ -167,9 +166,7 @@ def row_plates(inspection: Inspection) -> Iterator[Finding]:
     reported = set()
     for half, trace in inspection.halves:
         for name, site in sites.with_role(trace, "data", "latent").items():
-            if not sites.in_plate(site, inspection.pair.plate) and _belongs_to_rows(
-                inspection, site
-            ):
+            if not sites.in_plate(site, inspection.pair.plate) and _varies_by_row(inspection, site):
                 reported.add(name)
                 yield _outside_row_plate(inspection, name, site, half.role)
     for name, pair in inspection.shared_latents().items():
@@ -182,7 +179,7 @@ def row_plates(inspection: Inspection) -> Iterator[Finding]:
             )
 
 
-def _belongs_to_rows(inspection: Inspection, site: sites.Site) -> bool:
+def _varies_by_row(inspection: Inspection, site: sites.Site) -> bool:
     """Return whether a site has a value for each row.
 
     It does if it is observed, or if it is as long as the batch and no other plate explains that.

@@ -70,13 +70,13 @@ def describe(half: Any, partners: dict[str, Any], *, strict: bool = False) -> di
             raise NoRecipeError(
                 f"{cls.__qualname__} is not a torch module class at the top level of a file"
             )
-        source = _source_path(cls)
-        if source is None:
+        source = source_of(half)
+        if source is None or cls.__module__ == "__main__":
             raise NoRecipeError(
                 f"{cls.__name__} is defined in the running program or notebook, not in a file "
                 "that can be imported"
             )
-        recipe["file"] = source
+        recipe["file"] = str(source)
     for name, parameter in inspect.signature(cls).parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -107,11 +107,8 @@ def rebuild(recipe: dict[str, Any], classes: dict[str, type], partners: dict[str
     cls = _library_class(name) if file is None else classes.get(f"{file}:{name}")
     if cls is None:
         raise ValueError(f"expected the source of {name}, got none")
-    arguments = {
-        argument: _from_json(value, classes, partners)
-        for argument, value in recipe["arguments"].items()
-    }
-    return cls(**arguments)
+    given = recipe["arguments"].items()
+    return cls(**{name: _from_json(value, classes, partners) for name, value in given})
 
 
 class NoRecipeError(ValueError):
@@ -127,16 +124,6 @@ LARGEST_TENSOR = 100_000
 def _is_library_class(cls: type) -> bool:
     """Return whether a class is a model, a guide or a network of the library."""
     return cls.__module__.startswith(_LIBRARY_MODULES)
-
-
-def _source_path(cls: type) -> str | None:
-    """Return the path of the file that defines a class; ``None`` for a script or a notebook."""
-    if cls.__module__ == "__main__":
-        return None
-    try:
-        return inspect.getsourcefile(cls)
-    except (OSError, TypeError):
-        return None
 
 
 def _to_json(value: Any, partners: dict[str, Any]) -> Any:
@@ -345,6 +332,4 @@ def _values_and_log_probs(pair: Pair, batch: Batch) -> list[Tensor]:
 
 def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
     """Return whether two lists hold the same tensors, bit for bit."""
-    return len(first) == len(second) and all(
-        torch.equal(a, b) for a, b in zip(first, second, strict=True)
-    )
+    return len(first) == len(second) and all(map(torch.equal, first, second))

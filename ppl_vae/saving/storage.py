@@ -180,11 +180,8 @@ def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         tensors[path] = torch.as_tensor(value)
         return {"tensor": path}
     if isinstance(value, dict):
-        items = [
-            [pack(key, {}, path), pack(item, tensors, f"{path}/{key}")]
-            for key, item in value.items()
-        ]
-        return {"dict": items}
+        items = value.items()
+        return {"dict": [[pack(k, {}, path), pack(v, tensors, f"{path}/{k}")] for k, v in items]}
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [pack(item, tensors, f"{path}/{i}") for i, item in enumerate(value)]}

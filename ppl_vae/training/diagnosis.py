@@ -114,20 +114,18 @@ def _not_finite_cells(site: sites.Site) -> dict[str, Tensor]:
     return {"value": value, "log-probability": ~log_prob.isfinite()}
 
 
-def _bad_rows(
-    pair: Pair, site: sites.Site, not_finite: Tensor, positions: Tensor
-) -> tuple[int, int]:
+def _bad_rows(pair: Pair, site: sites.Site, bad: Tensor, positions: Tensor) -> tuple[int, int]:
     """Return the position of the first bad row and the number of bad rows; (-1, 0) off the plate.
 
     Args:
         pair: The pair.
         site: The site.
-        not_finite: Which cells are bad, (..., rows) of bool.
+        bad: Which cells are bad, (..., rows) of bool.
         positions: Positions of the batch's rows in the data, (rows,).
     """
-    if not sites.in_plate(site, pair.plate) or not_finite.shape[-1:] != positions.shape:
+    if not sites.in_plate(site, pair.plate) or bad.shape[-1:] != positions.shape:
         return -1, 0
-    rows = not_finite.flatten(0, -2).any(0) if not_finite.ndim > 1 else not_finite
+    rows = bad.flatten(0, -2).any(0) if bad.ndim > 1 else bad
     return int(positions[rows.cpu()][0]), int(rows.sum())
 
 

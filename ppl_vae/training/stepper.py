@@ -38,11 +38,7 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.equivalence import (
-    difference_from_eager,
-    difference_on_batch,
-    state_restored,
-)
+from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
 from ppl_vae.training.step import EagerStep, TracedStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"

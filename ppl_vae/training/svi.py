@@ -129,9 +129,8 @@ def fit(
         resume=resume,
     )  # fmt: skip
     listed = arguments.check_callbacks(callbacks)
-    epochs, batch_size, seed, clip_norm = arguments.plain_numbers(
-        [epochs, batch_size, seed, clip_norm]
-    )
+    numbers = [epochs, batch_size, seed, clip_norm]
+    epochs, batch_size, seed, clip_norm = arguments.plain_numbers(numbers)
     pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
     with pyro_lock(), forked(seed), pyro_remarks_silenced(), _no_autocast_cache():
         continues = path is not None and may_continue(path, resume=resume)

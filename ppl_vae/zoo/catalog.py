@@ -17,6 +17,7 @@ import importlib.util
 import inspect
 import sys
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,12 +178,9 @@ def _execute(path: Path, content: bytes | None) -> ModuleType:
 
 def _line_of_error(error: Exception, path: Path) -> int | None:
     """Return the last line of a file in an exception's traceback; ``None`` if there is none."""
-    line, frame = None, error.__traceback__
-    while frame is not None:
-        if Path(frame.tb_frame.f_code.co_filename).resolve() == path.resolve():
-            line = frame.tb_lineno
-        frame = frame.tb_next
-    return line
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
+    return lines[-1] if lines else None
 
 
 def close_names(name: str, names: Iterable[str]) -> str:
