@@ -33,11 +33,9 @@ def unread_fields(pair: Pair, rows: Rows) -> Iterator[Finding]:
     read = {*pair.model.fields_read(empty), *pair.guide.fields_read(empty)}
     for name in rows.keys:
         if name not in read:
-            yield error(
-                f'field "{name}"',
-                "expected an argument of this name in the model or the guide, got none",
-                "rename the field or the argument, or leave the field out of the data",
-            )
+            problem = "expected an argument of this name in the model or the guide, got none"
+            fix = "rename the field or the argument, or leave the field out of the data"
+            yield error(f'field "{name}"', problem, fix)
 
 
 def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
@@ -54,11 +52,9 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
         yield faults.failure
         return
     for name, bad in counts["values"].items():
-        yield error(
-            f'site "{name}"',
-            f"expected finite values, got NaN or infinity in {_count(inspection, bad)}",
-            "scale the inputs of the network (build fills loc and scale), or bound its output",
-        )
+        problem = f"expected finite values, got NaN or infinity in {_count(inspection, bad)}"
+        fix = "scale the inputs of the network (build fills loc and scale), or bound its output"
+        yield error(f'site "{name}"', problem, fix)
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():

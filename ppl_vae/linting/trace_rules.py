@@ -67,21 +67,15 @@ def extra_latents(inspection: Inspection) -> Iterator[Finding]:
 def observed_in_guide(inspection: Inspection) -> Iterator[Finding]:
     """Find sites that the guide observes."""
     for name in sites.with_role(inspection.guide_trace, "data"):
-        yield site_error(
-            name,
-            "expected a draw in the guide, got an observed value",
-            "remove obs= from the guide's sample statement",
-        )
+        fix = "remove obs= from the guide's sample statement"
+        yield site_error(name, "expected a draw in the guide, got an observed value", fix)
 
 
 def nothing_observed(inspection: Inspection) -> Iterator[Finding]:
     """Find a model that observes no data."""
     if not sites.with_role(inspection.model_trace, "data", "factor"):
-        yield error(
-            "model",
-            "expected an observed site, got none",
-            "pass the data to a sample statement with obs=",
-        )
+        fix = "pass the data to a sample statement with obs="
+        yield error("model", "expected an observed site, got none", fix)
 
 
 # What model and guide must agree on
@@ -172,11 +166,9 @@ def row_plates(inspection: Inspection) -> Iterator[Finding]:
     for name, pair in inspection.shared_latents().items():
         in_model, in_guide = (sorted(f.name for f in site["cond_indep_stack"]) for site in pair)
         if in_model != in_guide and name not in reported:
-            yield site_error(
-                name,
-                f"expected the model's plates {in_model}, got {in_guide} in the guide",
-                "open the same plates around the site in model and guide",
-            )
+            problem = f"expected the model's plates {in_model}, got {in_guide} in the guide"
+            fix = "open the same plates around the site in model and guide"
+            yield site_error(name, problem, fix)
 
 
 def _varies_by_row(inspection: Inspection, site: sites.Site) -> bool:
@@ -280,11 +272,9 @@ def unwanted_enumeration(inspection: Inspection) -> Iterator[Finding]:
         return
     for name, site in {**inspection.model_sites(), **inspection.guide_sites()}.items():
         if sites.is_enumerated(site):
-            yield site_error(
-                name,
-                f"expected an ELBO that enumerates, got {inspection.objective.name}",
-                'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}',
-            )
+            problem = f"expected an ELBO that enumerates, got {inspection.objective.name}"
+            fix = 'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}'
+            yield site_error(name, problem, fix)
 
 
 def out_of_order(inspection: Inspection) -> Iterator[Finding]:

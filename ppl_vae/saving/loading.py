@@ -123,17 +123,15 @@ def _given_or_rebuilt(
         )
     classes = _users_classes(path, info, trust_code=trust_code)
     try:
-        rebuilt_model, rebuilt_guide = rebuild_pair(info["recipe"], classes)
+        rebuilt = rebuild_pair(info["recipe"], classes)
     except Exception as error:  # a constructor may be anybody's code
         raise ValueError(
             f"{path}: its recipe does not build the pair ({type(error).__name__}: {error}); pass "
             "model= and guide="
         ) from error
-    return Pair.of(
-        rebuilt_model if model is None else model,
-        rebuilt_guide if guide is None else guide,
-        info["plate"],
-    )
+    model = rebuilt[0] if model is None else model
+    guide = rebuilt[1] if guide is None else guide
+    return Pair.of(model, guide, info["plate"])
 
 
 def _users_classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str, type]:

@@ -161,12 +161,7 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     """
     tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
     modules = [module for top in tops for module in top.modules()]
-    buffers = [
-        (module, name, buffer)
-        for module in modules
-        for name, buffer in buffers_of(module).items()
-        if buffer is not None
-    ]
+    buffers = [(m, n, b) for m in modules for n, b in buffers_of(m).items() if b is not None]
     plain = [value for m in modules for value in vars(m).values() if isinstance(value, Tensor)]
     before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 

@@ -251,10 +251,8 @@ class Stepper:
                 traced_step.interpret()
                 self.kinds[size] = TRACED
                 self.reason = f"the compiler failed: {_first_line(error)}"
-                warnings.warn(
-                    f"compile: {self.reason}; the traced graph runs instead, which is slower",
-                    stacklevel=2,
-                )
+                words = f"compile: {self.reason}; the traced graph runs instead, which is slower"
+                warnings.warn(words, stacklevel=2)
         return difference
 
     def _first_and_last_rows(self, size: int) -> list[Tensor]:
