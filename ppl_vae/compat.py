@@ -284,8 +284,7 @@ def particle_loss(elbo: Any, model_trace: Trace, guide_trace: Trace) -> Any:
     Expected: ``_differentiable_loss_particle(model_trace, guide_trace)`` returns the ELBO as a
     number and the surrogate loss as a tensor.
     """
-    _, surrogate = elbo._differentiable_loss_particle(model_trace, guide_trace)
-    return surrogate
+    return elbo._differentiable_loss_particle(model_trace, guide_trace)[1]
 
 
 def constrained_parameters(module: PyroModule) -> list[str]:

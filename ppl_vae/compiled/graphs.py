@@ -102,7 +102,8 @@ def trace_graph(
     _refuse_value_dependent_shapes(module)
     _add_guard(module, len(checks))
     constants = _lift_tensors(module, list(parameters))
-    dtypes = [value.dtype for value in _values(module) if value.is_floating_point()]
+    examples = [node.meta.get("val") for node in module.graph.nodes]
+    dtypes = [e.dtype for e in examples if isinstance(e, Tensor) and e.is_floating_point()]
     precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
     _forget_values(module)
     return Graph(module, constants, precision)
@@ -156,12 +157,6 @@ def _sink_expands(module: GraphModule) -> None:
         large.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(large)
         graph.erase_node(node)
-
-
-def _values(module: GraphModule) -> list[Tensor]:
-    """Return the example tensors of all nodes."""
-    values = [node.meta.get("val") for node in module.graph.nodes]
-    return [value for value in values if isinstance(value, Tensor)]
 
 
 def _refuse_value_dependent_shapes(module: GraphModule) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -79,9 +79,6 @@ class CannotRunError(Exception):
         self.finding = finding
 
 
-LARGER_BATCH, SMALLER_BATCH = 16, 9  # rows of the two batches, where the data have as many
-
-
 @dataclass(frozen=True)
 class Inspection:
     """A pair, its data, and its traces on one batch.
@@ -99,6 +96,9 @@ class Inspection:
         model_failure: What the model raised on the guide's draws, or ``None``. Where it raised,
             ``model_trace`` has draws from the prior instead.
     """
+
+    LARGER_BATCH: ClassVar[int] = 16  # rows of the two batches, where the data have as many
+    SMALLER_BATCH: ClassVar[int] = 9
 
     pair: Pair
     rows: Rows
@@ -132,7 +132,7 @@ class Inspection:
         Raises:
             CannotRunError: If the guide fails, or the model fails even on draws from its prior.
         """
-        batch = rows.take(torch.arange(min(len(rows), LARGER_BATCH)), pair.device())
+        batch = rows.take(torch.arange(min(len(rows), cls.LARGER_BATCH)), pair.device())
         watches = {"model": ParameterWatch(), "guide": ParameterWatch()}
         guide_trace = attempt(pair.guide, batch, pair.plate, watches["guide"])
         model_failure = None
@@ -157,7 +157,11 @@ class Inspection:
     @property
     def small_count(self) -> int:
         """Number of rows in the smaller batch, on which the pair is run for comparison."""
-        return SMALLER_BATCH if self.row_count > SMALLER_BATCH else max(1, self.row_count - 1)
+        return (
+            self.SMALLER_BATCH
+            if self.row_count > self.SMALLER_BATCH
+            else max(1, self.row_count - 1)
+        )
 
     @property
     def halves(self) -> tuple[tuple[Half, Trace], tuple[Half, Trace]]:

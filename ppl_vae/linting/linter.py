@@ -19,7 +19,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
-from ppl_vae.linting.data_scan import DataFaults, scan_data, support_name
+from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
 
@@ -150,7 +150,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         return findings
     for rule in rerun_rules.RULES:
         findings += rule(inspection)
-    faults = scan_data(inspection)
+    faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
         findings += data_rules.data_findings(inspection, faults)
     if not _failed(findings):

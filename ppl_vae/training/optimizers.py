@@ -102,10 +102,6 @@ class TensorUpdate(ABC):
         equal = all(c.item() == e.item() for c, e in zip(counts, expected, strict=True))
         return update if equal else None
 
-    def zeros(self) -> list[Tensor]:
-        """Return a state of zeros, as a new optimizer has it."""
-        return [torch.zeros_like(tensor) for tensor in self.state]
-
     def dry_run_rates(self) -> Tensor:
         """Return hyperparameters for a dry run, (groups, 7).
 

@@ -227,7 +227,7 @@ class TracedStep:
         if self.update is None:
             results = self._run([*parameters, *constants, *batch])
             return results[0], self._in_place_of_none(results[1:])
-        state, rates = self.update.zeros(), self.update.dry_run_rates()
+        state, rates = list(map(torch.zeros_like, self.update.state)), self.update.dry_run_rates()
         copies = [p.clone() for p in parameters]
         (loss_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
         loss, norm = loss_and_norm[0], loss_and_norm[1].item()
