@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
@@ -264,8 +263,7 @@ def compile_graph(
     """
     on_cpu = (state or inputs)[0].device.type == "cpu"
     examples = [*(tensor.detach().clone() for tensor in state), *inputs]
-    options: dict[str, Any] = {"fallback_random": True}
-    options["cpp_wrapper" if on_cpu else "triton.cudagraphs"] = True
+    options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
     with compat.inductor_silenced():
         table = compat.decompositions(_TAKEN_APART)
         module = make_fx(function, decomposition_table=table)(*examples)

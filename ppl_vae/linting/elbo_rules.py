@@ -99,11 +99,8 @@ def _parameters_to_train(inspection: Inspection) -> dict[str, Tensor]:
     An autoguide runs the model when it is set up, so the model's parameters enter the guide's
     store. The guide itself never asks for them; they are left out.
     """
-    not_asked = set()
-    for half, _ in inspection.halves:
-        owned, asked = own_parameters(half), inspection.watches[half.role].names
-        tables = half.store.tables.named_parameters()
-        not_asked |= {id(p) for name, p in tables if name not in asked and id(p) not in owned}
+    stored = [inspection.stored_parameters(half, asked=False) for half, _ in inspection.halves]
+    not_asked = {id(p) for parameters in stored for p in parameters.values()}
     return {n: p for n, p in inspection.pair.trainable().items() if id(p) not in not_asked}
 
 

@@ -28,7 +28,7 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
-from ppl_vae.linting.watching import Layers, ParameterWatch
+from ppl_vae.linting.watching import Layers, ParameterWatch, own_parameters
 
 
 @dataclass(frozen=True)
@@ -157,11 +157,7 @@ class Inspection:
     @property
     def small_count(self) -> int:
         """Number of rows in the smaller batch, on which the pair is run for comparison."""
-        return (
-            self.SMALLER_BATCH
-            if self.row_count > self.SMALLER_BATCH
-            else max(1, self.row_count - 1)
-        )
+        return max(1, min(self.SMALLER_BATCH, self.row_count - 1))
 
     @property
     def halves(self) -> tuple[tuple[Half, Trace], tuple[Half, Trace]]:
@@ -197,6 +193,17 @@ class Inspection:
             return set()
         model_sites = sites.sample_sites(trace)
         return {name for name, site in model_sites.items() if _validation_is_off(site["fn"])}
+
+    def stored_parameters(self, half: Half, *, asked: bool) -> dict[str, Tensor]:
+        """Return the parameters in a half's store that the half does not own as a module, by name.
+
+        Args:
+            half: The model or the guide.
+            asked: Whether to return those that the half asked for by name, or all others.
+        """
+        owned, names = own_parameters(half), self.watches[half.role].names
+        tables = half.store.tables.named_parameters()
+        return {n: p for n, p in tables if (n in names) is asked and id(p) not in owned}
 
     def smaller(self) -> list[Trace]:
         """Run the pair on the first rows of the batch alone, with the draws of the whole batch.

@@ -14,11 +14,9 @@ from torch import Tensor, nn
 
 from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
-from ppl_vae.core.half import Half
 from ppl_vae.core.store import plain_name
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
-from ppl_vae.linting.watching import own_parameters
 
 Rule = Callable[[Inspection], Iterator[Finding]]
 
@@ -180,13 +178,8 @@ def _varies_by_row(inspection: Inspection, site: sites.Site) -> bool:
         return True
     shape, count = tuple(site["fn"].batch_shape), inspection.row_count
     as_long = bool(shape) and shape[-1] == count and count > 1
-    return as_long and _innermost_plate(site) in ("", *_plates_of_data(inspection))
-
-
-def _plates_of_data(inspection: Inspection) -> set[str]:
-    """Return the innermost plates of the data sites: the row plate under the user's own name."""
-    data = sites.with_role(inspection.model_trace, "data")
-    return {_innermost_plate(site) for site in data.values()}
+    data = sites.with_role(inspection.model_trace, "data").values()  # the user's name of the plate
+    return as_long and _innermost_plate(site) in ("", *map(_innermost_plate, data))
 
 
 def _innermost_plate(site: sites.Site) -> str:
@@ -315,7 +308,9 @@ def shared_names(inspection: Inspection) -> Iterator[Finding]:
     For the parameters of modules it is a warning; for ``pyro.param`` it is an error, because the
     user may have meant one shared parameter.
     """
-    in_model, in_guide = (_registered(inspection, half) for half, _ in inspection.halves)
+    in_model, in_guide = (
+        inspection.stored_parameters(half, asked=True) for half, _ in inspection.halves
+    )
     for name in sorted(in_model.keys() & in_guide.keys()):
         if in_model[name] is not in_guide[name]:
             of_modules = all(isinstance(half[name], nn.Parameter) for half in (in_model, in_guide))
@@ -327,13 +322,6 @@ def shared_names(inspection: Inspection) -> Iterator[Finding]:
                 "rename one of them; to share a parameter, give model and guide the module that "
                 "holds it",
             )
-
-
-def _registered(inspection: Inspection, half: Half) -> dict[str, Tensor]:
-    """Return the parameters that a half asks for by name and does not own as a module."""
-    owned, asked = own_parameters(half), inspection.watches[half.role].names
-    tables = half.store.tables.named_parameters()
-    return {name: p for name, p in tables if name in asked and id(p) not in owned}
 
 
 def coupling_layers(inspection: Inspection) -> Iterator[Finding]:

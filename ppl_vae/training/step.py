@@ -137,8 +137,8 @@ class TracedStep:
 
         def differentiate(*inputs: Tensor) -> list[Tensor]:
             """Return the loss and the gradients that exist; inputs are fields and the weight."""
-            batch_in_form = in_form_of(batch, inputs)
-            loss, gradients = derivative(batch_in_form, inputs[-1] if weighted else None)
+            kl_weight = inputs[-1] if weighted else None
+            loss, gradients = derivative(in_form_of(batch, inputs), kl_weight)
             self.has_gradient = [g is not None for g in gradients]
             return [loss, *(g for g in gradients if g is not None)]
 
