@@ -77,27 +77,20 @@ class TensorUpdate(ABC):
         that all belong to the optimizer, and where all parameters of a group have been updated
         equally often.
         """
-        for kind in cls.__subclasses__():
-            if type(optimizer) in kind.optimizers:
-                return kind._if_supported(optimizer, parameters)
-        return None
-
-    @classmethod
-    def _if_supported(cls, optimizer: Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
-        """Return this class's update, or ``None`` where the optimizer's settings rule it out."""
+        kind = next((k for k in cls.__subclasses__() if type(optimizer) in k.optimizers), None)
         plain = all(
-            isinstance(group["lr"], float)
+            isinstance(group.get("lr"), float)
             and not any(group.get(name) for name in UNSUPPORTED)
             and group.get("centered", True)
             for group in optimizer.param_groups
         )
-        if not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
+        if kind is None or not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
             return None
         number = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
         if any(id(p) not in number for p in parameters):
             return None
-        update = cls(optimizer, parameters, [number[id(p)] for p in parameters])
-        counts = update.state[len(cls.moments) * len(parameters) :]
+        update = kind(optimizer, parameters, [number[id(p)] for p in parameters])
+        counts = update.state[len(kind.moments) * len(parameters) :]
         expected = [update.counts[group] for group in update.group]
         equal = all(c.item() == e.item() for c, e in zip(counts, expected, strict=True))
         return update if equal else None
