@@ -242,14 +242,13 @@ def wrong_estimator(inspection: Inspection) -> Iterator[Finding]:
                 "ignores",
                 "leave elbo=None, or pass TraceGraph_ELBO()",
             )
-        elif isinstance(elbo, RowBound):
-            if not sites.is_enumerated(site):
-                yield site_error(
-                    name,
-                    f"expected a reparameterized draw under {inspection.objective.name}, got one "
-                    "whose gradient it ignores",
-                    'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
-                )
+        elif isinstance(elbo, RowBound) and not sites.is_enumerated(site):
+            yield site_error(
+                name,
+                f"expected a reparameterized draw under {inspection.objective.name}, got one whose "
+                "gradient it ignores",
+                'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
+            )
         elif isinstance(elbo, Trace_ELBO):
             yield warning(
                 f'site "{name}"',

@@ -110,8 +110,7 @@ def _not_finite_cells(site: sites.Site) -> dict[str, Tensor]:
     value = ~site["value"].isfinite()
     if site["fn"].event_dim:
         value = value.flatten(-site["fn"].event_dim).any(-1)
-    log_prob = site["fn"].log_prob(site["value"])
-    return {"value": value, "log-probability": ~log_prob.isfinite()}
+    return {"value": value, "log-probability": ~site["fn"].log_prob(site["value"]).isfinite()}
 
 
 def _bad_rows(pair: Pair, site: sites.Site, bad: Tensor, positions: Tensor) -> tuple[int, int]:

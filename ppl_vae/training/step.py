@@ -125,8 +125,7 @@ class TracedStep:
 
     def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
         self.eager, self.rows, self.weighted = eager, rows, weighted
-        derivative = eager.derivative
-        self.parameters = derivative.parameters
+        derivative, self.parameters = eager.derivative, eager.derivative.parameters
         self.device = self.parameters[0].device
         self.gathers = all(
             isinstance(f.array, Tensor) and f.array.device == self.device for f in rows.fields
