@@ -92,8 +92,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Return ``torch.nn.functional.one_hot`` by comparison: (...) -> (..., classes), int64."""
     if num_classes < 0:
         raise RuntimeError("one_hot reads its values to count the classes; give num_classes")
-    classes = torch.arange(num_classes, device=tensor.device)
-    return (tensor.unsqueeze(-1) == classes).to(torch.int64)
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).to(torch.int64)
 
 
 def _common_scale(scales: list[Any]) -> Any:

@@ -126,8 +126,7 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
     for trace in (guide_trace, model_trace):
         for name, site in sites.with_role(trace, "latent", "data").items():
             if sites.in_plate(site, inspection.pair.plate):
-                unvalidated = name in inspection.unvalidated
-                _examine_site(marks, name, site, batch_rows(batch), unvalidated)
+                _examine_site(marks, name, site, batch_rows(batch), name in inspection.unvalidated)
     return marks
 
 

@@ -113,12 +113,7 @@ class Inspection:
 
     @classmethod
     def of(
-        cls,
-        pair: Pair,
-        rows: Rows,
-        objective: Objective | None,
-        kl_weight: float | Callable[[int], float],
-        layers: Layers,
+        cls, pair: Pair, rows: Rows, objective: Objective | None, kl_weighted: bool, layers: Layers
     ) -> Inspection:
         """Run a pair on the first rows of its data.
 
@@ -126,7 +121,7 @@ class Inspection:
             pair: The pair.
             rows: The data.
             objective: The ELBO to check for; ``None`` chooses one from the sites.
-            kl_weight: The KL weight, a number or a function of the step.
+            kl_weighted: Whether the KL weight differs from 1 at some step.
             layers: Records the layers that run.
 
         Raises:
@@ -143,9 +138,8 @@ class Inspection:
             model_failure = raised.finding
             model_trace = attempt(pair.model, batch, pair.plate, watches["model"])
         chosen = objective or choose_objective(model_trace, guide_trace)
-        weighted = callable(kl_weight) or kl_weight != 1.0
         return cls(
-            pair, rows, chosen, weighted, layers, batch, model_trace, guide_trace, watches,
+            pair, rows, chosen, kl_weighted, layers, batch, model_trace, guide_trace, watches,
             model_failure,
         )  # fmt: skip
 

@@ -126,7 +126,8 @@ def lint_pair(
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         try:
-            inspection = Inspection.of(pair, rows, given, kl_weight, layers)
+            kl_weighted = callable(kl_weight) or kl_weight != 1.0
+            inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
         except CannotRunError as raised:
             findings.append(raised.finding)
         else:

@@ -307,9 +307,7 @@ def shared_names(inspection: Inspection) -> Iterator[Finding]:
     For the parameters of modules it is a warning; for ``pyro.param`` it is an error, because the
     user may have meant one shared parameter.
     """
-    in_model, in_guide = (
-        inspection.stored_parameters(half, asked=True) for half, _ in inspection.halves
-    )
+    in_model, in_guide = (inspection.stored_parameters(h, asked=True) for h, _ in inspection.halves)
     for name in sorted(in_model.keys() & in_guide.keys()):
         if in_model[name] is not in_guide[name]:
             of_modules = all(isinstance(half[name], nn.Parameter) for half in (in_model, in_guide))

@@ -67,23 +67,21 @@ class Culprit:
         return text
 
 
-def find_culprit(
-    pair: Pair, batch: Batch, positions: Tensor, random_state: Tensor
-) -> Culprit | None:
+def find_culprit(pair: Pair, batch: Batch, positions: Tensor, rng_state: Tensor) -> Culprit | None:
     """Run a failed batch again and return where it stopped being finite.
 
     Args:
         pair: The pair, with the weights of the failed step.
         batch: The batch of that step.
         positions: Positions of the batch's rows in the data, (rows,).
-        random_state: State of torch's generator when the step began.
+        rng_state: State of torch's generator when the step began.
 
     Returns:
         The culprit; ``None`` where every value, log-probability and gradient is finite.
     """
     bad = tuple(name for name, p in pair.parameters().items() if not p.isfinite().all())
     with forked(0), torch.enable_grad(), pyro.validation_enabled(False):
-        torch.set_rng_state(random_state)
+        torch.set_rng_state(rng_state)
         try:
             model_trace, guide_trace = sites.traces(pair, batch)
         except Exception:  # drawing from a broken distribution raises: parameters alone can tell

@@ -178,9 +178,8 @@ class Adam(TensorUpdate):
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
         (first, second), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         step_size, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
-        decoupled = isinstance(self.optimizer, torch.optim.AdamW) or group.get(
-            "decoupled_weight_decay", False
-        )
+        is_adamw = isinstance(self.optimizer, torch.optim.AdamW)
+        decoupled = is_adamw or group.get("decoupled_weight_decay", False)
         shrinkage, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
         return step_size, root, shrinkage, first, second, group["eps"], l2
 

@@ -21,7 +21,7 @@ from ppl_vae.training.loop import Loop
 
 
 def may_continue(path: Path, *, resume: bool) -> bool:
-    """Return whether a fit continues the run in a directory; ``False`` where a new run begins.
+    """Return whether a fit resumes the run in a directory; ``False`` where a new run begins.
 
     Raises:
         ValueError: Where a new run would begin in a directory that is not empty.
@@ -33,24 +33,22 @@ def may_continue(path: Path, *, resume: bool) -> bool:
 
 
 @contextlib.contextmanager
-def recording(
-    path: Path, loop: Loop, settings: dict[str, Any], *, continues: bool
-) -> Iterator[None]:
+def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool) -> Iterator[None]:
     """Record a fit in its run directory while the block runs, and continue an older run there.
 
     Args:
         path: The run directory.
         loop: The loop; it gets a recorder, and the state of the run's snapshot where the run
-            continues.
+            resumes.
         settings: From ``fit_settings``.
-        continues: Whether the directory holds the run to continue.
+        resumes: Whether the directory holds the run to continue.
 
     Raises:
         ValueError: Where the directory cannot be written, is damaged, or holds another fit.
     """
     threads = torch.get_num_threads()
     try:
-        if continues:
+        if resumes:
             _continue_run(path, loop, settings)
         else:
             _begin_run(path, loop, settings)

@@ -165,9 +165,7 @@ class Stepper:
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
 
-    def eager_error(
-        self, index: Tensor, kl_weight: float, random_state: Tensor
-    ) -> ValueError | None:
+    def eager_error(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> ValueError | None:
         """Return the error that the eager step raises where a traced step's loss was not finite.
 
         A traced step cannot raise the errors of Pyro's checks (a negative scale, say); its loss is
@@ -177,14 +175,14 @@ class Stepper:
         Args:
             index: The rows of the step, (rows,).
             kl_weight: Its KL weight.
-            random_state: State of torch's generator when the step began.
+            rng_state: State of torch's generator when the step began.
 
         Returns:
             The error, or ``None`` where there is none or where the step was eager.
         """
         if len(index) not in self.traced_steps:
             return None
-        torch.set_rng_state(random_state)
+        torch.set_rng_state(rng_state)
         with state_restored(self.pair):
             try:
                 self._run_eagerly(index, kl_weight)

@@ -133,7 +133,7 @@ def fit(
     epochs, batch_size, seed, clip_norm = arguments.plain_numbers(numbers)
     pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
     with pyro_lock(), forked(seed), pyro_remarks_silenced(), _no_autocast_cache():
-        continues = path is not None and may_continue(path, resume=resume)
+        resumes = path is not None and may_continue(path, resume=resume)
         rows, held_out = arguments.split_rows(data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
@@ -154,7 +154,7 @@ def fit(
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)
         settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
-        with recording(path, loop, settings, continues=continues):
+        with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
             runs.remove_outdated_recipe(path, pair, rows)
         return history
