@@ -22,7 +22,7 @@ import sys
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.infer import traceenum_elbo
@@ -61,11 +61,9 @@ def compile_with_inductor(
     """
     from torch._inductor import standalone_compile  # noqa: PLC0415  torch loads it slowly
 
+    patches = {"config_patches": options}
     compiled: Callable[..., list[Tensor]] = standalone_compile(
-        module,
-        list(examples),
-        dynamic_shapes="from_example_inputs",
-        options={"config_patches": options},
+        module, list(examples), dynamic_shapes="from_example_inputs", options=patches
     )
     return compiled
 
@@ -98,8 +96,7 @@ def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
     """
     from torch._decomp import get_decompositions  # noqa: PLC0415  torch loads it slowly
 
-    table: dict[Any, Callable[..., Any]] = get_decompositions(operations)
-    return table
+    return cast("dict[Any, Callable[..., Any]]", get_decompositions(operations))
 
 
 def has_tag(node: Node, tag: torch.Tag) -> bool:
@@ -157,8 +154,7 @@ def mask_of(distribution: Any) -> Tensor | bool:
 
     Expected: ``MaskedDistribution._mask``.
     """
-    mask: Tensor | bool = distribution._mask
-    return mask
+    return cast("Tensor | bool", distribution._mask)
 
 
 BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -220,8 +216,7 @@ def log_factors(dice: Dice, ordinal: Any) -> list[Tensor | float]:
     Expected: ``Dice._get_log_factors(ordinal)`` returns packed tensors, and at most one number:
     minus the logarithm of how many times the ordinal is counted.
     """
-    factors: list[Tensor | float] = dice._get_log_factors(ordinal)
-    return factors
+    return cast("list[Tensor | float]", dice._get_log_factors(ordinal))
 
 
 def named_dims(tensor: Tensor) -> str:
@@ -230,9 +225,7 @@ def named_dims(tensor: Tensor) -> str:
     Pyro packs a log-probability so that each remaining dimension belongs to a plate or to an
     enumerated latent, named by a letter. Expected: the attribute ``_pyro_dims``.
     """
-    packed: Any = tensor
-    dims: str = packed._pyro_dims
-    return dims
+    return cast("str", cast("Any", tensor)._pyro_dims)
 
 
 def name_dims(tensor: Tensor, dims: str) -> Tensor:
@@ -291,8 +284,7 @@ def particle_loss(elbo: Any, model_trace: Trace, guide_trace: Trace) -> Any:
     Expected: ``_differentiable_loss_particle(model_trace, guide_trace)`` returns the ELBO as a
     number and the surrogate loss as a tensor.
     """
-    _, surrogate = elbo._differentiable_loss_particle(model_trace, guide_trace)
-    return surrogate
+    return elbo._differentiable_loss_particle(model_trace, guide_trace)[1]
 
 
 def constrained_parameters(module: PyroModule) -> list[str]:

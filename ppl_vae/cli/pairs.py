@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, usage
-from ppl_vae.zoo.catalog import find_class, zoo
-from ppl_vae.zoo.source_files import close_names, function_in_file
+from ppl_vae.zoo.catalog import close_names, find_class, function_in_file, zoo
 
 if TYPE_CHECKING:
     from ppl_vae.core.pair import Guide, Model

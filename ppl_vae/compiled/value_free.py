@@ -92,8 +92,7 @@ def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """Return ``torch.nn.functional.one_hot`` by comparison: (...) -> (..., classes), int64."""
     if num_classes < 0:
         raise RuntimeError("one_hot reads its values to count the classes; give num_classes")
-    classes = torch.arange(num_classes, device=tensor.device)
-    return (tensor.unsqueeze(-1) == classes).to(torch.int64)
+    return (tensor.unsqueeze(-1) == torch.arange(num_classes, device=tensor.device)).to(torch.int64)
 
 
 def _common_scale(scales: list[Any]) -> Any:
@@ -140,10 +139,8 @@ def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
             logs = compat.marginals(ring, factors, queries.values(), eliminated)
             marginal = dict(zip(queries, logs, strict=True))
             for cost in terms:
-                log_probability = marginal[frozenset(compat.named_dims(cost))]
-                probability = compat.name_dims(
-                    log_probability.exp(), compat.named_dims(log_probability)
-                )
+                log_prob = marginal[frozenset(compat.named_dims(cost))]
+                probability = compat.name_dims(log_prob.exp(), compat.named_dims(log_prob))
                 value, chance = packed.broadcast_all(cost, probability)
                 value = value.masked_fill(chance <= 0, 0.0)
                 total = total + weight * (chance * value).sum()

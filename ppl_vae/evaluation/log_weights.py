@@ -16,8 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ppl_vae.compiled.inductor import compile_graph
-from ppl_vae.compiled.tracing import trace_graph
+from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked

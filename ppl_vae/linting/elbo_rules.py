@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.loss import BatchLoss
-from ppl_vae.linting.findings import Finding, error, site_error, warning
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.linting.watching import names_of_values, own_parameters
 
 
@@ -49,11 +48,8 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
         yield from _gradient_findings(gradients)
         yield from _unregistered(inspection, leaves)
         return
-    yield error(
-        "model and guide",
-        f"expected a finite ELBO, got {-float(loss)}",
-        "keep the scales of the model and of the guide away from 0",
-    )
+    fix = "keep the scales of the model and of the guide away from 0"
+    yield error("model and guide", f"expected a finite ELBO, got {-float(loss)}", fix)
 
 
 def _batch_loss(inspection: Inspection) -> BatchLoss:
@@ -69,18 +65,13 @@ def _failed_elbo(inspection: Inspection, batch: Batch, failure: Exception) -> Fi
     values together with the likelihood, and one sum has one scale. Whether the weight is the
     cause is found by trying: the ELBO is computed once more without it.
     """
-    in_guide = inspection.guide_sites()
-    summed_out = [
-        name
-        for name, site in inspection.model_sites().items()
-        if sites.is_enumerated(site) and name not in in_guide
-    ]
+    in_model, in_guide = inspection.model_sites(), inspection.guide_sites()
+    only_in_model = [name for name in in_model if name not in in_guide]
+    summed_out = [name for name in only_in_model if sites.is_enumerated(in_model[name])]
     if summed_out and inspection.kl_weighted and _runs_unweighted(inspection, batch):
-        return site_error(
-            summed_out[0],
-            "expected a KL weight of 1 on a site that the model sums out, got another",
-            "leave kl_weight at 1, or enumerate the site in the guide",
-        )
+        problem = "expected a KL weight of 1 on a site that the model sums out, got another"
+        fix = "leave kl_weight at 1, or enumerate the site in the guide"
+        return site_error(summed_out[0], problem, fix)
     return error(
         "model and guide",
         f"expected {inspection.objective.name} to run, got {type(failure).__name__}: "
@@ -108,13 +99,9 @@ def _parameters_to_train(inspection: Inspection) -> dict[str, Tensor]:
     An autoguide runs the model when it is set up, so the model's parameters enter the guide's
     store. The guide itself never asks for them; they are left out.
     """
-    not_asked = set()
-    for half, _ in inspection.halves:
-        owned, asked = own_parameters(half), inspection.watches[half.role].names
-        tables = half.store.tables.named_parameters()
-        not_asked |= {id(p) for name, p in tables if name not in asked and id(p) not in owned}
-    trainable = inspection.pair.trainable()
-    return {name: p for name, p in trainable.items() if id(p) not in not_asked}
+    stored = [inspection.stored_parameters(half, asked=False) for half, _ in inspection.halves]
+    not_asked = {id(p) for parameters in stored for p in parameters.values()}
+    return {n: p for n, p in inspection.pair.trainable().items() if id(p) not in not_asked}
 
 
 def _gradients(surrogate: Tensor, parameters: dict[str, Tensor]) -> dict[str, Tensor | None]:
@@ -130,18 +117,14 @@ def _gradient_findings(gradients: dict[str, Tensor | None]) -> Iterator[Finding]
     bad = [name for name, g in gradients.items() if g is not None and not g.isfinite().all()]
     if bad:
         rest = f" (and in {len(bad) - 1} more parameters)" if len(bad) > 1 else ""
-        yield error(
-            f'parameter "{bad[0]}"',
-            f"expected a finite gradient, got NaN or infinity{rest}",
-            "look for a division by 0, the square root of 0, or NaN under a mask",
-        )
+        problem = f"expected a finite gradient, got NaN or infinity{rest}"
+        fix = "look for a division by 0, the square root of 0, or NaN under a mask"
+        yield error(f'parameter "{bad[0]}"', problem, fix)
     for name, gradient in gradients.items():
         if gradient is None:
-            yield warning(
-                f'parameter "{name}"',
-                "expected a gradient, got none: the loss does not depend on the parameter",
-                "use the parameter, freeze it with requires_grad_(False), or look for a detach()",
-            )
+            problem = "expected a gradient, got none: the loss does not depend on the parameter"
+            fix = "use the parameter, freeze it with requires_grad_(False), or look for a detach()"
+            yield warning(f'parameter "{name}"', problem, fix)
 
 
 # Unregistered parameters
@@ -197,17 +180,14 @@ def _unregistered(inspection: Inspection, leaves: list[Tensor]) -> Iterator[Find
 
 def _outermost_layer(inspection: Inspection, parameter: Tensor) -> nn.Module | None:
     """Return the outermost layer that ran and has the parameter, or ``None``."""
-    for layer in inspection.layers.ran:  # outer layers run before those inside them
-        if any(parameter is other for other in layer.parameters()):
-            return layer
-    return None
+    ran = inspection.layers.ran  # outer layers run before those inside them
+    return next((layer for layer in ran if any(parameter is p for p in layer.parameters())), None)
 
 
 def _unregistered_parameter(parameter: Tensor, name: str | None) -> Finding:
     """Return the finding for a parameter outside any layer that neither half registers."""
-    shape = tuple(parameter.shape)
     return error(
-        f"parameter of shape {shape}" if name is None else f'parameter "{name}"',
+        f"parameter of shape {tuple(parameter.shape)}" if name is None else f'parameter "{name}"',
         "expected a parameter that the model or the guide registers, got one that neither "
         "registers: the parameter would never train",
         f'write pyro.param("{name or "name"}", ...) in the function that uses the parameter, make '

@@ -1,4 +1,8 @@
-"""What the linter's rules read: a pair, its data, and its traces on a batch of a few rows."""
+"""What the linter's rules read and what they return.
+
+A rule reads an ``Inspection``: a pair, its data, and its traces on a batch of a few rows. It yields
+a ``Finding`` for each fault: one fault of the pair or of its data, with what to change.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyro
 import torch
@@ -24,10 +28,55 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
-from ppl_vae.linting.findings import CannotRunError, Finding, error
-from ppl_vae.linting.watching import Layers, ParameterWatch
+from ppl_vae.linting.watching import Layers, ParameterWatch, own_parameters
 
-LARGER_BATCH, SMALLER_BATCH = 16, 9  # rows of the two batches, where the data have as many
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault: where it is, what was expected and what came, and what to change.
+
+    Attributes:
+        severity: ``"error"`` stops a fit, ``"warning"`` does not.
+        where: The place of the fault: ``site "z"``, ``parameter "model.w"``, ``field "x"`` or
+            ``model``.
+        problem: What was expected and what came.
+        fix: What to change.
+    """
+
+    severity: str
+    where: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}; {self.fix}"
+
+
+def error(where: str, problem: str, fix: str) -> Finding:
+    """Return a finding that stops a fit."""
+    return Finding("error", where, problem, fix)
+
+
+def warning(where: str, problem: str, fix: str) -> Finding:
+    """Return a finding that ``fit`` only repeats as a warning."""
+    return Finding("warning", where, problem, fix)
+
+
+def site_error(name: str, problem: str, fix: str) -> Finding:
+    """Return a finding about one site that stops a fit."""
+    return error(f'site "{name}"', problem, fix)
+
+
+class CannotRunError(Exception):
+    """Raised where the model or the guide fails on a batch.
+
+    Attributes:
+        finding: The finding that says so.
+    """
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__(str(finding))
+        self.finding = finding
 
 
 @dataclass(frozen=True)
@@ -48,6 +97,9 @@ class Inspection:
             ``model_trace`` has draws from the prior instead.
     """
 
+    LARGER_BATCH: ClassVar[int] = 16  # rows of the two batches, where the data have as many
+    SMALLER_BATCH: ClassVar[int] = 9
+
     pair: Pair
     rows: Rows
     objective: Objective
@@ -61,12 +113,7 @@ class Inspection:
 
     @classmethod
     def of(
-        cls,
-        pair: Pair,
-        rows: Rows,
-        objective: Objective | None,
-        kl_weight: float | Callable[[int], float],
-        layers: Layers,
+        cls, pair: Pair, rows: Rows, objective: Objective | None, kl_weighted: bool, layers: Layers
     ) -> Inspection:
         """Run a pair on the first rows of its data.
 
@@ -74,13 +121,13 @@ class Inspection:
             pair: The pair.
             rows: The data.
             objective: The ELBO to check for; ``None`` chooses one from the sites.
-            kl_weight: The KL weight, a number or a function of the step.
+            kl_weighted: Whether the KL weight differs from 1 at some step.
             layers: Records the layers that run.
 
         Raises:
             CannotRunError: If the guide fails, or the model fails even on draws from its prior.
         """
-        batch = rows.take(torch.arange(min(len(rows), LARGER_BATCH)), pair.device())
+        batch = rows.take(torch.arange(min(len(rows), cls.LARGER_BATCH)), pair.device())
         watches = {"model": ParameterWatch(), "guide": ParameterWatch()}
         guide_trace = attempt(pair.guide, batch, pair.plate, watches["guide"])
         model_failure = None
@@ -90,18 +137,11 @@ class Inspection:
         except CannotRunError as raised:  # draws from the prior show which shapes the model wants
             model_failure = raised.finding
             model_trace = attempt(pair.model, batch, pair.plate, watches["model"])
+        chosen = objective or choose_objective(model_trace, guide_trace)
         return cls(
-            pair,
-            rows,
-            objective or choose_objective(model_trace, guide_trace),
-            callable(kl_weight) or kl_weight != 1.0,
-            layers,
-            batch,
-            model_trace,
-            guide_trace,
-            watches,
+            pair, rows, chosen, kl_weighted, layers, batch, model_trace, guide_trace, watches,
             model_failure,
-        )
+        )  # fmt: skip
 
     @property
     def row_count(self) -> int:
@@ -111,7 +151,7 @@ class Inspection:
     @property
     def small_count(self) -> int:
         """Number of rows in the smaller batch, on which the pair is run for comparison."""
-        return SMALLER_BATCH if self.row_count > SMALLER_BATCH else max(1, self.row_count - 1)
+        return max(1, min(self.SMALLER_BATCH, self.row_count - 1))
 
     @property
     def halves(self) -> tuple[tuple[Half, Trace], tuple[Half, Trace]]:
@@ -147,6 +187,17 @@ class Inspection:
             return set()
         model_sites = sites.sample_sites(trace)
         return {name for name, site in model_sites.items() if _validation_is_off(site["fn"])}
+
+    def stored_parameters(self, half: Half, *, asked: bool) -> dict[str, Tensor]:
+        """Return the parameters in a half's store that the half does not own as a module, by name.
+
+        Args:
+            half: The model or the guide.
+            asked: Whether to return those that the half asked for by name, or all others.
+        """
+        owned, names = own_parameters(half), self.watches[half.role].names
+        tables = half.store.tables.named_parameters()
+        return {n: p for n, p in tables if (n in names) is asked and id(p) not in owned}
 
     def smaller(self) -> list[Trace]:
         """Run the pair on the first rows of the batch alone, with the draws of the whole batch.
@@ -219,6 +270,17 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     if failure is not None:
         raise CannotRunError(_failed_run(half, batch, failure)) from failure
     return tracer.get_trace()
+
+
+def run_pair(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
+    """Trace the guide on a batch, then the model with the guide's draws; return the model's first.
+
+    Raises:
+        CannotRunError: If either half fails.
+    """
+    guide_trace = attempt(pair.guide, batch, pair.plate)
+    guide_draws = Substitute(drawn_values(guide_trace))
+    return attempt(pair.model, batch, pair.plate, guide_draws), guide_trace
 
 
 def drawn_values(

@@ -18,10 +18,9 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.linting import data_rules, elbo_rules, parameter_rules, rerun_rules, trace_rules
-from ppl_vae.linting.data_scan import DataFaults, scan_data, support_name
-from ppl_vae.linting.findings import CannotRunError, Finding
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
+from ppl_vae.linting.data_rules import DataFaults, support_name
+from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
@@ -127,7 +126,8 @@ def lint_pair(
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         try:
-            inspection = Inspection.of(pair, rows, given, kl_weight, layers)
+            kl_weighted = callable(kl_weight) or kl_weight != 1.0
+            inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
         except CannotRunError as raised:
             findings.append(raised.finding)
         else:
@@ -144,15 +144,14 @@ def _findings(inspection: Inspection) -> list[Finding]:
     A pair with faults in its traces would fail in the later runs because of the same faults, and
     the user would read two messages about one mistake.
     """
-    rules = (*trace_rules.RULES, *parameter_rules.RULES)
-    findings = [finding for rule in rules for finding in rule(inspection)]
+    findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
     for rule in rerun_rules.RULES:
         findings += rule(inspection)
-    faults = scan_data(inspection)
+    faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
         findings += data_rules.data_findings(inspection, faults)
     if not _failed(findings):

@@ -7,7 +7,7 @@ depends on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pyro.poutine.trace_struct import Trace
@@ -16,9 +16,8 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, as_tuple, map_batch
-from ppl_vae.linting.data_scan import row_score
-from ppl_vae.linting.findings import CannotRunError, Finding, site_error
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.data_rules import row_score
+from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, site_error
 
 
 def coupled_rows(inspection: Inspection) -> Iterator[Finding]:
@@ -121,10 +120,9 @@ def _sites_that_differ(first: Trace, second: Trace, after: str) -> list[str]:
 def _log_prob(fn: Any, value: Tensor) -> Tensor | None:
     """Return the log-probability of a value, or ``None`` where the distribution cannot score it."""
     try:
-        log_prob: Tensor = fn.log_prob(value)
+        return cast("Tensor", fn.log_prob(value))
     except Exception:  # for example a value outside the changed support
         return None
-    return log_prob
 
 
 def _close(left: Tensor, right: Tensor) -> bool:

@@ -1,6 +1,7 @@
-"""The linter's rules on the sites and plates in a pair's traces: a function for each fault.
+"""The linter's rules on a pair's traces: a function for each fault.
 
-Every rule takes an ``Inspection`` and yields a ``Finding`` for each site or plate at fault.
+The rules are on sites and plates, on names of parameters that collide, and on layers that couple
+rows. Every rule takes an ``Inspection`` and yields a ``Finding`` for each fault.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from collections.abc import Callable, Iterator
 
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
+from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
+from ppl_vae.core.store import plain_name
 from ppl_vae.elbo.objectives import RowBound
-from ppl_vae.linting.findings import Finding, error, site_error, warning
-from ppl_vae.linting.inspection import Inspection
+from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
 
@@ -32,9 +34,8 @@ def missing_latents(inspection: Inspection) -> Iterator[Finding]:
             fix += ", or leave cells out with poutine.mask instead of obs_mask="
         elif getattr(site["fn"], "has_enumerate_support", False):
             fix += ', or sum the latent out with infer={"enumerate": "parallel"} in the model'
-        yield site_error(
-            name, "expected a draw in the guide for this latent of the model, got none", fix
-        )
+        problem = "expected a draw in the guide for this latent of the model, got none"
+        yield site_error(name, problem, fix)
 
 
 def extra_latents(inspection: Inspection) -> Iterator[Finding]:
@@ -64,21 +65,15 @@ def extra_latents(inspection: Inspection) -> Iterator[Finding]:
 def observed_in_guide(inspection: Inspection) -> Iterator[Finding]:
     """Find sites that the guide observes."""
     for name in sites.with_role(inspection.guide_trace, "data"):
-        yield site_error(
-            name,
-            "expected a draw in the guide, got an observed value",
-            "remove obs= from the guide's sample statement",
-        )
+        fix = "remove obs= from the guide's sample statement"
+        yield site_error(name, "expected a draw in the guide, got an observed value", fix)
 
 
 def nothing_observed(inspection: Inspection) -> Iterator[Finding]:
     """Find a model that observes no data."""
     if not sites.with_role(inspection.model_trace, "data", "factor"):
-        yield error(
-            "model",
-            "expected an observed site, got none",
-            "pass the data to a sample statement with obs=",
-        )
+        fix = "pass the data to a sample statement with obs="
+        yield error("model", "expected an observed site, got none", fix)
 
 
 # What model and guide must agree on
@@ -163,22 +158,18 @@ def row_plates(inspection: Inspection) -> Iterator[Finding]:
     reported = set()
     for half, trace in inspection.halves:
         for name, site in sites.with_role(trace, "data", "latent").items():
-            if not sites.in_plate(site, inspection.pair.plate) and _belongs_to_rows(
-                inspection, site
-            ):
+            if not sites.in_plate(site, inspection.pair.plate) and _varies_by_row(inspection, site):
                 reported.add(name)
                 yield _outside_row_plate(inspection, name, site, half.role)
     for name, pair in inspection.shared_latents().items():
         in_model, in_guide = (sorted(f.name for f in site["cond_indep_stack"]) for site in pair)
         if in_model != in_guide and name not in reported:
-            yield site_error(
-                name,
-                f"expected the model's plates {in_model}, got {in_guide} in the guide",
-                "open the same plates around the site in model and guide",
-            )
+            problem = f"expected the model's plates {in_model}, got {in_guide} in the guide"
+            fix = "open the same plates around the site in model and guide"
+            yield site_error(name, problem, fix)
 
 
-def _belongs_to_rows(inspection: Inspection, site: sites.Site) -> bool:
+def _varies_by_row(inspection: Inspection, site: sites.Site) -> bool:
     """Return whether a site has a value for each row.
 
     It does if it is observed, or if it is as long as the batch and no other plate explains that.
@@ -187,13 +178,8 @@ def _belongs_to_rows(inspection: Inspection, site: sites.Site) -> bool:
         return True
     shape, count = tuple(site["fn"].batch_shape), inspection.row_count
     as_long = bool(shape) and shape[-1] == count and count > 1
-    return as_long and _innermost_plate(site) in ("", *_plates_of_data(inspection))
-
-
-def _plates_of_data(inspection: Inspection) -> set[str]:
-    """Return the innermost plates of the data sites: the row plate under the user's own name."""
-    data = sites.with_role(inspection.model_trace, "data")
-    return {_innermost_plate(site) for site in data.values()}
+    data = sites.with_role(inspection.model_trace, "data").values()  # the user's name of the plate
+    return as_long and _innermost_plate(site) in ("", *map(_innermost_plate, data))
 
 
 def _innermost_plate(site: sites.Site) -> str:
@@ -256,14 +242,13 @@ def wrong_estimator(inspection: Inspection) -> Iterator[Finding]:
                 "ignores",
                 "leave elbo=None, or pass TraceGraph_ELBO()",
             )
-        elif isinstance(elbo, RowBound):
-            if not sites.is_enumerated(site):
-                yield site_error(
-                    name,
-                    f"expected a reparameterized draw under {inspection.objective.name}, got one "
-                    "whose gradient it ignores",
-                    'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
-                )
+        elif isinstance(elbo, RowBound) and not sites.is_enumerated(site):
+            yield site_error(
+                name,
+                f"expected a reparameterized draw under {inspection.objective.name}, got one whose "
+                "gradient it ignores",
+                'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
+            )
         elif isinstance(elbo, Trace_ELBO):
             yield warning(
                 f'site "{name}"',
@@ -279,11 +264,9 @@ def unwanted_enumeration(inspection: Inspection) -> Iterator[Finding]:
         return
     for name, site in {**inspection.model_sites(), **inspection.guide_sites()}.items():
         if sites.is_enumerated(site):
-            yield site_error(
-                name,
-                f"expected an ELBO that enumerates, got {inspection.objective.name}",
-                'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}',
-            )
+            problem = f"expected an ELBO that enumerates, got {inspection.objective.name}"
+            fix = 'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}'
+            yield site_error(name, problem, fix)
 
 
 def out_of_order(inspection: Inspection) -> Iterator[Finding]:
@@ -302,17 +285,57 @@ def out_of_order(inspection: Inspection) -> Iterator[Finding]:
         )
 
 
+# Parameters and layers
+
+
+def twin_parameters(inspection: Inspection) -> Iterator[Finding]:
+    """Find unnamed modules in one half whose parameters have the same name."""
+    for role, watch in inspection.watches.items():
+        for name in watch.twins:
+            yield error(
+                f'parameter "{plain_name(name)}"',
+                f"expected one parameter of this name in the {role}, got two: only one of them "
+                "would train",
+                "make both modules attributes of one PyroModule, or give each a name: "
+                'PyroModule("a"), pyro.module("a", ...)',
+            )
+
+
+def shared_names(inspection: Inspection) -> Iterator[Finding]:
+    """Find names that model and guide use for different parameters.
+
+    For the parameters of modules it is a warning; for ``pyro.param`` it is an error, because the
+    user may have meant one shared parameter.
+    """
+    in_model, in_guide = (inspection.stored_parameters(h, asked=True) for h, _ in inspection.halves)
+    for name in sorted(in_model.keys() & in_guide.keys()):
+        if in_model[name] is not in_guide[name]:
+            of_modules = all(isinstance(half[name], nn.Parameter) for half in (in_model, in_guide))
+            finding = warning if of_modules else error
+            yield finding(
+                f'parameter "{plain_name(name)}"',
+                "expected a name that one half uses, got one that model and guide both use: in "
+                "plain Pyro they would share one parameter, here each has its own",
+                "rename one of them; to share a parameter, give model and guide the module that "
+                "holds it",
+            )
+
+
+def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
+    """Find layers that compute with the statistics of a batch."""
+    for module, name in inspection.layers.names.items():
+        if isinstance(module, BatchNorm):
+            yield warning(
+                f'layer "{name}"',
+                f"expected layers that compute each row by itself, got {type(module).__name__}, "
+                "which makes a row's result depend on the other rows of its batch in training and "
+                "fails under particles and enumeration",
+                "use nn.LayerNorm",
+            )
+
+
 RULES: tuple[Rule, ...] = (
-    missing_latents,
-    extra_latents,
-    observed_in_guide,
-    unequal_shapes,
-    unequal_masks,
-    unequal_scales,
-    nothing_observed,
-    row_plates,
-    odd_row_plates,
-    wrong_estimator,
-    unwanted_enumeration,
-    out_of_order,
-)
+    missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
+    unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
+    unwanted_enumeration, out_of_order, twin_parameters, shared_names, coupling_layers,
+)  # fmt: skip

@@ -13,7 +13,7 @@ from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.report.run_facts import ending, half_as_call, read_history, recipe_as_call
 from ppl_vae.report.source_code import Source, half_name, sources_of_pair, sources_of_run
-from ppl_vae.saving.recipe import describe
+from ppl_vae.saving.recipes import describe
 from ppl_vae.saving.runs import read_run
 from ppl_vae.training.history import History
 

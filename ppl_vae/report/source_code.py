@@ -9,7 +9,7 @@ from typing import Any
 
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair
-from ppl_vae.saving.rebuild_check import source_of, source_text
+from ppl_vae.saving.recipes import source_of, source_text
 from ppl_vae.saving.storage import read_bytes, sha256
 
 

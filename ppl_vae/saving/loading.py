@@ -16,18 +16,14 @@ from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Rows, example_rows
-from ppl_vae.saving.rebuild_check import rebuild_pair
+from ppl_vae.saving.recipes import rebuild_pair
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run
 from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
-from ppl_vae.zoo.source_files import class_in_file
+from ppl_vae.zoo.catalog import class_in_file
 
 
 def load(
-    run: str | Path,
-    *,
-    model: Model | None = None,
-    guide: Guide = None,
-    trust_code: bool = False,
+    run: str | Path, *, model: Model | None = None, guide: Guide = None, trust_code: bool = False
 ) -> tuple[Any, Any]:
     """Return the model and the guide of a run directory, with their stored weights.
 
@@ -63,26 +59,18 @@ def load(
         ('NormalGuide', 2)
     """
     try:
-        return _load(Path(run), model, guide, trust_code=trust_code)
+        path = Path(run)
+        is_file = path.suffix == ".safetensors"
+        path, file = (path.parent, path) if is_file else (path, path / WEIGHTS)
+        info = read_run(path).info
+        weights = _read_weights(path, file, info)
+        pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
+        pair.load_tensors(weights, _example_batch(info))
+        return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(
             f"{run}: not a run of ppl_vae, or damaged ({type(error).__name__}: {error})"
         ) from error
-
-
-def _load(
-    path: Path, model: Model | None, guide: Guide, *, trust_code: bool
-) -> tuple[Model, Guide]:
-    """Open a run and return its model and guide, with arguments as in ``load``.
-
-    A damaged run directory may raise errors of any type; ``load`` turns them into one ValueError.
-    """
-    path, file = (path.parent, path) if path.suffix == ".safetensors" else (path, path / WEIGHTS)
-    info = read_run(path).info
-    weights = _read_weights(path, file, info)
-    pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
-    pair.load_tensors(weights, _example_batch(info))
-    return pair.model.function, None if info["guide"] is None else pair.guide.function
 
 
 def _read_weights(path: Path, file: Path, info: dict[str, Any]) -> dict[str, Tensor]:
@@ -135,17 +123,15 @@ def _given_or_rebuilt(
         )
     classes = _users_classes(path, info, trust_code=trust_code)
     try:
-        rebuilt_model, rebuilt_guide = rebuild_pair(info["recipe"], classes)
+        rebuilt = rebuild_pair(info["recipe"], classes)
     except Exception as error:  # a constructor may be anybody's code
         raise ValueError(
             f"{path}: its recipe does not build the pair ({type(error).__name__}: {error}); pass "
             "model= and guide="
         ) from error
-    return Pair.of(
-        rebuilt_model if model is None else model,
-        rebuilt_guide if guide is None else guide,
-        info["plate"],
-    )
+    model = rebuilt[0] if model is None else model
+    guide = rebuilt[1] if guide is None else guide
+    return Pair.of(model, guide, info["plate"])
 
 
 def _users_classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str, type]:

@@ -30,21 +30,7 @@ from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows, example_rows
-from ppl_vae.saving.rebuild_check import (
-    in_library,
-    proven_recipe,
-    read_sources,
-    source_of,
-    source_text,
-)
-from ppl_vae.saving.storage import (
-    read_bytes,
-    read_json,
-    sha256,
-    write_json,
-    write_tensors,
-    write_whole,
-)
+from ppl_vae.saving import recipes, storage
 
 FORMAT = 1
 """Version of the layout of a run directory; a run of another version is refused."""
@@ -81,12 +67,7 @@ class Run:
 
 
 def save(
-    model: Model,
-    guide: Guide,
-    run: str | Path,
-    *,
-    data: Data | None = None,
-    plate: str = "data",
+    model: Model, guide: Guide, run: str | Path, *, data: Data | None = None, plate: str = "data"
 ) -> None:
     """Store a model and a guide in a new run directory, from which ``load`` opens them.
 
@@ -124,7 +105,7 @@ def save(
     rows = None if data is None else as_rows(data)
     info = create_run(path, pair, rows, {})
     write_weights(path, pair.tensors(), info)
-    write_json(path / INFO, {**info, "status": "saved"})
+    storage.write_json(path / INFO, {**info, "status": "saved"})
 
 
 def read_run(run: str | Path) -> Run:
@@ -139,7 +120,7 @@ def read_run(run: str | Path) -> Run:
         raise ValueError(f"{path}: no such run directory")
     if not (path / INFO).exists():
         raise ValueError(f"{path}: no {INFO} in it: not a run of ppl_vae")
-    info = read_json(path / INFO)
+    info = storage.read_json(path / INFO)
     if info.get("format") != FORMAT:
         raise ValueError(
             f"{path}: expected a run of format {FORMAT}, got {info.get('format')}; open it with "
@@ -169,9 +150,9 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
     Raises:
         OSError: If the directory cannot be written.
     """
-    sources = read_sources(pair)
-    checksums = {name: sha256(content) for name, content in sources.items()}
-    recipe, reason = proven_recipe(pair, rows, checksums)
+    sources = recipes.read_sources(pair)
+    checksums = {name: storage.sha256(content) for name, content in sources.items()}
+    recipe, reason = recipes.proven_recipe(pair, rows, checksums)
     info = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
@@ -218,8 +199,8 @@ def _write_first_files(path: Path, sources: dict[str, bytes], info: dict[str, An
     """Write the copies of the source files, then ``run.json``."""
     for name, content in sources.items():
         (path / name).parent.mkdir(exist_ok=True)
-        write_whole(path / name, content)
-    write_json(path / INFO, info)
+        storage.write_whole(path / name, content)
+    storage.write_json(path / INFO, info)
 
 
 def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
@@ -230,12 +211,13 @@ def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
     """
     changed = []
     for half in (pair.model, pair.guide):
-        name, file = f"source/{half.role}.py", source_of(half.base)
-        if file is None or in_library(file):
+        name, file = f"source/{half.role}.py", recipes.source_of(half.base)
+        if file is None or recipes.in_library(file):
             continue
-        if sha256(file.read_bytes()) == info["sources"].get(name):
+        if storage.sha256(file.read_bytes()) == info["sources"].get(name):
             continue
-        if source_text(half.base) not in read_bytes(path / name).decode(errors="replace"):
+        copied = storage.read_bytes(path / name).decode(errors="replace")
+        if recipes.source_text(half.base) not in copied:
             changed.append(str(file))
     return changed
 
@@ -248,7 +230,7 @@ def recipe_matches(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
     """
     if info["recipe"] is None:
         return True
-    recipe, _ = proven_recipe(pair, rows, info["sources"])
+    recipe, _ = recipes.proven_recipe(pair, rows, info["sources"])
     return bool(_without_tensor_values(recipe) == _without_tensor_values(info["recipe"]))
 
 
@@ -264,7 +246,7 @@ def remove_outdated_recipe(path: Path, pair: Pair, rows: Rows) -> None:
             "an attribute that is a constructor argument changed during the fit; store such a "
             "number in a buffer"
         )
-        write_json(path / INFO, {**info, "recipe": None, "no_recipe": reason})
+        storage.write_json(path / INFO, {**info, "recipe": None, "no_recipe": reason})
         warnings.warn(
             f"run: {path} holds the weights without a recipe: {reason}, or pass the pair: "
             "load(run, model=..., guide=...)",
@@ -290,7 +272,7 @@ def write_weights(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) 
     Raises:
         OSError: If the file cannot be written.
     """
-    write_tensors(path / WEIGHTS, tensors, {"run": info["id"]})
+    storage.write_tensors(path / WEIGHTS, tensors, {"run": info["id"]})
 
 
 def _umask() -> int:

@@ -27,15 +27,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ppl_vae.saving import storage
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, read_run, write_weights
-from ppl_vae.saving.storage import (
-    pack,
-    read_tensors,
-    unpack,
-    write_json,
-    write_tensors,
-    write_whole,
-)
 
 SHARE = 50
 """A snapshot that took t seconds is followed by at least ``SHARE * t`` seconds without one."""
@@ -88,10 +81,11 @@ class Recorder:
         """
         start = time.monotonic()
         stored = dict(tensors)
-        packed = pack({**state, "generators": _generator_states()}, stored, "state")
+        packed = storage.pack({**state, "generators": _generator_states()}, stored, "state")
         try:
             self._link_previous()
-            write_tensors(self.path / SNAPSHOT, stored, {"run": self.info["id"], "state": packed})
+            owner = {"run": self.info["id"], "state": packed}
+            storage.write_tensors(self.path / SNAPSHOT, stored, owner)
         except OSError as error:
             warnings.warn(
                 f"run: no snapshot could be written to {self.path} ({error.strerror}); the fit "
@@ -109,12 +103,10 @@ class Recorder:
         Args:
             records: One dictionary for each epoch, with the columns of ``History.frame``.
         """
-        row = records[-1]
         with contextlib.suppress(OSError):
             is_new = not (self.path / METRICS).exists()
-            line = pd.DataFrame([row]).to_csv(index=False, header=is_new)
             with (self.path / METRICS).open("a") as file:
-                file.write(line)
+                file.write(pd.DataFrame(records[-1:]).to_csv(index=False, header=is_new))
 
     def restart(self, records: list[dict[str, float]]) -> None:
         """Write ``metrics.csv`` anew with the epochs of a snapshot, from which the fit resumes.
@@ -122,7 +114,7 @@ class Recorder:
         Epochs that ended after the snapshot are computed again, so their lines are dropped.
         """
         text = pd.DataFrame(records).to_csv(index=False) if records else ""
-        write_whole(self.path / METRICS, text.encode())
+        storage.write_whole(self.path / METRICS, text.encode())
 
     def finish(self, tensors: dict[str, Tensor], status: str, summary: dict[str, Any]) -> None:
         """Write the weights and how the fit ended.
@@ -136,7 +128,8 @@ class Recorder:
         """
         try:
             write_weights(self.path, tensors, self.info)
-            write_json(self.path / INFO, {**self.info, "status": status, "history": summary})
+            ended = {**self.info, "status": status, "history": summary}
+            storage.write_json(self.path / INFO, ended)
         except OSError as error:
             warnings.warn(
                 f"run: the weights could not be written to {self.path} ({error.strerror}); the "
@@ -202,7 +195,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
         if not (path / name).exists():
             continue
         try:
-            tensors, info = read_tensors(path / name)
+            tensors, info = storage.read_tensors(path / name)
         except ValueError as error:
             errors.append(str(error))
             continue
@@ -211,7 +204,7 @@ def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None
             continue
         if errors:
             warnings.warn(f"{errors[0]}; resuming from the previous snapshot, {name}", stacklevel=2)
-        return tensors, unpack(info["state"], tensors)
+        return tensors, storage.unpack(info["state"], tensors)
     if errors:
         raise ValueError("; ".join(errors))
     return None

@@ -79,8 +79,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], info: Any) -> None:
             first_names[memory] = name
             stored[name] = tensor.detach().cpu().contiguous().clone()
     text = json.dumps({"info": info, "same": same_as})
-    metadata = {"ppl_vae": text, "sha256": _checksum(stored, text)}
-    write_whole(path, save_tensors(stored, metadata))
+    write_whole(path, save_tensors(stored, {"ppl_vae": text, "sha256": _checksum(stored, text)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
@@ -92,8 +91,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     content = read_bytes(path)
     try:
         length = int.from_bytes(content[:8], "little")
-        header = json.loads(content[8 : 8 + length])
-        metadata = header["__metadata__"]
+        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
         tensors = load_tensors(content)
         text = metadata["ppl_vae"]
         sound = metadata["sha256"] == _checksum(tensors, text)
@@ -182,11 +180,8 @@ def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
         tensors[path] = torch.as_tensor(value)
         return {"tensor": path}
     if isinstance(value, dict):
-        items = [
-            [pack(key, {}, path), pack(item, tensors, f"{path}/{key}")]
-            for key, item in value.items()
-        ]
-        return {"dict": items}
+        items = value.items()
+        return {"dict": [[pack(k, {}, path), pack(v, tensors, f"{path}/{k}")] for k, v in items]}
     if isinstance(value, list | tuple):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return {kind: [pack(item, tensors, f"{path}/{i}") for i, item in enumerate(value)]}

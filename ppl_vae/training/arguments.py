@@ -114,8 +114,7 @@ def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Row
             f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"
         )
     for field, other in zip(rows.fields, held_out.fields, strict=True):
-        frames = field.source == other.source == "frame"
-        if frames and list(field.labels) != list(other.labels):
+        if field.source == other.source == "frame" and list(field.labels) != list(other.labels):
             raise ValueError(
                 f"validation: expected the data's columns {list(field.labels)[:9]} in their order, "
                 f"got {list(other.labels)[:9]}; select them: validation[data.columns]"

@@ -67,23 +67,21 @@ class Culprit:
         return text
 
 
-def find_culprit(
-    pair: Pair, batch: Batch, positions: Tensor, random_state: Tensor
-) -> Culprit | None:
+def find_culprit(pair: Pair, batch: Batch, positions: Tensor, rng_state: Tensor) -> Culprit | None:
     """Run a failed batch again and return where it stopped being finite.
 
     Args:
         pair: The pair, with the weights of the failed step.
         batch: The batch of that step.
         positions: Positions of the batch's rows in the data, (rows,).
-        random_state: State of torch's generator when the step began.
+        rng_state: State of torch's generator when the step began.
 
     Returns:
         The culprit; ``None`` where every value, log-probability and gradient is finite.
     """
     bad = tuple(name for name, p in pair.parameters().items() if not p.isfinite().all())
     with forked(0), torch.enable_grad(), pyro.validation_enabled(False):
-        torch.set_rng_state(random_state)
+        torch.set_rng_state(rng_state)
         try:
             model_trace, guide_trace = sites.traces(pair, batch)
         except Exception:  # drawing from a broken distribution raises: parameters alone can tell
@@ -110,24 +108,21 @@ def _not_finite_cells(site: sites.Site) -> dict[str, Tensor]:
     value = ~site["value"].isfinite()
     if site["fn"].event_dim:
         value = value.flatten(-site["fn"].event_dim).any(-1)
-    log_prob = site["fn"].log_prob(site["value"])
-    return {"value": value, "log-probability": ~log_prob.isfinite()}
+    return {"value": value, "log-probability": ~site["fn"].log_prob(site["value"]).isfinite()}
 
 
-def _bad_rows(
-    pair: Pair, site: sites.Site, not_finite: Tensor, positions: Tensor
-) -> tuple[int, int]:
+def _bad_rows(pair: Pair, site: sites.Site, bad: Tensor, positions: Tensor) -> tuple[int, int]:
     """Return the position of the first bad row and the number of bad rows; (-1, 0) off the plate.
 
     Args:
         pair: The pair.
         site: The site.
-        not_finite: Which cells are bad, (..., rows) of bool.
+        bad: Which cells are bad, (..., rows) of bool.
         positions: Positions of the batch's rows in the data, (rows,).
     """
-    if not sites.in_plate(site, pair.plate) or not_finite.shape[-1:] != positions.shape:
+    if not sites.in_plate(site, pair.plate) or bad.shape[-1:] != positions.shape:
         return -1, 0
-    rows = not_finite.flatten(0, -2).any(0) if not_finite.ndim > 1 else not_finite
+    rows = bad.flatten(0, -2).any(0) if bad.ndim > 1 else bad
     return int(positions[rows.cpu()][0]), int(rows.sum())
 
 

@@ -29,9 +29,8 @@ from torch import Tensor
 from ppl_vae.compat import buffers_of
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import Gradients, LossAndGradient
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.elbo.loss import Gradients
+from ppl_vae.training.step import TracedStep
 
 UPDATES = 3  # updates between the two places where a new traced step is compared
 LARGEST_CHANGE = 1e-3  # of any number of a parameter, in one of these updates
@@ -41,60 +40,35 @@ class NotComparableError(ValueError):
     """The eager step's loss is not finite, so that no step can be compared with it."""
 
 
-def difference_from_eager(
-    traced_step: TracedStep,
-    derivative: LossAndGradient,
-    pair: Pair,
-    rows: Rows,
-    indices: Sequence[Tensor],
-) -> str:
+def difference_from_eager(traced_step: TracedStep, indices: Sequence[Tensor]) -> str:
     """Compare on every batch, at the weights of the moment and after a few updates.
 
     Weights, buffers, plain tensors of modules and random generators are restored.
 
     Args:
         traced_step: The traced step; where it is compiled, the uncompiled graph is compared too.
-        derivative: The eager loss and gradient.
-        pair: The pair, whose buffers the eager run changes.
-        rows: The data.
         indices: Positions of the batches, (rows,) each.
 
     Returns:
-        Words for the first difference, or ``""`` where there is none.
-
-    Raises:
-        NotComparableError: If the eager step's loss is not finite.
+        Words for the first difference, or for why nothing can be compared; ``""`` where there is no
+        difference.
     """
-    values = [p.detach().clone() for p in derivative.parameters]
-    with state_restored(pair):
+    derivative = traced_step.eager.derivative
+    with state_restored(derivative.bound.pair):
         for update in range(UPDATES + 1):
-            if update in (0, UPDATES):
-                for number, index in enumerate(indices):
+            for number, index in enumerate(indices if update in (0, UPDATES) else ()):
+                try:
                     seed = 100 * update + number + 1
-                    difference = difference_on_batch(
-                        traced_step, derivative, pair, rows, index, seed=seed
-                    )
-                    if difference:
-                        return f"{difference}, after {update} steps" if update else difference
-            _, gradients = traced_step.derivative(
-                values, _constants(traced_step), indices[0], 1.0, interpreted=True
-            )
-            values = [_moved_downhill(v, g) for v, g in zip(values, gradients, strict=True)]
-            with torch.no_grad():
-                for parameter, value in zip(derivative.parameters, values, strict=True):
-                    parameter.copy_(value)
+                    difference = difference_on_batch(traced_step, index, seed=seed)
+                except NotComparableError as error:
+                    return str(error)
+                if difference:
+                    return f"{difference}, after {update} steps" if update else difference
+            _move_downhill(traced_step, indices[0])
     return ""
 
 
-def difference_on_batch(
-    traced_step: TracedStep,
-    derivative: LossAndGradient,
-    pair: Pair,
-    rows: Rows,
-    index: Tensor,
-    *,
-    seed: int,
-) -> str:
+def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) -> str:
     """Compare on one batch, with the draws of a seed, at the weights of the moment.
 
     The traced step runs first, on copies; then the eager one runs on the pair itself. Where the KL
@@ -102,9 +76,6 @@ def difference_on_batch(
 
     Args:
         traced_step: The traced step.
-        derivative: The eager loss and gradient.
-        pair: The pair.
-        rows: The data.
         index: Positions of the batch's rows, (rows,).
         seed: Seeds both runs.
 
@@ -115,6 +86,8 @@ def difference_on_batch(
         NotComparableError: If the eager step's loss is not finite.
         ValueError: Of Pyro's checks, from the eager step.
     """
+    derivative = traced_step.eager.derivative
+    pair = derivative.bound.pair
     weight = 0.37 if traced_step.weighted else 1.0
     parameters = [p.detach().clone() for p in derivative.parameters]
     runs = []
@@ -129,7 +102,8 @@ def difference_on_batch(
             runs.append((loss, gradients, constants, tolerance))
         tensor = torch.tensor(weight, device=traced_step.device) if traced_step.weighted else None
         with forked(seed):
-            eager_loss, eager_gradients = derivative(rows.take(index, traced_step.device), tensor)
+            batch = traced_step.rows.take(index, traced_step.device)
+            eager_loss, eager_gradients = derivative(batch, tensor)
         eager_constants, replaced = _constants(traced_step), replaced_buffer()
     if not math.isfinite(eager_loss.item()):
         raise NotComparableError("the loss is not finite, and so cannot be compared")
@@ -187,18 +161,12 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     """
     tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
     modules = [module for top in tops for module in top.modules()]
-    buffers = [
-        (module, name, buffer)
-        for module in modules
-        for name, buffer in buffers_of(module).items()
-        if buffer is not None
-    ]
+    buffers = [(m, n, b) for m in modules for n, b in buffers_of(m).items() if b is not None]
     plain = [value for m in modules for value in vars(m).values() if isinstance(value, Tensor)]
     before = [(tensor, tensor.detach().clone()) for tensor in [*pair.tensors().values(), *plain]]
 
     def replaced_buffer() -> str:
-        replaced = (n for m, n, buffer in buffers if buffers_of(m).get(n) is not buffer)
-        return next(replaced, "")
+        return next((n for m, n, buffer in buffers if buffers_of(m).get(n) is not buffer), "")
 
     try:
         yield replaced_buffer
@@ -215,11 +183,18 @@ def _constants(traced_step: TracedStep) -> list[Tensor]:
     return [constant.clone() for constant in traced_step.graph.constants]
 
 
-def _moved_downhill(value: Tensor, gradient: Tensor | None) -> Tensor:
-    """Return a parameter after a step downhill that changes no number by more than 0.001."""
-    if gradient is None:
-        return value
-    return value - LARGEST_CHANGE * gradient / gradient.abs().max().clamp(min=1e-30)
+def _move_downhill(traced_step: TracedStep, index: Tensor) -> None:
+    """Move the pair's parameters downhill on a batch, no number by more than 0.001."""
+    parameters = traced_step.parameters
+    _, gradients = traced_step.derivative(
+        [p.detach().clone() for p in parameters], _constants(traced_step), index, 1.0,
+        interpreted=True,
+    )  # fmt: skip
+    with torch.no_grad():
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            if gradient is not None:
+                largest = gradient.abs().max().clamp(min=1e-30)
+                parameter.sub_(LARGEST_CHANGE * gradient / largest)
 
 
 def _is_near(left: Tensor, right: Tensor, tolerance: float) -> bool:

@@ -46,14 +46,10 @@ class History:
         """
         from ppl_vae.plots.curves import learning_curves  # noqa: PLC0415  matplotlib loads slowly
 
-        held_out = self.frame["validation_elbo"].notna().any()
-        return learning_curves(
-            self.frame["epoch"],
-            self.frame["elbo"],
-            self.frame["validation_elbo"] if held_out else None,
-            best_epoch=self.best_epoch if held_out else None,
-            ax=ax,
-        )
+        epochs, elbo, held_out = (self.frame[c] for c in ("epoch", "elbo", "validation_elbo"))
+        if held_out.isna().all():
+            return learning_curves(epochs, elbo, None, best_epoch=None, ax=ax)
+        return learning_curves(epochs, elbo, held_out, best_epoch=self.best_epoch, ax=ax)
 
     def __str__(self) -> str:
         last = self.frame.iloc[-1]

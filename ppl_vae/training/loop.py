@@ -178,32 +178,32 @@ class Loop:
         step = self.progress.step
         weight = self.kl_weight(step) if callable(self.kl_weight) else self.kl_weight
         weight = check_kl_weight(weight, f" at step {step}")
-        random_state = torch.get_rng_state()
+        rng_state = torch.get_rng_state()
         try:
             loss, applied = self.stepper(index, weight)
         except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, random_state, math.nan, error)
+            self._give_up(index, rng_state, math.nan, error)
         if not applied:
-            error_of_pyro = self.stepper.eager_error(index, weight, random_state)
+            error_of_pyro = self.stepper.eager_error(index, weight, rng_state)
             loss = math.nan if error_of_pyro else loss
-            self._give_up(index, random_state, loss, error_of_pyro)
+            self._give_up(index, rng_state, loss, error_of_pyro)
         self.progress.total += loss * len(index)
 
     def _give_up(
-        self, index: Tensor, random_state: Tensor, loss: float, cause: Exception | None
+        self, index: Tensor, rng_state: Tensor, loss: float, cause: Exception | None
     ) -> NoReturn:
         """Raise ``NotFiniteError`` that names what stopped being finite.
 
         Args:
             index: The rows of the failed step.
-            random_state: State of torch's generator when the step began.
+            rng_state: State of torch's generator when the step began.
             loss: The step's loss; NaN where the step raised.
             cause: What the step raised. Raised again where every value turns out to be finite,
                 since the step then failed for another reason.
         """
         batch = self.rows.take(index, self.device)
         positions = self.rows.positions_in_data(index)
-        culprit = find_culprit(self.pair, batch, positions, random_state)
+        culprit = find_culprit(self.pair, batch, positions, rng_state)
         if culprit is None and cause is not None:
             raise cause
         progress = self.progress

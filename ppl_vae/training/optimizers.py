@@ -32,10 +32,14 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 # Columns of the rates, (groups, 7): step size; factor of the root of the second moment; factor of
 # the parameter itself (decoupled decay); decay rates of the two moments; eps; decay added to g.
 STEP_SIZE, ROOT_FACTOR, SHRINKAGE, FIRST_DECAY, SECOND_DECAY, EPS, L2 = range(7)
+
+UNSUPPORTED = ("amsgrad", "momentum", "maximize", "capturable", "differentiable")
+"""Settings of torch's optimizers that must be off."""
 
 
 class TensorUpdate(ABC):
@@ -55,59 +59,41 @@ class TensorUpdate(ABC):
     optimizers: ClassVar[tuple[type, ...]]
     """Classes of torch's optimizers that this class stands for."""
 
-    unsupported: ClassVar[tuple[str, ...]]
-    """Settings of the optimizer that must be off."""
-
     moments: ClassVar[tuple[str, ...]]
     """Keys of the moments in torch's state: the running mean of the gradient first."""
 
-    def __init__(
-        self, optimizer: torch.optim.Optimizer, parameters: list[Tensor], group: list[int]
-    ) -> None:
+    def __init__(self, optimizer: Optimizer, parameters: list[Tensor], group: list[int]) -> None:
         self.optimizer, self.parameters, self.group = optimizer, parameters, group
         states = [self._state_of(parameter) for parameter in parameters]
         self.state: list[Tensor] = [s[key] for key in (*self.moments, "step") for s in states]
         self.counts = {n: states[group.index(n)]["step"] for n in sorted(set(group))}
 
     @classmethod
-    def of(cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
+    def of(cls, optimizer: Optimizer, parameters: list[Tensor]) -> TensorUpdate | None:
         """Return the update of an optimizer; ``None`` where torch's optimizer must do it.
 
         An update is known for Adam, AdamW and centered RMSprop, with learning rates that are
-        numbers, without the settings in ``unsupported``, over parameters of one dtype and device
+        numbers, without the settings in ``UNSUPPORTED``, over parameters of one dtype and device
         that all belong to the optimizer, and where all parameters of a group have been updated
         equally often.
         """
-        for kind in cls.__subclasses__():
-            if type(optimizer) in kind.optimizers:
-                return kind._if_supported(optimizer, parameters)
-        return None
-
-    @classmethod
-    def _if_supported(
-        cls, optimizer: torch.optim.Optimizer, parameters: list[Tensor]
-    ) -> TensorUpdate | None:
-        """Return this class's update, or ``None`` where the optimizer's settings rule it out."""
+        kind = next((k for k in cls.__subclasses__() if type(optimizer) in k.optimizers), None)
         plain = all(
-            isinstance(group["lr"], float)
-            and not any(group[name] for name in cls.unsupported)
+            isinstance(group.get("lr"), float)
+            and not any(group.get(name) for name in UNSUPPORTED)
             and group.get("centered", True)
             for group in optimizer.param_groups
         )
-        if not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
+        if kind is None or not plain or len({(p.dtype, p.device) for p in parameters}) != 1:
             return None
         number = {id(p): i for i, g in enumerate(optimizer.param_groups) for p in g["params"]}
         if any(id(p) not in number for p in parameters):
             return None
-        update = cls(optimizer, parameters, [number[id(p)] for p in parameters])
-        counts = update.state[len(cls.moments) * len(parameters) :]
+        update = kind(optimizer, parameters, [number[id(p)] for p in parameters])
+        counts = update.state[len(kind.moments) * len(parameters) :]
         expected = [update.counts[group] for group in update.group]
         equal = all(c.item() == e.item() for c, e in zip(counts, expected, strict=True))
         return update if equal else None
-
-    def zeros(self) -> list[Tensor]:
-        """Return a state of zeros, as a new optimizer has it."""
-        return [torch.zeros_like(tensor) for tensor in self.state]
 
     def dry_run_rates(self) -> Tensor:
         """Return hyperparameters for a dry run, (groups, 7).
@@ -170,9 +156,7 @@ class TensorUpdate(ABC):
         """Return a parameter group's row of the rates for update number ``step``, from 1."""
 
     @abstractmethod
-    def _updated(
-        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
-    ) -> Tensor:
+    def _updated(self, p: Tensor, g: Tensor, first: Tensor, second: Tensor, row: Tensor) -> Tensor:
         """Return the parameter after the update, from the updated moments and a row of rates."""
 
     def _state_of(self, parameter: Tensor) -> dict[str, Any]:
@@ -189,21 +173,17 @@ class Adam(TensorUpdate):
     """The update of Adam and AdamW."""
 
     optimizers = (torch.optim.Adam, torch.optim.AdamW)
-    unsupported = ("amsgrad", "maximize", "capturable", "differentiable")
     moments = ("exp_avg", "exp_avg_sq")
 
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
         (first, second), lr, decay = group["betas"], group["lr"], group["weight_decay"]
         step_size, root = lr / (1 - first**step), 1 / math.sqrt(1 - second**step)
-        decoupled = isinstance(self.optimizer, torch.optim.AdamW) or group.get(
-            "decoupled_weight_decay", False
-        )
+        is_adamw = isinstance(self.optimizer, torch.optim.AdamW)
+        decoupled = is_adamw or group.get("decoupled_weight_decay", False)
         shrinkage, l2 = (1 - lr * decay, 0.0) if decoupled else (1.0, decay)
         return step_size, root, shrinkage, first, second, group["eps"], l2
 
-    def _updated(
-        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
-    ) -> Tensor:
+    def _updated(self, p: Tensor, g: Tensor, first: Tensor, second: Tensor, row: Tensor) -> Tensor:
         root = second.sqrt() * row[ROOT_FACTOR] + row[EPS]
         return row[SHRINKAGE] * p - row[STEP_SIZE] * first / root
 
@@ -212,15 +192,12 @@ class RMSprop(TensorUpdate):
     """The update of centered RMSprop without momentum."""
 
     optimizers = (torch.optim.RMSprop,)
-    unsupported = ("momentum", "maximize", "capturable", "differentiable")
     moments = ("grad_avg", "square_avg")
 
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:
         alpha = group["alpha"]
         return group["lr"], 1.0, 1.0, alpha, alpha, group["eps"], group["weight_decay"]
 
-    def _updated(
-        self, p: Tensor, gradient: Tensor, first: Tensor, second: Tensor, row: Tensor
-    ) -> Tensor:
+    def _updated(self, p: Tensor, g: Tensor, first: Tensor, second: Tensor, row: Tensor) -> Tensor:
         variance = (second - first * first).clamp(min=0.0)  # rounding may give less than 0
-        return p - row[STEP_SIZE] * gradient / (variance.sqrt() + row[EPS])
+        return p - row[STEP_SIZE] * g / (variance.sqrt() + row[EPS])

@@ -21,7 +21,7 @@ from ppl_vae.training.loop import Loop
 
 
 def may_continue(path: Path, *, resume: bool) -> bool:
-    """Return whether a fit continues the run in a directory; ``False`` where a new run begins.
+    """Return whether a fit resumes the run in a directory; ``False`` where a new run begins.
 
     Raises:
         ValueError: If a new run would begin in a directory that is not empty.
@@ -33,24 +33,22 @@ def may_continue(path: Path, *, resume: bool) -> bool:
 
 
 @contextlib.contextmanager
-def recording(
-    path: Path, loop: Loop, settings: dict[str, Any], *, continues: bool
-) -> Iterator[None]:
+def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool) -> Iterator[None]:
     """Record a fit in its run directory while the block runs, and continue an older run there.
 
     Args:
         path: The run directory.
         loop: The loop; it gets a recorder, and the state of the run's snapshot where the run
-            continues.
+            resumes.
         settings: From ``fit_settings``.
-        continues: Whether the directory holds the run to continue.
+        resumes: Whether the directory holds the run to continue.
 
     Raises:
         ValueError: If the directory cannot be written, is damaged, or holds another fit.
     """
     threads = torch.get_num_threads()
     try:
-        if continues:
+        if resumes:
             _continue_run(path, loop, settings)
         else:
             _begin_run(path, loop, settings)
@@ -74,7 +72,7 @@ def fit_settings(
     scheduler the class, of a KL weight that it is a function.
     """
     objective, optimizer = loop.stepper.objective, loop.optimizer
-    settings = {
+    settings: dict[str, Any] = {
         "compile": compiled,
         "seed": loop.seed,
         "dtype": str(torch.get_default_dtype()),
@@ -92,8 +90,7 @@ def fit_settings(
         "scheduler": type(loop.scheduler).__name__,
         "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
     }
-    plain: dict[str, Any] = plain_numbers(settings)
-    return plain
+    return {name: plain_numbers(value) for name, value in settings.items()}
 
 
 def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -112,8 +109,7 @@ def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         "reason": objective.reason,
         "stepper": loop.stepper.state(),
     }
-    info = runs.create_run(path, loop.pair, loop.rows, more)
-    loop.recorder = snapshots.Recorder(path, info)
+    loop.recorder = snapshots.Recorder(path, runs.create_run(path, loop.pair, loop.rows, more))
 
 
 def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:

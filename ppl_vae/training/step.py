@@ -1,18 +1,39 @@
-"""The eager step: one update of the parameters from one batch, by the pair's own Python.
+"""One update of the parameters from one batch: the eager step and the traced step.
 
-g = d loss / d parameters;   g <- g min(1, clip_norm / |g|);   optimizer.step()
+The eager step runs the pair's own Python:
+
+    g = d loss / d parameters;   g <- g min(1, c / |g|);   optimizer.step()
+
+The traced step is one function of tensors alone:
+
+    x = data[index];   loss, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
+    parameters, state <- the optimizer's update by g, where loss and |g| are finite
+
+w is the KL weight, c the largest gradient norm. A traced step that is not compiled runs the graph
+operation by operation and leaves the update to torch's optimizer. A compiled one is a single
+function that gathers the rows, computes loss and gradient, clips, and updates the parameters and
+the optimizer's state in place (for the optimizers of ``optimizers.py``, on a CPU).
+
+The function takes every tensor as an input. Called with copies of parameters, constants and state,
+it changes the copies and leaves the pair alone: that is how ``equivalence.py`` compares a traced
+step with the eager one without disturbing a fit.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ppl_vae.data.rows import Batch
+from ppl_vae.compiled.graphs import compile_graph, trace_graph
+from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
+from ppl_vae.training.optimizers import TensorUpdate
 
 
 class EagerStep:
@@ -44,40 +65,29 @@ class EagerStep:
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
         loss, gradients = self.derivative(batch, weight)
-        return loss.item(), apply_gradients(
-            self.optimizer, self.derivative.parameters, loss, gradients, self.limit
-        )
+        return loss.item(), self.apply(loss, gradients)
 
+    def apply(self, loss: Tensor, gradients: Gradients) -> bool:
+        """Clip the gradient and let the optimizer update the parameters.
 
-def apply_gradients(
-    optimizer: torch.optim.Optimizer,
-    parameters: Sequence[Tensor],
-    loss: Tensor,
-    gradients: Gradients,
-    limit: float,
-) -> bool:
-    """Clip the gradient and let the optimizer update the parameters.
+        Args:
+            loss: The loss, a scalar.
+            gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
 
-    Args:
-        optimizer: One of torch's.
-        parameters: The parameters.
-        loss: The loss, a scalar.
-        gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
-        limit: Largest norm of all gradients together; ``math.inf`` leaves gradients alone.
-
-    Returns:
-        Whether the update was applied: not where the loss or the gradient is not finite.
-    """
-    norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-    if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
-        return False
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
-    if limit < math.inf:
-        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return True
+        Returns:
+            Whether the update was applied: not where the loss or the gradient is not finite.
+        """
+        parameters = self.derivative.parameters
+        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
+        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+            return False
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
+        if self.limit < math.inf:
+            torch.nn.utils.clip_grads_with_norm_(parameters, self.limit, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return True
 
 
 def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
@@ -89,3 +99,218 @@ def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
+
+
+class TracedStep:
+    """The traced step for batches of one size.
+
+    Args:
+        eager: The eager step, whose loss and gradient are traced. Its optimizer and its largest
+            norm of the gradient are those of the traced step.
+        rows: The data. Where its arrays are tensors on the parameters' device, gathering the
+            batch's rows is part of the traced step.
+        index: Positions of any batch of this size, (rows,), to trace with.
+        weighted: Whether the KL weight is an input; else it is 1.
+
+    Raises:
+        Exception: Whatever stops the tracer, usually because the pair's Python reads a value.
+
+    Attributes:
+        graph: The traced graph of loss and gradient.
+        gathers: Whether gathering the rows is part of the step.
+        update: The optimizer's update in the compiled step; ``None`` where torch's optimizer does
+            the update.
+        device: The parameters' device.
+    """
+
+    def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
+        self.eager, self.rows, self.weighted = eager, rows, weighted
+        derivative, self.parameters = eager.derivative, eager.derivative.parameters
+        self.device = self.parameters[0].device
+        self.gathers = all(
+            isinstance(f.array, Tensor) and f.array.device == self.device for f in rows.fields
+        )
+        batch = rows.take(index, self.device)
+        weight = torch.tensor(0.5, device=self.device) if weighted else None
+        derivative(batch, weight)  # run once so that Pyro's ELBO sets max_plate_nesting
+
+        def differentiate(*inputs: Tensor) -> list[Tensor]:
+            """Return the loss and the gradients that exist; inputs are fields and the weight."""
+            kl_weight = inputs[-1] if weighted else None
+            loss, gradients = derivative(in_form_of(batch, inputs), kl_weight)
+            self.has_gradient = [g is not None for g in gradients]
+            return [loss, *(g for g in gradients if g is not None)]
+
+        inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
+        self.graph = trace_graph(differentiate, inputs, self.parameters)
+        self.autocasts = torch.is_autocast_enabled(self.device.type)
+        self.interpret()
+
+    def interpret(self) -> None:
+        """Run the traced graph operation by operation from now on, as a new traced step does."""
+        self.update: TensorUpdate | None = None
+        self.held = [*self.parameters, *self.graph.constants]
+        self.function: Callable[..., list[Tensor]] = self._step
+
+    def compile(self, index: Tensor) -> None:
+        """Compile the step with inductor, together with the optimizer's update where it is known.
+
+        Args:
+            index: Positions of any batch of this size, (rows,).
+
+        Raises:
+            Exception: Whatever stops inductor; call ``interpret`` then.
+        """
+        on_cpu = self.device.type == "cpu"
+        trained = self._with_gradient(self.parameters)
+        self.update = TensorUpdate.of(self.eager.optimizer, trained) if on_cpu else None
+        state = [] if self.update is None else [*self.update.state, self.update.rates()]
+        with torch.no_grad(), self._without_autocast():
+            batch = self._batch_inputs(index, 1.0)
+            self.function = compile_graph(self._step, [*self.held, *state], batch)
+        self.held += state[:-1]
+
+    def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
+        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
+        batch = self._batch_inputs(index, 1.0 if kl_weight is None else kl_weight)
+        if self.update is not None:
+            (loss_and_norm,) = self._run([*self.held, self.update.rates(), *batch])
+            loss, norm = loss_and_norm.tolist()
+            return loss, math.isfinite(loss) and math.isfinite(norm)
+        results = self._run([*self.held, *batch])
+        applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
+        return results[0].item(), applied
+
+    def derivative(
+        self,
+        parameters: Sequence[Tensor],
+        constants: Sequence[Tensor],
+        index: Tensor,
+        kl_weight: float,
+        *,
+        interpreted: bool,
+    ) -> tuple[Tensor, Gradients]:
+        """Return loss and gradient at copies of the state, without changing the pair.
+
+        A compiled step with an update in it returns no gradient: it returns the loss and the norm,
+        and changes parameters. The gradient is read out of the optimizer's state instead. The step
+        runs on copies of the parameters, on a state of zeros, and on the rates of
+        ``TensorUpdate.dry_run_rates``, under which the first moment becomes
+
+            m <- 0 + (1 - 0.5) (g - 0) = g / 2
+
+        where g is the gradient after clipping. So g = 2 m; the clipping is undone by the norm
+        before clipping, which the step returns. The other rates are 0, so the copies of the
+        parameters become useless, and nothing reads them. What is compared is thus the very code
+        that updates the parameters, not a second compilation. The trick needs an optimizer whose
+        state begins with a running mean of the gradient (Adam's ``exp_avg``, centered RMSprop's
+        ``grad_avg``); it breaks for an optimizer without one, which is why ``TensorUpdate`` knows
+        no other. Where loss or norm is not finite nothing is updated and the gradient reads 0; the
+        comparison looks at the loss first.
+
+        Args:
+            parameters: Values of the parameters.
+            constants: Copies of the graph's constants; they change as the step changes buffers.
+            index: Positions of the rows, (rows,).
+            kl_weight: The weight of the latent sites.
+            interpreted: Whether to run the traced graph also where a compiled step exists.
+
+        Returns:
+            The loss, a scalar in nats of the whole data set, and the gradient for each parameter.
+        """
+        batch = self._batch_inputs(index, kl_weight)
+        if interpreted:
+            with torch.no_grad(), self._without_autocast():
+                results = self._loss_and_gradients(parameters, constants, batch)
+            return results[0], self._in_place_of_none(results[1:])
+        if self.update is None:
+            results = self._run([*parameters, *constants, *batch])
+            return results[0], self._in_place_of_none(results[1:])
+        state, rates = list(map(torch.zeros_like, self.update.state)), self.update.dry_run_rates()
+        copies = [p.clone() for p in parameters]
+        (loss_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
+        loss, norm = loss_and_norm[0], loss_and_norm[1].item()
+        factor = 2 * max(1.0, (norm + 1e-6) / self.eager.limit)
+        first_moments = state[: len(state) // 3]
+        return loss, self._in_place_of_none([m * factor for m in first_moments])
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether compiled code runs."""
+        return self.function != self._step
+
+    def _batch_inputs(self, index: Tensor, kl_weight: float) -> list[Tensor]:
+        """Return the inputs that change from step to step.
+
+        They are the batch's fields, or the data's arrays and the positions to gather; then the KL
+        weight, where the step has one.
+        """
+        weight = [torch.tensor(kl_weight, device=self.device)] if self.weighted else []
+        if not self.gathers:
+            return [*as_tuple(self.rows.take(index, self.device)), *weight]
+        arrays: list[Any] = [field.array for field in self.rows.fields]
+        return [*arrays, self.rows.positions_in_data(index).to(self.device), *weight]
+
+    def _run(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Call the step's function, compiled or not."""
+        with torch.no_grad(), self._without_autocast():
+            return self.function(*inputs)
+
+    def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """Turn autocast off: the graph holds its conversions already, as operations."""
+        if self.autocasts:
+            return torch.autocast(self.device.type, enabled=False)
+        return contextlib.nullcontext()
+
+    def _with_gradient(self, values: Sequence[Any]) -> list[Any]:
+        """Return, of one value for each parameter, the values of parameters with a gradient."""
+        return list(itertools.compress(values, self.has_gradient))
+
+    def _in_place_of_none(self, gradients: Sequence[Tensor]) -> Gradients:
+        """Return one gradient for each parameter, ``None`` for a parameter without one."""
+        remaining = iter(gradients)
+        return [next(remaining) if has else None for has in self.has_gradient]
+
+    def _loss_and_gradients(
+        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
+    ) -> list[Tensor]:
+        """Gather the rows and run the graph: the loss and the gradients that exist."""
+        remaining = iter(batch)
+        fields = _take(remaining, len(self.rows.fields))
+        if self.gathers:
+            positions = next(remaining)
+            fields = [array.index_select(0, positions) for array in fields]
+        results: list[Tensor] = self.graph.module(*parameters, *constants, *fields, *remaining)
+        return results
+
+    def _step(self, *inputs: Tensor) -> list[Tensor]:
+        """Run the step as operations on its inputs alone.
+
+        Args:
+            *inputs: Parameters, constants, then (with an update) the optimizer's state and
+                rates, then the batch's inputs.
+
+        Returns:
+            Without an update: the loss and the gradients. With an update: one tensor, (2,), of the
+            loss and the gradient's norm before clipping; parameters and state are changed in place,
+            except where loss or norm is not finite.
+        """
+        remaining = iter(inputs)
+        parameters = _take(remaining, len(self.parameters))
+        constants = _take(remaining, len(self.graph.constants))
+        if self.update is None:
+            return self._loss_and_gradients(parameters, constants, list(remaining))
+        state, rates = _take(remaining, len(self.update.state)), next(remaining)
+        loss, *gradients = self._loss_and_gradients(parameters, constants, list(remaining))
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        if self.eager.limit < math.inf:
+            factor = (self.eager.limit / (norm + 1e-6)).clamp(max=1.0)
+            gradients = [g * factor for g in gradients]
+        finite = loss.isfinite() & norm.isfinite()
+        self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
+        return [torch.stack([loss, norm.to(loss.dtype)])]
+
+
+def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:
+    """Return the next tensors of an iterator."""
+    return list(itertools.islice(tensors, count))

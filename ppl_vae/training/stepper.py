@@ -38,14 +38,8 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.equivalence import (
-    NotComparableError,
-    difference_from_eager,
-    difference_on_batch,
-    state_restored,
-)
-from ppl_vae.training.step import EagerStep
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
+from ppl_vae.training.step import EagerStep, TracedStep
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
@@ -150,8 +144,7 @@ class Stepper:
         Raises:
             ValueError: Under ``compile=True``, where a traced step differs from the eager one.
         """
-        elbo = self.objective.elbo
-        if self.objective.enumerates or elbo.vectorize_particles:
+        if self.objective.enumerates or self.objective.elbo.vectorize_particles:
             # Run once so that Pyro's ELBO sets max_plate_nesting, which it does on its first call.
             # An error of that call comes again in the first step, where it is explained.
             with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
@@ -172,9 +165,7 @@ class Stepper:
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
 
-    def eager_error(
-        self, index: Tensor, kl_weight: float, random_state: Tensor
-    ) -> ValueError | None:
+    def eager_error(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> ValueError | None:
         """Return the error that the eager step raises where a traced step's loss was not finite.
 
         A traced step cannot raise the errors of Pyro's checks (a negative scale, say); its loss is
@@ -184,14 +175,14 @@ class Stepper:
         Args:
             index: The rows of the step, (rows,).
             kl_weight: Its KL weight.
-            random_state: State of torch's generator when the step began.
+            rng_state: State of torch's generator when the step began.
 
         Returns:
             The error, or ``None`` where there is none or where the step was eager.
         """
         if len(index) not in self.traced_steps:
             return None
-        torch.set_rng_state(random_state)
+        torch.set_rng_state(rng_state)
         with state_restored(self.pair):
             try:
                 self._run_eagerly(index, kl_weight)
@@ -212,9 +203,8 @@ class Stepper:
             return
         for size, traced_step in self.traced_steps.items():
             index = (torch.arange(size) + next_step) % len(self.rows)
-            args = traced_step, self.derivative, self.pair, self.rows, index
             try:
-                difference = difference_on_batch(*args, seed=next_step % 2**32)
+                difference = difference_on_batch(traced_step, index, seed=next_step % 2**32)
             except ValueError:  # not finite, or refused by Pyro's checks: the next step will raise
                 return
             if difference:
@@ -243,36 +233,25 @@ class Stepper:
             Words for what prevents a traced step, or ``""``.
         """
         indices = self._first_and_last_rows(size)
-        args = self.derivative, self.optimizer, self.eager.limit, self.rows, indices[0]
         try:
-            traced_step = TracedStep(*args, weighted=self.weighted)
+            traced_step = TracedStep(self.eager, self.rows, indices[0], weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {_first_line(error)}"
         self.traced_steps[size] = traced_step
-        difference = self._difference(traced_step, indices)
+        difference = difference_from_eager(traced_step, indices)
         if self.kinds[size] == COMPILED and not difference:
             try:
                 traced_step.compile(indices[0])
-                wrong = self._difference(traced_step, indices)
+                wrong = difference_from_eager(traced_step, indices)
                 if wrong:
                     raise RuntimeError(f"what it made is not the traced step: {wrong}")
             except Exception as error:  # no compiler, or a compiler that fails
                 traced_step.interpret()
                 self.kinds[size] = TRACED
                 self.reason = f"the compiler failed: {_first_line(error)}"
-                warnings.warn(
-                    f"compile: {self.reason}; the traced graph runs instead, which is slower",
-                    stacklevel=2,
-                )
+                words = f"compile: {self.reason}; the traced graph runs instead, which is slower"
+                warnings.warn(words, stacklevel=2)
         return difference
-
-    def _difference(self, traced_step: TracedStep, indices: list[Tensor]) -> str:
-        """Return how a traced step differs from the eager one, now and a few updates on."""
-        args = traced_step, self.derivative, self.pair, self.rows, indices
-        try:
-            return difference_from_eager(*args)
-        except NotComparableError as error:
-            return str(error)
 
     def _first_and_last_rows(self, size: int) -> list[Tensor]:
         """Return the positions of two batches, (size,) each: the first rows and the last rows."""

@@ -27,17 +27,7 @@ from ppl_vae.data.rows import Data
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.saving import runs
-from ppl_vae.training.arguments import (
-    Callback,
-    KLWeight,
-    check_arguments,
-    check_callbacks,
-    make_optimizer,
-    make_scheduler,
-    plain_numbers,
-    split_rows,
-    trainable_parameters,
-)
+from ppl_vae.training import arguments
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
 from ppl_vae.training.run_directory import fit_settings, may_continue, recording
@@ -55,14 +45,14 @@ def fit(
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     epochs: int = 100,
     batch_size: int = 128,
-    kl_weight: KLWeight = 1.0,
+    kl_weight: arguments.KLWeight = 1.0,
     clip_norm: float | None = None,
     patience: int | None = None,
     compile: bool | str = "auto",  # noqa: A002  the name that torch gives it
     seed: int | None = 0,
     run: str | Path | None = None,
     resume: bool = False,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[arguments.Callback] = (),
     progress: bool = True,
     plate: str = "data",
 ) -> History:
@@ -133,25 +123,26 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far; a second Ctrl-C stops
     at once.
     """
-    check_arguments(
+    arguments.check_arguments(
         epochs=epochs, batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm,
         patience=patience, compile=compile, validation=validation, seed=seed, run=run,
         resume=resume,
     )  # fmt: skip
-    listed = check_callbacks(callbacks)
-    epochs, batch_size, seed, clip_norm = plain_numbers([epochs, batch_size, seed, clip_norm])
+    listed = arguments.check_callbacks(callbacks)
+    numbers = [epochs, batch_size, seed, clip_norm]
+    epochs, batch_size, seed, clip_norm = arguments.plain_numbers(numbers)
     pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
     with pyro_lock(), forked(seed), pyro_remarks_silenced(), _no_autocast_cache():
-        continues = path is not None and may_continue(path, resume=resume)
-        rows, held_out = split_rows(data, validation, seed)
+        resumes = path is not None and may_continue(path, resume=resume)
+        rows, held_out = arguments.split_rows(data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
         assert report.objective is not None
-        parameters = trainable_parameters(pair)
-        made = make_optimizer(optimizer, parameters)
-        schedule = make_scheduler(scheduler, made)
+        parameters = arguments.trainable_parameters(pair)
+        made = arguments.make_optimizer(optimizer, parameters)
+        schedule = arguments.make_scheduler(scheduler, made)
         stepper = Stepper(
             pair, rows, report.objective, parameters, made, clip_norm,
             requested=compile, batch_size=min(batch_size, len(rows)),
@@ -163,7 +154,7 @@ def fit(
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)
         settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
-        with recording(path, loop, settings, continues=continues):
+        with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
             runs.remove_outdated_recipe(path, pair, rows)
         return history

@@ -64,8 +64,7 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
 
 def _features(rows: Rows, class_name: str) -> int:
     """Return the number of features in a row."""
-    field = _vectors(rows, class_name, "features")
-    return int(field.array.shape[1])
+    return int(_vectors(rows, class_name, "features").array.shape[1])
 
 
 def _categories(rows: Rows, class_name: str) -> int:

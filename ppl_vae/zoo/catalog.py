@@ -4,20 +4,25 @@
     path/to/mine.py:Mine    the class Mine of the user's file, which is executed
 
 The catalog parses the files of the zoo and does not import them, so that a list of all names
-loads neither torch nor Pyro.
+loads neither torch nor Pyro. The user's own files are executed as modules.
 """
 
 from __future__ import annotations
 
 import ast
+import difflib
+import hashlib
 import importlib
 import importlib.util
+import inspect
+import sys
 import textwrap
+import traceback
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ppl_vae.zoo.source_files import class_in_file, close_names
+from types import ModuleType
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,7 @@ def zoo(kind: str) -> dict[str, Entry]:
         >>> zoo("models")["bernoulli"].class_name
         'BernoulliModel'
     """
-    spec = importlib.util.find_spec(f"ppl_vae.{kind}")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    folder = Path(next(iter(spec.submodule_search_locations)))
+    folder = Path(importlib.import_module(f"ppl_vae.{kind}").__path__[0])
     files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
     return {path.stem: _entry(path) for path in files}
 
@@ -82,8 +84,7 @@ def find_class(spec: str, kind: str) -> type[Any]:
             + close_names(spec, entries)
         )
     module = importlib.import_module(f"ppl_vae.{kind}.{spec}")
-    cls: type[Any] = getattr(module, entries[spec].class_name)
-    return cls
+    return cast("type[Any]", getattr(module, entries[spec].class_name))
 
 
 def _entry(path: Path) -> Entry:
@@ -93,3 +94,101 @@ def _entry(path: Path) -> Entry:
     title, _, rest = (ast.get_docstring(tree, clean=False) or "").partition("\n")
     equations = [line for line in rest.splitlines() if line.startswith("    ")]
     return Entry(path.stem, path, public[0], title, textwrap.dedent("\n".join(equations)))
+
+
+# Files of the user's own
+
+
+def class_in_file(path: Path, name: str, content: bytes | None = None) -> type[Any]:
+    """Execute a Python file and return one of its classes.
+
+    Args:
+        path: The file.
+        name: Name of the class.
+        content: The bytes of the file, where the caller has read and checked them: these bytes
+            are executed, whatever stands in the file by now.
+
+    Raises:
+        ValueError: If the file or the class does not exist (close names are listed), or if the
+            file raises an error; the line is named.
+    """
+    return cast("type[Any]", _member(path, name, "class", inspect.isclass, content))
+
+
+def function_in_file(spec: str) -> Callable[..., Any]:
+    """Execute a Python file and return the function that ``file.py:name`` stands for.
+
+    Raises:
+        ValueError: If the file or the function does not exist (close names are listed), or if
+            the file raises an error; the line is named.
+    """
+    file, colon, name = spec.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        raise ValueError(f'expected "file.py:name", got "{spec}"')
+    return cast("Callable[..., Any]", _member(Path(file), name, "function", callable))
+
+
+def _member(
+    path: Path, name: str, kind: str, is_kind: Callable[[Any], bool], content: bytes | None = None
+) -> Any:
+    """Execute a Python file and return its class or its function that has a name.
+
+    Raises:
+        ValueError: If there is none of the kind; close names of the kind are listed.
+    """
+    members = vars(_execute(path, content))
+    if not is_kind(members.get(name)):
+        names = [other for other, held in members.items() if is_kind(held)]
+        raise ValueError(f'{path}: no {kind} "{name}" in it' + close_names(name, names))
+    return members[name]
+
+
+def _execute(path: Path, content: bytes | None) -> ModuleType:
+    """Execute a Python file as a module and return the module.
+
+    The text itself is compiled. Python's import would rather read a compiled file in
+    ``__pycache__``, which may be forged to differ from the text that the user has read.
+
+    The module's name contains a hash of the path, so that two files of one name do not collide.
+    The module is registered in ``sys.modules``, because ``inspect`` looks there for the source of
+    a class.
+
+    Raises:
+        ValueError: If the file does not exist or raises an error.
+    """
+    if not path.is_file():
+        near = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ValueError(f"{path}: no such file" + close_names(str(path), near))
+    key = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"_ppl_vae_{path.stem}_{key}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"{path}: expected a Python file, whose name ends in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    try:
+        text = path.read_bytes() if content is None else content
+        exec(compile(text, str(path), "exec"), module.__dict__)
+    except Exception as error:
+        del sys.modules[spec.name]
+        line = getattr(error, "lineno", None) or _line_of_error(error, path)
+        where = f", line {line}" if line else ""
+        raise ValueError(f"{path}{where}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _line_of_error(error: Exception, path: Path) -> int | None:
+    """Return the last line of a file in an exception's traceback; ``None`` if there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == path.resolve()]
+    return lines[-1] if lines else None
+
+
+def close_names(name: str, names: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with at most three known names near to a name; "" if none is.
+
+    Example:
+        >>> close_names("bernouli", ["bernoulli", "gaussian"])
+        '; did you mean bernoulli?'
+    """
+    near = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from parts.scripts import run_script
 
-from ppl_vae.training import traced_step
+from ppl_vae.training import step
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -52,7 +52,7 @@ def test_every_protocol_prints_the_published_and_the_measured_figure(
 
 def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):
     words = "meanfield", "--data", images, "--tiny", "--steps", 4
-    with patch.object(traced_step, "compile_graph", lambda graph, *_: graph):  # not tested here
+    with patch.object(step, "compile_graph", lambda graph, *_: graph):  # not tested here
         shown = command("mnist.py", *words, folder=tmp_path)
     assert "Pyro SVI" in shown
     assert "ratio" in shown

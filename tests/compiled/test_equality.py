@@ -1,7 +1,5 @@
 """The traced graph's loss, gradients, buffers and draws are those of the eager step."""
 
-import math
-
 import pytest
 import torch
 from parts.pairs import PAIRS, made, mapped
@@ -12,7 +10,7 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.bounds import IWAE, RowELBO
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.step import EagerStep, TracedStep
 from ppl_vae.zoo.catalog import find_class, zoo
 
 SIZE = 16
@@ -59,10 +57,8 @@ class Sides:
         self.derivative = LossAndGradient(
             self.pair, self.objective, len(self.rows), self.parameters
         )
-        optimizer = torch.optim.Adam(self.parameters)
-        first = torch.arange(SIZE)
-        args = self.derivative, optimizer, math.inf, self.rows, first
-        self.traced_step = TracedStep(*args, weighted=weighted)
+        eager = EagerStep(self.derivative, torch.optim.Adam(self.parameters), None)
+        self.traced_step = TracedStep(eager, self.rows, torch.arange(SIZE), weighted=weighted)
 
     def shake(self):
         """Move the weights away from those that were traced with."""

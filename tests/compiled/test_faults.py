@@ -13,7 +13,7 @@ from parts.pairs import FEATURES, LATENTS, Guide, Model, made, reals
 from parts.steps import Faulty, alike, learn
 from pyro.infer import Trace_ELBO
 
-from ppl_vae.compiled import tracing
+from ppl_vae.compiled import graphs
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.objectives import Objective
@@ -210,7 +210,7 @@ def test_draws_that_are_not_torchs_are_caught(guide):
 
 def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
     """The draw of the traced run is a constant of the graph."""
-    original = tracing.without_values
+    original = graphs.without_values
 
     @contextlib.contextmanager
     def frozen(checks):
@@ -225,7 +225,7 @@ def test_a_draw_that_tracing_froze_is_caught(monkeypatch):
             yield
         assert torch.distributions.normal._standard_normal is normal_
 
-    monkeypatch.setattr(tracing, "without_values", frozen)
+    monkeypatch.setattr(graphs, "without_values", frozen)
     steps = prepared(*made(lambda: (Model(), Guide(), reals())))
     with pytest.warns(UserWarning, match="compile: the traced step is not the eager one"):
         steps.prepare()
@@ -239,8 +239,7 @@ def test_the_comparison_finds_each_difference(wrong, monkeypatch):
     steps.prepare()
     traced_step = steps.traced_steps[16]
     indices = [torch.arange(16), torch.arange(16) + 20]
-    args = traced_step, steps.derivative, steps.pair, steps.rows, indices
-    assert difference_from_eager(*args) == ""
+    assert difference_from_eager(traced_step, indices) == ""
     original = traced_step.derivative
 
     def spoiled(*args, **kwargs):
@@ -255,7 +254,7 @@ def test_the_comparison_finds_each_difference(wrong, monkeypatch):
 
     monkeypatch.setattr(traced_step, "derivative", spoiled)
     expected = {"loss": "its loss is", "lost": "no gradient for"}
-    assert expected.get(wrong, "the gradients of ") in difference_from_eager(*args)
+    assert expected.get(wrong, "the gradients of ") in difference_from_eager(traced_step, indices)
 
 
 @pytest.mark.parametrize("name", [*FAULTS, "none"])

@@ -16,7 +16,8 @@ from ppl_vae import fit
 from ppl_vae.saving import snapshots
 from ppl_vae.saving.snapshots import read_snapshot
 from ppl_vae.schedules import linear
-from ppl_vae.training import stepper, traced_step
+from ppl_vae.training import step as step_module
+from ppl_vae.training import stepper
 from ppl_vae.training.diagnosis import NotFiniteError
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
@@ -91,7 +92,7 @@ def test_every_optimizer_updates_as_in_the_eager_fit(name, monkeypatch):
 
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():
-    update_of = traced_step.TensorUpdate.of
+    update_of = step_module.TensorUpdate.of
     parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
     assert update_of(Adam(parameters, 0.1), parameters) is not None
     assert update_of(Adam(parameters[:2], 0.1), parameters) is None
@@ -338,7 +339,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
     def missing(*args):
         raise RuntimeError("no C++ compiler found\nmore of it")
 
-    monkeypatch.setattr(traced_step, "compile_graph", missing)
+    monkeypatch.setattr(step_module, "compile_graph", missing)
     model, guide, x = made(PAIRS["gaussian"])
     with pytest.warns(UserWarning, match="no C\\+\\+ compiler found; the traced") as caught:
         history = fit(model, guide, x, epochs=3, batch_size=20, compile=True, progress=False)
@@ -354,7 +355,7 @@ def test_a_compiler_whose_result_differs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
         return lambda *inputs: [1.1 * output for output in step(*inputs)]
 
-    monkeypatch.setattr(traced_step, "compile_graph", wrong)
+    monkeypatch.setattr(step_module, "compile_graph", wrong)
     model, guide, data = made(PAIRS["gaussian"])
     settings = {"epochs": 3, "batch_size": 8, "progress": False}
     with pytest.warns(UserWarning, match="what it made is not the traced step: its loss is"):

@@ -1,4 +1,4 @@
-"""A function of tensors, traced into one graph of tensor operations.
+"""A function of tensors, traced into one graph of tensor operations, and the graph compiled.
 
     results = graph(parameters, constants, inputs)
 
@@ -26,8 +26,12 @@ from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae.compat import changes_an_input, checks_arguments, has_tag
+from ppl_vae import compat
 from ppl_vae.compiled.value_free import without_values
+
+# Operations that are taken apart into simpler ones before expands are sunk: the part that depends
+# on a broadcast input alone is then computed once, not for every copy.
+_TAKEN_APART = [torch.ops.aten.binary_cross_entropy_with_logits, torch.ops.aten.log_sigmoid_forward]
 
 aten = torch.ops.aten
 
@@ -91,19 +95,20 @@ def trace_graph(
     def run(*given: Tensor) -> list[Tensor]:
         return [*function(*given), *checks]
 
-    checked = checks_arguments(Distribution)
+    checked = compat.checks_arguments(Distribution)
     with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
         module = make_fx(run)(*inputs)
     _refuse_value_dependent_shapes(module)
     _add_guard(module, len(checks))
     constants = _lift_tensors(module, list(parameters))
-    dtypes = [value.dtype for value in _values(module) if value.is_floating_point()]
+    examples = [node.meta.get("val") for node in module.graph.nodes]
+    dtypes = [e.dtype for e in examples if isinstance(e, Tensor) and e.is_floating_point()]
     precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
-    forget_values(module)
+    _forget_values(module)
     return Graph(module, constants, precision)
 
 
-def forget_values(module: GraphModule) -> None:
+def _forget_values(module: GraphModule) -> None:
     """Drop the example tensors that ``make_fx`` noted beside each node, and unused nodes.
 
     The notes would keep the memory of a whole step alive. The graph's Python is generated anew.
@@ -114,7 +119,7 @@ def forget_values(module: GraphModule) -> None:
     module.recompile()
 
 
-def sink_expands(module: GraphModule) -> None:
+def _sink_expands(module: GraphModule) -> None:
     """Compute elementwise before broadcasting: f(expand(a), expand(b)) becomes expand(f(a, b)).
 
     The problem: enumeration and particles broadcast tensors that do not depend on them, and
@@ -130,13 +135,13 @@ def sink_expands(module: GraphModule) -> None:
     each cell alone. Operations that write into an input, or that draw, are left where they are
     (every copy has its own draw), and so are operations with an input that is not expanded.
 
-    It needs the shapes in ``node.meta["val"]``, and so runs before ``forget_values``.
+    It needs the shapes in ``node.meta["val"]``, and so runs before ``_forget_values``.
     """
     graph, expand = module.graph, aten.expand.default
     for node in graph.nodes:
-        if not has_tag(node, torch.Tag.pointwise) or changes_an_input(node):
+        if not compat.has_tag(node, torch.Tag.pointwise) or compat.changes_an_input(node):
             continue
-        if has_tag(node, torch.Tag.nondeterministic_seeded):
+        if compat.has_tag(node, torch.Tag.nondeterministic_seeded):
             continue
         expands = node.all_input_nodes
         if not expands or any(e.target is not expand for e in expands):
@@ -153,12 +158,6 @@ def sink_expands(module: GraphModule) -> None:
         graph.erase_node(node)
 
 
-def _values(module: GraphModule) -> list[Tensor]:
-    """Return the example tensors of all nodes."""
-    values = [node.meta.get("val") for node in module.graph.nodes]
-    return [value for value in values if isinstance(value, Tensor)]
-
-
 def _refuse_value_dependent_shapes(module: GraphModule) -> None:
     """Raise ``RuntimeError`` where the shape of a result depends on values.
 
@@ -166,7 +165,7 @@ def _refuse_value_dependent_shapes(module: GraphModule) -> None:
     ``x.unique()``. Indexing by integers carries the same tag of torch's and is allowed.
     """
     for node in module.graph.nodes:
-        if not has_tag(node, torch.Tag.dynamic_output_shape):
+        if not compat.has_tag(node, torch.Tag.dynamic_output_shape):
             continue
         index_dtypes = {w.meta["val"].dtype for w in node.all_input_nodes[1:]}
         if node.target is not aten.index.Tensor or index_dtypes & {torch.bool, torch.uint8}:
@@ -224,11 +223,52 @@ def _lift_tensors(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]
                 place[id(tensor)] = len(tensors)
                 tensors.append(tensor)
             readers.setdefault(place[id(tensor)], []).append(node)
-    first = next(iter(module.graph.nodes))
-    with module.graph.inserting_before(first):
+    with module.graph.inserting_before(next(iter(module.graph.nodes))):
         for i in range(len(tensors)):
             placeholder = module.graph.placeholder(f"held_{i}")
             for node in readers.get(i, []):
                 node.replace_all_uses_with(placeholder)
                 module.graph.erase_node(node)
     return tensors[len(parameters) :]
+
+
+def compile_graph(
+    function: Callable[..., list[Tensor]], state: list[Tensor], inputs: list[Tensor]
+) -> Callable[..., list[Tensor]]:
+    """Return a function of tensors compiled by inductor, which draws as the function itself draws.
+
+    Inductor is called directly, without ``torch.compile``. ``torch.compile`` would put dynamo in
+    front: dynamo reads Python bytecode to find the operations, and checks at every call that shapes
+    and globals are what they were. The function here is one flat sequence of operations already
+    (``make_fx`` records it once more, together with the optimizer's update), its shapes are fixed
+    by the caller, and there is nothing left to check, so a call costs the kernels and little more.
+
+    Two options matter. ``fallback_random`` makes torch's own generators draw, so that the compiled
+    function draws the same numbers as the traced one from one seed; inductor's own generator would
+    be another stream, and the comparison with the eager step would be impossible.
+    ``cpp_wrapper`` writes the code between the kernels in C++ (on a CPU); elsewhere CUDA graphs
+    take the place of that code.
+
+    The function runs once on copies of the state before it is returned, so that a compiler that
+    fails at its first call fails here.
+
+    Args:
+        function: Takes ``state`` then ``inputs``; returns a list of tensors. It may change the
+            state in place.
+        state: Tensors that the function may change; copies of them are used here.
+        inputs: Tensors that the function only reads.
+
+    Raises:
+        Exception: Whatever stops inductor, for example a missing C++ compiler.
+    """
+    on_cpu = (state or inputs)[0].device.type == "cpu"
+    examples = [*(tensor.detach().clone() for tensor in state), *inputs]
+    options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
+    with compat.inductor_silenced():
+        table = compat.decompositions(_TAKEN_APART)
+        module = make_fx(function, decomposition_table=table)(*examples)
+        _sink_expands(module)
+        _forget_values(module)
+        compiled = compat.compile_with_inductor(module, examples, options)
+        compiled(*examples)
+    return compiled
