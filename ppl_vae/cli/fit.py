@@ -39,8 +39,7 @@ def fit(
         int | None, typer.Option(min=1, help="Epochs without a better held-out ELBO.")
     ] = None,
     compiled: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Compile the step, or never do."),
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the step, or never do.")
     ] = None,
     seed: Seed = 0,
     resume: Annotated[

@@ -26,8 +26,7 @@ def generate(
         ),
     ] = None,
     expected: Annotated[
-        bool,
-        typer.Option("--expected", help="The expected row of the drawn latents, not a draw."),
+        bool, typer.Option("--expected", help="The expected row of the drawn latents, not a draw.")
     ] = False,
     out: Out = None,
     seed: Seed = 0,

@@ -23,8 +23,7 @@ Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet, .npy or .npz file.")
 ]
 Run = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files."),
+    Path, typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files.")
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Settings = Annotated[

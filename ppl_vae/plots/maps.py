@@ -21,11 +21,7 @@ MAX_IN_LEGEND, MAX_NAMES = 20, 40  # different labels in the legend, and on the 
 
 
 def latent_map(
-    codes: Any,
-    labels: Any = None,
-    *,
-    title: str = "Latent space",
-    ax: Axes | None = None,
+    codes: Any, labels: Any = None, *, title: str = "Latent space", ax: Axes | None = None
 ) -> Axes:
     """Draw the codes of rows on a plane, coloured and named by label.
 

@@ -26,15 +26,7 @@ import torch
 from matplotlib.axes import Axes
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.style import (
-    BAND,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    axes_or_new,
-    label_axes,
-    legend_above,
-)
+from ppl_vae.plots.style import BAND, INK, ORANGE, PALE_BLUE, axes_or_new, label_axes, legend_above
 
 
 def pit_histogram(
