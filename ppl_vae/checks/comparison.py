@@ -7,8 +7,6 @@ the next group. So memory grows with the size of one group, not with the number 
 the statistics themselves, a few numbers for each replicate, are stored for all replicates.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

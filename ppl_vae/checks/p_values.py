@@ -20,11 +20,10 @@ Sources: Gelman, Meng & Stern (1996), section 2 (replicates, discrepancies); Wes
 Phipson & Smyth (2010), arXiv:1603.05766 (the 1 that is added).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class RobustScale:
     below: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, smallest_step: float = 0.0) -> RobustScale:
+    def of(cls, values: Tensor, smallest_step: float = 0.0) -> Self:
         """Return the scale of each column.
 
         Args:

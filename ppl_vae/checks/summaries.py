@@ -17,8 +17,6 @@ Two things make the functions fast enough for hundreds of replicates of large da
   rounded, the mean of u is small but not 0; the central moments are corrected for it in doubles.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 

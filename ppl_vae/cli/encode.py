@@ -1,7 +1,5 @@
 """``ppl-vae encode``: the latent codes of the rows of a data file."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """``ppl-vae generate``: new rows from the model of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

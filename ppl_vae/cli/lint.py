@@ -1,7 +1,5 @@
 """``ppl-vae lint``: check a pair and its data for faults before a fit."""
 
-from __future__ import annotations
-
 import ppl_vae
 from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings

@@ -1,7 +1,5 @@
 """``ppl-vae list``: the models and guides of the zoo, with their equations."""
 
-from __future__ import annotations
-
 from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Quiet
 from ppl_vae.zoo.catalog import zoo

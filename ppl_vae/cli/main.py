@@ -4,8 +4,6 @@ This file does not import torch, so that ``--help`` answers at once; a command i
 runs.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 from typing import Annotated
 

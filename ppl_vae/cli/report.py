@@ -1,7 +1,5 @@
 """``ppl-vae report``: write an HTML report of a fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

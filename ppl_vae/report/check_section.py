@@ -1,7 +1,5 @@
 """The section of a report on what the model misses: its predictive checks."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

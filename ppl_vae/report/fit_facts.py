@@ -1,13 +1,11 @@
 """What is known about a fit without any data: from its run, its history and the pair itself."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -39,7 +37,7 @@ class FitFacts:
     sources: list[Source]
 
     @classmethod
-    def of_run(cls, run: str | Path, history: History | None = None) -> FitFacts:
+    def of_run(cls, run: str | Path, history: History | None = None) -> Self:
         """Read the facts of a fit from its run directory.
 
         Args:
@@ -61,7 +59,7 @@ class FitFacts:
         )
 
     @classmethod
-    def of_pair(cls, model: Model, guide: Guide, history: History | None = None) -> FitFacts:
+    def of_pair(cls, model: Model, guide: Guide, history: History | None = None) -> Self:
         """Read the facts of a fit from the pair and the history that ``fit`` returned."""
         pair = Pair.of(model, guide, "data")
         has_guide = not pair.guide.is_prior

@@ -1,7 +1,5 @@
 """The sections of a report on the fit: what was fitted, learning curves, log-likelihood, code."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator
 

@@ -1,11 +1,9 @@
 """What a report measures on data; a measurement that fails leaves its error in its place."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -58,7 +56,7 @@ class Measurements:
         num_samples: int,
         replicates: int,
         **shared: Any,
-    ) -> Measurements:
+    ) -> Self:
         """Measure a pair on rows.
 
         Args:

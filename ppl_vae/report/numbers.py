@@ -1,7 +1,5 @@
 """Numbers and names as people read them: digits, typographic minus signs, long names cut short."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

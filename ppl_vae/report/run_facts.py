@@ -5,8 +5,6 @@
 print the facts that are read here. No code of the run is executed.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The code that defines a pair: the copies in a run, or the files of the live objects."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
