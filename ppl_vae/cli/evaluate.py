@@ -6,14 +6,12 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
 from ppl_vae.cli.opened import OpenedRun, open_run
-from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.options import AsJson, Data, Draws, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
@@ -28,9 +26,7 @@ def evaluate(
     run: Run,
     data: Data,
     out: Out = None,
-    num_samples: Annotated[
-        int, typer.Option(min=1, help="Draws of the latents for each row.")
-    ] = 5000,
+    num_samples: Draws = 5000,
     seed: Seed = 0,
     force: Force = False,
     trust_code: TrustCode = False,
@@ -52,14 +48,11 @@ def evaluate(
 
             columns = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
             write(out, scores.assign(**columns))
-        from ppl_vae.evaluation.summary import (  # noqa: PLC0415  loads torch
-            ElboSummary,
-            LikelihoodSummary,
-        )
+        from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 
         has_guide = opened.guide is not None
-        summary = LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
-        by_site = ElboSummary.of(terms)
+        summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
+        by_site = summaries.ElboSummary.of(terms)
         report.result(
             {"run": run, "data": data, "guide": has_guide, **_as_json(summary, by_site), "out": out}
         )
@@ -74,12 +67,11 @@ def _measure(
     """Return the frames of ``log_likelihood`` and ``elbo_terms``, a line for each row."""
     from ppl_vae.evaluation.summary import TERMS_DRAWS, UnreliableWarning  # noqa: PLC0415  torch
 
-    shared: Any = {"seed": seed, "progress": report.progress, "plate": opened.plate}
-    pair = opened.model, opened.guide
+    pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)  # _show warns with the command's option
-        scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **shared)
-    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, TERMS_DRAWS), **shared)
+        scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
+    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, TERMS_DRAWS), **settings)
     return scores, terms
 
 
@@ -129,7 +121,7 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
         ("ELBO", *_nats(summary.elbo)),
         ("log-likelihood minus ELBO", *_nats(summary.gap)),
     ]
-    report.show(table("", ["", "nats per row, mean", "standard error"], means))
+    report.show(table(["", "nats per row, mean", "standard error"], means))
     columns = ["quantiles over rows", *(f"{100 * share:.0f} %" for share in summary.ess)]
     effective = [_number(value, 1) for value in summary.ess.values()]
     k_hat = [_number(value, 2) for value in summary.k_hat.values()]
@@ -137,9 +129,9 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
         [f"effective number of draws, out of {summary.num_samples}", *effective],
         ["k-hat (reliable up to 0.7)", *k_hat],
     ]
-    report.show(table("", columns, quantiles))
+    report.show(table(columns, quantiles))
     report.show(*_sentences(summary, by_site))
-    sites = table("", ["ELBO by site", "nats per row, mean", "standard error"], _sites(by_site))
+    sites = table(["ELBO by site", "nats per row, mean", "standard error"], _sites(by_site))
     report.show(
         sites,
         f"means of {min(summary.num_samples, TERMS_DRAWS)} draws for each row; the term of a "
@@ -168,12 +160,8 @@ def _sites(by_site: ElboSummary) -> Iterator[tuple[str, str, str]]:
     for name, site in by_site.sites.items():
         yield name, *_nats(site)
     for name, total in by_site.outside.items():
-        share = f"{total / by_site.rows:.3f}"
-        yield (
-            f"{name} (outside the row plate)",
-            share,
-            f"total {total:.3f}, divided by {_rows(by_site.rows)}",
-        )
+        origin = f"total {total:.3f}, divided by {_rows(by_site.rows)}"
+        yield f"{name} (outside the row plate)", f"{total / by_site.rows:.3f}", origin
     yield "together", *_nats(by_site.together)
 
 

@@ -40,14 +40,8 @@ def generate(
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = opened.rows() if like is None else read(like, opened.example)
+        settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
-            opened.model,
-            opened.guide,
-            rows,
-            num_samples=num_samples,
-            expected=expected,
-            seed=seed,
-            progress=report.progress,
-            plate=opened.plate,
+            opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings
         )
         hand_over(generated, out, report)

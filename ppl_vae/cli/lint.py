@@ -38,7 +38,7 @@ def lint(
                 "findings": [{**vars(f), "message": str(f)} for f in found.findings],
             }
         )
-        report.show(table("", SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
+        report.show(table(SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
         if objective is not None:
             report.show(f"objective: {objective.name} ({objective.reason})")
         for finding in found.warnings:

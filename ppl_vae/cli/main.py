@@ -5,6 +5,7 @@ runs.
 """
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -21,6 +22,11 @@ EPILOG = (
     "check --strict: a statistic is flagged); 2 an error in the command line; 130 interrupted by "
     "Ctrl-C. Results are printed on stdout, everything else on stderr."
 )
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
+    "evaluate": evaluate.evaluate, "check": check.check, "encode": encode.encode,
+    "generate": generate.generate, "report": report.report, "show": show.show,
+}  # fmt: skip
 
 app = typer.Typer(
     name="ppl-vae",
@@ -32,16 +38,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("list", epilog=EPILOG)(list_.list_zoo)
-app.command("new", epilog=EPILOG)(new.new)
-app.command("lint", epilog=EPILOG)(lint.lint)
-app.command("fit", epilog=EPILOG)(fit.fit)
-app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
-app.command("check", epilog=EPILOG)(check.check)
-app.command("encode", epilog=EPILOG)(encode.encode)
-app.command("generate", epilog=EPILOG)(generate.generate)
-app.command("report", epilog=EPILOG)(report.report)
-app.command("show", epilog=EPILOG)(show.show)
+for name, command in COMMANDS.items():
+    app.command(name, epilog=EPILOG)(command)
 
 
 def _print_version(requested: bool) -> None:

@@ -43,6 +43,7 @@ Statistics = Annotated[
 ]
 Plate = Annotated[str, typer.Option(metavar="NAME", help="Name of the row plate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
+Draws = Annotated[int, typer.Option(min=1, help="Draws of the latents for each row.")]
 Out = Annotated[
     Path | None,
     typer.Option(

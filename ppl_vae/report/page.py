@@ -93,7 +93,11 @@ def write_report(
         raise ValueError("model: expected a model, got None; only run= without data does without")
     check_count("num_samples", num_samples)
     check_count("replicates", replicates)
-    fitted = _facts(model, guide, history, run)
+    if run is not None:
+        fitted = FitFacts.of_run(run, history)
+    else:
+        assert model is not None
+        fitted = FitFacts.of_pair(model, guide, history)
     measured = None
     if data is not None:
         assert model is not None
@@ -110,16 +114,6 @@ def write_report(
     except OSError as error:
         raise ValueError(f"path: {path} cannot be written: {error.strerror}") from error
     return path
-
-
-def _facts(
-    model: Model | None, guide: Guide, history: History | None, run: str | Path | None
-) -> FitFacts:
-    """Return the facts of the fit, from the run directory where there is one."""
-    if run is not None:
-        return FitFacts.of_run(run, history)
-    assert model is not None
-    return FitFacts.of_pair(model, guide, history)
 
 
 def _check_path(path: Path, *, overwrite: bool) -> None:
