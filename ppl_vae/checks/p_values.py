@@ -171,11 +171,9 @@ def _on_common_scale(observed: Tensor, replicated: Tensor) -> tuple[Tensor, Tens
     The worst of 1000 features is larger than the worst of 2. In spreads from its own median, the
     worst value of one statistic can be compared with that of another.
     """
-    scale = RobustScale.of(torch.cat([replicated, observed])[:, None])
-    return (
-        scale.signed_distance(observed[:, None])[:, 0],
-        scale.signed_distance(replicated[:, None])[:, 0],
-    )
+    observed, replicated = observed[:, None], replicated[:, None]
+    scale = RobustScale.of(torch.cat([replicated, observed]))
+    return scale.signed_distance(observed)[:, 0], scale.signed_distance(replicated)[:, 0]
 
 
 def _p_value(observed: Tensor, replicated: Tensor) -> float:

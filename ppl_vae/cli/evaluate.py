@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
-from ppl_vae.cli.opened import OpenedRun, open_run
+from ppl_vae.cli.opened import open_run
 from ppl_vae.cli.options import AsJson, Data, Draws, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ppl_vae.evaluation.summary import ElboSummary, LikelihoodSummary, MeanOverRows
 
 DRAWS_OPTION = "--num-samples"
@@ -42,14 +40,20 @@ def evaluate(
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = read(data, opened.example)
-        scores, terms = _measure(opened, rows, num_samples, seed, report)
+
+        from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
+
+        pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
+        # _show warns with the command's option.
+        with warnings.catch_warnings(action="ignore", category=summaries.UnreliableWarning):
+            scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
+        draws = min(num_samples, summaries.TERMS_DRAWS)
+        terms = ppl_vae.elbo_terms(*pair, rows, num_samples=draws, **settings)
         if out is not None:
             from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
 
             columns = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
             write(out, scores.assign(**columns))
-        from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
-
         has_guide = opened.guide is not None
         summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
         by_site = summaries.ElboSummary.of(terms)
@@ -61,39 +65,19 @@ def evaluate(
             report.show(f"{len(scores)} rows in {out}")
 
 
-def _measure(
-    opened: OpenedRun, rows: Any, num_samples: int, seed: int, report: CommandOutput
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames of ``log_likelihood`` and ``elbo_terms``, a line for each row."""
-    from ppl_vae.evaluation.summary import TERMS_DRAWS, UnreliableWarning  # noqa: PLC0415  torch
-
-    pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableWarning)  # _show warns with the command's option
-        scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
-    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, TERMS_DRAWS), **settings)
-    return scores, terms
-
-
 def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]:
     """Return the numbers of both summaries under the names that ``--json`` prints."""
     from ppl_vae.evaluation.psis import THRESHOLD  # noqa: PLC0415  loads torch
     from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
     return {
-        "rows": summary.rows,
-        "samples": summary.num_samples,
-        "log_likelihood": asdict(summary.log_prob),
-        "elbo": asdict(summary.elbo),
-        "gap": asdict(summary.gap),
-        "impossible_rows": summary.impossible,
+        "rows": summary.rows, "samples": summary.num_samples,
+        "log_likelihood": asdict(summary.log_prob), "elbo": asdict(summary.elbo),
+        "gap": asdict(summary.gap), "impossible_rows": summary.impossible,
         "ess": _by_percent(summary.ess),
         "k_hat": {
-            **_by_percent(summary.k_hat),
-            "threshold": THRESHOLD,
-            "above": summary.unreliable,
-            "exact": summary.exact,
-            "unknown": summary.without_k_hat,
+            **_by_percent(summary.k_hat), "threshold": THRESHOLD, "above": summary.unreliable,
+            "exact": summary.exact, "unknown": summary.without_k_hat,
         },
         "elbo_by_site": {
             "samples": min(summary.num_samples, TERMS_DRAWS),
@@ -104,7 +88,7 @@ def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]
             },
             "together": asdict(by_site.together),
         },
-    }
+    }  # fmt: skip
 
 
 def _by_percent(quantiles: dict[float, float]) -> dict[str, float]:

@@ -31,13 +31,12 @@ def lint(
         objective = found.objective
         report.result(
             {
-                "ok": not found.errors,
-                "objective": objective and objective.name,
+                "ok": not found.errors, "objective": objective and objective.name,
                 "reason": objective and objective.reason,
                 "sites": found.sites.to_dict("records"),
                 "findings": [{**vars(f), "message": str(f)} for f in found.findings],
             }
-        )
+        )  # fmt: skip
         report.show(table(SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
         if objective is not None:
             report.show(f"objective: {objective.name} ({objective.reason})")

@@ -29,15 +29,10 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }  # fmt: skip
 
 app = typer.Typer(
-    name="ppl-vae",
-    help=HELP,
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    name="ppl-vae", epilog=EPILOG, no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-)
+)  # fmt: skip
 for name, command in COMMANDS.items():
     app.command(name, epilog=EPILOG)(command)
 
@@ -49,7 +44,7 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def options(
     version: Annotated[
         bool,
@@ -59,9 +54,6 @@ def options(
     ] = False,
 ) -> None:
     """Accept the options that are given without a subcommand; the text of ``--help`` is HELP."""
-
-
-options.__doc__ = HELP
 
 
 def main() -> None:

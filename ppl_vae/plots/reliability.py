@@ -164,11 +164,8 @@ def _set_ticks(ax: Axes, known: np.ndarray) -> None:
     shown = np.append(known.clip(LOWEST, HIGHEST), [0.0, 1.0])
     low, high = shown.min(), shown.max()
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    marks = {}
-    if (known < LOWEST).any():
-        marks[LOWEST] = "≤ "
-    if (known > HIGHEST).any():
-        marks[HIGHEST] = "≥ "
+    beyond = ((LOWEST, "≤ ", known < LOWEST), (HIGHEST, "≥ ", known > HIGHEST))
+    marks = {edge: mark for edge, mark, rows in beyond if rows.any()}
     ticks = MaxNLocator(5, steps=[1, 2.5, 5, 10]).tick_values(low, high)
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{marks.get(tick, '')}{tick:g}"))

@@ -12,17 +12,10 @@ from ppl_vae.checks.comparison import OWN
 from ppl_vae.checks.predictive_checks import LEVEL, PredictiveCheck
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import MOST, check_summary
+from ppl_vae.report import numbers
 from ppl_vae.report.html import Figure, Table, render
 from ppl_vae.report.measurements import Measurements
-from ppl_vae.report.numbers import (
-    SPACE,
-    Number,
-    capitalized,
-    decimal,
-    number,
-    shortened,
-    with_common_precision,
-)
+from ppl_vae.report.numbers import SPACE, decimal, number, shortened, with_common_precision
 
 POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
 MOST_PICTURES = 6  # flagged statistics with figures of their own
@@ -161,7 +154,7 @@ def _cells(key: Any, line: pd.Series) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _numbers(line: pd.Series, *names: str) -> list[Number]:
+def _numbers(line: pd.Series, *names: str) -> list[numbers.Number]:
     """Return numbers of a line, written as precisely as the replicates' interval is wide."""
     return with_common_precision([line[name] for name in names], line["upper"] - line["lower"])
 
@@ -196,7 +189,7 @@ def _pictures(check: PredictiveCheck) -> Iterator[dict[str, object]]:
         if position is not None and (key[0], position) not in drawn:
             drawn.add((key[0], position))
             figures.append(_overlay(check, key[0], position))
-        title = capitalized(statistic_name(key, line["feature"]))
+        title = numbers.capitalized(statistic_name(key, line["feature"]))
         yield {"title": title, "figures": figures}
 
 
@@ -294,10 +287,8 @@ def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Ite
     )
     yield Figure.drawn(
         lambda ax: pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title=""),
-        f"Histogram of the {which}",
-        which,
-        size=CALIBRATION_SIZE,
-    )
+        f"Histogram of the {which}", which, size=CALIBRATION_SIZE,
+    )  # fmt: skip
 
 
 def _least_uniform(pit: np.ndarray, bins: int = 20) -> int:

@@ -66,13 +66,11 @@ class FitFacts:
         opened = read_run(run)
         info = opened.info
         return cls(
-            model=str(half_as_call(info, "model")),
-            guide=half_as_call(info, "guide"),
-            names=(str(info["model"]), info["guide"]),
+            model=str(half_as_call(info, "model")), guide=half_as_call(info, "guide"),
+            names=(str(info["model"]), info["guide"]), info=info,
             history=history or read_history(opened.path, info),
-            info=info,
             sources=list(_sources_of_run(opened.path, info)),
-        )
+        )  # fmt: skip
 
     @classmethod
     def of_pair(cls, model: Model, guide: Guide, history: History | None = None) -> Self:
@@ -83,10 +81,8 @@ class FitFacts:
             model=_half_as_call(pair.model, pair),
             guide=_half_as_call(pair.guide, pair) if has_guide else None,
             names=(_half_name(pair.model), _half_name(pair.guide) if has_guide else None),
-            history=history,
-            info={},
-            sources=list(_sources_of_pair(pair)),
-        )
+            history=history, info={}, sources=list(_sources_of_pair(pair)),
+        )  # fmt: skip
 
     @property
     def ending(self) -> str:
@@ -96,9 +92,8 @@ class FitFacts:
 
 def versions_now() -> dict[str, str]:
     """Return the versions of Python and of the packages that this process runs with."""
-    names = ("ppl-vae", "pyro-ppl", "torch", "numpy", "pandas", "matplotlib")
     found = {"python": platform.python_version()}
-    for name in names:
+    for name in ("ppl-vae", "pyro-ppl", "torch", "numpy", "pandas", "matplotlib"):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
