@@ -7,8 +7,6 @@ the next group. So memory grows with the size of one group, not with the number 
 the statistics themselves, a few numbers for each replicate, are stored for all replicates.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -225,13 +223,9 @@ class ReplicateComparison:
             Copies, so that a function that writes into its argument changes nothing, with NaN in
             masked cells: a tensor where there is one site, else ``{site: tensor}``.
         """
-        copies = {}
-        for name, value in values.items():
-            mask = self._masks.get(name)
-            if mask is None:
-                copies[name] = value.clone()
-            else:
-                copies[name] = value.to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)
+        copies = {name: value.clone() for name, value in values.items()}
+        for name, mask in self._masks.items():
+            copies[name] = copies[name].to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)
         return copies if len(copies) > 1 else next(iter(copies.values()))
 
     # A sample for figures

@@ -20,11 +20,10 @@ Sources: Gelman, Meng & Stern (1996), section 2 (replicates, discrepancies); Wes
 Phipson & Smyth (2010), arXiv:1603.05766 (the 1 that is added).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -69,7 +68,7 @@ class RobustScale:
     below: Tensor
 
     @classmethod
-    def of(cls, values: Tensor, smallest_step: float = 0.0) -> RobustScale:
+    def of(cls, values: Tensor, smallest_step: float = 0.0) -> Self:
         """Return the scale of each column.
 
         Args:
@@ -173,11 +172,9 @@ def _on_common_scale(observed: Tensor, replicated: Tensor) -> tuple[Tensor, Tens
     The worst of 1000 features is larger than the worst of 2. In spreads from its own median, the
     worst value of one statistic can be compared with that of another.
     """
-    scale = RobustScale.of(torch.cat([replicated, observed])[:, None])
-    return (
-        scale.signed_distance(observed[:, None])[:, 0],
-        scale.signed_distance(replicated[:, None])[:, 0],
-    )
+    observed, replicated = observed[:, None], replicated[:, None]
+    scale = RobustScale.of(torch.cat([replicated, observed]))
+    return scale.signed_distance(observed)[:, 0], scale.signed_distance(replicated)[:, 0]
 
 
 def _p_value(observed: Tensor, replicated: Tensor) -> float:

@@ -17,8 +17,6 @@ A column is a feature, or one category of a feature. The number of pairs grows w
 the number of columns, so that at most 64 columns are paired.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -10,8 +10,6 @@ Sources: Dawid (1984), section 5.3 (the transform); Czado, Gneiting & Held (2009
 (randomized for discrete values).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -234,10 +234,8 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
         sample=comparison.sample(),
         features_of=features,
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
-        rows=len(sampler.rows),
-        num_samples=sampler.num_samples,
-        prior=sampler.prior,
-    )
+        rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
+    )  # fmt: skip
 
 
 def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
@@ -283,8 +281,8 @@ def _table(
         labels = _labels_of_own(replicated.shape[1], list(comparison.features.values()))
     else:
         labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
-    with warnings.catch_warnings():  # of values that are infinite, or NaN in every replicate
-        warnings.simplefilter("ignore", RuntimeWarning)
+    # Numpy warns of values that are infinite, or NaN in every replicate.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         mean = np.nanmean(replicated.numpy(), axis=0)
         low, high = np.nanquantile(replicated.numpy(), INTERVAL, axis=0)
     names = ["site", "statistic", "feature"]
@@ -318,16 +316,11 @@ def _line(key: tuple[str, str], verdict: Verdict, table: pd.DataFrame) -> dict[s
     """Return the line of the check's frame, and the distance by which lines are sorted."""
     worst = table.iloc[verdict.worst]
     return {
-        "site": key[0],
-        "statistic": key[1],
-        "feature": table.index[verdict.worst][2],
+        "site": key[0], "statistic": key[1], "feature": table.index[verdict.worst][2],
         **{name: worst[name] for name in ("observed", "mean", "lower", "upper")},
-        "p_value": verdict.p_value,
-        "p_error": verdict.p_error,
-        "p_adjusted": verdict.p_adjusted,
-        "flagged": verdict.p_adjusted <= LEVEL,
-        "distance": _distance(worst),
-    }
+        "p_value": verdict.p_value, "p_error": verdict.p_error, "p_adjusted": verdict.p_adjusted,
+        "flagged": verdict.p_adjusted <= LEVEL, "distance": _distance(worst),
+    }  # fmt: skip
 
 
 def _distance(line: pd.Series) -> float:

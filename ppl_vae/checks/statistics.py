@@ -12,11 +12,9 @@ enter no statistic. Where there are more than 64 features, 64 evenly spaced ones
 The formulas are in ``ppl_vae.checks.summaries`` and ``ppl_vae.checks.pair_sums``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -59,7 +57,7 @@ class ValueKind:
     categories: int = 0
 
     @classmethod
-    def of(cls, fn: Any) -> ValueKind:
+    def of(cls, fn: Any) -> Self:
         """Return the kind of values that a distribution draws.
 
         The support of the distribution decides, except for one-hot and categorical draws, which

@@ -17,8 +17,6 @@ Two things make the functions fast enough for hundreds of replicates of large da
   rounded, the mean of u is small but not 0; the central moments are corrected for it in doubles.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 
@@ -58,10 +56,9 @@ def moments(x: Tensor, unmasked: Tensor | None, categories: int = 0) -> Values:
     count = _cell_counts(x, unmasked)
     start = _first_unmasked(x, unmasked)
     total, zeros = _sums(
-        x,
-        unmasked,
+        x, unmasked,
         lambda part, mask: (_masked_as_0(part - start, mask), _masked_as_0(part == 0, mask)),
-    )
+    )  # fmt: skip
     mean = start[:, 0].double() + total / count
     center = mean.to(x.dtype)[:, None]
     unit = _largest_distance(x, unmasked, center)

@@ -3,8 +3,6 @@
 Source: Gelman, Meng & Stern (1996), section 2.3 (discrepancies).
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 import ppl_vae
 from ppl_vae.cli.console import FAULT, CommandOutput, UsageError, reporting, table
-from ppl_vae.cli.opened import OpenedRun, open_run
+from ppl_vae.cli.opened import open_run
 from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Statistics, TrustCode
 from ppl_vae.cli.pairs import function, read
 
@@ -57,7 +57,11 @@ def check(
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         functions = [function(spec) for spec in statistics or ()]
         rows = read(data, opened.example)
-        result = _checked(opened, rows, functions, num_samples, seed, report, prior=prior)
+        guide, settings = None if prior else opened.guide, opened.settings(seed, report)
+        result = ppl_vae.predictive_check(
+            opened.model, guide, rows, statistics=["built-in", *functions],
+            num_samples=num_samples, **settings,
+        )  # fmt: skip
         if out is not None:
             from ppl_vae.cli.outfile import write  # noqa: PLC0415  pandas
 
@@ -77,50 +81,16 @@ def check(
         raise typer.Exit(FAULT)
 
 
-def _checked(
-    opened: OpenedRun,
-    rows: Any,
-    functions: list[Any],
-    num_samples: int,
-    seed: int,
-    report: CommandOutput,
-    *,
-    prior: bool,
-) -> PredictiveCheck:
-    """Run the predictive check of an opened run.
-
-    Args:
-        opened: The run.
-        rows: The rows of the file.
-        functions: The user's statistics, computed beside the built-in ones.
-        num_samples: Number of replicates.
-        seed: Seed of every draw.
-        report: Says whether to show a progress bar.
-        prior: Whether to draw latents from the prior.
-    """
-    return ppl_vae.predictive_check(
-        opened.model,
-        None if prior else opened.guide,
-        rows,
-        statistics=["built-in", *functions],
-        num_samples=num_samples,
-        seed=seed,
-        progress=report.progress,
-        plate=opened.plate,
-    )
-
-
 def _show(report: CommandOutput, result: PredictiveCheck) -> None:
     """Print the check: its headline, the table of statistics, and its notes."""
     report.show(*result.headline)
     several_sites = len(set(result.frame.index.get_level_values("site"))) > 1
     heads = ["statistic", "feature", *NUMBERS, ""]
     lines = []
-    for (site, statistic), line in zip(
-        result.frame.index, result.frame.to_dict("records"), strict=True
-    ):
+    for line in result.frame.reset_index().to_dict("records"):
         numbers = [f"{line[name]:.4g}" for name in NUMBERS]
-        cells = [statistic, line["feature"], *numbers, "FLAGGED" if line["flagged"] else ""]
-        lines.append([site, *cells] if several_sites else cells)
-    report.show(table("", ["site", *heads] if several_sites else heads, lines))
+        cells = [line["statistic"], line["feature"], *numbers]
+        cells.append("FLAGGED" if line["flagged"] else "")
+        lines.append([line["site"], *cells] if several_sites else cells)
+    report.show(table(["site", *heads] if several_sites else heads, lines))
     report.show(*result.notes)

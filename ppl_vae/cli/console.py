@@ -126,11 +126,10 @@ def reporting(as_json: bool, quiet: bool) -> Iterator[CommandOutput]:
             raise typer.Exit(INTERRUPTED) from None
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     """Return a table for ``CommandOutput.show``; the text of a cell is never read as markup.
 
     Args:
-        title: Title above the table; empty for none.
         columns: Headings.
         rows: Cells, whose ``str`` is shown.
     """
@@ -138,9 +137,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     from rich.table import Table as RichTable  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
 
-    shown = RichTable(
-        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-    )
+    shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
         shown.add_column(Text(str(column)), overflow="fold")
     for row in rows:
@@ -165,7 +162,7 @@ def preview(frame: pd.DataFrame, rows: int = 10) -> Table:
     ]
     if len(frame) > rows:
         lines.append(["..."])
-    return table("", ["", *shown.columns, *more], lines)
+    return table(["", *shown.columns, *more], lines)
 
 
 def json_value(value: Any) -> Any:

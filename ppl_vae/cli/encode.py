@@ -1,7 +1,5 @@
 """``ppl-vae encode``: the latent codes of the rows of a data file."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -37,13 +35,8 @@ def encode(
                 f"{run}: its pair has no guide, so rows have no codes; fit a guide to it"
             )
         rows = read(data, opened.example)
+        settings = opened.settings(seed, report)
         codes = ppl_vae.encode(
-            opened.model,
-            opened.guide,
-            rows,
-            num_samples=num_samples,
-            seed=seed,
-            progress=report.progress,
-            plate=opened.plate,
+            opened.model, opened.guide, rows, num_samples=num_samples, **settings
         )
         hand_over(codes, out, report)

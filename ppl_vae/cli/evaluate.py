@@ -6,19 +6,15 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
-from ppl_vae.cli.opened import OpenedRun, open_run
-from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.opened import open_run
+from ppl_vae.cli.options import AsJson, Data, Draws, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from ppl_vae.evaluation.summary import ElboSummary, LikelihoodSummary, MeanOverRows
 
 DRAWS_OPTION = "--num-samples"
@@ -28,9 +24,7 @@ def evaluate(
     run: Run,
     data: Data,
     out: Out = None,
-    num_samples: Annotated[
-        int, typer.Option(min=1, help="Draws of the latents for each row.")
-    ] = 5000,
+    num_samples: Draws = 5000,
     seed: Seed = 0,
     force: Force = False,
     trust_code: TrustCode = False,
@@ -46,20 +40,23 @@ def evaluate(
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = read(data, opened.example)
-        scores, terms = _measure(opened, rows, num_samples, seed, report)
+
+        from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
+
+        pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
+        # _show warns with the command's option.
+        with warnings.catch_warnings(action="ignore", category=summaries.UnreliableWarning):
+            scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
+        draws = min(num_samples, summaries.TERMS_DRAWS)
+        terms = ppl_vae.elbo_terms(*pair, rows, num_samples=draws, **settings)
         if out is not None:
             from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
 
             columns = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
             write(out, scores.assign(**columns))
-        from ppl_vae.evaluation.summary import (  # noqa: PLC0415  loads torch
-            ElboSummary,
-            LikelihoodSummary,
-        )
-
         has_guide = opened.guide is not None
-        summary = LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
-        by_site = ElboSummary.of(terms)
+        summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
+        by_site = summaries.ElboSummary.of(terms)
         report.result(
             {"run": run, "data": data, "guide": has_guide, **_as_json(summary, by_site), "out": out}
         )
@@ -68,40 +65,19 @@ def evaluate(
             report.show(f"{len(scores)} rows in {out}")
 
 
-def _measure(
-    opened: OpenedRun, rows: Any, num_samples: int, seed: int, report: CommandOutput
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the frames of ``log_likelihood`` and ``elbo_terms``, a line for each row."""
-    from ppl_vae.evaluation.summary import TERMS_DRAWS, UnreliableWarning  # noqa: PLC0415  torch
-
-    shared: Any = {"seed": seed, "progress": report.progress, "plate": opened.plate}
-    pair = opened.model, opened.guide
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnreliableWarning)  # _show warns with the command's option
-        scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **shared)
-    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=min(num_samples, TERMS_DRAWS), **shared)
-    return scores, terms
-
-
 def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]:
     """Return the numbers of both summaries under the names that ``--json`` prints."""
     from ppl_vae.evaluation.psis import THRESHOLD  # noqa: PLC0415  loads torch
     from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
     return {
-        "rows": summary.rows,
-        "samples": summary.num_samples,
-        "log_likelihood": asdict(summary.log_prob),
-        "elbo": asdict(summary.elbo),
-        "gap": asdict(summary.gap),
-        "impossible_rows": summary.impossible,
+        "rows": summary.rows, "samples": summary.num_samples,
+        "log_likelihood": asdict(summary.log_prob), "elbo": asdict(summary.elbo),
+        "gap": asdict(summary.gap), "impossible_rows": summary.impossible,
         "ess": _by_percent(summary.ess),
         "k_hat": {
-            **_by_percent(summary.k_hat),
-            "threshold": THRESHOLD,
-            "above": summary.unreliable,
-            "exact": summary.exact,
-            "unknown": summary.without_k_hat,
+            **_by_percent(summary.k_hat), "threshold": THRESHOLD, "above": summary.unreliable,
+            "exact": summary.exact, "unknown": summary.without_k_hat,
         },
         "elbo_by_site": {
             "samples": min(summary.num_samples, TERMS_DRAWS),
@@ -112,7 +88,7 @@ def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]
             },
             "together": asdict(by_site.together),
         },
-    }
+    }  # fmt: skip
 
 
 def _by_percent(quantiles: dict[float, float]) -> dict[str, float]:
@@ -129,7 +105,7 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
         ("ELBO", *_nats(summary.elbo)),
         ("log-likelihood minus ELBO", *_nats(summary.gap)),
     ]
-    report.show(table("", ["", "nats per row, mean", "standard error"], means))
+    report.show(table(["", "nats per row, mean", "standard error"], means))
     columns = ["quantiles over rows", *(f"{100 * share:.0f} %" for share in summary.ess)]
     effective = [_number(value, 1) for value in summary.ess.values()]
     k_hat = [_number(value, 2) for value in summary.k_hat.values()]
@@ -137,9 +113,9 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
         [f"effective number of draws, out of {summary.num_samples}", *effective],
         ["k-hat (reliable up to 0.7)", *k_hat],
     ]
-    report.show(table("", columns, quantiles))
+    report.show(table(columns, quantiles))
     report.show(*_sentences(summary, by_site))
-    sites = table("", ["ELBO by site", "nats per row, mean", "standard error"], _sites(by_site))
+    sites = table(["ELBO by site", "nats per row, mean", "standard error"], _sites(by_site))
     report.show(
         sites,
         f"means of {min(summary.num_samples, TERMS_DRAWS)} draws for each row; the term of a "
@@ -168,12 +144,8 @@ def _sites(by_site: ElboSummary) -> Iterator[tuple[str, str, str]]:
     for name, site in by_site.sites.items():
         yield name, *_nats(site)
     for name, total in by_site.outside.items():
-        share = f"{total / by_site.rows:.3f}"
-        yield (
-            f"{name} (outside the row plate)",
-            share,
-            f"total {total:.3f}, divided by {_rows(by_site.rows)}",
-        )
+        origin = f"total {total:.3f}, divided by {_rows(by_site.rows)}"
+        yield f"{name} (outside the row plate)", f"{total / by_site.rows:.3f}", origin
     yield "together", *_nats(by_site.together)
 
 

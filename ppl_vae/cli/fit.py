@@ -39,8 +39,7 @@ def fit(
         int | None, typer.Option(min=1, help="Epochs without a better held-out ELBO.")
     ] = None,
     compiled: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Compile the step, or never do."),
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the step, or never do.")
     ] = None,
     seed: Seed = 0,
     resume: Annotated[
@@ -67,22 +66,11 @@ def fit(
         pair = build_pair(model, guide, rows, settings, seed)
         with _older_run_set_aside(run, output, force=force):
             history = ppl_vae.fit(
-                *pair,
-                rows,
-                validation=held_out,
-                optimizer=optimizer,
-                epochs=epochs,
-                batch_size=batch_size,
-                kl_weight=kl_weight,
-                clip_norm=clip_norm,
-                patience=patience,
-                compile="auto" if compiled is None else compiled,
-                seed=seed,
-                run=run,
-                resume=resume,
-                progress=output.progress,
-                plate=plate,
-            )
+                *pair, rows, validation=held_out, optimizer=optimizer, epochs=epochs,
+                batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm, patience=patience,
+                compile="auto" if compiled is None else compiled, seed=seed, run=run,
+                resume=resume, progress=output.progress, plate=plate,
+            )  # fmt: skip
         _show(output, history, run)
         if not (run / "weights.safetensors").is_file():
             raise ValueError(f"{run}: the weights could not be written; make room and --resume")
@@ -167,23 +155,17 @@ def _older_run_set_aside(run: Path, output: CommandOutput, *, force: bool) -> It
 
 def _show(output: CommandOutput, history: History, run: Path) -> None:
     """Print the history, or its JSON; raise ``typer.Exit`` where Ctrl-C ended the fit."""
-    best = history.frame[history.frame["epoch"] == history.best_epoch].iloc[-1]
+    frame, last = history.frame, history.frame.iloc[-1]
+    best = frame[frame["epoch"] == history.best_epoch].iloc[-1]
     output.result(
         {
-            "run": run,
-            "epochs": len(history.frame),
-            "steps": int(history.frame["step"].iloc[-1]),
-            "seconds": float(history.frame["seconds"].iloc[-1]),
-            "objective": history.objective,
-            "reason": history.reason,
-            "step": history.step,
-            "step_reason": history.step_reason,
-            "stopped": history.stopped,
-            "best_epoch": history.best_epoch,
-            "elbo": float(best["elbo"]),
-            "validation_elbo": float(best["validation_elbo"]),
+            "run": run, "epochs": len(frame), "steps": int(last["step"]),
+            "seconds": float(last["seconds"]), "objective": history.objective,
+            "reason": history.reason, "step": history.step, "step_reason": history.step_reason,
+            "stopped": history.stopped, "best_epoch": history.best_epoch,
+            "elbo": float(best["elbo"]), "validation_elbo": float(best["validation_elbo"]),
         }
-    )
+    )  # fmt: skip
     output.show(str(history), f"stored in        {run}")
     if history.stopped == "interrupted":
         output.note("ended by Ctrl-C; the same command with --resume continues")

@@ -1,7 +1,5 @@
 """``ppl-vae generate``: new rows from the model of a run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -26,8 +24,7 @@ def generate(
         ),
     ] = None,
     expected: Annotated[
-        bool,
-        typer.Option("--expected", help="The expected row of the drawn latents, not a draw."),
+        bool, typer.Option("--expected", help="The expected row of the drawn latents, not a draw.")
     ] = False,
     out: Out = None,
     seed: Seed = 0,
@@ -43,14 +40,8 @@ def generate(
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         rows = opened.rows() if like is None else read(like, opened.example)
+        settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
-            opened.model,
-            opened.guide,
-            rows,
-            num_samples=num_samples,
-            expected=expected,
-            seed=seed,
-            progress=report.progress,
-            plate=opened.plate,
+            opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings
         )
         hand_over(generated, out, report)

@@ -1,7 +1,5 @@
 """``ppl-vae lint``: check a pair and its data for faults before a fit."""
 
-from __future__ import annotations
-
 import ppl_vae
 from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
@@ -33,14 +31,13 @@ def lint(
         objective = found.objective
         report.result(
             {
-                "ok": not found.errors,
-                "objective": objective and objective.name,
+                "ok": not found.errors, "objective": objective and objective.name,
                 "reason": objective and objective.reason,
                 "sites": found.sites.to_dict("records"),
                 "findings": [{**vars(f), "message": str(f)} for f in found.findings],
             }
-        )
-        report.show(table("", SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
+        )  # fmt: skip
+        report.show(table(SHOWN_COLUMNS, found.sites[SHOWN_COLUMNS].itertuples(index=False)))
         if objective is not None:
             report.show(f"objective: {objective.name} ({objective.reason})")
         for finding in found.warnings:

@@ -4,9 +4,8 @@ This file does not import torch, so that ``--help`` answers at once; a command i
 runs.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -23,27 +22,19 @@ EPILOG = (
     "check --strict: a statistic is flagged); 2 an error in the command line; 130 interrupted by "
     "Ctrl-C. Results are printed on stdout, everything else on stderr."
 )
+COMMANDS: dict[str, Callable[..., None]] = {
+    "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
+    "evaluate": evaluate.evaluate, "check": check.check, "encode": encode.encode,
+    "generate": generate.generate, "report": report.report, "show": show.show,
+}  # fmt: skip
 
 app = typer.Typer(
-    name="ppl-vae",
-    help=HELP,
-    epilog=EPILOG,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
+    name="ppl-vae", epilog=EPILOG, no_args_is_help=True, add_completion=False,
+    pretty_exceptions_enable=False, rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
-)
-app.command("list", epilog=EPILOG)(list_.list_zoo)
-app.command("new", epilog=EPILOG)(new.new)
-app.command("lint", epilog=EPILOG)(lint.lint)
-app.command("fit", epilog=EPILOG)(fit.fit)
-app.command("evaluate", epilog=EPILOG)(evaluate.evaluate)
-app.command("check", epilog=EPILOG)(check.check)
-app.command("encode", epilog=EPILOG)(encode.encode)
-app.command("generate", epilog=EPILOG)(generate.generate)
-app.command("report", epilog=EPILOG)(report.report)
-app.command("show", epilog=EPILOG)(show.show)
+)  # fmt: skip
+for name, command in COMMANDS.items():
+    app.command(name, epilog=EPILOG)(command)
 
 
 def _print_version(requested: bool) -> None:
@@ -53,7 +44,7 @@ def _print_version(requested: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=HELP)
 def options(
     version: Annotated[
         bool,
@@ -63,9 +54,6 @@ def options(
     ] = False,
 ) -> None:
     """Accept the options that are given without a subcommand; the text of ``--help`` is HELP."""
-
-
-options.__doc__ = HELP
 
 
 def main() -> None:

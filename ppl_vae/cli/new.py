@@ -1,7 +1,5 @@
 """``ppl-vae new``: copy a model and a guide of the zoo, with a script that fits them, to edit."""
 
-from __future__ import annotations
-
 import ast
 from pathlib import Path
 from typing import Annotated

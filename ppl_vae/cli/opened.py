@@ -36,6 +36,10 @@ class OpenedRun:
     example: Any
     plate: str
 
+    def settings(self, seed: int, report: CommandOutput) -> dict[str, Any]:
+        """Return the arguments that every public function takes: ``seed, progress, plate``."""
+        return {"seed": seed, "progress": report.progress, "plate": self.plate}
+
     def rows(self) -> Any:
         """Return two rows of zeros in the form of the run's data.
 

@@ -1,7 +1,5 @@
 """Arguments and options that several commands share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -23,8 +21,7 @@ Data = Annotated[
     Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet, .npy or .npz file.")
 ]
 Run = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files."),
+    Path, typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files.")
 ]
 RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
 Settings = Annotated[
@@ -46,6 +43,7 @@ Statistics = Annotated[
 ]
 Plate = Annotated[str, typer.Option(metavar="NAME", help="Name of the row plate.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
+Draws = Annotated[int, typer.Option(min=1, help="Draws of the latents for each row.")]
 Out = Annotated[
     Path | None,
     typer.Option(

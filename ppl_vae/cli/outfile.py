@@ -1,7 +1,5 @@
 """Write rows to a file in the format of its extension; an error leaves no partial file."""
 
-from __future__ import annotations
-
 import os
 import zipfile
 from collections.abc import Callable, Mapping

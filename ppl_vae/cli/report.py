@@ -1,7 +1,5 @@
 """``ppl-vae report``: write an HTML report of a fit."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +7,7 @@ import typer
 
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.opened import open_run, read_run
-from ppl_vae.cli.options import AsJson, Force, Quiet, Run, Seed, Statistics, TrustCode
+from ppl_vae.cli.options import AsJson, Draws, Force, Quiet, Run, Seed, Statistics, TrustCode
 from ppl_vae.cli.pairs import function, read
 
 DEFAULT_NAME = "report.html"
@@ -31,9 +29,7 @@ def report(
             metavar="FILE", help=f"The .html file to write; RUN/{DEFAULT_NAME} by default."
         ),
     ] = None,
-    num_samples: Annotated[
-        int, typer.Option(min=1, help="Draws of the latents for each row.")
-    ] = 1000,
+    num_samples: Draws = 1000,
     replicates: Annotated[
         int, typer.Option(min=1, help="Replicated data sets for each predictive check.")
     ] = 200,

@@ -25,7 +25,7 @@ def show(run: RunDirectory, as_json: AsJson = False, quiet: Quiet = False) -> No
         metrics = read_metrics(opened.path)
         last = {} if metrics is None else metrics.iloc[-1].to_dict()
         report.result({"run": run, **opened.info, "last_epoch": last})
-        report.show(table("", ["", str(run)], _facts(opened)))
+        report.show(table(["", str(run)], _facts(opened)))
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:

@@ -202,7 +202,8 @@ def _by_row(cells: Tensor, site: sites.Site, rows: int, event_dim: int | None = 
         cells: One entry for each number of the site's value, or for each event (see event_dim).
         site: The site, which stands in the row plate.
         rows: Number of rows.
-        event_dim: Event dimensions of ``cells``; those of the site if ``None``."""
+        event_dim: Event dimensions of ``cells``; those of the site if ``None``.
+    """
     dim = -1 - (site["fn"].event_dim if event_dim is None else event_dim)
     cells = cells.movedim(dim, 0) if cells.ndim >= -dim else cells[None]
     return cells.reshape(len(cells), -1).expand(rows, -1)

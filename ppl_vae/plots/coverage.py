@@ -14,19 +14,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.pit import as_pit, binomial_mass, central_counts
-from ppl_vae.plots.style import (
-    GREY,
-    INK,
-    ORANGE,
-    PALE_GREY,
-    SERIES,
-    axes_or_new,
-    label_axes,
-    legend_above,
-    shorten,
-)
 
 NAME_LENGTH = 24  # characters of a feature's name in the legend
 
@@ -74,13 +64,14 @@ def interval_coverage(
     values, labels, rows = values[:, rows > 0], labels[rows > 0], rows[rows > 0]
     inside = np.abs(values - 0.5)[..., None] <= nominal / 2 + 1e-12  # (rows, features, levels)
     coverage = inside.sum(0) / rows[:, None]
-    ax = axes_or_new(ax, 6.4, 4.8)
+    ax = style.axes_or_new(ax, 6.4, 4.8)
     _draw_chance(ax, nominal, rows)
     _draw_features(ax, nominal, coverage, rows, labels)
     _set_ticks(ax, nominal)
     title = "Coverage of predictive intervals" if title is None else title
-    label_axes(ax, title, "level of the central interval", "observed values inside", grid=True)
-    legend_above(ax)
+    x, y = "level of the central interval", "observed values inside"
+    style.label_axes(ax, title, x, y, grid=True)
+    style.legend_above(ax)
     return ax
 
 
@@ -105,13 +96,13 @@ def _draw_chance(ax: Axes, levels: np.ndarray, rows: np.ndarray) -> None:
             widest.
     """
     start, fewest = levels[0] - 0.1 * (1 - levels[0]), int(rows.min())
-    ax.plot([start, 1], [start, 1], color=INK, linewidth=1, linestyle="--", zorder=1)
+    ax.plot([start, 1], [start, 1], color=style.INK, linewidth=1, linestyle="--", zorder=1)
     ax.set_xlim(start, 1 + 0.04 * (1 - start))
     counts = [central_counts(*binomial_mass(fewest, level), 0.025) for level in levels]
     bounds = np.array(counts) / fewest
     count = f"{fewest} rows{' or more' if rows.max() > fewest else ''}"
     ax.vlines(
-        levels, bounds[:, 0], bounds[:, 1], color=PALE_GREY, linewidth=9, zorder=0,
+        levels, bounds[:, 0], bounds[:, 1], color=style.PALE_GREY, linewidth=9, zorder=0,
         label=f"95 % of calibrated features ({count})",
     )  # fmt: skip
 
@@ -131,16 +122,18 @@ def _draw_features(
     errors = (levels * (1 - levels) / rows[:, None]) ** 0.5
     distance = np.abs(coverage - levels) / errors
     worst, level = np.unravel_index(distance.argmax(), distance.shape)
+    short_names = [style.shorten(name, NAME_LENGTH) for name in names]
     others = [i for i in range(len(coverage)) if i != worst]
     for position, i in enumerate(others):
-        look: dict[str, Any] = {"color": GREY, "linewidth": 0.7, "alpha": 0.7}
-        if len(others) <= len(SERIES):
-            colour, marker = SERIES[position]
-            look = {"color": colour, "marker": marker, "label": shorten(names[i], NAME_LENGTH)}
+        look: dict[str, Any] = {"color": style.GREY, "linewidth": 0.7, "alpha": 0.7}
+        if len(others) <= len(style.SERIES):
+            colour, marker = style.SERIES[position]
+            look = {"color": colour, "marker": marker, "label": short_names[i]}
         ax.plot(levels, coverage[i], **look)
     share = f"{100 * levels[level]:g} % interval: {100 * coverage[worst, level]:.0f} %"
-    label = f"{'worst: ' * bool(others)}{shorten(names[worst], NAME_LENGTH)} ({share})"
-    ax.plot(levels, coverage[worst], "X-", color=ORANGE, linewidth=2.4, markersize=8, label=label)
+    label = f"{'worst: ' * bool(others)}{short_names[worst]} ({share})"
+    look = {"color": style.ORANGE, "linewidth": 2.4, "markersize": 8, "label": label}
+    ax.plot(levels, coverage[worst], "X-", **look)
 
 
 def _set_ticks(ax: Axes, levels: np.ndarray) -> None:

@@ -53,7 +53,7 @@ def image_grid(
     if columns < 1:
         raise ValueError(f"columns: expected 1 or more, got {columns}")
     strips = _strips(images, columns, shape)
-    width, height = strips[0][1].shape[2], strips[0][1].shape[1]
+    height, width = strips[0][1].shape[1:]
     columns = max(len(strip) for _, strip in strips)
     if column_labels is not None and len(column_labels) != columns:
         raise ValueError(

@@ -5,27 +5,26 @@ problems, Annals of Eugenics 7(2).
 """
 
 import numbers
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from torch import Tensor
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.names import write_apart
 from ppl_vae.plots.style import GROUP_COLOURS, GROUP_MARKERS, INK, axes_or_new, label_axes
 
 MAX_POINTS = 5000  # more hide each other
 MAX_IN_LEGEND, MAX_NAMES = 20, 40  # different labels in the legend, and on the picture
+MAX_ROUNDS = 200
+GAP = 8.0  # points between two names, so that 7 beside 1 does not read 71
 
 
 def latent_map(
-    codes: Any,
-    labels: Any = None,
-    *,
-    title: str = "Latent space",
-    ax: Axes | None = None,
+    codes: Any, labels: Any = None, *, title: str = "Latent space", ax: Axes | None = None
 ) -> Axes:
     """Draw the codes of rows on a plane, coloured and named by label.
 
@@ -72,7 +71,7 @@ def latent_map(
     if not axis_labels[1]:
         ax.set_yticks([])
     if groups is not None:
-        write_apart(ax, {str(n): np.median(plane[groups == n], 0) for n in np.unique(groups)})
+        _write_apart(ax, {str(n): np.median(plane[groups == n], 0) for n in np.unique(groups)})
     return ax
 
 
@@ -156,9 +155,8 @@ def _project(points: np.ndarray, groups: np.ndarray | None) -> tuple[np.ndarray,
     """
     if points.shape[1] == 1:
         line = 0.0 if groups is None else np.unique(groups, return_inverse=True)[1]
-        spread = 0.7 * (
-            0.618 * np.arange(len(points)) % 1 - 0.5
-        )  # spreads points over the height of their line
+        # Spreads points over the height of their line.
+        spread = 0.7 * (0.618 * np.arange(len(points)) % 1 - 0.5)
         return np.column_stack([points[:, 0], spread - line]), ["latent 0", ""]
     if points.shape[1] == 2:
         return points, ["latent 0", "latent 1"]
@@ -191,3 +189,71 @@ def _discriminants(centered: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray
     directions = np.linalg.svd(means @ whiten, full_matrices=False)[2]
     titles = [f"{word} discriminant (sd within a label = 1)" for word in ("first", "second")]
     return centered @ whiten @ directions[:2].T, titles
+
+
+# Names on the picture, close to their points and not over each other
+
+
+def _write_apart(ax: Axes, places: Mapping[str, Any]) -> None:
+    """Write each name at its place, and move names apart that would hide each other.
+
+    A thin line joins a name that had to move with its place. The limits of the axes are fixed at
+    what they are now, because places of names are computed in pixels.
+
+    Args:
+        ax: Where to write.
+        places: ``{name: (x, y)}``, in the data's units.
+    """
+    ax.set_xlim(ax.get_xlim())
+    ax.set_ylim(ax.get_ylim())
+    size = 15 if max(map(len, places)) <= 2 else 11 if len(places) <= 20 else 8
+    texts = [
+        ax.text(x, y, name, fontsize=size, fontweight="bold", ha="center", va="center")
+        for name, (x, y) in places.items()
+    ]
+    for text in texts:
+        text.set_path_effects([patheffects.withStroke(linewidth=3.5, foreground="white")])
+    ax.figure.canvas.figure.draw_without_rendering()  # to know the sizes of texts
+    boxes = [text.get_window_extent() for text in texts]
+    sizes = np.array([(box.width, box.height) for box in boxes]) + GAP * ax.figure.dpi / 72
+    start = ax.transData.transform(np.array(list(places.values()), dtype=float))
+    inside = ax.get_window_extent()
+    moved = _without_overlap(start, sizes, np.array([inside.p0, inside.p1]))
+    for text, old, new, box in zip(texts, start, moved, sizes, strict=True):
+        x, y = ax.transData.inverted().transform([old, new]).T
+        text.set_position((x[1], y[1]))
+        if np.abs(new - old).max() > box[1] / 2:
+            ax.plot(x, y, color="0.2", linewidth=0.8, zorder=text.get_zorder() - 0.5)
+
+
+def _without_overlap(centers: np.ndarray, sizes: np.ndarray, limits: np.ndarray) -> np.ndarray:
+    """Return the centers of boxes after the boxes were moved until none overlaps another.
+
+    Each round pushes every two boxes that overlap apart, half of the overlap each, along the axis
+    where the overlap is smaller, and then moves all boxes back inside the limits.
+
+    Args:
+        centers: (names, 2) in pixels.
+        sizes: (names, 2) widths and heights, in pixels.
+        limits: (2, 2), the lower left and the upper right corner of the axes, in pixels.
+
+    Returns:
+        (names, 2) in pixels. Where the boxes have no room, some still overlap.
+    """
+    centers = centers.copy()
+    for _ in range(MAX_ROUNDS):
+        settled = True
+        for i in range(len(centers)):
+            for j in range(i):
+                offset = centers[i] - centers[j]
+                overlap = (sizes[i] + sizes[j]) / 2 - np.abs(offset)
+                if (overlap > 1e-3).all():
+                    axis = int(overlap.argmin())
+                    push = overlap[axis] / 2 * (1.0 if offset[axis] >= 0 else -1.0)
+                    centers[i, axis] += push
+                    centers[j, axis] -= push
+                    settled = False
+        centers = np.clip(centers, limits[0] + sizes / 2, limits[1] - sizes / 2)
+        if settled:
+            break
+    return centers

@@ -26,15 +26,7 @@ import torch
 from matplotlib.axes import Axes
 
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.style import (
-    BAND,
-    INK,
-    ORANGE,
-    PALE_BLUE,
-    axes_or_new,
-    label_axes,
-    legend_above,
-)
+from ppl_vae.plots.style import BAND, INK, ORANGE, PALE_BLUE, axes_or_new, label_axes, legend_above
 
 
 def pit_histogram(
@@ -132,10 +124,8 @@ def simultaneous_band(count: int, bins: int, level: float = 0.95) -> tuple[int, 
             f"count {count}, bins {bins}, level {level}"
         )
     hits, mass = binomial_mass(count, 1 / bins)
-    wide, narrow = (
-        (1 - level) / (2 * bins),
-        0.25,
-    )  # tails; the first is Bonferroni's, surely wide enough
+    # Tails: the first is Bonferroni's, surely wide enough.
+    wide, narrow = (1 - level) / (2 * bins), 0.25
     for _ in range(40):
         tail = (wide * narrow) ** 0.5
         if _all_inside(count, bins, *central_counts(hits, mass, tail)) >= level:

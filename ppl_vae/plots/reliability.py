@@ -14,21 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.style import (
-    BLUE,
-    GREY,
-    INK,
-    LEGEND_SIZE,
-    ORANGE,
-    PALE_BLUE,
-    PALE_GREY,
-    axes_or_new,
-    label_axes,
-    legend_above,
-    percent,
-    whole_ticks,
-)
 
 GOOD, USABLE = 0.5, 0.7
 LOWEST, HIGHEST = -1.0, 3.0  # k-hat beyond these changes no verdict: drawn at the edge
@@ -59,7 +46,7 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     """
     k_hat = _as_k_hat(scores)
     known = np.sort(k_hat[~np.isnan(k_hat)])
-    ax = axes_or_new(ax, 6.8, 4.6)
+    ax = style.axes_or_new(ax, 6.8, 4.6)
     order = np.arange(1, len(known) + 1)
     size = float(np.clip(600 / max(len(known), 1), 2.5, 7))
     for name, members, marker, colour in _groups(known):
@@ -69,13 +56,13 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     unknown = len(k_hat) - len(known)
     if unknown:
         ax.plot([], [], " ", label=f"without k-hat: {_rows_and_share(unknown, len(k_hat))}")
-    for bound, style in ((GOOD, ":"), (USABLE, "--")):
-        ax.axhline(bound, color=INK, linewidth=1, linestyle=style, zorder=0)
+    for bound, dashes in ((GOOD, ":"), (USABLE, "--")):
+        ax.axhline(bound, color=style.INK, linewidth=1, linestyle=dashes, zorder=0)
         ax.text(1.01, bound, str(bound), transform=ax.get_yaxis_transform(), va="center", size=8)
     _set_ticks(ax, known)
     title = "Reliability of the log-likelihood" if title is None else title
-    label_axes(ax, title, "rows, in order of k-hat", "k-hat (lower is better)")
-    legend_above(ax, marker_scale=5 / size)
+    style.label_axes(ax, title, "rows, in order of k-hat", "k-hat (lower is better)")
+    style.legend_above(ax, marker_scale=5 / size)
     return ax
 
 
@@ -104,21 +91,21 @@ def elbo_bars(
         ['z', 'x', 'together']
     """
     bars = _bars(terms)
-    ax = axes_or_new(ax, 6.8, 1.4 + 0.55 * len(bars))
+    ax = style.axes_or_new(ax, 6.8, 1.4 + 0.55 * len(bars))
     for line, (_, mean, error, look) in enumerate(bars):
         end = mean if np.isfinite(mean) else 0.0
-        ax.barh(line, end, height=0.62, edgecolor=INK, linewidth=0.8, **look)
+        ax.barh(line, end, height=0.62, edgecolor=style.INK, linewidth=0.8, **look)
         if np.isfinite(error):
             ax.errorbar(end, line, xerr=error, color="black", capsize=4, linewidth=1.5)
         _write_value(ax, line, mean, error)
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.axhline(len(bars) - 1.5, color=PALE_GREY, linewidth=0.8)
+    ax.axvline(0, color=style.INK, linewidth=0.8)
+    ax.axhline(len(bars) - 1.5, color=style.PALE_GREY, linewidth=0.8)
     ax.margins(x=0.4)  # room for the numbers
     ax.set_yticks(range(len(bars)), labels=[name for name, *_ in bars])
     ax.invert_yaxis()
     title = "ELBO by site" if title is None else title
     x = "nats per row: mean ± standard error over rows (higher is better)"
-    label_axes(ax, title, x, left=False)
+    style.label_axes(ax, title, x, left=False)
     return ax
 
 
@@ -154,17 +141,17 @@ def _groups(known: np.ndarray) -> list[tuple[str, np.ndarray, str, str]]:
     """
     equal_weights = np.isneginf(known)
     groups = [
-        ("above 0.7, not reliable", known > USABLE, "^", ORANGE),
-        ("0.5 to 0.7, usable", (known > GOOD) & (known <= USABLE), "s", INK),
-        ("0.5 or below, good", (known <= GOOD) & ~equal_weights, "o", BLUE),
-        ("-inf, all draws weigh the same", equal_weights, "v", GREY),
+        ("above 0.7, not reliable", known > USABLE, "^", style.ORANGE),
+        ("0.5 to 0.7, usable", (known > GOOD) & (known <= USABLE), "s", style.INK),
+        ("0.5 or below, good", (known <= GOOD) & ~equal_weights, "o", style.BLUE),
+        ("-inf, all draws weigh the same", equal_weights, "v", style.GREY),
     ]
     return groups[:1] + [group for group in groups[1:] if group[1].any()]
 
 
 def _rows_and_share(count: int, rows: int) -> str:
     """Return a number of rows as text, with its share of all rows."""
-    return f"{count} row{'' if count == 1 else 's'} ({percent(count / rows)})"
+    return f"{count} row{'' if count == 1 else 's'} ({style.percent(count / rows)})"
 
 
 def _set_ticks(ax: Axes, known: np.ndarray) -> None:
@@ -177,16 +164,13 @@ def _set_ticks(ax: Axes, known: np.ndarray) -> None:
     shown = np.append(known.clip(LOWEST, HIGHEST), [0.0, 1.0])
     low, high = shown.min(), shown.max()
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    marks = {}
-    if (known < LOWEST).any():
-        marks[LOWEST] = "≤ "
-    if (known > HIGHEST).any():
-        marks[HIGHEST] = "≥ "
+    beyond = ((LOWEST, "≤ ", known < LOWEST), (HIGHEST, "≥ ", known > HIGHEST))
+    marks = {edge: mark for edge, mark, rows in beyond if rows.any()}
     ticks = MaxNLocator(5, steps=[1, 2.5, 5, 10]).tick_values(low, high)
     ax.set_yticks([tick for tick in ticks if low <= tick <= high])
     ax.yaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{marks.get(tick, '')}{tick:g}"))
     ax.set_xlim(0.5 - 0.02 * len(known), 0.5 + 1.02 * max(len(known), 1))
-    whole_ticks(ax.xaxis)
+    style.whole_ticks(ax.xaxis)
     if not len(known):
         ax.set_xticks([])
 
@@ -201,12 +185,13 @@ def _bars(terms: Mapping[str, Any] | pd.DataFrame) -> list[tuple[str, float, flo
     if len(shapes) != 1 or len(shapes[0]) != 1 or 0 in shapes[0]:
         raise ValueError(f"terms: expected sites with a number for each row, got shapes {shapes}")
     (count,), outside = shapes[0], getattr(terms, "attrs", {}).get("global", {})
-    bars = [(name, *_mean_and_error(rows), {"color": PALE_BLUE}) for name, rows in sites.items()]
+    pale = {"color": style.PALE_BLUE}
+    bars = [(name, *_mean_and_error(rows), pale) for name, rows in sites.items()]
     for name, total in outside.items():
         label = f"{name}, outside the\nrow plate: total / {count} rows"
         bars.append((label, total / count, np.nan, {"color": "white", "hatch": "////"}))
     together = np.sum(list(sites.values()), axis=0) + sum(outside.values()) / count
-    return [*bars, ("together", *_mean_and_error(together), {"color": GREY})]
+    return [*bars, ("together", *_mean_and_error(together), {"color": style.GREY})]
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
@@ -224,5 +209,5 @@ def _write_value(ax: Axes, line: int, mean: float, error: float) -> None:
     ax.annotate(
         text + (f" ± {error:.2f}" if np.isfinite(error) else ""),
         (end, line), xytext=(7 * side, 0), textcoords="offset points",
-        ha="left" if side > 0 else "right", va="center", fontsize=LEGEND_SIZE,
+        ha="left" if side > 0 else "right", va="center", fontsize=style.LEGEND_SIZE,
     )  # fmt: skip

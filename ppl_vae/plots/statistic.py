@@ -10,18 +10,9 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.ranges import even_edges, is_rounding, range_in_sight
-from ppl_vae.plots.style import (
-    BAND,
-    BLUE,
-    INK,
-    PALE_GREY,
-    axes_or_new,
-    label_axes,
-    legend_above,
-    whole_ticks,
-)
 
 FARTHEST = 10  # standard deviations beyond the bars; the observed number becomes an arrow
 
@@ -64,28 +55,28 @@ def statistic_histogram(
     value, samples = _as_statistics(observed, replicated)
     if p_value is not None and not 0 <= p_value <= 1:
         raise ValueError(f"p_value: expected a share, 0 to 1, got {p_value}")
-    ax = axes_or_new(ax, 6.8, 4.4)
+    ax = style.axes_or_new(ax, 6.8, 4.4)
     edges = _edges(samples, value)
     counts = np.histogram(samples, edges)[0]
     interval = np.quantile(samples, [0.05, 0.95])
     _draw_observed(ax, value, _label(value, samples, p_value), edges, samples)
     low, high = (_number(bound, samples, value) for bound in interval)
     label = f"central 90 % of the replicates: {low} to {high}"
-    ax.axvspan(*interval, color=BAND, zorder=0, label=label)
+    ax.axvspan(*interval, color=style.BAND, zorder=0, label=label)
     for bound in interval:
-        ax.axvline(bound, color=INK, linewidth=1, linestyle=":", zorder=3)
+        ax.axvline(bound, color=style.INK, linewidth=1, linestyle=":", zorder=3)
     ax.bar(
-        edges[:-1], counts, width=np.diff(edges), align="edge", color=PALE_GREY, edgecolor=INK,
-        linewidth=0.6, label=f"{len(samples)} replicates",
+        edges[:-1], counts, width=np.diff(edges), align="edge", color=style.PALE_GREY,
+        edgecolor=style.INK, linewidth=0.6, label=f"{len(samples)} replicates",
     )  # fmt: skip
     ax.set_ylim(0, 1.06 * counts.max())
     for axis in (ax.xaxis, ax.yaxis) if _are_whole(samples, value) else (ax.yaxis,):
-        whole_ticks(axis, 8)
+        style.whole_ticks(axis, 8)
     beyond = int(((samples < edges[0]) | (samples > edges[-1])).sum())
     note = f"\nnot shown, far outside: {beyond} of the replicates" if beyond else ""
     title = "A statistic of the data and of replicates" if title is None else title
-    label_axes(ax, title, (name or "statistic") + note, "replicates")
-    legend_above(ax)
+    style.label_axes(ax, title, (name or "statistic") + note, "replicates")
+    style.legend_above(ax)
     return ax
 
 
@@ -153,7 +144,7 @@ def _draw_observed(
     spread = _standard_deviation(samples) if is_rounding(spread, interval) else spread
     gap = max(low - value, value - high)
     if spread == 0 or gap <= FARTHEST * spread:
-        ax.axvline(value, color=BLUE, linewidth=2.6, zorder=4, label=label)
+        ax.axvline(value, color=style.BLUE, linewidth=2.6, zorder=4, label=label)
         low, high = min(low, value), max(high, value)
         ax.set_xlim(low - 0.05 * (high - low), high + 0.05 * (high - low))
         return
@@ -161,12 +152,12 @@ def _draw_observed(
     ax.set_xlim(low - (margin if side > 0 else room), high + (margin if side < 0 else room))
     ax.text(
         0.5 + 0.49 * side, 0.43, _number(value, samples, value), transform=ax.transAxes,
-        ha="right" if side > 0 else "left", va="bottom", color=BLUE,
+        ha="right" if side > 0 else "left", va="bottom", color=style.BLUE,
     )  # fmt: skip
     ax.plot(
-        [0.5 + 0.38 * side, 0.5 + 0.49 * side], [0.4, 0.4], transform=ax.transAxes, color=BLUE,
-        linewidth=2.6, marker=">" if side > 0 else "<", markevery=[1], markersize=11,
-        label=f"{label}, far outside",
+        [0.5 + 0.38 * side, 0.5 + 0.49 * side], [0.4, 0.4], transform=ax.transAxes,
+        color=style.BLUE, linewidth=2.6, marker=">" if side > 0 else "<", markevery=[1],
+        markersize=11, label=f"{label}, far outside",
     )  # fmt: skip
 
 

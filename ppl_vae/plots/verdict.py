@@ -6,16 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from ppl_vae.plots.style import (
-    BLUE,
-    GREY,
-    LEGEND_SIZE,
-    ORANGE,
-    PALE_GREY,
-    axes_or_new,
-    label_axes,
-    legend_above,
-)
+from ppl_vae.plots import style
 
 FARTHEST = 6.0  # half widths of an interval; values beyond are drawn at the edge
 MOST = 30  # statistics in one figure
@@ -54,28 +45,28 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
         )
     shown = frame.iloc[:MOST]
     names = _names(shown)
-    ax = axes_or_new(ax, 5.4 + 0.085 * max(map(len, names)), 1.9 + 0.3 * len(shown))
+    ax = style.axes_or_new(ax, 5.4 + 0.085 * max(map(len, names)), 1.9 + 0.3 * len(shown))
     distance, flagged = _distances(shown), shown["flagged"].to_numpy(dtype=bool)
     lines = np.arange(len(shown))
     ax.barh(
-        lines, 2, left=-1, height=0.55, color=PALE_GREY, alpha=0.7,
+        lines, 2, left=-1, height=0.55, color=style.PALE_GREY, alpha=0.7,
         label="central 90 % of the replicates",
     )  # fmt: skip
-    _draw_points(ax, distance[flagged], lines[flagged], "D", ORANGE, "data, flagged")
-    _draw_points(ax, distance[~flagged], lines[~flagged], "o", BLUE, "data")
+    _draw_points(ax, distance[flagged], lines[flagged], "D", style.ORANGE, "data, flagged")
+    _draw_points(ax, distance[~flagged], lines[~flagged], "o", style.BLUE, "data")
     ax.set_yticks(lines, labels=names)
     ax.set_ylim(len(shown) - 0.4, -0.6)
     far = min(FARTHEST, max(2.0, float(np.nanmax(np.abs(distance), initial=0.0)))) + 0.5
     ax.set_xlim(-far, far)
-    ax.axvline(0, color=GREY, linewidth=0.8, zorder=1)
+    ax.axvline(0, color=style.GREY, linewidth=0.8, zorder=1)
     title = "Statistics of the data beside those of the replicates" if title is None else title
     note = (
         "distance from the middle of the 90 % interval, in half widths of the interval;\n"
         "each line is of its worst feature, and the worst of many may lie outside by chance"
     )
-    label_axes(ax, title, note, left=False)
-    ax.xaxis.label.set_fontsize(LEGEND_SIZE)
-    legend_above(ax)
+    style.label_axes(ax, title, note, left=False)
+    ax.xaxis.label.set_fontsize(style.LEGEND_SIZE)
+    style.legend_above(ax)
     return ax
 
 
@@ -85,9 +76,7 @@ def _distances(shown: pd.DataFrame) -> np.ndarray:
     Infinite where the replicates are all equal and the data differ; 0 where the data are equal to
     the middle.
     """
-    low, high, observed = (
-        shown[name].to_numpy(dtype=float) for name in ("lower", "upper", "observed")
-    )
+    low, high, observed = shown[["lower", "upper", "observed"]].to_numpy(dtype=float).T
     shift, half_width = observed - (low + high) / 2, (high - low) / 2
     with np.errstate(divide="ignore", invalid="ignore"):  # half_width is 0
         return np.asarray(np.where(shift == 0, 0.0, shift / half_width))
@@ -107,16 +96,16 @@ def _draw_points(
         label: Name in the legend.
     """
     inside = np.abs(distance) <= FARTHEST
-    style: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 7, "zorder": 3}
+    look: dict[str, Any] = {"color": colour, "linestyle": "none", "markersize": 7, "zorder": 3}
     if inside.any():
-        ax.plot(distance[inside], lines[inside], marker, label=label, **style)
+        ax.plot(distance[inside], lines[inside], marker, label=label, **look)
         label = "_" + label
     for side, arrow in ((-1, "<"), (1, ">")):
         beyond = side * distance > FARTHEST
         if beyond.any():
             ax.plot(
                 np.full(beyond.sum(), side * FARTHEST), lines[beyond], arrow,
-                label=f"{label}, farther out", **{**style, "markersize": 9},
+                label=f"{label}, farther out", **{**look, "markersize": 9},
             )  # fmt: skip
 
 

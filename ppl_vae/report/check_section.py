@@ -1,10 +1,7 @@
 """The section of a report on what the model misses: its predictive checks."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,66 +12,15 @@ from ppl_vae.checks.comparison import OWN
 from ppl_vae.checks.predictive_checks import LEVEL, PredictiveCheck
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import MOST, check_summary
+from ppl_vae.report import numbers
 from ppl_vae.report.html import Figure, Table, render
 from ppl_vae.report.measurements import Measurements
-from ppl_vae.report.numbers import (
-    SPACE,
-    Number,
-    capitalized,
-    decimal,
-    number,
-    shortened,
-    with_common_precision,
-)
+from ppl_vae.report.numbers import SPACE, decimal, number, shortened, with_common_precision
 
 POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
 MOST_PICTURES = 6  # flagged statistics with figures of their own
 PAIR_SIZE = (5.6, 3.8)  # of a figure beside another, in inches
 CALIBRATION_SIZE = (6.4, 4.5)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A flagged statistic: its heading, and one or two figures."""
-
-    title: str
-    figures: Sequence[Figure]
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """Calibration of one site's predictions for single cells: two figures and a table."""
-
-    figures: Sequence[Figure]
-    title: str
-    table: Table
-
-
-@dataclass(frozen=True)
-class CheckPart:
-    """One predictive check as the page shows it, or the error that it raised.
-
-    Attributes:
-        error: Why the check could not be made; empty where it was made.
-        num_samples: Number of replicated data sets.
-        rows: Number of rows.
-        verdict: How many statistics are flagged, in a sentence.
-        table: The statistics, flagged ones first.
-        summary: A figure of all statistics; ``None`` for none.
-        pictures: Figures of flagged statistics.
-        not_pictured: Number of flagged statistics without figures.
-        intervals: Calibration for single cells, one for each observed site.
-    """
-
-    error: str = ""
-    num_samples: int = 0
-    rows: int = 0
-    verdict: str = ""
-    table: Table | None = None
-    summary: Figure | None = None
-    pictures: Sequence[Picture] = ()
-    not_pictured: int = 0
-    intervals: Sequence[Intervals] = ()
 
 
 def check_section(measured: Measurements | None) -> Markup:
@@ -89,27 +35,40 @@ def check_section(measured: Measurements | None) -> Markup:
     )
 
 
-def _part(check: PredictiveCheck | ValueError, *, detailed: bool, intervals: bool) -> CheckPart:
-    """Return one check for the page.
+def _part(
+    check: PredictiveCheck | ValueError, *, detailed: bool, intervals: bool
+) -> dict[str, object]:
+    """Return one check as the page shows it, or the error that it raised.
 
     Args:
         check: The check, or the error that it raised.
         detailed: Whether to show all columns and figures, or only the most telling columns.
         intervals: Whether to show the calibration for single cells.
+
+    Returns:
+        Values by the names that the template uses:
+
+        - ``error``: why the check could not be made, empty where it was made; with an error there
+          are no further values;
+        - ``num_samples``, ``rows``: number of replicated data sets, and of rows;
+        - ``verdict``: how many statistics are flagged, in a sentence;
+        - ``table``: the statistics, flagged ones first;
+        - ``summary``: a figure of all statistics, ``None`` for none;
+        - ``pictures``: figures of flagged statistics;
+        - ``not_pictured``: number of flagged statistics without figures;
+        - ``intervals``: calibration for single cells, one for each observed site.
     """
     if isinstance(check, ValueError):
-        return CheckPart(error=str(check))
-    flagged = int(check.frame["flagged"].sum())
-    return CheckPart(
-        num_samples=check.num_samples,
-        rows=check.rows,
-        verdict=_verdict(check),
-        table=_table(check, detailed=detailed),
-        summary=_summary(check) if detailed else None,
-        pictures=list(_pictures(check)) if detailed else (),
-        not_pictured=max(flagged - MOST_PICTURES, 0) if detailed else 0,
-        intervals=list(_intervals(check)) if intervals else (),
-    )
+        return {"error": str(check)}
+    not_pictured = max(len(_flagged(check)) - MOST_PICTURES, 0)
+    return {
+        "error": "", "num_samples": check.num_samples, "rows": check.rows,
+        "verdict": _verdict(check), "table": _table(check, detailed=detailed),
+        "summary": _summary(check) if detailed else None,
+        "pictures": list(_pictures(check)) if detailed else (),
+        "not_pictured": not_pictured if detailed else 0,
+        "intervals": list(_intervals(check)) if intervals else (),
+    }  # fmt: skip
 
 
 def statistic_name(key: Any, feature: str) -> str:
@@ -155,7 +114,7 @@ def _lines(frame: pd.DataFrame) -> Iterator[tuple[Any, pd.Series]]:
 
 def _verdict(check: PredictiveCheck) -> str:
     """Return how many statistics are flagged, and how often that happens by chance."""
-    flagged, count = int(check.frame["flagged"].sum()), len(check.frame)
+    flagged, count = len(_flagged(check)), len(check.frame)
     at_most = "" if check.prior else " or less"
     return (
         f"{flagged} of {count} statistics are flagged; if the model were right, the chance that "
@@ -188,20 +147,14 @@ def _cells(key: Any, line: pd.Series) -> dict[str, object]:
     """Return the cells of one statistic, by the names of their columns."""
     observed, mean, lower, upper = _numbers(line, "observed", "mean", "lower", "upper")
     return {
-        "site": "all" if key[0] == OWN else key[0],
-        "statistic": key[1],
-        "of": _feature_name(key[0], line["feature"]),
-        "observed": observed,
-        "mean": mean,
-        "lower": lower,
-        "upper": upper,
-        "p": decimal(line["p_value"]),
-        "adjusted p": decimal(line["p_adjusted"]),
-        "verdict": "flagged" if line["flagged"] else "",
-    }
+        "site": "all" if key[0] == OWN else key[0], "statistic": key[1],
+        "of": _feature_name(key[0], line["feature"]), "observed": observed, "mean": mean,
+        "lower": lower, "upper": upper, "p": decimal(line["p_value"]),
+        "adjusted p": decimal(line["p_adjusted"]), "verdict": "flagged" if line["flagged"] else "",
+    }  # fmt: skip
 
 
-def _numbers(line: pd.Series, *names: str) -> list[Number]:
+def _numbers(line: pd.Series, *names: str) -> list[numbers.Number]:
     """Return numbers of a line, written as precisely as the replicates' interval is wide."""
     return with_common_precision([line[name] for name in names], line["upper"] - line["lower"])
 
@@ -223,8 +176,12 @@ def _summary(check: PredictiveCheck) -> Figure:
     return Figure.drawn(lambda ax: check_summary(frame, ax=ax), alt, size=size)
 
 
-def _pictures(check: PredictiveCheck) -> Iterator[Picture]:
-    """Yield the figures of flagged statistics: a histogram each, and each feature's values once."""
+def _pictures(check: PredictiveCheck) -> Iterator[dict[str, object]]:
+    """Yield the figures of flagged statistics: a histogram each, and each feature's values once.
+
+    Yields:
+        ``{"title": heading, "figures": one or two figures}`` of a flagged statistic.
+    """
     drawn: set[tuple[str, int]] = set()
     for key, line in _lines(_flagged(check).iloc[:MOST_PICTURES]):
         figures = [_histogram(check, key, line)]
@@ -232,7 +189,8 @@ def _pictures(check: PredictiveCheck) -> Iterator[Picture]:
         if position is not None and (key[0], position) not in drawn:
             drawn.add((key[0], position))
             figures.append(_overlay(check, key[0], position))
-        yield Picture(capitalized(statistic_name(key, line["feature"])), figures)
+        title = numbers.capitalized(statistic_name(key, line["feature"]))
+        yield {"title": title, "figures": figures}
 
 
 def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Figure:
@@ -290,8 +248,12 @@ def _overlay(check: PredictiveCheck, site: str, position: int) -> Figure:
 # Intervals of single cells
 
 
-def _intervals(check: PredictiveCheck) -> Iterator[Intervals]:
-    """Yield, for each observed site, how well central intervals and PITs are calibrated."""
+def _intervals(check: PredictiveCheck) -> Iterator[dict[str, object]]:
+    """Yield, for each observed site, how well central intervals and PITs are calibrated.
+
+    Yields:
+        ``{"title": heading of the table, "figures": two figures, "table": table}`` of a site.
+    """
     for site, pit in check.pit.items():
         of_site = f" of {site}" if len(check.features_of) > 1 else ""
         names = [_feature_name(site, name) for name in check.features_of[site]]
@@ -300,11 +262,11 @@ def _intervals(check: PredictiveCheck) -> Iterator[Intervals]:
             for name, (_, line) in zip(names, _lines(check.coverage.loc[[site]]), strict=True)
         ]
         caption = f"Share of cells inside their central intervals, in percent{of_site}"
-        yield Intervals(
-            list(_calibration_figures(pit, names, of_site)),
-            (f"All {len(lines)} features" if len(lines) > 1 else "In numbers") + of_site,
-            Table(caption, ["feature", "cells", "in 50 %", "in 90 %"], lines),
-        )
+        yield {
+            "title": (f"All {len(lines)} features" if len(lines) > 1 else "In numbers") + of_site,
+            "figures": list(_calibration_figures(pit, names, of_site)),
+            "table": Table(caption, ["feature", "cells", "in 50 %", "in 90 %"], lines),
+        }
 
 
 def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Iterator[Figure]:
@@ -325,10 +287,8 @@ def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Ite
     )
     yield Figure.drawn(
         lambda ax: pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title=""),
-        f"Histogram of the {which}",
-        which,
-        size=CALIBRATION_SIZE,
-    )
+        f"Histogram of the {which}", which, size=CALIBRATION_SIZE,
+    )  # fmt: skip
 
 
 def _least_uniform(pit: np.ndarray, bins: int = 20) -> int:

@@ -1,7 +1,5 @@
 """The sections of a report on the fit: what was fitted, learning curves, log-likelihood, code."""
 
-from __future__ import annotations
-
 import datetime
 from collections.abc import Iterator
 
@@ -26,12 +24,11 @@ def fit_section(fitted: FitFacts, measured: Measurements | None) -> Markup:
     template = fitted.info.get("template") or (measured and measured.rows.template())
     fields = run_facts.fields_of(template) if template else []
     return render(
-        "fit.html",
-        facts=list(_facts(fitted, measured)),
+        "fit.html", facts=list(_facts(fitted, measured)),
         folded=[field for field in fields if len(field.columns) > run_facts.LISTED_COLUMNS],
         settings=list(run_facts.settings(fitted.info)),
         unknown=fitted.history is None and not fitted.info,
-    )
+    )  # fmt: skip
 
 
 def _facts(fitted: FitFacts, measured: Measurements | None) -> Iterator[Fact]:
@@ -96,20 +93,14 @@ def likelihood_section(measured: Measurements | None) -> Markup:
     """Return the section with log-likelihoods, their reliability, and the ELBO by site."""
     if measured is None:
         return render("likelihood.html", measured=False)
-    values: dict[str, object] = {"scores_error": None, "terms_error": None}
-    if isinstance(measured.scores, ValueError):
-        values["scores_error"] = measured.scores
-    else:
-        values |= _scores(measured, measured.scores)
-    if isinstance(measured.terms, ValueError):
-        values["terms_error"] = measured.terms
-    else:
-        values |= _terms(measured, measured.terms)
-    return render("likelihood.html", measured=True, **values)
+    return render("likelihood.html", measured=True, **_scores(measured), **_terms(measured))
 
 
-def _scores(measured: Measurements, scores: pd.DataFrame) -> dict[str, object]:
-    """Return the tables, sentences and figure on log-likelihoods."""
+def _scores(measured: Measurements) -> dict[str, object]:
+    """Return the tables, sentences and figure on log-likelihoods, or the error that came."""
+    scores = measured.scores
+    if isinstance(scores, ValueError):
+        return {"scores_error": scores}
     summaries = measured.summaries()
     *_, summary = summaries.values()  # the last one is of all rows
     columns = ["rows", "count", "log-likelihood", "standard error", "ELBO", "gap"]
@@ -121,13 +112,12 @@ def _scores(measured: Measurements, scores: pd.DataFrame) -> dict[str, object]:
     heads = ["quantiles over rows", *(f"{100 * share:.0f} %" for share in summary.ess)]
     reliability_title = f"Reliability, with {measured.num_samples} draws for each row"
     return {
-        "num_samples": measured.num_samples,
+        "scores_error": None, "num_samples": measured.num_samples,
         "proposal": "the guide" if measured.has_guide else "the prior",
         "means": Table("Means over rows, in nats per row", columns, means),
-        "sentences": summary.sentences(),
+        "sentences": summary.sentences(), "k_hat": _k_hat_figure(scores, summary),
         "quantiles": Table(reliability_title, heads, quantiles),
-        "k_hat": _k_hat_figure(scores, summary),
-    }
+    }  # fmt: skip
 
 
 def _group(title: str, summary: LikelihoodSummary) -> list[object]:
@@ -148,8 +138,11 @@ def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | 
     return Figure.drawn(lambda ax: reliability(scores, ax=ax), alt, caption)
 
 
-def _terms(measured: Measurements, terms: pd.DataFrame) -> dict[str, object]:
-    """Return a table and a figure of each site's contribution to the ELBO, averaged over rows."""
+def _terms(measured: Measurements) -> dict[str, object]:
+    """Return a table and a figure of each site's contribution to the ELBO, or the error instead."""
+    terms = measured.terms
+    if isinstance(terms, ValueError):
+        return {"terms_error": terms}
     summary = ElboSummary.of(terms)
     lines = [_site(name, site) for name, site in summary.sites.items()]
     lines += [
@@ -159,15 +152,11 @@ def _terms(measured: Measurements, terms: pd.DataFrame) -> dict[str, object]:
     together = _site("together", summary.together)
     shown = [*lines, together]
     alt = "Bars of the ELBO by site: " + ", ".join(f"{line[0]} {line[1]}" for line in shown) + "."
-    size = (6.4, 1.4 + 0.55 * len(shown))
+    size, caption = (6.4, 1.4 + 0.55 * len(shown)), "ELBO by site, means over rows in nats per row"
     return {
+        "terms_error": None,
         "terms_draws": min(measured.num_samples, TERMS_DRAWS),
-        "sites": Table(
-            "ELBO by site, means over rows in nats per row",
-            ["site", "mean", "standard error"],
-            lines,
-            foot=together,
-        ),
+        "sites": Table(caption, ["site", "mean", "standard error"], lines, foot=together),
         "bars": Figure.drawn(lambda ax: elbo_bars(terms, ax=ax), alt, size=size),
     }
 
@@ -199,8 +188,7 @@ def versions_section(
     info, now = fitted.info, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     facts = [Fact("fit begun", _date(str(info["created"])))] if info else []
     if "seed" in info:
-        facts.append(Fact("fit's seed", str(info["seed"])))
-        facts.append(Fact("fit's threads", str(info["threads"])))
+        facts += [Fact(f"fit's {name}", str(info[name])) for name in ("seed", "threads")]
     facts.append(Fact("report written", _date(now)))
     if measured is not None:
         draws = f"{measured.num_samples} for each row, for the log-likelihood"

@@ -18,9 +18,8 @@ import importlib.resources
 import io
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 200  # of a figure, which is shown at 100 CSS pixels per inch: sharp when enlarged
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """A table; a click on a heading sorts the rows.
 
     Attributes:
@@ -64,8 +62,7 @@ class Table:
         return row < len(self.marked) and self.marked[row]
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """A figure as an image inside the page, or the reason why it could not be drawn.
 
     Attributes:
@@ -111,8 +108,7 @@ class Figure:
         return cls(image, alt, caption, width, height)
 
 
-@dataclass(frozen=True)
-class KeyNumber:
+class KeyNumber(NamedTuple):
     """One of the large numbers at the top of the page.
 
     Attributes:
@@ -128,23 +124,7 @@ class KeyNumber:
     bad: bool = False
 
 
-@dataclass(frozen=True)
-class Header:
-    """The top of the page.
-
-    Attributes:
-        kind: What the report is about, and when it was written.
-        verdict: The short answer, in a few sentences.
-        keys: The numbers behind the verdict.
-    """
-
-    kind: str
-    verdict: str
-    keys: Sequence[KeyNumber]
-
-
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A section of the page, which the list of contents links to.
 
     Attributes:
@@ -175,39 +155,38 @@ def render(template: str, **values: object) -> Markup:
     return Markup(_environment().get_template(template).render(**values))
 
 
-def page(title: str, header: Header, sections: Sequence[Section]) -> str:
+def page(
+    title: str, sections: Sequence[Section], *, kind: str, verdict: str, keys: Sequence[KeyNumber]
+) -> str:
     """Return a whole page.
 
     Args:
         title: Title of the window, and the main heading.
-        header: The top of the page.
         sections: The sections, in their order.
+        kind: What the report is about, and when it was written.
+        verdict: The short answer, in a few sentences.
+        keys: The numbers behind the verdict.
     """
-    style, script = (Markup(_template_text(name)) for name in ("report.css", "report.js"))
-    return render(
-        "page.html", title=title, header=header, sections=sections, style=style, script=script
+    folder = importlib.resources.files("ppl_vae.report") / "templates"
+    style, script = (
+        Markup((folder / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")
     )
+    return render(
+        "page.html", title=title, sections=sections, kind=kind, verdict=verdict, keys=keys,
+        style=style, script=script,
+    )  # fmt: skip
 
 
 @cache
 def _environment() -> Environment:
     """Return the Jinja2 environment that loads this folder's templates and escapes every value."""
     templates = Environment(
-        loader=PackageLoader("ppl_vae.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=PackageLoader("ppl_vae.report", "templates"), autoescape=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     templates.filters["capitalized"] = capitalized
     templates.tests["number_cell"] = lambda cell: isinstance(cell, Number)
     return templates
-
-
-def _template_text(name: str) -> str:
-    """Return the text of a file in ``templates/`` that is not a template: style or script."""
-    file = importlib.resources.files("ppl_vae.report") / "templates" / name
-    return file.read_text(encoding="utf-8")
 
 
 def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
@@ -226,7 +205,6 @@ def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
     with style.context("default"), mpl.rc_context({"text.parse_math": False}):
         figure = MatplotlibFigure(figsize=size, layout="constrained")
         draw(figure.subplots())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
     return content.getvalue()

@@ -1,11 +1,9 @@
 """What a report measures on data; a measurement that fails leaves its error in its place."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -58,7 +56,7 @@ class Measurements:
         num_samples: int,
         replicates: int,
         **shared: Any,
-    ) -> Measurements:
+    ) -> Self:
         """Measure a pair on rows.
 
         Args:
@@ -78,8 +76,8 @@ class Measurements:
         draws = {"num_samples": num_samples, **shared}
         terms_draws = {"num_samples": min(num_samples, TERMS_DRAWS), **shared}
         checks = {"num_samples": replicates, "statistics": statistics, **shared}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnreliableWarning)  # the page counts these rows
+        # The page counts the rows that this warning is about.
+        with warnings.catch_warnings(action="ignore", category=UnreliableWarning):
             scores = value_or_error(log_likelihood, *pair, rows, **draws)
         terms = value_or_error(elbo_terms, *pair, rows, **terms_draws)
         posterior = None

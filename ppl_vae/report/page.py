@@ -11,17 +11,10 @@ from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.blocks import check_count
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Data, as_rows
-from ppl_vae.report import html
+from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section, flagged_names
 from ppl_vae.report.fit_facts import FitFacts
-from ppl_vae.report.fit_sections import (
-    code_section,
-    curves_section,
-    fit_section,
-    likelihood_section,
-    versions_section,
-)
-from ppl_vae.report.html import Header, KeyNumber, Section
+from ppl_vae.report.html import KeyNumber, Section
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import SPACE, decimal, percent, shortened
 from ppl_vae.report.run_facts import find_split
@@ -93,7 +86,11 @@ def write_report(
         raise ValueError("model: expected a model, got None; only run= without data does without")
     check_count("num_samples", num_samples)
     check_count("replicates", replicates)
-    fitted = _facts(model, guide, history, run)
+    if run is not None:
+        fitted = FitFacts.of_run(run, history)
+    else:
+        assert model is not None
+        fitted = FitFacts.of_pair(model, guide, history)
     measured = None
     if data is not None:
         assert model is not None
@@ -112,16 +109,6 @@ def write_report(
     return path
 
 
-def _facts(
-    model: Model | None, guide: Guide, history: History | None, run: str | Path | None
-) -> FitFacts:
-    """Return the facts of the fit, from the run directory where there is one."""
-    if run is not None:
-        return FitFacts.of_run(run, history)
-    assert model is not None
-    return FitFacts.of_pair(model, guide, history)
-
-
 def _check_path(path: Path, *, overwrite: bool) -> None:
     """Raise ``ValueError`` where a report cannot or must not be written to a path."""
     if path.suffix.lower() not in (".html", ".htm"):
@@ -136,33 +123,33 @@ def _page(
     fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
 ) -> str:
     """Return the page, with all its sections."""
-    versions = versions_section(fitted, measured, seed, replicates)
+    versions = fit_sections.versions_section(fitted, measured, seed, replicates)
     sections = [
-        Section("fit", "What was fitted", fit_section(fitted, measured)),
-        Section("curves", "Learning curves", curves_section(fitted)),
-        Section("likelihood", "Log-likelihood and ELBO", likelihood_section(measured)),
+        Section("fit", "What was fitted", fit_sections.fit_section(fitted, measured)),
+        Section("curves", "Learning curves", fit_sections.curves_section(fitted)),
+        Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
         Section("check", "Predictive check", check_section(measured)),
-        Section("code", "Code of the pair", code_section(fitted)),
+        Section("code", "Code of the pair", fit_sections.code_section(fitted)),
         Section("versions", "Versions and seeds", versions),
     ]
     title = " with ".join(name for name in fitted.names if name is not None)
-    return html.page(title, _header(fitted, measured), sections)
+    return html.page(title, sections, **_header(fitted, measured))
 
 
 # The top of the page
 
 
-def _header(fitted: FitFacts, measured: Measurements | None) -> Header:
-    """Return what the report is about, the verdict, and the numbers behind the verdict."""
+def _header(fitted: FitFacts, measured: Measurements | None) -> dict[str, Any]:
+    """Return the ``kind``, the ``verdict`` and the ``keys`` of ``html.page``."""
     subject = "Report of a model and its guide" if fitted.guide else "Report of a model"
     rows = f", on {len(measured.rows)} rows" if measured else ""
     today = datetime.datetime.now(datetime.UTC)
     date = f"{today.day} {today:%B %Y}".replace(" ", SPACE)
-    return Header(
-        kind=f"{subject}{rows} \N{MIDDLE DOT} {date}",
-        verdict=" ".join(_verdict(fitted, measured)),
-        keys=[] if measured is None else list(_key_numbers(measured)),
-    )
+    return {
+        "kind": f"{subject}{rows} \N{MIDDLE DOT} {date}",
+        "verdict": " ".join(_verdict(fitted, measured)),
+        "keys": [] if measured is None else list(_key_numbers(measured)),
+    }
 
 
 def _verdict(fitted: FitFacts, measured: Measurements | None) -> Iterator[str]:

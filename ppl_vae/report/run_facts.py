@@ -5,8 +5,6 @@
 print the facts that are read here. No code of the run is executed.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -214,14 +212,11 @@ def read_history(path: Path, info: Info) -> History | None:
     held_out = frame["validation_elbo"]
     best = int(held_out.argmax()) if held_out.notna().any() else -1
     return History(
-        frame=frame,
-        objective=info["objective"],
-        reason=info["reason"],
+        frame=frame, objective=info["objective"], reason=info["reason"],
         stopped=summary.get("stopped", ""),
         best_epoch=int(summary.get("best_epoch") or frame["epoch"].iloc[best]),
-        step=summary.get("step_kind", ""),
-        step_reason=summary.get("step_reason", ""),
-    )
+        step=summary.get("step_kind", ""), step_reason=summary.get("step_reason", ""),
+    )  # fmt: skip
 
 
 def read_metrics(path: Path) -> pd.DataFrame | None:

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from ppl_vae.report.html import Header, Section, Table, page, render
+from ppl_vae.report.html import Section, Table, page, render
 from ppl_vae.report.numbers import DASH, number
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -141,7 +141,7 @@ def test_infinite_missing_and_empty_cells_are_sorted(browse, tmp_path):
     table = Table("odd", ["name", "value"], rows, foot=["all", number(0.0)])
     file = tmp_path / "page.html"
     body = render("versions.html", facts=[], table=table)
-    file.write_text(page("odd", Header("", "", []), [Section("a", "A", body)]))
+    file.write_text(page("odd", [Section("a", "A", body)], kind="", verdict="", keys=[]))
     script = (
         LEAVE
         + """

@@ -25,7 +25,12 @@ def test_an_existing_file_is_overwritten_only_on_request(tmp_path):
 def test_a_file_that_appears_while_the_report_is_made_is_not_overwritten(tmp_path, monkeypatch):
     file = tmp_path / "report.html"
     plain = html.page
-    monkeypatch.setattr(html, "page", lambda *parts: (file.write_text("other"), plain(*parts))[1])
+
+    def page(*parts, **named):
+        file.write_text("other")
+        return plain(*parts, **named)
+
+    monkeypatch.setattr(html, "page", page)
     with pytest.raises(ValueError, match="exists"):
         report(tmp_path, BernoulliModel(4), NormalGuide(4), torch.ones(9, 4))
     assert file.read_text() == "other"
