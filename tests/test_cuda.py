@@ -1,6 +1,8 @@
 """A pair on a CUDA device: every step trains alike, every question is answered as on the CPU."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -141,7 +143,7 @@ def test_replicates_and_checks(both, prior):
     assert drawn["x"].device.type == "cpu"
     check = ppl_vae.predictive_check(model, None if prior else guide, data, num_samples=60)
     here = ppl_vae.predictive_check(both[1][0], None if prior else both[1][1], data, num_samples=60)
-    observed = [one.frame["observed"].sort_index() for one in (check, here)]
+    observed = [one.features["observed"].sort_index() for one in (check, here)]
     assert np.allclose(*observed, rtol=1e-4, atol=1e-5, equal_nan=True)
 
 
@@ -168,6 +170,19 @@ def test_a_value_that_is_not_finite_is_named():
         next(guide.parameters())[0] = float("nan")
     with pytest.raises(ValueError, match='site "z": expected finite values'):
         fit(model, guide, data, **STEPS)
+
+
+def test_a_fit_on_the_cpu_leaves_the_device_alone(tmp_path):
+    program = """
+import sys, torch
+from ppl_vae import fit
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.gaussian import GaussianModel
+fit(GaussianModel(6, 2), NormalGuide(6, 2), torch.randn(60, 6), run=sys.argv[1], epochs=2)
+sys.exit(torch.cuda.is_initialized())
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "run")]
+    assert subprocess.run(command, check=False).returncode == 0
 
 
 def test_discrete_latents_are_summed_as_on_the_cpu():

@@ -39,7 +39,9 @@ def forked(seed: int | None) -> Iterator[None]:
         return
     _check(seed)
     before = pyro.util.get_rng_state()
-    with torch.random.fork_rng():
+    # only devices that are in use: to ask another for its generator would start CUDA on it
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    with torch.random.fork_rng(devices):
         pyro.set_rng_seed(seed)
         try:
             yield

@@ -233,6 +233,6 @@ def _generator_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (kind, np.asarray(keys).astype(np.int64), *rest),
     }
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # a fit on the CPU leaves the device alone
         states["cuda"] = torch.cuda.get_rng_state_all()
     return states

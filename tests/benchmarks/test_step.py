@@ -12,6 +12,7 @@ import pandas as pd
 import pyro
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 FILES = ("step", "step_torch", "step_numpyro")
@@ -157,7 +158,7 @@ def test_matrix_products_are_those_of_a_gradient(step):
     work = tiny(step, "vae-128x30")
     multiplied = sum(n * i * o * (2 + back) for n, i, o, back in work.products(work.rows))
     (model, guide), x = work.pair(), work.data()[: work.rows]
-    with torch.utils.flop_counter.FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         mean, log_variance = guide.encoder(x).chunk(2, -1)
         (model.decoder(mean) + log_variance.sum()).sum().backward()
     assert counter.get_total_flops() == 2 * multiplied

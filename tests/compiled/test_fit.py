@@ -13,7 +13,7 @@ from parts.pairs import PAIRS, Guide, Model, made, mapped, reals
 from torch.optim import SGD, Adam, AdamW, RMSprop, lr_scheduler
 
 from ppl_vae import fit
-from ppl_vae.saving import snapshots
+from ppl_vae.saving import snapshots, storage
 from ppl_vae.saving.snapshots import read_snapshot
 from ppl_vae.schedules import linear
 from ppl_vae.training import step as step_module
@@ -189,7 +189,7 @@ def always(monkeypatch):
 
 def killed_at_snapshot(monkeypatch, at):
     """The process is killed while it writes snapshot number ``at``."""
-    original, count = snapshots.write_tensors, 0
+    original, count = storage.write_tensors, 0
 
     def write(*args):
         nonlocal count
@@ -198,7 +198,7 @@ def killed_at_snapshot(monkeypatch, at):
             raise Killed
         return original(*args)
 
-    monkeypatch.setattr(snapshots, "write_tensors", write)
+    monkeypatch.setattr(storage, "write_tensors", write)
 
 
 RESUMED = {
