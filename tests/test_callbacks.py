@@ -6,6 +6,7 @@ import math
 import sys
 import types
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -115,8 +116,7 @@ def test_csv_appends_below_what_a_resumed_fit_had_written(tmp_path):
     fitted(CSV(path), run=run, epochs=2)
     history = fitted(CSV(path), run=run, epochs=4, resume=True)
     assert pd.read_csv(path)["epoch"].tolist() == [1, 2, 3, 4]
-    read = pd.read_csv(path, float_precision="round_trip")
-    assert read["elbo"].tolist() == history.frame["elbo"].tolist()
+    np.testing.assert_allclose(pd.read_csv(path)["elbo"], history.frame["elbo"], rtol=1e-12)
 
 
 def test_csv_fills_an_empty_file(tmp_path):
