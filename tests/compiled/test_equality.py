@@ -117,9 +117,10 @@ def test_the_zoo_under_every_objective(model, elbo):
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("bound", BOUNDS)
-@pytest.mark.parametrize("model", zoo("models"))
+@pytest.mark.parametrize(
+    ("model", "weighted"), [("bernoulli", False), *((model, True) for model in zoo("models"))]
+)
 def test_traced_equals_eager_for_every_bound(model, bound, weighted):
     sides = Sides(*zoo_pair(model), BOUNDS[bound], weighted=weighted)
     sides.shake()
