@@ -28,8 +28,8 @@ from ppl_vae.core.handlers import ReplayReplicates
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import with_particles
-from ppl_vae.elbo.weights import Draw
 from ppl_vae.predictive.latent_draws import seeded_run
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 

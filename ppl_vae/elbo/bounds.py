@@ -32,9 +32,9 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.enumerated import total, was_enumerated
 from ppl_vae.elbo.gradients import gradient_through_draws
+from ppl_vae.elbo.importance_weights import Draw, kl_groups
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.particles import ParticleRuns, plate_nesting
-from ppl_vae.elbo.weights import Draw, kl_groups
 
 
 class _ParticleBound(RowBound):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ppl_vae.core.handlers import DetachedDraws
 from ppl_vae.core.sites import Site
-from ppl_vae.elbo.weights import Draw
+from ppl_vae.elbo.importance_weights import Draw
 
 
 def gradient_through_draws(

@@ -28,7 +28,7 @@ from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.elbo.enumerated import was_enumerated
-from ppl_vae.elbo.weights import Draw
+from ppl_vae.elbo.importance_weights import Draw
 
 PARTICLES = 64  # most particles of a row in one run: bounds the memory of a block of rows
 TRIED = 3  # particles that a trial draws in one run and then scores alone

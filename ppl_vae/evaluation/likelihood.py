@@ -25,8 +25,8 @@ from tqdm.auto import tqdm
 from ppl_vae.core.blocks import block_rows, check_count, collect, quiet_look
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, as_tuple, batch_rows
+from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
-from ppl_vae.elbo.weights import Draw
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
 from ppl_vae.evaluation.summary import UnreliableWarning

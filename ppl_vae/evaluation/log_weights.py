@@ -22,8 +22,8 @@ from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
 from ppl_vae.elbo.enumerated import total
+from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
-from ppl_vae.elbo.weights import Draw
 
 TRACED_FROM = 100  # calls from which tracing is repaid
 COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
