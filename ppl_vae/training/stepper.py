@@ -134,7 +134,11 @@ class Stepper:
             chosen = step_kind("auto" if self.requested else False, epochs)
             self.kinds[last_rows] = TRACED if insisted else chosen
         automatic = self.requested == "auto"
-        self.reason = f"{steps:,} steps to come" if automatic else f"compile={self.requested}"
+        self.reason = (
+            f"the fit has {steps:,} steps of whole batches"
+            if automatic
+            else f"compile={self.requested}"
+        )
 
     def prepare(self) -> None:
         """Trace, compare and compile the chosen steps; fall back where that cannot be done.
