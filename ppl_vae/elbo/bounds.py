@@ -198,10 +198,10 @@ class IWAE(_ParticleBound):
         The loss ignores ``kl_weight``; the surrogate's gradient is that of the weighted loss.
 
         Args:
-            pair: The pair.
+            pair: The model and the guide.
             batch: B rows.
-            rows: N, rows of the data set that the batch stands for.
-            kl_weight: The KL weight, a scalar; ``None`` is 1.
+            rows: N, the number of rows of the whole data set.
+            kl_weight: The KL weight, a scalar; ``None`` means 1.
 
         Returns:
             Two scalars, in nats of the whole data set.
@@ -304,13 +304,15 @@ class RowELBO(_ParticleBound):
     def loss_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Return the loss at a KL weight of 1, and the surrogate, whose gradient is used.
+        """Return the loss, to report, and the surrogate, to differentiate.
+
+        The loss ignores ``kl_weight``; the surrogate's gradient is that of the weighted loss.
 
         Args:
-            pair: The pair.
+            pair: The model and the guide.
             batch: B rows.
-            rows: N, rows of the data set that the batch stands for.
-            kl_weight: The KL weight, a scalar; ``None`` is 1.
+            rows: N, the number of rows of the whole data set.
+            kl_weight: The KL weight, a scalar; ``None`` means 1.
 
         Returns:
             Two scalars, in nats of the whole data set.

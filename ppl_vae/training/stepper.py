@@ -248,7 +248,7 @@ class Stepper:
                 traced_step.compile(indices[0])
                 wrong = difference_from_eager(traced_step, indices)
                 if wrong:
-                    raise RuntimeError(f"what it made is not the traced step: {wrong}")
+                    raise RuntimeError(f"the compiled step differs from the traced one: {wrong}")
             except Exception as error:  # no compiler, or a compiler that fails
                 traced_step.interpret()
                 self.kinds[size] = TRACED
