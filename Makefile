@@ -8,19 +8,19 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # What `make quick` leaves out: the slow tests, and files that take long because they fit or draw
 # until a closed form is met, compile, kill fits, or start processes. A file is left in from every
-# folder of tests/.
+# folder of tests/ but compiled/, where every test traces or compiles.
 NOT_QUICK := \
   benchmarks/test_mnist.py benchmarks/test_step.py \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
   cli/test_readme_section.py cli/test_report.py \
-  compiled/test_equality.py compiled/test_faults.py compiled/test_fit.py \
+  compiled/test_changes.py compiled/test_equality.py compiled/test_faults.py compiled/test_fit.py \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
   examples/test_digits.py examples/test_ppca.py latents/test_codes.py \
   models/test_ppca.py report/test_browser.py report/test_content.py \
-  saving/test_integrity.py saving/test_resume.py \
+  saving/test_integrity.py saving/test_resume.py training/test_run_directory.py \
   test_arviz.py test_packaging.py test_readme.py
 
 .PHONY: demo test quick slow lint format clean
