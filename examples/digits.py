@@ -76,7 +76,7 @@ def main() -> None:
         overwrite=True,
     )
     print(
-        f"\nBest held-out ELBO: {history.frame['validation_elbo'].max():.2f} nats per row"
+        f"\nHeld-out ELBO: {history.held_out_elbo('{:.2f}'.format)}"
         f"\n\nOpen      {report} in a browser"
         f"\nLook at   {arguments.run}/: {', '.join(f'{name}.png' for name in figures)}"
         "\nTry next  edit models/bernoulli.py (another prior, another likelihood) and run this"

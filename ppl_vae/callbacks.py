@@ -46,7 +46,8 @@ __all__ = ["CSV", "TensorBoard"]
 class TensorBoard:
     """Write the ELBOs of every epoch as TensorBoard events.
 
-    The scalars are ``elbo`` and ``validation_elbo``, in nats per row, over steps; NaN is left out.
+    The scalars are ``elbo``, ``objective`` and ``validation_elbo``, in nats per row, over steps;
+    NaN is left out.
     A fit that is resumed goes on in the same folder. TensorBoard then hides older events at the
     same steps or later ones, which a process that was killed may have left; so a new fit deserves
     a new folder.
@@ -76,7 +77,7 @@ class TensorBoard:
         """Write one epoch's scalars, and flush them to the disk."""
         if row["step"] <= self._last_step:  # the first epoch of a fit that begins or is resumed
             self._begin(int(row["step"]))
-        for name in ("elbo", "validation_elbo"):
+        for name in ("elbo", "objective", "validation_elbo"):
             if not math.isnan(row[name]):
                 self._writer.add_scalar(name, row[name], int(row["step"]))
         self._writer.flush()

@@ -278,13 +278,14 @@ def particle_traces(elbo: Any, model: Any, guide: Any, batch: Any) -> Iterator[t
     yield from elbo._get_traces(model, guide, (batch,), {})
 
 
-def particle_loss(elbo: Any, model_trace: Trace, guide_trace: Trace) -> Any:
-    """Return the differentiable loss of one particle, a scalar, of ``Trace_ELBO`` or a subclass.
+def particle_loss(elbo: Any, model_trace: Trace, guide_trace: Trace) -> tuple[Any, Any]:
+    """Return the loss of one particle under ``Trace_ELBO`` or a subclass, and its surrogate.
 
-    Expected: ``_differentiable_loss_particle(model_trace, guide_trace)`` returns the ELBO as a
-    number and the surrogate loss as a tensor.
+    Expected: ``_differentiable_loss_particle(model_trace, guide_trace)`` returns the loss (minus
+    the ELBO) as a number and the surrogate loss as a tensor.
     """
-    return elbo._differentiable_loss_particle(model_trace, guide_trace)[1]
+    loss, surrogate = elbo._differentiable_loss_particle(model_trace, guide_trace)
+    return loss, surrogate
 
 
 def constrained_parameters(module: PyroModule) -> list[str]:

@@ -163,7 +163,9 @@ def _show(output: CommandOutput, history: History, run: Path) -> None:
             "seconds": float(last["seconds"]), "objective": history.objective,
             "reason": history.reason, "step": history.step, "step_reason": history.step_reason,
             "stopped": history.stopped, "best_epoch": history.best_epoch,
-            "elbo": float(best["elbo"]), "validation_elbo": float(best["validation_elbo"]),
+            "elbo": float(best["elbo"]), "objective_per_row": float(best["objective"]),
+            "validation_elbo": history.validation_elbo,
+            "validation_elbo_se": history.validation_elbo_se,
         }
     )  # fmt: skip
     output.show(str(history), f"stored in        {run}")

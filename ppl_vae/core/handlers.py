@@ -11,6 +11,7 @@ Sources: Pyro's messengers (``pyro.poutine``); KL weight as in Higgins et al. (2
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,24 +36,58 @@ class TrainingScale(Messenger):
     Args:
         rows: N, the rows of the data set.
         plate: Name of the row plate.
+        own_scales: Whether a scale that the user's code gave to a site (``poutine.scale``) has an
+            effect. Without it a site has the scales of its plates alone.
 
     Attributes:
         kl_weight: The KL weight; ``None`` stands for 1 and costs no multiplication.
+        scaled: Names of the sites to which the user's code gave a scale, in the runs so far.
     """
 
-    def __init__(self, rows: int, plate: str) -> None:
+    def __init__(self, rows: int, plate: str, *, own_scales: bool = True) -> None:
         super().__init__()
-        self.rows, self.plate = rows, plate
+        self.rows, self.plate, self.own_scales = rows, plate, own_scales
         self.kl_weight: float | Tensor | None = None
+        self.scaled: set[str] = set()
 
     def _pyro_sample(self, msg: Any) -> None:
         if site_is_subsample(msg):
             return
+        if has_own_scale(msg):
+            self.scaled.add(msg["name"])
+            if not self.own_scales:
+                msg["scale"] = scale_of_plates(msg)
         for frame in msg["cond_indep_stack"]:
             if frame.name == self.plate and frame.full_size != self.rows:
                 msg["scale"] = msg["scale"] * (self.rows / frame.full_size)
         if self.kl_weight is not None and not msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.kl_weight
+
+
+def scale_of_plates(site: Any) -> float:
+    """Return the scale that a site has from its plates: the product of full size by size.
+
+    The product is 1 unless a plate subsamples.
+
+    Args:
+        site: A site of a trace, or the message of a sample statement.
+    """
+    scale = 1.0
+    for frame in site["cond_indep_stack"]:
+        scale *= (frame.full_size or frame.size) / max(frame.size, 1)
+    return scale
+
+
+def has_own_scale(site: Any) -> bool:
+    """Return whether the user's code scales a site, besides the site's plates.
+
+    A scale that is a tensor counts as the user's without a look at its numbers.
+
+    Args:
+        site: A site of a trace, or the message of a sample statement.
+    """
+    scale = site["scale"]
+    return isinstance(scale, Tensor) or not math.isclose(scale, scale_of_plates(site))
 
 
 class Substitute(Messenger):

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import PROBE_ROWS, check_count
-from ppl_vae.core.handlers import DetachedDraws
+from ppl_vae.core.handlers import DetachedDraws, has_own_scale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.enumerated import total, was_enumerated
@@ -35,6 +35,7 @@ from ppl_vae.elbo.gradients import gradient_through_draws
 from ppl_vae.elbo.importance_weights import Draw, kl_groups
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.particles import ParticleRuns, plate_nesting
+from ppl_vae.elbo.training_terms import training_terms
 
 
 class _ParticleBound(RowBound):
@@ -94,10 +95,11 @@ class _ParticleBound(RowBound):
             ValueError: If one execution was asked for, and a network of the pair combines numbers
                 of different particles.
         """
-        if not self.vectorize_particles or self.num_particles == 1:
-            return ParticleRuns(plate_nesting(pair, batch), self.vectorize_particles)
         few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
         with pair.quiet_run():
+            if not self.vectorize_particles or self.num_particles == 1:
+                nesting, excluded = plate_nesting(pair, batch), training_terms(pair, few_rows)
+                return ParticleRuns(nesting, self.vectorize_particles, excluded)
             runs = ParticleRuns.probe(pair, few_rows)
         if not runs.vectorized:
             raise ValueError(
@@ -108,18 +110,11 @@ class _ParticleBound(RowBound):
         return runs
 
     def _check_sites(self, draw: Draw) -> None:
-        """Raise if a site has a scale of its own, or a draw that no gradient flows through.
-
-        The product of a site's scale and the sizes of its plates is 1 unless somebody scales it:
-        a plate that stands for more rows than it holds sets the scale to the ratio.
-        """
+        """Raise if a site has a scale of its own, or a draw that no gradient flows through."""
         name_of_bound = type(self).__name__
         for trace in (draw.model_trace, draw.guide_trace):
             for name, site in sites.sample_sites(trace).items():
-                scale = site["scale"]
-                for frame in site["cond_indep_stack"]:
-                    scale = scale * frame.size / (frame.full_size or frame.size)
-                if isinstance(scale, Tensor) or not math.isclose(scale, 1.0):
+                if has_own_scale(site):
                     raise ValueError(
                         f'site "{name}": expected no poutine.scale under {name_of_bound}, '
                         "whose logarithm is taken of unscaled weights; use kl_weight="
@@ -142,8 +137,8 @@ class _ParticleBound(RowBound):
         """
         plain: Tensor | float = 0.0
         weighted: Tensor | float = 0.0
-        in_model = sites.sample_sites(draw.model_trace)
-        observed = {name for name, site in in_model.items() if site["is_observed"]}
+        all_sites = {**sites.sample_sites(draw.guide_trace), **sites.sample_sites(draw.model_trace)}
+        observed = {name for name, site in all_sites.items() if site["is_observed"]}
         for name, term in draw.global_terms().items():
             plain = plain + term.mean()
             factor = 1.0 if kl_weight is None or name in observed else kl_weight
@@ -190,12 +185,10 @@ class IWAE(_ParticleBound):
             self._check_one_run("doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
 
-    def loss_and_surrogate(
+    def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss, to report, and the surrogate, to differentiate.
-
-        The loss ignores ``kl_weight``; the surrogate's gradient is that of the weighted loss.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return minus the ELBO, the training loss, and the surrogate to differentiate.
 
         Args:
             pair: The model and the guide.
@@ -204,22 +197,24 @@ class IWAE(_ParticleBound):
             kl_weight: The KL weight, a scalar; ``None`` means 1.
 
         Returns:
-            Two scalars, in nats of the whole data set.
+            Three scalars, in nats of the whole data set. The ELBO ignores ``kl_weight`` and takes
+            the average of the log-weights, not the logarithm of their average.
         """
         doubly = self.doubly_reparameterized and torch.is_grad_enabled()
         detached = DetachedDraws(pair.plate) if doubly else None
         draws = self.draws(pair, batch, detached)
         factor = rows / draws[0].rows
         outside, weighted_outside = self._global_totals(draws[0], kl_weight)
-        plain = torch.cat([draw.log_weights() for draw in draws])  # (particles, rows)
-        weighted = plain
-        if kl_weight is not None:
+        ratios = torch.cat([draw.log_ratios() for draw in draws])  # (particles, rows)
+        weighted = ratios
+        if kl_weight is not None or draws[0].has_enumerated:
             weighted = torch.cat([draw.log_weights(kl_weight) for draw in draws])
-        loss = -factor * _log_mean_exp(plain).sum() - outside
+        negative_elbo = -factor * ratios.mean(0).sum() - outside
+        loss = -factor * _log_mean_exp(weighted).sum() - weighted_outside
         if detached is None:
-            return loss, -factor * _log_mean_exp(weighted).sum() - weighted_outside
+            return negative_elbo, loss, loss
         surrogate = self._doubly_reparameterized(draws[0], weighted, kl_weight, detached)
-        return loss, -factor * surrogate - weighted_outside
+        return negative_elbo, loss, -factor * surrogate - weighted_outside
 
     @staticmethod
     def _doubly_reparameterized(
@@ -301,12 +296,10 @@ class RowELBO(_ParticleBound):
             self._check_one_run("sticking_the_landing")
         self.sticking_the_landing, self.free_bits = sticking_the_landing, float(free_bits)
 
-    def loss_and_surrogate(
+    def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss, to report, and the surrogate, to differentiate.
-
-        The loss ignores ``kl_weight``; the surrogate's gradient is that of the weighted loss.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return minus the ELBO, the training loss, and the surrogate to differentiate.
 
         Args:
             pair: The model and the guide.
@@ -315,7 +308,8 @@ class RowELBO(_ParticleBound):
             kl_weight: The KL weight, a scalar; ``None`` means 1.
 
         Returns:
-            Two scalars, in nats of the whole data set.
+            Three scalars, in nats of the whole data set. The ELBO ignores ``kl_weight`` and
+            ``free_bits``.
         """
         sticking = self.sticking_the_landing and torch.is_grad_enabled()
         detached = DetachedDraws(pair.plate) if sticking else None
@@ -323,17 +317,17 @@ class RowELBO(_ParticleBound):
         factor = rows / draws[0].rows
         outside, weighted_outside = self._global_totals(draws[0], kl_weight)
         likelihood, kl = self._likelihood_and_kl(draws, kl_weight)
-        loss = -factor * (likelihood - kl).mean(0).sum() - outside
-        if detached is not None:
-            surrogate = self._sticking_the_landing(draws[0], kl_weight, detached)
-            return loss, -factor * surrogate - weighted_outside
+        negative_elbo = -factor * (likelihood - kl).mean(0).sum() - outside
         if self.free_bits:
             total_kl = rows * kl_groups(draws).clamp(min=self.free_bits).sum()
         else:
             total_kl = factor * kl.mean(0).sum()
         weight = 1.0 if kl_weight is None else kl_weight
-        surrogate = weight * total_kl - factor * likelihood.mean(0).sum() - weighted_outside
-        return loss, surrogate
+        loss = weight * total_kl - factor * likelihood.mean(0).sum() - weighted_outside
+        if detached is None:
+            return negative_elbo, loss, loss
+        surrogate = self._sticking_the_landing(draws[0], kl_weight, detached)
+        return negative_elbo, loss, -factor * surrogate - weighted_outside
 
     def _sticking_the_landing(
         self, draw: Draw, kl_weight: Tensor | None, detached: DetachedDraws
@@ -364,6 +358,7 @@ class RowELBO(_ParticleBound):
         likelihoods, kls = [], []
         for draw in draws:
             observed = sites.with_role(draw.model_trace, "data", "factor", "deterministic")
+            observed |= sites.with_role(draw.guide_trace, "factor")  # no KL weight acts on a factor
             terms = draw.terms(closed=not self.sticking_the_landing)
             joint = [names for names in terms if len(names) > 1]
             if joint and (kl_weight is not None or self.free_bits):

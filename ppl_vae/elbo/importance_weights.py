@@ -43,6 +43,8 @@ class Draw:
         dim: The particles' dimension, counted from the right (negative); ``None`` for a run of one
             particle, which has no such dimension.
         rows: Rows of the batch.
+        excluded: Sites of the guide that are no part of the density of its draws
+            (``training_terms``), and so no part of a weight.
     """
 
     model_trace: Trace
@@ -50,6 +52,7 @@ class Draw:
     plate: str
     dim: int | None
     rows: int
+    excluded: frozenset[str] = frozenset()
 
     @property
     def has_enumerated(self) -> bool:
@@ -92,6 +95,17 @@ class Draw:
                 "the model, or pass its name as plate="
             )
         return total(parts)
+
+    def log_ratios(self) -> Tensor:
+        """Return the terms whose average over particles is the ELBO of a row, (particles, rows).
+
+        They are the log-weights themselves, the very tensor, unless a latent is enumerated: then a
+        log-weight is log sum_y, and the ELBO's term is the expectation over q(y given x).
+        """
+        log_weights = self.log_weights()
+        if not self.has_enumerated:
+            return log_weights
+        return total(list(self.terms(closed=False).values())).expand_as(log_weights)
 
     def terms(self, *, closed: bool = True) -> dict[tuple[str, ...], Tensor]:
         """Return the ELBO's terms for the sites in the row plate: they add up to the row's ELBO.
@@ -166,7 +180,8 @@ class Draw:
         """Yield the factors of the weight: sites of the model above, draws of the guide below.
 
         A latent that the guide does not draw is left out: its probability cancels. So are
-        deterministic sites.
+        deterministic sites, and what the guide observes. A ``pyro.factor`` of the guide counts as
+        part of the density of its draws, as in Pyro, unless its value depends on no draw.
 
         Raises:
             ValueError: If the guide draws a latent that the model does not have.
@@ -179,10 +194,14 @@ class Draw:
             if proposed and sites.role(site) != "deterministic":
                 yield Factor(site, 1)
         for name, site in in_guide.items():
-            if not site["is_observed"]:
+            if name in self.excluded or sites.role(site) == "deterministic":
+                continue
+            if sites.role(site) != "factor":
+                if site["is_observed"]:
+                    continue
                 if name not in in_model:
                     self._check_auxiliary(name)
-                yield Factor(site, -1)
+            yield Factor(site, -1)
 
     def _check_auxiliary(self, name: str) -> None:
         """Raise if a draw of the guide alone does not make up a latent of the model.

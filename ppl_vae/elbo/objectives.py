@@ -31,6 +31,10 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 
+PYRO_ELBOS = (
+    infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,
+)  # fmt: skip
+
 
 class RowBound(ABC):
     """A bound formed row by row, from unscaled log-probabilities; see ``bounds``.
@@ -44,10 +48,14 @@ class RowBound(ABC):
     vectorize_particles: bool
 
     @abstractmethod
-    def loss_and_surrogate(
+    def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """Return the loss at a KL weight of 1, and the surrogate to differentiate; two scalars.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return minus the ELBO, the training loss, and the surrogate to differentiate.
+
+        Three scalars, in nats of the whole data set. The ELBO is the average log-weight, at a KL
+        weight of 1 and without free bits; the training loss is what the surrogate's gradient is
+        the gradient of.
 
         Args:
             pair: The pair.
@@ -102,6 +110,12 @@ class Objective:
                 f"elbo: {type(elbo).__name__} has no differentiable loss; expected Trace_ELBO, "
                 "TraceMeanField_ELBO, TraceGraph_ELBO or TraceEnum_ELBO"
             )
+        own = _own_methods(elbo)
+        if "loss_and_grads" in own and "differentiable_loss" not in own:
+            raise ValueError(
+                f"elbo: {type(elbo).__name__} has its own loss_and_grads, which fit does not call; "
+                "write the loss in differentiable_loss or in _differentiable_loss_particle"
+            )
         return cls(copy.copy(elbo), reason)
 
     @property
@@ -115,6 +129,21 @@ class Objective:
         if not isinstance(self.elbo, RowBound):
             return {}
         return {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether the class derives from one of Pyro's ELBOs and may compute another loss."""
+        return not isinstance(self.elbo, RowBound) and bool(_own_methods(self.elbo))
+
+    @property
+    def of_pyro(self) -> Objective:
+        """The objective of Pyro's ELBO that a derived class derives from, else this objective."""
+        if not self.is_derived:
+            return self
+        elbo = self.elbo
+        base = next((c for c in type(elbo).__mro__ if c in PYRO_ELBOS), infer.Trace_ELBO)
+        options = ("num_particles", "max_plate_nesting", "vectorize_particles")
+        return Objective(base(**{name: getattr(elbo, name) for name in options}), self.reason)
 
     @property
     def enumerates(self) -> bool:
@@ -133,24 +162,26 @@ class Objective:
         elbo = self.elbo
         if isinstance(elbo, infer.TraceGraph_ELBO):
             bound, surrogate = surrogate_of_graph_elbo(elbo, model, guide, batch)
-            return -bound, surrogate
-        if not isinstance(elbo, infer.Trace_ELBO):
+            return torch.as_tensor(-bound), surrogate
+        own = _own_methods(elbo)
+        if not isinstance(elbo, infer.Trace_ELBO) or "differentiable_loss" in own:
             loss = elbo.differentiable_loss(model, guide, batch)
             return loss, loss
-        closed_form = isinstance(elbo, infer.TraceMeanField_ELBO)
         loss = surrogate = torch.zeros(())
         for model_trace, guide_trace in particle_traces(elbo, model, guide, batch):
-            part = particle_loss(elbo, model_trace, guide_trace)
+            value, part = particle_loss(elbo, model_trace, guide_trace)
             surrogate = surrogate + part
-            if not closed_form:
-                part = guide_trace.log_prob_sum() - model_trace.log_prob_sum()
-            loss = loss + part
+            if isinstance(elbo, infer.TraceMeanField_ELBO) and not own:
+                value = part
+            elif not own:
+                value = guide_trace.log_prob_sum() - model_trace.log_prob_sum()
+            loss = loss + value
         return loss / elbo.num_particles, surrogate / elbo.num_particles
 
-    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any) -> float:
-        """Return the loss, in nats, without gradients."""
+    def loss(self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any) -> Tensor:
+        """Return the loss, a scalar in nats, without gradients."""
         with torch.no_grad():
-            return float(self.elbo.loss(model, guide, batch))
+            return torch.as_tensor(self.elbo.loss(model, guide, batch))
 
 
 def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:
@@ -191,7 +222,7 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
         if sites.is_enumerated(site):
             return Objective(infer.TraceEnum_ELBO(), f'site "{name}" asks for enumeration')
     for name, site in guide_sites.items():
-        if sites.role(site) in ("latent", "auxiliary") and not sites.is_reparameterized(site):
+        if not site["is_observed"] and not sites.is_reparameterized(site):
             return Objective(infer.TraceGraph_ELBO(), f'site "{name}" is not reparameterized')
     latents = list(sites.with_role(model_trace, "latent"))
     if not latents:
@@ -234,3 +265,18 @@ def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
     except NotImplementedError:
         return False
     return True
+
+
+def _own_methods(elbo: infer.ELBO) -> set[str]:
+    """Return the names that the class of an ELBO defines beyond Pyro's own classes.
+
+    A class that Pyro derives from one of its four ELBOs (``pyro.infer.JitTrace_ELBO``) computes the
+    same loss, so it has none.
+    """
+    own: set[str] = set()
+    for base in type(elbo).__mro__:
+        if base in PYRO_ELBOS:
+            break
+        if not (base.__module__.startswith("pyro.infer") and base.__name__.startswith("Jit")):
+            own |= vars(base).keys()
+    return {name for name in own if not name.startswith("__")}

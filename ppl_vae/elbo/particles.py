@@ -29,6 +29,7 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.elbo.enumerated import was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
+from ppl_vae.elbo.training_terms import training_terms
 
 PARTICLES = 64  # most particles of a row in one run: bounds the memory of a block of rows
 TRIED = 3  # particles that a trial draws in one run and then scores alone
@@ -74,7 +75,12 @@ def plate_nesting(pair: Pair, batch: Batch) -> int:
 
 
 def draw_particles(
-    pair: Pair, batch: Batch, nesting: int, particles: Particles | None, handler: Messenger
+    pair: Pair,
+    batch: Batch,
+    nesting: int,
+    particles: Particles | None,
+    handler: Messenger,
+    excluded: frozenset[str] = frozenset(),
 ) -> Draw:
     """Run the guide on a batch, and the model on the guide's draws.
 
@@ -88,6 +94,7 @@ def draw_particles(
             particle, without a dimension.
         handler: Acts on the guide's draws. It stands outside the trace, which thus records the
             values that the handler leaves.
+        excluded: Sites of the guide that are no part of the density of its draws.
     """
     dim = None if particles is None else -1 - nesting
     first_enumerated = -1 - nesting if dim is None else dim - 1
@@ -97,7 +104,7 @@ def draw_particles(
     with handler:
         guide_trace = poutine.trace(guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
-    return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch))
+    return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch), excluded)
 
 
 @dataclass(frozen=True)
@@ -107,10 +114,13 @@ class ParticleRuns:
     Attributes:
         nesting: Dimensions of the pair's plates.
         vectorized: Whether all particles are drawn in one run.
+        excluded: Sites of the guide that are no part of the density of its draws
+            (``training_terms``).
     """
 
     nesting: int
     vectorized: bool
+    excluded: frozenset[str] = frozenset()
 
     @classmethod
     def probe(cls, pair: Pair, batch: Batch) -> ParticleRuns:
@@ -119,7 +129,8 @@ class ParticleRuns:
         Call it inside ``Pair.quiet_run``, so that the trial leaves no trace.
         """
         nesting = plate_nesting(pair, batch)
-        return cls(nesting, can_vectorize(pair, batch, nesting))
+        excluded = training_terms(pair, batch)
+        return cls(nesting, can_vectorize(pair, batch, nesting), excluded)
 
     @property
     def dim(self) -> int | None:
@@ -163,7 +174,7 @@ class ParticleRuns:
         shared: dict[str, Tensor] = {}
         for particles in self.handlers(count, pair.plate if share_globals else None):
             acting = handler or Substitute(shared)
-            draw = draw_particles(pair, batch, self.nesting, particles, acting)
+            draw = draw_particles(pair, batch, self.nesting, particles, acting, self.excluded)
             yield draw
             if share_globals and not self.vectorized and not shared:
                 in_guide = sites.sample_sites(draw.guide_trace).items()

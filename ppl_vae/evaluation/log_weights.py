@@ -21,7 +21,6 @@ from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
-from ppl_vae.elbo.enumerated import total
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 
@@ -159,11 +158,7 @@ class LogWeights:
 def _weights_and_elbo(draw: Draw) -> WeightsAndElbo:
     """Return the log-weights of a run, and the terms whose average is the ELBO.
 
-    They are the same numbers unless a latent is enumerated: then the log-weight is log sum_y, and
-    the ELBO's term is the expectation over q(y given x).
+    Both are one and the same tensor unless a latent is enumerated.
     """
     log_weights = draw.log_weights()
-    if not draw.has_enumerated:
-        return log_weights, log_weights
-    terms = list(draw.terms(closed=False).values())
-    return log_weights, total(terms).expand_as(log_weights)
+    return log_weights, draw.log_ratios() if draw.has_enumerated else log_weights

@@ -31,25 +31,24 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
     try:
         with torch.enable_grad(), pyro.validation_enabled(True):
             try:
-                loss, surrogate = loss_of(batch, weight)
+                losses, surrogate = loss_of(batch, weight)
             except ValueError:  # TraceEnum_ELBO raises it where nothing can be trained
                 if parameters:
                     raise
-                # not loss_of.loss, which would leave out the KL weight that is tried here
-                value = loss_of.objective.loss(loss_of.model, loss_of.guide, batch)
-                loss = surrogate = torch.as_tensor(value)
-            surrogate = torch.as_tensor(surrogate)
+                # not negative_elbo, which would leave out the KL weight that is tried here
+                losses = loss_of.objective.loss(loss_of.model, loss_of.guide, batch)
+                surrogate = losses
             leaves = _trainable_leaves(surrogate)
             gradients = _gradients(surrogate, parameters)
     except Exception as failure:
         yield _failed_elbo(inspection, batch, failure)
         return
-    if bool(torch.isfinite(torch.as_tensor(loss))):
+    if bool(losses.isfinite().all()):
         yield from _gradient_findings(gradients)
         yield from _unregistered(inspection, leaves)
         return
     fix = "keep the scales of the model and of the guide away from 0"
-    yield error("model and guide", f"expected a finite ELBO, got {-float(loss)}", fix)
+    yield error("model and guide", f"expected a finite ELBO, got {-float(losses.sum())}", fix)
 
 
 def _batch_loss(inspection: Inspection) -> BatchLoss:
@@ -84,7 +83,7 @@ def _runs_unweighted(inspection: Inspection, batch: Batch) -> bool:
     """Return whether the ELBO can be computed with a KL weight of 1."""
     try:
         with pyro.validation_enabled(True):
-            _batch_loss(inspection).loss(batch)
+            _batch_loss(inspection).negative_elbo(batch)
     except Exception:
         return False
     return True

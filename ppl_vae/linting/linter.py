@@ -18,7 +18,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
+from ppl_vae.linting import data_rules, elbo_rules, objective_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
@@ -156,6 +156,8 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings += data_rules.data_findings(inspection, faults)
     if not _failed(findings):
         findings += _findings_under_elbo(inspection, faults)
+    if not _failed(findings):
+        findings += objective_rules.unlike_the_elbo(inspection)
     return findings
 
 

@@ -216,6 +216,8 @@ def read_history(path: Path, info: Info) -> History | None:
         stopped=summary.get("stopped", ""),
         best_epoch=int(summary.get("best_epoch") or frame["epoch"].iloc[best]),
         step=summary.get("step_kind", ""), step_reason=summary.get("step_reason", ""),
+        validation_elbo=summary.get("validation_elbo"),
+        validation_elbo_se=summary.get("validation_elbo_se"),
     )  # fmt: skip
 
 
@@ -228,7 +230,8 @@ def read_metrics(path: Path) -> pd.DataFrame | None:
         path: The run directory.
 
     Returns:
-        Columns of numbers ``epoch, step, elbo, validation_elbo, seconds``; ``None`` where there
+        Columns of numbers ``epoch, step, elbo, objective, validation_elbo, seconds``;
+        ``objective`` is NaN in the record of a version that did not know it. ``None`` where there
         is no epoch, or where the file cannot be read.
     """
     try:
@@ -236,10 +239,11 @@ def read_metrics(path: Path) -> pd.DataFrame | None:
     except (OSError, UnicodeDecodeError):
         return None
     whole_lines = text[: text.rfind("\n") + 1]
-    columns = ["epoch", "step", "elbo", "validation_elbo", "seconds"]
-    if not whole_lines.startswith(",".join(columns)):
+    columns = ["epoch", "step", "elbo", "objective", "validation_elbo", "seconds"]
+    header = whole_lines.partition("\n")[0].split(",")
+    if header not in (columns, [name for name in columns if name != "objective"]):
         return None
-    frame = pd.read_csv(io.StringIO(whole_lines), on_bad_lines="skip")
+    frame = pd.read_csv(io.StringIO(whole_lines), on_bad_lines="skip").reindex(columns=columns)
     numbers = pd.DataFrame({name: pd.to_numeric(frame[name], errors="coerce") for name in columns})
     numbers = numbers.dropna(subset=["epoch", "step"]).reset_index(drop=True)
     return numbers if len(numbers) else None
@@ -269,14 +273,15 @@ def course(history: History, write: Callable[[float], object] = "{:.3f}".format)
     """
     frame = history.frame
     if len(frame):
-        last, best = frame.iloc[-1], frame.loc[frame["epoch"] == history.best_epoch].tail(1)
+        last = frame.iloc[-1]
         steps = f"{int(last['step'])} steps in {last['seconds']:.1f} s"
         yield Fact("length", f"{int(last['epoch'])} epochs, {steps}")
         yield Fact("training ELBO", f"{write(last['elbo'])} nats per row, in the last epoch")
-        if len(best) and best["validation_elbo"].notna().all():
-            value = write(best["validation_elbo"].iloc[0])
-            which = f"epoch {history.best_epoch}, whose weights the pair has"
-            yield Fact("held-out ELBO", f"{value} nats per row ({which})")
+        if history.objective_differs:
+            value = write(last["objective"])
+            yield Fact("trained value", f"{value} nats per row, not the ELBO, in the last epoch")
+        if history.validation_elbo is not None:
+            yield Fact("held-out ELBO", history.held_out_elbo(write))
     if history.step:
         yield Fact("step", f"{history.step}: {history.step_reason}")
 

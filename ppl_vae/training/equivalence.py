@@ -95,21 +95,22 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
         for interpreted in (True, False) if traced_step.is_compiled else (True,):
             constants = _constants(traced_step)
             with forked(seed):
-                loss, gradients = traced_step.derivative(
+                losses, gradients = traced_step.derivative(
                     parameters, constants, index, weight, interpreted=interpreted
                 )
             tolerance = _tolerance(traced_step.graph.precision, interpreted=interpreted)
-            runs.append((loss, gradients, constants, tolerance))
+            runs.append((losses, gradients, constants, tolerance))
         tensor = torch.tensor(weight, device=traced_step.device) if traced_step.weighted else None
         with forked(seed):
             batch = traced_step.rows.take(index, traced_step.device)
-            eager_loss, eager_gradients = derivative(batch, tensor)
+            eager_losses, eager_gradients = derivative(batch, tensor)
         eager_constants, replaced = _constants(traced_step), replaced_buffer()
-    if not math.isfinite(eager_loss.item()):
+    if not bool(eager_losses.isfinite().all()):
         raise NotComparableError("the loss is not finite, and so cannot be compared")
-    for loss, gradients, constants, tolerance in runs:
-        if not _is_near(loss, eager_loss, tolerance):
-            return f"its loss is {loss.item():.6g}, the eager step's {eager_loss.item():.6g}"
+    for losses, gradients, constants, tolerance in runs:
+        for name, got, right in zip(("negative ELBO", "loss"), losses, eager_losses, strict=True):
+            if not _is_near(got, right, tolerance):
+                return f"its {name} is {got.item():.6g}, the eager step's {right.item():.6g}"
         if replaced:
             return f"buffer {replaced} is reassigned; update it in place, as in buffer.copy_(value)"
         pairs = zip(constants, eager_constants, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ class History:
 
     Attributes:
         frame: One row an epoch, with the columns ``epoch``; ``step``, the updates done so far;
-            ``elbo``, the mean over the epoch's batches; ``validation_elbo``, of the held-out rows
-            after the epoch, NaN without held-out rows; ``seconds`` since the fit began. ELBOs are
-            of the unweighted objective, in nats per row.
+            ``elbo``, the mean over the epoch's batches; ``objective``, the training loss's
+            negative, equal to ``elbo`` unless a KL weight, a scale of the user's, free bits,
+            several importance-weighted particles or a term of the guide makes it differ;
+            ``validation_elbo``, of the held-out rows after the epoch, from a draw for every row,
+            NaN without held-out rows; ``seconds`` since the fit began. An ELBO is always the bound
+            of the unscaled model and guide, as in ``elbo_terms``; all are in nats per row.
         objective: Class of the ELBO that was maximized, such as ``"TraceMeanField_ELBO"``.
         reason: Why this ELBO was chosen.
         stopped: What ended the fit: ``"epochs"``, ``"patience"``, ``"callback"`` or
@@ -28,6 +32,10 @@ class History:
             the last epoch where no rows were held out.
         step: Kind of step: ``"eager"``, ``"traced"`` or ``"compiled"``.
         step_reason: Why this kind of step was chosen.
+        validation_elbo: The held-out ELBO of the weights that the pair has now, in nats per row,
+            from new draws; ``None`` without held-out rows. The largest number of a learning curve
+            is too high on average, because it is the largest of many noisy ones.
+        validation_elbo_se: Standard error of ``validation_elbo`` from the draws, in nats per row.
     """
 
     frame: pd.DataFrame
@@ -37,6 +45,8 @@ class History:
     best_epoch: int
     step: str
     step_reason: str
+    validation_elbo: float | None = None
+    validation_elbo_se: float | None = None
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the learning curves, training and held-out ELBO over epochs, and return the axes.
@@ -53,7 +63,6 @@ class History:
 
     def __str__(self) -> str:
         last = self.frame.iloc[-1]
-        best = self.frame.loc[self.frame["epoch"] == self.best_epoch].iloc[0]
         lines = [
             f"{len(self.frame)} epochs, {int(last['step'])} steps in {last['seconds']:.1f} s"
             f" (ended by: {self.stopped})",
@@ -61,9 +70,30 @@ class History:
             f"step             {self.step}: {self.step_reason}",
             f"training ELBO    {last['elbo']:.3f} nats per row",
         ]
-        if pd.notna(best["validation_elbo"]):
+        if self.objective_differs:
             lines.append(
-                f"held-out ELBO    {best['validation_elbo']:.3f} nats per row"
-                f" (epoch {self.best_epoch}, whose weights the pair has)"
+                f"trained value    {last['objective']:.3f} nats per row: not the ELBO, because of a"
+                " weight, a scale or another term"
             )
+        if self.validation_elbo is not None:
+            lines.append(f"held-out ELBO    {self.held_out_elbo()}")
         return "\n".join(lines)
+
+    @property
+    def objective_differs(self) -> bool:
+        """Whether what was trained differs from the ELBO in the last epoch, beyond rounding."""
+        elbo, objective = self.frame.iloc[-1][["elbo", "objective"]]
+        return bool(abs(objective - elbo) > 1e-6 * max(1.0, abs(elbo)))
+
+    def held_out_elbo(self, write: Callable[[float], object] = "{:.3f}".format) -> str:
+        """Return the held-out ELBO with its standard error and its origin, in words.
+
+        Args:
+            write: Writes a number, in nats per row, as text.
+        """
+        if self.validation_elbo is None or self.validation_elbo_se is None:
+            return "unknown"
+        return (
+            f"{write(self.validation_elbo)} ± {write(self.validation_elbo_se)} nats per row"
+            f" (new draws, at the weights of epoch {self.best_epoch}, which the pair has)"
+        )

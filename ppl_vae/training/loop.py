@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -36,7 +37,7 @@ from tqdm.auto import tqdm
 from ppl_vae.compat import mark_as_stepped
 from ppl_vae.core.blocks import mean_loss
 from ppl_vae.core.seeding import child
-from ppl_vae.data.rows import Rows
+from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
 from ppl_vae.training.arguments import Callback, KLWeight, check_kl_weight, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
@@ -45,7 +46,8 @@ from ppl_vae.training.interrupts import first_interrupt_noted
 from ppl_vae.training.stepper import Stepper
 
 MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
-COLUMNS = ["epoch", "step", "elbo", "validation_elbo", "seconds"]
+COLUMNS = ["epoch", "step", "elbo", "objective", "validation_elbo", "seconds"]
+PASSES = 10  # passes over the held-out rows, with a draw for every row, behind the reported ELBO
 
 
 @dataclass
@@ -57,8 +59,9 @@ class Progress:
         epoch: The epoch at hand, from 1.
         step: Updates done in the whole fit.
         position: Batches done in this epoch.
-        total: Sum over this epoch's batches of loss times rows; losses stand for the whole data
-            set, in nats.
+        total: Sum over this epoch's batches of minus the ELBO times rows; both stand for the whole
+            data set, in nats.
+        objective_total: The same sum of the training loss.
         seen: Rows of this epoch's batches so far.
         records: The history, one dictionary for each epoch that ended.
         best_epoch: Epoch of the best held-out ELBO, 0 before there is one.
@@ -70,6 +73,7 @@ class Progress:
     step: int = 0
     position: int = 0
     total: float = 0.0
+    objective_total: float = 0.0
     seen: int = 0
     records: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -180,14 +184,17 @@ class Loop:
         weight = check_kl_weight(weight, f" at step {step}")
         rng_state = torch.get_rng_state()
         try:
-            loss, applied = self.stepper(index, weight)
+            losses, applied = self.stepper(index, weight)
         except ValueError as error:  # Pyro's own checks may meet NaN first
             self._give_up(index, rng_state, math.nan, error)
         if not applied:
             error_of_pyro = self.stepper.eager_error(index, weight, rng_state)
-            loss = math.nan if error_of_pyro else loss
+            loss = (
+                math.nan if error_of_pyro else max(losses, key=lambda loss: not math.isfinite(loss))
+            )
             self._give_up(index, rng_state, loss, error_of_pyro)
-        self.progress.total += loss * len(index)
+        self.progress.total += losses[0] * len(index)
+        self.progress.objective_total += losses[1] * len(index)
 
     def _give_up(
         self, index: Tensor, rng_state: Tensor, loss: float, cause: Exception | None
@@ -235,7 +242,8 @@ class Loop:
     def _close_epoch(self) -> dict[str, float]:
         """End the epoch: held-out ELBO, best weights, scheduler; return its row of the history."""
         progress = self.progress
-        elbo = -progress.total / progress.seen / len(self.rows)
+        totals = progress.total, progress.objective_total
+        elbo, objective = (-total / progress.seen / len(self.rows) for total in totals)
         validation_elbo = math.nan if self.held_out is None else self._evaluate(self.held_out)
         if self.scheduler is not None:
             metric = elbo if self.held_out is None else validation_elbo
@@ -244,20 +252,20 @@ class Loop:
                 self.scheduler.step(-metric)
             else:
                 self.scheduler.step()
-        values = (progress.epoch, progress.step, elbo, validation_elbo, self._seconds())
-        row = dict(zip(COLUMNS, values, strict=True))
+        values = (progress.epoch, progress.step, elbo, objective, validation_elbo)
+        row = dict(zip(COLUMNS, (*values, self._seconds()), strict=True))
         progress.records.append(row)
         if self.recorder is not None:
             self.recorder.epoch(progress.records)
         progress.epoch += 1
         progress.order_before = self.order.get_state()
-        progress.position, progress.total, progress.seen = 0, 0.0, 0
+        progress.total = progress.objective_total = 0.0
+        progress.position = progress.seen = 0
         return row
 
     def _evaluate(self, held_out: Rows) -> float:
         """Return the held-out ELBO, in nats per row, and store the weights where it is the best."""
-        loss = self.stepper.derivative.bound.loss
-        elbo = -mean_loss(self.pair, held_out, loss, seed=child(self.seed, 1)) / len(self.rows)
+        elbo = self._held_out_elbo(held_out, child(self.seed, 1))
         if not math.isfinite(elbo):
             raise NotFiniteError(
                 f"fit: the held-out ELBO became {elbo} at epoch {self.progress.epoch}; " + MEND,
@@ -267,6 +275,27 @@ class Loop:
             self.progress.best_elbo, self.progress.best_epoch = elbo, self.progress.epoch
             self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}
         return elbo
+
+    def _held_out_elbo(self, held_out: Rows, seed: int | None) -> float:
+        """Return an estimate of the held-out ELBO, in nats per row, from a draw for every row."""
+        negative_elbo = self.stepper.derivative.bound.negative_elbo
+
+        def loss(batch: Batch) -> float:
+            return float(negative_elbo(batch))
+
+        return -mean_loss(self.pair, held_out, loss, seed=seed) / len(self.rows)
+
+    def _fresh_held_out_elbo(self) -> tuple[float | None, float | None]:
+        """Return the held-out ELBO of the pair's weights, from new draws, and its standard error.
+
+        The best number of a learning curve is the largest of many noisy estimates, and so too
+        large on average. The draws here have had no part in choosing the epoch.
+        """
+        if self.held_out is None:
+            return None, None
+        seeds = [child(self.seed, 2 + number) for number in range(PASSES)]
+        estimates = [self._held_out_elbo(self.held_out, seed) for seed in seeds]
+        return statistics.mean(estimates), statistics.stdev(estimates) / math.sqrt(PASSES)
 
     def _patience_is_over(self, patience: int | None) -> bool:
         """Return whether the held-out ELBO has not risen for ``patience`` epochs."""
@@ -315,6 +344,7 @@ class Loop:
         """Restore the best weights, write the run directory, and return the history."""
         self._restore_best()
         records = self.progress.records
+        validation_elbo, validation_elbo_se = self._fresh_held_out_elbo()
         history = History(
             frame=pd.DataFrame(records, columns=COLUMNS),
             objective=self.stepper.objective.name,
@@ -323,10 +353,14 @@ class Loop:
             best_epoch=self.progress.best_epoch or len(records),
             step=self.stepper.kind,
             step_reason=self.stepper.reason,
+            validation_elbo=validation_elbo,
+            validation_elbo_se=validation_elbo_se,
         )
         if self.recorder is not None:
             summary = {"epochs": len(records), "step": self.progress.step, "stopped": stopped,
                        "best_epoch": history.best_epoch, "best": _best_row(history),
+                       "validation_elbo": history.validation_elbo,
+                       "validation_elbo_se": history.validation_elbo_se,
                        "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
             self.recorder.finish(self.pair.tensors(), "finished", summary)
         return history
@@ -372,7 +406,8 @@ class Loop:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.resume(state["stepper"])
-        self.progress = Progress(**{name: state[name] for name in vars(self.progress)})
+        stored = {name: state[name] for name in vars(self.progress) if name in state}
+        self.progress = Progress(**stored)
         self._seconds_before = state["seconds"]
         restore_generators(state)
 

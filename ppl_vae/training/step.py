@@ -6,13 +6,14 @@ The eager step runs the pair's own Python:
 
 The traced step is one function of tensors alone:
 
-    x = data[index];   loss, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
-    parameters, state <- the optimizer's update by g, where loss and |g| are finite
+    x = data[index];   losses, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
+    parameters, state <- the optimizer's update by g, where losses and |g| are finite
 
-w is the KL weight, c the largest gradient norm. A traced step that is not compiled runs the graph
-operation by operation and leaves the update to torch's optimizer. A compiled one is a single
-function that gathers the rows, computes loss and gradient, clips, and updates the parameters and
-the optimizer's state in place (for the optimizers of ``optimizers.py``, on a CPU).
+losses is minus the ELBO, and the training loss whose gradient is g (``elbo.loss``). w is the KL
+weight, c the largest gradient norm. A traced step that is not compiled runs the graph operation by
+operation and leaves the update to torch's optimizer. A compiled one is a single function that
+gathers the rows, computes loss and gradient, clips, and updates the parameters and the optimizer's
+state in place (for the optimizers of ``optimizers.py``, on a CPU).
 
 The function takes every tensor as an input. Called with copies of parameters, constants and state,
 it changes the copies and leaves the pair alone: that is how ``equivalence.py`` compares a traced
@@ -52,7 +53,7 @@ class EagerStep:
         self.derivative, self.optimizer = derivative, optimizer
         self.limit = math.inf if clip_norm is None else clip_norm
 
-    def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[float, bool]:
+    def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[list[float], bool]:
         """Update the parameters once.
 
         Args:
@@ -60,26 +61,27 @@ class EagerStep:
             kl_weight: The weight of the latent sites; ``None`` is 1.
 
         Returns:
-            The loss at a KL weight of 1, in nats of the whole data set, and whether the update
-            was applied. It is not applied where the loss or the gradient is not finite.
+            The losses, minus the ELBO and the training loss, in nats of the whole data set; and
+            whether the update was applied. It is not applied where a loss or the gradient is not
+            finite.
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
-        loss, gradients = self.derivative(batch, weight)
-        return loss.item(), self.apply(loss, gradients)
+        losses, gradients = self.derivative(batch, weight)
+        return losses.tolist(), self.apply(losses, gradients)
 
-    def apply(self, loss: Tensor, gradients: Gradients) -> bool:
+    def apply(self, losses: Tensor, gradients: Gradients) -> bool:
         """Clip the gradient and let the optimizer update the parameters.
 
         Args:
-            loss: The loss, a scalar.
+            losses: Minus the ELBO, and the training loss, (2,).
             gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
 
         Returns:
-            Whether the update was applied: not where the loss or the gradient is not finite.
+            Whether the update was applied: not where a loss or the gradient is not finite.
         """
         parameters = self.derivative.parameters
         norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
+        if not (all(map(math.isfinite, losses.tolist())) and math.isfinite(norm.item())):
             return False
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
@@ -135,11 +137,11 @@ class TracedStep:
         derivative(batch, weight)  # run once so that Pyro's ELBO sets max_plate_nesting
 
         def differentiate(*inputs: Tensor) -> list[Tensor]:
-            """Return the loss and the gradients that exist; inputs are fields and the weight."""
+            """Return the losses and the gradients that exist; inputs are fields and the weight."""
             kl_weight = inputs[-1] if weighted else None
-            loss, gradients = derivative(in_form_of(batch, inputs), kl_weight)
+            losses, gradients = derivative(in_form_of(batch, inputs), kl_weight)
             self.has_gradient = [g is not None for g in gradients]
-            return [loss, *(g for g in gradients if g is not None)]
+            return [losses, *(g for g in gradients if g is not None)]
 
         inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
         self.graph = trace_graph(differentiate, inputs, self.parameters)
@@ -170,16 +172,16 @@ class TracedStep:
             self.function = compile_graph(self._step, [*self.held, *state], batch)
         self.held += state[:-1]
 
-    def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[float, bool]:
+    def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[list[float], bool]:
         """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
         batch = self._batch_inputs(index, 1.0 if kl_weight is None else kl_weight)
         if self.update is not None:
-            (loss_and_norm,) = self._run([*self.held, self.update.rates(), *batch])
-            loss, norm = loss_and_norm.tolist()
-            return loss, math.isfinite(loss) and math.isfinite(norm)
+            (losses_and_norm,) = self._run([*self.held, self.update.rates(), *batch])
+            numbers: list[float] = losses_and_norm.tolist()
+            return numbers[:-1], all(map(math.isfinite, numbers))
         results = self._run([*self.held, *batch])
         applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
-        return results[0].item(), applied
+        return results[0].tolist(), applied
 
     def derivative(
         self,
@@ -192,7 +194,7 @@ class TracedStep:
     ) -> tuple[Tensor, Gradients]:
         """Return loss and gradient at copies of the state, without changing the pair.
 
-        A compiled step with an update in it returns no gradient: it returns the loss and the norm,
+        A compiled step with an update in it returns no gradient: it returns losses and the norm,
         and changes parameters. The gradient is read out of the optimizer's state instead. The step
         runs on copies of the parameters, on a state of zeros, and on the rates of
         ``TensorUpdate.dry_run_rates``, under which the first moment becomes
@@ -216,23 +218,24 @@ class TracedStep:
             interpreted: Whether to run the traced graph also where a compiled step exists.
 
         Returns:
-            The loss, a scalar in nats of the whole data set, and the gradient for each parameter.
+            The losses, (2,), minus the ELBO and the training loss, in nats of the whole data set;
+            and the gradient for each parameter.
         """
         batch = self._batch_inputs(index, kl_weight)
         if interpreted:
             with torch.no_grad(), self._without_autocast():
-                results = self._loss_and_gradients(parameters, constants, batch)
+                results = self._losses_and_gradients(parameters, constants, batch)
             return results[0], self._in_place_of_none(results[1:])
         if self.update is None:
             results = self._run([*parameters, *constants, *batch])
             return results[0], self._in_place_of_none(results[1:])
         state, rates = list(map(torch.zeros_like, self.update.state)), self.update.dry_run_rates()
         copies = [p.clone() for p in parameters]
-        (loss_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
-        loss, norm = loss_and_norm[0], loss_and_norm[1].item()
+        (losses_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
+        losses, norm = losses_and_norm[:-1], losses_and_norm[-1].item()
         factor = 2 * max(1.0, (norm + 1e-6) / self.eager.limit)
         first_moments = state[: len(state) // 3]
-        return loss, self._in_place_of_none([m * factor for m in first_moments])
+        return losses, self._in_place_of_none([m * factor for m in first_moments])
 
     @property
     def is_compiled(self) -> bool:
@@ -271,10 +274,10 @@ class TracedStep:
         remaining = iter(gradients)
         return [next(remaining) if has else None for has in self.has_gradient]
 
-    def _loss_and_gradients(
+    def _losses_and_gradients(
         self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
     ) -> list[Tensor]:
-        """Gather the rows and run the graph: the loss and the gradients that exist."""
+        """Gather the rows and run the graph: the losses and the gradients that exist."""
         remaining = iter(batch)
         fields = _take(remaining, len(self.rows.fields))
         if self.gathers:
@@ -291,24 +294,24 @@ class TracedStep:
                 rates, then the batch's inputs.
 
         Returns:
-            Without an update: the loss and the gradients. With an update: one tensor, (2,), of the
-            loss and the gradient's norm before clipping; parameters and state are changed in place,
-            except where loss or norm is not finite.
+            Without an update: the losses and the gradients. With an update: one tensor, (3,), of
+            the losses and the gradient's norm before clipping; parameters and state are changed in
+            place, except where a loss or the norm is not finite.
         """
         remaining = iter(inputs)
         parameters = _take(remaining, len(self.parameters))
         constants = _take(remaining, len(self.graph.constants))
         if self.update is None:
-            return self._loss_and_gradients(parameters, constants, list(remaining))
+            return self._losses_and_gradients(parameters, constants, list(remaining))
         state, rates = _take(remaining, len(self.update.state)), next(remaining)
-        loss, *gradients = self._loss_and_gradients(parameters, constants, list(remaining))
+        losses, *gradients = self._losses_and_gradients(parameters, constants, list(remaining))
         norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
         if self.eager.limit < math.inf:
             factor = (self.eager.limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = [g * factor for g in gradients]
-        finite = loss.isfinite() & norm.isfinite()
+        finite = losses.isfinite().all() & norm.isfinite()
         self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
-        return [torch.stack([loss, norm.to(loss.dtype)])]
+        return [torch.cat([losses, norm.to(losses.dtype).reshape(1)])]
 
 
 def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:

@@ -161,7 +161,7 @@ class Stepper:
                     self._fall_back(problem)
                     return
 
-    def __call__(self, index: Tensor, kl_weight: float) -> tuple[float, bool]:
+    def __call__(self, index: Tensor, kl_weight: float) -> tuple[list[float], bool]:
         """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
         traced_step = self.traced_steps.get(len(index))
         if traced_step is not None:

@@ -383,6 +383,10 @@ def test_scale_around_both_halves():
 
         return inner
 
-    assert not lint(weighed(model), weighed(guide), data).findings
+    findings = lint(weighed(model), weighed(guide), data).findings
+    assert [(f.severity, f.where) for f in findings] == [
+        ("warning", f'site "{name}"') for name in ("z", "x")
+    ]
+    assert all("got 0.1 to 0.4462, which enters the training loss" in f.problem for f in findings)
     pieces = ("got 0.1 to 0.4462 in the model and 1 in the guide",)
     assert_only_finding(lint(weighed(model), guide, data), "error", 'site "z"', *pieces)

@@ -37,7 +37,7 @@ def learn(pair, compiled, **settings):
 
 def alike(left, right):
     """Two fits have the same history and weights, up to rounding."""
-    columns = ["epoch", "step", "elbo", "validation_elbo"]
+    columns = ["epoch", "step", "elbo", "objective", "validation_elbo"]
     frames = left[0].frame[columns], right[0].frame[columns]
     pd.testing.assert_frame_equal(*frames, check_exact=False, rtol=1e-5)
     for value, expected in zip(left[1], right[1], strict=True):

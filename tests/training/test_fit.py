@@ -39,7 +39,14 @@ def quick(model, guide, data, **settings):
 def test_training_raises_the_elbo_of_real_images(digits):
     history = quick(*pair(), digits, epochs=15, validation=0.2)
     frame = history.frame
-    assert list(frame.columns) == ["epoch", "step", "elbo", "validation_elbo", "seconds"]
+    assert list(frame.columns) == [
+        "epoch",
+        "step",
+        "elbo",
+        "objective",
+        "validation_elbo",
+        "seconds",
+    ]
     assert frame["epoch"].tolist() == list(range(1, 16))
     assert frame["step"].iloc[-1] == 15 * math.ceil((1797 - 359) / 128)
     assert frame["seconds"].is_monotonic_increasing

@@ -1,0 +1,75 @@
+"""The linter's rule on what makes the training loss differ from the ELBO, site by site.
+
+The history has both: ``elbo``, the bound of the unscaled model and guide, and ``objective``, what
+is trained. A pair may mean them to differ, so that every finding here is a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from ppl_vae.core import sites
+from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.elbo.training_terms import training_terms
+from ppl_vae.linting.inspection import Finding, Inspection, warning
+from ppl_vae.linting.trace_rules import range_of, scale_without_plates
+
+DIFFERS = "which enters the training loss and not the ELBO (objective and elbo of the history)"
+
+
+def unlike_the_elbo(inspection: Inspection) -> Iterator[Finding]:
+    """Find a loss of the user's own, terms of the guide and scales that the ELBO leaves out.
+
+    The library's own bounds (``IWAE``, ``RowELBO``) leave such terms out of their loss as well.
+    """
+    if isinstance(inspection.objective.elbo, RowBound):
+        return
+    if inspection.objective.is_derived:
+        base = inspection.objective.of_pyro.name
+        yield warning(
+            "elbo",
+            f"expected one of Pyro's ELBOs, got {inspection.objective.name}, a class derived from "
+            f"{base} with a loss of its own, {DIFFERS}",
+            "nothing to mend where that loss is meant",
+        )
+    for name in sorted(training_terms(inspection.pair, inspection.batch)):
+        yield _term_of_guide(name, inspection.guide_sites().get(name))
+    yield from _scaled_sites(inspection)
+
+
+def _term_of_guide(name: str, site: sites.Site | None) -> Finding:
+    """Return the finding for a site of the guide that is no part of its draws' density."""
+    if site is not None and sites.role(site) == "factor":
+        return warning(
+            f'site "{name}"',
+            "expected a factor that depends on the guide's draws, got one that does not, "
+            + DIFFERS,
+            "nothing to mend where the term is meant; a factor of the model enters both",
+        )
+    return warning(
+        f'site "{name}"',
+        f"expected a draw in the guide, got an observed site, {DIFFERS}",
+        "nothing to mend where the term is meant, but Pyro subtracts its log-probability, so that "
+        "training makes the observed value less probable; pyro.factor(name, -log_prob, "
+        "has_rsample=False) in the guide makes it more probable",
+    )
+
+
+def _scaled_sites(inspection: Inspection) -> Iterator[Finding]:
+    """Find sites to which the user's code gave the same scale in model and guide.
+
+    ``unequal_scales`` reports a latent whose scales differ between model and guide.
+    """
+    in_model, in_guide = inspection.model_sites(), inspection.guide_sites()
+    for name in {**in_guide, **in_model}:
+        scales = [scale_without_plates(s[name]) for s in (in_model, in_guide) if name in s]
+        differ = len(scales) == 2 and not torch.allclose(*torch.broadcast_tensors(*scales))
+        if differ or torch.allclose(scales[0], torch.ones_like(scales[0])):
+            continue
+        yield warning(
+            f'site "{name}"',
+            f"expected no poutine.scale, got {range_of(scales[0])}, {DIFFERS}",
+            "nothing to mend where the scale is meant; kl_weight= of fit weighs all latents",
+        )
