@@ -63,15 +63,17 @@ def test_tensorboard_gets_both_elbos_of_every_epoch(calls, tmp_path):
     assert calls == [
         ("open", str(tmp_path), {"purge_step": 2}),
         ("elbo", first["elbo"], 2),
+        ("objective", first["objective"], 2),
         ("validation_elbo", first["validation_elbo"], 2),
         ("elbo", second["elbo"], 4),
+        ("objective", second["objective"], 4),
         ("validation_elbo", second["validation_elbo"], 4),
     ]
 
 
 def test_tensorboard_leaves_out_nan(calls, tmp_path):
     fitted(TensorBoard(tmp_path))
-    assert [call[0] for call in calls[1:]] == ["elbo"] * 3
+    assert [call[0] for call in calls[1:]] == ["elbo", "objective"] * 3
 
 
 def test_a_resumed_fit_hides_the_events_that_it_repeats(calls, tmp_path):

@@ -219,7 +219,9 @@ def test_the_losses_of_particles_add_up_to_the_elbos(elbo):
     torch.manual_seed(0)
     particles = elbo(num_particles=3)
     traces = compat.particle_traces(particles, model, guide, X)
-    values, surrogates = zip(*(compat.particle_loss(particles, *pair) for pair in traces))
+    values, surrogates = zip(
+        *(compat.particle_loss(particles, *pair) for pair in traces), strict=True
+    )
     torch.manual_seed(0)
     expected = particles.differentiable_loss(model, guide, X)
     torch.testing.assert_close(sum(surrogates) / 3, expected)
