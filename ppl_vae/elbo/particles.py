@@ -26,6 +26,7 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.row_plate import raise_plate_fault
 from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.elbo.enumerated import was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
@@ -66,9 +67,13 @@ def plate_nesting(pair: Pair, batch: Batch) -> int:
 
     The row plate at dim -1 alone gives 1; a plate at dim -3 gives 3. The particles' dimension and
     those of enumerated latents lie left of all of them.
+
+    Raises:
+        ValueError: If a row's site stands outside the row plate, or the plate is not at dim -1.
     """
     with pair.quiet_run():
         traces = sites.traces(pair, batch)
+    raise_plate_fault(pair, *traces, batch)
     frames = [frame for trace in traces for frame in sites.plates(trace).values()]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
