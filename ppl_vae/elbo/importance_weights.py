@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, enumerated_names, total
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, enumerated_names, missing_plates, total
 from ppl_vae.elbo.objectives import closed_forms
 
 
@@ -143,6 +143,17 @@ class Draw:
         """Return the sums over the values of the enumerated latents of this run."""
         factors = list(self._factors())
         return EnumeratedSum(self.model_trace, self.guide_trace, self.plate, self.rows, factors)
+
+    def missing_plates(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the sites outside a plate of a summed latent that they depend on.
+
+        Yields:
+            The names of the site, of the latent and of the plate; see
+            ``elbo.enumerated.missing_plates``.
+        """
+        self.guide_trace.symbolize_dims()
+        self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
+        yield from missing_plates(self.model_trace, self.guide_trace, list(self._factors()))
 
     def _closed_terms(self) -> dict[str, Tensor]:
         """Return minus the KL divergence of each row latent that has one in closed form."""

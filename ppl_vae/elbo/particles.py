@@ -28,7 +28,7 @@ from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.row_plate import raise_plate_fault
 from ppl_vae.data.rows import Batch, batch_rows
-from ppl_vae.elbo.enumerated import was_enumerated
+from ppl_vae.elbo.enumerated import OutsidePlateError, was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
 
 PARTICLES = 64  # most particles of a row in one run: bounds the memory of a block of rows
@@ -213,10 +213,15 @@ def runs_agree(
             and a function from a particle's position (0 in a run of one particle) to the particle's
             log-probabilities.
         nesting: Dimensions of the pair's plates.
+
+    Raises:
+        OutsidePlateError: If a site stands outside a plate of a summed latent.
     """
     try:
         drawn, scores = run({}, Particles(TRIED, -1 - nesting))
         together = [scores(particle) for particle in range(TRIED)]
+    except OutsidePlateError:  # a fault of the pair, with particles and without
+        raise
     except Exception:  # a network may raise anything when it meets one more dimension
         return False
     for particle in range(TRIED):

@@ -149,7 +149,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
-    for rule in rerun_rules.RULES:
+    for rule in (*rerun_rules.RULES, elbo_rules.outside_summed_plates):
         findings += rule(inspection)
     faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
