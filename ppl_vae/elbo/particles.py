@@ -177,7 +177,9 @@ class ParticleRuns:
 
 
 def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
-    """Return whether a pair gives the same importance weights with all particles in one run.
+    """Return whether a pair gives the same numbers with all particles in one run.
+
+    The numbers are the importance weights of the rows, and the terms outside the row plate.
 
     Args:
         pair: The pair.
@@ -189,8 +191,9 @@ def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
         with Substitute(values):
             draw = draw_particles(pair, batch, nesting, particles, Messenger())
         drawn = {**sites.sample_sites(draw.model_trace), **sites.sample_sites(draw.guide_trace)}
-        weights = draw.log_weights()  # (particles, rows); (1, rows) if nothing is drawn
-        return drawn, lambda particle: [weights[particle if len(weights) > 1 else 0]]
+        # (particles, rows) and (particles,); (1, ...) where all particles have the same number
+        terms = [draw.log_weights(), *draw.global_terms().values()]
+        return drawn, lambda particle: [term[particle if len(term) > 1 else 0] for term in terms]
 
     return runs_agree(run, nesting)
 
