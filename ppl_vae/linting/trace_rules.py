@@ -16,7 +16,7 @@ from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.half import plain_name
 from ppl_vae.core.row_plate import row_plate_faults
-from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.elbo.objectives import RowBound, has_log_density
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
@@ -241,6 +241,34 @@ def out_of_order(inspection: Inspection) -> Iterator[Finding]:
         )
 
 
+def ignored_log_densities(inspection: Inspection) -> Iterator[Finding]:
+    """Find auxiliary draws and changes of variables in the guide, under a mean-field ELBO.
+
+    Pyro's "KL divergence" of a ``Delta`` is minus log p at its value: the log-density of the
+    ``Delta``, which holds the Jacobian of a change of variables, is left out.
+    """
+    if not isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
+        return
+    fix = "leave elbo=None, or pass Trace_ELBO()"
+    for name, site in sites.with_role(inspection.guide_trace, "latent", "auxiliary").items():
+        point = sites.point_of(site["fn"])
+        if sites.role(site) == "auxiliary":
+            yield site_error(
+                name,
+                "expected no auxiliary draw in the guide under TraceMeanField_ELBO, got one: what "
+                "is computed from the draw has no KL divergence in closed form, and the Jacobian "
+                "of a change of variables would be ignored",
+                fix,
+            )
+        elif point is not None and has_log_density(point):
+            yield site_error(
+                name,
+                "expected a Delta without a log-density in the guide under TraceMeanField_ELBO, "
+                "got one whose log-density (the Jacobian of a change of variables) it ignores",
+                fix,
+            )
+
+
 # Parameters and layers
 
 
@@ -293,5 +321,6 @@ def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
     unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
-    unwanted_enumeration, out_of_order, twin_parameters, shared_names, coupling_layers,
+    unwanted_enumeration, out_of_order, ignored_log_densities, twin_parameters, shared_names,
+    coupling_layers,
 )  # fmt: skip
