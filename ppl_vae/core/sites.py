@@ -89,6 +89,14 @@ def is_reparameterized(site: Site) -> bool:
     return bool(site["fn"].has_rsample)
 
 
+def is_discrete(site: Site) -> bool:
+    """Return whether a site's values are discrete; no where its distribution does not know."""
+    try:
+        return bool(getattr(site["fn"].support, "is_discrete", False))
+    except (NotImplementedError, AttributeError):
+        return False
+
+
 def point_of(fn: Any) -> Delta | None:
     """Return the ``Delta`` that a distribution is, or has inside its wrappers; else ``None``."""
     while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
