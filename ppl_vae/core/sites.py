@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
+from pyro.distributions import Delta, ExpandedDistribution, Independent, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_factor, site_is_subsample
@@ -87,6 +87,21 @@ def is_enumerated(site: Site) -> bool:
 def is_reparameterized(site: Site) -> bool:
     """Return whether gradients flow through the site's draw to its distribution's parameters."""
     return bool(site["fn"].has_rsample)
+
+
+def is_discrete(site: Site) -> bool:
+    """Return whether a site's values are discrete; no where its distribution does not know."""
+    try:
+        return bool(getattr(site["fn"].support, "is_discrete", False))
+    except (NotImplementedError, AttributeError):
+        return False
+
+
+def point_of(fn: Any) -> Delta | None:
+    """Return the ``Delta`` that a distribution is, or has inside its wrappers; else ``None``."""
+    while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
+        fn = fn.base_dist
+    return fn if isinstance(fn, Delta) else None
 
 
 def log_prob(site: Site) -> Tensor:

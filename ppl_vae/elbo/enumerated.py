@@ -37,6 +37,7 @@ and 4, arXiv:1902.03210.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,10 @@ from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
 
 Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
+
+
+class OutsidePlateError(ValueError):
+    """Raised where a site depends on a summed latent but stands outside one of its plates."""
 
 
 class Factor(NamedTuple):
@@ -88,10 +93,11 @@ class EnumeratedSum:
         guide_trace: Trace of the guide.
         plate: Name of the row plate.
         rows: Rows of the batch.
-        factors: All factors of the importance weight; those outside the row plate are ignored.
+        factors: All factors of the importance weight; those outside the row plate enter no sum.
 
     Raises:
-        ValueError: If an enumerated latent stands outside the row plate.
+        ValueError: If an enumerated latent stands outside the row plate, or a site that depends on
+            an enumerated latent stands outside one of the latent's plates.
     """
 
     def __init__(
@@ -100,9 +106,11 @@ class EnumeratedSum:
         self.model_trace, self.guide_trace = model_trace, guide_trace
         self.plate, self.rows = plate, rows
         self.factors = [f for f in factors if sites.in_plate(f.site, plate)]
+        self._outside_rows = [f for f in factors if not sites.in_plate(f.site, plate)]
         self._in_model = enumerated_names(model_trace)
         self._in_guide = enumerated_names(guide_trace)
         self._name_dimensions()
+        self._check_factors()
 
     def log_weights(self) -> Tensor:
         """Return log sum_y p(x, y, z) / q(z given y, x): (particles or 1, rows), in nats.
@@ -154,6 +162,18 @@ class EnumeratedSum:
         self.guide_trace.symbolize_dims()
         self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
 
+    def _check_factors(self) -> None:
+        """Raise if a factor depends on an enumerated latent without standing in all of its plates.
+
+        Raises:
+            OutsidePlateError: If ``missing_plates`` finds one.
+        """
+        for name, latent, plate in missing_plates(
+            self.model_trace, self.guide_trace, [*self.factors, *self._outside_rows]
+        ):
+            problem, fix = plate_fault(latent, plate)
+            raise OutsidePlateError(f'site "{name}": {problem}; {fix}')
+
     def _contract(self, factors: list[Factor], symbols: set[str]) -> list[Packed]:
         """Sum the product of the factors over the symbols' values; return the logarithm.
 
@@ -204,6 +224,55 @@ class EnumeratedSum:
         if row_symbol not in leading:
             values = values.unsqueeze(-1)
         return values.reshape(-1, values.shape[-1]).expand(-1, self.rows)
+
+
+def missing_plates(
+    model_trace: Trace, guide_trace: Trace, factors: list[Factor]
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the factors that depend on an enumerated latent outside one of the latent's plates.
+
+    A latent in a plate has as many values at once as the plate has places, and a sum over all their
+    combinations would be needed where a site outside the plate depends on all of them. Pyro lays
+    out only the combinations in which all places have the same value, K of K^places. So nothing
+    outside the plate may depend on the latent. A plate with a single place does no harm.
+
+    Args:
+        model_trace: Trace of the model, whose dimensions have symbols.
+        guide_trace: Trace of the guide, whose dimensions have symbols.
+        factors: Factors of the importance weight, in the row plate or outside it.
+
+    Yields:
+        The name of the factor's site, of the latent, and of the first plate that is missing.
+    """
+    latents: dict[str, sites.Site] = {
+        _symbol(trace, name): trace.nodes[name]
+        for trace in (guide_trace, model_trace)
+        for name in enumerated_names(trace)
+    }
+    for factor in factors:
+        own_plates = {frame.name for frame in factor.site["cond_indep_stack"]}
+        for symbol in named_dims(_pack(factor)):
+            if symbol in latents:
+                for frame in latents[symbol]["cond_indep_stack"]:
+                    if frame.size != 1 and frame.name not in own_plates | {Particles.NAME}:
+                        yield factor.site["name"], latents[symbol]["name"], str(frame.name)
+                        break
+
+
+def plate_fault(latent: str, plate: str) -> tuple[str, str]:
+    """Return what is wrong where ``missing_plates`` finds a factor, and what to change.
+
+    Args:
+        latent: Name of the enumerated latent.
+        plate: Name of the plate that the factor is missing from.
+    """
+    return (
+        f'expected a site that depends on the summed latent "{latent}" to stand in all plates of '
+        f'that latent, got none of "{plate}": the sum leaves out all values but those that are '
+        "equal throughout the plate",
+        f'put the site into plate "{plate}", write a site for each place of the plate, or draw '
+        f'"{latent}" in the guide',
+    )
 
 
 def _symbol(trace: Trace, name: str) -> str:

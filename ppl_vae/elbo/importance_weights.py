@@ -28,7 +28,14 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, enumerated_names, total
+from ppl_vae.elbo.enumerated import (
+    EnumeratedSum,
+    Factor,
+    enumerated_names,
+    missing_plates,
+    total,
+    was_enumerated,
+)
 from ppl_vae.elbo.objectives import closed_forms
 
 
@@ -58,6 +65,17 @@ class Draw:
     def has_enumerated(self) -> bool:
         """Whether a latent was enumerated in this run, so that sums over its values are needed."""
         return bool(enumerated_names(self.model_trace) | enumerated_names(self.guide_trace))
+
+    @property
+    def draws_discrete(self) -> bool:
+        """Whether a discrete site in the row plate was drawn in this run, and not enumerated."""
+        drawn = [
+            site
+            for trace in (self.model_trace, self.guide_trace)
+            for site in sites.with_role(trace, "latent", "auxiliary").values()
+            if sites.in_plate(site, self.plate) and not was_enumerated(site)
+        ]
+        return any(sites.is_discrete(site) for site in drawn)
 
     def log_weights(self, kl_weight: Tensor | None = None, *, fixed_guide: bool = False) -> Tensor:
         """Return the log importance weight of every particle for every row, in nats.
@@ -157,6 +175,17 @@ class Draw:
         """Return the sums over the values of the enumerated latents of this run."""
         factors = list(self._factors())
         return EnumeratedSum(self.model_trace, self.guide_trace, self.plate, self.rows, factors)
+
+    def missing_plates(self) -> Iterator[tuple[str, str, str]]:
+        """Yield the sites outside a plate of a summed latent that they depend on.
+
+        Yields:
+            The names of the site, of the latent and of the plate; see
+            ``elbo.enumerated.missing_plates``.
+        """
+        self.guide_trace.symbolize_dims()
+        self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
+        yield from missing_plates(self.model_trace, self.guide_trace, list(self._factors()))
 
     def _closed_terms(self) -> dict[str, Tensor]:
         """Return minus the KL divergence of each row latent that has one in closed form."""

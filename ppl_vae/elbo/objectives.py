@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from pyro import infer
+from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -237,7 +238,9 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
         return Objective(infer.Trace_ELBO(), f"sampled KL: {why}")
     exact = closed_forms(model_trace, guide_trace)
     for name in latents:
-        if name not in exact:
+        point = sites.point_of(guide_sites[name]["fn"])
+        plain_point = point is not None and not has_log_density(point)
+        if name not in exact and not plain_point:
             why = f'sampled KL: site "{name}" has none in closed form'
             return Objective(infer.Trace_ELBO(), why)
     why = "closed-form KL for every latent, drawn by the guide in the model's order"
@@ -248,7 +251,8 @@ def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
     """Return the latents whose KL divergence in closed form may replace log q - log p.
 
     The set is empty unless the guide draws the model's latents in the model's order (see
-    ``choose_objective``).
+    ``choose_objective``). A ``Delta`` is left out: its difference log q - log p is exact as it is,
+    and the "KL divergence" that Pyro has for it ignores the log-density of a change of variables.
     """
     latents, proposed = sites.with_role(model_trace, "latent"), sites.sample_sites(guide_trace)
     if list(latents) != list(proposed):
@@ -256,8 +260,15 @@ def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
     return {n for n in latents if _has_closed_form(proposed[n]["fn"], latents[n]["fn"])}
 
 
+def has_log_density(point: Delta) -> bool:
+    """Return whether a ``Delta`` has a log-density other than 0, as a change of variables has."""
+    return bool((torch.as_tensor(point.log_density) != 0).any())
+
+
 def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
     """Return whether torch knows the KL divergence of two distributions of one shape."""
+    if sites.point_of(guide_fn) is not None:
+        return False
     if (guide_fn.batch_shape, guide_fn.event_shape) != (model_fn.batch_shape, model_fn.event_shape):
         return False
     try:

@@ -26,8 +26,9 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.row_plate import raise_plate_fault
 from ppl_vae.data.rows import Batch, batch_rows
-from ppl_vae.elbo.enumerated import was_enumerated
+from ppl_vae.elbo.enumerated import OutsidePlateError, was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.training_terms import training_terms
 
@@ -67,9 +68,13 @@ def plate_nesting(pair: Pair, batch: Batch) -> int:
 
     The row plate at dim -1 alone gives 1; a plate at dim -3 gives 3. The particles' dimension and
     those of enumerated latents lie left of all of them.
+
+    Raises:
+        ValueError: If a row's site stands outside the row plate, or the plate is not at dim -1.
     """
     with pair.quiet_run():
         traces = sites.traces(pair, batch)
+    raise_plate_fault(pair, *traces, batch)
     frames = [frame for trace in traces for frame in sites.plates(trace).values()]
     return max((-frame.dim for frame in frames if frame.dim is not None), default=0)
 
@@ -183,7 +188,9 @@ class ParticleRuns:
 
 
 def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
-    """Return whether a pair gives the same importance weights with all particles in one run.
+    """Return whether a pair gives the same numbers with all particles in one run.
+
+    The numbers are the importance weights of the rows, and the terms outside the row plate.
 
     Args:
         pair: The pair.
@@ -195,8 +202,9 @@ def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
         with Substitute(values):
             draw = draw_particles(pair, batch, nesting, particles, Messenger())
         drawn = {**sites.sample_sites(draw.model_trace), **sites.sample_sites(draw.guide_trace)}
-        weights = draw.log_weights()  # (particles, rows); (1, rows) if nothing is drawn
-        return drawn, lambda particle: [weights[particle if len(weights) > 1 else 0]]
+        # (particles, rows) and (particles,); (1, ...) where all particles have the same number
+        terms = [draw.log_weights(), *draw.global_terms().values()]
+        return drawn, lambda particle: [term[particle if len(term) > 1 else 0] for term in terms]
 
     return runs_agree(run, nesting)
 
@@ -219,10 +227,15 @@ def runs_agree(
             and a function from a particle's position (0 in a run of one particle) to the particle's
             log-probabilities.
         nesting: Dimensions of the pair's plates.
+
+    Raises:
+        OutsidePlateError: If a site stands outside a plate of a summed latent.
     """
     try:
         drawn, scores = run({}, Particles(TRIED, -1 - nesting))
         together = [scores(particle) for particle in range(TRIED)]
+    except OutsidePlateError:  # a fault of the pair, with particles and without
+        raise
     except Exception:  # a network may raise anything when it meets one more dimension
         return False
     for particle in range(TRIED):

@@ -27,6 +27,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
+from ppl_vae.elbo.points import point_latents
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
 from ppl_vae.evaluation.summary import UnreliableWarning
@@ -51,7 +52,8 @@ def log_likelihood(
     row by row whether more samples would help. Discrete latents that ask for it are summed exactly.
     Latents outside the row plate are drawn once for a particle, shared by all rows of a block, and
     their own terms are left out: with the guide as their posterior, ``log_prob`` is then the row's
-    log posterior predictive density. Networks run in evaluation mode.
+    log posterior predictive density. A point outside the row plate (``AutoDelta``) is allowed:
+    ``log_prob`` is then conditional on the point. Networks run in evaluation mode.
 
     Args:
         model: The model.
@@ -71,12 +73,15 @@ def log_likelihood(
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
-        largest weights are ties (drawn discrete latents) and where no draw gives the row a
+        largest weights are ties, where all weights agree although discrete latents are drawn (a
+        class that the guide never draws leaves no sign), and where no draw gives the row a
         probability above 0.
 
     Raises:
-        ValueError: If a row's weights are NaN, an enumerated latent stands outside the row plate,
-            or the guide draws a latent that the model does not have.
+        ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
+            auxiliary draw moves), which has no likelihood; if a row's weights are NaN, an
+            enumerated latent stands outside the row plate, or the guide draws a latent that the
+            model does not have.
 
     Warns:
         UnreliableWarning: If k-hat is above 0.7 in any row; it says in how many.
@@ -140,6 +145,10 @@ def elbo_terms(
     joined names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the
     sites outside the row plate, the sum over all rows is the ELBO of the data set.
 
+    Where the guide gives a latent as a point (a ``Delta`` that no auxiliary draw moves), the
+    columns add up to the log joint density at that point, which is no bound on the log-likelihood;
+    ``frame.attrs["measure"]`` says which of the two it is.
+
     Args:
         model: The model.
         guide: The guide; ``None`` is the prior. A latent that the guide does not draw comes from
@@ -153,7 +162,7 @@ def elbo_terms(
     Returns:
         N rows with the data's index, in nats, latents first. ``frame.attrs["global"]`` holds the
         total of every site outside the row plate, ``{site: nats}``: such a site has no share in
-        any row.
+        any row. ``frame.attrs["measure"]`` is ``"ELBO"`` or ``"log joint density"``.
 
     Raises:
         ValueError: If no site stands in the row plate, an enumerated latent stands outside it, or
@@ -171,6 +180,7 @@ def elbo_terms(
     count = particles_per_run(num_samples, PARTICLES)
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)
+        measure = "log joint density" if point_latents(pair, few_rows) else "ELBO"
     outside: dict[str, list[tuple[int, float]]] = {}  # of each site: particles and their total
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
@@ -191,12 +201,13 @@ def elbo_terms(
             _check_numbers(batch, index, total)
         return {name: total / num_samples for name, total in totals.items()}
 
-    title = "ELBO by site" if progress else ""
+    title = f"{measure} by site" if progress else ""
     frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, copies=count))
     frame.attrs["global"] = {
         name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
         for name, parts in outside.items()
     }
+    frame.attrs["measure"] = measure
     return frame
 
 
@@ -213,7 +224,8 @@ def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) 
         num_samples: S, particles in all; the surplus of the last call is cut off.
         bar: The progress bar, which counts draws.
     """
-    sums = WeightSums(num_samples, batch_rows(batch))
+    discrete = weights.draws_discrete
+    sums = WeightSums(num_samples, batch_rows(batch), draws_discrete=discrete)
     remaining = num_samples
     while remaining > 0:
         calls = min(math.ceil(remaining / weights.count), GATHERED // weights.count)

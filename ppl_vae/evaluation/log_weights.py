@@ -23,6 +23,7 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
+from ppl_vae.elbo.points import point_latents
 
 TRACED_FROM = 100  # calls from which tracing is repaid
 COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
@@ -43,12 +44,23 @@ class LogWeights:
         runs: How the pair draws its particles.
         kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
         size: Rows that the graph takes; 0 without a graph.
+        draws_discrete: Whether a discrete latent of the rows is drawn and not summed.
+
+    Raises:
+        ValueError: If the guide gives a latent of the rows as a point.
     """
 
     def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
         self.pair, self.rows, self.count = pair, rows, count
         with quiet_look(pair, rows) as few_rows:
             self.runs = ParticleRuns.probe(pair, few_rows)
+            for name in point_latents(pair, few_rows):
+                raise ValueError(
+                    f'site "{name}": expected a guide that draws the latent from a distribution, '
+                    "got a point (Delta), which has a log joint density log p(x, z) but no "
+                    "log-likelihood; fit another guide to the model, or call elbo_terms"
+                )
+            self.draws_discrete = next(self.runs.draws(pair, few_rows, 2)).draws_discrete
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.size = 0

@@ -82,6 +82,8 @@ class WeightSums:
     Args:
         num_samples: S, weights of each row in all parts together.
         rows: Rows of the block.
+        draws_discrete: Whether a discrete latent of the rows is drawn. Equal weights then do not
+            show that the weights are exact: a class that the guide never draws leaves no sign.
 
     Attributes:
         count: Weights of each row so far.
@@ -93,8 +95,9 @@ class WeightSums:
         precision: Rounding error of the weights' dtype, relative.
     """
 
-    def __init__(self, num_samples: int, rows: int) -> None:
+    def __init__(self, num_samples: int, rows: int, *, draws_discrete: bool = False) -> None:
         self.num_samples, self.count = num_samples, 0
+        self.draws_discrete = draws_discrete
         self.total = torch.full((rows,), -math.inf, dtype=torch.double)
         self.squares = self.total.clone()
         self.lowest = torch.full((rows,), math.inf, dtype=torch.double)
@@ -123,8 +126,9 @@ class WeightSums:
     def result(self) -> dict[str, Tensor]:
         """Return ``log_prob``, ``elbo``, ``ess`` and ``k_hat``, (rows,) each.
 
-        k-hat is ``-inf`` where all weights agree to rounding, so that there is no tail. It is NaN
-        for fewer than 25 samples, where the largest weights are ties, and where all weights are 0.
+        k-hat is ``-inf`` where all weights agree to rounding, so that there is no tail, and no
+        discrete latent is drawn. It is NaN for fewer than 25 samples, where the largest weights are
+        ties, and where all weights are 0.
         """
         shape = torch.full_like(self.total, math.nan)
         if self.num_samples >= FEWEST:
@@ -133,7 +137,7 @@ class WeightSums:
             all_equal = highest - self.lowest <= rounding
             ties = highest == self.largest[-1]  # the whole tail is one value: it has no shape
             shape = torch.where(ties, math.nan, pareto_k(self.largest))
-            shape = torch.where(all_equal, -math.inf, shape)
+            shape = torch.where(all_equal, math.nan if self.draws_discrete else -math.inf, shape)
             shape = torch.where(highest == -math.inf, math.nan, shape)
         return {
             "log_prob": self.total - math.log(self.count),

@@ -185,8 +185,9 @@ class LikelihoodSummary:
         elif tied > 0:
             sentences.append(
                 f"k-hat is not known in {self._share(tied)}: their largest importance weights are "
-                "equal, which is usual for discrete latents. Judge these rows by their effective "
-                "number of draws."
+                "equal, which is usual for discrete latents that are drawn. A value that the guide "
+                "never draws leaves no sign in the weights; sum such a latent exactly with "
+                'infer={"enumerate": "parallel"} to be sure.'
             )
         return sentences
 
@@ -209,12 +210,15 @@ class ElboSummary:
         outside: ``{site: total in nats}`` of the sites outside the row plate.
         together: Mean ELBO per row: the sum of all sites, those outside the row plate divided by
             the number of rows.
+        measure: What the terms add up to: ``"ELBO"``, or ``"log joint density"`` where the guide
+            gives a latent as a point.
     """
 
     rows: int
     sites: dict[str, MeanOverRows]
     outside: dict[str, float]
     together: MeanOverRows
+    measure: str = "ELBO"
 
     @classmethod
     def of(cls, terms: pd.DataFrame) -> ElboSummary:
@@ -233,6 +237,7 @@ class ElboSummary:
             sites={str(name): MeanOverRows.of(terms[name].to_numpy()) for name in terms},
             outside=dict(outside),
             together=MeanOverRows.of(terms.to_numpy().sum(1) + shared),
+            measure=terms.attrs.get("measure", "ELBO"),
         )
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import pandas as pd
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core.blocks import check_count, collect
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, as_rows, generator
 from ppl_vae.predictive import latent_draws
@@ -73,7 +75,9 @@ def encode(
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run() -> dict[str, Site]:
-            return latent_draws.row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
+            trace = poutine.trace(pair.guide).get_trace(batch)
+            raise_plate_fault(pair, Trace(), trace, batch)
+            return latent_draws.row_latents(trace, pair)
 
         return {
             (name, moment): value.reshape(len(index), -1)
@@ -187,6 +191,7 @@ def generate(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    check_row_plate(pair, rows)
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)

@@ -23,6 +23,7 @@ from torch.distributions import biject_to
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows
 from ppl_vae.predictive import latent_draws
@@ -73,6 +74,7 @@ def interpolate(
     if len(rows) < 2 or steps < 2:
         got = f"got {len(rows)} rows and {steps} steps"
         raise ValueError(f"interpolate: expected at least 2 rows and 2 steps, {got}")
+    check_row_plate(pair, rows)
     codes = _codes(pair, rows, seed)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
@@ -126,6 +128,7 @@ def traverse(
         torch.Size([10, 4])
     """
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    check_row_plate(pair, rows)
     codes = _codes(pair, rows.subset(torch.zeros(1, dtype=torch.long)), seed)
     movable = [name for name, code in codes.items() if code.transform is not None]
     name = site if site is not None or not movable else movable[0]

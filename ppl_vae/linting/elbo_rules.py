@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import pyro
 import torch
+from pyro.infer import TraceEnum_ELBO
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.core import sites
 from ppl_vae.data.rows import Batch
+from ppl_vae.elbo.enumerated import plate_fault
 from ppl_vae.elbo.loss import BatchLoss
+from ppl_vae.elbo.particles import draw_particles, plate_nesting
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.linting.watching import names_of_values, own_parameters
 
@@ -18,8 +24,9 @@ from ppl_vae.linting.watching import names_of_values, own_parameters
 def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
     """Compute the ELBO and its gradient on a batch, and find what is wrong with either.
 
-    Faults are an ELBO that raises or is not finite, a parameter without a finite gradient, and a
-    parameter in the loss that an optimizer would never receive.
+    Faults are an ELBO that raises or is not finite, a parameter without a finite gradient, a
+    parameter in the loss that an optimizer would never receive, and whatever Pyro's own checks
+    warn of.
 
     Args:
         inspection: The pair and its traces.
@@ -29,7 +36,11 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
     loss_of = _batch_loss(inspection)
     parameters = _parameters_to_train(inspection)
     try:
-        with torch.enable_grad(), pyro.validation_enabled(True):
+        with (
+            warnings.catch_warnings(action="always", record=True) as caught,
+            torch.enable_grad(),
+            pyro.validation_enabled(True),
+        ):
             try:
                 losses, surrogate = loss_of(batch, weight)
             except ValueError:  # TraceEnum_ELBO raises it where nothing can be trained
@@ -44,6 +55,7 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
         yield _failed_elbo(inspection, batch, failure)
         return
     if bool(losses.isfinite().all()):
+        yield from _warnings_of_pyro(inspection, caught)
         yield from _gradient_findings(gradients)
         yield from _unregistered(inspection, leaves)
         return
@@ -51,9 +63,52 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
     yield error("model and guide", f"expected a finite ELBO, got {-float(losses.sum())}", fix)
 
 
+def outside_summed_plates(inspection: Inspection) -> Iterator[Finding]:
+    """Find sites that depend on a summed latent but stand outside one of its plates.
+
+    The pair is run once with its latents enumerated, as the ELBO would run it.
+    """
+    halves = inspection.model_sites(), inspection.guide_sites()
+    summed = any(sites.is_enumerated(site) for half in halves for site in half.values())
+    if not (inspection.objective.enumerates and summed):
+        return
+    try:
+        nesting = plate_nesting(inspection.pair, inspection.batch)
+        draw = draw_particles(inspection.pair, inspection.batch, nesting, None, Messenger())
+        missing = list(draw.missing_plates())
+    except Exception:  # what fails here fails under the ELBO as well, which says so
+        return
+    for name, latent, plate in missing:
+        yield site_error(name, *plate_fault(latent, plate))
+
+
+def _warnings_of_pyro(
+    inspection: Inspection, caught: list[warnings.WarningMessage]
+) -> Iterator[Finding]:
+    """Return a finding for each warning that came from a file of Pyro, in Pyro's words.
+
+    Args:
+        inspection: The pair and its traces.
+        caught: All warnings that the ELBO's run gave.
+    """
+    folder = Path(pyro.__file__).parent
+    of_pyro = [caught_one for caught_one in caught if folder in Path(caught_one.filename).parents]
+    for text in dict.fromkeys(" ".join(str(warned.message).split()) for warned in of_pyro):
+        yield warning(
+            "model and guide",
+            f"expected no warning of Pyro under {inspection.objective.name}, got: {text}",
+            "change the sites that Pyro names, or make sure that they are meant so",
+        )
+
+
 def _batch_loss(inspection: Inspection) -> BatchLoss:
-    """Return the loss of a batch under a new copy of the ELBO, which is not the user's object."""
+    """Return the loss of a batch under a new copy of the ELBO, which is not the user's object.
+
+    The copy does not warn that nothing is enumerated: the loss is right without.
+    """
     objective = type(inspection.objective).of(inspection.objective.elbo, "tried")
+    if isinstance(objective.elbo, TraceEnum_ELBO):
+        objective.elbo.strict_enumeration_warning = False
     return BatchLoss(inspection.pair, objective, len(inspection.rows))
 
 

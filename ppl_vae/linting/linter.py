@@ -5,6 +5,7 @@ The pair is run on two batch sizes, once over all rows, and under the ELBO that 
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.objectives import Objective, RowBound
+from ppl_vae.elbo.points import point_latents
 from ppl_vae.linting import data_rules, elbo_rules, objective_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
@@ -123,6 +125,7 @@ def lint_pair(
     given = None if elbo is None else Objective.of(elbo, "given")
     findings = list(data_rules.unread_fields(pair, rows))
     inspection: Inspection | None = None
+    points: list[str] = []
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         try:
@@ -132,10 +135,16 @@ def lint_pair(
             findings.append(raised.finding)
         else:
             findings += _findings(inspection)
+            if not _failed(findings):
+                points = point_latents(pair, inspection.batch)
     findings.sort(key=lambda finding: finding.severity != "error")
     if inspection is None:
         return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
-    return Lint(_table(inspection), tuple(findings), inspection.objective)
+    objective = inspection.objective
+    if points:
+        reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
+        objective = dataclasses.replace(objective, reason=reason)
+    return Lint(_table(inspection), tuple(findings), objective)
 
 
 def _findings(inspection: Inspection) -> list[Finding]:
@@ -147,6 +156,9 @@ def _findings(inspection: Inspection) -> list[Finding]:
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
+    if _failed(findings):
+        return findings
+    findings += elbo_rules.outside_summed_plates(inspection)
     if _failed(findings):
         return findings
     for rule in rerun_rules.RULES:

@@ -14,7 +14,7 @@ from ppl_vae.core import sites
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.training_terms import training_terms
 from ppl_vae.linting.inspection import Finding, Inspection, warning
-from ppl_vae.linting.trace_rules import range_of, scale_without_plates
+from ppl_vae.linting.trace_rules import range_of_scale, scale_without_plates
 
 DIFFERS = "which enters the training loss and not the ELBO (objective and elbo of the history)"
 
@@ -70,6 +70,6 @@ def _scaled_sites(inspection: Inspection) -> Iterator[Finding]:
             continue
         yield warning(
             f'site "{name}"',
-            f"expected no poutine.scale, got {range_of(scales[0])}, {DIFFERS}",
+            f"expected no poutine.scale, got {range_of_scale(scales[0])}, {DIFFERS}",
             "nothing to mend where the scale is meant; kl_weight= of fit weighs all latents",
         )

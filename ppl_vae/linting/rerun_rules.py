@@ -14,10 +14,19 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core import sites
+from ppl_vae.core.handlers import Substitute
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, as_tuple, map_batch
 from ppl_vae.linting.data_rules import row_score
-from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, site_error
+from ppl_vae.linting.inspection import (
+    CannotRunError,
+    Finding,
+    Inspection,
+    attempt,
+    error,
+    site_error,
+    warning,
+)
 
 
 def coupled_rows(inspection: Inspection) -> Iterator[Finding]:
@@ -50,6 +59,52 @@ def coupled_rows(inspection: Inspection) -> Iterator[Finding]:
                     "is the usual cause), and draw random numbers in pyro.sample alone: those of "
                     "np.random or torch.randn differ at every call",
                 )
+
+
+def coupled_outside_rows(inspection: Inspection) -> Iterator[Finding]:
+    """Find sites of the model outside the row plate that depend on the rows of the batch.
+
+    A batch stands for the whole data set because each row adds its own terms. A latent outside the
+    row plate that reads the rows, or the latents of the rows, has another prior in every batch. The
+    model is run on fewer rows with the same draws, and on all rows with new draws of the rows'
+    latents: the sites outside the row plate must have the same distributions in all three runs. The
+    guide may read the rows, as an encoder of the whole data set does.
+    """
+    plate, model_trace = inspection.pair.plate, inspection.model_trace
+    outside = {
+        name: site
+        for name, site in sites.with_role(model_trace, "latent", "factor").items()
+        if not sites.in_plate(site, plate)
+    }
+    latents = sites.with_role(model_trace, "latent").items()
+    held = {name: site["value"] for name, site in latents if not sites.in_plate(site, plate)}
+    if not outside or inspection.row_count < 2:
+        return
+    try:
+        fewer = inspection.smaller()[0]
+        redrawn = attempt(inspection.pair.model, inspection.batch, plate, Substitute(held))
+    except CannotRunError:  # coupled_rows reports it
+        return
+    for name, site in outside.items():
+        if all(_same_score(site, other.nodes.get(name)) for other in (fewer, redrawn)):
+            continue
+        finding = error if sites.role(site) == "latent" else warning
+        yield finding(
+            f'site "{name}"',
+            "expected a site outside the row plate to be the same for every batch of rows, got one "
+            "that changes with the rows of a batch or with their latents: its term depends on the "
+            "batch size",
+            "put the site into the row plate with a value for each row, or let it depend on "
+            "parameters and on latents outside the row plate alone",
+        )
+
+
+def _same_score(site: sites.Site, other: sites.Site | None) -> bool:
+    """Return whether a site's value has the same log-probability in another run, if it is there."""
+    if other is None:
+        return True
+    before, now = (_log_prob(half["fn"], site["value"]) for half in (site, other))
+    return before is None or now is None or _close(before, now)
 
 
 def leaks(inspection: Inspection) -> Iterator[Finding]:
@@ -110,10 +165,8 @@ def _sites_that_differ(first: Trace, second: Trace, after: str) -> list[str]:
     for name in names[names.index(after) + 1 :] if after in names else []:
         site: sites.Site = first.nodes[name]
         other: sites.Site = second.nodes.get(name)
-        if other is not None:
-            before, now = (_log_prob(half["fn"], site["value"]) for half in (site, other))
-            if before is not None and now is not None and not _close(before, now):
-                differing.append(name)
+        if not _same_score(site, other):
+            differing.append(name)
     return differing
 
 
@@ -133,4 +186,6 @@ def _close(left: Tensor, right: Tensor) -> bool:
     )
 
 
-RULES: tuple[Callable[[Inspection], Iterator[Finding]], ...] = (coupled_rows, leaks)
+RULES: tuple[Callable[[Inspection], Iterator[Finding]], ...] = (
+    coupled_rows, coupled_outside_rows, leaks,
+)  # fmt: skip

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.half import plain_name
-from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.core.row_plate import row_plate_faults
+from ppl_vae.elbo.objectives import RowBound, has_log_density
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
@@ -124,8 +125,8 @@ def unequal_scales(inspection: Inspection) -> Iterator[Finding]:
         if torch.allclose(*torch.broadcast_tensors(in_model, in_guide)):
             continue
         problem = (
-            f"expected the same scale in model and guide, got {range_of(in_model)} in the model "
-            f"and {range_of(in_guide)} in the guide"
+            f"expected the same scale in model and guide, got {range_of_scale(in_model)} in the model "
+            f"and {range_of_scale(in_guide)} in the guide"
         )
         fix = "put the same poutine.scale around the site in both, or pass kl_weight= to fit"
         if isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
@@ -144,7 +145,7 @@ def scale_without_plates(site: sites.Site) -> Tensor:
     return scale
 
 
-def range_of(scale: Tensor) -> str:
+def range_of_scale(scale: Tensor) -> str:
     """Return the smallest and largest scale as text, or the only one."""
     low, high = float(scale.min()), float(scale.max())
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
@@ -154,75 +155,30 @@ def range_of(scale: Tensor) -> str:
 
 
 def row_plates(inspection: Inspection) -> Iterator[Finding]:
-    """Find sites outside the row plate, and latents in other plates in the guide."""
-    reported = set()
-    for half, trace in inspection.halves:
-        for name, site in sites.with_role(trace, "data", "latent").items():
-            if not sites.in_plate(site, inspection.pair.plate) and _varies_by_row(inspection, site):
-                reported.add(name)
-                yield _outside_row_plate(inspection, name, site, half.role)
-    for name, pair in inspection.shared_latents().items():
-        in_model, in_guide = (sorted(f.name for f in site["cond_indep_stack"]) for site in pair)
-        if in_model != in_guide and name not in reported:
-            problem = f"expected the model's plates {in_model}, got {in_guide} in the guide"
-            fix = "open the same plates around the site in model and guide"
-            yield site_error(name, problem, fix)
-
-
-def _varies_by_row(inspection: Inspection, site: sites.Site) -> bool:
-    """Return whether a site has a value for each row.
-
-    It does if it is observed, or if it is as long as the batch and no other plate explains that.
-    """
-    if sites.role(site) == "data":
-        return True
-    shape, count = tuple(site["fn"].batch_shape), inspection.row_count
-    as_long = bool(shape) and shape[-1] == count and count > 1
-    data = sites.with_role(inspection.model_trace, "data").values()  # the user's name of the plate
-    return as_long and _innermost_plate(site) in ("", *map(_innermost_plate, data))
-
-
-def _innermost_plate(site: sites.Site) -> str:
-    """Return the name of the plate at dim -1, or "" where there is none."""
-    return next((f.name for f in site["cond_indep_stack"] if f.dim == -1), "")
-
-
-def _outside_row_plate(inspection: Inspection, name: str, site: sites.Site, role: str) -> Finding:
-    """Return the finding for a site that belongs to the rows but stands outside their plate."""
-    plate, other = inspection.pair.plate, _innermost_plate(site)
-    problem = f'expected the site in the row plate "{plate}" of the {role}, got '
-    fix = f'put the sample statement in "with pyro.plate("{plate}", len(x)):"'
-    if not other:
-        return site_error(name, f"{problem}no plate at dim -1", fix)
-    fix = f'pass plate="{other}" if that plate holds the rows, or {fix}'
-    return site_error(name, f'{problem}plate "{other}"', fix)
+    """Find faults of the row plate, which ``core.row_plate`` describes."""
+    traces = inspection.model_trace, inspection.guide_trace
+    for fault in row_plate_faults(inspection.pair.plate, *traces, inspection.row_count):
+        yield error(*fault)
 
 
 def odd_row_plates(inspection: Inspection) -> Iterator[Finding]:
-    """Find row plates at another dimension than -1, or of another full size than the data's."""
-    total, where = len(inspection.rows), f'plate "{inspection.pair.plate}"'
-    frames = {
-        (half.role, frame.dim, int(frame.full_size))
+    """Find row plates of another full size than the data's."""
+    total, plate = len(inspection.rows), inspection.pair.plate
+    full_sizes = {
+        (half.role, int(frame.full_size))
         for half, trace in inspection.halves
         for site in sites.sample_sites(trace).values()
         for frame in site["cond_indep_stack"]
-        if frame.name == inspection.pair.plate
+        if frame.name == plate
     }
-    for role, dim, full_size in sorted(frames, key=str):
-        if dim != -1:
-            yield error(
-                where,
-                f"expected the row plate at dim -1, got dim {dim} in the {role}",
-                "open the row plate before other plates or pass dim=-1, in a with statement and "
-                "not in a for loop",
-            )
+    for role, full_size in sorted(full_sizes):
         if full_size not in (inspection.row_count, total):
             finding = error if full_size < total else warning  # fit corrects a larger size
             yield finding(
-                where,
+                f'plate "{plate}"',
                 f"expected the row plate to stand for the {total} rows of the data, got "
                 f"{full_size} in the {role}",
-                f'write pyro.plate("{inspection.pair.plate}", len(x)): fit scales it to the data',
+                f'write pyro.plate("{plate}", len(x)): fit scales it to the data',
             )
 
 
@@ -285,6 +241,34 @@ def out_of_order(inspection: Inspection) -> Iterator[Finding]:
         )
 
 
+def ignored_log_densities(inspection: Inspection) -> Iterator[Finding]:
+    """Find auxiliary draws and changes of variables in the guide, under a mean-field ELBO.
+
+    Pyro's "KL divergence" of a ``Delta`` is minus log p at its value: the log-density of the
+    ``Delta``, which holds the Jacobian of a change of variables, is left out.
+    """
+    if not isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
+        return
+    fix = "leave elbo=None, or pass Trace_ELBO()"
+    for name, site in sites.with_role(inspection.guide_trace, "latent", "auxiliary").items():
+        point = sites.point_of(site["fn"])
+        if sites.role(site) == "auxiliary":
+            yield site_error(
+                name,
+                "expected no auxiliary draw in the guide under TraceMeanField_ELBO, got one: what "
+                "is computed from the draw has no KL divergence in closed form, and the Jacobian "
+                "of a change of variables would be ignored",
+                fix,
+            )
+        elif point is not None and has_log_density(point):
+            yield site_error(
+                name,
+                "expected a Delta without a log-density in the guide under TraceMeanField_ELBO, "
+                "got one whose log-density (the Jacobian of a change of variables) it ignores",
+                fix,
+            )
+
+
 # Parameters and layers
 
 
@@ -337,5 +321,6 @@ def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
     unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
-    unwanted_enumeration, out_of_order, twin_parameters, shared_names, coupling_layers,
+    unwanted_enumeration, out_of_order, ignored_log_densities, twin_parameters, shared_names,
+    coupling_layers,
 )  # fmt: skip

@@ -275,25 +275,14 @@ class ReplicateSampler:
             _, trace = next(self._simulated(few_rows, 1, [{}]))
         observed = self._in_row_plate(trace)
         self._all_sites = set(observed)
-        self._check_plate(trace)
+        if not observed:
+            raise ValueError(
+                f'model: expected an observed site in the row plate "{self.pair.plate}", found '
+                "none; observe the data inside the plate, or pass its name as plate="
+            )
         self.sites = _chosen(names, list(observed))
         self.distributions = {name: observed[name]["fn"] for name in self.sites}
         self.row_latents = sorted(drawn_latents(trace).keys() - self.posterior.outside)
-
-    def _check_plate(self, trace: Trace) -> None:
-        """Raise if no data site stands in the row plate, or the plate is not at dim -1."""
-        plate = self.pair.plate
-        if not self._all_sites:
-            raise ValueError(
-                f'model: expected an observed site in the row plate "{plate}", found none; observe '
-                "the data inside the plate, or pass its name as plate="
-            )
-        dim = sites.plates(trace)[plate].dim
-        if dim != -1:
-            raise ValueError(
-                f'plate "{plate}": expected the rows at dim -1, got {dim}; open the row plate '
-                "before all others"
-            )
 
 
 def _named_latents(trace: Trace) -> dict[str, sites.Site]:

@@ -151,8 +151,13 @@ def _terms(measured: Measurements) -> dict[str, object]:
     ]
     together = _site("together", summary.together)
     shown = [*lines, together]
-    alt = "Bars of the ELBO by site: " + ", ".join(f"{line[0]} {line[1]}" for line in shown) + "."
-    size, caption = (6.4, 1.4 + 0.55 * len(shown)), "ELBO by site, means over rows in nats per row"
+    alt = (
+        f"Bars of the {summary.measure} by site: "
+        + ", ".join(f"{line[0]} {line[1]}" for line in shown)
+        + "."
+    )
+    size = (6.4, 1.4 + 0.55 * len(shown))
+    caption = f"{summary.measure} by site, means over rows in nats per row"
     return {
         "terms_error": None,
         "terms_draws": min(measured.num_samples, TERMS_DRAWS),

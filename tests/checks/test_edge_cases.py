@@ -200,7 +200,7 @@ def test_a_row_plate_at_another_dimension_than_the_last_is_refused():
         with pyro.plate("data", len(x), dim=-2):
             pyro.sample("x", dist.Normal(torch.zeros(len(x), 3), 1.0), obs=x)
 
-    with pytest.raises(ValueError, match='plate "data": expected the rows at dim -1, got -2'):
+    with pytest.raises(ValueError, match="expected the row plate at dim -1, got dim -2"):
         prior_predictive(model, torch.zeros(3, 3))
 
 

@@ -159,7 +159,7 @@ def test_masked_cells_enter_no_statistic_and_no_pit():
         ({"statistics": []}, "statistics: expected at least one"),
         ({"statistics": lambda x: "no"}, "to return numbers"),
         ({"statistics": lambda x: x[: torch.randint(1, 9, ())].flatten()}, "same number of values"),
-        ({"plate": "rows"}, "observed site in the row plate"),
+        ({"plate": "rows"}, 'expected the site in the row plate "rows"'),
     ],
 )
 def test_bad_arguments_are_refused(wrong, message):
