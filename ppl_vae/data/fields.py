@@ -8,13 +8,15 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+
+from ppl_vae.data.columns import column_names
 
 Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
 """One field of the data; its first dimension is the rows."""
@@ -33,6 +35,8 @@ class Field:
         source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
         labels: Column names of a frame, or the name of a series.
         dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
+        given_order: Positions of the columns in the order in which the frame had them; ``None``
+            for the same order.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Field:
     source: str
     labels: Any = None
     dtype: Any = None
+    given_order: list[int] | None = None
 
     @classmethod
     def of(cls, values: Any, name: str) -> Field:
@@ -85,6 +90,15 @@ class Field:
         dtype = getattr(torch, name) if package == "torch" else numpy_dtype
         return cls("data", tensor, entry["source"], entry["labels"], dtype)
 
+    def with_columns(self, positions: list[int]) -> Field:
+        """Return the field of a frame with the columns at some positions, in that order."""
+        return replace(
+            self,
+            array=torch.as_tensor(self.array)[:, positions],
+            labels=self.labels[positions],
+            given_order=[positions.index(position) for position in sorted(positions)],
+        )
+
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
@@ -95,7 +109,8 @@ class Field:
     def restore(self, values: Tensor, index: pd.Index | None) -> Any:
         """Return values in the form that this field came in.
 
-        Values that were integers become integers again where all of them fit the dtype.
+        Values that were integers become integers again where all of them fit the dtype. The
+        columns of a frame come in the order in which it had them.
 
         Args:
             values: (rows, ...).
@@ -108,7 +123,8 @@ class Field:
         if isinstance(self.dtype, np.dtype):
             array = array.astype(self.dtype) if _fits(_torch_dtype(self.dtype), values) else array
         if self.source == "frame":
-            return pd.DataFrame(array, columns=self.labels, index=index)
+            frame = pd.DataFrame(array, columns=self.labels, index=index)
+            return frame if self.given_order is None else frame.iloc[:, self.given_order]
         if self.source == "series":
             return pd.Series(array, name=self.labels, index=index)
         return array
@@ -131,7 +147,7 @@ class Field:
 def _labels_for_json(labels: Any) -> Any:
     """Return column names as a list, the name of a series as it is; anything but int as text."""
     if isinstance(labels, pd.Index):
-        return [label if isinstance(label, int) else str(label) for label in labels.tolist()]
+        return column_names(labels)
     return labels if labels is None or isinstance(labels, int) else str(labels)
 
 

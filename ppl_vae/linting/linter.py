@@ -16,7 +16,7 @@ from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_rules import DataFaults, support_name
@@ -108,7 +108,7 @@ def lint(
         expected data in the likelihood's support (boolean)
     """
     pair = Pair.of(model, guide, plate)
-    return lint_pair(pair, as_rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
+    return lint_pair(pair, pair.rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
 
 
 def lint_pair(
