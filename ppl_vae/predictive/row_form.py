@@ -22,6 +22,7 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.core.sites import Site
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_order
+from ppl_vae.data.conversion import changed
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
@@ -146,7 +147,11 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
         new = _given_tensor(values, columns, f"given[{key!r}]").to(old.device)
         if not old.is_floating_point() and bool((new != new.round()).any()):
             raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
-        new = new.to(old.dtype)
+        converted = new.to(old.dtype)
+        if bool((lost := changed(new, converted)).any()):
+            got = new[lost].flatten()[0].item()
+            raise ValueError(f"given[{key!r}]: expected values of {old.dtype}, got {got}")
+        new = converted
         try:
             fields[position] = new.expand(old.shape).clone() if new.ndim < old.ndim else new
         except RuntimeError:
