@@ -18,7 +18,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.linting import data_rules, elbo_rules, rerun_rules, trace_rules
+from ppl_vae.linting import data_rules, elbo_rules, likelihood_rules, rerun_rules, trace_rules
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
@@ -149,7 +149,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
-    for rule in rerun_rules.RULES:
+    for rule in (*rerun_rules.RULES, *likelihood_rules.RULES):
         findings += rule(inspection)
     faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure

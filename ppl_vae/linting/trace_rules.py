@@ -120,12 +120,12 @@ def unequal_scales(inspection: Inspection) -> Iterator[Finding]:
     for name, pair in inspection.shared_latents().items():
         if pair[0]["fn"].batch_shape != pair[1]["fn"].batch_shape:
             continue  # unequal_shapes reports it
-        in_model, in_guide = (_scale_without_plates(site) for site in pair)
+        in_model, in_guide = (scale_without_plates(site) for site in pair)
         if torch.allclose(*torch.broadcast_tensors(in_model, in_guide)):
             continue
         problem = (
-            f"expected the same scale in model and guide, got {_range(in_model)} in the model and "
-            f"{_range(in_guide)} in the guide"
+            f"expected the same scale in model and guide, got {range_of_scale(in_model)} in the "
+            f"model and {range_of_scale(in_guide)} in the guide"
         )
         fix = "put the same poutine.scale around the site in both, or pass kl_weight= to fit"
         if isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
@@ -136,7 +136,7 @@ def unequal_scales(inspection: Inspection) -> Iterator[Finding]:
             yield warning(f'site "{name}"', problem, fix)
 
 
-def _scale_without_plates(site: sites.Site) -> Tensor:
+def scale_without_plates(site: sites.Site) -> Tensor:
     """Return a site's scale without the factor N/B of plates that subsample."""
     scale = torch.as_tensor(site["scale"], dtype=torch.double, device="cpu")
     for frame in site["cond_indep_stack"]:
@@ -144,7 +144,7 @@ def _scale_without_plates(site: sites.Site) -> Tensor:
     return scale
 
 
-def _range(scale: Tensor) -> str:
+def range_of_scale(scale: Tensor) -> str:
     """Return the smallest and largest scale as text, or the only one."""
     low, high = float(scale.min()), float(scale.max())
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
