@@ -149,8 +149,10 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
-    for rule in (*rerun_rules.RULES, *likelihood_rules.RULES):
+    for rule in rerun_rules.RULES:
         findings += rule(inspection)
+    for rule in likelihood_rules.RULES:
+        findings += () if _failed(findings) else rule(inspection)
     faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
         findings += data_rules.data_findings(inspection, faults)
