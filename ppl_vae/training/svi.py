@@ -64,6 +64,8 @@ def fit(
             latent is enumerated in the model.
         data: Rows along the first dimension of a tensor, numpy array or memmap, pandas frame, a
             tuple or mapping of those, or a map-style torch ``Dataset`` (read once into memory).
+            The names of a frame's columns are remembered: every function finds them by name in
+            later frames, whatever their order.
         validation: Held-out data in the same form, or the fraction of ``data`` to hold out at
             random. The pair then ends with the weights of its best held-out ELBO.
         elbo: One of Pyro's ELBOs with its settings, for example
