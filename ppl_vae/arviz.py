@@ -27,7 +27,7 @@ from torch import Tensor
 from ppl_vae.core.handlers import ReplayReplicates
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import child
-from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.data.rows import Data
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import with_particles
 from ppl_vae.predictive.latent_draws import seeded_run
@@ -98,8 +98,8 @@ def to_arviz(
         ((1, 10, 3, 4), ('chain', 'draw', 'row'))
     """
     arviz, xarray = _imported()
-    rows = as_rows(data)
     pair, prior_pair = Pair.of(model, guide, plate), Pair.of(model, None, plate)
+    rows = pair.rows(data)
     posterior = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
     prior = ReplicateSampler(prior_pair, rows, num_samples, seed=seed, prior=True, names=sites)
     from_posterior = _draws(posterior, "posterior" if progress else "", scored=True)

@@ -29,7 +29,7 @@ from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.data.rows import Data
 from ppl_vae.predictive.replicates import ReplicateSampler
 
 if TYPE_CHECKING:
@@ -204,7 +204,8 @@ def predictive_check(
         >>> sorted(check.frame.loc["x"].index)
         ['co-occurrence', 'rate']
     """
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
     kinds = [ValueKind.of(fn) for fn in sampler.distributions.values()]
     known = {name for kind in kinds for name in kind.names}

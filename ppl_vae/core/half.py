@@ -21,6 +21,7 @@ from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_vae.data import columns as fitted_columns
 from ppl_vae.data.rows import Batch
 
 
@@ -141,8 +142,8 @@ class Half:
         self.is_prior = function is None
         self.base = _without_handlers(self.function)
         self.owner: Any = getattr(self.base, "__self__", self.base)
-        method = self.base.__name__ if self.owner is not self.base else ""
-        self.store = _STORES.setdefault(self.owner, {}).setdefault(method, PrivateStore())
+        self._method = self.base.__name__ if self.owner is not self.base else ""
+        self.store = _STORES.setdefault(self.owner, {}).setdefault(self._method, PrivateStore())
         self._keep_parameters = KeepModuleParameters(self.store)
         self._fields_by_keys: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced_parameters()
@@ -198,6 +199,24 @@ class Half:
                 # an autoguide leaves its model's parameters in the guide's store when it sets up
                 by_name.setdefault(plain_name(name), value)
         return by_name
+
+    @property
+    def columns(self) -> fitted_columns.Columns:
+        """Names of the columns that this half was fitted to, by field; empty if unknown."""
+        return fitted_columns.remembered(self.owner, self._method)
+
+    def remember_columns(self, columns: fitted_columns.Columns) -> None:
+        """Store the columns that this half is fitted to.
+
+        A half without weights learns nothing of the columns, and may be used with others next.
+
+        Args:
+            columns: The names of the columns, by field.
+        """
+        layers = self.layers().values()
+        has_buffers = any(True for layer in layers for _ in layer.buffers())
+        if self.parameters() or self.store.waiting or has_buffers:
+            fitted_columns.remember(self.owner, columns, self._method)
 
     def _forget_replaced_parameters(self) -> None:
         """Drop a module's old parameters from the store after the user assigned new ones.

@@ -20,7 +20,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.core.half import Half
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Batch, map_batch
+from ppl_vae.data.columns import Columns
+from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
 
 Model: TypeAlias = Callable[..., Any]
 """A Pyro model: called on a batch, opens the row plate, observes the data with ``obs=``."""
@@ -79,6 +80,24 @@ class Pair:
                     "pass a Pyro function or module"
                 )
         return cls(Half(model, "model"), Half(guide, "guide"), plate)
+
+    def rows(self, data: Data, name: str = "data") -> Rows:
+        """Return data as rows, with the columns of frames in the order that the pair was fitted to.
+
+        Args:
+            data: The data, in any form that ``fit`` takes.
+            name: The argument's name, for messages.
+
+        Raises:
+            ValueError: If the data cannot be read as rows, or a frame has some of the columns
+                that the pair was fitted to, and not all.
+        """
+        return as_rows(data, name, [half.columns for half in (self.model, self.guide)])
+
+    def remember_columns(self, columns: Columns) -> None:
+        """Store the columns that the pair is fitted to, for ``rows``."""
+        for half in (self.model, self.guide):
+            half.remember_columns(columns)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return all unconstrained parameters by name, trainable or frozen.

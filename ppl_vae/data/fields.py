@@ -8,7 +8,7 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,11 +16,18 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ppl_vae.data.columns import column_names
+from ppl_vae.data.conversion import (
+    Place,
+    check_numbers,
+    fits,
+    tensor_of_array,
+    tensor_of_frame,
+    tensor_of_tensor,
+)
+
 Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
 """One field of the data; its first dimension is the rows."""
-
-_WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
-"""Unsigned dtypes that torch can do little with, and the signed dtypes that take their place."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Field:
         source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
         labels: Column names of a frame, or the name of a series.
         dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
+        given_order: Positions of the columns in the order in which the frame had them; ``None``
+            for the same order.
     """
 
     name: str
@@ -40,6 +49,7 @@ class Field:
     source: str
     labels: Any = None
     dtype: Any = None
+    given_order: list[int] | None = None
 
     @classmethod
     def of(cls, values: Any, name: str) -> Field:
@@ -50,22 +60,29 @@ class Field:
             name: The field's name, for messages.
 
         Raises:
-            ValueError: If ``values`` has another form, or is a single number.
+            ValueError: If ``values`` has another form, or is a single number, or holds numbers
+                that no tensor can hold.
         """
         if isinstance(values, Tensor):
             if values.layout is not torch.strided:
                 raise ValueError(
                     f"{name}: expected a dense tensor, got layout {values.layout}; use .to_dense()"
                 )
-            field = cls(name, _default_floats(values.detach()), "tensor", dtype=values.dtype)
+            field = cls(
+                name, tensor_of_tensor(values.detach(), Place(name)), "tensor", dtype=values.dtype
+            )
         elif isinstance(values, np.ndarray):
-            field = cls(name, _tensor_of_array(values, name), "numpy", dtype=values.dtype)
+            check_numbers(values, name)
+            array: Any = values  # a memory map is read batch by batch
+            if not isinstance(values, np.memmap):
+                array = tensor_of_array(values, Place(name))
+            field = cls(name, array, "numpy", dtype=values.dtype)
         elif isinstance(values, pd.DataFrame):
             dtypes = set(values.dtypes)
             dtype = dtypes.pop() if len(dtypes) == 1 else None
-            field = cls(name, _tensor_of_frame(values, name), "frame", values.columns, dtype)
+            field = cls(name, tensor_of_frame(values, name), "frame", values.columns, dtype)
         elif isinstance(values, pd.Series):
-            array = _tensor_of_frame(values.to_frame(), name)[:, 0]
+            array = tensor_of_frame(values.to_frame(), name)[:, 0]
             field = cls(name, array, "series", values.name, values.dtype)
         else:
             raise ValueError(
@@ -85,17 +102,27 @@ class Field:
         dtype = getattr(torch, name) if package == "torch" else numpy_dtype
         return cls("data", tensor, entry["source"], entry["labels"], dtype)
 
+    def with_columns(self, positions: list[int]) -> Field:
+        """Return the field of a frame with the columns at some positions, in that order."""
+        return replace(
+            self,
+            array=torch.as_tensor(self.array)[:, positions],
+            labels=self.labels[positions],
+            given_order=[positions.index(position) for position in sorted(positions)],
+        )
+
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
             return self.array.index_select(0, index.to(self.array.device))
         taken = np.asarray(self.array[index.numpy()])
-        return torch.as_tensor(_tensor_of_array(taken, self.name))
+        return tensor_of_array(taken, Place(self.name, rows=index))
 
     def restore(self, values: Tensor, index: pd.Index | None) -> Any:
         """Return values in the form that this field came in.
 
-        Values that were integers become integers again where all of them fit the dtype.
+        Values that were integers become integers again where all of them fit the dtype. The
+        columns of a frame come in the order in which it had them.
 
         Args:
             values: (rows, ...).
@@ -103,12 +130,13 @@ class Field:
         """
         values = values.detach().cpu()
         if self.source == "tensor":
-            return values.to(self.dtype) if _fits(self.dtype, values) else values
+            return values.to(self.dtype) if fits(self.dtype, values) else values
         array = values.numpy()
         if isinstance(self.dtype, np.dtype):
-            array = array.astype(self.dtype) if _fits(_torch_dtype(self.dtype), values) else array
+            array = array.astype(self.dtype) if fits(self.dtype, values) else array
         if self.source == "frame":
-            return pd.DataFrame(array, columns=self.labels, index=index)
+            frame = pd.DataFrame(array, columns=self.labels, index=index)
+            return frame if self.given_order is None else frame.iloc[:, self.given_order]
         if self.source == "series":
             return pd.Series(array, name=self.labels, index=index)
         return array
@@ -131,7 +159,7 @@ class Field:
 def _labels_for_json(labels: Any) -> Any:
     """Return column names as a list, the name of a series as it is; anything but int as text."""
     if isinstance(labels, pd.Index):
-        return [label if isinstance(label, int) else str(label) for label in labels.tolist()]
+        return column_names(labels)
     return labels if labels is None or isinstance(labels, int) else str(labels)
 
 
@@ -140,76 +168,3 @@ def _dtype_for_json(dtype: Any) -> list[str] | None:
     if isinstance(dtype, torch.dtype):
         return ["torch", str(dtype).partition(".")[2]]
     return ["numpy", dtype.str] if isinstance(dtype, np.dtype) else None
-
-
-def _torch_dtype(dtype: np.dtype[Any]) -> torch.dtype:
-    """Return torch's dtype for a NumPy dtype, a wider one where torch can do little with it."""
-    native = np.zeros(1, _WIDER.get(dtype.name, dtype.newbyteorder("=")))
-    return torch.from_numpy(native).dtype
-
-
-def _fits(dtype: torch.dtype, values: Tensor) -> bool:
-    """Return whether a dtype can hold the values unchanged (floats: up to rounding)."""
-    if dtype.is_floating_point or values.dtype == dtype:
-        return True
-    if values.is_floating_point() or dtype == torch.bool:
-        return False
-    if values.dtype == torch.bool or values.numel() == 0:
-        return True
-    limits = torch.iinfo(dtype)
-    return limits.min <= int(values.min()) and int(values.max()) <= limits.max
-
-
-def _default_floats(tensor: Tensor) -> Tensor:
-    """Return floats in torch's default dtype, other tensors unchanged."""
-    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
-
-
-def _tensor_of_array(array: np.ndarray, name: str) -> Any:
-    """Return a NumPy array as a tensor, a memory map unchanged; the memory is shared if possible.
-
-    Raises:
-        ValueError: If cells are masked, or the values are not numbers.
-    """
-    if isinstance(array, np.ma.MaskedArray) and bool(np.ma.getmaskarray(array).any()):
-        raise ValueError(
-            f"{name}: expected a plain array, got one with masked cells; fill them, "
-            "array.filled(numpy.nan), and mask them in the model"
-        )
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name}: expected numbers, got an array of dtype {array.dtype}; "
-            "encode text and dates as numbers first"
-        )
-    if isinstance(array, np.memmap):
-        return array
-    if array.dtype.name in _WIDER:
-        array = array.astype(_WIDER[array.dtype.name])
-    if not array.flags.writeable or not array.dtype.isnative or min(array.strides, default=0) < 0:
-        array = array.astype(array.dtype.newbyteorder("="), copy=True)
-    return _default_floats(torch.from_numpy(array))
-
-
-def _tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
-    """Return a frame's columns as one tensor, (rows, columns); missing cells become NaN.
-
-    Args:
-        frame: The frame.
-        name: The data's name in error messages.
-
-    Raises:
-        ValueError: If a column is not numeric.
-    """
-    text = [(c, d) for c, d in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(d)]
-    if text:
-        columns = ", ".join(f'"{c}" ({d})' for c, d in text[:5])
-        raise ValueError(
-            f"{name}: expected numeric columns, got {columns}"
-            + (f" and {len(text) - 5} more" if len(text) > 5 else "")
-            + "; drop them or encode them (pandas.get_dummies, or .cat.codes)"
-        )
-    missing = frame.isna().to_numpy().any()  # nullable integers cannot hold NaN: read as floats
-    array = frame.to_numpy(dtype=np.float64, na_value=np.nan) if missing else frame.to_numpy()
-    if array.dtype == object:  # several extension dtypes
-        array = frame.to_numpy(dtype=np.float64)
-    return torch.as_tensor(_tensor_of_array(array, name))

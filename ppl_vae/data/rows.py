@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
+from ppl_vae.data.columns import Columns, column_names, column_order
 from ppl_vae.data.fields import Array, Field
 
 Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
@@ -37,6 +38,8 @@ class Rows:
             one tensor), a tuple or a mapping of those, or a map-style torch ``Dataset``, which is
             read once into memory.
         name: The argument's name, for messages.
+        fitted: The columns that the model and the guide were fitted to. The columns of a frame are
+            put into their order; columns of other names are left out.
 
     Attributes:
         fields: The fields, one for each array of the data.
@@ -47,7 +50,7 @@ class Rows:
 
     Raises:
         ValueError: If the data have an unknown form, text columns, no rows, or fields of unequal
-            length.
+            length, or a frame lacks columns of the fit.
 
     Example:
         >>> rows = Rows({"x": torch.zeros(5, 3), "label": torch.arange(5)})
@@ -55,7 +58,7 @@ class Rows:
         (5, tensor([4, 0]))
     """
 
-    def __init__(self, data: Data, name: str = "data") -> None:
+    def __init__(self, data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> None:
         whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
@@ -67,7 +70,11 @@ class Rows:
             labels, arrays = [f"{name}[{i}]" for i in range(len(whole))], list(whole)
         else:
             labels, arrays = [name], [whole]
-        self.fields = [Field.of(array, label) for array, label in zip(arrays, labels, strict=True)]
+        names = self.keys or [str(position) for position in range(len(arrays))]
+        self.fields = [
+            _read_field(array, label, [columns[key] for columns in fitted if key in columns])
+            for array, label, key in zip(arrays, labels, names, strict=True)
+        ]
         if not self.fields:
             raise ValueError(f"{name}: expected at least one field, got an empty container")
         lengths = {field.name: len(field.array) for field in self.fields}
@@ -85,6 +92,23 @@ class Rows:
     def names(self) -> list[str]:
         """Names of the fields: the keys of a mapping, otherwise "0", "1", ..."""
         return self.keys if self.keys is not None else [str(i) for i in range(len(self.fields))]
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the columns of each field that came as a frame, by the field's name."""
+        named = zip(self.names, self.fields, strict=True)
+        return {name: column_names(f.labels) for name, f in named if f.source == "frame"}
+
+    def with_columns_of(self, fitted: Sequence[Columns], name: str) -> Rows:
+        """Return the rows with the columns of frames in the order of a fit (see ``Rows``)."""
+        part = copy.copy(self)
+        part.fields = list(self.fields)
+        for position, (key, field) in enumerate(zip(self.names, self.fields, strict=True)):
+            wanted = [columns[key] for columns in fitted if key in columns]
+            if field.source == "frame":
+                order = column_order(field.labels, wanted, name)
+                part.fields[position] = field if order is None else field.with_columns(order)
+        return part
 
     def batch(self, tensors: Sequence[Tensor]) -> Batch:
         """Return tensors, one for each field, in the form that the model is called with."""
@@ -177,9 +201,25 @@ def example_rows(template: dict[str, Any], count: int = 2) -> Any:
     return values[0] if template["single"] else tuple(values)
 
 
-def as_rows(data: Data, name: str = "data") -> Rows:
-    """Return the data as ``Rows``; what is ``Rows`` already is returned unchanged."""
-    return data if isinstance(data, Rows) else Rows(data, name)
+def template_columns(template: dict[str, Any]) -> Columns:
+    """Return the names of the columns in a template, by field, as ``Rows.columns`` has them."""
+    fields = template["fields"]
+    names = template["keys"] or [str(position) for position in range(len(fields))]
+    named = zip(names, fields, strict=True)
+    return {name: entry["labels"] for name, entry in named if entry["source"] == "frame"}
+
+
+def as_rows(data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> Rows:
+    """Return the data as ``Rows``, with the columns of frames in the order of a fit.
+
+    Args:
+        data: The data; what is ``Rows`` already is not read again.
+        name: The argument's name, for messages.
+        fitted: The columns that the model and the guide were fitted to (see ``Pair.rows``).
+    """
+    if isinstance(data, Rows):
+        return data.with_columns_of(fitted, name) if fitted else data
+    return Rows(data, name, fitted)
 
 
 def as_tuple(batch: Batch) -> tuple[Tensor, ...]:
@@ -209,6 +249,21 @@ def in_form_of(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
 def generator(seed: int | None) -> torch.Generator | None:
     """Return a new random generator with this seed; ``None``, the global one, for no seed."""
     return None if seed is None else torch.Generator().manual_seed(seed)
+
+
+def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:
+    """Make a field, of a frame with its columns in the order of a fit.
+
+    Args:
+        array: The field's values.
+        name: The field's name, for messages.
+        fitted: Names of the columns that the model and the guide were fitted to, where known.
+    """
+    order = column_order(array.columns, fitted, name) if isinstance(array, pd.DataFrame) else None
+    if order is None:
+        return Field.of(array, name)
+    given = sorted(order)  # columns of other names are left out before values are read
+    return Field.of(array.iloc[:, given], name).with_columns([given.index(p) for p in order])
 
 
 def _read_dataset(dataset: Any, name: str) -> Any:

@@ -108,21 +108,46 @@ def _parse_csv(path: Path, like: Any) -> pd.DataFrame:
         *_, (line, _) = _records(path, separator)  # a quote that is not closed ends with the file
         raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
     except OverflowError as error:  # pandas before 3.1 refuses such a number itself
-        raise _too_large(path, separator, names) from error
+        unnamed = ValueError(f"{path}: a number is too large for a float")
+        raise (_too_large(path, separator, names, names) or unnamed) from error
     if len(frame.columns) != len(names) - labelled or _has_missing_cells(frame.iloc[:, -1:]):
         _check_line_widths(path, separator, names)
     if not len(frame):
         raise ValueError(f"{path}: expected rows below the column names, got none")
-    return _numeric(frame.rename_axis(None), path, like, _line_of_row(path, separator))
+    numeric = _numeric(frame.rename_axis(None), path, like, _line_of_row(path, separator))
+    _check_infinite(path, separator, names, numeric)
+    return numeric
 
 
-def _too_large(path: Path, separator: str, names: list[str]) -> ValueError:
-    """Return the error that names the first whole number too large for a float."""
+def _too_large(
+    path: Path, separator: str, names: list[str], columns: Iterable[str]
+) -> ValueError | None:
+    """Return the error that names the first number in digits that no float can hold.
+
+    Args:
+        path: The file.
+        separator: The separator of values.
+        names: The names of all columns.
+        columns: The names of the columns to look at.
+
+    Returns:
+        The error; ``None`` where there is no such number.
+    """
     for line, values in _records(path, separator):
         for name, value in zip(names, values, strict=False):
-            if value.strip("+-").isdigit() and float(value) in (math.inf, -math.inf):
+            is_infinite = _number(value) in (math.inf, -math.inf) and any(map(str.isdigit, value))
+            if is_infinite and name in columns:
                 return ValueError(f'{path}: column "{name}": too large a number in line {line}')
-    return ValueError(f"{path}: a number is too large for a float")
+    return None
+
+
+def _check_infinite(path: Path, separator: str, names: list[str], frame: pd.DataFrame) -> None:
+    """Raise ``ValueError`` where an infinite cell of a frame is a finite number in the file."""
+    cells = np.isinf(frame.to_numpy(dtype=np.float64, na_value=np.nan)).any(0)
+    infinite = [str(name) for name in frame.columns[cells]]
+    error = _too_large(path, separator, names, infinite) if infinite else None
+    if error is not None:
+        raise error
 
 
 def _first_line_not_utf8(path: Path) -> int:

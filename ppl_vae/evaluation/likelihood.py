@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.blocks import block_rows, check_count, collect, quiet_look
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Batch, Data, Rows, as_rows, as_tuple, batch_rows
+from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import point_latents
@@ -96,7 +96,8 @@ def log_likelihood(
     check_count("num_samples", num_samples)
     if not isinstance(compile, bool) and compile != "auto":
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     count = particles_per_run(num_samples, PARTICLES)
     weights = LogWeights(pair, rows, count)
     size, rounds = min(block_rows(rows, count), len(rows)), math.ceil(num_samples / count)
@@ -176,7 +177,8 @@ def elbo_terms(
         (['z', 'x'], (3,))
     """
     check_count("num_samples", num_samples)
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     count = particles_per_run(num_samples, PARTICLES)
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)

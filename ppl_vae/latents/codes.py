@@ -23,7 +23,7 @@ from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.sites import Site
-from ppl_vae.data.rows import Batch, Data, as_rows, generator
+from ppl_vae.data.rows import Batch, Data, generator
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.moments import averaged_moments
@@ -71,7 +71,8 @@ def encode(
         (3, 2)
     """
     check_count("num_samples", num_samples)
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run() -> dict[str, Site]:
@@ -133,7 +134,8 @@ def reconstruct(
         torch.Size([3, 4])
     """
     check_count("num_samples", num_samples)
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
@@ -190,7 +192,8 @@ def generate(
         torch.Size([3, 4])
     """
     check_count("num_samples", num_samples)
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     check_row_plate(pair, rows)
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))

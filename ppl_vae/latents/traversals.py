@@ -25,7 +25,7 @@ from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
-from ppl_vae.data.rows import Batch, Data, Rows, as_rows
+from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form
@@ -70,7 +70,8 @@ def interpolate(
         >>> interpolate(BernoulliModel(4), NormalGuide(4), torch.eye(4), steps=5).shape
         torch.Size([15, 4])
     """
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     if len(rows) < 2 or steps < 2:
         got = f"got {len(rows)} rows and {steps} steps"
         raise ValueError(f"interpolate: expected at least 2 rows and 2 steps, {got}")
@@ -127,7 +128,8 @@ def traverse(
         >>> traverse(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(1, 4), steps=5).shape
         torch.Size([10, 4])
     """
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     check_row_plate(pair, rows)
     codes = _codes(pair, rows.subset(torch.zeros(1, dtype=torch.long)), seed)
     movable = [name for name, code in codes.items() if code.transform is not None]

@@ -17,10 +17,17 @@ from pyro.infer import ELBO, TraceMeanField_ELBO
 
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.elbo.points import point_latents
-from ppl_vae.linting import data_rules, elbo_rules, objective_rules, rerun_rules, trace_rules
+from ppl_vae.linting import (
+    data_rules,
+    elbo_rules,
+    likelihood_rules,
+    objective_rules,
+    rerun_rules,
+    trace_rules,
+)
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.watching import Layers
@@ -110,7 +117,7 @@ def lint(
         expected data in the likelihood's support (boolean)
     """
     pair = Pair.of(model, guide, plate)
-    return lint_pair(pair, as_rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
+    return lint_pair(pair, pair.rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
 
 
 def lint_pair(
@@ -163,6 +170,8 @@ def _findings(inspection: Inspection) -> list[Finding]:
         return findings
     for rule in rerun_rules.RULES:
         findings += rule(inspection)
+    for rule in likelihood_rules.RULES:
+        findings += () if _failed(findings) else rule(inspection)
     faults = data_rules.scan_data(inspection)
     if faults.failure is None or not _failed(findings):  # else a rule has met the same failure
         findings += data_rules.data_findings(inspection, faults)

@@ -125,8 +125,8 @@ def unequal_scales(inspection: Inspection) -> Iterator[Finding]:
         if torch.allclose(*torch.broadcast_tensors(in_model, in_guide)):
             continue
         problem = (
-            f"expected the same scale in model and guide, got {range_of_scale(in_model)} in the model "
-            f"and {range_of_scale(in_guide)} in the guide"
+            f"expected the same scale in model and guide, got {range_of_scale(in_model)} in the "
+            f"model and {range_of_scale(in_guide)} in the guide"
         )
         fix = "put the same poutine.scale around the site in both, or pass kl_weight= to fit"
         if isinstance(inspection.objective.elbo, TraceMeanField_ELBO):

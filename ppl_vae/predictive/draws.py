@@ -18,7 +18,7 @@ from typing import Any, Literal, overload
 from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.data.rows import Data
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 
 
@@ -86,7 +86,8 @@ def posterior_predictive(
         >>> posterior_predictive(BernoulliModel(4), NormalGuide(4), x, num_samples=10)["x"].shape
         torch.Size([10, 3, 4])
     """
-    pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
     parts = sampler.stream("replicates" if progress else "")
     return parts if stream else _joined(parts, num_samples, len(rows))
@@ -131,7 +132,8 @@ def prior_predictive(
         >>> prior_predictive(BernoulliModel(4), torch.ones(3, 4), num_samples=10)["x"].shape
         torch.Size([10, 3, 4])
     """
-    pair, rows = Pair.of(model, None, plate), as_rows(like, "like")
+    pair = Pair.of(model, None, plate)
+    rows = pair.rows(like, "like")
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
     parts = sampler.stream("data sets" if progress else "")
     return parts if stream else _joined(parts, num_samples, len(rows))

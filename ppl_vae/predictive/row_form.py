@@ -21,6 +21,8 @@ from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.sites import Site
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
+from ppl_vae.data.columns import column_order
+from ppl_vae.data.conversion import changed
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
@@ -141,15 +143,15 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
             raise ValueError(f"given: expected fields among {names}, got {key!r}")
         position = names.index(str(key))
         old = fields[position]
-        try:
-            new = torch.as_tensor(np.asarray(values), device=old.device)
-        except (TypeError, ValueError) as error:
-            raise ValueError(
-                f"given[{key!r}]: expected numbers, got values that make no tensor: {error}"
-            ) from error
+        columns = rows.columns.get(names[position])
+        new = _given_tensor(values, columns, f"given[{key!r}]").to(old.device)
         if not old.is_floating_point() and bool((new != new.round()).any()):
             raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
-        new = new.to(old.dtype)
+        converted = new.to(old.dtype)
+        if bool((lost := changed(new, converted)).any()):
+            got = new[lost].flatten()[0].item()
+            raise ValueError(f"given[{key!r}]: expected values of {old.dtype}, got {got}")
+        new = converted
         try:
             fields[position] = new.expand(old.shape).clone() if new.ndim < old.ndim else new
         except RuntimeError:
@@ -160,3 +162,25 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
                 f"got shape {tuple(new.shape)}"
             )
     return Rows(rows.batch(fields))
+
+
+def _given_tensor(values: Any, columns: list[Any] | None, where: str) -> Tensor:
+    """Return the values that a user gave for a field as a tensor.
+
+    Args:
+        values: Numbers in any form; the columns of a frame are found by their names.
+        columns: The names of the field's columns; ``None`` where the field came without names.
+        where: The place of the values, for messages.
+
+    Raises:
+        ValueError: If the values are not numbers, or a frame lacks columns.
+    """
+    if isinstance(values, pd.DataFrame) and columns is not None:
+        order = column_order(values.columns, [columns], where)
+        values = values if order is None else values.iloc[:, order]
+    try:
+        return torch.as_tensor(np.asarray(values).copy())
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{where}: expected numbers, got values that make no tensor: {error}"
+        ) from error

@@ -9,8 +9,8 @@ from typing import Any
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.blocks import check_count
-from ppl_vae.core.pair import Guide, Model
-from ppl_vae.data.rows import Data, as_rows
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Data
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section, flagged_names
 from ppl_vae.report.fit_facts import FitFacts
@@ -94,7 +94,7 @@ def write_report(
     measured = None
     if data is not None:
         assert model is not None
-        rows = as_rows(data)
+        rows = Pair.of(model, guide, plate).rows(data)
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
             num_samples=num_samples, replicates=replicates, seed=seed, progress=progress,

@@ -17,7 +17,7 @@ from torch import Tensor
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Rows, example_rows
 from ppl_vae.saving.recipes import rebuild_pair
-from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run
+from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, Run, read_run
 from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
 from ppl_vae.zoo.catalog import class_in_file
 
@@ -66,6 +66,7 @@ def load(
         weights = _read_weights(path, file, info)
         pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
         pair.load_tensors(weights, _example_batch(info))
+        pair.remember_columns(Run(path, info).columns)
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(

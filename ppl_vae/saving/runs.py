@@ -29,7 +29,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows, as_rows, example_rows
+from ppl_vae.data.columns import Columns
+from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
 from ppl_vae.saving import recipes, storage
 
 FORMAT = 1
@@ -52,6 +53,12 @@ class Run:
 
     path: Path
     info: dict[str, Any]
+
+    @property
+    def columns(self) -> Columns:
+        """Names of the columns that the run was fitted to, by field; empty where unknown."""
+        template = self.info["template"]
+        return {} if template is None else template_columns(template)
 
     def example(self) -> Any:
         """Return two rows of zeros in the form of the data that the run was fitted to.
@@ -102,7 +109,7 @@ def save(
     path = Path(run)
     check_new(path)
     pair = Pair.of(model, guide, plate)
-    rows = None if data is None else as_rows(data)
+    rows = None if data is None else pair.rows(data)
     info = create_run(path, pair, rows, {})
     write_weights(path, pair.tensors(), info)
     storage.write_json(path / INFO, {**info, "status": "saved"})

@@ -85,10 +85,13 @@ def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
     return tuple(callbacks)
 
 
-def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Rows | None]:
+def split_rows(
+    pair: Pair, data: Data, validation: Any, seed: int | None
+) -> tuple[Rows, Rows | None]:
     """Return the rows to fit to and the held-out rows.
 
     Args:
+        pair: The pair; where it was fitted before, columns are put into the order of that fit.
         data: The data, in any form that ``fit`` takes.
         validation: ``None``, the fraction of the data to hold out at random, or held-out data.
         seed: Seeds the choice of the rows to hold out.
@@ -97,14 +100,14 @@ def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Row
         ValueError: If there are fewer than 2 rows, or where the held-out data have other
             shapes, or other columns of a frame, than the data.
     """
-    rows = as_rows(data)
+    rows = pair.rows(data)
     if len(rows) < 2:
         raise ValueError(f"data: expected at least 2 rows to fit to, got {len(rows)}")
     if validation is None:
         return rows, None
     if isinstance(validation, Real):
         return rows.split(float(validation), seed)
-    held_out = as_rows(validation, "validation")
+    held_out = as_rows(validation, "validation", [rows.columns])
     shapes = [
         {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
         for r in (rows, held_out)
@@ -116,8 +119,8 @@ def split_rows(data: Data, validation: Any, seed: int | None) -> tuple[Rows, Row
     for field, other in zip(rows.fields, held_out.fields, strict=True):
         if field.source == other.source == "frame" and list(field.labels) != list(other.labels):
             raise ValueError(
-                f"validation: expected the data's columns {list(field.labels)[:9]} in their order, "
-                f"got {list(other.labels)[:9]}; select them: validation[data.columns]"
+                f"validation: expected the data's columns {list(field.labels)[:9]}, got "
+                f"{list(other.labels)[:9]}; give them the data's names"
             )
     return rows, held_out
 

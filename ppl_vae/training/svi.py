@@ -64,6 +64,8 @@ def fit(
             latent is enumerated in the model.
         data: Rows along the first dimension of a tensor, numpy array or memmap, pandas frame, a
             tuple or mapping of those, or a map-style torch ``Dataset`` (read once into memory).
+            The names of a frame's columns are remembered: every function finds them by name in
+            later frames, whatever their order.
         validation: Held-out data in the same form, or the fraction of ``data`` to hold out at
             random. The pair then ends with the weights of its best held-out ELBO.
         elbo: One of Pyro's ELBOs with its settings, for example
@@ -134,7 +136,10 @@ def fit(
     pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
     with pyro_lock(), forked(seed), pyro_remarks_silenced(), _no_autocast_cache():
         resumes = path is not None and may_continue(path, resume=resume)
-        rows, held_out = arguments.split_rows(data, validation, seed)
+        if resumes:
+            assert path is not None
+            pair.remember_columns(runs.read_run(path).columns)
+        rows, held_out = arguments.split_rows(pair, data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
         for finding in report.warnings:
@@ -150,6 +155,7 @@ def fit(
             watched=bool(listed) or callable(kl_weight),
         )  # fmt: skip
         stepper.plan(epochs)
+        pair.remember_columns(rows.columns)
         loop = Loop(stepper, held_out, schedule, kl_weight, seed)
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ppl_vae.data.columns import remember
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
 
@@ -53,10 +54,14 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
             f"{cls.__name__}: expected arguments among {list(parameters)}, got {unknown}"
         )
     rows = as_rows(data)
-    for name, read in _READERS.items():
-        if name in parameters and name not in arguments:
-            arguments[name] = read(rows, cls.__name__)
-    return cls(**arguments)
+    read_names = [name for name in _READERS if name in parameters and name not in arguments]
+    for name in read_names:
+        arguments[name] = _READERS[name](rows, cls.__name__)
+    made = cls(**arguments)
+    if {"loc", "scale"} & set(read_names):  # numbers of single columns: their order matters
+        first = rows.names[0]
+        remember(made, {name: rows.columns[name] for name in rows.columns if name == first})
+    return made
 
 
 # One function for each argument. All take the rows, and the name of the class for messages.

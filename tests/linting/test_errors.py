@@ -122,6 +122,8 @@ def test_errors_leave_the_pair_and_the_generators_as_they_were():
     assert len(pyro.get_param_store()) == 0
 
 
-def test_held_out_columns_in_another_order():
+def test_held_out_columns_of_other_names():
     data = pd.DataFrame(GOOD.numpy(), columns=list("abcdef"))
-    assert_refused("expected the data's columns", data=data, validation=data[list("fbcdea")])
+    assert_refused("expected the data's columns", data=data, validation=data.add_prefix("x"))
+    missing = data.rename(columns={"b": "x"})
+    assert_refused('validation: .* none called "b"', data=data, validation=missing)

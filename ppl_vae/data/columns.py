@@ -1,0 +1,128 @@
+"""The columns that a model or a guide was fitted to, and frames in the order of those columns.
+
+A model takes a frame as one tensor, so that a column is known by its position alone. The same
+table read back with its columns in another order would give numbers, and they would be wrong.
+``remember`` therefore stores the names of the columns when a model or a guide is fitted, and
+``column_order`` finds the same columns in every later frame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+Columns = dict[str, list[Any]]
+"""Names of the columns of each field that came as a frame, by the field's name."""
+
+# The columns that each model and guide was fitted to, by owner and by the method's name ("" for a
+# function or a module). The references to owners are weak: the names go when the owner goes.
+_FITTED: weakref.WeakKeyDictionary[Any, dict[str, Columns]] = weakref.WeakKeyDictionary()
+
+
+def remember(owner: Any, columns: Columns, method: str = "") -> None:
+    """Store the columns that a model or a guide was fitted to.
+
+    Columns of fields without names in the new data are stored on; columns of the same field are
+    replaced. An owner that cannot be referred to weakly has no columns stored.
+
+    Args:
+        owner: The model or the guide, or the object whose bound method it is.
+        columns: The names of the columns, by field.
+        method: Name of the bound method; "" for a function or a module.
+    """
+    with contextlib.suppress(TypeError):
+        _FITTED.setdefault(owner, {}).setdefault(method, {}).update(columns)
+
+
+def remembered(owner: Any, method: str = "") -> Columns:
+    """Return the columns that a model or a guide was fitted to; empty where none were stored."""
+    return _FITTED.get(owner, {}).get(method, {})
+
+
+def column_names(labels: pd.Index) -> list[Any]:
+    """Return the labels of columns as JSON can hold them: integers as they are, others as text.
+
+    Example:
+        >>> column_names(pd.Index(["height", 2, ("z", "mean")], tupleize_cols=False))
+        ['height', 2, "('z', 'mean')"]
+    """
+    return [label if isinstance(label, int) else str(label) for label in labels.tolist()]
+
+
+def column_order(
+    labels: pd.Index, fitted: Sequence[list[Any]], where: str = "data"
+) -> list[int] | None:
+    """Return the positions, in a frame, of the columns that a pair was fitted to.
+
+    Columns that the pair was not fitted to are left out, as in a data file. A frame that has no
+    name in common with the fit has names of another kind, and its columns are taken by position,
+    like those of an array; so are columns that pandas numbered because they had no names.
+
+    Args:
+        labels: The labels of the frame's columns.
+        fitted: The names of the columns that the model was fitted to, and those of the guide,
+            where they are known.
+        where: The data's name in errors.
+
+    Returns:
+        A position for each column of the fit; ``None`` where the frame is to be taken as it is.
+
+    Raises:
+        ValueError: If the frame has some of the columns of the fit and not all of them, if names
+            that are needed stand for several columns, or if the model and the guide were fitted
+            to the same columns in different orders.
+
+    Example:
+        >>> column_order(pd.Index(["weight", "height"]), [["height", "weight"]])
+        [1, 0]
+    """
+    names = column_names(labels)
+    orders = [_order_for(names, wanted, where) for wanted in fitted if set(names) & set(wanted)]
+    known = [order for order in orders if order is not None]
+    if any(order != known[0] for order in known):
+        raise ValueError(
+            f"{where}: expected a model and a guide that were fitted to the same columns in one "
+            f"order, got {fitted[0][:9]} and {fitted[1][:9]}; fit them together"
+        )
+    return None if not known or known[0] == list(range(len(names))) else known[0]
+
+
+def _order_for(names: list[Any], wanted: list[Any], where: str) -> list[int] | None:
+    """Return the position in ``names`` of each wanted name; ``None`` for columns by position."""
+    if names == wanted:
+        return list(range(len(names)))
+    if set(names) != set(wanted) and names == list(range(len(names))):
+        return None  # numbers that pandas gave
+    missing = [name for name in wanted if name not in names]
+    if missing:
+        raise ValueError(_missing_columns(missing, names, wanted, where))
+    several = [name for name in wanted if names.count(name) > 1 or wanted.count(name) > 1]
+    if several:
+        raise ValueError(
+            f"{where}: expected one column of each name, got several called {_quoted(several[:1])} "
+            "in another order than the fit's; give each column a name of its own before the fit"
+        )
+    return [names.index(name) for name in wanted]
+
+
+def _missing_columns(missing: list[Any], names: list[Any], wanted: list[Any], where: str) -> str:
+    """Return the message that a frame lacks columns of the fit."""
+    near = difflib.get_close_matches(str(missing[0]), [str(name) for name in names], cutoff=0.5)
+    hint = f" (did you mean {' or '.join(near)}?)" if near else ""
+    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+    return (
+        f"{where}: expected the columns that the model and the guide were fitted to, got none "
+        f"called {_quoted(missing[:5])}{more}{hint}; add them, or pass an array, "
+        f"frame.to_numpy(), with the {len(wanted)} columns in the fit's order; to fit other "
+        "columns, make a new model and guide"
+    )
+
+
+def _quoted(names: list[Any]) -> str:
+    """Return names in quotation marks, with commas."""
+    return ", ".join(f'"{name}"' for name in names)
