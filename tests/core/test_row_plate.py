@@ -108,7 +108,7 @@ def test_a_bound_formed_row_by_row_refuses_it_too(fault, bound):
     model, guide, message = FAULTY[fault]
     pair = Pair.of(model, guide, "data")
     with pytest.raises(ValueError, match=message):
-        bound.loss_and_surrogate(pair, as_rows(X).take(torch.arange(10)), 10, None)
+        bound.losses_and_surrogate(pair, as_rows(X).take(torch.arange(10)), 10, None)
 
 
 @pytest.mark.parametrize("fault", ["a loop", "dim -2", "another name", "no plate"])
