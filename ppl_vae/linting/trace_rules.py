@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
-from ppl_vae.core.half import plain_name
+from ppl_vae.core.private_store import plain_name
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
