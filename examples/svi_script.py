@@ -34,7 +34,7 @@ BASELINE = MLP(64, 1)
 
 
 def kinds_model(x: Tensor) -> None:
-    """k ~ Categorical(share); x ~ Bernoulli(ink[k]): a digit is of one of twenty kinds."""
+    """Every digit is of one of twenty kinds: k ~ Categorical(share), x ~ Bernoulli(ink[k])."""
     share = pyro.param("share", torch.full((KINDS,), 1 / KINDS), dist.constraints.simplex)
     ink = pyro.param("ink", lambda: torch.randn(KINDS, 64))
     with pyro.plate("data", len(x)):
@@ -100,19 +100,18 @@ def main() -> None:
         run = arguments.run / name
         shutil.rmtree(run, ignore_errors=True)  # of an earlier run of this script
         save(model, guide, run, data=training)
-        if name == "code":  # classes of the zoo: the run says how to make them
-            model, guide = load(run)
-        else:  # functions: pass them, and the weights are put into them
-            model, guide = load(run, model=model, guide=guide)
-        strips[f"pair {name}"] = reconstruct(model, guide, test[:12])
+        # A run of zoo classes says how to make them; functions are passed, and get the weights.
+        functions = {} if name == "code" else {"model": model, "guide": guide}
+        opened = load(run, **functions)
+        strips[f"pair {name}"] = reconstruct(*opened, test[:12])
 
     print(f"\nHeld-out digits, nats per row\n{pd.DataFrame(table).T.round(2).to_string()}")
     grid = image_grid(strips, shape=(8, 8), low=0, high=1, title="Probability of ink")
     grid.figure.savefig(arguments.run / "reconstructions.png", dpi=130)
     print(
         f"\nLook at   {arguments.run}/: reconstructions.png, and one run directory for each pair"
-        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide and fit(kinds_model, kinds_guide,'
-        "\n          training): the sum over kinds is then exact, and fit continues from here."
+        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then fit(kinds_model,'
+        "\n          kinds_guide, training): the sum over kinds is exact, and fit goes on from here."
     )
 
 
