@@ -110,8 +110,9 @@ def main() -> None:
     grid.figure.savefig(arguments.run / "reconstructions.png", dpi=130)
     print(
         f"\nLook at   {arguments.run}/: reconstructions.png, and one run directory for each pair"
-        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then fit(kinds_model,'
-        "\n          kinds_guide, training): the sum over kinds is exact, and fit goes on from here."
+        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then call'
+        "\n          fit(kinds_model, kinds_guide, training): the sum over kinds is exact, and the fit"
+        "\n          goes on from these values."
     )
 
 
