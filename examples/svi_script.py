@@ -111,8 +111,8 @@ def main() -> None:
     print(
         f"\nLook at   {arguments.run}/: reconstructions.png, and one run directory for each pair"
         '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then call'
-        "\n          fit(kinds_model, kinds_guide, training): the sum over kinds is exact, and the fit"
-        "\n          goes on from these values."
+        "\n          fit(kinds_model, kinds_guide, training): the sum over kinds is exact, and fit goes"
+        "\n          on from these values."
     )
 
 
