@@ -110,9 +110,8 @@ def main() -> None:
     grid.figure.savefig(arguments.run / "reconstructions.png", dpi=130)
     print(
         f"\nLook at   {arguments.run}/: reconstructions.png, and one run directory for each pair"
-        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then call'
-        "\n          fit(kinds_model, kinds_guide, training): the sum over kinds is exact, and fit goes"
-        "\n          on from these values."
+        '\nTry next  infer={"enumerate": "parallel"} in kinds_guide, then fit both functions, which'
+        "\n          goes on from the values of the script with an exact sum over kinds"
     )
 
 
