@@ -72,7 +72,9 @@ def log_likelihood(
         below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
         largest weights are ties (drawn discrete latents) and where no draw gives the row a
-        probability above 0.
+        probability above 0. ``frame.attrs["not_covered"]`` lists the latents outside the row plate:
+        their draws are taken as given, so that no column says how far the guide of these latents is
+        from their posterior. ``History.converged`` and ``predictive_check`` speak of them.
 
     Raises:
         ValueError: If a row's weights are NaN, an enumerated latent stands outside the row plate,
@@ -110,6 +112,7 @@ def log_likelihood(
 
     with bar:
         frame = _frame(rows, collect(pair, rows, work, seed=seed, copies=count))
+    frame.attrs["not_covered"] = weights.outside
     unreliable = int((frame["k_hat"] > THRESHOLD).sum())
     if unreliable:
         warnings.warn(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
+from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
@@ -44,12 +45,19 @@ class LogWeights:
         runs: How the pair draws its particles.
         kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
         size: Rows that the graph takes; 0 without a graph.
+        outside: Names of the latents outside the row plate, which the weights leave out.
     """
 
     def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
         self.pair, self.rows, self.count = pair, rows, count
         with quiet_look(pair, rows) as few_rows:
             self.runs = ParticleRuns.probe(pair, few_rows)
+            draw = next(iter(self.runs.draws(pair, few_rows, 1)))
+        self.outside = [
+            name
+            for name, site in sites.sample_sites(draw.model_trace).items()
+            if sites.role(site) == "latent" and not sites.in_plate(site, pair.plate)
+        ]
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.size = 0
