@@ -113,6 +113,25 @@ class Covariates:
         return same.all(0).any(0)
 
 
+def on_normal_scale(statistic: str, observed: Tensor, replicated: Tensor) -> tuple[Tensor, Tensor]:
+    """Return correlations with covariates as Fisher's z, atanh r; other statistics unchanged.
+
+    Distances are measured in spreads of the replicates. Correlations are bounded, so that in few
+    rows even -1 is only a few spreads away from a mean of 0.2; z is close to normal.
+
+    Source: Fisher (1921), On the probable error of a coefficient of correlation, Metron 1.
+
+    Args:
+        statistic: Name of the statistic.
+        observed: (1, values).
+        replicated: (S, values).
+    """
+    if statistic != NAME:
+        return observed, replicated
+    limit = 1 - 1e-12
+    return observed.clamp(-limit, limit).atanh(), replicated.clamp(-limit, limit).atanh()
+
+
 def _unobserved_columns(sampler: ReplicateSampler) -> list[tuple[int, int]]:
     """Return the position of the field and of the column, for each column that is not observed."""
     pair, rows = sampler.pair, sampler.rows

@@ -221,7 +221,8 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
     """Return the check, once all replicates were added to the comparison."""
     compared = _compared(comparison)
     steps = [_smallest_step(comparison, *key) for key in compared]
-    judged = dict(zip(compared, verdicts(list(compared.values()), steps), strict=True))
+    scaled = [covariates.on_normal_scale(key[1], *values) for key, values in compared.items()]
+    judged = dict(zip(compared, verdicts(scaled, steps), strict=True))
     tables = {key: _table(comparison, key, judged[key], *compared[key]) for key in compared}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])

@@ -39,6 +39,20 @@ def test_a_slope_of_the_wrong_sign_is_flagged_and_the_marginals_are_not(guide):
     assert line["mean"] > 0 > line["observed"]
 
 
+def test_seven_rows_suffice():
+    """What a fit that was ended too early gave, where least squares has 88.9 - 9.4 x."""
+    x = torch.tensor([1.17, 2.97, 3.26, 4.69, 5.83, 6.0, 6.41])
+    y = torch.tensor([78.93, 58.2, 67.47, 37.47, 45.65, 32.92, 29.97])
+
+    def model(x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Normal(6.31 + 5.32 * x, 37.68), obs=y)
+
+    frame = predictive_check(model, None, (x, y), num_samples=1000).frame
+    assert frame.loc[("y", NAME), "flagged"]
+    assert frame.loc[("y", NAME), "observed"] == pytest.approx(-0.9369, abs=1e-4)
+
+
 def test_the_right_regression_is_not_flagged():
     frame = predictive_check(regression(-9.0, 5.0), None, (T, Y)).frame
     assert not frame["flagged"].any()
