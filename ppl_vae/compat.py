@@ -29,10 +29,12 @@ from pyro.infer import traceenum_elbo
 from pyro.infer.util import Dice
 from pyro.nn import PyroModule
 from pyro.ops.einsum.adjoint import require_backward
+from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.broadcast_messenger import BroadcastMessenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions.constraints import Constraint
 from torch.fx import GraphModule, Node
 
 # Pieces of torch
@@ -295,6 +297,41 @@ def constrained_parameters(module: PyroModule) -> list[str]:
     ``_pyro_get_fullname(name)``, which the module's ``pyro.param`` statements use.
     """
     return [module._pyro_get_fullname(name) for name in module._pyro_params]
+
+
+class _WatchedParameters(dict[str, Tensor]):
+    """The dictionary of a parameter store, which tells of a new parameter before it is stored."""
+
+    def __init__(self, tensors: dict[str, Tensor], tell: Callable[[str, Tensor], None]) -> None:
+        super().__init__(tensors)
+        self.tell = tell
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        if name not in self:
+            self.tell(name, value)
+        super().__setitem__(name, value)
+
+
+def watch_new_parameters(store: ParamStoreDict, tell: Callable[[str, Tensor], None]) -> None:
+    """Call a function with each new parameter of a store, its name and its unconstrained tensor.
+
+    The function is called before the parameter is stored, but after its constraint is. Handlers
+    do not see all of these statements: ``poutine.block`` hides them.
+
+    Expected: ``ParamStoreDict._params``, a dictionary that all statements write new parameters
+    into by ``store._params[name] = tensor``.
+    """
+    if not isinstance(store._params, _WatchedParameters):
+        store._params = _WatchedParameters(store._params, tell)
+
+
+def stored_constraint(store: ParamStoreDict, name: str) -> Constraint:
+    """Return the constraint of a parameter in a store.
+
+    Expected: ``ParamStoreDict._constraints``, a dictionary.
+    """
+    constraint: Constraint = store._constraints[name]
+    return constraint
 
 
 def expand_to_plates(msg: Any) -> None:

@@ -263,6 +263,25 @@ def test_the_global_store_keeps_all_its_state_in_its_dictionary():
     assert dict(other.named_parameters())["inside"] == 1
 
 
+def test_a_store_tells_of_each_new_parameter_and_its_constraint():
+    store, told = ParamStoreDict(), []
+    compat.watch_new_parameters(
+        store, lambda name, value: told.append((name, compat.stored_constraint(store, name), value))
+    )
+    for _ in range(2):
+        store.setdefault("scale", torch.ones(2), constraint=dist.constraints.positive)
+    store["loc"] = torch.zeros(2)
+    (scale, positive, value), (loc, real, _) = told
+    assert (scale, loc) == ("scale", "loc")
+    assert positive is dist.constraints.positive
+    assert real is dist.constraints.real
+    assert value is dict(store.named_parameters())["scale"]
+    torch.testing.assert_close(value, torch.zeros(2), check_stride=False)
+    del store["loc"]
+    store["loc"] = torch.zeros(2)
+    assert len(told) == 3
+
+
 def test_infer_says_which_sites_are_deterministic_and_enumerated():
     def function():
         pyro.deterministic("fixed", torch.zeros(()))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import covariates
 from ppl_vae.checks.pit import RunningPIT
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.user_statistics import Function, evaluate, takes_latents
@@ -33,6 +34,7 @@ class ReplicateComparison:
     Attributes:
         kinds: The kind of values of each site.
         features: Names of each site's features.
+        covariates: The columns of the data that the model reads and does not observe.
         statistics: ``{(site, statistic): (observed, replicated)}``. ``observed`` is a list of
             (data sets, values): one entry with one data set, except for a discrepancy, which has
             as many data sets as replicates, one for each draw of the latents. ``replicated`` is
@@ -47,6 +49,7 @@ class ReplicateComparison:
         self.sampler, self.built_in, self.functions = sampler, built_in, functions
         self.kinds = {name: ValueKind.of(fn) for name, fn in sampler.distributions.items()}
         self.features = sampler.feature_names()
+        self.covariates = covariates.Covariates.of(sampler)
         self.statistics: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
         self.pit = RunningPIT(sampler.seed)
@@ -162,11 +165,26 @@ class ReplicateComparison:
                 of_data = kind.compute(observed, unmasked, self.built_in) if start == 0 else {}
                 for statistic, values in kind.compute(x, unmasked, self.built_in).items():
                     self._store((name, statistic), values, of_data.get(statistic), start)
+            if kind.has_order and self._wants_covariates():
+                replicated = self.covariates.correlations(x, unmasked)
+                of_y = self.covariates.correlations(observed, unmasked) if start == 0 else None
+                self._store((name, covariates.NAME), replicated, of_y, start)
             if kind.has_order:
                 self.pit.add(name, x, observed[0], unmasked)
             self._store_sample(name, x)
         for title, function in self.functions.items():
             self._compute_own(title, function, group, start)
+
+    def _wants_covariates(self) -> bool:
+        """Return whether the correlations with the covariates are asked for, and there are any."""
+        asked = self.built_in is None or covariates.NAME in self.built_in
+        return asked and bool(self.covariates.names)
+
+    def labels(self, site: str, statistic: str) -> list[str]:
+        """Return the name of each value of a built-in statistic."""
+        if statistic == covariates.NAME:
+            return self.covariates.labels(self.features[site])
+        return self.kinds[site].labels(self.features[site])[statistic]
 
     def _store(
         self, key: tuple[str, str], replicated: Tensor, observed: Tensor | None, start: int

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ppl_vae.checks import covariates
 from ppl_vae.checks.comparison import OWN, ReplicateComparison
 from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
 from ppl_vae.checks.pit import coverage
@@ -165,7 +166,9 @@ def predictive_check(
     p-values are exact, and they also show faults in how latents are distributed.
 
     The built-in statistics of a site depend on the kind of its values
-    (``ppl_vae.checks.statistics``). A statistic has a value for each feature or pair of features.
+    (``ppl_vae.checks.statistics``). Where the model reads columns that it does not observe, such as
+    the inputs of a regression, a site's correlation with each of them is a statistic as well
+    (``ppl_vae.checks.covariates``). A statistic has a value for each feature or pair of features.
     A row of the frame is of the worst feature, which is chosen anew in every replicate. Flags hold
     for all rows of the frame together. Memory does not grow with ``num_samples``, apart from the
     statistics themselves; one replicate takes as much memory as the data.
@@ -208,7 +211,7 @@ def predictive_check(
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
     kinds = [ValueKind.of(fn) for fn in sampler.distributions.values()]
-    known = {name for kind in kinds for name in kind.names}
+    known = {covariates.NAME, *(name for kind in kinds for name in kind.names)}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
     for part in sampler.stream("predictive check" if progress else ""):
         comparison.add(part)
@@ -219,7 +222,8 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
     """Return the check, once all replicates were added to the comparison."""
     compared = _compared(comparison)
     steps = [_smallest_step(comparison, *key) for key in compared]
-    judged = dict(zip(compared, verdicts(list(compared.values()), steps), strict=True))
+    scaled = [covariates.on_normal_scale(key[1], *values) for key, values in compared.items()]
+    judged = dict(zip(compared, verdicts(scaled, steps), strict=True))
     tables = {key: _table(comparison, key, judged[key], *compared[key]) for key in compared}
     lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
     frame = pd.DataFrame(lines).set_index(["site", "statistic"])
@@ -281,7 +285,7 @@ def _table(
     if site == OWN:
         labels = _labels_of_own(replicated.shape[1], list(comparison.features.values()))
     else:
-        labels = comparison.kinds[site].labels(comparison.features[site])[statistic]
+        labels = comparison.labels(site, statistic)
     # Numpy warns of values that are infinite, or NaN in every replicate.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         mean = np.nanmean(replicated.numpy(), axis=0)

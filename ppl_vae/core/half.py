@@ -12,56 +12,16 @@ import functools
 import inspect
 import weakref
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any
 
-import pyro
 import torch
 from pyro.nn import PyroModule
-from pyro.params.param_store import ParamStoreDict
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_vae.core.private_store import PrivateStore, plain_name
 from ppl_vae.data import columns as fitted_columns
 from ppl_vae.data.rows import Batch
-
-
-class PrivateStore:
-    """A parameter store that stands in for Pyro's global store inside ``with``.
-
-    The problem: Pyro stores the parameters of a whole process in one global object, by name. Two
-    unnamed modules with an attribute ``net`` then share the entry ``net.weight``, and one of them
-    never trains; and a fit leaves entries behind that change the next one. So each model and each
-    guide needs a store of its own.
-
-    The trick: Pyro's modules imported that global object when they were loaded, so the object
-    cannot be replaced. Its content can: everything the object holds lies in its ``__dict__``.
-    Entering swaps this ``__dict__`` for the private store's, leaving swaps it back. That is one
-    assignment, so it costs no copy, and whatever the code inside registers lands in the private
-    store. Stores nest, because the outer content waits on a stack; after an exception the
-    outer content is back as well.
-
-    What would break it: a version of Pyro whose store uses ``__slots__``, or two threads that run
-    pairs at once (see ``pyro_lock``).
-
-    Attributes:
-        tables: The private content, a store of Pyro's own class.
-        waiting: Values for parameters that have not appeared yet, by name.
-            ``KeepModuleParameters`` copies each one into its parameter when that appears.
-    """
-
-    def __init__(self) -> None:
-        self.tables = ParamStoreDict()
-        self.waiting: dict[str, Tensor] = {}
-        self._outer: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        store = pyro.get_param_store()
-        self._outer.append(store.__dict__)
-        store.__dict__ = self.tables.__dict__
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pyro.get_param_store().__dict__ = self._outer.pop()
 
 
 class KeepModuleParameters(Messenger):
@@ -104,16 +64,6 @@ class KeepModuleParameters(Messenger):
                 msg["value"] = self.store.tables[msg["name"]]
 
 
-def plain_name(name: str) -> str:
-    """Return a parameter's name with dots, where Pyro's store writes ``$$$`` after a module.
-
-    Example:
-        >>> plain_name("decoder$$$weight")
-        'decoder.weight'
-    """
-    return name.replace("$$$", ".")
-
-
 # The private stores of all halves, by owner and by the method's name ("" for a function or a
 # module). Python makes a new object at every access of a bound method (``vae.model is vae.model``
 # is False), so a store cannot belong to the method itself. The references to owners are weak: a
@@ -147,6 +97,7 @@ class Half:
         self._keep_parameters = KeepModuleParameters(self.store)
         self._fields_by_keys: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced_parameters()
+        self.store.follow_global_store()
 
     def __call__(self, batch: Batch) -> Any:
         """Run the half on a batch, inside its private store, and return what the half returns."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.core.half import Half
+from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
@@ -30,6 +31,7 @@ Guide: TypeAlias = Callable[..., Any] | None
 """A Pyro guide over the model's latents; ``None`` stands for the prior."""
 
 _LOCK = threading.RLock()
+_EVALUATING: list[Pair] = []  # the pairs inside ``Pair.evaluating``, the outermost first
 
 
 def pyro_lock() -> contextlib.AbstractContextManager[bool]:
@@ -151,6 +153,8 @@ class Pair:
         Raises:
             ValueError: If the pair has a parameter without a value, or of another shape.
         """
+        for half in (self.model, self.guide):
+            half.store.looks_at_global = False  # the values come from the run directory
         if batch is not None and set(self.tensors()) != set(tensors):
             self._run_once(batch)
         targets = self.tensors()
@@ -219,10 +223,15 @@ class Pair:
         set back to training mode. A layer whose computation is not its ``forward`` (a function
         that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
 
+        On leaving the outermost of these contexts the user is told what the pair's stores have
+        taken from Pyro's global store; an inner context may be in code that ignores warnings.
+
         Yields:
             Nothing.
         """
         switched: list[nn.Module] = []
+        outermost = not _EVALUATING
+        _EVALUATING.append(self)
 
         def evaluate(module: nn.Module, inputs: Any = None) -> None:
             if module.training:
@@ -240,3 +249,6 @@ class Pair:
             hook.remove()
             for module in switched:
                 module.training = True
+            _EVALUATING.pop()
+            if outermost:
+                tell((self.model.store, self.guide.store))

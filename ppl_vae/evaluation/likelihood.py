@@ -75,7 +75,9 @@ def log_likelihood(
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
         largest weights are ties, where all weights agree although discrete latents are drawn (a
         class that the guide never draws leaves no sign), and where no draw gives the row a
-        probability above 0.
+        probability above 0. ``frame.attrs["not_covered"]`` lists the latents outside the row plate:
+        their draws are taken as given, so that no column says how far the guide of these latents is
+        from their posterior. ``History.converged`` and ``predictive_check`` speak of them.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
@@ -116,6 +118,7 @@ def log_likelihood(
 
     with bar:
         frame = _frame(rows, collect(pair, rows, work, seed=seed, copies=count))
+    frame.attrs["not_covered"] = weights.outside
     unreliable = int((frame["k_hat"] > THRESHOLD).sum())
     if unreliable:
         warnings.warn(

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
+from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
@@ -45,6 +46,7 @@ class LogWeights:
         kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
         size: Rows that the graph takes; 0 without a graph.
         draws_discrete: Whether a discrete latent of the rows is drawn and not summed.
+        outside: Names of the latents outside the row plate, which the weights leave out.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point.
@@ -60,7 +62,13 @@ class LogWeights:
                     "got a point (Delta), which has a log joint density log p(x, z) but no "
                     "log-likelihood; fit another guide to the model, or call elbo_terms"
                 )
-            self.draws_discrete = next(self.runs.draws(pair, few_rows, 2)).draws_discrete
+            draw = next(self.runs.draws(pair, few_rows, 2))
+        self.draws_discrete = draw.draws_discrete
+        self.outside = [
+            name
+            for name, site in sites.sample_sites(draw.model_trace).items()
+            if sites.role(site) == "latent" and not sites.in_plate(site, pair.plate)
+        ]
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.size = 0

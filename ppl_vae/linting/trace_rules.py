@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ppl_vae.compat import BatchNorm
 from ppl_vae.core import sites
-from ppl_vae.core.half import plain_name
+from ppl_vae.core.private_store import plain_name
 from ppl_vae.core.row_plate import row_plate_faults
 from ppl_vae.elbo.objectives import RowBound, has_log_density
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning

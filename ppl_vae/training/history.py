@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ppl_vae.training import convergence
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -48,6 +50,21 @@ class History:
     validation_elbo: float | None = None
     validation_elbo_se: float | None = None
 
+    @property
+    def converged(self) -> bool | None:
+        """Whether the fit has converged: False where the ELBO still rises, ``None`` if unknown.
+
+        The held-out ELBO is judged where rows were held out, else the training ELBO; see
+        ``ppl_vae.training.convergence``. True says that the curve is flat, not that the fit has
+        found the best weights.
+        """
+        return convergence.has_converged(self.frame[self._judged_curve])
+
+    @property
+    def _judged_curve(self) -> str:
+        """Name of the column that says whether the fit has converged."""
+        return "elbo" if self.frame["validation_elbo"].isna().all() else "validation_elbo"
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the learning curves, training and held-out ELBO over epochs, and return the axes.
 
@@ -77,7 +94,10 @@ class History:
             )
         if self.validation_elbo is not None:
             lines.append(f"held-out ELBO    {self.held_out_elbo()}")
-        return "\n".join(lines)
+        names = {"elbo": "training ELBO", "validation_elbo": "held-out ELBO"}
+        column = self._judged_curve
+        said = convergence.verdict(self.frame[column], names[column])
+        return "\n".join([*lines, f"converged        {said}"])
 
     @property
     def objective_differs(self) -> bool:

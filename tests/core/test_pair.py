@@ -12,8 +12,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
 from ppl_vae import fit
-from ppl_vae.core.half import PrivateStore
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.private_store import PrivateStore
 
 X = torch.rand(70, 5, generator=torch.Generator().manual_seed(3)).bernoulli()
 

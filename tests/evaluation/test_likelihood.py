@@ -350,3 +350,20 @@ def test_an_error_names_a_row_plate_that_does_not_exist():
 def test_rows_of_another_width_are_refused():
     with pytest.raises(ValueError, match="expected rows that the pair takes"):
         log_likelihood(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 5))
+
+
+def test_latents_outside_the_row_plate_are_named_since_k_hat_does_not_cover_them():
+    def model(x):
+        shift = pyro.sample("shift", dist.HalfNormal(torch.tensor(5.0)))
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(shift + z, 1.0), obs=x)
+
+    def guide(x):
+        pyro.sample("shift", dist.LogNormal(torch.tensor(1.0), 0.1))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    x = torch.randn(20) + 3
+    assert log_likelihood(model, guide, x, num_samples=50).attrs["not_covered"] == ["shift"]
+    assert log_likelihood(model, None, x, num_samples=50).attrs["not_covered"] == ["shift"]
