@@ -40,15 +40,16 @@ def encode(
 ) -> pd.DataFrame:
     """Return the mean and standard deviation of every row's latents under the guide.
 
-    The moments are exact where the guide's distributions know their moments and do not depend on
-    each other's draws. Otherwise they are averaged over draws of the guide, by the law of total
-    variance.
+    The moments of a site are exact where its distribution knows them and does not depend on
+    anything drawn. Otherwise they are averaged over draws of the guide, by the law of total
+    variance, with the number of draws minus 1 below the spread.
 
     Args:
         model: The model; it has no influence on the codes.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide where the moments are not exact.
+        num_samples: Draws of the guide where the moments are not exact; a single one leaves their
+            standard deviation unknown (NaN).
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -57,6 +58,7 @@ def encode(
         N rows with the data's index and columns ``(site, "mean", i)`` and ``(site, "sd", i)``,
         in the latent's units; a categorical site has ``(site, "probability", category)``.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
+        ``encode(...).attrs["exact"]`` says which sites have exact moments, ``{site: bool}``.
 
     Raises:
         ValueError: If the guide draws no latent in the row plate.
@@ -65,19 +67,23 @@ def encode(
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> codes = encode(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 4))
-        >>> codes["z"]["mean"].shape
-        (3, 2)
+        >>> codes["z"]["mean"].shape, codes.attrs["exact"]
+        ((3, 2), {'z': True})
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    exact: dict[str, bool] = {}
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run() -> dict[str, Site]:
             return latent_draws.row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
 
+        averages, _ = averaged_moments(run, num_samples)
+        for name, moments in averages.items():
+            exact[name] = moments.exact and exact.get(name, True)
         return {
             (name, moment): value.reshape(len(index), -1)
-            for name, moments in averaged_moments(run, num_samples)[0].items()
+            for name, moments in averages.items()
             for moment, value in moments.result().items()
         }
 
@@ -88,7 +94,9 @@ def encode(
             "model alone enumerates has no code: draw it in the guide"
         )
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
-    return pd.concat(frames, axis=1, names=["site", "moment", "index"])
+    codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
+    codes.attrs["exact"] = exact
+    return codes
 
 
 def reconstruct(
@@ -110,7 +118,9 @@ def reconstruct(
         model: The model.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide; two are enough where they change no expectation.
+        num_samples: Draws of the guide. Fewer are made where no expectation depends on anything
+            drawn, so that the result is exact; else its Monte Carlo error is that of an average
+            of ``num_samples`` draws.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.

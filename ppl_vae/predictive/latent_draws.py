@@ -25,7 +25,7 @@ from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.particles import plate_nesting, with_particles
-from ppl_vae.predictive.moments import averaged_moments
+from ppl_vae.predictive.moments import RunningMoments
 
 GLOBAL_ROWS = 512  # most rows that a guide reads to draw the latents outside the row plate
 
@@ -170,8 +170,12 @@ def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
     drawn = data_sites(trace)
     if not expected:
         return {name: site["value"] for name, site in drawn.items()}
-    averages, _ = averaged_moments(lambda: drawn, 1)
-    return {name: moments.expected() for name, moments in averages.items()}
+    values = {}
+    for name, site in drawn.items():
+        moments = RunningMoments()
+        moments.add(site)
+        values[name] = moments.expected()
+    return values
 
 
 def global_latents(
