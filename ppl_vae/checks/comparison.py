@@ -14,7 +14,13 @@ from torch import Tensor
 
 from ppl_vae.checks.pit import RunningPIT
 from ppl_vae.checks.statistics import ValueKind
-from ppl_vae.checks.user_statistics import Function, evaluate, takes_latents
+from ppl_vae.checks.user_statistics import (
+    Function,
+    RowLatents,
+    check_latents_are_given_rows,
+    evaluate,
+    takes_latents,
+)
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 SAMPLE_NUMBERS = 1 << 19  # numbers of each site that are stored for figures
@@ -29,6 +35,9 @@ class ReplicateComparison:
         sampler: Makes the replicates.
         built_in: Names of the built-in statistics to compute; ``None`` is all.
         functions: The user's statistics, by title.
+
+    Raises:
+        ValueError: If one of the functions is a discrepancy and latents come from the prior.
 
     Attributes:
         kinds: The kind of values of each site.
@@ -55,7 +64,10 @@ class ReplicateComparison:
         self._group: dict[str, Tensor] = {}  # the present group: (replicates, rows, ...)
         self._latents: dict[str, Tensor] = {}  # its latents, where a discrepancy needs them
         self._needs_latents = any(takes_latents(function) for function in functions.values())
+        self._from_prior = set(sampler.from_prior)
         self._sample: dict[str, list[Tensor]] = {}
+        if sampler.prior:
+            check_latents_are_given_rows(functions, self._from_prior)
 
     def add(self, part: Replicates) -> None:
         """Copy a part of the replicates into memory; compute statistics when its group is complete.
@@ -70,6 +82,8 @@ class ReplicateComparison:
         for name, value in part.values.items():
             self._memory(self._group, name, value, 1)[:count, index] = value.cpu()
         for name, value in part.latents.items() if self._needs_latents else ():
+            if name in self._from_prior:
+                continue
             if name in self.sampler.row_latents:
                 self._memory(self._latents, name, value, 1)[:count, index] = value.cpu()
             else:
@@ -199,7 +213,7 @@ class ReplicateComparison:
         for i in range(len(next(iter(group.values())))):
             x = self._argument({name: value[i] for name, value in group.items()})
             latents = {name: value[i].clone() for name, value in self._latents.items()}
-            arguments = (latents,) if is_discrepancy else ()
+            arguments = (RowLatents(latents, self._from_prior),) if is_discrepancy else ()
             replicated.append(evaluate(title, function, x, *arguments))
             if is_discrepancy or (start == 0 and i == 0):
                 observed.append(evaluate(title, function, data, *arguments))

@@ -179,6 +179,7 @@ def predictive_check(
             or (values,) of a whole data set; ``x`` is (rows, ...) where the model observes one
             site, else ``{site: (rows, ...)}``; masked cells are NaN. A function ``T(x, latents)``
             of two arguments is a discrepancy; ``latents`` is ``{site: (rows, ...)}`` of one draw.
+            It reads latents drawn given the rows, so that it needs a guide that draws them.
             T of the data is compared with T of the replicate draw by draw: ``observed`` is the
             mean of the former over draws, and the replicates are that mean plus the differences.
         num_samples: S, the number of replicates; with fewer than 19 nothing can be flagged.
@@ -193,8 +194,8 @@ def predictive_check(
 
     Raises:
         ValueError: If nothing is observed in the row plate, an unmasked cell is NaN or
-            infinite, a statistic or a site is unknown, or a function raises or does not always
-            return the same number of values.
+            infinite, a statistic or a site is unknown, a function raises or does not always
+            return the same number of values, or a discrepancy reads latents from the prior.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel

@@ -100,6 +100,7 @@ class LatentDraws:
 
     Attributes:
         nesting: Dimensions of the pair's plates.
+        from_prior: Names of the latents that neither the guide draws nor the row decides.
         outside: Names of the latents, and of the guide's auxiliary sites, outside the row plate.
     """
 
@@ -112,7 +113,7 @@ class LatentDraws:
         in_guide = sites.with_role(guide_trace, "latent", "auxiliary")
         model_only = {name: site for name, site in latents.items() if name not in guide_trace}
         self._enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
-        self._from_prior = [name for name in model_only if name not in self._enumerated]
+        self.from_prior = [name for name in model_only if name not in self._enumerated]
         either = {**latents, **in_guide}.items()
         self.outside = {name for name, site in either if not sites.in_plate(site, pair.plate)}
 
@@ -147,9 +148,9 @@ class LatentDraws:
         trace = poutine.trace(Substitute(given)(guide)).get_trace(batch)
         in_guide = sites.with_role(trace, "latent", "auxiliary").items()
         values = {**given, **{name: site["value"] for name, site in in_guide}}
-        if self._enumerated and self._from_prior:
+        if self._enumerated and self.from_prior:
             trace = simulate(self.pair, batch, Substitute(values), particles)
-            values.update({name: trace.nodes[name]["value"] for name in self._from_prior})
+            values.update({name: trace.nodes[name]["value"] for name in self.from_prior})
         if self._enumerated:
             model = with_particles(self.pair.model, particles)
             model = EnumerateInParallel()(poutine.condition(model, data=values))

@@ -95,6 +95,7 @@ class ReplicateSampler:
         sites: Names of the observed sites that are drawn.
         distributions: What the sites are drawn from, for a few rows: ``{site: distribution}``.
         row_latents: Names of the latents in the row plate.
+        from_prior: Names of the latents that are drawn from the prior.
         posterior: Draws the latents.
         runs: How the pair draws the replicates of a group: in one run, or in one run each.
         count: Replicates in a group; it depends on shapes only, never on memory.
@@ -279,6 +280,8 @@ class ReplicateSampler:
         self.sites = _chosen(names, list(observed))
         self.distributions = {name: observed[name]["fn"] for name in self.sites}
         self.row_latents = sorted(drawn_latents(trace).keys() - self.posterior.outside)
+        every = list(_named_latents(trace)) if self.prior else self.posterior.from_prior
+        self.from_prior = [name for name in every if name in _named_latents(trace)]
 
     def _check_plate(self, trace: Trace) -> None:
         """Raise if no data site stands in the row plate, or the plate is not at dim -1."""

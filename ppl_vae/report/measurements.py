@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck, predictive_check
+from ppl_vae.checks.user_statistics import without_discrepancies
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
@@ -64,7 +65,8 @@ class Measurements:
             guide: The guide; ``None`` is the prior.
             rows: The data.
             split: Which rows were fitted to and which were held out.
-            statistics: Statistics of the predictive checks.
+            statistics: Statistics of the predictive checks. A discrepancy T(x, latents) is left out
+                of the prior check beside a posterior one.
             num_samples: Draws of the latents for each row.
             replicates: Replicated data sets for each predictive check.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
@@ -83,6 +85,7 @@ class Measurements:
         posterior = None
         if guide is not None:
             posterior = value_or_error(predictive_check, *pair, rows, **checks)
+            checks["statistics"] = without_discrepancies(statistics)
         prior = value_or_error(predictive_check, model, None, rows, **checks)
         results = (scores, posterior, prior)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:

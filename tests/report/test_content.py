@@ -299,3 +299,17 @@ def test_numbers_are_written_for_people():
     assert [share.replace(SPACE, " ") for share in shares] == [
         "0 %", "under 1 %", "99 %", "100 %",
     ]  # fmt: skip
+
+
+def test_a_discrepancy_is_part_of_the_posterior_check_alone(tmp_path):
+    def distance(x, latents):
+        return (x.mean(-1) - latents["z"].mean(-1)).square().mean()
+
+    x = (torch.rand(30, 4) > 0.5).float()
+    page = report(
+        tmp_path, BernoulliModel(4, 2), NormalGuide(4, 2), x, statistics=["built-in", distance]
+    )
+    assert "distance" in page.text
+    assert "The check could not be made" not in page.text
+    with pytest.warns(UserWarning, match='expected a guide for "distance"'):
+        report(tmp_path, BernoulliModel(4, 2), None, x, statistics=distance, overwrite=True)
