@@ -20,9 +20,11 @@ from torch import Tensor
 from ppl_vae.core.blocks import check_count, collect
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, as_rows, generator
 from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.moments import averaged_moments
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form, with_given
@@ -72,13 +74,15 @@ def encode(
     """
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
+    shared = _SharedLatents(GlobalDraws(pair, rows, model=False), seed)
     exact: dict[str, bool] = {}
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
-        def run() -> dict[str, Site]:
-            return latent_draws.row_latents(poutine.trace(pair.guide).get_trace(batch), pair)
+        def run(number: int) -> dict[str, Site]:
+            guide = Substitute(shared[number])(pair.guide)
+            return latent_draws.row_latents(poutine.trace(guide).get_trace(batch), pair)
 
-        averages, _ = averaged_moments(run, num_samples)
+        averages, _ = averaged_moments(run, num_samples, shared.random)
         for name, moments in averages.items():
             exact[name] = moments.exact and exact.get(name, True)
         return {
@@ -141,12 +145,14 @@ def reconstruct(
     check_count("num_samples", num_samples)
     pair, rows = Pair.of(model, guide, plate), as_rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
+    shared = _SharedLatents(GlobalDraws(pair, rows), seed)
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
-        def run() -> dict[str, Site]:
-            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch, {}, None))))
+        def run(number: int) -> dict[str, Site]:
+            latents = posterior.draw(batch, shared[number], None)
+            return data_sites(simulate(pair, batch, Substitute(latents)))
 
-        averages, observing = averaged_moments(run, num_samples)
+        averages, observing = averaged_moments(run, num_samples, shared.random)
         expected = {name: moments.expected() for name, moments in averages.items()}
         return places.fields_with_values(batch, observing, expected, expected=True)
 
@@ -200,7 +206,7 @@ def generate(
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)
-    shared = Substitute(latent_draws.global_latents(pair, rows, seed, from_prior=guide is None))
+    shared = Substitute(GlobalDraws(pair, rows, guide=guide is not None).draw(child(seed, 2)))
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         trace = simulate(pair, batch, shared)
@@ -209,3 +215,26 @@ def generate(
 
     title = "generate" if progress else ""
     return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))
+
+
+class _SharedLatents:
+    """Numbered draws of the latents outside the row plate, the same in every block of rows.
+
+    Args:
+        draws: Draws the latents.
+        seed: Seed of the whole computation.
+
+    Attributes:
+        random: Names of the latents that depend on random numbers.
+    """
+
+    def __init__(self, draws: GlobalDraws, seed: int | None) -> None:
+        self.random = draws.random
+        self._draws, self._seed = draws, seed
+        self._drawn: dict[int, dict[str, Tensor]] = {}
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return draw number ``number``, ``{site: value}``, made when it is first asked for."""
+        if number not in self._drawn:
+            self._drawn[number] = self._draws.draw(child(self._seed, 2, number))
+        return self._drawn[number]

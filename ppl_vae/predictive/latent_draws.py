@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
 from pyro.poutine.messenger import Messenger
@@ -22,12 +20,10 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import errors_naming_rows, quiet_look
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Unobserve
 from ppl_vae.core.pair import Pair, pyro_lock
-from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.particles import plate_nesting, with_particles
 from ppl_vae.predictive.moments import RunningMoments
-
-GLOBAL_ROWS = 512  # most rows that a guide reads to draw the latents outside the row plate
 
 
 def row_latents(trace: Trace, pair: Pair) -> dict[str, sites.Site]:
@@ -177,22 +173,3 @@ def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
         moments.add(site)
         values[name] = moments.expected()
     return values
-
-
-def global_latents(
-    pair: Pair, rows: Rows, seed: int | None, *, from_prior: bool
-) -> dict[str, Tensor]:
-    """Return one draw of the latents outside the row plate, ``{site: value}``.
-
-    Args:
-        pair: The pair.
-        rows: The data, whose first rows the guide reads.
-        seed: Seeds the draw; the generators are restored afterwards.
-        from_prior: Whether the draw is from the prior; else it is from the guide.
-    """
-    index = torch.arange(min(len(rows), GLOBAL_ROWS))
-    half: Any = Unobserve()(pair.model) if from_prior else pair.guide
-    with seeded_run(pair, rows, index, child(seed, 2)) as batch:
-        trace = poutine.trace(half).get_trace(batch)
-    drawn = drawn_latents(trace).items()
-    return {name: site["value"] for name, site in drawn if not sites.in_plate(site, pair.plate)}

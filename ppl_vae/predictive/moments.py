@@ -14,7 +14,7 @@ Moments are exact where a distribution knows them and they depend on nothing tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import pyro.distributions as dist
@@ -113,7 +113,7 @@ class RunningMoments:
 
 
 def averaged_moments(
-    run: Callable[[], Mapping[str, Site]], num_samples: int
+    run: Callable[[int], Mapping[str, Site]], num_samples: int, given: Collection[str] = ()
 ) -> tuple[dict[str, RunningMoments], Mapping[str, Site]]:
     """Run a pair again and again, and average the moments of its sites.
 
@@ -122,9 +122,11 @@ def averaged_moments(
     particles in one run would be drawn in vain, as most guides know their moments.
 
     Args:
-        run: Runs the pair once, and returns the sites to average by name.
+        run: Runs the pair once, and returns the sites to average by name. The argument is the
+            run's number, from 0.
         num_samples: Most runs; a single one is repeated to find out which moments are exact, and
             the repetition is not averaged.
+        given: Sites whose values differ from run to run because they are given, drawn elsewhere.
 
     Returns:
         The moments of each site, and the sites of the last run.
@@ -135,19 +137,19 @@ def averaged_moments(
         for name, site in drawn.items():
             averages.setdefault(name, RunningMoments()).add(site)
 
-    last_run = run()
+    last_run = run(0)
     add(last_run)
-    with following_random_numbers(known_moments) as exact:
-        again = run()
+    with following_random_numbers(known_moments, given) as exact:
+        again = run(1)
     for name, average in averages.items():
         # equal means are a second guard, for random numbers that leave torch on their way
         average.exact = exact.get(name, False) and name in again and average.equals(again[name])
     if num_samples == 1:
         return averages, last_run
     add(again)
-    for _ in range(2, num_samples):
+    for number in range(2, num_samples):
         if all(average.exact for average in averages.values()):
             break
-        again = run()
+        again = run(number)
         add(again)
     return averages, again

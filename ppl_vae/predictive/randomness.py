@@ -1,8 +1,8 @@
-"""Which tensors of a run depend on random numbers, and so whether a site's moments are known.
+"""Which tensors of a run depend on random numbers, or on the data, found by following them.
 
 The mean of ``b ~ Normal(2 a, 1)`` is random where ``a`` was drawn, and it is a constant where ``a``
 was computed from the row. Two draws do not tell the cases apart: a discrete ``a`` is often drawn
-twice the same. ``RandomTensors`` therefore follows the random numbers themselves through a run.
+twice the same. ``DependentTensors`` therefore follows the random numbers themselves through a run.
 
 torch hands every elementary operation that a run executes to an active dispatch mode, also those
 inside layers, distributions and scripted functions. Three rules follow random numbers there:
@@ -24,7 +24,7 @@ operation (``a.numpy()``) are not followed; the caller also compares two draws.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import pyro
@@ -36,14 +36,19 @@ from torch import Tensor
 from ppl_vae.compat import Operations, draws_random_numbers, memory_of, tensors_in
 
 
-class RandomTensors(Operations):
-    """Context that knows of every tensor computed inside whether it depends on random numbers.
+class DependentTensors(Operations):
+    """Context that knows of every tensor computed inside whether it depends on marked ones.
+
+    Tensors are marked by ``mark``, and by drawing random numbers.
+
+    Args:
+        random_numbers: Whether drawing random numbers marks a tensor.
 
     Attributes:
-        decided: Whether Python read a random number, so that all that follows counts as random.
+        decided: Whether Python read a marked number, so that all that follows counts as dependent.
 
     Example:
-        >>> with RandomTensors() as random:
+        >>> with DependentTensors() as random:
         ...     draw = torch.rand(3)
         ...     loc = torch.zeros(3, 2)
         ...     loc[:, 0] = 2 * draw
@@ -51,26 +56,27 @@ class RandomTensors(Operations):
         (True, False)
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, random_numbers: bool = True) -> None:
         super().__init__()
+        self.random_numbers = random_numbers
         self.decided = False
         self._marked: set[Any] = set()  # weak references to memory
 
     def mark(self, tensor: Tensor) -> None:
-        """Count a tensor, and all that shares its memory, as random."""
+        """Mark a tensor, and all that shares its memory."""
         self._marked.add(memory_of(tensor))
 
     def holds(self, tensor: Tensor) -> bool:
-        """Return whether a tensor depends on random numbers; all sparse tensors count together."""
+        """Return whether a tensor depends on marked ones; all sparse tensors count together."""
         return self.decided or memory_of(tensor) in self._marked
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Execute one operation of torch, and mark its results where they are random."""
+        """Execute one operation of torch, and mark its results where they depend on marked ones."""
         results = func(*args, **(kwargs or {}))
-        random = draws_random_numbers(func) or any(map(self.holds, tensors_in((args, kwargs))))
-        if random:
+        draws = self.random_numbers and draws_random_numbers(func)
+        if draws or any(map(self.holds, tensors_in((args, kwargs)))):
             for tensor in tensors_in(results):
                 self.mark(tensor)
             self.decided = self.decided or isinstance(results, bool | int | float)
@@ -88,6 +94,7 @@ class RandomMoments(Messenger):
     Args:
         tensors: Knows which tensors are random.
         moments: Returns the moments of a distribution; ``None`` where they are not known.
+        given: Sites whose values are given from outside the run, and are random.
 
     Attributes:
         exact: ``{site: whether its moments are known and not random}``. Where several runs of the
@@ -95,10 +102,13 @@ class RandomMoments(Messenger):
     """
 
     def __init__(
-        self, tensors: RandomTensors, moments: Callable[[Any], tuple[Tensor, ...] | None]
+        self,
+        tensors: DependentTensors,
+        moments: Callable[[Any], tuple[Tensor, ...] | None],
+        given: Collection[str],
     ) -> None:
         super().__init__()
-        self.tensors, self.moments = tensors, moments
+        self.tensors, self.moments, self.given = tensors, moments, given
         self.exact: dict[str, bool] = {}
         self._before = False, False  # whether the site had a value, and ``tensors.decided``
 
@@ -114,13 +124,14 @@ class RandomMoments(Messenger):
         if msg["is_observed"] or site_is_subsample(msg):
             return
         had_value, self.tensors.decided = self._before
-        if not had_value and not isinstance(msg["fn"], Delta):
+        drawn = not had_value and not isinstance(msg["fn"], Delta)
+        if drawn or msg["name"] in self.given:
             self.tensors.mark(msg["value"])
 
 
 @contextlib.contextmanager
 def following_random_numbers(
-    moments: Callable[[Any], tuple[Tensor, ...] | None],
+    moments: Callable[[Any], tuple[Tensor, ...] | None], given: Collection[str] = ()
 ) -> Iterator[dict[str, bool]]:
     """Find out which sites have known moments, while a pair runs inside.
 
@@ -129,12 +140,13 @@ def following_random_numbers(
 
     Args:
         moments: Returns the moments of a distribution; ``None`` where they are not known.
+        given: Sites whose values are given from outside the run, and are random.
 
     Yields:
         ``{site: whether its moments are known and do not depend on random numbers}``, filled while
         the pair runs.
     """
-    tensors = RandomTensors()
-    handler = RandomMoments(tensors, moments)
+    tensors = DependentTensors()
+    handler = RandomMoments(tensors, moments, given)
     with pyro.validation_enabled(False), tensors, handler:
         yield handler.exact

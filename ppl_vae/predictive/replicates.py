@@ -45,8 +45,8 @@ from ppl_vae.elbo.particles import (
     runs_agree,
     select_particle,
 )
-from ppl_vae.predictive import latent_draws
-from ppl_vae.predictive.latent_draws import data_sites, drawn_latents, simulate
+from ppl_vae.predictive.global_draws import GlobalDraws
+from ppl_vae.predictive.latent_draws import LatentDraws, data_sites, drawn_latents, simulate
 from ppl_vae.predictive.row_form import COMPARED_ROWS
 
 GROUP_NUMBERS = 1 << 25  # numbers of data in one group of replicates: 128 MiB of floats
@@ -111,11 +111,12 @@ class ReplicateSampler:
         check_count("num_samples", num_samples)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
-        self.posterior = latent_draws.LatentDraws(pair, rows)
+        self.posterior = LatentDraws(pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
         most = max(1, min(PARTICLES, GROUP_NUMBERS // (width * len(rows))))
         self.count = particles_per_run(num_samples, most)
         self._probe(names)
+        self._globals = GlobalDraws(pair, rows, guide=not prior)
 
     def stream(self, progress: str = "") -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
@@ -130,7 +131,8 @@ class ReplicateSampler:
         with bar:
             for start in range(0, self.num_samples, self.count):
                 group = range(start, min(start + self.count, self.num_samples))
-                global_draws = self._global_draws(group)
+                seed = child(self.seed, group.start, 1)
+                global_draws = self._globals.draw_particles(seed, len(group), self.runs)
                 work = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 seed = child(self.seed, group.start)
                 for _, part in blocks(self.pair, self.rows, work, seed=seed, copies=len(group)):
@@ -214,29 +216,6 @@ class ReplicateSampler:
         for given, particles in zip(global_draws, handlers, strict=True):
             values = given if self.prior else self.posterior.draw(batch, given, particles)
             yield values, simulate(self.pair, batch, Substitute(values), particles)
-
-    def _global_draws(self, group: range) -> list[dict[str, Tensor]]:
-        """Draw the latents outside the row plate, once for each replicate of a group.
-
-        They are drawn before the blocks of rows, which all share them. The guide reads up to 512
-        rows for it.
-
-        Returns:
-            ``{site: value}`` for each run of the pair: one with all replicates, or one for each.
-        """
-        empty: list[dict[str, Tensor]] = [{} for _ in self.runs.handlers(len(group))]
-        if not self.posterior.outside:
-            return empty
-        index = torch.arange(min(len(self.rows), latent_draws.GLOBAL_ROWS))
-        seed = child(self.seed, group.start, 1)
-        with latent_draws.seeded_run(self.pair, self.rows, index, seed) as batch:
-            drawn = list(self._simulated(batch, len(group), empty))
-        results = []
-        for values, trace in drawn:
-            latents = {name: site["value"] for name, site in drawn_latents(trace).items()}
-            everything = {**values, **latents}.items()
-            results.append({n: value for n, value in everything if n in self.posterior.outside})
-        return results
 
     def feature_names(self) -> dict[str, list[str]]:
         """Return a name for every cell of a row, ``{site: names}``.

@@ -9,7 +9,7 @@ from torch import nn
 
 from ppl_vae import encode, reconstruct
 from ppl_vae.predictive.moments import averaged_moments, known_moments
-from ppl_vae.predictive.randomness import RandomTensors, following_random_numbers
+from ppl_vae.predictive.randomness import DependentTensors, following_random_numbers
 
 
 def site(fn):
@@ -72,7 +72,7 @@ def test_the_spread_of_draws_is_estimated_without_bias():
 
     with pyro.get_param_store().scope():
         torch.manual_seed(0)
-        run = lambda: {"z": site(Draws(torch.zeros(4000), 2.0))}  # noqa: E731
+        run = lambda number: {"z": site(Draws(torch.zeros(4000), 2.0))}  # noqa: E731
         average = averaged_moments(run, 3)[0]["z"]
     assert not average.exact
     assert float(average.result()["sd"].square().mean()) == pytest.approx(4.0, rel=0.07)
@@ -187,7 +187,7 @@ DISTRIBUTIONS = [
 
 @pytest.mark.parametrize("fn", DISTRIBUTIONS, ids=lambda fn: type(fn).__name__)
 def test_draws_of_every_distribution_are_random(fn):
-    with pyro.validation_enabled(False), RandomTensors() as random:
+    with pyro.validation_enabled(False), DependentTensors() as random:
         draw = fn.sample()
         random.decided = False
         assert random.holds(draw + 1)
