@@ -93,10 +93,10 @@ def test_codes_behind_a_global_draw_are_averaged_over_its_draws():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(mu, 1.0).expand([len(x)]))
 
-    codes = encode(model, wide, X, num_samples=2000)
+    codes = encode(model, wide, X, num_samples=400)
     assert codes.attrs["exact"] == {"z": False}
-    assert codes["z"]["mean"].to_numpy() == pytest.approx(MEAN, abs=0.05)
-    assert codes["z"]["sd"].to_numpy() == pytest.approx(1.25**0.5, rel=0.03)
+    assert codes["z"]["mean"].to_numpy() == pytest.approx(MEAN, abs=0.12)
+    assert codes["z"]["sd"].to_numpy() == pytest.approx(1.25**0.5, rel=0.04)
 
 
 def test_the_code_of_one_row_is_that_of_all_rows_together():

@@ -36,17 +36,17 @@ def bernoulli_guide(x):
 def test_a_row_is_reconstructed_from_all_draws_under_every_seed():
     """The truth is 10 * 0.8; two equal draws of y, which most seeds give, must not end the average.
 
-    One average of 1000 draws has a standard error of 10 * sqrt(0.16 / 1000) = 0.126.
+    One average of 300 draws has a standard error of 10 * sqrt(0.16 / 300) = 0.23.
     """
     rows = [
-        reconstruct(bernoulli_model, bernoulli_guide, torch.zeros(1), num_samples=1000, seed=seed)
-        for seed in range(8)
+        reconstruct(bernoulli_model, bernoulli_guide, torch.zeros(1), num_samples=300, seed=seed)
+        for seed in range(6)
     ]
-    assert torch.cat(rows).tolist() == pytest.approx([8.0] * 8, abs=0.55)
+    assert torch.cat(rows).tolist() == pytest.approx([8.0] * 6, abs=0.95)
     assert len({float(row) for row in rows}) > 1
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_codes_behind_a_discrete_draw_are_averaged_under_every_seed(seed):
     """z = 3 y + noise of 0.1: mean 2.4, variance 9 * 0.16 + 0.01."""
 
@@ -55,11 +55,11 @@ def test_codes_behind_a_discrete_draw_are_averaged_under_every_seed(seed):
             y = pyro.sample("y", dist.Categorical(torch.tensor([0.2, 0.8]).expand(len(x), 2)))
             pyro.sample("z", dist.Normal(torch.tensor([0.0, 3.0])[y], 0.1))
 
-    codes = encode(bernoulli_model, guide, torch.zeros(1), num_samples=1500, seed=seed)
+    codes = encode(bernoulli_model, guide, torch.zeros(1), num_samples=300, seed=seed)
     assert codes.attrs["exact"] == {"y": True, "z": False}
     assert codes["y"]["probability"].to_numpy() == pytest.approx(np.array([[0.2, 0.8]]))
-    assert codes["z"]["mean"].to_numpy().item() == pytest.approx(2.4, abs=0.14)
-    assert codes["z"]["sd"].to_numpy().item() == pytest.approx(1.45**0.5, rel=0.07)
+    assert codes["z"]["mean"].to_numpy().item() == pytest.approx(2.4, abs=0.3)
+    assert codes["z"]["sd"].to_numpy().item() == pytest.approx(1.45**0.5, rel=0.17)
 
 
 def test_the_spread_of_draws_is_estimated_without_bias():
