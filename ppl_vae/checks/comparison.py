@@ -117,6 +117,29 @@ class ReplicateComparison:
             found[name] = observed.numpy(), replicated.numpy()
         return found
 
+    def values_of(self, name: str, positions: list[int]) -> tuple[Any, Any]:
+        """Return some features in all rows, of the data and of the replicates of the last group.
+
+        The memory of a group still holds its replicates when all of them have come. Their number is
+        at most 20, and fewer where there are many rows, but never less than one.
+
+        Args:
+            name: The site.
+            positions: Positions of the features.
+
+        Returns:
+            Arrays of shape (rows, some features) and (replicates, rows, some features), NaN in
+            masked cells.
+        """
+        count = max(1, min(SAMPLE_REPLICATES, SAMPLE_NUMBERS // self._rows))
+        replicated = _chosen_features(self._group[name][:count], positions)
+        observed = _chosen_features(self.observed[name][None], positions)[0]
+        unmasked = self.unmasked(name)
+        if unmasked is not None:
+            replicated = replicated.masked_fill(~unmasked[:, positions], torch.nan)
+            observed = observed.masked_fill(~unmasked[:, positions], torch.nan)
+        return observed.numpy(), replicated.numpy()
+
     # Collecting the parts of a group
 
     def _add_observed(self, part: Replicates) -> None:
@@ -267,6 +290,14 @@ def by_feature(value: Tensor) -> Tensor:
     """
     joined = value.reshape(*value.shape[:2], -1)
     return joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())
+
+
+def _chosen_features(value: Tensor, positions: list[int]) -> Tensor:
+    """Return some features of (data sets, rows, ...) as floats, (data sets, rows, some features).
+
+    The features are chosen before they become floats, so that no copy of all of them is made.
+    """
+    return by_feature(value.reshape(*value.shape[:2], -1)[..., positions])
 
 
 def _changing_length(title: str) -> ValueError:

@@ -76,9 +76,12 @@ class PredictiveCheck:
             ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
             ``{(site, statistic): (num_samples,)}``, arrays.
-        sample: Some rows of the data and of at most 20 replicates, for figures: ``{site:
+        sample: Some rows of the data and of at most 20 replicates, evenly spaced: ``{site:
             (observed, replicated)}``, (some rows, features) and (replicates, some rows,
-            features); NaN in masked cells, 0, 1, ... for categories.
+            features); NaN in masked cells, 0, 1, ... for categories. ``values`` has all rows of
+            the features that are flagged.
+        flagged_values: The features of flagged statistics in all rows, ``{(site, feature):
+            (observed, replicated)}``, (rows,) and (replicates, rows), for ``values``.
         features_of: Names of each site's features, in the order of ``sample`` and ``pit``.
         discrete: Sites whose values are counts or categories.
         rows: Number of rows of the data.
@@ -89,9 +92,8 @@ class PredictiveCheck:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
 
             j, pit = check.features_of["x"].index("magnesium"), check.pit["x"]
-            observed, replicated = check.sample["x"]
-            discrete = "x" in check.discrete
-            density_overlay(observed[:, j], replicated[:, :, j], discrete=discrete)
+            observed, replicated = check.values("x", "magnesium")
+            density_overlay(observed, replicated, discrete="x" in check.discrete)
             pit_histogram(pit[:, j], features=pit.shape[1])
             interval_coverage(pit, names=check.features_of["x"])
             line = check.frame.loc[("x", "skewness")]
@@ -104,6 +106,7 @@ class PredictiveCheck:
     pit: dict[str, Any] = field(repr=False)
     replicated: dict[tuple[str, str], Any] = field(repr=False)
     sample: dict[str, tuple[Any, Any]] = field(repr=False)
+    flagged_values: dict[tuple[str, str], tuple[Any, Any]] = field(repr=False)
     features_of: dict[str, list[str]] = field(repr=False)
     discrete: list[str]
     rows: int
@@ -115,6 +118,29 @@ class PredictiveCheck:
         from ppl_vae.plots.verdict import check_summary  # noqa: PLC0415  matplotlib loads slowly
 
         return check_summary(self.frame, ax=ax)
+
+    def values(self, site: str, feature: str) -> tuple[Any, Any]:
+        """Return the values of one feature in the data and in at most 20 replicates, for a figure.
+
+        Args:
+            site: The observed site.
+            feature: Name of the feature, one of ``features_of[site]``.
+
+        Returns:
+            Arrays (rows,) and (replicates, rows), NaN in masked cells: all rows for a feature of a
+            flagged statistic, else the rows of ``sample``.
+
+        Raises:
+            ValueError: If the check has no such site or feature.
+        """
+        names = self.features_of.get(site, [])
+        if feature not in names:
+            raise ValueError(f"feature: expected one of {names} of site {site!r}, got {feature!r}")
+        if (site, feature) in self.flagged_values:
+            return self.flagged_values[site, feature]
+        observed, replicated = self.sample[site]
+        position = names.index(feature)
+        return observed[:, position], replicated[:, :, position]
 
     @property
     def headline(self) -> list[str]:
@@ -233,10 +259,48 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
         pit=pit,
         replicated={key: compared[key][1][:, judged[key].worst].numpy() for key in compared},
         sample=comparison.sample(),
+        flagged_values=_flagged_values(comparison, frame),
         features_of=features,
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
     )  # fmt: skip
+
+
+def _flagged_values(
+    comparison: ReplicateComparison, frame: pd.DataFrame
+) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Return the features of flagged statistics in all rows, ``{(site, feature): (data, ...)}``."""
+    values = {}
+    for (site, _), line in frame[frame["flagged"]].iterrows():
+        names = comparison.features.get(site, [])
+        for feature in features_in(line["feature"], names):
+            observed, replicated = comparison.values_of(site, [names.index(feature)])
+            values[site, feature] = observed[:, 0], replicated[:, :, 0]
+    return values
+
+
+def features_in(title: str, names: list[str]) -> list[str]:
+    """Return the features that a line of a check is about.
+
+    Args:
+        title: ``"length"`` for one feature, ``"label = 0"`` for a category of the feature
+            ``"label"``, ``"a & b"`` for a pair of features or of categories.
+        names: Names of the site's features.
+
+    Example:
+        >>> features_in("a = 1 & b & c", ["a", "b & c"]), features_in("value 2", ["a"])
+        (['a', 'b & c'], [])
+    """
+    whole = [name for name in names if title == name or title.startswith(f"{name} = ")]
+    if whole and " & " not in title.removeprefix(max(whole, key=len)):
+        return [max(whole, key=len)]
+    parts = title.split(" & ")
+    for split in range(1, len(parts)):
+        left = features_in(" & ".join(parts[:split]), names)
+        right = features_in(" & ".join(parts[split:]), names)
+        if left and right:
+            return [*left, *(name for name in right if name not in left)]
+    return []
 
 
 def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:

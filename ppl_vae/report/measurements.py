@@ -92,11 +92,6 @@ class Measurements:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(rows, split, scores, terms, posterior, prior, num_samples, guide is not None)
 
-    @property
-    def main_check(self) -> PredictiveCheck | ValueError:
-        """The check that the verdict is about: the posterior one, or the prior one if alone."""
-        return self.prior_check if self.posterior_check is None else self.posterior_check
-
     def groups(self) -> dict[str, np.ndarray]:
         """Return the groups of rows for which means are given, ``{title: positions}``.
 
