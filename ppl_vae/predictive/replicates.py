@@ -45,6 +45,7 @@ from ppl_vae.elbo.particles import (
     runs_agree,
     select_particle,
 )
+from ppl_vae.predictive.factors import sites_beside_factors
 from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import LatentDraws, data_sites, drawn_latents, simulate
 from ppl_vae.predictive.row_form import COMPARED_ROWS
@@ -96,6 +97,7 @@ class ReplicateSampler:
         distributions: What the sites are drawn from, for a few rows: ``{site: distribution}``.
         row_latents: Names of the latents in the row plate.
         from_prior: Names of the latents that are drawn from the prior.
+        factors: Sites whose replicates do not follow a factor of the model, ``{site: factors}``.
         posterior: Draws the latents.
         runs: How the pair draws the replicates of a group: in one run, or in one run each.
         count: Replicates in a group; it depends on shapes only, never on memory.
@@ -116,6 +118,7 @@ class ReplicateSampler:
         most = max(1, min(PARTICLES, GROUP_NUMBERS // (width * len(rows))))
         self.count = particles_per_run(num_samples, most)
         self._probe(names)
+        self.factors = sites_beside_factors(pair, rows, prior=prior)
         self._globals = GlobalDraws(pair, rows, guide=not prior)
 
     def stream(self, progress: str = "") -> Iterator[Replicates]:

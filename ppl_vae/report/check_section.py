@@ -9,7 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from ppl_vae.checks.comparison import OWN
-from ppl_vae.checks.predictive_checks import LEVEL, PredictiveCheck, features_in
+from ppl_vae.checks.predictive_checks import PredictiveCheck
+from ppl_vae.checks.tables import LEVEL, features_in
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import MOST, check_summary
 from ppl_vae.report import numbers
@@ -116,9 +117,10 @@ def _verdict(check: PredictiveCheck) -> str:
     """Return how many statistics are flagged, and how often that happens by chance."""
     flagged, count = len(_flagged(check)), len(check.frame)
     at_most = "" if check.prior else " or less"
+    notes = "".join(f" {numbers.capitalized(note)}." for note in check.factor_notes)
     return (
         f"{flagged} of {count} statistics are flagged; if the model were right, the chance that "
-        f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}."
+        f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}.{notes}"
     )
 
 

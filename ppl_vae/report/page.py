@@ -188,6 +188,10 @@ def _checked(measured: Measurements) -> Iterator[str]:
         return
     for subject, check in checks.items():
         yield f"The {subject} {_what_is_missed(check)}."
+    unreliable = {site: None for check in checks.values() for site in check.factors}
+    if unreliable:
+        named = ", ".join(shortened(site, 48) for site in unreliable)
+        yield f"Flags of {named} are no findings: replicates do not follow the model's factors."
 
 
 def _what_is_missed(check: PredictiveCheck) -> str:
@@ -204,9 +208,9 @@ def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
     """Yield the flagged statistics, the mean log-likelihood, and the unreliable rows."""
     remarks = _flagged_by_check(measured)
     if remarks:
-        (first, value), *others = sorted(remarks.items(), key=lambda item: -item[1][0])
-        below = "; ".join([first, *(f"{remark} {_of(*counts)}" for remark, counts in others)])
-        yield KeyNumber("Statistics flagged", _of(*value), below, bad=value[0] > 0)
+        (remark, most), *others = sorted(remarks.items(), key=lambda item: -item[1][0])
+        below = "; ".join([remark, *(f"{other} {_of(*counts)}" for other, counts in others)])
+        yield KeyNumber("Statistics flagged", _of(*most), below, bad=most[0] > 0)
     summaries = measured.summaries()
     if not summaries:
         return

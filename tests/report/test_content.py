@@ -364,3 +364,18 @@ def test_the_picture_of_a_flagged_feature_has_all_rows(tmp_path):
     x[101, 7] = 30.0
     page = report(tmp_path, model, None, x, statistics="maximum", replicates=25)
     assert "Values of feature 7 in all 200 rows: observed, and in 20 of the replicates" in page.text
+
+
+def test_a_censored_model_is_not_blamed_for_its_factor(tmp_path):
+    def model(time, event):
+        with pyro.plate("data", len(time)):
+            with pyro.poutine.mask(mask=event > 0):
+                pyro.sample("time", dist.Exponential(1.0), obs=time)
+            pyro.factor("censored", -time * (1 - event))
+
+    time = dist.Exponential(torch.ones(200)).sample()
+    data = {"time": time.clamp(max=1.0), "event": (time < 1).float()}
+    page = report(tmp_path, model, None, data)
+    top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
+    assert "Flags of time are no findings: replicates do not follow the model's factors." in top
+    assert "replicates do not follow the factor censored of the model" in page.text
