@@ -36,6 +36,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.distributions.constraints import Constraint
 from torch.fx import GraphModule, Node
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 # Pieces of torch
 
@@ -181,6 +184,43 @@ def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:
     otherwise, its warning is shown and nothing else changes.
     """
     vars(optimizer)["_opt_called"] = True
+
+
+Operations = TorchDispatchMode
+"""Base class of contexts that see every elementary operation of torch that runs inside.
+
+Expected: ``torch.utils._python_dispatch.TorchDispatchMode``, a context manager that calls its
+``__torch_dispatch__(func, types, args, kwargs)`` instead of each operation.
+"""
+
+
+def tensors_in(arguments: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dictionaries.
+
+    Expected: ``torch.utils._pytree.tree_leaves``.
+    """
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def draws_random_numbers(operation: Any) -> bool:
+    """Return whether an operation of torch draws random numbers.
+
+    Expected: every operation that draws has the tag ``torch.Tag.nondeterministic_seeded``.
+    """
+    return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+def memory_of(tensor: Tensor) -> StorageWeakRef | None:
+    """Return a weak reference to a tensor's memory; ``None`` for a sparse tensor, which has none.
+
+    Two references are equal, and have one hash, where the memory is the same. The address of the
+    memory is not given to another tensor as long as a reference lives. Expected:
+    ``torch.multiprocessing.reductions.StorageWeakRef``, which torch does not document.
+    """
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except NotImplementedError:
+        return None
 
 
 # Pieces of Pyro

@@ -47,6 +47,32 @@ X = torch.linspace(-1, 1, 5)
 # torch
 
 
+def test_a_dispatch_mode_sees_the_operations_and_their_tag_of_randomness():
+    class Seen(compat.Operations):
+        draws = ()
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            self.draws = (*self.draws, compat.draws_random_numbers(func))
+            return func(*args, **(kwargs or {}))
+
+    x = torch.ones(3)
+    with Seen() as seen:
+        _ = x.sin()
+        _ = torch.bernoulli(0.5 * x)
+    assert seen.draws == (False, False, True)
+
+
+def test_memory_is_one_for_a_tensor_and_its_views_and_its_address_is_not_given_away():
+    x = torch.ones(3)
+    first = compat.memory_of(x)
+    assert first == compat.memory_of(x[1:])
+    assert hash(first) == hash(compat.memory_of(x[1:]))
+    assert compat.memory_of(torch.eye(2).to_sparse()) is None
+    del x
+    assert all(compat.memory_of(torch.ones(3)) != first for _ in range(100))
+    assert compat.tensors_in(({"a": [first, torch.ones(1)]}, 2)) == [torch.ones(1)]
+
+
 def test_standalone_compile_returns_a_callable_for_the_examples_shapes():
     module = make_fx(lambda x: [x.sin() + x.cos()])(torch.ones(3))
     options = {"fallback_random": True}

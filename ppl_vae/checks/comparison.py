@@ -15,7 +15,13 @@ from torch import Tensor
 from ppl_vae.checks import covariates
 from ppl_vae.checks.pit import RunningPIT
 from ppl_vae.checks.statistics import ValueKind
-from ppl_vae.checks.user_statistics import Function, evaluate, takes_latents
+from ppl_vae.checks.user_statistics import (
+    Function,
+    RowLatents,
+    check_latents_are_given_rows,
+    evaluate,
+    takes_latents,
+)
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 SAMPLE_NUMBERS = 1 << 19  # numbers of each site that are stored for figures
@@ -30,6 +36,9 @@ class ReplicateComparison:
         sampler: Makes the replicates.
         built_in: Names of the built-in statistics to compute; ``None`` is all.
         functions: The user's statistics, by title.
+
+    Raises:
+        ValueError: If one of the functions is a discrepancy and latents come from the prior.
 
     Attributes:
         kinds: The kind of values of each site.
@@ -58,7 +67,10 @@ class ReplicateComparison:
         self._group: dict[str, Tensor] = {}  # the present group: (replicates, rows, ...)
         self._latents: dict[str, Tensor] = {}  # its latents, where a discrepancy needs them
         self._needs_latents = any(takes_latents(function) for function in functions.values())
+        self._from_prior = set(sampler.from_prior)
         self._sample: dict[str, list[Tensor]] = {}
+        if sampler.prior:
+            check_latents_are_given_rows(functions, self._from_prior)
 
     def add(self, part: Replicates) -> None:
         """Copy a part of the replicates into memory; compute statistics when its group is complete.
@@ -73,6 +85,8 @@ class ReplicateComparison:
         for name, value in part.values.items():
             self._memory(self._group, name, value, 1)[:count, index] = value.cpu()
         for name, value in part.latents.items() if self._needs_latents else ():
+            if name in self._from_prior:
+                continue
             if name in self.sampler.row_latents:
                 self._memory(self._latents, name, value, 1)[:count, index] = value.cpu()
             else:
@@ -105,6 +119,29 @@ class ReplicateComparison:
                 observed = observed.masked_fill(~unmasked[rows], torch.nan)
             found[name] = observed.numpy(), replicated.numpy()
         return found
+
+    def values_of(self, name: str, positions: list[int]) -> tuple[Any, Any]:
+        """Return some features in all rows, of the data and of the replicates of the last group.
+
+        The memory of a group still holds its replicates when all of them have come. Their number is
+        at most 20, and fewer where there are many rows, but never less than one.
+
+        Args:
+            name: The site.
+            positions: Positions of the features.
+
+        Returns:
+            Arrays of shape (rows, some features) and (replicates, rows, some features), NaN in
+            masked cells.
+        """
+        count = max(1, min(SAMPLE_REPLICATES, SAMPLE_NUMBERS // self._rows))
+        replicated = _chosen_features(self._group[name][:count], positions)
+        observed = _chosen_features(self.observed[name][None], positions)[0]
+        unmasked = self.unmasked(name)
+        if unmasked is not None:
+            replicated = replicated.masked_fill(~unmasked[:, positions], torch.nan)
+            observed = observed.masked_fill(~unmasked[:, positions], torch.nan)
+        return observed.numpy(), replicated.numpy()
 
     # Collecting the parts of a group
 
@@ -217,7 +254,7 @@ class ReplicateComparison:
         for i in range(len(next(iter(group.values())))):
             x = self._argument({name: value[i] for name, value in group.items()})
             latents = {name: value[i].clone() for name, value in self._latents.items()}
-            arguments = (latents,) if is_discrepancy else ()
+            arguments = (RowLatents(latents, self._from_prior),) if is_discrepancy else ()
             replicated.append(evaluate(title, function, x, *arguments))
             if is_discrepancy or (start == 0 and i == 0):
                 observed.append(evaluate(title, function, data, *arguments))
@@ -271,6 +308,14 @@ def by_feature(value: Tensor) -> Tensor:
     """
     joined = value.reshape(*value.shape[:2], -1)
     return joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())
+
+
+def _chosen_features(value: Tensor, positions: list[int]) -> Tensor:
+    """Return some features of (data sets, rows, ...) as floats, (data sets, rows, some features).
+
+    The features are chosen before they become floats, so that no copy of all of them is made.
+    """
+    return by_feature(value.reshape(*value.shape[:2], -1)[..., positions])
 
 
 def _changing_length(title: str) -> ValueError:

@@ -14,20 +14,16 @@ Sources: Rubin (1984), section 5; Gelman, Meng & Stern (1996), sections 2 and 3;
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
 
 from ppl_vae.checks import covariates
-from ppl_vae.checks.comparison import OWN, ReplicateComparison
-from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
+from ppl_vae.checks.comparison import ReplicateComparison
 from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
+from ppl_vae.checks.tables import LEVEL, CheckTables, features_in
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
@@ -36,9 +32,7 @@ from ppl_vae.predictive.replicates import ReplicateSampler
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-LEVEL = 0.05  # probability that a perfect model has any statistic flagged
 MIN_REPLICATES = 19  # with fewer, no p-value is as small as LEVEL: the least is 1 / (S + 1)
-INTERVAL = (0.05, 0.95)
 WORST_FEATURE_NOTE = (
     "Each line is of the worst feature of its statistic; lower and upper are of that feature "
     "alone: the worst of many features may lie outside by chance."
@@ -77,22 +71,26 @@ class PredictiveCheck:
             ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
             ``{(site, statistic): (num_samples,)}``, arrays.
-        sample: Some rows of the data and of at most 20 replicates, for figures: ``{site:
+        sample: Some rows of the data and of at most 20 replicates, evenly spaced: ``{site:
             (observed, replicated)}``, (some rows, features) and (replicates, some rows,
-            features); NaN in masked cells, 0, 1, ... for categories.
+            features); NaN in masked cells, 0, 1, ... for categories. ``values`` has all rows of
+            the features that are flagged.
+        flagged_values: The features of flagged statistics in all rows, ``{(site, feature):
+            (observed, replicated)}``, (rows,) and (replicates, rows), for ``values``.
         features_of: Names of each site's features, in the order of ``sample`` and ``pit``.
         discrete: Sites whose values are counts or categories.
         rows: Number of rows of the data.
         num_samples: Number of replicates.
         prior: Whether latents were drawn from the prior.
+        factors: Sites whose replicates do not follow a ``pyro.factor`` of the model, so that even a
+            perfect model may be flagged: ``{site: names of the factors}``; empty without factors.
 
     Example:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
 
             j, pit = check.features_of["x"].index("magnesium"), check.pit["x"]
-            observed, replicated = check.sample["x"]
-            discrete = "x" in check.discrete
-            density_overlay(observed[:, j], replicated[:, :, j], discrete=discrete)
+            observed, replicated = check.values("x", "magnesium")
+            density_overlay(observed, replicated, discrete="x" in check.discrete)
             pit_histogram(pit[:, j], features=pit.shape[1])
             interval_coverage(pit, names=check.features_of["x"])
             line = check.frame.loc[("x", "skewness")]
@@ -105,11 +103,13 @@ class PredictiveCheck:
     pit: dict[str, Any] = field(repr=False)
     replicated: dict[tuple[str, str], Any] = field(repr=False)
     sample: dict[str, tuple[Any, Any]] = field(repr=False)
+    flagged_values: dict[tuple[str, str], tuple[Any, Any]] = field(repr=False)
     features_of: dict[str, list[str]] = field(repr=False)
     discrete: list[str]
     rows: int
     num_samples: int
     prior: bool
+    factors: dict[str, list[str]] = field(default_factory=dict)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw where every observed statistic lies among its replicates; return the axes."""
@@ -117,9 +117,32 @@ class PredictiveCheck:
 
         return check_summary(self.frame, ax=ax)
 
+    def values(self, site: str, feature: str) -> tuple[Any, Any]:
+        """Return the values of one feature in the data and in at most 20 replicates, for a figure.
+
+        Args:
+            site: The observed site.
+            feature: Name of the feature, one of ``features_of[site]``.
+
+        Returns:
+            Arrays (rows,) and (replicates, rows), NaN in masked cells: all rows for a feature of a
+            flagged statistic, else the rows of ``sample``.
+
+        Raises:
+            ValueError: If the check has no such site or feature.
+        """
+        names = self.features_of.get(site, [])
+        if feature not in names:
+            raise ValueError(f"feature: expected one of {names} of site {site!r}, got {feature!r}")
+        if (site, feature) in self.flagged_values:
+            return self.flagged_values[site, feature]
+        observed, replicated = self.sample[site]
+        position = names.index(feature)
+        return observed[:, position], replicated[:, :, position]
+
     @property
     def headline(self) -> list[str]:
-        """Two lines of text: what was checked, and how many statistics are flagged."""
+        """Lines of text: what was checked, how many statistics are flagged, what flags mean."""
         latents = "prior predictive" if self.prior else "posterior predictive"
         title = f"{latents} check: {self.rows} rows, {self.num_samples} replicates"
         if self.num_samples < MIN_REPLICATES:
@@ -129,12 +152,21 @@ class PredictiveCheck:
             f"{int(self.frame['flagged'].sum())} of {len(self.frame)} statistics flagged (a model "
             f"that made these data would have any flagged with a chance of {chance})"
         )
-        return [title, verdict]
+        return [title, verdict, *self.factor_notes]
 
     @property
     def notes(self) -> list[str]:
         """Lines of text that a reader of the frame should know."""
         return [WORST_FEATURE_NOTE] if self.prior else [WORST_FEATURE_NOTE, GUIDE_NOTE]
+
+    @property
+    def factor_notes(self) -> list[str]:
+        """A line of text for each site whose replicates do not follow the model's factors."""
+        return [
+            f'site "{site}": a flag is no finding, because replicates do not follow the factor '
+            f"{', '.join(names)} of the model (a censored value is drawn as if it were observed)"
+            for site, names in self.factors.items()
+        ]
 
     def __str__(self) -> str:
         return "\n".join([*self.headline, "", _as_text(self.frame), "", *self.notes])
@@ -165,6 +197,11 @@ def predictive_check(
     Without a guide, replicates are whole data sets from the model alone (prior predictive). Their
     p-values are exact, and they also show faults in how latents are distributed.
 
+    A ``pyro.factor`` of the model (as for censored values: a mask, and the log-probability of the
+    censoring as a factor) cannot be drawn from. Replicates of a site whose data the factor reads
+    do not follow it; with latents from the prior, no site's replicates do. The verdict names these
+    sites, and ``PredictiveCheck.factors`` has them.
+
     The built-in statistics of a site depend on the kind of its values
     (``ppl_vae.checks.statistics``). Where the model reads columns that it does not observe, such as
     the inputs of a regression, a site's correlation with each of them is a statistic as well
@@ -182,6 +219,7 @@ def predictive_check(
             or (values,) of a whole data set; ``x`` is (rows, ...) where the model observes one
             site, else ``{site: (rows, ...)}``; masked cells are NaN. A function ``T(x, latents)``
             of two arguments is a discrepancy; ``latents`` is ``{site: (rows, ...)}`` of one draw.
+            It reads latents drawn given the rows, so that it needs a guide that draws them.
             T of the data is compared with T of the replicate draw by draw: ``observed`` is the
             mean of the former over draws, and the replicates are that mean plus the differences.
         num_samples: S, the number of replicates; with fewer than 19 nothing can be flagged.
@@ -196,8 +234,8 @@ def predictive_check(
 
     Raises:
         ValueError: If nothing is observed in the row plate, an unmasked cell is NaN or
-            infinite, a statistic or a site is unknown, or a function raises or does not always
-            return the same number of values.
+            infinite, a statistic or a site is unknown, a function raises or does not always
+            return the same number of values, or a discrepancy reads latents from the prior.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -220,121 +258,33 @@ def predictive_check(
 
 def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
     """Return the check, once all replicates were added to the comparison."""
-    compared = _compared(comparison)
-    steps = [_smallest_step(comparison, *key) for key in compared]
-    scaled = [covariates.on_normal_scale(key[1], *values) for key, values in compared.items()]
-    judged = dict(zip(compared, verdicts(scaled, steps), strict=True))
-    tables = {key: _table(comparison, key, judged[key], *compared[key]) for key in compared}
-    lines = [_line(key, verdict, tables[key]) for key, verdict in judged.items()]
-    frame = pd.DataFrame(lines).set_index(["site", "statistic"])
-    frame = frame.sort_values(["p_adjusted", "distance"], ascending=[True, False], kind="stable")
     sampler, features, pit = comparison.sampler, comparison.features, comparison.pit.values()
     covered = {name: coverage(u, features[name]) for name, u in pit.items()}
+    tables = CheckTables.of(comparison)
     return PredictiveCheck(
-        frame=frame.drop(columns="distance"),
-        features=pd.concat(tables.values()).sort_index(level=[0, 1], sort_remaining=False),
+        frame=tables.frame, features=tables.features,
         coverage=pd.concat(covered, names=["site"]) if covered else pd.DataFrame(),
-        pit=pit,
-        replicated={key: compared[key][1][:, judged[key].worst].numpy() for key in compared},
-        sample=comparison.sample(),
+        pit=pit, replicated=tables.replicated, sample=comparison.sample(),
+        flagged_values=_flagged_values(comparison, tables.frame),
         features_of=features,
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
+        factors={name: sampler.factors[name] for name in features if name in sampler.factors},
     )  # fmt: skip
 
 
-def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
-    """Return the observed values, (1, values), and the replicated ones, (S, values).
-
-    A discrepancy has as many observed values as replicates, which are paired. A statistic that is
-    NaN for the data is left out.
-    """
-    compared = {}
-    for key, (parts, replicated) in comparison.statistics.items():
-        observed = torch.cat(parts)
-        if len(observed) > 1:
-            observed, replicated = paired_discrepancy(observed, replicated)  # noqa: PLW2901
-        if not bool(observed.isnan().all()):
-            compared[key] = observed, replicated
-    return compared
-
-
-def _smallest_step(comparison: ReplicateComparison, site: str, statistic: str) -> float:
-    """Return the smallest amount by which a statistic can change; 0 for a user's statistic."""
-    kind = comparison.kinds.get(site)
-    return 0.0 if kind is None else kind.smallest_step(statistic, len(comparison.sampler.rows))
-
-
-def _table(
-    comparison: ReplicateComparison,
-    key: tuple[str, str],
-    verdict: Verdict,
-    observed: Tensor,
-    replicated: Tensor,
-) -> pd.DataFrame:
-    """Return one statistic, a line for each of its values.
-
-    Args:
-        comparison: Has the names of the values.
-        key: Site and statistic.
-        verdict: p-values of the statistic.
-        observed: (1, values).
-        replicated: (S, values).
-    """
-    site, statistic = key
-    if site == OWN:
-        labels = _labels_of_own(replicated.shape[1], list(comparison.features.values()))
-    else:
-        labels = comparison.labels(site, statistic)
-    # Numpy warns of values that are infinite, or NaN in every replicate.
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        mean = np.nanmean(replicated.numpy(), axis=0)
-        low, high = np.nanquantile(replicated.numpy(), INTERVAL, axis=0)
-    names = ["site", "statistic", "feature"]
-    index = pd.MultiIndex.from_product([[site], [statistic], labels], names=names)
-    columns = {
-        "observed": observed[0].numpy(), "mean": mean, "lower": low,
-        "upper": high, "p_value": verdict.each.numpy(),
-    }  # fmt: skip
-    return pd.DataFrame(columns, index=index)
-
-
-def _labels_of_own(count: int, features: list[list[str]]) -> list[str]:
-    """Return names of the values of a user's statistic.
-
-    Args:
-        count: Number of values.
-        features: Names of each site's features.
-
-    Returns:
-        The names of the features where the only site has as many, else numbers; no name for a
-        single value.
-    """
-    if count == 1:
-        return [""]
-    if len(features) == 1 and len(features[0]) == count:
-        return features[0]
-    return [str(i) for i in range(count)]
-
-
-def _line(key: tuple[str, str], verdict: Verdict, table: pd.DataFrame) -> dict[str, Any]:
-    """Return the line of the check's frame, and the distance by which lines are sorted."""
-    worst = table.iloc[verdict.worst]
-    return {
-        "site": key[0], "statistic": key[1], "feature": table.index[verdict.worst][2],
-        **{name: worst[name] for name in ("observed", "mean", "lower", "upper")},
-        "p_value": verdict.p_value, "p_error": verdict.p_error, "p_adjusted": verdict.p_adjusted,
-        "flagged": verdict.p_adjusted <= LEVEL, "distance": _distance(worst),
-    }  # fmt: skip
-
-
-def _distance(line: pd.Series) -> float:
-    """Return the distance of the data from the middle of the interval, in half widths of it."""
-    away = abs(line["observed"] - (line["lower"] + line["upper"]) / 2)
-    half_width = (line["upper"] - line["lower"]) / 2
-    if half_width > 0:
-        return float(away / half_width)
-    return np.inf if away > 0 else 0.0
+def _flagged_values(
+    comparison: ReplicateComparison, frame: pd.DataFrame
+) -> dict[tuple[str, str], tuple[Any, Any]]:
+    """Return the features of flagged statistics in all rows, ``{(site, feature): (data, ...)}``."""
+    values = {}
+    flagged = frame[frame["flagged"]].reset_index()
+    for site, title in zip(flagged["site"], flagged["feature"], strict=True):
+        names = comparison.features.get(site, [])
+        for feature in features_in(title, names):
+            observed, replicated = comparison.values_of(site, [names.index(feature)])
+            values[site, feature] = observed[:, 0], replicated[:, :, 0]
+    return values
 
 
 def _as_text(frame: pd.DataFrame) -> str:

@@ -95,6 +95,70 @@ def takes_latents(function: Function) -> bool:
     return len(required) > 1
 
 
+class RowLatents(dict[str, Tensor]):
+    """The latents that a discrepancy may read, ``{site: (rows, ...)}``, those of one draw.
+
+    A discrepancy compares T(x, z) of the observed rows with T of a replicate. Under the right model
+    the two are alike only where z was drawn given the observed rows. A latent from the prior has
+    not seen them: a perfect model would be flagged. Reading one is therefore an error.
+
+    Args:
+        latents: Latents drawn given the rows.
+        from_prior: Names of the latents that came from the prior.
+    """
+
+    def __init__(self, latents: Mapping[str, Tensor], from_prior: Collection[str]) -> None:
+        super().__init__(latents)
+        self._from_prior = from_prior
+
+    def __missing__(self, name: str) -> Tensor:
+        if name in self._from_prior:
+            raise ValueError(
+                f'site "{name}": expected a latent that the guide draws given the rows, got one '
+                "drawn from the prior, which would let a discrepancy flag a perfect model; draw "
+                "it in the guide"
+            )
+        raise KeyError(name)
+
+
+def check_latents_are_given_rows(
+    functions: Mapping[str, Function], from_prior: Collection[str]
+) -> None:
+    """Raise ``ValueError`` if there is a discrepancy in a check whose latents are from the prior.
+
+    Args:
+        functions: The user's statistics, by title.
+        from_prior: Names of the latents that come from the prior.
+    """
+    for title, function in functions.items():
+        if from_prior and takes_latents(function):
+            raise ValueError(
+                f'statistics: expected a guide for "{title}", which reads latents, got '
+                f"guide=None; latents from the prior ({', '.join(sorted(from_prior))}) have not "
+                "seen the rows, so that T(x, latents) of the data differs from that of replicates "
+                "even under a perfect model; pass the guide, or a statistic T(x) of the data alone"
+            )
+
+
+def without_discrepancies(statistics: Any) -> Any:
+    """Return a ``statistics`` argument without discrepancies; ``None`` where nothing else is in it.
+
+    Example:
+        >>> without_discrepancies(["mean", lambda x, latents: 0.0])
+        ['mean']
+    """
+    if statistics is None:
+        return None
+    entries = [
+        (title, entry)
+        for title, entry in _titled(statistics)
+        if not (callable(entry) and takes_latents(entry))
+    ]
+    if isinstance(statistics, Mapping):
+        return dict(entries) or None
+    return [entry for _, entry in entries] or None
+
+
 def evaluate(title: str, function: Function, *arguments: Any) -> Tensor:
     """Call a user's function, and return its numbers as (values,) of doubles on the CPU.
 

@@ -22,9 +22,11 @@ from ppl_vae.core.blocks import check_count, collect
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
+from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, generator
 from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.moments import averaged_moments
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form, with_given
@@ -42,15 +44,16 @@ def encode(
 ) -> pd.DataFrame:
     """Return the mean and standard deviation of every row's latents under the guide.
 
-    The moments are exact where the guide's distributions know their moments and do not depend on
-    each other's draws. Otherwise they are averaged over draws of the guide, by the law of total
-    variance.
+    The moments of a site are exact where its distribution knows them and does not depend on
+    anything drawn. Otherwise they are averaged over draws of the guide, by the law of total
+    variance, with the number of draws minus 1 below the spread.
 
     Args:
         model: The model; it has no influence on the codes.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide where the moments are not exact.
+        num_samples: Draws of the guide where the moments are not exact; a single one leaves their
+            standard deviation unknown (NaN).
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -59,6 +62,7 @@ def encode(
         N rows with the data's index and columns ``(site, "mean", i)`` and ``(site, "sd", i)``,
         in the latent's units; a categorical site has ``(site, "probability", category)``.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
+        ``encode(...).attrs["exact"]`` says which sites have exact moments, ``{site: bool}``.
 
     Raises:
         ValueError: If the guide draws no latent in the row plate.
@@ -67,22 +71,28 @@ def encode(
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> codes = encode(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 4))
-        >>> codes["z"]["mean"].shape
-        (3, 2)
+        >>> codes["z"]["mean"].shape, codes.attrs["exact"]
+        ((3, 2), {'z': True})
     """
     check_count("num_samples", num_samples)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
+    shared = _SharedLatents(GlobalDraws(pair, rows, model=False), seed)
+    exact: dict[str, bool] = {}
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
-        def run() -> dict[str, Site]:
-            trace = poutine.trace(pair.guide).get_trace(batch)
+        def run(number: int) -> dict[str, Site]:
+            guide = Substitute(shared[number])(pair.guide)
+            trace = poutine.trace(guide).get_trace(batch)
             raise_plate_fault(pair, Trace(), trace, batch)
             return latent_draws.row_latents(trace, pair)
 
+        averages, _ = averaged_moments(run, num_samples, shared.random)
+        for name, moments in averages.items():
+            exact[name] = moments.exact and exact.get(name, True)
         return {
             (name, moment): value.reshape(len(index), -1)
-            for name, moments in averaged_moments(run, num_samples)[0].items()
+            for name, moments in averages.items()
             for moment, value in moments.result().items()
         }
 
@@ -93,7 +103,9 @@ def encode(
             "model alone enumerates has no code: draw it in the guide"
         )
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
-    return pd.concat(frames, axis=1, names=["site", "moment", "index"])
+    codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
+    codes.attrs["exact"] = exact
+    return codes
 
 
 def reconstruct(
@@ -115,7 +127,9 @@ def reconstruct(
         model: The model.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: Draws of the guide; two are enough where they change no expectation.
+        num_samples: Draws of the guide. Fewer are made where no expectation depends on anything
+            drawn, so that the result is exact; else its Monte Carlo error is that of an average
+            of ``num_samples`` draws.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -137,12 +151,14 @@ def reconstruct(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
+    shared = _SharedLatents(GlobalDraws(pair, rows), seed)
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
-        def run() -> dict[str, Site]:
-            return data_sites(simulate(pair, batch, Substitute(posterior.draw(batch, {}, None))))
+        def run(number: int) -> dict[str, Site]:
+            latents = posterior.draw(batch, shared[number], None)
+            return data_sites(simulate(pair, batch, Substitute(latents)))
 
-        averages, observing = averaged_moments(run, num_samples)
+        averages, observing = averaged_moments(run, num_samples, shared.random)
         expected = {name: moments.expected() for name, moments in averages.items()}
         return places.fields_with_values(batch, observing, expected, expected=True)
 
@@ -198,7 +214,7 @@ def generate(
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
     template = with_given(rows, rows.take(chosen), given or {}, num_samples)
-    shared = Substitute(latent_draws.global_latents(pair, rows, seed, from_prior=guide is None))
+    shared = Substitute(GlobalDraws(pair, rows, guide=guide is not None).draw(child(seed, 2)))
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
         trace = simulate(pair, batch, shared)
@@ -207,3 +223,26 @@ def generate(
 
     title = "generate" if progress else ""
     return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))
+
+
+class _SharedLatents:
+    """Numbered draws of the latents outside the row plate, the same in every block of rows.
+
+    Args:
+        draws: Draws the latents.
+        seed: Seed of the whole computation.
+
+    Attributes:
+        random: Names of the latents that depend on random numbers.
+    """
+
+    def __init__(self, draws: GlobalDraws, seed: int | None) -> None:
+        self.random = draws.random
+        self._draws, self._seed = draws, seed
+        self._drawn: dict[int, dict[str, Tensor]] = {}
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return draw number ``number``, ``{site: value}``, made when it is first asked for."""
+        if number not in self._drawn:
+            self._drawn[number] = self._draws.draw(child(self._seed, 2, number))
+        return self._drawn[number]

@@ -27,6 +27,7 @@ from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.predictive import latent_draws
+from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form
 
@@ -76,7 +77,7 @@ def interpolate(
         got = f"got {len(rows)} rows and {steps} steps"
         raise ValueError(f"interpolate: expected at least 2 rows and 2 steps, {got}")
     check_row_plate(pair, rows)
-    codes = _codes(pair, rows, seed)
+    codes = _codes(pair, rows, torch.arange(len(rows)), seed)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
     nearest = left + (share > 0.5)
@@ -131,7 +132,7 @@ def traverse(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     check_row_plate(pair, rows)
-    codes = _codes(pair, rows.subset(torch.zeros(1, dtype=torch.long)), seed)
+    codes = _codes(pair, rows, torch.zeros(1, dtype=torch.long), seed)
     movable = [name for name, code in codes.items() if code.transform is not None]
     name = site if site is not None or not movable else movable[0]
     if name not in movable:
@@ -171,18 +172,27 @@ class _Code:
         return free if self.transform is None else torch.as_tensor(self.transform(free))
 
 
-def _codes(pair: Pair, rows: Rows, seed: int | None) -> dict[str, _Code]:
-    """Return the codes of all rows, ``{site: code}``: the centers of their latents in the guide."""
+def _codes(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> dict[str, _Code]:
+    """Return the codes of some rows, ``{site: code}``: the centers of their latents in the guide.
+
+    Args:
+        pair: The pair.
+        rows: All rows, which the guide reads for the latents outside the row plate.
+        index: Positions of the rows whose codes are wanted, (some rows,).
+        seed: Seeds the draws of distributions that do not know their center.
+    """
     supports: dict[str, Any] = {}
+    shared = GlobalDraws(pair, rows, model=False).centers(child(seed, 2))
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        trace = poutine.trace(CentralValues()(pair.guide)).get_trace(batch)
+        guide = CentralValues()(Substitute(shared)(pair.guide))
+        trace = poutine.trace(guide).get_trace(batch)
         latents = latent_draws.row_latents(trace, pair)
         supports.update({name: site["fn"].support for name, site in latents.items()})
         return {name: site["value"] for name, site in latents.items()}
 
     codes = {}
-    for name, value in collect(pair, rows, work, seed=seed).items():
+    for name, value in collect(pair, rows.subset(index), work, seed=seed).items():
         transform = None if supports[name].is_discrete else biject_to(supports[name])
         free = value if transform is None else transform.inv(value)
         codes[name] = _Code(free, transform)
@@ -202,7 +212,7 @@ def _decode(
         values: Latents of each row to return, ``{site: (rows, ...)}``.
         seed: Seeds the draw of the latents outside the row plate.
     """
-    shared = latent_draws.global_latents(pair, rows, seed, from_prior=False)
+    shared = GlobalDraws(pair, rows).draw(child(seed, 2))
     places, device = CellPlaces(pair, rows), pair.device()
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import torch
 from pyro import poutine
 from pyro.infer import infer_discrete
 from pyro.poutine.messenger import Messenger
@@ -22,12 +20,10 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import errors_naming_rows, quiet_look
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Unobserve
 from ppl_vae.core.pair import Pair, pyro_lock
-from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.particles import plate_nesting, with_particles
-from ppl_vae.predictive.moments import averaged_moments
-
-GLOBAL_ROWS = 512  # most rows that a guide reads to draw the latents outside the row plate
+from ppl_vae.predictive.moments import RunningMoments
 
 
 def row_latents(trace: Trace, pair: Pair) -> dict[str, sites.Site]:
@@ -100,6 +96,7 @@ class LatentDraws:
 
     Attributes:
         nesting: Dimensions of the pair's plates.
+        from_prior: Names of the latents that neither the guide draws nor the row decides.
         outside: Names of the latents, and of the guide's auxiliary sites, outside the row plate.
     """
 
@@ -112,7 +109,7 @@ class LatentDraws:
         in_guide = sites.with_role(guide_trace, "latent", "auxiliary")
         model_only = {name: site for name, site in latents.items() if name not in guide_trace}
         self._enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
-        self._from_prior = [name for name in model_only if name not in self._enumerated]
+        self.from_prior = [name for name in model_only if name not in self._enumerated]
         either = {**latents, **in_guide}.items()
         self.outside = {name for name, site in either if not sites.in_plate(site, pair.plate)}
 
@@ -147,9 +144,9 @@ class LatentDraws:
         trace = poutine.trace(Substitute(given)(guide)).get_trace(batch)
         in_guide = sites.with_role(trace, "latent", "auxiliary").items()
         values = {**given, **{name: site["value"] for name, site in in_guide}}
-        if self._enumerated and self._from_prior:
+        if self._enumerated and self.from_prior:
             trace = simulate(self.pair, batch, Substitute(values), particles)
-            values.update({name: trace.nodes[name]["value"] for name in self._from_prior})
+            values.update({name: trace.nodes[name]["value"] for name in self.from_prior})
         if self._enumerated:
             model = with_particles(self.pair.model, particles)
             model = EnumerateInParallel()(poutine.condition(model, data=values))
@@ -170,24 +167,9 @@ def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
     drawn = data_sites(trace)
     if not expected:
         return {name: site["value"] for name, site in drawn.items()}
-    averages, _ = averaged_moments(lambda: drawn, 1)
-    return {name: moments.expected() for name, moments in averages.items()}
-
-
-def global_latents(
-    pair: Pair, rows: Rows, seed: int | None, *, from_prior: bool
-) -> dict[str, Tensor]:
-    """Return one draw of the latents outside the row plate, ``{site: value}``.
-
-    Args:
-        pair: The pair.
-        rows: The data, whose first rows the guide reads.
-        seed: Seeds the draw; the generators are restored afterwards.
-        from_prior: Whether the draw is from the prior; else it is from the guide.
-    """
-    index = torch.arange(min(len(rows), GLOBAL_ROWS))
-    half: Any = Unobserve()(pair.model) if from_prior else pair.guide
-    with seeded_run(pair, rows, index, child(seed, 2)) as batch:
-        trace = poutine.trace(half).get_trace(batch)
-    drawn = drawn_latents(trace).items()
-    return {name: site["value"] for name, site in drawn if not sites.in_plate(site, pair.plate)}
+    values = {}
+    for name, site in drawn.items():
+        moments = RunningMoments()
+        moments.add(site)
+        values[name] = moments.expected()
+    return values

@@ -45,8 +45,9 @@ from ppl_vae.elbo.particles import (
     runs_agree,
     select_particle,
 )
-from ppl_vae.predictive import latent_draws
-from ppl_vae.predictive.latent_draws import data_sites, drawn_latents, simulate
+from ppl_vae.predictive.factors import sites_beside_factors
+from ppl_vae.predictive.global_draws import GlobalDraws
+from ppl_vae.predictive.latent_draws import LatentDraws, data_sites, drawn_latents, simulate
 from ppl_vae.predictive.row_form import COMPARED_ROWS
 
 GROUP_NUMBERS = 1 << 25  # numbers of data in one group of replicates: 128 MiB of floats
@@ -95,6 +96,8 @@ class ReplicateSampler:
         sites: Names of the observed sites that are drawn.
         distributions: What the sites are drawn from, for a few rows: ``{site: distribution}``.
         row_latents: Names of the latents in the row plate.
+        from_prior: Names of the latents that are drawn from the prior.
+        factors: Sites whose replicates do not follow a factor of the model, ``{site: factors}``.
         posterior: Draws the latents.
         runs: How the pair draws the replicates of a group: in one run, or in one run each.
         count: Replicates in a group; it depends on shapes only, never on memory.
@@ -110,11 +113,13 @@ class ReplicateSampler:
         check_count("num_samples", num_samples)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
-        self.posterior = latent_draws.LatentDraws(pair, rows)
+        self.posterior = LatentDraws(pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
         most = max(1, min(PARTICLES, GROUP_NUMBERS // (width * len(rows))))
         self.count = particles_per_run(num_samples, most)
         self._probe(names)
+        self.factors = sites_beside_factors(pair, rows, prior=prior)
+        self._globals = GlobalDraws(pair, rows, guide=not prior)
 
     def stream(self, progress: str = "") -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
@@ -129,7 +134,8 @@ class ReplicateSampler:
         with bar:
             for start in range(0, self.num_samples, self.count):
                 group = range(start, min(start + self.count, self.num_samples))
-                global_draws = self._global_draws(group)
+                seed = child(self.seed, group.start, 1)
+                global_draws = self._globals.draw_particles(seed, len(group), self.runs)
                 work = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 seed = child(self.seed, group.start)
                 for _, part in blocks(self.pair, self.rows, work, seed=seed, copies=len(group)):
@@ -214,29 +220,6 @@ class ReplicateSampler:
             values = given if self.prior else self.posterior.draw(batch, given, particles)
             yield values, simulate(self.pair, batch, Substitute(values), particles)
 
-    def _global_draws(self, group: range) -> list[dict[str, Tensor]]:
-        """Draw the latents outside the row plate, once for each replicate of a group.
-
-        They are drawn before the blocks of rows, which all share them. The guide reads up to 512
-        rows for it.
-
-        Returns:
-            ``{site: value}`` for each run of the pair: one with all replicates, or one for each.
-        """
-        empty: list[dict[str, Tensor]] = [{} for _ in self.runs.handlers(len(group))]
-        if not self.posterior.outside:
-            return empty
-        index = torch.arange(min(len(self.rows), latent_draws.GLOBAL_ROWS))
-        seed = child(self.seed, group.start, 1)
-        with latent_draws.seeded_run(self.pair, self.rows, index, seed) as batch:
-            drawn = list(self._simulated(batch, len(group), empty))
-        results = []
-        for values, trace in drawn:
-            latents = {name: site["value"] for name, site in drawn_latents(trace).items()}
-            everything = {**values, **latents}.items()
-            results.append({n: value for n, value in everything if n in self.posterior.outside})
-        return results
-
     def feature_names(self) -> dict[str, list[str]]:
         """Return a name for every cell of a row, ``{site: names}``.
 
@@ -283,6 +266,8 @@ class ReplicateSampler:
         self.sites = _chosen(names, list(observed))
         self.distributions = {name: observed[name]["fn"] for name in self.sites}
         self.row_latents = sorted(drawn_latents(trace).keys() - self.posterior.outside)
+        every = list(_named_latents(trace)) if self.prior else self.posterior.from_prior
+        self.from_prior = [name for name in every if name in _named_latents(trace)]
 
 
 def _named_latents(trace: Trace) -> dict[str, sites.Site]:

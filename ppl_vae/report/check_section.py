@@ -9,7 +9,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from ppl_vae.checks.comparison import OWN
-from ppl_vae.checks.predictive_checks import LEVEL, PredictiveCheck
+from ppl_vae.checks.predictive_checks import PredictiveCheck
+from ppl_vae.checks.tables import LEVEL, features_in
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import MOST, check_summary
 from ppl_vae.report import numbers
@@ -116,9 +117,10 @@ def _verdict(check: PredictiveCheck) -> str:
     """Return how many statistics are flagged, and how often that happens by chance."""
     flagged, count = len(_flagged(check)), len(check.frame)
     at_most = "" if check.prior else " or less"
+    notes = "".join(f" {numbers.capitalized(note)}." for note in check.factor_notes)
     return (
         f"{flagged} of {count} statistics are flagged; if the model were right, the chance that "
-        f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}."
+        f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}.{notes}"
     )
 
 
@@ -182,13 +184,13 @@ def _pictures(check: PredictiveCheck) -> Iterator[dict[str, object]]:
     Yields:
         ``{"title": heading, "figures": one or two figures}`` of a flagged statistic.
     """
-    drawn: set[tuple[str, int]] = set()
+    drawn: set[tuple[str, str]] = set()
     for key, line in _lines(_flagged(check).iloc[:MOST_PICTURES]):
         figures = [_histogram(check, key, line)]
-        position = _feature_position(check, key[0], line["feature"])
-        if position is not None and (key[0], position) not in drawn:
-            drawn.add((key[0], position))
-            figures.append(_overlay(check, key[0], position))
+        features = features_in(line["feature"], check.features_of.get(key[0], []))
+        if len(features) == 1 and (key[0], features[0]) not in drawn:
+            drawn.add((key[0], features[0]))
+            figures.append(_overlay(check, key[0], features[0]))
         title = numbers.capitalized(statistic_name(key, line["feature"]))
         yield {"title": title, "figures": figures}
 
@@ -211,37 +213,21 @@ def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Figure:
     return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
 
 
-def _feature_position(check: PredictiveCheck, site: str, feature: str) -> int | None:
-    """Return the position of a feature in its site.
-
-    A statistic of one category is named ``"label = 0"`` and belongs to the feature ``"label"``.
-
-    Returns:
-        The position; ``None`` for a pair of features, and for a user's own statistic.
-    """
-    names = check.features_of.get(site, [])
-    if feature in names:
-        return names.index(feature)
-    for position, name in enumerate(names):
-        rest = feature.removeprefix(f"{name} = ")
-        if rest != feature and " & " not in rest:
-            return position
-    return None
-
-
-def _overlay(check: PredictiveCheck, site: str, position: int) -> Figure:
+def _overlay(check: PredictiveCheck, site: str, feature: str) -> Figure:
     """Draw the distribution of a feature's values: observed, and in some replicates."""
-    observed, replicated = check.sample[site]
-    observed, replicated = observed[:, position], replicated[:, :, position]
-    name = _feature_name(site, check.features_of[site][position])
+    observed, replicated = check.values(site, feature)
+    name = _feature_name(site, feature)
 
     def draw(ax: Any) -> None:
         discrete, title = site in check.discrete, shortened(name, 60)
         density_overlay(observed, replicated, discrete=discrete, name=title, ax=ax, title="")
 
     count = len(replicated)
+    rows = f"all {check.rows} rows"
+    if len(observed) < check.rows:
+        rows = f"{len(observed)} of {check.rows} rows, evenly spaced"
     alt = f"Distribution of the observed {name}, and of {name} in {count} replicates."
-    caption = f"Values of {name}: observed, and in {count} of the replicates."
+    caption = f"Values of {name} in {rows}: observed, and in {count} of the replicates."
     return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
 
 

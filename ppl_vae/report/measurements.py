@@ -10,6 +10,7 @@ import pandas as pd
 from torch import Tensor
 
 from ppl_vae.checks.predictive_checks import PredictiveCheck, predictive_check
+from ppl_vae.checks.user_statistics import without_discrepancies
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
@@ -64,7 +65,8 @@ class Measurements:
             guide: The guide; ``None`` is the prior.
             rows: The data.
             split: Which rows were fitted to and which were held out.
-            statistics: Statistics of the predictive checks.
+            statistics: Statistics of the predictive checks. A discrepancy T(x, latents) is left out
+                of the prior check beside a posterior one.
             num_samples: Draws of the latents for each row.
             replicates: Replicated data sets for each predictive check.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
@@ -83,16 +85,12 @@ class Measurements:
         posterior = None
         if guide is not None:
             posterior = value_or_error(predictive_check, *pair, rows, **checks)
+            checks["statistics"] = without_discrepancies(statistics)
         prior = value_or_error(predictive_check, model, None, rows, **checks)
         results = (scores, posterior, prior)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(rows, split, scores, terms, posterior, prior, num_samples, guide is not None)
-
-    @property
-    def main_check(self) -> PredictiveCheck | ValueError:
-        """The check that the verdict is about: the posterior one, or the prior one if alone."""
-        return self.prior_check if self.posterior_check is None else self.posterior_check
 
     def groups(self) -> dict[str, np.ndarray]:
         """Return the groups of rows for which means are given, ``{title: positions}``.

@@ -159,17 +159,39 @@ def _verdict(fitted: FitFacts, measured: Measurements | None) -> Iterator[str]:
         if fitted.ending:
             yield f"The fit: {fitted.ending}."
         return
-    check = measured.main_check
-    if isinstance(check, ValueError):
-        yield "The predictive check could not be made."
-    else:
-        subject = "model" if measured.posterior_check is None else "fitted pair"
-        yield f"The {subject} {_what_is_missed(check)}."
+    yield from _checked(measured)
     summaries = list(measured.summaries().values())
     if not summaries:
         yield "The log-likelihood could not be measured."
     elif summaries[-1].unreliable:
         yield "The log-likelihood of some rows is not reliable."
+
+
+def _checked(measured: Measurements) -> Iterator[str]:
+    """Yield what the predictive checks say, a sentence for each, or one for both if they agree.
+
+    The posterior check may miss what the prior check shows: with the guide, latents were drawn
+    given the rows themselves. So a flag of either is a fault, and no flag needs both.
+    """
+    subjects = {"model": measured.prior_check}
+    if measured.posterior_check is not None:
+        subjects = {"fitted pair": measured.posterior_check, "model alone": measured.prior_check}
+    checks = {name: c for name, c in subjects.items() if not isinstance(c, ValueError)}
+    if len(checks) < len(subjects):
+        yield "A predictive check could not be made."
+    if len(checks) == 2 and not any(flagged_names(check) for check in checks.values()):
+        total = sum(len(check.frame) for check in checks.values())
+        yield (
+            f"The fitted pair, and the model alone, agree with the data in all {total} "
+            "statistics, which does not prove that they are right."
+        )
+        return
+    for subject, check in checks.items():
+        yield f"The {subject} {_what_is_missed(check)}."
+    unreliable = {site: None for check in checks.values() for site in check.factors}
+    if unreliable:
+        named = ", ".join(shortened(site, 48) for site in unreliable)
+        yield f"Flags of {named} are no findings: replicates do not follow the model's factors."
 
 
 def _what_is_missed(check: PredictiveCheck) -> str:
@@ -184,11 +206,11 @@ def _what_is_missed(check: PredictiveCheck) -> str:
 
 def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
     """Yield the flagged statistics, the mean log-likelihood, and the unreliable rows."""
-    check = measured.main_check
-    if not isinstance(check, ValueError):
-        flagged = int(check.frame["flagged"].sum())
-        value = f"{flagged} of {len(check.frame)}"
-        yield KeyNumber("Statistics flagged", value, _below_flagged(measured), bad=flagged > 0)
+    remarks = _flagged_by_check(measured)
+    if remarks:
+        (remark, most), *others = sorted(remarks.items(), key=lambda item: -item[1][0])
+        below = "; ".join([remark, *(f"{other} {_of(*counts)}" for other, counts in others)])
+        yield KeyNumber("Statistics flagged", _of(*most), below, bad=most[0] > 0)
     summaries = measured.summaries()
     if not summaries:
         return
@@ -204,12 +226,25 @@ def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
         yield KeyNumber("k-hat above 0.7", percent(bad, every.rows), below, bad=bad > 0)
 
 
-def _below_flagged(measured: Measurements) -> str:
-    """Return the remark below the number of flagged statistics: which check they are from."""
+def _flagged_by_check(measured: Measurements) -> dict[str, tuple[int, int]]:
+    """Return the numbers of flagged and of all statistics, by a remark on where latents are from.
+
+    A check that could not be made has no entry.
+    """
     if measured.posterior_check is None:
-        return "from the model alone; there is no guide"
-    remark = "with latents from the guide"
-    if isinstance(measured.prior_check, ValueError):
-        return remark
-    frame = measured.prior_check.frame
-    return f"{remark}; from the model alone {int(frame['flagged'].sum())} of {len(frame)}"
+        checks = {"from the model alone; there is no guide": measured.prior_check}
+    else:
+        checks = {
+            "with latents from the guide": measured.posterior_check,
+            "from the model alone": measured.prior_check,
+        }
+    return {
+        remark: (int(check.frame["flagged"].sum()), len(check.frame))
+        for remark, check in checks.items()
+        if not isinstance(check, ValueError)
+    }
+
+
+def _of(flagged: int, total: int) -> str:
+    """Return ``"2 of 12"``."""
+    return f"{flagged} of {total}"

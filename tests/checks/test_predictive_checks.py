@@ -104,6 +104,51 @@ def test_flagged_statistics_come_first_in_the_frame_and_in_the_text():
     assert "mean of 3" in [t.get_text() for t in check.plot().get_yticklabels()]
 
 
+def wide_rows():
+    """Return a model of 500 features and 200 rows of it, of which one row has a value far out."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            mask = x[:, :1] > -9  # one row has no cells at all
+            pyro.sample("x", dist.Normal(x.new_zeros(500), 1.0).mask(mask).to_event(1), obs=x)
+
+    x = torch.randn(200, 500, generator=torch.Generator().manual_seed(0))
+    x[101, 7], x[3] = 30.0, -10.0
+    return model, x
+
+
+@pytest.mark.parametrize("groups", [1 << 25, 600_000])
+def test_values_of_a_flagged_feature_are_of_all_rows(groups, monkeypatch):
+    monkeypatch.setattr("ppl_vae.predictive.replicates.GROUP_NUMBERS", groups)
+    model, x = wide_rows()
+    check = ppl_vae.predictive_check(model, None, x, statistics=["maximum", "mean"], num_samples=25)
+    assert check.frame.loc[("x", "maximum"), "flagged"]
+    assert len(check.sample["x"][0]) == 52
+    observed, replicated = check.values("x", "7")
+    assert replicated.shape[1:] == observed.shape == (200,)
+    assert 1 <= len(replicated) <= 20
+    assert observed[101] == 30
+    assert np.isnan(observed[3])
+    assert np.isnan(replicated[:, 3]).all()
+    assert np.nanmax(replicated) < 8
+    assert np.nanstd(replicated) == pytest.approx(1, abs=0.1)
+    assert len(np.unique(replicated[:, 0])) == len(replicated)
+    other = check.values("x", "8")
+    assert other[0].shape == (52,)
+    with pytest.raises(ValueError, match="feature: expected one of"):
+        check.values("x", "800")
+
+
+def test_values_of_a_flagged_category_are_of_all_rows():
+    model, _, data = made(PAIRS["mapping"])
+    data["label"][:] = 1
+    check = ppl_vae.predictive_check(model, None, data, num_samples=30)
+    assert check.frame.xs("label", level="site")["flagged"].any()
+    observed, replicated = check.values("label", "label")
+    assert observed.tolist() == [1.0] * 40
+    assert replicated.shape == (20, 40)
+
+
 def test_columns_of_a_frame_name_the_features():
     model, guide, x = made(PAIRS["gaussian"])
     frame = pd.DataFrame(x.numpy(), columns=list("abcde"))

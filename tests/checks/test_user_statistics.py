@@ -205,6 +205,39 @@ def test_a_discrepancy_flags_noise_of_another_scale(scale, flagged):
     assert (line["observed"] > line["upper"]) == (scale > 1)
 
 
+def test_a_discrepancy_without_a_guide_is_refused_and_one_with_the_exact_guide_is_sound():
+    """The model made the data: with prior draws chi-square of the data is near 3, not near 1."""
+    model, guide, x = known_noise(1.0)
+    message = r'expected a guide for "chi_square", .* latents from the prior \(z\) have not seen'
+    with pytest.raises(ValueError, match=message):
+        run(chi_square, x, model)
+    assert not run(chi_square, x, model, guide, num_samples=99).frame["flagged"].any()
+    run(lambda x: x.square().sum(), x, model)
+
+
+def test_a_discrepancy_of_a_model_without_latents_needs_no_guide():
+    x = torch.randn(20, 3)
+    line = run({"T": lambda x, latents: x.mean() + len(latents)}, x).frame.iloc[0]
+    assert line["observed"] == pytest.approx(float(x.mean()), abs=1e-6)
+
+
+def test_a_discrepancy_may_not_read_a_latent_that_the_guide_leaves_to_the_prior():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(len(x)), 1.0))
+            w = pyro.sample("w", dist.Normal(x.new_zeros(len(x)), 1.0))
+            pyro.sample("x", normal((z + w)[..., None].expand(*z.shape, 3)), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.mean(1), 1.0))
+
+    x = torch.randn(20, 3)
+    run({"T": lambda x, latents: latents["z"].mean()}, x, model, guide)
+    with pytest.raises(ValueError, match='site "w": expected a latent that the guide draws'):
+        run({"T": lambda x, latents: latents["w"].mean()}, x, model, guide)
+
+
 def test_a_function_whose_second_argument_has_a_default_is_no_discrepancy():
     calls = []
 
