@@ -165,7 +165,8 @@ def _show(output: CommandOutput, history: History, run: Path) -> None:
             "stopped": history.stopped, "best_epoch": history.best_epoch,
             "elbo": float(best["elbo"]), "objective_per_row": float(best["objective"]),
             "validation_elbo": history.validation_elbo,
-            "validation_elbo_se": history.validation_elbo_se,
+            "validation_elbo_se": history.validation_elbo_se, "measure": history.measure,
+            "converged": history.converged,
         }
     )  # fmt: skip
     output.show(str(history), f"stored in        {run}")

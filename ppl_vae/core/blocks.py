@@ -85,6 +85,7 @@ def blocks(
     seed: int | None,
     progress: str = "",
     copies: int = 1,
+    size: int | None = None,
 ) -> Iterator[tuple[Tensor, T]]:
     """Call ``work`` on each block of rows in turn, in evaluation mode and without gradients.
 
@@ -97,6 +98,7 @@ def blocks(
         seed: Seed of the whole pass; ``None`` draws from the global generators.
         progress: Title of a progress bar; no bar if empty.
         copies: Particles of each row that ``work`` holds at once.
+        size: Rows in a block; ``block_rows`` by default.
 
     Yields:
         The positions of the block's rows, (rows,), and what ``work`` returned.
@@ -104,7 +106,7 @@ def blocks(
     Raises:
         ValueError: If the pair does not run on a block.
     """
-    size = block_rows(rows, copies)
+    size = size or block_rows(rows, copies)
     starts = range(0, len(rows), size)
     device = pair.device()
     bar = tqdm(starts, desc=progress, unit="block", disable=not progress, leave=False)
@@ -178,6 +180,7 @@ def collect(
     seed: int | None,
     progress: str = "",
     copies: int = 1,
+    size: int | None = None,
 ) -> dict[Key, Tensor]:
     """Call ``work`` on all blocks and return its results for all rows, block after block.
 
@@ -190,12 +193,14 @@ def collect(
         seed: Seed of the whole pass; ``None`` draws from the global generators.
         progress: Title of a progress bar; no bar if empty.
         copies: Particles of each row that ``work`` holds at once.
+        size: Rows in a block; ``block_rows`` by default.
 
     Returns:
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
     results: dict[Key, Tensor] = {}
-    for index, part in blocks(pair, rows, work, seed=seed, progress=progress, copies=copies):
+    options: dict[str, Any] = {"progress": progress, "copies": copies, "size": size}
+    for index, part in blocks(pair, rows, work, seed=seed, **options):
         for name, value in part.items():
             if name not in results:
                 results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)

@@ -76,10 +76,13 @@ class Objective:
     Attributes:
         elbo: The ELBO or bound.
         reason: Why it was chosen, in words for the history.
+        measure: What the pair's "ELBO" is: ``"ELBO"``, or ``"log joint density"`` where the guide
+            gives a latent of the rows as a point.
     """
 
     elbo: Any
     reason: str
+    measure: str = "ELBO"
 
     @classmethod
     def of(cls, elbo: infer.ELBO | RowBound, reason: str) -> Objective:
@@ -144,7 +147,9 @@ class Objective:
         elbo = self.elbo
         base = next((c for c in type(elbo).__mro__ if c in PYRO_ELBOS), infer.Trace_ELBO)
         options = ("num_particles", "max_plate_nesting", "vectorize_particles")
-        return Objective(base(**{name: getattr(elbo, name) for name in options}), self.reason)
+        return Objective(
+            base(**{name: getattr(elbo, name) for name in options}), self.reason, self.measure
+        )
 
     @property
     def enumerates(self) -> bool:

@@ -21,6 +21,7 @@ from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 
+LOG_JOINT = "log joint density"  # what an "ELBO" is where a latent is a point
 REDRAWS = 8  # new auxiliary draws; a discrete one may repeat its value by chance
 
 

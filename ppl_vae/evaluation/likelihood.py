@@ -27,10 +27,11 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
-from ppl_vae.elbo.points import point_latents
+from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
 from ppl_vae.evaluation.summary import UnreliableWarning
+from ppl_vae.predictive.global_draws import GlobalDraws
 
 GATHERED = 1024  # most weights of a row in memory before they are summed
 
@@ -100,9 +101,8 @@ def log_likelihood(
         raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    count = particles_per_run(num_samples, PARTICLES)
-    weights = LogWeights(pair, rows, count)
-    size, rounds = min(block_rows(rows, count), len(rows)), math.ceil(num_samples / count)
+    count, size = _particles_and_rows(pair, rows, num_samples)
+    weights, rounds = LogWeights(pair, rows, count), math.ceil(num_samples / count)
     weights.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
         total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
@@ -117,7 +117,7 @@ def log_likelihood(
         return result
 
     with bar:
-        frame = _frame(rows, collect(pair, rows, work, seed=seed, copies=count))
+        frame = _frame(rows, collect(pair, rows, work, seed=seed, size=size))
     frame.attrs["not_covered"] = weights.outside
     unreliable = int((frame["k_hat"] > THRESHOLD).sum())
     if unreliable:
@@ -182,10 +182,10 @@ def elbo_terms(
     check_count("num_samples", num_samples)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    count = particles_per_run(num_samples, PARTICLES)
+    count, size = _particles_and_rows(pair, rows, num_samples)
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)
-        measure = "log joint density" if point_latents(pair, few_rows) else "ELBO"
+        measure = LOG_JOINT if point_latents(pair, few_rows) else "ELBO"
     outside: dict[str, list[tuple[int, float]]] = {}  # of each site: particles and their total
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
@@ -207,13 +207,35 @@ def elbo_terms(
         return {name: total / num_samples for name, total in totals.items()}
 
     title = f"{measure} by site" if progress else ""
-    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, copies=count))
+    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, size=size))
     frame.attrs["global"] = {
         name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
         for name, parts in outside.items()
     }
     frame.attrs["measure"] = measure
     return frame
+
+
+def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int) -> tuple[int, int]:
+    """Return the particles of one run of the pair, and the rows of one block.
+
+    A guide may compute the distribution of a latent outside the row plate from the rows. Such a
+    guide has to see all rows at once, so that the rows are one block, with fewer particles in a
+    run; where they do not fit, ``GlobalDraws`` warns, and each block has a posterior of its own.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        num_samples: S, particles in all.
+    """
+    count = particles_per_run(num_samples, PARTICLES)
+    size = min(block_rows(rows, count), len(rows))
+    if size < len(rows):
+        outside = GlobalDraws(pair, rows, model=False)
+        if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
+            most = min(PARTICLES, outside.most_copies)
+            return particles_per_run(num_samples, most), len(rows)
+    return count, size
 
 
 def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) -> WeightSums:

@@ -19,7 +19,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.elbo.objectives import Objective, RowBound
-from ppl_vae.elbo.points import point_latents
+from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.linting import (
     data_rules,
     elbo_rules,
@@ -150,7 +150,7 @@ def lint_pair(
     objective = inspection.objective
     if points:
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
-        objective = dataclasses.replace(objective, reason=reason)
+        objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)
     return Lint(_table(inspection), tuple(findings), objective)
 
 

@@ -16,6 +16,7 @@ def learning_curves(
     held_out: Sequence[float] | Any | None = None,
     *,
     best_epoch: int | None = None,
+    measure: str = "ELBO",
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the training and the held-out ELBO against epochs.
@@ -28,6 +29,7 @@ def learning_curves(
         training: (epochs,) ELBO of the training rows, in nats per row.
         held_out: (epochs,) ELBO of rows that were not trained on, in nats per row.
         best_epoch: The epoch whose weights the fit ended with, marked on the held-out curve.
+        measure: What the curves show, in nats per row.
         ax: Where to draw; a new figure by default.
 
     Returns:
@@ -39,7 +41,7 @@ def learning_curves(
     Example:
         >>> ax = learning_curves([1, 2, 3], [-9.0, -5.0, -4.0], [-9.5, -5.5, -6.0], best_epoch=2)
         >>> ax.get_legend_handles_labels()[1]
-        ['training rows', 'held-out rows', 'best: -5.50 at epoch 2']
+        ['training rows', 'held-out rows', 'best: epoch 2']
     """
     epochs, training = as_array(epochs, "epochs"), as_array(training, "training")
     _check_length("training", training, epochs)
@@ -54,14 +56,16 @@ def learning_curves(
         ax.plot(epochs, held_out, color=BLUE, linewidth=2, marker=marker, label="held-out rows")
         if best_epoch is not None and best_epoch in epochs:
             best = held_out[list(epochs).index(best_epoch)]
-            label = f"best: {best:.2f} at epoch {best_epoch}"
+            label = f"best: epoch {best_epoch}"
             ax.plot([best_epoch], [best], "o", color=BLUE, markersize=7, label=label)
     if len(epochs) >= 20:
         late = np.concatenate([curve[len(epochs) // 10 :] for curve in curves])
         margin = 0.08 * (np.nanmax(late) - np.nanmin(late)) + 1e-9
         ax.set_ylim(np.nanmin(late) - margin, np.nanmax(late) + margin)
     whole_ticks(ax.xaxis)
-    label_axes(ax, "Learning curves", "epoch", "ELBO (nats per row; higher is better)", grid=True)
+    label_axes(
+        ax, "Learning curves", "epoch", f"{measure} (nats per row; higher is better)", grid=True
+    )
     legend_above(ax)
     return ax
 

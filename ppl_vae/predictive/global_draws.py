@@ -69,6 +69,11 @@ class GlobalDraws:
         self._model = model and bool(drawn.keys() - in_guide.keys())
         self.index = self._rows_shown() if self.names else torch.arange(0)
 
+    @property
+    def most_copies(self) -> int:
+        """Most particles of all the rows that are shown which one call of the guide may hold."""
+        return max(1, NUMBERS // (self._width * max(1, len(self.index))))
+
     def draw(self, seed: int | None) -> dict[str, Tensor]:
         """Return one draw of the latents, ``{site: value}``.
 
@@ -92,7 +97,7 @@ class GlobalDraws:
             return [{} for _ in handlers]
         if runs.dim is None:
             return self._runs(seed, Messenger(), handlers)
-        most = max(1, NUMBERS // (self._width * len(self.index)))
+        most = self.most_copies
         sizes = [min(most, count - start) for start in range(0, count, most)]
         parts = self._runs(seed, Messenger(), [Particles(size, runs.dim) for size in sizes])
         return [{name: torch.cat([part[name] for part in parts]) for name in self.names}]
@@ -145,7 +150,7 @@ class GlobalDraws:
         most = max(1, NUMBERS // self._width)
         if len(self.rows) <= most:
             return torch.arange(len(self.rows))
-        read = sorted(self._reading_rows())
+        read = sorted(self.reading_rows())
         if read:
             names = ", ".join(f'"{name}"' for name in read)
             warnings.warn(
@@ -158,7 +163,7 @@ class GlobalDraws:
             )
         return torch.linspace(0, len(self.rows) - 1, most, dtype=torch.double).long()
 
-    def _reading_rows(self) -> set[str]:
+    def reading_rows(self) -> set[str]:
         """Return the names of the latents whose values depend on the rows."""
         dependent = DependentTensors(random_numbers=False)
         with quiet_look(self.pair, self.rows) as batch, dependent:

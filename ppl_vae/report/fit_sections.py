@@ -74,10 +74,11 @@ def curves_section(fitted: FitFacts) -> Markup:
         return render("curves.html", figure=None)
     last, held_out = history.frame.iloc[-1], history.frame["validation_elbo"].notna().any()
     alt = (
-        f"Training{' and held-out' if held_out else ''} ELBO over {len(history.frame)} epochs; "
-        f"the training ELBO ends at {last['elbo']:.2f} nats per row."
+        f"Training{' and held-out' if held_out else ''} {history.measure} over "
+        f"{len(history.frame)} epochs; for the training rows it ends at {last['elbo']:.2f} nats "
+        "per row."
     )
-    caption = "ELBO in nats per row after each epoch; higher is better. " + (
+    caption = f"{history.measure} in nats per row after each epoch; higher is better. " + (
         "A held-out curve that falls while the training curve rises shows overfitting; the pair "
         "has the weights of the epoch with the best held-out ELBO."
         if held_out

@@ -218,6 +218,7 @@ def read_history(path: Path, info: Info) -> History | None:
         step=summary.get("step_kind", ""), step_reason=summary.get("step_reason", ""),
         validation_elbo=summary.get("validation_elbo"),
         validation_elbo_se=summary.get("validation_elbo_se"),
+        measure=summary.get("measure", "ELBO"),
     )  # fmt: skip
 
 
@@ -276,12 +277,15 @@ def course(history: History, write: Callable[[float], object] = "{:.3f}".format)
         last = frame.iloc[-1]
         steps = f"{int(last['step'])} steps in {last['seconds']:.1f} s"
         yield Fact("length", f"{int(last['epoch'])} epochs, {steps}")
-        yield Fact("training ELBO", f"{write(last['elbo'])} nats per row, in the last epoch")
+        yield Fact(
+            f"training {history.measure}", f"{write(last['elbo'])} nats per row, in the last epoch"
+        )
         if history.objective_differs:
             value = write(last["objective"])
             yield Fact("trained value", f"{value} nats per row, not the ELBO, in the last epoch")
         if history.validation_elbo is not None:
-            yield Fact("held-out ELBO", history.held_out_elbo(write))
+            yield Fact(f"held-out {history.measure}", history.held_out_elbo(write))
+        yield Fact("converged", history.convergence())
     if history.step:
         yield Fact("step", f"{history.step}: {history.step_reason}")
 

@@ -38,6 +38,8 @@ class History:
             from new draws; ``None`` without held-out rows. The largest number of a learning curve
             is too high on average, because it is the largest of many noisy ones.
         validation_elbo_se: Standard error of ``validation_elbo`` from the draws, in nats per row.
+        measure: What is called ELBO here: ``"ELBO"``, or ``"log joint density"`` where the guide
+            gives a latent of the rows as a point (a ``Delta``), which has no ELBO.
     """
 
     frame: pd.DataFrame
@@ -49,6 +51,7 @@ class History:
     step_reason: str
     validation_elbo: float | None = None
     validation_elbo_se: float | None = None
+    measure: str = "ELBO"
 
     @property
     def converged(self) -> bool | None:
@@ -74,9 +77,11 @@ class History:
         from ppl_vae.plots.curves import learning_curves  # noqa: PLC0415  matplotlib loads slowly
 
         epochs, elbo, held_out = (self.frame[c] for c in ("epoch", "elbo", "validation_elbo"))
+        shown: tuple[pd.Series | None, int | None] = held_out, self.best_epoch
         if held_out.isna().all():
-            return learning_curves(epochs, elbo, None, best_epoch=None, ax=ax)
-        return learning_curves(epochs, elbo, held_out, best_epoch=self.best_epoch, ax=ax)
+            shown = None, None
+        curve, best = shown
+        return learning_curves(epochs, elbo, curve, best_epoch=best, measure=self.measure, ax=ax)
 
     def __str__(self) -> str:
         last = self.frame.iloc[-1]
@@ -85,7 +90,7 @@ class History:
             f" (ended by: {self.stopped})",
             f"objective        {self.objective}: {self.reason}",
             f"step             {self.step}: {self.step_reason}",
-            f"training ELBO    {last['elbo']:.3f} nats per row",
+            f"training {self.measure}    {last['elbo']:.3f} nats per row",
         ]
         if self.objective_differs:
             lines.append(
@@ -93,11 +98,14 @@ class History:
                 " weight, a scale or another term"
             )
         if self.validation_elbo is not None:
-            lines.append(f"held-out ELBO    {self.held_out_elbo()}")
-        names = {"elbo": "training ELBO", "validation_elbo": "held-out ELBO"}
+            lines.append(f"held-out {self.measure}    {self.held_out_elbo()}")
+        return "\n".join([*lines, f"converged        {self.convergence()}"])
+
+    def convergence(self) -> str:
+        """Return in words whether the fit has converged, and what to do where it has not."""
         column = self._judged_curve
-        said = convergence.verdict(self.frame[column], names[column])
-        return "\n".join([*lines, f"converged        {said}"])
+        rows = "training" if column == "elbo" else "held-out"
+        return convergence.verdict(self.frame[column], f"{rows} {self.measure}")
 
     @property
     def objective_differs(self) -> bool:

@@ -355,12 +355,14 @@ class Loop:
             step_reason=self.stepper.reason,
             validation_elbo=validation_elbo,
             validation_elbo_se=validation_elbo_se,
+            measure=self.stepper.objective.measure,
         )
         if self.recorder is not None:
             summary = {"epochs": len(records), "step": self.progress.step, "stopped": stopped,
                        "best_epoch": history.best_epoch, "best": _best_row(history),
                        "validation_elbo": history.validation_elbo,
                        "validation_elbo_se": history.validation_elbo_se,
+                       "measure": history.measure,
                        "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
             self.recorder.finish(self.pair.tensors(), "finished", summary)
         return history

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ppl_vae import (
+    elbo_terms,
     encode,
     generate,
     interpolate,
+    log_likelihood,
     posterior_predictive,
     predictive_check,
     prior_predictive,
@@ -157,3 +159,21 @@ def test_where_nothing_is_global_nothing_is_run():
     assert draws.names == set()
     assert draws.draw(0) == {}
     assert len(draws.index) == 0
+
+
+@pytest.mark.parametrize("rows_in_block", [8192, 700])
+def test_likelihoods_of_rows_are_given_a_draw_that_has_seen_all_rows(rows_in_block, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", rows_in_block)
+
+    def guide(x):
+        pyro.sample("mu", dist.Normal(x.mean(), 0.01))
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(0 * x, 1.0))
+
+    exact = dist.Normal(MEAN, 1.0).log_prob(X)
+    scores = log_likelihood(model, guide, X, num_samples=40)
+    torch.testing.assert_close(torch.tensor(scores["log_prob"]), exact.double(), atol=0.03, rtol=0)
+    terms = elbo_terms(model, guide, X, num_samples=40)
+    torch.testing.assert_close(torch.tensor(terms["x"]), exact.double(), atol=0.03, rtol=0)
+    kl = torch.distributions.kl_divergence(dist.Normal(X.mean(), 0.01), dist.Normal(0.0, 10.0))
+    assert terms.attrs["global"]["mu"] == pytest.approx(-kl.item(), abs=0.4)
