@@ -243,6 +243,7 @@ def beside_svi(protocol: Protocol, images: Images, seed: int, steps: int) -> Non
         began = time.perf_counter()
         for index in torch.randperm(rows).split(protocol.batch_size):
             svi.step(images.train[index])
+        pyro.clear_param_store()  # the pair of ``fit`` has parameters of the same names
         theirs.append((time.perf_counter() - began) / epoch_steps)
         mark = time.perf_counter()
         return len(ours) * epoch_steps >= steps + epoch_steps

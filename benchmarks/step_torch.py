@@ -267,7 +267,7 @@ def traced_step(work: Work) -> Epoch:
 
     def epoch() -> float:
         batches = torch.randperm(work.data_rows).split(work.rows)
-        total = sum(stepper(index, 1.0)[0] * len(index) for index in batches)
+        total = sum(stepper(index, 1.0)[0][0] * len(index) for index in batches)
         return total / work.data_rows**2  # every loss stands for the whole data set
 
     return epoch
@@ -280,9 +280,10 @@ def svi(work: Work) -> Epoch:
     inference = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), work.elbo())
 
     def epoch() -> float:
-        pyro.clear_param_store()  # another contestant's parameters have the same names
         batches = torch.randperm(len(data)).split(work.rows)
-        return sum(inference.step(data[index]) for index in batches) / len(data)
+        total = sum(inference.step(data[index]) for index in batches)
+        pyro.clear_param_store()  # another contestant's parameters have the same names
+        return total / len(data)
 
     return epoch
 
