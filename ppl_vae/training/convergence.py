@@ -98,7 +98,7 @@ def verdict(curve: npt.ArrayLike, name: str) -> str:
 
     Example:
         >>> verdict(np.zeros(300), "training ELBO")
-        'yes: the training ELBO no longer rises (0.000 +- 0.000 nats per row in 100 epochs)'
+        'yes: the training ELBO no longer rises (0.000 ± 0.000 nats per row in 100 epochs)'
         >>> verdict([0.0], "training ELBO")
         'cannot be told: fewer than 24 epochs'
     """
@@ -108,7 +108,7 @@ def verdict(curve: npt.ArrayLike, name: str) -> str:
     if not np.isfinite(values).all():
         return f"cannot be told: the {name} is not finite in every epoch"
     trend = Trend.of(values[-(len(values) // 3) :])
-    change = f"{trend.rise:.3f} +- {trend.error:.3f} nats per row in {trend.epochs:,} epochs"
+    change = f"{trend.rise:.3f} ± {trend.error:.3f} nats per row in {trend.epochs:,} epochs"
     if converged is None:
         return (
             f"cannot be told: the {name} is noisy ({change}); train for more epochs, or with more "
