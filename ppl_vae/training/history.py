@@ -94,8 +94,8 @@ class History:
         ]
         if self.objective_differs:
             lines.append(
-                f"trained value    {last['objective']:.3f} nats per row: the objective, which differs"
-                " here from the ELBO"
+                f"trained value    {last['objective']:.3f} nats per row: the objective, which"
+                " differs here from the ELBO"
             )
         if self.validation_elbo is not None:
             lines.append(f"held-out {self.measure}    {self.held_out_elbo()}")
