@@ -189,7 +189,7 @@ class PrivateStore:
             kinds = stored_constraint(self.tables, name), stored_constraint(outside, name)
             fits = value.shape == source.shape and _same(*kinds)
             parameter.note(source)
-            if fits and torch.allclose(source, value, rtol=1e-6, atol=1e-8):
+            if fits and torch.allclose(source.cpu(), value.cpu(), rtol=1e-6, atol=1e-8):
                 continue  # equal, or written back through its constraint, which rounds
             if first and fits and _equal(value, parameter.untrained):
                 _assign(value, source)
