@@ -139,12 +139,10 @@ def inputs_sharing_memory(node: Node) -> list[Node]:
     """Return the inputs that a node writes into, or whose memory its result may share (a view).
 
     Expected: ``OpOverload._schema.arguments``, each with ``alias_info``, which is ``None`` for an
-    argument that is neither written into nor returned as a view. A node that is no operation of torch takes an element of a list of results,
-    which are taken for views.
+    argument that is neither written into nor returned as a view. A node that is no operation of
+    torch takes one result from a list, and counts as a view of it.
     """
-    if not isinstance(node.target, torch._ops.OpOverload):
-        return node.all_input_nodes
-    if node.target in VIEWS:
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target in VIEWS:
         return node.all_input_nodes
     given = {**node.kwargs}
     for argument, value in zip(node.target._schema.arguments, node.args, strict=False):

@@ -27,6 +27,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import compat
+from ppl_vae.compiled.layout import copy_with_strides
 from ppl_vae.compiled.value_free import without_values
 
 # Operations that are taken apart into simpler ones before expands are sunk: the part that depends
@@ -147,11 +148,9 @@ def _sink_expands(module: GraphModule) -> None:
     for node in graph.nodes:
         if node.target in compat.VIEWS:
             node.target = aten.reshape.default
-        if (
-            node in written
-            or not compat.has_tag(node, torch.Tag.pointwise)
-            or compat.changes_an_input(node)
-        ):
+        if node in written or compat.changes_an_input(node):
+            continue
+        if not compat.has_tag(node, torch.Tag.pointwise):
             continue
         if compat.has_tag(node, torch.Tag.nondeterministic_seeded):
             continue
@@ -276,14 +275,14 @@ def compile_graph(
     Args:
         function: Takes ``state`` then ``inputs``; returns a list of tensors. It may change the
             state in place.
-        state: Tensors that the function may change; copies of them are used here.
+        state: Tensors that the function may change; copies with the same strides are used here.
         inputs: Tensors that the function only reads.
 
     Raises:
         Exception: Whatever stops inductor, for example a missing C++ compiler.
     """
     on_cpu = (state or inputs)[0].device.type == "cpu"
-    examples = [*(tensor.detach().clone() for tensor in state), *inputs]
+    examples = [*map(copy_with_strides, state), *inputs]
     options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
     with compat.compiler_silenced():
         table = compat.decompositions(_TAKEN_APART)

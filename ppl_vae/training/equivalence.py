@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compat import buffers_of
+from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.elbo.loss import Gradients
@@ -89,7 +90,7 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
     derivative = traced_step.eager.derivative
     pair = derivative.bound.pair
     weight = 0.37 if traced_step.weighted else 1.0
-    parameters = [p.detach().clone() for p in derivative.parameters]
+    parameters = list(map(copy_with_strides, derivative.parameters))
     runs = []
     with state_restored(pair) as replaced_buffer:
         for interpreted in (True, False) if traced_step.is_compiled else (True,):
@@ -175,14 +176,13 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     finally:
         for module, name, buffer in buffers:
             buffers_of(module)[name] = buffer
-        with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
+        for tensor, value in before:
+            write_back(tensor, value)
 
 
 def _constants(traced_step: TracedStep) -> list[Tensor]:
     """Return copies of a graph's constants as they are now."""
-    return [constant.clone() for constant in traced_step.graph.constants]
+    return list(map(copy_with_strides, traced_step.graph.constants))
 
 
 def _move_downhill(traced_step: TracedStep, index: Tensor) -> None:

@@ -35,6 +35,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from ppl_vae.compat import mark_as_stepped
+from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.blocks import mean_loss
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Rows
@@ -184,7 +185,7 @@ class Loop:
         weight = check_kl_weight(weight, f" at step {step}")
         rng_state = torch.get_rng_state()
         try:
-            losses, applied = self.stepper(index, weight)
+            losses, applied = self.stepper(index, weight, rng_state)
         except ValueError as error:  # Pyro's own checks may meet NaN first
             self._give_up(index, rng_state, math.nan, error)
         if not applied:
@@ -316,9 +317,8 @@ class Loop:
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Copy weights into the pair."""
-        with torch.no_grad():
-            for name, value in self.pair.tensors().items():
-                value.copy_(tensors[name])
+        for name, value in self.pair.tensors().items():
+            write_back(value, tensors[name])
 
     def _restore_best(self) -> None:
         """Restore the weights of the best held-out ELBO, where rows were held out."""

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
+from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.training.optimizers import TensorUpdate
@@ -103,6 +104,10 @@ def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
 
 
+class CompiledStepError(RuntimeError):
+    """Compiled code raised, which the traced graph may not: a memory layout, a full memory."""
+
+
 class TracedStep:
     """The traced step for batches of one size.
 
@@ -123,6 +128,7 @@ class TracedStep:
         update: The optimizer's update in the compiled step; ``None`` where torch's optimizer does
             the update.
         device: The parameters' device.
+        changed: The pair's buffers that a compiled step changes; ``None`` before its first step.
     """
 
     def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
@@ -151,6 +157,7 @@ class TracedStep:
     def interpret(self) -> None:
         """Run the traced graph operation by operation from now on, as a new traced step does."""
         self.update: TensorUpdate | None = None
+        self.changed: list[Tensor] | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
 
@@ -173,13 +180,18 @@ class TracedStep:
         self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[list[float], bool]:
-        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
+        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns.
+
+        Raises:
+            CompiledStepError: Where the compiled code raises; weights and the optimizer's state are
+                as they were before.
+        """
         batch = self._batch_inputs(index, 1.0 if kl_weight is None else kl_weight)
         if self.update is not None:
-            (losses_and_norm,) = self._run([*self.held, self.update.rates(), *batch])
+            (losses_and_norm,) = self._run_or_undo([self.update.rates(), *batch])
             numbers: list[float] = losses_and_norm.tolist()
             return numbers[:-1], all(map(math.isfinite, numbers))
-        results = self._run([*self.held, *batch])
+        results = self._run_or_undo(batch)
         applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
         return results[0].tolist(), applied
 
@@ -230,7 +242,7 @@ class TracedStep:
             results = self._run([*parameters, *constants, *batch])
             return results[0], self._in_place_of_none(results[1:])
         state, rates = list(map(torch.zeros_like, self.update.state)), self.update.dry_run_rates()
-        copies = [p.clone() for p in parameters]
+        copies = list(map(copy_with_strides, parameters))
         (losses_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
         losses, norm = losses_and_norm[:-1], losses_and_norm[-1].item()
         factor = 2 * max(1.0, (norm + 1e-6) / self.eager.limit)
@@ -255,9 +267,43 @@ class TracedStep:
         return [*arrays, self.rows.positions_in_data(index).to(self.device), *weight]
 
     def _run(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Call the step's function, compiled or not."""
+        """Call the step's function, compiled or not; ``CompiledStepError`` where compiled raises."""
         with torch.no_grad(), self._without_autocast():
-            return self.function(*inputs)
+            if not self.is_compiled:
+                return self.function(*inputs)
+            try:
+                return self.function(*inputs)
+            except Exception as error:
+                raise CompiledStepError(first_line(error)) from error
+
+    def _run_or_undo(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Call the step's function on the pair itself, and undo what it changed where it raises.
+
+        Copies of everything before every step would cost as much as the step. All tensors are
+        copied before a compiled step's first call alone, which is when compiled code that does not
+        fit its inputs raises. Later calls copy the buffers that the first call changed (those of
+        batch normalization). The other tensors that a compiled step changes are the parameters and
+        the optimizer's state, and it changes these last: every update needs the norm of the whole
+        gradient, after which nothing is left that could raise.
+
+        Args:
+            inputs: What follows the tensors that the step holds.
+        """
+        if not self.is_compiled:
+            return self._run([*self.held, *inputs])
+        before = [(t, t.clone()) for t in (self.held if self.changed is None else self.changed)]
+        try:
+            results = self._run([*self.held, *inputs])
+        except CompiledStepError:
+            for tensor, value in before:
+                write_back(tensor, value)
+            raise
+        if self.changed is None:
+            constants = slice(
+                len(self.parameters), len(self.parameters) + len(self.graph.constants)
+            )
+            self.changed = [t for t, value in before[constants] if not torch.equal(t, value)]
+        return results
 
     def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Turn autocast off: the graph holds its conversions already, as operations."""
@@ -312,6 +358,12 @@ class TracedStep:
         finite = losses.isfinite().all() & norm.isfinite()
         self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
         return [torch.cat([losses, norm.to(losses.dtype).reshape(1)])]
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's class and the first line of its message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Pairs whose discrete distributions are given by ``probs=``, as many of Pyro's examples write them.
+"""Pairs whose discrete distributions are given by ``probs=``, as in many of Pyro's examples.
 
 Pyro's examples with the same distributions: the VAE (Bernoulli), AIR (a Bernoulli that switches),
 the Gaussian mixture and LDA (enumerated categories).
