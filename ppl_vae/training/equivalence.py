@@ -31,6 +31,7 @@ from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.elbo.loss import Gradients
+from ppl_vae.training.clipping import clip_factor
 from ppl_vae.training.step import TracedStep
 
 UPDATES = 3  # updates between the two places where a new traced step is compared
@@ -38,7 +39,7 @@ LARGEST_CHANGE = 1e-3  # of any number of a parameter, in one of these updates
 
 
 class NotComparableError(ValueError):
-    """The eager step's loss is not finite, so that no step can be compared with it."""
+    """The eager step's loss or gradient is not finite: no step can be compared with it."""
 
 
 def difference_from_eager(traced_step: TracedStep, indices: Sequence[Tensor]) -> str:
@@ -84,7 +85,8 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
         Words for the first difference, or ``""`` where there is none.
 
     Raises:
-        NotComparableError: If the eager step's loss is not finite.
+        NotComparableError: If the eager step's loss is not finite, or its gradient is not, or is so
+            large that no update is made.
         ValueError: Of Pyro's checks, from the eager step.
     """
     derivative = traced_step.eager.derivative
@@ -108,6 +110,9 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
         eager_constants, replaced = _constants(traced_step), replaced_buffer()
     if not bool(eager_losses.isfinite().all()):
         raise NotComparableError("the loss is not finite, and so cannot be compared")
+    present = [g for g in eager_gradients if g is not None]
+    if present and not math.isfinite(clip_factor(present, traced_step.eager.limit).item()):
+        raise NotComparableError("the gradient is not finite, or too large to be compared")
     for losses, gradients, constants, tolerance in runs:
         for place, name in ((1, "loss"), (0, "negative ELBO")):
             got, right = losses[place], eager_losses[place]

@@ -187,23 +187,29 @@ class Loop:
         try:
             losses, applied = self.stepper(index, weight, rng_state)
         except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, rng_state, math.nan, error)
+            self._give_up(index, weight, rng_state, math.nan, error)
         if not applied:
             error_of_pyro = self.stepper.eager_error(index, weight, rng_state)
             loss = (
                 math.nan if error_of_pyro else max(losses, key=lambda loss: not math.isfinite(loss))
             )
-            self._give_up(index, rng_state, loss, error_of_pyro)
+            self._give_up(index, weight, rng_state, loss, error_of_pyro)
         self.progress.total += losses[0] * len(index)
         self.progress.objective_total += losses[1] * len(index)
 
     def _give_up(
-        self, index: Tensor, rng_state: Tensor, loss: float, cause: Exception | None
+        self,
+        index: Tensor,
+        weight: float,
+        rng_state: Tensor,
+        loss: float,
+        cause: Exception | None,
     ) -> NoReturn:
         """Raise ``NotFiniteError`` that names what stopped being finite.
 
         Args:
             index: The rows of the failed step.
+            weight: Its KL weight.
             rng_state: State of torch's generator when the step began.
             loss: The step's loss; NaN where the step raised.
             cause: What the step raised. Raised again where every value turns out to be finite,
@@ -215,11 +221,19 @@ class Loop:
         if culprit is None and cause is not None:
             raise cause
         progress = self.progress
-        what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
+        too_large = ""
+        if culprit is None and math.isfinite(loss):
+            too_large = self.stepper.largest_gradient(index, weight, rng_state)
+        what = "gradient is too large" if too_large else "gradient is no longer finite"
+        what = what if math.isfinite(loss) else f"loss became {loss}"
         where = f"epoch {progress.epoch}, batch {progress.position} (step {progress.step})"
-        site = culprit or (
-            "running the same batch again with the same random state gave finite values, so no "
-            "site can be named"
+        site = (
+            culprit
+            or too_large
+            or (
+                "running the same batch again with the same random state gave finite values, so no "
+                "site can be named"
+            )
         )
         weights = f"those of epoch {progress.best_epoch}" if self.best else self._restore_finite()
         raise NotFiniteError(

@@ -39,6 +39,7 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
+from ppl_vae.training.diagnosis import too_large
 from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
 from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
 
@@ -212,6 +213,25 @@ class Stepper:
             except ValueError as error:
                 return error
         return None
+
+    def largest_gradient(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> str:
+        """Return words for the parameter with the largest gradient in a step that was not applied.
+
+        Args:
+            index: The rows of the step, (rows,).
+            kl_weight: Its KL weight.
+            rng_state: State of torch's generator when the step began.
+
+        Returns:
+            The words; ``""`` where the gradient is not finite, or is not too large.
+        """
+        weight = torch.tensor(float(kl_weight)) if self.weighted else None
+        batch = self.rows.take(index, self.derivative.parameters[0].device)
+        with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
+            torch.set_rng_state(rng_state)
+            _, gradients = self.derivative(batch, weight)
+            return too_large(list(self.pair.trainable()), gradients, self.eager.limit)
+        return ""
 
     def check(self, first_step: int, next_step: int) -> None:
         """Compare the traced steps with the eager one again, at the end of an epoch.
