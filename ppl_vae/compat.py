@@ -74,22 +74,29 @@ def compile_with_inductor(
 
 
 @contextlib.contextmanager
-def inductor_silenced() -> Iterator[None]:
-    """Run the block without inductor's log lines and without any warning.
+def compiler_silenced() -> Iterator[None]:
+    """Run the block without a line of torch's log and without any warning.
 
-    Inductor reports on its own work (a kernel it could not fuse, a missing tool) through the
-    logger ``torch._inductor`` and through warnings that a user of ``fit`` cannot act on. Where the
-    logger has another name, the lines are shown and nothing else changes.
+    torch reports on its own compiler (a kernel that was not fused, a missing tool, the traceback of
+    an operation that was refused) through loggers, and through warnings that a user of ``fit``
+    cannot act on. An error is raised all the same, and ``fit`` reports it.
+
+    Expected: torch's loggers have names that begin with ``torch``; a logger without a level of its
+    own, or one that is first used inside the block, takes the level of ``torch``. Where a logger
+    has another name, its lines are shown and nothing else changes.
     """
-    logger = logging.getLogger("torch._inductor")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    named = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]
+    loggers = [logging.getLogger(name) for name in ("torch", *named)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
@@ -119,6 +126,29 @@ def changes_an_input(node: Node) -> bool:
     Expected: ``OpOverload._schema.is_mutable``.
     """
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+"""The operations that give a tensor another shape in the same memory; the second says so nowhere.
+
+Expected: ``_unsafe_view``, which ``reshape`` and matrix products leave in a graph.
+"""
+
+
+def inputs_sharing_memory(node: Node) -> list[Node]:
+    """Return the inputs that a node writes into, or whose memory its result may share (a view).
+
+    Expected: ``OpOverload._schema.arguments``, each with ``alias_info``, which is ``None`` for an
+    argument that is neither written into nor returned as a view. A node that is no operation of
+    torch takes one result from a list, and counts as a view of it.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target in VIEWS:
+        return node.all_input_nodes
+    given = {**node.kwargs}
+    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+        given[argument.name] = value
+    shared = [given.get(a.name) for a in node.target._schema.arguments if a.alias_info is not None]
+    return [leaf for leaf in tree_leaves(shared) if isinstance(leaf, Node)]
 
 
 ALL_TRUE = (torch, "_is_all_true")

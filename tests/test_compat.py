@@ -76,19 +76,38 @@ def test_memory_is_one_for_a_tensor_and_its_views_and_its_address_is_not_given_a
 def test_standalone_compile_returns_a_callable_for_the_examples_shapes():
     module = make_fx(lambda x: [x.sin() + x.cos()])(torch.ones(3))
     options = {"fallback_random": True}
-    with compat.inductor_silenced():
+    with compat.compiler_silenced():
         compiled = compat.compile_with_inductor(module, [torch.ones(3)], options)
     x = torch.tensor([0.1, 0.2, 0.3])
     torch.testing.assert_close(compiled(x)[0], x.sin() + x.cos())
 
 
-def test_inductors_logger_is_quiet_inside_and_restored_after():
-    logger = logging.getLogger("torch._inductor")
-    before = logger.level
-    with compat.inductor_silenced():
+def test_torchs_loggers_are_quiet_inside_and_restored_after(capfd):
+    names = ["torch", "torch._inductor", "torch._subclasses.fake_tensor", "torch.first.used"]
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.level for logger in loggers]
+    with compat.compiler_silenced():
         warnings.warn("a remark", stacklevel=1)
-        assert logger.getEffectiveLevel() == logging.ERROR
-    assert logger.level == before
+        for logger in loggers:
+            logger.error("a line")
+    assert [logger.level for logger in loggers] == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_op_overload_says_which_inputs_share_memory_with_its_result():
+    def function(x):
+        shifted = x + 1
+        left, _ = shifted.split(2)
+        return torch._foreach_exp([left.mul_(2.0), x.view(2, 2)])
+
+    graph = make_fx(function)(torch.ones(4)).graph
+    nodes = {node.name: node for node in graph.nodes}
+    shared = {n: [i.name for i in compat.inputs_sharing_memory(nodes[n])] for n in nodes}
+    assert shared["add"] == []
+    assert shared["split"] == ["add"]
+    assert shared["getitem"] == ["split"]
+    assert shared["mul_"] == ["getitem"]
+    assert shared["view"] == [next(iter(nodes))]
 
 
 def test_get_decompositions_takes_an_operation_apart():

@@ -27,6 +27,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from ppl_vae import compat
+from ppl_vae.compiled.layout import copy_with_strides
 from ppl_vae.compiled.value_free import without_values
 
 # Operations that are taken apart into simpler ones before expands are sunk: the part that depends
@@ -135,11 +136,21 @@ def _sink_expands(module: GraphModule) -> None:
     each cell alone. Operations that write into an input, or that draw, are left where they are
     (every copy has its own draw), and so are operations with an input that is not expanded.
 
+    What would break it: all copies of an expanded result lie in one place of memory. A result that
+    a later operation writes into is therefore left where it is, also where the writing goes through
+    a view (``_written_results``). A later ``view`` may find no strides for an expanded result, so
+    that ``reshape``, which copies then, takes its place.
+
     It needs the shapes in ``node.meta["val"]``, and so runs before ``_forget_values``.
     """
     graph, expand = module.graph, aten.expand.default
+    written = _written_results(module)
     for node in graph.nodes:
-        if not compat.has_tag(node, torch.Tag.pointwise) or compat.changes_an_input(node):
+        if node.target in compat.VIEWS:
+            node.target = aten.reshape.default
+        if node in written or compat.changes_an_input(node):
+            continue
+        if not compat.has_tag(node, torch.Tag.pointwise):
             continue
         if compat.has_tag(node, torch.Tag.nondeterministic_seeded):
             continue
@@ -156,6 +167,15 @@ def _sink_expands(module: GraphModule) -> None:
         large.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(large)
         graph.erase_node(node)
+
+
+def _written_results(module: GraphModule) -> set[Node]:
+    """Return the nodes whose results are written into by a later node, itself or through a view."""
+    written: set[Node] = set()
+    for node in reversed(module.graph.nodes):
+        if node in written or compat.changes_an_input(node):
+            written.update(compat.inputs_sharing_memory(node))
+    return written
 
 
 def _refuse_value_dependent_shapes(module: GraphModule) -> None:
@@ -255,16 +275,16 @@ def compile_graph(
     Args:
         function: Takes ``state`` then ``inputs``; returns a list of tensors. It may change the
             state in place.
-        state: Tensors that the function may change; copies of them are used here.
+        state: Tensors that the function may change; copies with the same strides are used here.
         inputs: Tensors that the function only reads.
 
     Raises:
         Exception: Whatever stops inductor, for example a missing C++ compiler.
     """
     on_cpu = (state or inputs)[0].device.type == "cpu"
-    examples = [*(tensor.detach().clone() for tensor in state), *inputs]
+    examples = [*map(copy_with_strides, state), *inputs]
     options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
-    with compat.inductor_silenced():
+    with compat.compiler_silenced():
         table = compat.decompositions(_TAKEN_APART)
         module = make_fx(function, decomposition_table=table)(*examples)
         _sink_expands(module)

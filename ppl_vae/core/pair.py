@@ -18,6 +18,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
@@ -171,8 +172,7 @@ class Pair:
                 )
         for name, target in targets.items():
             if tensors[name].dtype == target.dtype:
-                with torch.no_grad():
-                    target.copy_(tensors[name])
+                write_back(target, tensors[name])
             else:
                 target.data = tensors[name].to(target.device)
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.compat import buffers_of, constrained_parameters
+from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair
 
@@ -54,7 +55,8 @@ class Layers:
         self._hook.remove()
         for module, buffers in self._buffers:
             for name, (buffer, value) in buffers.items():
-                buffers_of(module)[name] = buffer.copy_(value)
+                write_back(buffer, value)
+                buffers_of(module)[name] = buffer
 
     def _before_run(self, module: nn.Module, inputs: Any) -> None:
         """Record a layer that is about to run; called by torch."""

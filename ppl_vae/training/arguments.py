@@ -137,8 +137,18 @@ def trainable_parameters(pair: Pair) -> list[Tensor]:
 
 
 def default_optimizer(parameters: list[Tensor], lr: float = 1e-3) -> torch.optim.Optimizer:
-    """Return Adam over the parameters, fused where their devices and dtypes allow it."""
-    fusable = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in parameters)
+    """Return Adam over the parameters, fused where devices, dtypes and strides allow it.
+
+    The fused Adam takes the numbers of a parameter for one piece of memory without gaps; for other
+    parameters (every second number of a tensor) it would read the wrong gradients. A new tensor
+    like such a parameter has other strides.
+    """
+    fusable = all(
+        p.is_floating_point()
+        and p.device.type in ("cpu", "cuda")
+        and torch.empty_like(p).stride() == p.stride()
+        for p in parameters
+    )
     one_device = len({p.device for p in parameters}) == 1
     return torch.optim.Adam(parameters, lr=lr, fused=fusable and one_device)
 

@@ -3,11 +3,13 @@
 The failed batch runs again with the same weights and the same draws, and the sites are looked at in
 the order in which they ran, the guide's first. The culprit is the first site whose value or
 log-probability is not finite. Where all of these are finite, the culprit is the first site whose
-log-probability has a gradient that is not (the root of a number at 0, for example).
+log-probability has a gradient that is not (the root of a number at 0, for example). Where the whole
+gradient is finite but too large to be used, the parameter with the largest gradient is named.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import pyro
@@ -18,6 +20,8 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, map_batch
+from ppl_vae.elbo.loss import Gradients
+from ppl_vae.training.clipping import clip_factor
 
 
 class NotFiniteError(ValueError):
@@ -65,6 +69,29 @@ class Culprit:
             more = f" and {len(self.parameters) - 1} more" if len(self.parameters) > 1 else ""
             text += f'; parameter "{self.parameters[0]}"{more} is affected'
         return text
+
+
+def too_large(names: list[str], gradients: Gradients, limit: float) -> str:
+    """Return words for the largest gradient, where the gradients are finite but cannot be used.
+
+    Args:
+        names: Names of the parameters.
+        gradients: One gradient for each parameter, or ``None``.
+        limit: Largest norm of all gradients together.
+
+    Returns:
+        The words; ``""`` where the gradients can be used, or are not finite.
+    """
+    present = [(g, name) for g, name in zip(gradients, names, strict=True) if g is not None]
+    sizes = {name: g.abs().max().item() for g, name in present if g.numel()}
+    finite = all(map(math.isfinite, sizes.values()))
+    if not sizes or not finite or clip_factor([g for g, _ in present], limit).isfinite():
+        return ""
+    largest = max(sizes, key=sizes.__getitem__)
+    return (
+        f'parameter "{largest}" has the largest gradient, {sizes[largest]:.3g}, whose square is no '
+        "finite number"
+    )
 
 
 def find_culprit(pair: Pair, batch: Batch, positions: Tensor, rng_state: Tensor) -> Culprit | None:

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compat import buffers_of
+from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.elbo.loss import Gradients
+from ppl_vae.training.clipping import clip_factor
 from ppl_vae.training.step import TracedStep
 
 UPDATES = 3  # updates between the two places where a new traced step is compared
@@ -37,7 +39,7 @@ LARGEST_CHANGE = 1e-3  # of any number of a parameter, in one of these updates
 
 
 class NotComparableError(ValueError):
-    """The eager step's loss is not finite, so that no step can be compared with it."""
+    """The eager step's loss or gradient is not finite: no step can be compared with it."""
 
 
 def difference_from_eager(traced_step: TracedStep, indices: Sequence[Tensor]) -> str:
@@ -83,13 +85,14 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
         Words for the first difference, or ``""`` where there is none.
 
     Raises:
-        NotComparableError: If the eager step's loss is not finite.
+        NotComparableError: If the eager step's loss is not finite, or its gradient is not, or is so
+            large that no update is made.
         ValueError: Of Pyro's checks, from the eager step.
     """
     derivative = traced_step.eager.derivative
     pair = derivative.bound.pair
     weight = 0.37 if traced_step.weighted else 1.0
-    parameters = [p.detach().clone() for p in derivative.parameters]
+    parameters = list(map(copy_with_strides, derivative.parameters))
     runs = []
     with state_restored(pair) as replaced_buffer:
         for interpreted in (True, False) if traced_step.is_compiled else (True,):
@@ -107,6 +110,9 @@ def difference_on_batch(traced_step: TracedStep, index: Tensor, *, seed: int) ->
         eager_constants, replaced = _constants(traced_step), replaced_buffer()
     if not bool(eager_losses.isfinite().all()):
         raise NotComparableError("the loss is not finite, and so cannot be compared")
+    present = [g for g in eager_gradients if g is not None]
+    if present and not math.isfinite(clip_factor(present, traced_step.eager.limit).item()):
+        raise NotComparableError("the gradient is not finite, or too large to be compared")
     for losses, gradients, constants, tolerance in runs:
         for place, name in ((1, "loss"), (0, "negative ELBO")):
             got, right = losses[place], eager_losses[place]
@@ -175,14 +181,13 @@ def state_restored(pair: Pair) -> Iterator[Callable[[], str]]:
     finally:
         for module, name, buffer in buffers:
             buffers_of(module)[name] = buffer
-        with torch.no_grad():
-            for tensor, value in before:
-                tensor.copy_(value)
+        for tensor, value in before:
+            write_back(tensor, value)
 
 
 def _constants(traced_step: TracedStep) -> list[Tensor]:
     """Return copies of a graph's constants as they are now."""
-    return [constant.clone() for constant in traced_step.graph.constants]
+    return list(map(copy_with_strides, traced_step.graph.constants))
 
 
 def _move_downhill(traced_step: TracedStep, index: Tensor) -> None:

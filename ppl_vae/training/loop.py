@@ -35,6 +35,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
 from ppl_vae.compat import mark_as_stepped
+from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.blocks import mean_loss
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Rows
@@ -184,25 +185,31 @@ class Loop:
         weight = check_kl_weight(weight, f" at step {step}")
         rng_state = torch.get_rng_state()
         try:
-            losses, applied = self.stepper(index, weight)
+            losses, applied = self.stepper(index, weight, rng_state)
         except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, rng_state, math.nan, error)
+            self._give_up(index, weight, rng_state, math.nan, error)
         if not applied:
             error_of_pyro = self.stepper.eager_error(index, weight, rng_state)
             loss = (
                 math.nan if error_of_pyro else max(losses, key=lambda loss: not math.isfinite(loss))
             )
-            self._give_up(index, rng_state, loss, error_of_pyro)
+            self._give_up(index, weight, rng_state, loss, error_of_pyro)
         self.progress.total += losses[0] * len(index)
         self.progress.objective_total += losses[1] * len(index)
 
     def _give_up(
-        self, index: Tensor, rng_state: Tensor, loss: float, cause: Exception | None
+        self,
+        index: Tensor,
+        weight: float,
+        rng_state: Tensor,
+        loss: float,
+        cause: Exception | None,
     ) -> NoReturn:
         """Raise ``NotFiniteError`` that names what stopped being finite.
 
         Args:
             index: The rows of the failed step.
+            weight: Its KL weight.
             rng_state: State of torch's generator when the step began.
             loss: The step's loss; NaN where the step raised.
             cause: What the step raised. Raised again where every value turns out to be finite,
@@ -214,11 +221,19 @@ class Loop:
         if culprit is None and cause is not None:
             raise cause
         progress = self.progress
-        what = "gradient is no longer finite" if math.isfinite(loss) else f"loss became {loss}"
+        too_large = ""
+        if culprit is None and math.isfinite(loss):
+            too_large = self.stepper.largest_gradient(index, weight, rng_state)
+        what = "gradient is too large" if too_large else "gradient is no longer finite"
+        what = what if math.isfinite(loss) else f"loss became {loss}"
         where = f"epoch {progress.epoch}, batch {progress.position} (step {progress.step})"
-        site = culprit or (
-            "running the same batch again with the same random state gave finite values, so no "
-            "site can be named"
+        site = (
+            culprit
+            or too_large
+            or (
+                "running the same batch again with the same random state gave finite values, so no "
+                "site can be named"
+            )
         )
         weights = f"those of epoch {progress.best_epoch}" if self.best else self._restore_finite()
         raise NotFiniteError(
@@ -316,9 +331,8 @@ class Loop:
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Copy weights into the pair."""
-        with torch.no_grad():
-            for name, value in self.pair.tensors().items():
-                value.copy_(tensors[name])
+        for name, value in self.pair.tensors().items():
+            write_back(value, tensors[name])
 
     def _restore_best(self) -> None:
         """Restore the weights of the best held-out ELBO, where rows were held out."""

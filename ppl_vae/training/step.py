@@ -10,7 +10,7 @@ The traced step is one function of tensors alone:
     parameters, state <- the optimizer's update by g, where losses and |g| are finite
 
 losses is minus the ELBO, and the training loss whose gradient is g (``elbo.loss``). w is the KL
-weight, c the largest gradient norm. A traced step that is not compiled runs the graph operation by
+weight, c the largest gradient norm (``clipping.py``). A traced step that is not compiled runs the graph operation by
 operation and leaves the update to torch's optimizer. A compiled one is a single function that
 gathers the rows, computes loss and gradient, clips, and updates the parameters and the optimizer's
 state in place (for the optimizers of ``optimizers.py``, on a CPU).
@@ -32,8 +32,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
+from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
+from ppl_vae.training.clipping import clip_factor
 from ppl_vae.training.optimizers import TensorUpdate
 
 
@@ -62,8 +64,7 @@ class EagerStep:
 
         Returns:
             The losses, minus the ELBO and the training loss, in nats of the whole data set; and
-            whether the update was applied. It is not applied where a loss or the gradient is not
-            finite.
+            whether the update was applied (see ``apply``).
         """
         weight = None if kl_weight is None else torch.tensor(float(kl_weight))
         losses, gradients = self.derivative(batch, weight)
@@ -77,15 +78,22 @@ class EagerStep:
             gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
 
         Returns:
-            Whether the update was applied: not where a loss or the gradient is not finite.
+            Whether the update was applied: not where a loss or the gradient is not finite, or
+            where the square of a number of the clipped gradient is not.
         """
         parameters = self.derivative.parameters
-        norm = torch.nn.utils.get_total_norm([g for g in gradients if g is not None])
-        if not (all(map(math.isfinite, losses.tolist())) and math.isfinite(norm.item())):
+        present = [g for g in gradients if g is not None]
+        norm, factor = torch.nn.utils.get_total_norm(present), 1.0
+        if not math.isfinite(norm.item()):  # the squares of finite numbers may overflow
+            factor = clip_factor(present, self.limit).item()
+        if not (all(map(math.isfinite, losses.tolist())) and math.isfinite(factor)):
             return False
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
-        if self.limit < math.inf:
+        if factor < 1:
+            for parameter in parameters:
+                parameter.grad = None if parameter.grad is None else parameter.grad * factor
+        elif self.limit < math.inf:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.limit, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -101,6 +109,10 @@ def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
     if gradient.stride() == parameter.stride():
         return gradient
     return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
+
+
+class CompiledStepError(RuntimeError):
+    """Compiled code raised, which the traced graph may not: a memory layout, a full memory."""
 
 
 class TracedStep:
@@ -123,6 +135,7 @@ class TracedStep:
         update: The optimizer's update in the compiled step; ``None`` where torch's optimizer does
             the update.
         device: The parameters' device.
+        changed: The pair's buffers that a compiled step changes; ``None`` before its first step.
     """
 
     def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
@@ -151,6 +164,7 @@ class TracedStep:
     def interpret(self) -> None:
         """Run the traced graph operation by operation from now on, as a new traced step does."""
         self.update: TensorUpdate | None = None
+        self.changed: list[Tensor] | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
 
@@ -173,13 +187,18 @@ class TracedStep:
         self.held += state[:-1]
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[list[float], bool]:
-        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
+        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns.
+
+        Raises:
+            CompiledStepError: Where the compiled code raises; weights and the optimizer's state are
+                as they were before.
+        """
         batch = self._batch_inputs(index, 1.0 if kl_weight is None else kl_weight)
         if self.update is not None:
-            (losses_and_norm,) = self._run([*self.held, self.update.rates(), *batch])
-            numbers: list[float] = losses_and_norm.tolist()
+            (losses_and_factor,) = self._run_or_undo([self.update.rates(), *batch])
+            numbers: list[float] = losses_and_factor.tolist()
             return numbers[:-1], all(map(math.isfinite, numbers))
-        results = self._run([*self.held, *batch])
+        results = self._run_or_undo(batch)
         applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
         return results[0].tolist(), applied
 
@@ -194,21 +213,21 @@ class TracedStep:
     ) -> tuple[Tensor, Gradients]:
         """Return loss and gradient at copies of the state, without changing the pair.
 
-        A compiled step with an update in it returns no gradient: it returns losses and the norm,
-        and changes parameters. The gradient is read out of the optimizer's state instead. The step
+        A compiled step with an update in it returns no gradient: it returns losses and the factor
+        of the clipping, and changes parameters. The gradient is read out of the optimizer's state instead. The step
         runs on copies of the parameters, on a state of zeros, and on the rates of
         ``TensorUpdate.dry_run_rates``, under which the first moment becomes
 
             m <- 0 + (1 - 0.5) (g - 0) = g / 2
 
-        where g is the gradient after clipping. So g = 2 m; the clipping is undone by the norm
-        before clipping, which the step returns. The other rates are 0, so the copies of the
+        where g is the gradient after clipping. So g = 2 m; the clipping is undone by its factor,
+        which the step returns. The other rates are 0, so the copies of the
         parameters become useless, and nothing reads them. What is compared is thus the very code
         that updates the parameters, not a second compilation. The trick needs an optimizer whose
         state begins with a running mean of the gradient (Adam's ``exp_avg``, centered RMSprop's
         ``grad_avg``); it breaks for an optimizer without one, which is why ``TensorUpdate`` knows
-        no other. Where loss or norm is not finite nothing is updated and the gradient reads 0; the
-        comparison looks at the loss first.
+        no other. Where the loss is not finite, or the factor is NaN, nothing is updated and no
+        gradient can be read; the comparison looks at the eager step's first.
 
         Args:
             parameters: Values of the parameters.
@@ -230,12 +249,11 @@ class TracedStep:
             results = self._run([*parameters, *constants, *batch])
             return results[0], self._in_place_of_none(results[1:])
         state, rates = list(map(torch.zeros_like, self.update.state)), self.update.dry_run_rates()
-        copies = [p.clone() for p in parameters]
-        (losses_and_norm,) = self._run([*copies, *constants, *state, rates, *batch])
-        losses, norm = losses_and_norm[:-1], losses_and_norm[-1].item()
-        factor = 2 * max(1.0, (norm + 1e-6) / self.eager.limit)
+        copies = list(map(copy_with_strides, parameters))
+        (losses_and_factor,) = self._run([*copies, *constants, *state, rates, *batch])
+        losses, factor = losses_and_factor[:-1], losses_and_factor[-1].item()
         first_moments = state[: len(state) // 3]
-        return losses, self._in_place_of_none([m * factor for m in first_moments])
+        return losses, self._in_place_of_none([2 * m / factor for m in first_moments])
 
     @property
     def is_compiled(self) -> bool:
@@ -255,9 +273,41 @@ class TracedStep:
         return [*arrays, self.rows.positions_in_data(index).to(self.device), *weight]
 
     def _run(self, inputs: list[Tensor]) -> list[Tensor]:
-        """Call the step's function, compiled or not."""
+        """Call the step's function; raise ``CompiledStepError`` where compiled code raises."""
         with torch.no_grad(), self._without_autocast():
-            return self.function(*inputs)
+            if not self.is_compiled:
+                return self.function(*inputs)
+            try:
+                return self.function(*inputs)
+            except Exception as error:
+                raise CompiledStepError(first_line(error)) from error
+
+    def _run_or_undo(self, inputs: list[Tensor]) -> list[Tensor]:
+        """Call the step's function on the pair itself, and undo what it changed where it raises.
+
+        Copies of everything before every step would cost as much as the step. All tensors are
+        copied before a compiled step's first call alone, which is when compiled code that does not
+        fit its inputs raises. Later calls copy the buffers that the first call changed (those of
+        batch normalization). The other tensors that a compiled step changes are the parameters and
+        the optimizer's state, and it changes these last: every update needs the norm of the whole
+        gradient, after which nothing is left that could raise.
+
+        Args:
+            inputs: What follows the tensors that the step holds.
+        """
+        if not self.is_compiled:
+            return self._run([*self.held, *inputs])
+        before = [(t, t.clone()) for t in (self.held if self.changed is None else self.changed)]
+        try:
+            results = self._run([*self.held, *inputs])
+        except CompiledStepError:
+            for tensor, value in before:
+                write_back(tensor, value)
+            raise
+        if self.changed is None:
+            constants = before[len(self.parameters) :][: len(self.graph.constants)]
+            self.changed = [t for t, value in constants if not torch.equal(t, value)]
+        return results
 
     def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Turn autocast off: the graph holds its conversions already, as operations."""
@@ -295,8 +345,8 @@ class TracedStep:
 
         Returns:
             Without an update: the losses and the gradients. With an update: one tensor, (3,), of
-            the losses and the gradient's norm before clipping; parameters and state are changed in
-            place, except where a loss or the norm is not finite.
+            the losses and the factor of the clipping; parameters and state are changed in place,
+            except where a loss or the factor is not finite.
         """
         remaining = iter(inputs)
         parameters = _take(remaining, len(self.parameters))
@@ -305,13 +355,18 @@ class TracedStep:
             return self._losses_and_gradients(parameters, constants, list(remaining))
         state, rates = _take(remaining, len(self.update.state)), next(remaining)
         losses, *gradients = self._losses_and_gradients(parameters, constants, list(remaining))
-        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        factor = clip_factor(gradients, self.eager.limit)
         if self.eager.limit < math.inf:
-            factor = (self.eager.limit / (norm + 1e-6)).clamp(max=1.0)
             gradients = [g * factor for g in gradients]
-        finite = losses.isfinite().all() & norm.isfinite()
+        finite = losses.isfinite().all() & factor.isfinite()
         self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
-        return [torch.cat([losses, norm.to(losses.dtype).reshape(1)])]
+        return [torch.cat([losses, factor.to(losses.dtype).reshape(1)])]
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's class and the first line of its message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:200]}"
 
 
 def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:

@@ -18,7 +18,8 @@ once, at some epoch. A second one ends the traced step.
 
 How the stepper falls back: where a step cannot be traced, or differs from the eager one, the eager
 step runs and a warning says why; under ``compile=True`` that is an error. Where only the compiler
-fails, or its result differs, the traced step runs uncompiled and a warning says why.
+fails, its result differs or its code raises, be it in the middle of a fit, the traced step runs
+uncompiled and a warning says why.
 
 What was chosen is stored with a run (``state``) and restored when the run is resumed
 (``resume``): a resumed fit has another number of steps to come, and would choose otherwise.
@@ -38,8 +39,9 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
+from ppl_vae.training.diagnosis import too_large
 from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
-from ppl_vae.training.step import EagerStep, TracedStep
+from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
 
 EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
@@ -161,10 +163,28 @@ class Stepper:
                     self._fall_back(problem)
                     return
 
-    def __call__(self, index: Tensor, kl_weight: float) -> tuple[list[float], bool]:
-        """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns."""
+    def __call__(
+        self, index: Tensor, kl_weight: float, rng_state: Tensor | None = None
+    ) -> tuple[list[float], bool]:
+        """Update once; where compiled code raises, by the traced graph from now on, with a warning.
+
+        Args:
+            index: The rows of the step, (rows,).
+            kl_weight: Its KL weight.
+            rng_state: State of torch's generator when the step began, from which the traced graph
+                draws again where compiled code raises; ``None`` draws on.
+
+        Returns:
+            What ``EagerStep`` returns.
+        """
         traced_step = self.traced_steps.get(len(index))
         if traced_step is not None:
+            try:
+                return traced_step(index, kl_weight)
+            except CompiledStepError as error:
+                self._interpret(len(index), f"the compiled step failed: {error}")
+            if rng_state is not None:
+                torch.set_rng_state(rng_state)
             return traced_step(index, kl_weight)
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
@@ -194,6 +214,25 @@ class Stepper:
                 return error
         return None
 
+    def largest_gradient(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> str:
+        """Return words for the parameter with the largest gradient in a step that was not applied.
+
+        Args:
+            index: The rows of the step, (rows,).
+            kl_weight: Its KL weight.
+            rng_state: State of torch's generator when the step began.
+
+        Returns:
+            The words; ``""`` where the gradient is not finite, or is not too large.
+        """
+        weight = torch.tensor(float(kl_weight)) if self.weighted else None
+        batch = self.rows.take(index, self.derivative.parameters[0].device)
+        with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
+            torch.set_rng_state(rng_state)
+            _, gradients = self.derivative(batch, weight)
+            return too_large(list(self.pair.trainable()), gradients, self.eager.limit)
+        return ""
+
     def check(self, first_step: int, next_step: int) -> None:
         """Compare the traced steps with the eager one again, at the end of an epoch.
 
@@ -209,6 +248,9 @@ class Stepper:
             index = (torch.arange(size) + next_step) % len(self.rows)
             try:
                 difference = difference_on_batch(traced_step, index, seed=next_step % 2**32)
+            except CompiledStepError as error:
+                self._interpret(size, f"the compiled step failed: {error}")
+                continue
             except ValueError:  # not finite, or refused by Pyro's checks: the next step will raise
                 return
             if difference:
@@ -240,7 +282,7 @@ class Stepper:
         try:
             traced_step = TracedStep(self.eager, self.rows, indices[0], weighted=self.weighted)
         except Exception as error:  # whatever the pair's Python does to the tracer
-            return f"it cannot be traced: {_first_line(error)}"
+            return f"it cannot be traced: {first_line(error)}"
         self.traced_steps[size] = traced_step
         difference = difference_from_eager(traced_step, indices)
         if self.kinds[size] == COMPILED and not difference:
@@ -249,13 +291,18 @@ class Stepper:
                 wrong = difference_from_eager(traced_step, indices)
                 if wrong:
                     raise RuntimeError(f"the compiled step differs from the traced one: {wrong}")
+            except CompiledStepError as error:
+                self._interpret(size, f"the compiled step failed: {error}")
             except Exception as error:  # no compiler, or a compiler that fails
-                traced_step.interpret()
-                self.kinds[size] = TRACED
-                self.reason = f"the compiler failed: {_first_line(error)}"
-                words = f"compile: {self.reason}; the traced graph runs instead, which is slower"
-                warnings.warn(words, stacklevel=2)
+                self._interpret(size, f"the compiler failed: {first_line(error)}")
         return difference
+
+    def _interpret(self, size: int, reason: str) -> None:
+        """Run the traced graph instead of compiled code from now on, with a warning."""
+        self.traced_steps[size].interpret()
+        self.kinds[size], self.reason = TRACED, reason
+        words = f"compile: {reason}; the traced graph runs instead, which is slower"
+        warnings.warn(words, stacklevel=2)
 
     def _first_and_last_rows(self, size: int) -> list[Tensor]:
         """Return the positions of two batches, (size,) each: the first rows and the last rows."""
@@ -281,9 +328,3 @@ class Stepper:
         self.kinds = dict.fromkeys(self.kinds, EAGER)
         self.reason = f"the traced step is not the eager one: {problem}"
         warnings.warn(f"compile: {self.reason}; the eager step runs instead", stacklevel=2)
-
-
-def _first_line(error: Exception) -> str:
-    """Return an error's class and the first line of its message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
