@@ -117,7 +117,7 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
     for name, tensor in zip(inspection.rows.names, as_tuple(batch), strict=True):
         marks["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
     try:
-        model_trace, guide_trace = run_pair(inspection.pair, batch)
+        model_trace, guide_trace = run_pair(inspection.pair, batch, index)
     except CannotRunError:
         if not any(bool(bad.any()) for bad in marks["gaps"].values()):
             raise
