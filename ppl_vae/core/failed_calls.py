@@ -49,8 +49,9 @@ class PlateLength(Messenger):
         self.length: int | None = None
 
     def _pyro_post_sample(self, msg: Any) -> None:
-        if msg["name"] == self.plate and isinstance(msg["value"], Tensor):
-            self.length = msg["value"].numel()
+        value = msg["value"]
+        if msg["name"] == self.plate and isinstance(value, Tensor) and value.ndim:
+            self.length = len(value)  # row numbers, or rows themselves
 
 
 class FailedCall(TorchFunctionMode):

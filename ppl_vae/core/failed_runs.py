@@ -187,11 +187,11 @@ def plate_cause(plate: str, role: str, row_count: int, length: int) -> Cause:
 
 def _subsampling_cause(failed: FailedRun) -> Cause | None:
     """Return the cause where a row plate that subsamples wants more rows than the batch has."""
-    makes_plate = SubsampleMessenger._subsample.__code__
     row_count = batch_rows(failed.batch)
     for frame in _frames(failed.error):
-        length = frame.f_locals.get("subsample_size")
-        is_plate = frame.f_code is makes_plate and frame.f_locals["name"] == failed.plate
-        if is_plate and isinstance(length, int):
+        variables, file = frame.f_locals, frame.f_globals.get("__name__")
+        length = variables.get("subsample_size")
+        makes_plate = file == SubsampleMessenger.__module__ and isinstance(length, int)
+        if makes_plate and variables.get("name") == failed.plate:
             return plate_cause(failed.plate, failed.role, row_count, length)
     return None
