@@ -14,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.core import sites
+from ppl_vae.core.failed_runs import error_text
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.enumerated import plate_fault
 from ppl_vae.elbo.loss import BatchLoss
@@ -132,8 +133,7 @@ def _failed_elbo(inspection: Inspection, batch: Batch, failure: Exception) -> Fi
         return site_error(summed_out[0], problem, fix)
     return error(
         "model and guide",
-        f"expected {inspection.objective.name} to run, got {type(failure).__name__}: "
-        + " ".join(str(failure).split()),
+        f"expected {inspection.objective.name} to run, got {error_text(failure)}",
         "print(lint(...)) shows each site's shapes and plates",
     )
 

@@ -36,7 +36,7 @@ from ppl_vae.nn import MLP
 def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
-    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345;")
+    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345, which holds 0.5;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
@@ -46,7 +46,10 @@ def test_data_outside_the_support_in_a_row_with_a_label():
     frame.iloc[33, 2] = -1.0
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), frame)
     assert_only_finding(
-        verdict, "error", 'site "x"', "1 of 40 rows, the first is row 33 (index 'row-33');"
+        verdict,
+        "error",
+        'site "x"',
+        "1 of 40 rows, the first is row 33 (index 'row-33'), which holds -1;",
     )
 
 
