@@ -14,9 +14,12 @@ from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
+from pyro import poutine
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.core.failed_calls import find_cause
+from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple
@@ -73,7 +76,7 @@ def quiet_look(
     last = len(rows) - 1 if spread else count - 1
     index = torch.linspace(0, last, count, dtype=torch.float64).long()
     batch = rows.take(index, pair.device())
-    with pair.quiet_run(), errors_naming_rows(batch, index):
+    with pair.quiet_run(), errors_naming_rows(pair, batch, index):
         yield batch
 
 
@@ -117,17 +120,18 @@ def blocks(
             pyro_lock(),
             forked(child(seed, block)),
             pair.evaluating(),
-            errors_naming_rows(batch, index),
+            errors_naming_rows(pair, batch, index),
         ):
             result = work(batch, index)
         yield index, result
 
 
 @contextlib.contextmanager
-def errors_naming_rows(batch: Batch, index: Tensor) -> Iterator[None]:
+def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor) -> Iterator[None]:
     """Make a context that turns an error of torch or Pyro into one that speaks of the data.
 
     Args:
+        pair: The pair that the code inside runs.
         batch: The rows that the code inside works on.
         index: Their positions in the data, (rows,).
 
@@ -135,17 +139,20 @@ def errors_naming_rows(batch: Batch, index: Tensor) -> Iterator[None]:
         Nothing.
 
     Raises:
-        ValueError: If the code inside fails. The message names the first row with NaN or
-            infinity; where all numbers are finite, the message gives the shapes of the rows and
-            the original error. A ``ValueError`` that was raised outside torch and Pyro, by this
-            library or by the user's own code, says what is wrong and passes unchanged.
+        ValueError: If the code inside fails. The message names the first row with NaN or infinity;
+            where all numbers are finite, what ``find_cause`` finds at fault; where that is
+            nothing, the shapes of the rows and the original error. A ``ValueError`` that was raised
+            outside torch and Pyro, by this library or by the user's own code, says what is wrong
+            and passes unchanged, and so does a failed ``assert`` of this library.
     """
     try:
         yield
-    except (RuntimeError, ValueError, TypeError, LookupError) as error:
+    except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         if isinstance(error, ValueError) and not _raised_in(error, "torch", "pyro"):
             raise
-        raise _error_about_rows(error, batch, index) from error
+        if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
+            raise
+        raise _error_about_rows(error, pair, batch, index) from error
 
 
 def _raised_in(error: Exception, *packages: str) -> bool:
@@ -154,8 +161,8 @@ def _raised_in(error: Exception, *packages: str) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in packages
 
 
-def _error_about_rows(error: Exception, batch: Batch, index: Tensor) -> ValueError:
-    """Return the error that names the first row that is not finite, or the shapes of the rows."""
+def _error_about_rows(error: Exception, pair: Pair, batch: Batch, index: Tensor) -> ValueError:
+    """Return the error that names the first row that is not finite, the cause, or the shapes."""
     for field in as_tuple(batch):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
@@ -164,11 +171,19 @@ def _error_about_rows(error: Exception, batch: Batch, index: Tensor) -> ValueErr
                 f"data: expected finite numbers, got NaN or infinity, first in row {first}; "
                 "impute or drop these rows"
             )
+
+    def run() -> None:
+        draws = poutine.trace(pair.guide).get_trace(batch)
+        poutine.replay(pair.model, trace=draws)(batch)
+
+    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run)
+    cause = find_cause(failed)
+    if cause is not None:
+        return ValueError(str(cause))
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
         f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
-        f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}; "
-        "lint(model, guide, data) says which site fails"
+        f"{error_text(error)}; lint(model, guide, data) says which site fails"
     )
 
 

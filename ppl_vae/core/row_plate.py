@@ -65,9 +65,10 @@ def row_plate_faults(
 ) -> Iterator[PlateFault]:
     """Yield the faults of a pair's row plate, as its traces on one batch show them.
 
-    Faults are a row's site outside the row plate, a latent in other plates in the guide than in the
-    model, a row plate at another dimension than -1 (a ``for`` loop over the plate has no dimension
-    at all), and a row plate that is not as long as the batch.
+    Faults are a row's site outside the row plate, an observed site that scores each row against all
+    rows, a latent in other plates in the guide than in the model, a row plate at another dimension
+    than -1 (a ``for`` loop over the plate has no dimension at all), and a row plate that is not as
+    long as the batch.
 
     Args:
         plate: Name of the row plate.
@@ -84,12 +85,18 @@ def row_plate_faults(
         if frame.name == plate
     }
     for role, dim, size in sorted(frames, key=str):
-        if dim != -1:
+        if dim is None:
+            yield PlateFault(
+                f'plate "{plate}"',
+                f"expected the row plate at dim -1, got dim None in the {role}: a for loop",
+                f'write "with pyro.plate("{plate}", len(x)):", not a for loop',
+            )
+        elif dim != -1:
             yield PlateFault(
                 f'plate "{plate}"',
                 f"expected the row plate at dim -1, got dim {dim} in the {role}",
-                "open the row plate before other plates or pass dim=-1, in a with statement and "
-                "not in a for loop",
+                "open the row plate before other plates or pass dim=-1, and write .to_event(1) "
+                "where the last dimension holds the features of a row",
             )
         elif 0 <= size != row_count:  # a plate without a size has a negative one
             yield PlateFault(
@@ -107,6 +114,8 @@ def row_plate_faults(
             if varies and not sites.in_plate(site, plate):
                 outside.add(name)
                 yield _outside_row_plate(plate, name, site, role)
+            elif sites.role(site) == "data":
+                yield from _broadcast_rows(name, site, row_count)
     in_guide = sites.with_role(guide_trace, "latent")
     for name, model_site in sites.sample_sites(model_trace).items():
         if name in in_guide and name not in outside:
@@ -120,6 +129,37 @@ def row_plate_faults(
                     f"expected the model's plates {here}, got {there} in the guide",
                     "open the same plates around the site in model and guide",
                 )
+
+
+def _broadcast_rows(name: str, site: sites.Site, row_count: int) -> Iterator[PlateFault]:
+    """Yield the fault of an observed site where every row is scored against all rows.
+
+    A distribution of shape (rows, 1), as a network with one output makes it, and a value of shape
+    (rows,) broadcast to (rows, rows), without an error. What is in excess is the distribution's
+    dimension, the value's, or both: then the last one was meant to be an event.
+    """
+    fn, value = site["fn"], site["value"]
+    plates = {frame.dim for frame in site["cond_indep_stack"]}
+    square = (row_count, row_count)
+    in_fn = tuple(fn.batch_shape) == square
+    value_shape = tuple(value.shape)
+    in_value = fn.event_dim == 0 and value_shape == (row_count, 1)
+    whole = value_shape[: value.ndim - fn.event_dim] == square  # a matrix of its own
+    if row_count == 1 or -2 in plates or whole or not (in_fn or in_value):
+        return
+    got = f"batch_shape {tuple(fn.batch_shape)} and obs= of shape {value_shape}"
+    if in_fn and in_value:
+        fix = "add .to_event(1) to the distribution, or drop the last dimension of both"
+    elif in_fn:
+        fix = "drop the last dimension of the distribution's parameters, as in logits.squeeze(-1)"
+    else:
+        fix = "drop the last dimension of the value, as in y.squeeze(-1)"
+    yield PlateFault(
+        f'site "{name}"',
+        f"expected batch_shape ({row_count},), one entry for each row, got {got}: broadcast "
+        "to every row against all rows",
+        fix,
+    )
 
 
 def _as_long(site: sites.Site, row_count: int, row_plates: set[str]) -> bool:

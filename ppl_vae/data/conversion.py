@@ -93,10 +93,20 @@ def check_numbers(array: np.ndarray[Any, Any], name: str) -> None:
             "array.filled(numpy.nan), and mask them in the model"
         )
     if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name}: expected numbers, got an array of dtype {array.dtype}; "
-            "encode text and dates as numbers first"
-        )
+        holds_numbers = array.dtype.kind in "OUS" and _spells_numbers(array)
+        mend = "encode text and dates as numbers first"
+        if holds_numbers:
+            mend = "all of its values are numbers: convert them with .astype(float)"
+        raise ValueError(f"{name}: expected numbers, got an array of dtype {array.dtype}; {mend}")
+
+
+def _spells_numbers(array: np.ndarray[Any, Any]) -> bool:
+    """Return whether every value of an array of objects or text is a number, or spells one."""
+    try:
+        array.astype(np.float64)
+    except (ValueError, TypeError, OverflowError):
+        return False
+    return True
 
 
 def tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
@@ -109,19 +119,45 @@ def tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
     Raises:
         ValueError: If a column is not numeric, or a number is too large.
     """
-    text = [(c, d) for c, d in frame.dtypes.items() if not pd.api.types.is_numeric_dtype(d)]
+    text = [p for p, d in enumerate(frame.dtypes) if not pd.api.types.is_numeric_dtype(d)]
     if text:
-        columns = ", ".join(f'"{c}" ({d})' for c, d in text[:5])
-        raise ValueError(
-            f"{name}: expected numeric columns, got {columns}"
-            + (f" and {len(text) - 5} more" if len(text) > 5 else "")
-            + "; drop them or encode them (pandas.get_dummies, or .cat.codes)"
-        )
+        raise _not_numeric(frame.iloc[:, text], name)
     missing = frame.isna().to_numpy().any()  # nullable integers cannot hold NaN: read as floats
     array = frame.to_numpy(dtype=np.float64, na_value=np.nan) if missing else frame.to_numpy()
     if array.dtype == object:  # several extension dtypes
         array = frame.to_numpy(dtype=np.float64)
     return tensor_of_array(array, Place(name, frame.columns))
+
+
+def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
+    """Return the error that names columns of another dtype than numbers, with a mend for each kind.
+
+    Columns of objects or text may hold numbers all the same: files and databases return them so.
+
+    Args:
+        text: The columns that are not numeric.
+        name: The data's name in error messages.
+    """
+    mends, shown = [], []
+    for position, (column, dtype) in enumerate(text.dtypes.items()):
+        values = text.iloc[:, position]
+        is_text = pd.api.types.is_object_dtype(dtype) or isinstance(dtype, pd.StringDtype)
+        numbers = pd.to_numeric(values, errors="coerce") if is_text else None
+        bad = None if numbers is None else (numbers.isna() & values.notna()).to_numpy()
+        about, mend = f"{dtype}", "drop them or encode them (pandas.get_dummies, or .cat.codes)"
+        if bad is not None and not bad.any():
+            mend = "convert columns that hold numbers with pandas.to_numeric"
+        elif bad is not None and bad.sum() * 2 < len(bad):
+            first = int(bad.argmax())
+            about += f'; no number in row {first}: "{str(values.iloc[first])[:40]}"'
+            mend = 'pandas.to_numeric(column, errors="coerce") makes NaN of what is no number'
+        shown.append(f'"{column}" ({about})')
+        mends.append(mend)
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ValueError(
+        f"{name}: expected numeric columns, got {', '.join(shown[:5])}{more}; "
+        + "; ".join(dict.fromkeys(mends))
+    )
 
 
 def _default_floats(tensor: Tensor, place: Place) -> Tensor:

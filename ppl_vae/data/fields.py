@@ -8,6 +8,7 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from ppl_vae.data.columns import column_names
 from ppl_vae.data.conversion import (
@@ -85,10 +87,7 @@ class Field:
             array = tensor_of_frame(values.to_frame(), name)[:, 0]
             field = cls(name, array, "series", values.name, values.dtype)
         else:
-            raise ValueError(
-                f"{name}: expected a tensor, a numpy array or memmap, a pandas frame, a tuple or "
-                f"mapping of those, or a torch Dataset; got {type(values).__name__}"
-            )
+            raise _other_form(values, name)
         if field.array.ndim == 0:
             raise ValueError(f"{name}: expected rows along the first dimension, got one number")
         return field
@@ -154,6 +153,27 @@ class Field:
             "dtype": _dtype_for_json(self.dtype),
             "shape": list(self.array.shape[1:]),
         }
+
+
+def _other_form(values: Any, name: str) -> ValueError:
+    """Return the error for values in none of the forms that a field can have, with the mend.
+
+    Args:
+        values: The values.
+        name: The field's name.
+    """
+    expected = "a tensor, a numpy array or memmap, or a pandas frame or series"
+    if isinstance(values, DataLoader):
+        expected = "rows, from which batches are made"
+        mend = "pass loader.dataset, and batch_size= to fit"
+    elif hasattr(values, "toarray"):  # the matrices and arrays of scipy.sparse
+        expected = "a dense array"
+        mend = f"pass .toarray(), {math.prod(values.shape)} numbers"
+    elif isinstance(values, list):
+        mend = "pass numpy.array(rows) for a list of rows, or a tuple for several fields"
+    else:
+        mend = "pass one of these, a tuple or mapping of them, or a map-style torch Dataset"
+    return ValueError(f"{name}: expected {expected}, got {type(values).__name__}; {mend}")
 
 
 def _labels_for_json(labels: Any) -> Any:

@@ -117,7 +117,7 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
     for name, tensor in zip(inspection.rows.names, as_tuple(batch), strict=True):
         marks["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
     try:
-        model_trace, guide_trace = run_pair(inspection.pair, batch)
+        model_trace, guide_trace = run_pair(inspection.pair, batch, index)
     except CannotRunError:
         if not any(bool(bad.any()) for bad in marks["gaps"].values()):
             raise
@@ -266,7 +266,7 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     support = support_name(inspection.model_sites()[name])
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}"
+        f"{_count(inspection, bad)}{_value_outside(inspection, name, bad.first)}"
     )
     fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
@@ -274,6 +274,22 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     problem += ", which validate_args=False lets pass: their score is not a log-probability"
     fix += ", or compare this ELBO with those of the same likelihood only"
     return warning(f'site "{name}"', problem, fix)
+
+
+def _value_outside(inspection: Inspection, name: str, row: int) -> str:
+    """Return the first value outside the support in a row of the data, as text; "" if unknown."""
+    index = torch.tensor([row])
+    batch = inspection.rows.take(index, inspection.pair.device())
+    try:
+        site = sites.sample_sites(run_pair(inspection.pair, batch, index)[0])[name]
+        support = site["fn"].support
+        while hasattr(support, "base_constraint"):
+            support = support.base_constraint
+        first = (~support.check(site["value"])).nonzero()[0].tolist()
+        value = site["value"][tuple(first)].flatten().tolist()
+    except Exception:  # a pair that does not run on one row, or another draw of its parameters
+        return ""
+    return ", which holds " + ", ".join(f"{number:g}" for number in value[:5])
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.core import sites
+from ppl_vae.core.failed_runs import error_text
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.enumerated import plate_fault
 from ppl_vae.elbo.loss import BatchLoss
@@ -43,8 +45,8 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
         ):
             try:
                 losses, surrogate = loss_of(batch, weight)
-            except ValueError:  # TraceEnum_ELBO raises it where nothing can be trained
-                if parameters:
+            except ValueError as failure:
+                if not _has_no_gradient(failure):
                     raise
                 # not negative_elbo, which would leave out the KL weight that is tried here
                 losses = loss_of.objective.loss(loss_of.model, loss_of.guide, batch)
@@ -56,7 +58,10 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
         return
     if bool(losses.isfinite().all()):
         yield from _warnings_of_pyro(inspection, caught)
-        yield from _gradient_findings(gradients)
+        if parameters and not surrogate.requires_grad:
+            yield _nothing_reached(list(parameters))
+        else:
+            yield from _gradient_findings(gradients)
         yield from _unregistered(inspection, leaves)
         return
     fix = "keep the scales of the model and of the guide away from 0"
@@ -128,10 +133,19 @@ def _failed_elbo(inspection: Inspection, batch: Batch, failure: Exception) -> Fi
         return site_error(summed_out[0], problem, fix)
     return error(
         "model and guide",
-        f"expected {inspection.objective.name} to run, got {type(failure).__name__}: "
-        + " ".join(str(failure).split()),
+        f"expected {inspection.objective.name} to run, got {error_text(failure)}",
         "print(lint(...)) shows each site's shapes and plates",
     )
+
+
+def _has_no_gradient(failure: ValueError) -> bool:
+    """Return whether ``TraceEnum_ELBO`` itself refused a loss that depends on no parameter.
+
+    Its method ``differentiable_loss`` raises for nothing else; what raises in the pair is raised in
+    a function that the method calls.
+    """
+    *_, (frame, _) = traceback.walk_tb(failure.__traceback__)
+    return frame.f_code is TraceEnum_ELBO.differentiable_loss.__code__
 
 
 def _runs_unweighted(inspection: Inspection, batch: Batch) -> bool:
@@ -179,6 +193,19 @@ def _gradient_findings(gradients: dict[str, Tensor | None]) -> Iterator[Finding]
             problem = "expected a gradient, got none: the loss does not depend on the parameter"
             fix = "use the parameter, freeze it with requires_grad_(False), or look for a detach()"
             yield warning(f'parameter "{name}"', problem, fix)
+
+
+def _nothing_reached(names: list[str]) -> Finding:
+    """Return the finding for a loss that depends on none of the parameters, by their names."""
+    shown = ", ".join(f'"{name}"' for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return error(
+        "model and guide",
+        "expected a loss that depends on a parameter, got one that depends on none of "
+        f"{len(names)} ({shown}): there is nothing to train",
+        "use the parameters in a distribution of a latent or observed site, without .detach(), "
+        ".item(), .numpy() or torch.no_grad() on the way; or freeze them with "
+        "requires_grad_(False) where the pair is not to be trained",
+    )
 
 
 # Unregistered parameters

@@ -23,6 +23,8 @@ from torch import Tensor
 
 from ppl_vae.compat import argument_checks_off
 from ppl_vae.core import sites
+from ppl_vae.core.failed_calls import find_cause
+from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
@@ -242,7 +244,9 @@ def _validation_is_off(fn: Any) -> bool:
     return True
 
 
-def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace:
+def attempt(
+    half: Half, batch: Batch, plate: str, *handlers: Messenger, positions: Tensor | None = None
+) -> Trace:
     """Trace a half on a batch, inside handlers.
 
     Args:
@@ -250,17 +254,23 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
         batch: The rows.
         plate: Name of the row plate.
         handlers: Handlers around the half, the last one innermost.
+        positions: Positions of the rows in the data, (rows,), for messages; ``None`` for the first
+            rows.
 
     Raises:
         CannotRunError: If the half raises an error, or its row plate is not as long as the batch.
     """
     tracer = poutine.trace()
     failure = None
-    try:
+
+    def run() -> None:
         with contextlib.ExitStack() as stack:
             for handler in (*handlers, tracer):
                 stack.enter_context(handler)
             half(batch)
+
+    try:
+        run()
     except Exception as raised:
         failure = raised
     # the plate is in the trace even if a statement inside it failed, and is then the likely cause
@@ -268,19 +278,28 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
         raise CannotRunError(_wrong_plate_length(half, plate, batch, opened.numel())) from failure
     if failure is not None:
-        raise CannotRunError(_failed_run(half, batch, failure)) from failure
+        index = torch.arange(batch_rows(batch)) if positions is None else positions
+        parameters = {f"{half.role}.{name}": p for name, p in half.parameters().items()}
+        cause = find_cause(FailedRun(failure, batch, index, half.role, plate, parameters, run))
+        finding = _failed_run(half, batch, failure) if cause is None else error(*cause)
+        raise CannotRunError(finding) from failure
     return tracer.get_trace()
 
 
-def run_pair(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
+def run_pair(pair: Pair, batch: Batch, positions: Tensor | None = None) -> tuple[Trace, Trace]:
     """Trace the guide on a batch, then the model with the guide's draws; return the model's first.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        positions: As in ``attempt``.
 
     Raises:
         CannotRunError: If either half fails.
     """
-    guide_trace = attempt(pair.guide, batch, pair.plate)
-    guide_draws = Substitute(drawn_values(guide_trace))
-    return attempt(pair.model, batch, pair.plate, guide_draws), guide_trace
+    guide_trace = attempt(pair.guide, batch, pair.plate, positions=positions)
+    draws = Substitute(drawn_values(guide_trace))
+    return attempt(pair.model, batch, pair.plate, draws, positions=positions), guide_trace
 
 
 def drawn_values(
@@ -319,7 +338,6 @@ def _failed_run(half: Half, batch: Batch, failure: Exception) -> Finding:
         )
     return error(
         half.role,
-        f"expected to run on a batch of shapes {shapes}, got {type(failure).__name__}: "
-        + " ".join(str(failure).split()),
+        f"expected to run on a batch of shapes {shapes}, got {error_text(failure)}",
         fix,
     )

@@ -46,7 +46,9 @@ def _term_of_guide(name: str, site: sites.Site | None) -> Finding:
             f'site "{name}"',
             "expected a factor that depends on the guide's draws, got one that does not, "
             + DIFFERS,
-            "nothing to mend where the term is meant; a factor of the model enters both",
+            "nothing to mend where the term is meant, but Pyro subtracts a factor of the guide, so "
+            "that training makes it smaller: pyro.factor(name, -log_factor, has_rsample=False) "
+            "makes it larger, and a factor of the model enters both",
         )
     return warning(
         f'site "{name}"',

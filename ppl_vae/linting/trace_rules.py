@@ -31,8 +31,11 @@ def missing_latents(inspection: Inspection) -> Iterator[Finding]:
         if name in inspection.guide_sites() or (summed_out and sites.is_enumerated(site)):
             continue
         fix = f'add pyro.sample("{name}", ...) to the guide'
-        if name.endswith("_unobserved"):
-            fix += ", or leave cells out with poutine.mask instead of obs_mask="
+        if _site_with_obs_mask(inspection, name):
+            fix += (
+                ", inside poutine.mask(mask=~obs_mask), or leave cells out with poutine.mask "
+                "instead of obs_mask="
+            )
         elif getattr(site["fn"], "has_enumerate_support", False):
             fix += ', or sum the latent out with infer={"enumerate": "parallel"} in the model'
         problem = "expected a draw in the guide for this latent of the model, got none"
@@ -77,6 +80,17 @@ def nothing_observed(inspection: Inspection) -> Iterator[Finding]:
         yield error("model", "expected an observed site, got none", fix)
 
 
+def _site_with_obs_mask(inspection: Inspection, name: str) -> str:
+    """Return the observed site whose missing cells Pyro draws at another site; "" for none.
+
+    ``pyro.sample("x", ..., obs_mask=m)`` makes the sites "x_observed", masked by ``m``, and
+    "x_unobserved", masked by ``~m``.
+    """
+    base = name.removesuffix("_unobserved")
+    made_by_pyro = base != name and f"{base}_observed" in inspection.model_sites()
+    return base if made_by_pyro else ""
+
+
 # What model and guide must agree on
 
 
@@ -108,8 +122,18 @@ def unequal_masks(inspection: Inspection) -> Iterator[Finding]:
                 f"expected the same mask in model and guide, got {int((~in_model).sum())} of "
                 f"{in_model.numel()} cells masked in the model and {int((~in_guide).sum())} in the "
                 "guide: the ELBO would compare different cells",
-                "put the same poutine.mask around the site in model and guide",
+                _same_mask(_site_with_obs_mask(inspection, name)),
             )
+
+
+def _same_mask(with_obs_mask: str) -> str:
+    """Return how to mask a site in the guide as in the model, for one that ``obs_mask=`` makes."""
+    if not with_obs_mask:
+        return "put the same poutine.mask around the site in model and guide"
+    return (
+        f'obs_mask= of site "{with_obs_mask}" masks the cells that are observed: put '
+        "poutine.mask(mask=~obs_mask) around the site in the guide"
+    )
 
 
 def unequal_scales(inspection: Inspection) -> Iterator[Finding]:

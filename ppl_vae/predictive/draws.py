@@ -12,9 +12,12 @@ Gelman, Meng & Stern (1996), Posterior predictive assessment of model fitness, s
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
+import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -76,8 +79,8 @@ def posterior_predictive(
         block after block, then the next group.
 
     Raises:
-        ValueError: If the model observes nothing in the row plate, or ``sites`` holds anything but
-            observed sites.
+        ValueError: If the model observes nothing in the row plate, ``sites`` holds anything but
+            observed sites, or the replicates do not fit into memory.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -124,8 +127,8 @@ def prior_predictive(
         ``{site: (num_samples, rows, ...)}``, or an iterator of ``Replicates``.
 
     Raises:
-        ValueError: If the model observes nothing in the row plate, or ``sites`` holds anything but
-            observed sites.
+        ValueError: If the model observes nothing in the row plate, ``sites`` holds anything but
+            observed sites, or the replicates do not fit into memory.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -140,8 +143,49 @@ def prior_predictive(
 
 
 def _joined(parts: Iterator[Replicates], num_samples: int, rows: int) -> dict[str, Tensor]:
-    """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``."""
+    """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``.
+
+    Raises:
+        ValueError: If the whole tensors do not fit into memory.
+    """
     result: dict[str, Tensor] = {}
     for part in parts:
+        if not result:
+            result = _whole_tensors(part.values, num_samples, rows)
         write_part(result, part.values, (num_samples, rows), part.places)
     return result
+
+
+def _whole_tensors(values: dict[str, Tensor], num_samples: int, rows: int) -> dict[str, Tensor]:
+    """Return an empty tensor for all replicates of each site.
+
+    Linux hands out memory that it does not have and ends the process when the memory is written to,
+    so the size is compared with the machine's memory first.
+
+    Args:
+        values: Some replicates of some rows, ``{site: (samples, rows, ...)}``.
+        num_samples: Replicates in all.
+        rows: Rows of the data.
+
+    Raises:
+        ValueError: If the tensors do not fit into memory.
+    """
+    shapes = {name: (num_samples, rows, *value.shape[2:]) for name, value in values.items()}
+    needed = sum(math.prod(shapes[name]) * v.element_size() for name, v in values.items())
+    too_large = ValueError(
+        f"num_samples: expected replicates that fit into memory, got {num_samples} of {rows} rows, "
+        f"{needed / 1e9:.0f} GB; pass stream=True, which returns them part by part, or draw fewer"
+    )
+    if needed > machine_memory():
+        raise too_large
+    try:
+        return {name: torch.empty(shapes[name], dtype=v.dtype) for name, v in values.items()}
+    except (RuntimeError, MemoryError) as error:
+        raise too_large from error
+
+
+def machine_memory() -> float:
+    """Return the machine's memory in bytes; infinity where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

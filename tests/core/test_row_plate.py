@@ -5,6 +5,8 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from parts.linter import assert_only_finding
+from torch import nn
 
 import ppl_vae
 from ppl_vae import IWAE, RowELBO
@@ -71,7 +73,14 @@ def guide_of_fewer_rows(x):
         pyro.sample("z", dist.Normal(x[:1] / 2, 0.7))
 
 
+def all_rows_against_all_rows(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+        pyro.sample("x", dist.Normal(z.unsqueeze(-1), 1.0), obs=x)
+
+
 FAULTY = {
+    "rows against rows": (all_rows_against_all_rows, vectorized()[1], r"squeeze\(-1\)"),
     "a loop": (sequential, sequential_guide, "at dim -1, got dim None"),
     "dim -2": (*vectorized(dim=-2), "at dim -1, got dim -2"),
     "another name": (*vectorized("rows"), 'got plate "rows"; pass plate="rows"'),
@@ -138,7 +147,7 @@ def test_a_loop_over_rows_is_refused_and_the_vectorized_pair_gives_the_exact_num
     parts = [dist.Normal(k, 1.0).log_prob(x) + torch.tensor(0.5).log() for k in (0.0, 1.0)]
     exact = torch.stack(parts).logsumexp(0)
     for function in (ppl_vae.log_likelihood, ppl_vae.elbo_terms):
-        with pytest.raises(ValueError, match=r'plate "data": .*not in a for loop'):
+        with pytest.raises(ValueError, match=r'plate "data": .*not a for loop'):
             function(looped, None, x)
     found = ppl_vae.log_likelihood(summed, None, x)["log_prob"]
     np.testing.assert_allclose(found, exact, atol=1e-12)
@@ -160,3 +169,49 @@ def test_a_plate_without_a_size_or_with_a_subsample_of_the_batch_is_sound(size):
 
     check_row_plate(Pair.of(model, guide, "data"), as_rows(X))
     assert ppl_vae.log_likelihood(model, guide, X)["log_prob"].between(-10, 0).all()
+
+
+def test_features_in_place_of_the_rows_are_told_to_be_an_event():
+    def model(x):
+        with pyro.plate("features", 3), pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    for function in (ppl_vae.elbo_terms, FUNCTIONS["lint"]):
+        with pytest.raises(ValueError, match=r"got dim -2 .* write .to_event\(1\) where the last"):
+            function(model, None, torch.ones(40, 3))
+
+
+SQUARES = {
+    "logits (N, 1), labels (N,)": (1, (40,), 0, "as in logits.squeeze(-1)"),
+    "logits (N,), labels (N, 1)": (0, (40, 1), 0, "of the value, as in y.squeeze(-1)"),
+    "logits (N, 1), labels (N, 1)": (1, (40, 1), 0, "add .to_event(1) to the distribution"),
+}
+
+
+@pytest.mark.parametrize("case", SQUARES)
+def test_rows_that_are_scored_against_all_rows(case):
+    last, shape, to_event, mend = SQUARES[case]
+    net = nn.Linear(3, 1)
+    y = torch.arange(40).remainder(2).float().reshape(shape)
+
+    def other(x, y):
+        pyro.module("net", net)
+        logits = net(x) if last else net(x).squeeze(-1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Bernoulli(logits=logits).to_event(to_event), obs=y)
+
+    pieces = ("expected batch_shape (16,), one entry for each row", "every row against all rows")
+    got = "batch_shape (16, 16)" if last else "obs= of shape (16, 1)"
+    verdict = ppl_vae.lint(other, None, (torch.ones(40, 3), y))
+    assert_only_finding(verdict, "error", 'site "y"', *pieces, got, mend)
+
+
+def test_a_row_of_as_many_features_as_rows_is_no_such_fault():
+    square = torch.randn(16, 16, generator=torch.Generator().manual_seed(3))
+
+    def other(x):
+        loc = pyro.param("loc", torch.zeros(16))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, 1.0).expand([len(x), 16]).to_event(1), obs=x)
+
+    assert not ppl_vae.lint(other, None, square).findings

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import torch
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from ppl_vae.data.rows import Rows, as_tuple
 
@@ -149,7 +150,19 @@ class Stream(IterableDataset):
         ({}, "at least one field"),
         ((torch.zeros(3), torch.zeros(4)), "fields of one length"),
         ({"x": torch.zeros(3), "y": [1, 2, 3]}, r'data\["y"\]: expected a tensor.*got list'),
-        (np.array(["a", "b"]), "dtype <U1"),
+        ([1.0, 2.0], r"pass numpy.array\(rows\) for a list of rows"),
+        (DataLoader(Pairs(), batch_size=2), "got DataLoader; pass loader.dataset, and batch_size="),
+        (
+            scipy.sparse.csr_matrix(ARRAY),
+            r"a dense array, got csr_matrix; pass .toarray\(\), 12 nu",
+        ),
+        (
+            {"x": scipy.sparse.csr_array(ARRAY)},
+            r'data\["x"\]: expected a dense array, got csr_array',
+        ),
+        (np.array(["a", "b"]), "dtype <U1; encode text"),
+        (ARRAY.astype(str), r"all of its values are numbers: convert them with .astype\(float\)"),
+        (ARRAY.astype(object), r"dtype object; all of its values are numbers"),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), "datetime64"),
         (pd.DataFrame({"a": [1.0], "city": ["Bern"]}), '"city".*drop them or encode them'),
         (pd.DataFrame({"a": pd.Categorical(["u", "v"])}), '"a" .category.'),
@@ -161,6 +174,24 @@ class Stream(IterableDataset):
 def test_bad_data_are_refused_with_the_cause(data, message):
     with pytest.raises(ValueError, match=message):
         Rows(data)
+
+
+def test_columns_of_objects_that_hold_numbers_are_told_from_text():
+    frame = pd.DataFrame({"a": ["1", "2.5", "3"], "city": ["Bern", "Basel", "Chur"]}, dtype=object)
+    with pytest.raises(ValueError, match=r'"a" \(object\), "city" \(object\)') as raised:
+        Rows(frame)
+    assert "hold numbers with pandas.to_numeric; drop them or encode them" in str(raised.value)
+    Rows(frame[["a"]].apply(pd.to_numeric))
+
+
+def test_a_column_of_numbers_with_one_word_names_the_word_and_its_row():
+    frame = pd.DataFrame({"dose": [1.0, 2.0, "missing", None, 5.0]}, dtype=object)
+    with pytest.raises(
+        ValueError, match=r'"dose" \(object; no number in row 2: "missing"\)'
+    ) as raised:
+        Rows(frame)
+    assert 'pandas.to_numeric(column, errors="coerce")' in str(raised.value)
+    assert len(Rows(frame.apply(pd.to_numeric, errors="coerce"))) == 5
 
 
 def test_two_columns_may_have_the_same_name():

@@ -10,6 +10,7 @@ from parts.linter import (
     FEATURES,
     LATENTS,
     ROWS,
+    Model,
     X,
     assert_finding,
     assert_only_finding,
@@ -19,10 +20,11 @@ from parts.linter import (
     normal,
     observe,
 )
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from ppl_vae import lint
+from ppl_vae import IWAE, fit, lint
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
@@ -34,7 +36,7 @@ from ppl_vae.nn import MLP
 def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
-    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345;")
+    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345, which holds 0.5;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
@@ -44,7 +46,10 @@ def test_data_outside_the_support_in_a_row_with_a_label():
     frame.iloc[33, 2] = -1.0
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), frame)
     assert_only_finding(
-        verdict, "error", 'site "x"', "1 of 40 rows, the first is row 33 (index 'row-33');"
+        verdict,
+        "error",
+        'site "x"',
+        "1 of 40 rows, the first is row 33 (index 'row-33'), which holds -1;",
     )
 
 
@@ -272,14 +277,23 @@ class Encoder(PyroModule):
 
 @pytest.mark.parametrize(("fault", "layer"), [("spare", "spare"), ("detach", "net.0")])
 def test_parameters_without_gradient(fault, layer):
-    verdict = lint(model, Encoder(**{fault: True}), X)
+    verdict = lint(Model(), Encoder(**{fault: True}), X)
     assert len(verdict.findings) == 2
     for name in ("weight", "bias"):
         assert_finding(
             verdict, "warning", f'parameter "guide.{layer}.{name}"', "got none", "detach()"
         )
     frozen = Encoder(**{fault: True}).requires_grad_(False)
-    assert not lint(model, frozen, X).findings
+    assert not lint(Model(), frozen, X).findings
+
+
+@pytest.mark.parametrize("how", [None, Trace_ELBO(), TraceEnum_ELBO(), IWAE(2)])
+def test_no_parameter_reaches_the_loss(how):
+    other = Encoder(detach=True)
+    pieces = ("none of 2", '"guide.net.0.weight"', "nothing to train", "detach()")
+    assert_only_finding(lint(model, other, X, elbo=how), "error", "model and guide", *pieces)
+    with pytest.raises(ValueError, match="depends on none of 2"):
+        fit(model, other, X, elbo=how, epochs=1, progress=False)
 
 
 def test_parameter_name_in_both_halves():

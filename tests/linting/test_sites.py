@@ -52,7 +52,7 @@ def test_unobserved_cells_missing_from_the_guide():
             z = code(x)
             pyro.sample("y", dist.Normal(z[..., 0], 1.0), obs=x[:, 0], obs_mask=x[:, 1] > 0)
 
-    assert_only_finding(lint(other, guide, X), "error", 'site "y_unobserved"', "poutine.mask")
+    assert_only_finding(lint(other, guide, X), "error", 'site "y_unobserved"', "mask=~obs_mask")
 
 
 def test_latent_that_only_the_guide_draws():

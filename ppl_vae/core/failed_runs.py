@@ -1,0 +1,197 @@
+"""A run of a pair that failed: its cause in the frames of the traceback, and its message in a line.
+
+Pyro's frames hold the sample statement that was being executed and its distribution, whose shapes
+say where the rows stand and where they should. The frame of torch's check of values holds those
+outside a support. The frame that makes a plate holds its length. ``failed_calls`` looks further.
+"""
+
+from __future__ import annotations
+
+import linecache
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from pyro.poutine.subsample_messenger import SubsampleMessenger
+from torch import Tensor
+from torch.distributions import Independent
+
+from ppl_vae.data.rows import Batch, batch_rows
+
+LONGEST_TEXT = 500  # most characters of another library's message that are repeated
+
+
+class Cause(NamedTuple):
+    """What made a run fail.
+
+    Attributes:
+        where: The place: ``site "x"``, ``field "k"`` or ``parameter "guide.net.weight"``.
+        problem: What was expected and what came.
+        fix: What to change.
+    """
+
+    where: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}; {self.fix}"
+
+
+@dataclass(frozen=True)
+class FailedRun:
+    """A run of a pair, or of a half, that raised an error.
+
+    Attributes:
+        error: What the run raised.
+        batch: The rows that it ran on.
+        positions: Their positions in the data, (rows,).
+        role: What ran: ``"model"``, ``"guide"`` or ``"pair"``.
+        plate: Name of the row plate.
+        parameters: The parameters by name.
+        run: Runs the same code on the same rows again.
+    """
+
+    error: Exception
+    batch: Batch
+    positions: Tensor
+    role: str
+    plate: str
+    parameters: dict[str, Tensor]
+    run: Callable[[], Any]
+
+
+def cause_in_frames(failed: FailedRun) -> Cause | None:
+    """Return the cause that the frames of the error's traceback show."""
+    site = _failed_site(failed.error)
+    cause = _subsampling_cause(failed)
+    if site is not None and cause is None:
+        cause = shape_cause(site, batch_rows(failed.batch)) or _support_cause(failed, site)
+    return cause
+
+
+def error_text(error: Exception) -> str:
+    """Return an error's class and message in one line, whole sentences only.
+
+    An error without a message, such as that of a bare ``assert``, is told by its line of code.
+    """
+    # Pyro raises an error again, with a table of the shapes of all sites after its message
+    repeats = type(error.__cause__) is type(error) and str(error).startswith(str(error.__cause__))
+    text = " ".join(str(error.__cause__ if repeats else error).split())
+    if not text:
+        text = "no message"
+        for frame, line in traceback.walk_tb(error.__traceback__):  # the last one raised it
+            file = frame.f_code.co_filename
+            text = f"{linecache.getline(file, line).strip()} ({file}, line {line})"
+    if len(text) > LONGEST_TEXT:
+        begun = text[:LONGEST_TEXT]
+        ends = [begun.rfind(mark) for mark in (". ", ": ", "; ", ", ") if mark in begun]
+        text = begun[: ends[0]] + " ..." if ends else f"{begun} ..."
+    return f"{type(error).__name__}: {text}"
+
+
+# Sites
+
+
+def _frames(error: Exception) -> list[Any]:
+    """Return the frames that an error passed, the innermost first."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+
+
+def _failed_site(error: Exception) -> dict[str, Any] | None:
+    """Return the sample statement that was executed, or scored, when an error was raised."""
+    for frame in _frames(error):
+        for name in ("msg", "site"):
+            node = frame.f_locals.get(name)
+            if isinstance(node, dict) and node.get("type") == "sample" and "fn" in node:
+                return node
+    return None
+
+
+def shape_cause(site: dict[str, Any], row_count: int) -> Cause | None:
+    """Return the cause where a distribution has the rows at another place than batch dim -1.
+
+    Too few dimensions belong to the event then: an image of shape (channel, height, width) takes
+    ``.to_event(3)``. Only a site with one plate is judged.
+
+    Args:
+        site: The site; its distribution need not fit into its plates.
+        row_count: Rows of the batch.
+    """
+    fn = site["fn"]
+    frames = [f for f in site["cond_indep_stack"] if f.dim is not None]
+    batch_shape = tuple(getattr(fn, "batch_shape", ()))
+    if [f.dim for f in frames] != [-1] or not batch_shape or frames[0].size != row_count:
+        return None
+    if batch_shape[-1] in (1, row_count):
+        return None
+    at_front, wrapped = row_count in batch_shape, isinstance(fn, Independent)
+    if wrapped and not at_front:
+        return None
+    shape = batch_shape + tuple(fn.event_shape)
+    event_dim = len(shape) - (shape.index(row_count) + 1 if at_front else 0)
+    own = fn.base_dist.event_dim if wrapped else fn.event_dim
+    fix = f"write .to_event({event_dim - own})"
+    fix += f" in place of .to_event({fn.event_dim - own})" if wrapped else ""
+    fix += ", so that what belongs to one row is one event"
+    if not at_front:
+        fix += "; parameters for single rows are indexed by row numbers, passed as a field"
+    return Cause(
+        f'site "{site["name"]}"',
+        f'expected batch_shape ({row_count},), one entry for each row of plate "{frames[0].name}", '
+        f"got batch_shape {batch_shape} and event_shape {tuple(fn.event_shape)}",
+        fix,
+    )
+
+
+def _support_cause(failed: FailedRun, site: dict[str, Any]) -> Cause | None:
+    """Return the cause where torch has refused a site's value as outside its support."""
+    checks = [f.f_locals for f in _frames(failed.error) if f.f_code.co_name == "_validate_sample"]
+    if not checks or not {"support", "valid", "value"} <= checks[0].keys():
+        return None
+    support, valid, value = (checks[0][name] for name in ("support", "valid", "value"))
+    row_dim = value.ndim - valid.ndim - site["fn"].event_dim - 1  # from the right, in valid
+    if valid.ndim < -row_dim or valid.shape[row_dim] != len(failed.positions):
+        return None
+    first = (~valid).nonzero()[0].tolist()
+    numbers = ", ".join(f"{number:g}" for number in value[tuple(first)].flatten()[:5].tolist())
+    return Cause(
+        f'site "{site["name"]}"',
+        f"expected values in the support of {type(site['fn']).__name__} ({support}), got {numbers} "
+        f"in row {int(failed.positions[first[row_dim]])}",
+        "change the likelihood or the data",
+    )
+
+
+# Plates
+
+
+def plate_cause(plate: str, role: str, row_count: int, length: int) -> Cause:
+    """Return the cause for a row plate that is not as long as the batch.
+
+    Args:
+        plate: Name of the row plate.
+        role: ``"model"`` or ``"guide"``.
+        row_count: Rows of the batch.
+        length: Rows that the plate stands for.
+    """
+    return Cause(
+        f'plate "{plate}"',
+        f"expected the {role} to open the row plate for the {row_count} rows of the batch, "
+        f"got {length}",
+        f'write pyro.plate("{plate}", len(x)): fit makes the batches itself, and scales them to '
+        "the data",
+    )
+
+
+def _subsampling_cause(failed: FailedRun) -> Cause | None:
+    """Return the cause where a row plate that subsamples wants more rows than the batch has."""
+    row_count = batch_rows(failed.batch)
+    for frame in _frames(failed.error):
+        variables, file = frame.f_locals, frame.f_globals.get("__name__")
+        length = variables.get("subsample_size")
+        makes_plate = file == SubsampleMessenger.__module__ and isinstance(length, int)
+        if makes_plate and variables.get("name") == failed.plate:
+            return plate_cause(failed.plate, failed.role, row_count, length)
+    return None
