@@ -19,9 +19,10 @@ from pyro.nn import PyroModule
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_vae.core.handlers import RowPlateOfBatch
 from ppl_vae.core.private_store import PrivateStore, plain_name
 from ppl_vae.data import columns as fitted_columns
-from ppl_vae.data.rows import Batch
+from ppl_vae.data.rows import Batch, batch_rows
 
 
 class KeepModuleParameters(Messenger):
@@ -77,6 +78,7 @@ class Half:
     Args:
         function: The user's callable; ``None`` makes a guide without sites.
         role: ``"model"`` or ``"guide"``, used in messages and in parameter names.
+        plate: Name of the row plate.
 
     Attributes:
         is_prior: Whether ``function`` was ``None``.
@@ -86,9 +88,9 @@ class Half:
         store: The private parameter store.
     """
 
-    def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
+    def __init__(self, function: Callable[..., Any] | None, role: str, plate: str) -> None:
         self.function: Callable[..., Any] = _guide_without_sites if function is None else function
-        self.role = role
+        self.role, self.plate = role, plate
         self.is_prior = function is None
         self.base = _without_handlers(self.function)
         self.owner: Any = getattr(self.base, "__self__", self.base)
@@ -101,7 +103,7 @@ class Half:
 
     def __call__(self, batch: Batch) -> Any:
         """Run the half on a batch, inside its private store, and return what the half returns."""
-        with self.store, self._keep_parameters:
+        with self.store, self._keep_parameters, RowPlateOfBatch(self.plate, batch_rows(batch)):
             if isinstance(batch, dict):
                 return self.function(**{key: batch[key] for key in self.fields_read(batch)})
             return self.function(*batch)

@@ -67,14 +67,15 @@ class TrainingScale(Messenger):
 def scale_of_plates(site: Any) -> float:
     """Return the scale that a site has from its plates: the product of full size by size.
 
-    The product is 1 unless a plate subsamples.
+    The product is 1 unless a plate subsamples. A plate without a size (-1) does not.
 
     Args:
         site: A site of a trace, or the message of a sample statement.
     """
     scale = 1.0
     for frame in site["cond_indep_stack"]:
-        scale *= (frame.full_size or frame.size) / max(frame.size, 1)
+        if frame.size > 0:
+            scale *= (frame.full_size or frame.size) / frame.size
     return scale
 
 
@@ -88,6 +89,44 @@ def has_own_scale(site: Any) -> bool:
     """
     scale = site["scale"]
     return isinstance(scale, Tensor) or not math.isclose(scale, scale_of_plates(site))
+
+
+class RowPlateOfBatch(Messenger):
+    """Handler that gives a row plate without a size the length of the batch.
+
+    ``pyro.plate("data")`` stands for the rows at hand, whatever their number: Pyro writes -1 for
+    its size. Scales, particles and rules need the number. Where the distribution of a site has
+    another length along the plate's dimension already, that length is the plate's.
+
+    Args:
+        plate: Name of the row plate.
+        rows: Rows of the batch.
+    """
+
+    def __init__(self, plate: str, rows: int) -> None:
+        super().__init__()
+        self.plate, self.rows = plate, rows
+
+    def _pyro_sample(self, msg: Any) -> None:
+        stack = msg["cond_indep_stack"]
+        if not any(self._has_no_size(frame) for frame in stack):
+            return
+        msg["cond_indep_stack"] = tuple(
+            self._with_size(frame, msg["fn"]) if self._has_no_size(frame) else frame
+            for frame in stack
+        )
+        expand_to_plates(msg)
+
+    def _has_no_size(self, frame: CondIndepStackFrame) -> bool:
+        """Return whether a frame is the row plate's, in a ``with`` statement, without a size."""
+        return frame.name == self.plate and frame.dim is not None and frame.size < 0
+
+    def _with_size(self, frame: CondIndepStackFrame, fn: Any) -> CondIndepStackFrame:
+        """Return the frame with the length that the plate has at a site's distribution."""
+        shape = getattr(fn, "batch_shape", ())
+        length = shape[frame.dim] if len(shape) >= -frame.dim else 1
+        size = self.rows if length == 1 else length
+        return frame._replace(size=size, full_size=size)
 
 
 class Substitute(Messenger):

@@ -81,7 +81,7 @@ class Pair:
                     f"{name}: expected a callable, got {type(half).__name__}; "
                     "pass a Pyro function or module"
                 )
-        return cls(Half(model, "model"), Half(guide, "guide"), plate)
+        return cls(Half(model, "model", plate), Half(guide, "guide", plate), plate)
 
     def rows(self, data: Data, name: str = "data") -> Rows:
         """Return data as rows, with the columns of frames in the order that the pair was fitted to.

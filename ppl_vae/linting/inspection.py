@@ -265,8 +265,8 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
         failure = raised
     # the plate is in the trace even if a statement inside it failed, and is then the likely cause
     opened = tracer.trace.nodes.get(plate, {}).get("value")
-    if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
-        raise CannotRunError(_wrong_plate_length(half, plate, batch, opened.numel())) from failure
+    if isinstance(opened, Tensor) and len(opened) != batch_rows(batch):  # row numbers, or rows
+        raise CannotRunError(_wrong_plate_length(half, plate, batch, len(opened))) from failure
     if failure is not None:
         raise CannotRunError(_failed_run(half, batch, failure)) from failure
     return tracer.get_trace()
