@@ -22,6 +22,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
 from ppl_vae.compat import expand_to_plates
+from ppl_vae.core.supports import is_discrete
 
 
 class TrainingScale(Messenger):
@@ -123,8 +124,8 @@ class RowPlateOfBatch(Messenger):
 
     def _with_size(self, frame: CondIndepStackFrame, fn: Any) -> CondIndepStackFrame:
         """Return the frame with the length that the plate has at a site's distribution."""
-        shape = getattr(fn, "batch_shape", ())
-        length = shape[frame.dim] if len(shape) >= -frame.dim else 1
+        shape, dim = tuple(getattr(fn, "batch_shape", ())), frame.dim or -1
+        length = shape[dim] if len(shape) >= -dim else 1
         size = self.rows if length == 1 else length
         return frame._replace(size=size, full_size=size)
 
@@ -173,11 +174,11 @@ class CentralValues(Messenger):
             return
         fn = msg["fn"]
         try:
-            center = fn.mode if fn.support.is_discrete else fn.mean
+            center = fn.mode if is_discrete(fn) else fn.mean
         except (NotImplementedError, AttributeError):
             center = None
         if center is None or not bool(center.isfinite().all()):
-            center = fn.sample((1001,)).median(0).values
+            center = fn((1001,)).median(0).values
         msg["value"], msg["done"] = center, True
 
 
