@@ -65,17 +65,18 @@ class TrainingScale(Messenger):
             msg["scale"] = msg["scale"] * self.kl_weight
 
 
-def scale_of_plates(site: Any) -> float:
+def scale_of_plates(site: Any, without: str = "") -> float:
     """Return the scale that a site has from its plates: the product of full size by size.
 
     The product is 1 unless a plate subsamples. A plate without a size (-1) does not.
 
     Args:
         site: A site of a trace, or the message of a sample statement.
+        without: Name of a plate to leave out.
     """
     scale = 1.0
     for frame in site["cond_indep_stack"]:
-        if frame.size > 0:
+        if frame.size > 0 and frame.name != without:
             scale *= (frame.full_size or frame.size) / frame.size
     return scale
 
@@ -128,6 +129,42 @@ class RowPlateOfBatch(Messenger):
         length = shape[dim] if len(shape) >= -dim else 1
         size = self.rows if length == 1 else length
         return frame._replace(size=size, full_size=size)
+
+
+class HeldSubsamples(Messenger):
+    """Handler that gives a subsampling plate the same indices in every run, except the row plate.
+
+    ``pyro.plate("genes", 6, 3)`` draws 3 of 6 indices in each run. Runs that are compared or joined
+    (the guide and the model, blocks of rows, one run for each particle) have to see the same ones.
+    The first run inside the handler draws them; later runs are given that draw.
+
+    Args:
+        plate: Name of the row plate, whose subsample is the batch.
+        held: The draws so far, by the plate's name, full size and size; it is added to.
+    """
+
+    def __init__(self, plate: str, held: dict[tuple[str, int, int], Tensor]) -> None:
+        super().__init__()
+        self.plate, self.held = plate, held
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if self._is_drawn(msg) and self._key(msg) in self.held and msg["value"] is None:
+            msg["value"], msg["done"] = self.held[self._key(msg)], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if self._is_drawn(msg):
+            self.held.setdefault(self._key(msg), msg["value"])
+
+    def _is_drawn(self, msg: Any) -> bool:
+        """Return whether a message draws the indices of a plate other than the row plate."""
+        if not site_is_subsample(msg) or msg["name"] == self.plate:
+            return False
+        return (msg["fn"].subsample_size or msg["fn"].size) < msg["fn"].size
+
+    @staticmethod
+    def _key(msg: Any) -> tuple[str, int, int]:
+        """Return the name, the full size and the size of the plate of a message."""
+        return msg["name"], msg["fn"].size, msg["fn"].subsample_size
 
 
 class Substitute(Messenger):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyro
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.core.half import Half
+from ppl_vae.core.handlers import HeldSubsamples
 from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
@@ -52,11 +53,16 @@ class Pair:
         model: The model, callable on a batch.
         guide: The guide, callable on a batch; without sites where the user passed ``None``.
         plate: Name of the row plate.
+        subsamples: The indices that plates inside the rows subsample, in all runs that evaluate
+            the pair (``HeldSubsamples``).
     """
 
     model: Half
     guide: Half
     plate: str
+    subsamples: dict[tuple[str, int, int], Tensor] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, model: Model, guide: Guide, plate: str) -> Pair:
@@ -208,7 +214,7 @@ class Pair:
             Nothing.
         """
         hide = poutine.block()
-        with pyro_lock(), forked(seed), self.evaluating(), pyro.validation_enabled(False), hide:
+        with pyro_lock(), forked(seed), hide, self.evaluating(), pyro.validation_enabled(False):
             yield
 
     @contextlib.contextmanager
@@ -222,6 +228,8 @@ class Pair:
         writes it down. On leaving, the hook is removed and exactly the written-down layers are
         set back to training mode. A layer whose computation is not its ``forward`` (a function
         that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
+
+        Plates that subsample something else than the rows have one subsample in all these contexts.
 
         On leaving the outermost of these contexts the user is told what the pair's stores have
         taken from Pyro's global store; an inner context may be in code that ignores warnings.
@@ -243,7 +251,7 @@ class Pair:
                 evaluate(module)
         hook = register_module_forward_pre_hook(evaluate)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), HeldSubsamples(self.plate, self.subsamples):
                 yield
         finally:
             hook.remove()
