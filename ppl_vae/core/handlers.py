@@ -159,7 +159,7 @@ class HeldSubsamples(Messenger):
         """Return whether a message draws the indices of a plate other than the row plate."""
         if not site_is_subsample(msg) or msg["name"] == self.plate:
             return False
-        return (msg["fn"].subsample_size or msg["fn"].size) < msg["fn"].size
+        return bool((msg["fn"].subsample_size or msg["fn"].size) < msg["fn"].size)
 
     @staticmethod
     def _key(msg: Any) -> tuple[str, int, int]:
