@@ -28,7 +28,13 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
-from ppl_vae.linting.watching import Layers, ParameterWatch, own_parameters
+from ppl_vae.linting.watching import (
+    Layers,
+    ParameterLengthError,
+    ParameterLengths,
+    ParameterWatch,
+    own_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -258,9 +264,12 @@ def attempt(half: Half, batch: Batch, plate: str, *handlers: Messenger) -> Trace
     failure = None
     try:
         with contextlib.ExitStack() as stack:
-            for handler in (*handlers, tracer):
+            for handler in (*handlers, ParameterLengths(), tracer):
                 stack.enter_context(handler)
             half(batch)
+    except ParameterLengthError as raised:
+        where = f'parameter "{raised.name}"'
+        raise CannotRunError(error(where, raised.problem, raised.fix)) from raised
     except Exception as raised:
         failure = raised
     # the plate is in the trace even if a statement inside it failed, and is then the likely cause
