@@ -433,7 +433,7 @@ def pyro_log_silenced() -> Iterator[None]:
 
 @contextlib.contextmanager
 def pyro_remarks_silenced() -> Iterator[None]:
-    """Run a fit without three warnings of Pyro and torch that say nothing to its user.
+    """Run a fit without warnings of Pyro and torch that say nothing new to its user.
 
     - "Encountered NaN" and its kin: ``fit`` raises an error for a loss that is not finite, and the
       error names the site and the row.
@@ -442,7 +442,11 @@ def pyro_remarks_silenced() -> Iterator[None]:
     - "... was not registered in the param store": Pyro meets a frozen parameter, which is ordinary
       use here.
 
-    All three are plain ``UserWarning``, raised without a flag that would turn them off; so the
+    - "Found plate statements in guide but not model" and its kin, "TraceEnum_ELBO found no sample
+      sites configured for enumeration": ``lint`` makes a finding of each, which ``fit`` repeats
+      once before it starts.
+
+    All are plain ``UserWarning``, raised without a flag that would turn them off; so the
     words are all that tells them from a user's own warnings. Where the words change, the warnings
     are shown and nothing else changes. Pyro's log is silenced as well.
     """
@@ -451,6 +455,8 @@ def pyro_remarks_silenced() -> Iterator[None]:
             "Encountered (NaN|[+-]?inf)",
             "Converting a tensor with requires_grad=True",
             ".*was not registered in the param store",
+            "Found (auxiliary vars|vars in model|non-auxiliary vars|plate statements)",
+            "TraceEnum_ELBO found no sample sites configured for enumeration",
         ):
             warnings.filterwarnings("ignore", message=words, category=UserWarning)
         yield

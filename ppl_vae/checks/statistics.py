@@ -22,6 +22,7 @@ from torch.distributions import constraints
 
 from ppl_vae.checks.pair_sums import paired_columns, pairs_of
 from ppl_vae.checks.summaries import QUANTILES, Values, extremes, moments, quantiles, rates
+from ppl_vae.core.supports import is_discrete, support_of
 
 Summary = Callable[[Tensor, Tensor | None, int], Values]
 
@@ -75,16 +76,13 @@ class ValueKind:
         base: Any = fn
         while hasattr(base, "base_dist") and not hasattr(base, "transforms"):
             base = base.base_dist
-        support = getattr(fn, "support", constraints.real)
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
         one_hot = isinstance(base, torch.distributions.OneHotCategorical)
-        if support is constraints.boolean or one_hot:
+        if support_of(fn) is constraints.boolean or one_hot:
             return cls("binary")
         if isinstance(base, torch.distributions.Categorical):
             count = base.probs.shape[-1]
             return cls("categories", count) if count > 2 else cls("binary")
-        return cls("counts" if support.is_discrete else "real")
+        return cls("counts" if is_discrete(fn) else "real")
 
     @property
     def has_order(self) -> bool:

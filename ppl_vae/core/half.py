@@ -8,6 +8,7 @@ method it is.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import weakref
@@ -16,12 +17,15 @@ from typing import Any
 
 import torch
 from pyro.nn import PyroModule
+from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from ppl_vae.core.effect_guides import run_as_guide
+from ppl_vae.core.handlers import RowPlateOfBatch
 from ppl_vae.core.private_store import PrivateStore, plain_name
 from ppl_vae.data import columns as fitted_columns
-from ppl_vae.data.rows import Batch
+from ppl_vae.data.rows import Batch, batch_rows
 
 
 class KeepModuleParameters(Messenger):
@@ -77,6 +81,7 @@ class Half:
     Args:
         function: The user's callable; ``None`` makes a guide without sites.
         role: ``"model"`` or ``"guide"``, used in messages and in parameter names.
+        plate: Name of the row plate.
 
     Attributes:
         is_prior: Whether ``function`` was ``None``.
@@ -86,9 +91,9 @@ class Half:
         store: The private parameter store.
     """
 
-    def __init__(self, function: Callable[..., Any] | None, role: str) -> None:
+    def __init__(self, function: Callable[..., Any] | None, role: str, plate: str) -> None:
         self.function: Callable[..., Any] = _guide_without_sites if function is None else function
-        self.role = role
+        self.role, self.plate = role, plate
         self.is_prior = function is None
         self.base = _without_handlers(self.function)
         self.owner: Any = getattr(self.base, "__self__", self.base)
@@ -101,10 +106,17 @@ class Half:
 
     def __call__(self, batch: Batch) -> Any:
         """Run the half on a batch, inside its private store, and return what the half returns."""
-        with self.store, self._keep_parameters:
+        row_plate = RowPlateOfBatch(self.plate, batch_rows(batch))
+        with self.store, self._keep_parameters, row_plate, self._acting_as_guide():
             if isinstance(batch, dict):
                 return self.function(**{key: batch[key] for key in self.fields_read(batch)})
             return self.function(*batch)
+
+    def _acting_as_guide(self) -> contextlib.AbstractContextManager[None]:
+        """Return the context in which an effect-based guide acts as an ordinary one."""
+        if not isinstance(self.base, GuideMessenger):
+            return contextlib.nullcontext()
+        return run_as_guide(self.base, Half(self.base.model, "model", self.plate).store, self.store)
 
     def fields_read(self, batch: dict[str, Tensor]) -> list[str]:
         """Return the fields of a mapping that the signature names: all of them for ``**fields``."""
@@ -206,6 +218,8 @@ def _without_handlers(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
     """Return those of the keys that are arguments of the function; all keys for ``**fields``."""
+    if isinstance(function, GuideMessenger):  # its call takes anything, and passes it to its model
+        return _named_fields(_without_handlers(function.model), keys)
     target = function.forward if isinstance(function, nn.Module) else function
     arguments = inspect.signature(target).parameters.values()
     if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):

@@ -22,6 +22,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
 from ppl_vae.compat import expand_to_plates
+from ppl_vae.core.supports import is_discrete
 
 
 class TrainingScale(Messenger):
@@ -64,17 +65,19 @@ class TrainingScale(Messenger):
             msg["scale"] = msg["scale"] * self.kl_weight
 
 
-def scale_of_plates(site: Any) -> float:
+def scale_of_plates(site: Any, without: str = "") -> float:
     """Return the scale that a site has from its plates: the product of full size by size.
 
-    The product is 1 unless a plate subsamples.
+    The product is 1 unless a plate subsamples. A plate without a size (-1) does not.
 
     Args:
         site: A site of a trace, or the message of a sample statement.
+        without: Name of a plate to leave out.
     """
     scale = 1.0
     for frame in site["cond_indep_stack"]:
-        scale *= (frame.full_size or frame.size) / max(frame.size, 1)
+        if frame.size > 0 and frame.name != without:
+            scale *= (frame.full_size or frame.size) / frame.size
     return scale
 
 
@@ -88,6 +91,80 @@ def has_own_scale(site: Any) -> bool:
     """
     scale = site["scale"]
     return isinstance(scale, Tensor) or not math.isclose(scale, scale_of_plates(site))
+
+
+class RowPlateOfBatch(Messenger):
+    """Handler that gives a row plate without a size the length of the batch.
+
+    ``pyro.plate("data")`` stands for the rows at hand, whatever their number: Pyro writes -1 for
+    its size. Scales, particles and rules need the number. Where the distribution of a site has
+    another length along the plate's dimension already, that length is the plate's.
+
+    Args:
+        plate: Name of the row plate.
+        rows: Rows of the batch.
+    """
+
+    def __init__(self, plate: str, rows: int) -> None:
+        super().__init__()
+        self.plate, self.rows = plate, rows
+
+    def _pyro_sample(self, msg: Any) -> None:
+        stack = msg["cond_indep_stack"]
+        if not any(self._has_no_size(frame) for frame in stack):
+            return
+        msg["cond_indep_stack"] = tuple(
+            self._with_size(frame, msg["fn"]) if self._has_no_size(frame) else frame
+            for frame in stack
+        )
+        expand_to_plates(msg)
+
+    def _has_no_size(self, frame: CondIndepStackFrame) -> bool:
+        """Return whether a frame is the row plate's, in a ``with`` statement, without a size."""
+        return frame.name == self.plate and frame.dim is not None and frame.size < 0
+
+    def _with_size(self, frame: CondIndepStackFrame, fn: Any) -> CondIndepStackFrame:
+        """Return the frame with the length that the plate has at a site's distribution."""
+        shape, dim = tuple(getattr(fn, "batch_shape", ())), frame.dim or -1
+        length = shape[dim] if len(shape) >= -dim else 1
+        size = self.rows if length == 1 else length
+        return frame._replace(size=size, full_size=size)
+
+
+class HeldSubsamples(Messenger):
+    """Handler that gives a subsampling plate the same indices in every run, except the row plate.
+
+    ``pyro.plate("genes", 6, 3)`` draws 3 of 6 indices in each run. Runs that are compared or joined
+    (the guide and the model, blocks of rows, one run for each particle) have to see the same ones.
+    The first run inside the handler draws them; later runs are given that draw.
+
+    Args:
+        plate: Name of the row plate, whose subsample is the batch.
+        held: The draws so far, by the plate's name, full size and size; it is added to.
+    """
+
+    def __init__(self, plate: str, held: dict[tuple[str, int, int], Tensor]) -> None:
+        super().__init__()
+        self.plate, self.held = plate, held
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if self._is_drawn(msg) and self._key(msg) in self.held and msg["value"] is None:
+            msg["value"], msg["done"] = self.held[self._key(msg)], True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if self._is_drawn(msg):
+            self.held.setdefault(self._key(msg), msg["value"])
+
+    def _is_drawn(self, msg: Any) -> bool:
+        """Return whether a message draws the indices of a plate other than the row plate."""
+        if not site_is_subsample(msg) or msg["name"] == self.plate:
+            return False
+        return bool((msg["fn"].subsample_size or msg["fn"].size) < msg["fn"].size)
+
+    @staticmethod
+    def _key(msg: Any) -> tuple[str, int, int]:
+        """Return the name, the full size and the size of the plate of a message."""
+        return msg["name"], msg["fn"].size, msg["fn"].subsample_size
 
 
 class Substitute(Messenger):
@@ -134,11 +211,11 @@ class CentralValues(Messenger):
             return
         fn = msg["fn"]
         try:
-            center = fn.mode if fn.support.is_discrete else fn.mean
+            center = fn.mode if is_discrete(fn) else fn.mean
         except (NotImplementedError, AttributeError):
             center = None
         if center is None or not bool(center.isfinite().all()):
-            center = fn.sample((1001,)).median(0).values
+            center = fn((1001,)).median(0).values
         msg["value"], msg["done"] = center, True
 
 

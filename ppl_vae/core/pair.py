@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import pyro
@@ -21,6 +21,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from ppl_vae.compat import pyro_log_silenced
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
+from ppl_vae.core.handlers import HeldSubsamples
 from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
@@ -54,11 +55,16 @@ class Pair:
         model: The model, callable on a batch.
         guide: The guide, callable on a batch; without sites where the user passed ``None``.
         plate: Name of the row plate.
+        subsamples: The indices that plates inside the rows subsample, in all runs that evaluate
+            the pair (``HeldSubsamples``).
     """
 
     model: Half
     guide: Half
     plate: str
+    subsamples: dict[tuple[str, int, int], Tensor] = field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, model: Model, guide: Guide, plate: str) -> Pair:
@@ -83,7 +89,7 @@ class Pair:
                     f"{name}: expected a callable, got {type(half).__name__}; "
                     "pass a Pyro function or module"
                 )
-        return cls(Half(model, "model"), Half(guide, "guide"), plate)
+        return cls(Half(model, "model", plate), Half(guide, "guide", plate), plate)
 
     def rows(self, data: Data, name: str = "data") -> Rows:
         """Return data as rows, with the columns of frames in the order that the pair was fitted to.
@@ -209,7 +215,7 @@ class Pair:
             Nothing.
         """
         hide, unchecked = poutine.block(), pyro.validation_enabled(False)
-        with pyro_lock(), forked(seed), self.evaluating(), pyro_log_silenced(), unchecked, hide:
+        with pyro_lock(), forked(seed), hide, self.evaluating(), pyro_log_silenced(), unchecked:
             yield
 
     @contextlib.contextmanager
@@ -223,6 +229,8 @@ class Pair:
         writes it down. On leaving, the hook is removed and exactly the written-down layers are
         set back to training mode. A layer whose computation is not its ``forward`` (a function
         that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
+
+        Plates that subsample something else than the rows have one subsample in all these contexts.
 
         On leaving the outermost of these contexts the user is told what the pair's stores have
         taken from Pyro's global store; an inner context may be in code that ignores warnings.
@@ -244,7 +252,7 @@ class Pair:
                 evaluate(module)
         hook = register_module_forward_pre_hook(evaluate)
         try:
-            with torch.no_grad():
+            with torch.no_grad(), HeldSubsamples(self.plate, self.subsamples):
                 yield
         finally:
             hook.remove()

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution
 
 from ppl_vae.compat import mask_of
+from ppl_vae.core import supports
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 
@@ -91,10 +92,7 @@ def is_reparameterized(site: Site) -> bool:
 
 def is_discrete(site: Site) -> bool:
     """Return whether a site's values are discrete; no where its distribution does not know."""
-    try:
-        return bool(getattr(site["fn"].support, "is_discrete", False))
-    except (NotImplementedError, AttributeError):
-        return False
+    return supports.is_discrete(site["fn"])
 
 
 def point_of(fn: Any) -> Delta | None:

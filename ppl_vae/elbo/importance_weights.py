@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
+from ppl_vae.core.handlers import scale_of_plates
 from ppl_vae.elbo.enumerated import (
     EnumeratedSum,
     Factor,
@@ -103,7 +104,7 @@ class Draw:
         parts = []
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
-                part = sign * self._fold(sites.log_prob(site), site["fn"])
+                part = sign * self._fold(self._log_prob(site), site["fn"])
                 part = part.detach() if fixed_guide and sign < 0 else part
                 weight = 1.0 if kl_weight is None or site["is_observed"] else kl_weight
                 parts.append(weight * part)
@@ -150,7 +151,7 @@ class Draw:
         for site, sign in self._factors():
             name = sites.full_site_name(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
-                part = sign * self._fold(sites.log_prob(site), site["fn"])
+                part = sign * self._fold(self._log_prob(site), site["fn"])
                 terms[name] = terms[name] + part if name in terms else part
         return {(name,): terms[name] for name in self._names_latents_first() if name in terms}
 
@@ -165,7 +166,7 @@ class Draw:
         terms: dict[str, Tensor] = {}
         for site, sign in self._factors():
             if not sites.in_plate(site, self.plate):
-                value = sites.log_prob(site).expand(site["fn"].batch_shape)
+                value = self._log_prob(site).expand(site["fn"].batch_shape)
                 others = [dim for dim in range(-value.ndim, 0) if dim != self.dim]
                 value = sign * (value.sum(others) if others else value)
                 terms[site["name"]] = terms.get(site["name"], 0) + value.flatten()
@@ -174,6 +175,13 @@ class Draw:
     def _enumerated(self) -> EnumeratedSum:
         """Return the sums over the values of the enumerated latents of this run."""
         factors = list(self._factors())
+        for site, _ in factors:
+            if scale_of_plates(site, without=self.plate) != 1:
+                raise ValueError(
+                    f'site "{site["name"]}": expected no subsampling plate beside an enumerated '
+                    "latent, whose sum has no scale for its parts; open the plate with its full "
+                    "size, or draw the latent"
+                )
         return EnumeratedSum(self.model_trace, self.guide_trace, self.plate, self.rows, factors)
 
     def missing_plates(self) -> Iterator[tuple[str, str, str]]:
@@ -195,9 +203,20 @@ class Draw:
             model_site: sites.Site = self.model_trace.nodes[name]
             if sites.in_plate(guide_site, self.plate):
                 kl = kl_divergence(guide_site["fn"], model_site["fn"])
-                masked = scale_and_mask(kl, mask=guide_site["mask"])
+                scale = scale_of_plates(guide_site, without=self.plate)
+                masked = scale_and_mask(kl, scale, mask=guide_site["mask"])
                 terms[name] = -self._fold(masked, guide_site["fn"])
         return terms
+
+    def _log_prob(self, site: sites.Site) -> Tensor:
+        """Return a site's log-probability, in nats, for all places of plates that subsample.
+
+        The places that a subsampling plate has drawn stand for all of its places, as in Pyro's
+        ELBOs; the row plate is left out, because every row counts for itself.
+        """
+        scale = scale_of_plates(site, without=self.plate)
+        log_prob = sites.log_prob(site)
+        return log_prob if scale == 1 else log_prob * scale
 
     def _names_latents_first(self) -> list[str]:
         """Return the names of all sites of both traces, the likelihoods after the latents."""

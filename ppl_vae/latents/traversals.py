@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from pyro import poutine
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
+from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.global_draws import GlobalDraws
@@ -188,12 +189,13 @@ def _codes(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> dict[str,
         guide = CentralValues()(Substitute(shared)(pair.guide))
         trace = poutine.trace(guide).get_trace(batch)
         latents = latent_draws.row_latents(trace, pair)
-        supports.update({name: site["fn"].support for name, site in latents.items()})
+        supports.update({name: support_of(site["fn"]) for name, site in latents.items()})
         return {name: site["value"] for name, site in latents.items()}
 
     codes = {}
     for name, value in collect(pair, rows.subset(index), work, seed=seed).items():
-        transform = None if supports[name].is_discrete else biject_to(supports[name])
+        support = supports[name] or constraints.real
+        transform = None if support.is_discrete else biject_to(support)
         free = value if transform is None else transform.inv(value)
         codes[name] = _Code(free, transform)
     return codes
@@ -244,6 +246,6 @@ def _prior_moments(
                 return known
         except NotImplementedError:
             pass
-        draws = code.transform.inv(fn.sample((PRIOR_DRAWS,)).cpu()).reshape(PRIOR_DRAWS, -1)
+        draws = code.transform.inv(fn((PRIOR_DRAWS,)).cpu()).reshape(PRIOR_DRAWS, -1)
     low, middle, high = draws.quantile(torch.tensor([0.1587, 0.5, 0.8413]), dim=0)
     return middle, (high - low) / 2

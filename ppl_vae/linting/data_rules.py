@@ -15,7 +15,7 @@ small as it likes: the ELBO grows without end, and other columns are neglected.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ from torch.distributions import TransformedDistribution
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
@@ -168,22 +169,20 @@ def row_score(site: sites.Site) -> Tensor | None:
 
 def support_name(site: sites.Site) -> str:
     """Return the support of a site's distribution as text, or "" where it is unknown."""
-    support: Any = getattr(site["fn"], "support", None)
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = support_of(site["fn"])
     text = "" if support is None else str(support)
     return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
 
 
 def _outside_support(site: sites.Site, unmasked: Tensor, rows: int) -> Tensor:
     """Return which rows have an unmasked cell outside the support, (rows,) of bool."""
+    support, none = support_of(site["fn"]), torch.zeros(rows, dtype=torch.bool)
+    if support is None:
+        return none.to(unmasked.device)
     try:
-        support = site["fn"].support
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
         outside = ~support.check(site["value"])
-    except (NotImplementedError, AttributeError):
-        return torch.zeros(rows, dtype=torch.bool, device=unmasked.device)
+    except NotImplementedError:  # of a constraint that cannot be checked
+        return none.to(unmasked.device)
     event_dim = unmasked.ndim - outside.ndim  # a vector has one answer for all its cells
     unmasked = unmasked.flatten(-event_dim).any(-1) if event_dim else unmasked
     return _any_cell(outside & unmasked, site, rows, site["fn"].event_dim - event_dim)
@@ -191,8 +190,7 @@ def _outside_support(site: sites.Site, unmasked: Tensor, rows: int) -> Tensor:
 
 def _is_continuous(site: sites.Site) -> bool:
     """Return whether a site's support and values are real numbers."""
-    support = getattr(site["fn"], "support", None)
-    return support is not None and not support.is_discrete and site["value"].is_floating_point()
+    return not sites.is_discrete(site) and bool(site["value"].is_floating_point())
 
 
 def _by_row(cells: Tensor, site: sites.Site, rows: int, event_dim: int | None = None) -> Tensor:
@@ -361,12 +359,14 @@ def _learns_to_narrow(fn: Any) -> bool:
     scale but without a location (HalfNormal), and those whose one parameter sets both their mean
     and their spread (Exponential, ContinuousBernoulli).
     """
-    named = [name for name in type(fn).arg_constraints if name in WIDTH_PARAMETERS]
-    if "loc" not in type(fn).arg_constraints and "scale" in named:
+    arguments = type(fn).arg_constraints  # a property in a class that names no arguments
+    arguments = arguments if isinstance(arguments, Mapping) else {}
+    named = [name for name in arguments if name in WIDTH_PARAMETERS]
+    if "loc" not in arguments and "scale" in named:
         named.remove("scale")
     if any(_is_learned(getattr(fn, name)) for name in named):
         return True
-    if isinstance(fn, TransformedDistribution) and not type(fn).arg_constraints:
+    if isinstance(fn, TransformedDistribution) and not arguments:
         return any(map(_stretches, fn.transforms)) or _learns_to_narrow(fn.base_dist)
     inner = [getattr(fn, name, None) for name in ("base_dist", "component_distribution")]
     wrapped = not isinstance(fn, TransformedDistribution)

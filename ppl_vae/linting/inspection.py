@@ -30,7 +30,13 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
-from ppl_vae.linting.watching import Layers, ParameterWatch, own_parameters
+from ppl_vae.linting.watching import (
+    Layers,
+    ParameterLengthError,
+    ParameterLengths,
+    ParameterWatch,
+    own_parameters,
+)
 
 
 @dataclass(frozen=True)
@@ -265,18 +271,21 @@ def attempt(
 
     def run() -> None:
         with contextlib.ExitStack() as stack:
-            for handler in (*handlers, tracer):
+            for handler in (*handlers, ParameterLengths(), tracer):
                 stack.enter_context(handler)
             half(batch)
 
     try:
         run()
+    except ParameterLengthError as raised:
+        where = f'parameter "{raised.name}"'
+        raise CannotRunError(error(where, raised.problem, raised.fix)) from raised
     except Exception as raised:
         failure = raised
     # the plate is in the trace even if a statement inside it failed, and is then the likely cause
     opened = tracer.trace.nodes.get(plate, {}).get("value")
-    if isinstance(opened, Tensor) and opened.numel() != batch_rows(batch):
-        raise CannotRunError(_wrong_plate_length(half, plate, batch, opened.numel())) from failure
+    if isinstance(opened, Tensor) and len(opened) != batch_rows(batch):  # row numbers, or rows
+        raise CannotRunError(_wrong_plate_length(half, plate, batch, len(opened))) from failure
     if failure is not None:
         index = torch.arange(batch_rows(batch)) if positions is None else positions
         parameters = {f"{half.role}.{name}": p for name, p in half.parameters().items()}

@@ -30,6 +30,7 @@ from ppl_vae.linting import (
 )
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
+from ppl_vae.linting.objective_runs import findings_under_elbo, inspect_under_elbo
 from ppl_vae.linting.watching import Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
@@ -135,11 +136,15 @@ def lint_pair(
     points: list[str] = []
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
+        kl_weighted = callable(kl_weight) or kl_weight != 1.0
         try:
-            kl_weighted = callable(kl_weight) or kl_weight != 1.0
             inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
         except CannotRunError as raised:
-            findings.append(raised.finding)
+            inspection = inspect_under_elbo(pair, rows, given, kl_weighted, layers)
+            failure = raised.finding
+            findings += (
+                [failure] if inspection is None else findings_under_elbo(inspection, failure)
+            )
         else:
             findings += _findings(inspection)
             if not _failed(findings):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.compat import BatchNorm
@@ -249,6 +249,24 @@ def unwanted_enumeration(inspection: Inspection) -> Iterator[Finding]:
             yield site_error(name, problem, fix)
 
 
+def nothing_enumerated(inspection: Inspection) -> Iterator[Finding]:
+    """Find an ELBO that enumerates, given by the user, where no site asks to be summed out.
+
+    Pyro warns of it in every step; ``TraceEnum_ELBO(strict_enumeration_warning=False)`` does not.
+    """
+    elbo = inspection.objective.elbo
+    if not isinstance(elbo, TraceEnum_ELBO) or not elbo.strict_enumeration_warning:
+        return
+    halves = inspection.model_sites(), inspection.guide_sites()
+    if not any(sites.is_enumerated(site) for half in halves for site in half.values()):
+        yield warning(
+            "elbo",
+            "expected a site that asks to be summed out under TraceEnum_ELBO, got none",
+            'write infer={"enumerate": "parallel"} in the sample statement of a discrete latent, '
+            "apply config_enumerate, or leave elbo=None",
+        )
+
+
 def out_of_order(inspection: Inspection) -> Iterator[Finding]:
     """Find a guide that draws latents in another order than the model, under a mean-field ELBO."""
     if not isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
@@ -345,6 +363,6 @@ def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
 RULES: tuple[Rule, ...] = (
     missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
     unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
-    unwanted_enumeration, out_of_order, ignored_log_densities, twin_parameters, shared_names,
-    coupling_layers,
+    unwanted_enumeration, nothing_enumerated, out_of_order, ignored_log_densities,
+    twin_parameters, shared_names, coupling_layers,
 )  # fmt: skip

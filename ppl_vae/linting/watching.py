@@ -20,6 +20,7 @@ from ppl_vae.compat import buffers_of, constrained_parameters
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.private_store import plain_name
 
 
 class Layers:
@@ -116,6 +117,44 @@ class ParameterWatch(Messenger):
         """Record what a name stands for: a parameter, or the module that has it."""
         if self._holders.setdefault(name, holder) is not holder and name not in self.twins:
             self.twins.append(name)
+
+
+class ParameterLengthError(ValueError):
+    """Raised where ``pyro.param`` in a plate has another length than the plate.
+
+    Attributes:
+        name: The parameter's name.
+        problem: What was expected and what came.
+        fix: What to change.
+    """
+
+    def __init__(self, name: str, problem: str, fix: str) -> None:
+        super().__init__(f'parameter "{name}": {problem}; {fix}')
+        self.name, self.problem, self.fix = name, problem, fix
+
+
+class ParameterLengths(Messenger):
+    """Handler that compares the length of a parameter in a plate with that of the plate.
+
+    ``pyro.param(..., event_dim=)`` inside a plate holds a value for each place of the whole plate,
+    of which Pyro picks those that the plate has drawn. A shorter one ends in an ``IndexError``
+    of torch, which names neither. Pyro has a check of its own, which is off outside the ELBO.
+    """
+
+    def _pyro_post_param(self, msg: Any) -> None:
+        event_dim, shape = msg["kwargs"].get("event_dim"), tuple(msg["value"].shape)
+        for frame in msg["cond_indep_stack"] if event_dim is not None else ():
+            if frame.dim is None or (frame.full_size or frame.size) < 0:
+                continue
+            dim, full_size = frame.dim - event_dim, frame.full_size or frame.size
+            if len(shape) >= -dim and shape[dim] not in (1, full_size):
+                raise ParameterLengthError(
+                    plain_name(msg["name"]),
+                    f'expected length {full_size} at dim {dim}, that of plate "{frame.name}", got '
+                    f"shape {shape}",
+                    "give the parameter a value for each place of the plate, one value for all "
+                    "(length 1), or move pyro.param out of the plate",
+                )
 
 
 def own_parameters(half: Half) -> set[int]:

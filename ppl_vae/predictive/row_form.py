@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.sites import Site
+from ppl_vae.core.sites import Site, is_discrete
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_order
 from ppl_vae.data.conversion import changed
@@ -102,7 +102,7 @@ class CellPlaces:
             position, cells = self.cells(name, batch, site["infer"]["obs"])
             value, field = values[name].reshape(cells.shape), fields[position]
             if not field.is_floating_point() and value.is_floating_point():
-                if expected or not site["fn"].support.is_discrete:
+                if expected or not is_discrete(site):
                     field = field.to(torch.get_default_dtype())
                 else:
                     value = value.round().long()

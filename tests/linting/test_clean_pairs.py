@@ -265,7 +265,7 @@ def test_the_table_has_the_documented_columns(pair):
         Trace_ELBO(num_particles=4, vectorize_particles=True),
         Trace_ELBO(num_particles=3),
         TraceGraph_ELBO(),
-        TraceEnum_ELBO(max_plate_nesting=1),
+        TraceEnum_ELBO(max_plate_nesting=1, strict_enumeration_warning=False),
     ],
     ids=["vectorized", "particles", "graph", "enum"],
 )
