@@ -397,8 +397,8 @@ def pyro_remarks_silenced() -> Iterator[None]:
       use here.
 
     - "Found plate statements in guide but not model" and its kin, "TraceEnum_ELBO found no sample
-      sites configured for enumeration": ``lint`` makes a finding of each, which ``fit`` repeats once
-      before it starts.
+      sites configured for enumeration": ``lint`` makes a finding of each, which ``fit`` repeats
+      once before it starts.
 
     All are plain ``UserWarning``, raised without a flag that would turn them off; so the
     words are all that tells them from a user's own warnings. Where the words change, the warnings
