@@ -412,6 +412,14 @@ def expand_to_plates(msg: Any) -> None:
     BroadcastMessenger._pyro_sample(msg)
 
 
+MODEL_OF_GUIDE = "_model"
+"""Name of the attribute in which an effect-based guide holds its model.
+
+Expected: ``GuideMessenger._model``, a tuple with the model alone; ``GuideMessenger.model`` reads it
+at each call. Where Pyro names it otherwise, such a guide runs its model in the guide's own store.
+"""
+
+
 # Warnings without a category of their own, and lines of a log
 
 

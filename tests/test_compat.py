@@ -12,6 +12,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.infer.autoguide import AutoNormalMessenger
 from pyro.infer.util import Dice
 from pyro.nn import PyroModule, PyroParam
 from pyro.ops import packed
@@ -327,6 +328,13 @@ def test_a_store_tells_of_each_new_parameter_and_its_constraint():
     assert len(told) == 3
 
 
+def test_an_effect_based_guide_reads_its_model_from_its_attribute():
+    guide = AutoNormalMessenger(print)
+    assert vars(guide)[compat.MODEL_OF_GUIDE] == (print,)
+    vars(guide)[compat.MODEL_OF_GUIDE] = (repr,)
+    assert guide.model is repr
+
+
 def test_infer_says_which_sites_are_deterministic_and_enumerated():
     def function():
         pyro.deterministic("fixed", torch.zeros(()))
@@ -347,12 +355,18 @@ def test_infer_says_which_sites_are_deterministic_and_enumerated():
 # Warnings
 
 
-def test_three_remarks_are_silenced_and_a_users_warning_is_not():
+def guide_with_a_plate_of_its_own():
+    with pyro.plate("extra", 3):
+        pyro.sample("draw", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+
+
+def test_remarks_of_pyro_are_silenced_and_a_users_warning_is_not():
     frozen = torch.nn.Linear(2, 2).requires_grad_(False)
     with compat.pyro_remarks_silenced():
         pyro.module("frozen", frozen)
         pyro.util.warn_if_nan(torch.tensor(float("nan")), "loss")
         float(torch.tensor(1.0, requires_grad=True))
+        TraceEnum_ELBO().loss(lambda: None, guide_with_a_plate_of_its_own)
     with pytest.warns(UserWarning, match="mine"), compat.pyro_remarks_silenced():
         warnings.warn("mine", UserWarning, stacklevel=1)
 

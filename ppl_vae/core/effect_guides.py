@@ -16,6 +16,7 @@ from typing import Any
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.guide import GuideMessenger
 
+from ppl_vae.compat import MODEL_OF_GUIDE
 from ppl_vae.core.private_store import PrivateStore
 
 
@@ -53,7 +54,7 @@ def run_as_guide(
         with guide_store:
             return posterior(name, prior)
 
-    replaced: dict[str, Any] = {"_model": (in_model_store,), "get_posterior": in_guide_store}
+    replaced: dict[str, Any] = {MODEL_OF_GUIDE: (in_model_store,), "get_posterior": in_guide_store}
     before = {name: attributes[name] for name in replaced if name in attributes}
     attributes.update(replaced)
     try:

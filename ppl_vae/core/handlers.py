@@ -128,7 +128,7 @@ class RowPlateOfBatch(Messenger):
         shape, dim = tuple(getattr(fn, "batch_shape", ())), frame.dim or -1
         length = shape[dim] if len(shape) >= -dim else 1
         size = self.rows if length == 1 else length
-        return frame._replace(size=size, full_size=size)
+        return CondIndepStackFrame(frame.name, frame.dim, size, frame.counter, size)
 
 
 class HeldSubsamples(Messenger):

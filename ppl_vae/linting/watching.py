@@ -142,8 +142,11 @@ class ParameterLengths(Messenger):
     """
 
     def _pyro_post_param(self, msg: Any) -> None:
-        event_dim, shape = msg["kwargs"].get("event_dim"), tuple(msg["value"].shape)
-        for frame in msg["cond_indep_stack"] if event_dim is not None else ():
+        event_dim = msg["kwargs"].get("event_dim")
+        if event_dim is None:  # a lazy layer's parameter has no shape yet
+            return
+        shape = tuple(msg["value"].shape)
+        for frame in msg["cond_indep_stack"]:
             if frame.dim is None or (frame.full_size or frame.size) < 0:
                 continue
             dim, full_size = frame.dim - event_dim, frame.full_size or frame.size
