@@ -10,10 +10,10 @@ The traced step is one function of tensors alone:
     parameters, state <- the optimizer's update by g, where losses and |g| are finite
 
 losses is minus the ELBO, and the training loss whose gradient is g (``elbo.loss``). w is the KL
-weight, c the largest gradient norm (``clipping.py``). A traced step that is not compiled runs the graph operation by
-operation and leaves the update to torch's optimizer. A compiled one is a single function that
-gathers the rows, computes loss and gradient, clips, and updates the parameters and the optimizer's
-state in place (for the optimizers of ``optimizers.py``, on a CPU).
+weight, c the largest gradient norm (``clipping.py``). A traced step that is not compiled runs the
+graph operation by operation and leaves the update to torch's optimizer. A compiled one is a single
+function that gathers the rows, computes loss and gradient, clips, and updates the parameters and
+the optimizer's state in place (for the optimizers of ``optimizers.py``, on a CPU).
 
 The function takes every tensor as an input. Called with copies of parameters, constants and state,
 it changes the copies and leaves the pair alone: that is how ``equivalence.py`` compares a traced
@@ -214,8 +214,8 @@ class TracedStep:
         """Return loss and gradient at copies of the state, without changing the pair.
 
         A compiled step with an update in it returns no gradient: it returns losses and the factor
-        of the clipping, and changes parameters. The gradient is read out of the optimizer's state instead. The step
-        runs on copies of the parameters, on a state of zeros, and on the rates of
+        of the clipping, and changes parameters. The gradient is read out of the optimizer's state
+        instead. The step runs on copies of the parameters, on a state of zeros, and on the rates of
         ``TensorUpdate.dry_run_rates``, under which the first moment becomes
 
             m <- 0 + (1 - 0.5) (g - 0) = g / 2
