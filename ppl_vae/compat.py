@@ -412,7 +412,23 @@ def expand_to_plates(msg: Any) -> None:
     BroadcastMessenger._pyro_sample(msg)
 
 
-# Warnings without a category of their own
+# Warnings without a category of their own, and lines of a log
+
+
+@contextlib.contextmanager
+def pyro_log_silenced() -> Iterator[None]:
+    """Run the block without what Pyro's ELBOs report of their work, such as the plates they found.
+
+    Expected: the logger ``pyro.infer.elbo``, whose lines of level INFO Pyro prints to stderr. Where
+    the logger has another name, the lines are shown and nothing else changes.
+    """
+    logger = logging.getLogger("pyro.infer.elbo")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -428,9 +444,9 @@ def pyro_remarks_silenced() -> Iterator[None]:
 
     All three are plain ``UserWarning``, raised without a flag that would turn them off; so the
     words are all that tells them from a user's own warnings. Where the words change, the warnings
-    are shown and nothing else changes.
+    are shown and nothing else changes. Pyro's log is silenced as well.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), pyro_log_silenced():
         for words in (
             "Encountered (NaN|[+-]?inf)",
             "Converting a tensor with requires_grad=True",

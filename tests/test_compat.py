@@ -357,6 +357,23 @@ def test_three_remarks_are_silenced_and_a_users_warning_is_not():
         warnings.warn("mine", UserWarning, stacklevel=1)
 
 
+def test_pyros_log_of_its_elbos_is_quiet_inside_and_restored_after():
+    logger, lines = logging.getLogger("pyro.infer.elbo"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    level = logger.level
+    logger.addHandler(handler)
+    try:
+        with compat.pyro_log_silenced():
+            TraceEnum_ELBO().loss(enumerated, lambda x: None, X)
+            assert not lines
+        TraceEnum_ELBO().loss(enumerated, lambda x: None, X)
+    finally:
+        logger.removeHandler(handler)
+    assert len(lines) == 1
+    assert logger.level == level
+
+
 def test_nothing_but_compat_uses_a_private_name_of_torch_or_pyro():
     """The names are read from the sources: attributes of other objects that begin with one _."""
     import ast

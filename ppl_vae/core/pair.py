@@ -18,6 +18,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.compat import pyro_log_silenced
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.private_store import tell
@@ -207,8 +208,8 @@ class Pair:
         Yields:
             Nothing.
         """
-        hide = poutine.block()
-        with pyro_lock(), forked(seed), self.evaluating(), pyro.validation_enabled(False), hide:
+        hide, unchecked = poutine.block(), pyro.validation_enabled(False)
+        with pyro_lock(), forked(seed), self.evaluating(), pyro_log_silenced(), unchecked, hide:
             yield
 
     @contextlib.contextmanager
