@@ -1,4 +1,4 @@
-"""Settings of every test: one thread, fixed seeds, and figures that need no screen.
+"""Settings of every test: one thread, fixed seeds, a quiet console, figures that need no screen.
 
 ``make test`` runs one worker of pytest on each core, so every process must keep to one thread:
 with more, threads of OpenMP that wait for each other spin and take the cores from the other
@@ -30,6 +30,30 @@ def _seeded():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+
+
+@pytest.fixture(autouse=True)
+def console_lines():
+    """No logger of torch or Pyro writes to the console while the library runs."""
+    from parts.console import log_lines
+
+    with log_lines() as lines:
+        yield lines
+    assert lines == []
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test whose captured output has lines of torch's or Pyro's own."""
+    from parts.console import lines_of_torch
+
+    report = yield
+    if report.when == "teardown" and report.passed:
+        lines = lines_of_torch(report.capstdout + report.capstderr)
+        if lines:
+            report.outcome = "failed"
+            report.longrepr = "\n".join(["torch or Pyro wrote to the console:", *lines])
+    return report
 
 
 @pytest.fixture

@@ -134,7 +134,7 @@ class Loop:
         self._start = time.perf_counter() - self._seconds_before
         stopped = "patience" if self._patience_is_over(patience) else "epochs"
         bar = tqdm(
-            total=epochs * math.ceil(len(self.rows) / self.stepper.batch_size),
+            total=epochs * self.stepper.steps_per_epoch,
             initial=self.progress.step, unit="step", disable=not show, mininterval=0.3,
         )  # fmt: skip
         with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error():
@@ -167,7 +167,7 @@ class Loop:
         progress = self.progress
         self.order.set_state(progress.order_before)
         order = torch.randperm(len(self.rows), generator=self.order)
-        for index in order.split(self.stepper.batch_size)[progress.position :]:
+        for index in self.stepper.batches(order)[progress.position :]:
             self._step(index)
             progress.step += 1
             progress.position += 1

@@ -28,6 +28,7 @@ What was chosen is stored with a run (``state``) and restored when the run is re
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from typing import Any
 
@@ -39,6 +40,7 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
+from ppl_vae.training.batches import check_batch_size, cut, layer_refusing_one_row
 from ppl_vae.training.diagnosis import too_large
 from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
 from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
@@ -82,7 +84,8 @@ class Stepper:
             gradients alone.
         requested: ``True`` insists on a compiled step, ``"auto"`` chooses by the number of steps
             to come, ``False`` runs the eager step.
-        batch_size: Rows of every batch, except perhaps the last one of an epoch.
+        batch_size: Rows of every batch, except perhaps the last one of an epoch, which has the
+            remaining rows, or one row more (see ``batches.py``).
         weighted: Whether the KL weight may differ from 1.
         watched: Whether the user's code runs between steps or epochs.
 
@@ -91,6 +94,7 @@ class Stepper:
             its own.
         reason: Why the kinds are what they are, for the history.
         traced_steps: ``{rows of a batch: traced step}``, for the kinds that are not eager.
+        joins_last: Whether a last row of an epoch joins the batch before it.
         retraced: Whether the step was traced again after a difference appeared.
     """
 
@@ -115,7 +119,7 @@ class Stepper:
         self.eager = EagerStep(self.derivative, optimizer, clip_norm)
         self.traced_steps: dict[int, TracedStep] = {}
         self.kinds: dict[int, str] = {}
-        self.reason, self.retraced = "", False
+        self.reason, self.retraced, self.joins_last = "", False, False
 
     @property
     def kind(self) -> str:
@@ -127,8 +131,17 @@ class Stepper:
 
         The last batch of an epoch may be smaller. A graph holds for one size, so the smaller batch
         needs a traced step of its own, which runs once an epoch and so seldom repays a compiler.
+
+        Raises:
+            ValueError: If every batch has one row, and batch normalization refuses that.
         """
         whole_batches, last_rows = divmod(len(self.rows), self.batch_size)
+        if 1 in (last_rows, self.batch_size):
+            layer = layer_refusing_one_row(self.pair, self._run_one_row)
+            check_batch_size(len(self.rows), self.batch_size, layer)
+            self.joins_last = bool(layer)
+        if self.joins_last:
+            whole_batches, last_rows = whole_batches - 1, self.batch_size + 1
         steps = whole_batches * epochs
         self.kinds = {self.batch_size: step_kind(self.requested, steps)}
         if last_rows:
@@ -141,6 +154,15 @@ class Stepper:
             if automatic
             else f"compile={self.requested}"
         )
+
+    def batches(self, order: Tensor) -> list[Tensor]:
+        """Cut an epoch's order of the rows, (rows,), into batches."""
+        return cut(order, self.batch_size, join_last=self.joins_last)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        return math.ceil(len(self.rows) / self.batch_size) - self.joins_last
 
     def prepare(self) -> None:
         """Trace, compare and compile the chosen steps; fall back where that cannot be done.
@@ -271,6 +293,11 @@ class Stepper:
         """Compute loss and gradient by the pair's own Python, for its side effects and errors."""
         weight = torch.tensor(float(kl_weight)) if self.weighted else None
         self.derivative(self.rows.take(index, self.derivative.parameters[0].device), weight)
+
+    def _run_one_row(self) -> None:
+        """Compute the loss of one row; weights, buffers and generators stay as they are."""
+        with forked(0), state_restored(self.pair):
+            self._run_eagerly(torch.arange(1), 1.0)
 
     def _make(self, size: int) -> str:
         """Trace, compare and compile the step for batches of a size.

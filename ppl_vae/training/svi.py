@@ -75,7 +75,8 @@ def fit(
         scheduler: Makes a torch scheduler of the optimizer; stepped once an epoch, one that
             takes a metric gets the held-out loss (the training loss where no rows are held out).
         epochs: Passes over the data, at most.
-        batch_size: Rows of one update; above the number of rows it means one full batch.
+        batch_size: Rows of one update; above the number of rows it means one full batch. A last
+            batch of one row joins the batch before it where batch normalization refuses one row.
         kl_weight: Weight of every latent site, a number or a function of the step (from 0; see
             ``ppl_vae.schedules``).
         clip_norm: Largest norm of the gradient of all parameters together; a longer gradient is

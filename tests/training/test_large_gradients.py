@@ -1,4 +1,4 @@
-"""Gradients whose squares overflow are clipped where clipping was asked for, else named."""
+"""Gradients whose squares overflow: clipped where clipping was asked for, named where not."""
 
 import math
 
