@@ -291,7 +291,7 @@ def _value_outside(inspection: Inspection, name: str, row: int) -> str:
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
         return ""
-    return ", which holds " + ", ".join(f"{number:g}" for number in value[:5])
+    return " with " + ", ".join(f"{number:g}" for number in value[:5])
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
