@@ -108,13 +108,19 @@ def row_plate_faults(
     data = sites.with_role(model_trace, "data").values()
     row_plates = {"", *map(_innermost_plate, data)}  # the user's names of the plate
     outside = set()
+    # a summed latent has a dimension of its own, which may be as long as the batch
+    summed = any(
+        site["infer"].get("_enumerate_dim") is not None
+        for _, trace in halves
+        for site in sites.sample_sites(trace).values()
+    )
     for role, trace in halves:
         for name, site in sites.with_role(trace, "data", "latent").items():
             varies = sites.role(site) == "data" or _as_long(site, row_count, row_plates)
             if varies and not sites.in_plate(site, plate):
                 outside.add(name)
                 yield _outside_row_plate(plate, name, site, role)
-            elif sites.role(site) == "data":
+            elif sites.role(site) == "data" and not summed:
                 yield from _broadcast_rows(name, site, row_count)
     in_guide = sites.with_role(guide_trace, "latent")
     for name, model_site in sites.sample_sites(model_trace).items():

@@ -29,6 +29,7 @@ from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
 KINDS = ("gaps", "values", "outside", "scores")  # the kinds of faults; see DataFaults.counts
@@ -254,6 +255,7 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
             "keep the scales above 0 and the guide's draws in the support of the model's prior",
         )
     yield from constant_columns(inspection, faults)
+    yield from negative_indices(inspection)
 
 
 def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding:
@@ -287,7 +289,7 @@ def _value_outside(inspection: Inspection, name: str, row: int) -> str:
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
         return ""
-    return ", which holds " + ", ".join(f"{number:g}" for number in value[:5])
+    return " with " + ", ".join(f"{number:g}" for number in value[:5])
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:

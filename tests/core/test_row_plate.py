@@ -6,12 +6,14 @@ import pyro.distributions as dist
 import pytest
 import torch
 from parts.linter import assert_only_finding
+from pyro import poutine
+from pyro.infer import config_enumerate
 from torch import nn
 
 import ppl_vae
 from ppl_vae import IWAE, RowELBO
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.row_plate import check_row_plate
+from ppl_vae.core.row_plate import check_row_plate, row_plate_faults
 from ppl_vae.data.rows import as_rows
 
 X = torch.randn(10, generator=torch.Generator().manual_seed(0))
@@ -204,6 +206,19 @@ def test_rows_that_are_scored_against_all_rows(case):
     got = "batch_shape (16, 16)" if last else "obs= of shape (16, 1)"
     verdict = ppl_vae.lint(other, None, (torch.ones(40, 3), y))
     assert_only_finding(verdict, "error", 'site "y"', *pieces, got, mend)
+
+
+def test_as_many_categories_as_rows_are_no_such_fault():
+    def model(y):
+        with pyro.plate("data", len(y)):
+            kind = pyro.sample("kind", dist.Categorical(torch.ones(16)))
+            pyro.sample("y", dist.Normal(kind.double(), 1.0), obs=y)
+
+    y = torch.zeros(16).double()
+    summed = poutine.enum(config_enumerate(model), first_available_dim=-2)
+    traces = poutine.trace(summed).get_trace(y), poutine.trace(lambda y: None).get_trace(y)
+    assert tuple(traces[0].nodes["y"]["fn"].batch_shape) == (16, 16)
+    assert not list(row_plate_faults("data", *traces, 16))
 
 
 def test_a_row_of_as_many_features_as_rows_is_no_such_fault():
