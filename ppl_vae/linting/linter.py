@@ -25,6 +25,7 @@ from ppl_vae.linting import (
     elbo_rules,
     likelihood_rules,
     objective_rules,
+    observed_shapes,
     rerun_rules,
     trace_rules,
 )
@@ -161,6 +162,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     the user would read two messages about one mistake.
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
+    findings += observed_shapes.rows_read_as_an_event(inspection)
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):

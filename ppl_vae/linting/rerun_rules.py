@@ -144,7 +144,7 @@ def _with_shifted_cells(inspection: Inspection, data: dict[str, sites.Site]) -> 
     fields = [field.clone() for field in as_tuple(inspection.batch)]
     for site in data.values():
         located = cells_in(inspection.batch, site["value"])
-        if located is not None:
+        if located is not None and site["value"].ndim > site["fn"].event_dim:
             position, cells = located
             shifted = site["value"].roll(1, -1 - site["fn"].event_dim)
             fields[position].view(-1)[cells] = shifted.to(fields[position].dtype)
