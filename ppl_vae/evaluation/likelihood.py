@@ -2,7 +2,7 @@
 
     log p(x) ~ log 1/S sum_s w_s,   w_s = p(x, z_s) / q(z_s given x),   z_s ~ q(z given x)
     ess      = (sum w)^2 / sum w^2
-    k_hat    = shape of the tail of w: above 0.7 the estimate cannot be trusted
+    k_hat    = shape of the tail of w: above min(1 - 1/log10(S), 0.7) it cannot be trusted by itself
 
 Every quantity is (rows,); log p(x) and the ELBO are in nats.
 
@@ -29,8 +29,8 @@ from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.evaluation.log_weights import LogWeights
-from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
-from ppl_vae.evaluation.summary import UnreliableWarning
+from ppl_vae.evaluation.psis import WeightSums
+from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
 from ppl_vae.predictive.global_draws import GlobalDraws
 
 GATHERED = 1024  # most weights of a row in memory before they are summed
@@ -72,7 +72,8 @@ def log_likelihood(
     Returns:
         N rows with the data's index, and four columns: ``log_prob`` and ``elbo`` in nats; ``ess``,
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
-        below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
+        below 0.5 good, above ``frame.attrs["k_hat_threshold"]``, which is min(1 - 1/log10(S), 0.7),
+        not to be trusted unless ``ess`` is most of S, ``-inf`` where all weights agree to rounding
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
         largest weights are ties, where all weights agree although discrete latents are drawn (a
         class that the guide never draws leaves no sign), and where no draw gives the row a
@@ -87,7 +88,8 @@ def log_likelihood(
             model does not have.
 
     Warns:
-        UnreliableWarning: If k-hat is above 0.7 in any row; it says in how many.
+        UnreliableWarning: If in any row k-hat is above its threshold and ``ess`` below S/2; the
+            warning says in how many, and their effective number of draws and standard error.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -119,15 +121,11 @@ def log_likelihood(
     with bar:
         frame = _frame(rows, collect(pair, rows, work, seed=seed, size=size))
     frame.attrs["not_covered"] = weights.outside
-    unreliable = int((frame["k_hat"] > THRESHOLD).sum())
-    if unreliable:
-        warnings.warn(
-            f"log_likelihood: k-hat is above {THRESHOLD} in {unreliable} of {len(frame)} rows: the "
-            "guide misses part of their posterior, and log_prob may be far too low; fit a better "
-            "guide or draw more samples",
-            UnreliableWarning,
-            stacklevel=2,
-        )
+    summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
+    frame.attrs["k_hat_threshold"] = summary.threshold
+    if summary.unreliable:
+        text = f"log_likelihood: {summary.verdict()} {summary.advice()}"
+        warnings.warn(text, UnreliableWarning, stacklevel=2)
     return frame
 
 
