@@ -76,8 +76,7 @@ def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]
         "ess": _by_percent(summary.ess),
         "k_hat": {
             **_by_percent(summary.k_hat), "threshold": summary.threshold, "above": summary.above,
-            "unreliable": summary.unreliable, "exact": summary.exact,
-            "unknown": summary.without_k_hat,
+            "exact": summary.exact, "unknown": summary.without_k_hat,
         },
         "elbo_by_site": {
             "samples": min(summary.num_samples, TERMS_DRAWS),
