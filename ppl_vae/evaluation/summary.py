@@ -84,7 +84,10 @@ class LikelihoodSummary:
             rows above the threshold, the smallest, where none is unreliable.
         exact: Number of rows whose k-hat is ``-inf``: all draws have the same importance weight.
         impossible: Number of rows whose log-likelihood is ``-inf``.
-        without_k_hat: Number of rows whose k-hat is NaN, the impossible rows among them.
+        overflowed: Number of rows whose log-likelihood is NaN, because the pair overflows on them;
+            means and quantiles leave them out.
+        without_k_hat: Number of rows whose k-hat is NaN, the impossible and overflowed rows among
+            them.
     """
 
     rows: int
@@ -101,6 +104,7 @@ class LikelihoodSummary:
     doubtful_ess: float
     exact: int
     impossible: int
+    overflowed: int
     without_k_hat: int
 
     @classmethod
@@ -121,6 +125,7 @@ class LikelihoodSummary:
             >>> summary.verdict()
             'k-hat is above 0.5 in 1 of 2 rows: their log-likelihood is not reliable.'
         """
+        rows, scores = len(scores), scores[scores["log_prob"].notna()]
         log_prob, elbo, ess, k_hat = (
             scores[name].to_numpy() for name in ("log_prob", "elbo", "ess", "k_hat")
         )
@@ -133,12 +138,13 @@ class LikelihoodSummary:
             np.median(ess[unreliable]) if unreliable.any() else ess[above].min(initial=np.inf)
         )
         return cls(
-            rows=len(scores), num_samples=num_samples, has_guide=has_guide,
+            rows=rows, num_samples=num_samples, has_guide=has_guide,
             log_prob=MeanOverRows.of(log_prob), elbo=MeanOverRows.of(elbo),
             gap=MeanOverRows.of(gap), ess=quantiles(ess), k_hat=quantiles(k_hat),
             threshold=threshold, above=int(above.sum()), unreliable=int(unreliable.sum()),
             doubtful_ess=float(doubtful), exact=int(np.isneginf(k_hat).sum()),
-            impossible=int(np.isneginf(log_prob).sum()), without_k_hat=int(np.isnan(k_hat).sum()),
+            impossible=int(np.isneginf(log_prob).sum()), overflowed=rows - len(scores),
+            without_k_hat=int(np.isnan(k_hat).sum()) + rows - len(scores),
         )  # fmt: skip
 
     def verdict(self) -> str:
@@ -215,7 +221,12 @@ class LikelihoodSummary:
                 f"The log-likelihood is -inf in {self._share(self.impossible)}: no draw of the "
                 "latents gives them a positive probability, so they have no k-hat."
             )
-        tied = self.without_k_hat - self.impossible
+        if self.overflowed:
+            sentences.append(
+                f"The log-likelihood is NaN in {self._share(self.overflowed)}, which the means "
+                "leave out: they are so far from the data that the networks overflow."
+            )
+        tied = self.without_k_hat - self.impossible - self.overflowed
         if self.num_samples < FEWEST:
             sentences.append(
                 f"k-hat is not known: it needs at least {FEWEST} draws for each row; "
@@ -270,13 +281,15 @@ class ElboSummary:
             -12.0
         """
         outside: Mapping[str, float] = terms.attrs["global"]
+        measure = terms.attrs.get("measure", "ELBO")
+        terms = terms.dropna()  # rows on which the pair overflows
         shared = sum(outside.values()) / len(terms)
         return cls(
             rows=len(terms),
             sites={str(name): MeanOverRows.of(terms[name].to_numpy()) for name in terms},
             outside=dict(outside),
             together=MeanOverRows.of(terms.to_numpy().sum(1) + shared),
-            measure=terms.attrs.get("measure", "ELBO"),
+            measure=measure,
         )
 
 
