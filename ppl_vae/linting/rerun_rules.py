@@ -159,7 +159,7 @@ def _with_shifted_cells(inspection: Inspection, data: dict[str, sites.Site]) -> 
     """Return the batch with the cells that the sites observe taken from the next row."""
     fields = [field.clone() for field in as_tuple(inspection.batch)]
     for site in data.values():
-        located = cells_in(inspection.batch, site["value"])
+        located = cells_in(inspection.batch, site["value"], site["fn"].event_dim)
         if located is not None and site["value"].ndim > site["fn"].event_dim:
             position, cells = located
             shifted = site["value"].roll(1, -1 - site["fn"].event_dim)
