@@ -31,6 +31,7 @@ from ppl_vae.linting import (
 )
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
+from ppl_vae.linting.left_behind import Appeared
 from ppl_vae.linting.watching import Layers
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
@@ -90,7 +91,8 @@ def lint(
     """Find the faults of a pair and of its data before time is spent on a fit.
 
     Nothing is trained, and the pair is left as it was: parameters, buffers, modes, random
-    generators and Pyro's global state.
+    generators and Pyro's global state. Parameters that appear at the first call stay where the pair
+    has no errors.
 
     Args:
         model: Pyro model.
@@ -134,6 +136,7 @@ def lint_pair(
     findings = list(data_rules.unread_fields(pair, rows))
     inspection: Inspection | None = None
     points: list[str] = []
+    appeared = Appeared(pair)
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         try:
@@ -145,6 +148,8 @@ def lint_pair(
             findings += _findings(inspection)
             if not _failed(findings):
                 points = point_latents(pair, inspection.batch)
+    if _failed(findings):
+        appeared.remove()
     findings.sort(key=lambda finding: finding.severity != "error")
     if inspection is None:
         return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
