@@ -49,11 +49,14 @@ class Lint:
             ``estimator`` (how the ELBO computes the site's term).
         findings: The faults, errors first.
         objective: The ELBO that ``fit`` would use and why; ``None`` where the pair cannot run.
+        summed_over_all_rows: Latents outside the row plate that are summed exactly. One sum holds
+            all rows, so that such a pair is fitted with all rows in one batch.
     """
 
     sites: pd.DataFrame
     findings: tuple[Finding, ...]
     objective: Objective | None
+    summed_over_all_rows: tuple[str, ...] = ()
 
     @property
     def errors(self) -> list[Finding]:
@@ -157,7 +160,8 @@ def lint_pair(
     if points:
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
         objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)
-    return Lint(_table(inspection), tuple(findings), objective)
+    summed = tuple(elbo_rules.summed_over_all_rows(inspection))
+    return Lint(_table(inspection), tuple(findings), objective, summed)
 
 
 def _findings(inspection: Inspection) -> list[Finding]:
@@ -192,12 +196,16 @@ def _findings(inspection: Inspection) -> list[Finding]:
 def _findings_under_elbo(inspection: Inspection, faults: DataFaults) -> list[Finding]:
     """Return the findings of computing the ELBO, first on rows of finite numbers alone.
 
+    A latent outside the row plate that is summed needs all rows, as one sum has one scale.
+
     The ELBO is computed a second time, on rows with NaN or infinity, if the data have such rows.
     A failure of the first computation is the fault of the model and the guide; a failure of the
     second alone is the fault of the missing or infinite cells.
     """
     device, rows = inspection.pair.device(), inspection.rows
     complete = torch.tensor(faults.without_gaps or range(inspection.row_count))
+    if elbo_rules.summed_over_all_rows(inspection):
+        complete = torch.arange(len(rows))
     findings = list(elbo_rules.under_elbo(inspection, rows.take(complete, device)))
     with_gaps = torch.tensor([bad.first for bad in faults.counts["gaps"].values()])
     if _failed(findings) or not len(with_gaps):
