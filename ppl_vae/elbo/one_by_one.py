@@ -160,5 +160,5 @@ class SummedDraw(Draw):
 
     def _log_probability(self, run: Draw) -> Tensor:
         """Return log q(y given x) of the values of a run, (particles or 1, rows)."""
-        summed = [run.guide_trace.nodes[name] for name in self.summed]
+        summed: list[sites.Site] = [run.guide_trace.nodes[name] for name in self.summed]
         return total([run.fold(site["fn"].log_prob(site["value"]), site["fn"]) for site in summed])

@@ -132,14 +132,16 @@ def test_several_latents_and_a_draw_before_them():
     np.testing.assert_allclose(scores["log_prob"], right, atol=0.08)
 
 
-@pytest.mark.parametrize("elbo", [IWAE(3), IWAE(3, vectorize_particles=False), RowELBO()])
+@pytest.mark.parametrize(
+    "elbo", [IWAE(3), IWAE(3, vectorize_particles=False), RowELBO(vectorize_particles=False)]
+)
 def test_the_library_s_bounds_train_such_a_guide(elbo):
     shift = pyro.nn.PyroModule()
     shift.value = torch.nn.Parameter(torch.tensor(2.0))
 
     def guide(x):
         pyro.module("shift", shift)
-        concatenates = not (elbo.vectorize_particles and elbo.num_particles > 1)
+        concatenates = not elbo.vectorize_particles
         guide_with(SEQUENTIAL, shift.value, concatenates)(x)
 
     history = fit(
