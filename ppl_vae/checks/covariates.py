@@ -146,7 +146,7 @@ def _unobserved_columns(sampler: ReplicateSampler) -> list[tuple[int, int]]:
         for site in data_sites(trace).values():
             if not sites.in_plate(site, pair.plate):
                 continue
-            place = cells_in(batch, torch.as_tensor(site["infer"]["obs"]))
+            place = cells_in(batch, torch.as_tensor(site["infer"]["obs"]), site["fn"].event_dim)
             if place is None:
                 return []
             field, cells = place

@@ -67,7 +67,6 @@ def evaluate(
 
 def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]:
     """Return the numbers of both summaries under the names that ``--json`` prints."""
-    from ppl_vae.evaluation.psis import THRESHOLD  # noqa: PLC0415  loads torch
     from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
     return {
@@ -76,7 +75,7 @@ def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]
         "gap": asdict(summary.gap), "impossible_rows": summary.impossible,
         "ess": _by_percent(summary.ess),
         "k_hat": {
-            **_by_percent(summary.k_hat), "threshold": THRESHOLD, "above": summary.unreliable,
+            **_by_percent(summary.k_hat), "threshold": summary.threshold, "above": summary.above,
             "exact": summary.exact, "unknown": summary.without_k_hat,
         },
         "elbo_by_site": {
@@ -111,7 +110,7 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
     k_hat = [_number(value, 2) for value in summary.k_hat.values()]
     quantiles = [
         [f"effective number of draws, out of {summary.num_samples}", *effective],
-        ["k-hat (reliable up to 0.7)", *k_hat],
+        [f"k-hat (reliable up to {summary.threshold:.2g})", *k_hat],
     ]
     report.show(table(columns, quantiles))
     report.show(*_sentences(summary, by_site))

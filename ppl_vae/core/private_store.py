@@ -170,6 +170,14 @@ class PrivateStore:
                 "global parameter store; rename the parameter, or call pyro.clear_param_store()"
             )
 
+    def forget(self, names: Iterable[str]) -> None:
+        """Remove parameters by name, and what the store knows of them."""
+        for name in names:
+            del self.tables[name]
+            self._functions.pop(name, None)
+            for listed in (self.news.taken, self.news.modules, self.news.trained):
+                listed[:] = [one for one in listed if one != plain_name(name)]
+
     def follow_global_store(self) -> None:
         """Take over what a script has trained in the global store since the last look.
 

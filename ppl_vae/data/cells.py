@@ -10,7 +10,8 @@ the cells have to be found from the observed value alone. There are two ways, tr
    of the field's cells gives their positions. This fails for a field that is not contiguous.
 2. By content (``observed_columns``). A converted copy has memory of its own. Its columns are
    compared with every column of every field, over all rows of the batch: an equal column is the
-   one that was read. This fails where columns of the data are equal to each other.
+   one that was read. The rows may stand behind other plates, as in ``x.T[:, indices]``. This fails
+   where columns of the data are equal to each other.
 
 A value that was computed from the data (``x.log()``) is found by neither.
 """
@@ -43,14 +44,18 @@ def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
     return None
 
 
-def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | None:
+def observed_columns(
+    batch: Batch, value: Tensor, event_dim: int | None = None
+) -> tuple[int, list[int]] | None:
     """Return the columns of the data that an observed value is a converted copy of.
 
     A NaN in the data equals any value, because the model may have filled it.
 
     Args:
         batch: What the model was called with. With more rows, fewer columns are equal by chance.
-        value: An observed site's value, rows first.
+        value: An observed site's value.
+        event_dim: Dimensions of an event, just left of which the rows are; ``None`` where the rows
+            come first.
 
     Returns:
         The field's position in the batch and its columns, one for each column of the value;
@@ -61,6 +66,7 @@ def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | Non
     """
     if value.ndim == 0:
         return None
+    value = value.movedim(_row_dim(value.ndim, event_dim), 0)
     wanted = value.reshape(len(value), -1).double().T  # (columns, rows)
     for position, field in enumerate(as_tuple(batch)):
         if len(value) != len(field):
@@ -84,12 +90,21 @@ def observed_columns(batch: Batch, value: Tensor) -> tuple[int, list[int]] | Non
     return None
 
 
-def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
+def _row_dim(ndim: int, event_dim: int | None) -> int:
+    """Return the dimension of the rows in a value of ``ndim`` dimensions, counted from the left."""
+    return 0 if event_dim is None else max(ndim - 1 - event_dim, 0)
+
+
+def cells_in(
+    batch: Batch, value: Tensor, event_dim: int | None = None
+) -> tuple[int, Tensor] | None:
     """Return the cells of the data that an observed value was read from, as a view or as a copy.
 
     Args:
         batch: What the model was called with.
-        value: An observed site's value, rows first.
+        value: An observed site's value.
+        event_dim: Dimensions of an event, just left of which the rows are; ``None`` where the rows
+            come first.
 
     Returns:
         The field's position in the batch and the flat positions of the cells, shaped like
@@ -99,22 +114,29 @@ def cells_in(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
     if viewed is not None:
         return viewed
     try:
-        copied = observed_columns(batch, value)
+        copied = observed_columns(batch, value, event_dim)
     except ValueError:
         return None
     if copied is None:
         return None
     position, columns = copied
-    return position, column_cells(as_tuple(batch)[position], columns, value.shape)
+    return position, column_cells(as_tuple(batch)[position], columns, value.shape, event_dim)
 
 
-def column_cells(field: Tensor, columns: list[int], shape: torch.Size) -> Tensor:
+def column_cells(
+    field: Tensor, columns: list[int], shape: torch.Size, event_dim: int | None = None
+) -> Tensor:
     """Return the flat positions, in a field, of some of its columns in every row.
 
     Args:
         field: (rows, ...).
         columns: Positions among the cells of a row.
-        shape: Shape of the result, rows first.
+        shape: Shape of the result.
+        event_dim: Dimensions of an event, just left of which the rows are; ``None`` where the rows
+            come first.
     """
+    row_dim = _row_dim(len(shape), event_dim)
+    rows_first = [shape[row_dim], *shape[:row_dim], *shape[row_dim + 1 :]]
     starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
-    return (starts + torch.tensor(columns, device=field.device)).reshape(shape)
+    cells = (starts + torch.tensor(columns, device=field.device)).reshape(rows_first)
+    return cells.movedim(0, row_dim)

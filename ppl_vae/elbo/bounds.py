@@ -30,12 +30,11 @@ from ppl_vae.core.blocks import PROBE_ROWS, check_count
 from ppl_vae.core.handlers import DetachedDraws, has_own_scale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
-from ppl_vae.elbo.enumerated import total, was_enumerated
+from ppl_vae.elbo.enumerated import total, was_summed
 from ppl_vae.elbo.gradients import gradient_through_draws
 from ppl_vae.elbo.importance_weights import Draw, kl_groups
 from ppl_vae.elbo.objectives import RowBound
-from ppl_vae.elbo.particles import ParticleRuns, plate_nesting
-from ppl_vae.elbo.training_terms import training_terms
+from ppl_vae.elbo.particles import ParticleRuns
 
 
 class _ParticleBound(RowBound):
@@ -98,8 +97,7 @@ class _ParticleBound(RowBound):
         few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
         with pair.quiet_run():
             if not self.vectorize_particles or self.num_particles == 1:
-                nesting, excluded = plate_nesting(pair, batch), training_terms(pair, few_rows)
-                return ParticleRuns(nesting, self.vectorize_particles, excluded)
+                return ParticleRuns.of(pair, few_rows, vectorized=self.vectorize_particles)
             runs = ParticleRuns.probe(pair, few_rows)
         if not runs.vectorized:
             raise ValueError(
@@ -120,7 +118,7 @@ class _ParticleBound(RowBound):
                         "whose logarithm is taken of unscaled weights; use kl_weight="
                     )
         for name, site in sites.sample_sites(draw.guide_trace).items():
-            differentiable = was_enumerated(site) or sites.is_reparameterized(site)
+            differentiable = was_summed(site) or sites.is_reparameterized(site)
             if not site["is_observed"] and not differentiable:
                 raise ValueError(
                     f'site "{name}": expected a reparameterized draw under {name_of_bound}, '

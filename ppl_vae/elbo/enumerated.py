@@ -50,6 +50,7 @@ from ppl_vae.compat import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
 
+SUMMED = "_summed_one_by_one"  # entry of ``infer`` where a run has one value of a summed latent
 Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
 
 
@@ -73,6 +74,22 @@ class Factor(NamedTuple):
 def was_enumerated(site: sites.Site) -> bool:
     """Return whether Pyro enumerated the site in this run (it gave the site all of its values)."""
     return site["infer"].get("_enumerate_dim") is not None
+
+
+def was_summed(site: sites.Site) -> bool:
+    """Return whether a sum over the site's values was asked for, in parallel or one by one."""
+    return was_enumerated(site) or bool(site["infer"].get(SUMMED))
+
+
+def factor_log_prob(site: sites.Site) -> Tensor:
+    """Return a site's log-probability, in nats, with 0 in masked cells unless the site is summed.
+
+    A mask is ignored on a summed latent, so that its probabilities still sum to 1: a masked latent
+    would count 0 nats for each of its K values, and the sum over them would add log K.
+    """
+    if was_summed(site):
+        return torch.as_tensor(site["fn"].log_prob(site["value"]))
+    return sites.log_prob(site)
 
 
 def enumerated_names(trace: Trace) -> set[str]:
@@ -282,12 +299,6 @@ def _symbol(trace: Trace, name: str) -> str:
 
 
 def _pack(factor: Factor) -> Packed:
-    """Return a factor's log-probability times its sign, with a symbol for every dimension.
-
-    A mask is ignored on an enumerated latent, so that its probabilities still sum to 1: a masked
-    latent would count 0 nats for each of its K values, and the sum over them would add log K.
-    """
-    site = factor.site
-    enumerated = was_enumerated(site)
-    log_prob = site["fn"].log_prob(site["value"]) if enumerated else sites.log_prob(site)
-    return packed.pack(factor.sign * log_prob, site["infer"]["_dim_to_symbol"])
+    """Return a factor's log-probability times its sign, with a symbol for every dimension."""
+    log_prob = factor.sign * factor_log_prob(factor.site)
+    return packed.pack(log_prob, factor.site["infer"]["_dim_to_symbol"])

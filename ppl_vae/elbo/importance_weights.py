@@ -33,9 +33,10 @@ from ppl_vae.elbo.enumerated import (
     EnumeratedSum,
     Factor,
     enumerated_names,
+    factor_log_prob,
     missing_plates,
     total,
-    was_enumerated,
+    was_summed,
 )
 from ppl_vae.elbo.objectives import closed_forms
 
@@ -74,7 +75,7 @@ class Draw:
             site
             for trace in (self.model_trace, self.guide_trace)
             for site in sites.with_role(trace, "latent", "auxiliary").values()
-            if sites.in_plate(site, self.plate) and not was_enumerated(site)
+            if sites.in_plate(site, self.plate) and not was_summed(site)
         ]
         return any(sites.is_discrete(site) for site in drawn)
 
@@ -94,17 +95,12 @@ class Draw:
                 latent.
         """
         if self.has_enumerated:
-            if kl_weight is not None:
-                raise ValueError(
-                    "kl_weight: expected 1 under a bound that sums latents inside its logarithm, "
-                    "where p(z) and q(z given x) have no terms of their own; use RowELBO or "
-                    "TraceEnum_ELBO"
-                )
+            refuse_kl_weight(kl_weight)
             return self._enumerated().log_weights()
         parts = []
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
-                part = sign * self._fold(self._log_prob(site), site["fn"])
+                part = sign * self.fold(self._log_prob(site), site["fn"])
                 part = part.detach() if fixed_guide and sign < 0 else part
                 weight = 1.0 if kl_weight is None or site["is_observed"] else kl_weight
                 parts.append(weight * part)
@@ -151,7 +147,7 @@ class Draw:
         for site, sign in self._factors():
             name = sites.full_site_name(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
-                part = sign * self._fold(self._log_prob(site), site["fn"])
+                part = sign * self.fold(self._log_prob(site), site["fn"])
                 terms[name] = terms[name] + part if name in terms else part
         return {(name,): terms[name] for name in self._names_latents_first() if name in terms}
 
@@ -205,7 +201,7 @@ class Draw:
                 kl = kl_divergence(guide_site["fn"], model_site["fn"])
                 scale = scale_of_plates(guide_site, without=self.plate)
                 masked = scale_and_mask(kl, scale, mask=guide_site["mask"])
-                terms[name] = -self._fold(masked, guide_site["fn"])
+                terms[name] = -self.fold(masked, guide_site["fn"])
         return terms
 
     def _log_prob(self, site: sites.Site) -> Tensor:
@@ -215,7 +211,7 @@ class Draw:
         ELBOs; the row plate is left out, because every row counts for itself.
         """
         scale = scale_of_plates(site, without=self.plate)
-        log_prob = sites.log_prob(site)
+        log_prob = factor_log_prob(site)
         return log_prob if scale == 1 else log_prob * scale
 
     def _names_latents_first(self) -> list[str]:
@@ -267,7 +263,7 @@ class Draw:
                 "alone; draw it in the model too"
             )
 
-    def _fold(self, values: Tensor, fn: Any) -> Tensor:
+    def fold(self, values: Tensor, fn: Any) -> Tensor:
         """Sum over all dimensions but particles and rows: (particles or 1, rows).
 
         Args:
@@ -278,6 +274,15 @@ class Draw:
         has_particles = self.dim is not None and values.ndim >= -self.dim
         particles = values.shape[0] if has_particles else 1
         return values.reshape(particles, -1, values.shape[-1]).sum(1)
+
+
+def refuse_kl_weight(kl_weight: Tensor | None) -> None:
+    """Raise ``ValueError`` for a KL weight other than ``None`` where latents are summed."""
+    if kl_weight is not None:
+        raise ValueError(
+            "kl_weight: expected 1 under a bound that sums latents inside its logarithm, where "
+            "p(z) and q(z given x) have no terms of their own; use RowELBO or TraceEnum_ELBO"
+        )
 
 
 def kl_groups(draws: list[Draw]) -> Tensor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -30,6 +30,13 @@ from ppl_vae.core.row_plate import raise_plate_fault
 from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.elbo.enumerated import OutsidePlateError, was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
+from ppl_vae.elbo.one_by_one import (
+    FixedValues,
+    SummedDraw,
+    combinations,
+    shared_values,
+    values_one_by_one,
+)
 from ppl_vae.elbo.training_terms import training_terms
 
 PARTICLES = 64  # most particles of a row in one run: bounds the memory of a block of rows
@@ -86,6 +93,7 @@ def draw_particles(
     particles: Particles | None,
     handler: Messenger,
     excluded: frozenset[str] = frozenset(),
+    positions: Mapping[str, int] | None = None,
 ) -> Draw:
     """Run the guide on a batch, and the model on the guide's draws.
 
@@ -100,10 +108,13 @@ def draw_particles(
         handler: Acts on the guide's draws. It stands outside the trace, which thus records the
             values that the handler leaves.
         excluded: Sites of the guide that are no part of the density of its draws.
+        positions: Latents of the guide that have one of their values in all rows, by position in
+            their support (``one_by_one``).
     """
     dim = None if particles is None else -1 - nesting
     first_enumerated = -1 - nesting if dim is None else dim - 1
-    guide = EnumerateInParallel()(with_particles(pair.guide, particles))
+    guide = FixedValues(positions or {})(with_particles(pair.guide, particles))
+    guide = EnumerateInParallel()(guide)
     guide = EnumMessenger(first_available_dim=first_enumerated)(guide)
     model = EnumMessenger()(EnumerateInParallel()(with_particles(pair.model, particles)))
     with handler:
@@ -121,11 +132,25 @@ class ParticleRuns:
         vectorized: Whether all particles are drawn in one run.
         excluded: Sites of the guide that are no part of the density of its draws
             (``training_terms``).
+        one_by_one: Latents of the guide that are summed one value at a time, ``{site: values}``.
     """
 
     nesting: int
     vectorized: bool
     excluded: frozenset[str] = frozenset()
+    one_by_one: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pair: Pair, batch: Batch, *, vectorized: bool) -> ParticleRuns:
+        """Return how a pair draws its particles where the number of runs is given.
+
+        Args:
+            pair: The pair. Call the function inside ``Pair.quiet_run``.
+            batch: A few rows.
+            vectorized: Whether all particles are drawn in one run.
+        """
+        excluded, one_by_one = training_terms(pair, batch), values_one_by_one(pair, batch)
+        return cls(plate_nesting(pair, batch), vectorized, excluded, one_by_one)
 
     @classmethod
     def probe(cls, pair: Pair, batch: Batch) -> ParticleRuns:
@@ -133,9 +158,8 @@ class ParticleRuns:
 
         Call it inside ``Pair.quiet_run``, so that the trial leaves no trace.
         """
-        nesting = plate_nesting(pair, batch)
-        excluded = training_terms(pair, batch)
-        return cls(nesting, can_vectorize(pair, batch, nesting), excluded)
+        runs = cls.of(pair, batch, vectorized=True)
+        return replace(runs, vectorized=can_vectorize(pair, batch, runs.nesting))
 
     @property
     def dim(self) -> int | None:
@@ -178,13 +202,41 @@ class ParticleRuns:
         """
         shared: dict[str, Tensor] = {}
         for particles in self.handlers(count, pair.plate if share_globals else None):
-            acting = handler or Substitute(shared)
-            draw = draw_particles(pair, batch, self.nesting, particles, acting, self.excluded)
+            draw = self._draw(pair, batch, particles, handler, shared)
             yield draw
             if share_globals and not self.vectorized and not shared:
                 in_guide = sites.sample_sites(draw.guide_trace).items()
                 outside = {n: s for n, s in in_guide if not sites.in_plate(s, pair.plate)}
                 shared = {name: site["value"] for name, site in outside.items()}
+
+    def _draw(
+        self,
+        pair: Pair,
+        batch: Batch,
+        particles: Particles | None,
+        handler: Messenger | None,
+        shared: Mapping[str, Tensor],
+    ) -> Draw:
+        """Return one run of the pair, or the runs for all values of the latents that are summed.
+
+        Args:
+            pair: The pair.
+            batch: The rows.
+            particles: Adds the particles' dimension.
+            handler: Acts on the guide's draws.
+            shared: The draws of latents outside the row plate, where there are some already.
+        """
+        runs: list[Draw] = []
+        values = dict(shared)
+        for positions in combinations(self.one_by_one):
+            acting = handler or Substitute(values)
+            runs.append(
+                draw_particles(
+                    pair, batch, self.nesting, particles, acting, self.excluded, positions
+                )
+            )
+            values = shared_values(runs[0], self.one_by_one)
+        return SummedDraw.of(runs, self.one_by_one) if self.one_by_one else runs[0]
 
 
 def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
@@ -197,10 +249,13 @@ def can_vectorize(pair: Pair, batch: Batch, nesting: int) -> bool:
         batch: A few rows.
         nesting: Dimensions of the pair's plates.
     """
+    first_values = dict.fromkeys(values_one_by_one(pair, batch), 0)
 
     def run(values: Mapping[str, Tensor], particles: Particles | None) -> Scored:
         with Substitute(values):
-            draw = draw_particles(pair, batch, nesting, particles, Messenger())
+            draw = draw_particles(
+                pair, batch, nesting, particles, Messenger(), positions=first_values
+            )
         drawn = {**sites.sample_sites(draw.model_trace), **sites.sample_sites(draw.guide_trace)}
         # (particles, rows) and (particles,); (1, ...) where all particles have the same number
         terms = [draw.log_weights(), *draw.global_terms().values()]

@@ -2,7 +2,7 @@
 
     log p(x) ~ log 1/S sum_s w_s,   w_s = p(x, z_s) / q(z_s given x),   z_s ~ q(z given x)
     ess      = (sum w)^2 / sum w^2
-    k_hat    = shape of the tail of w: above 0.7 the estimate cannot be trusted
+    k_hat    = shape of the tail of w: above min(1 - 1/log10(S), 0.7) it cannot be trusted by itself
 
 Every quantity is (rows,); log p(x) and the ELBO are in nats.
 
@@ -28,9 +28,10 @@ from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
+from ppl_vae.evaluation.far_rows import FarRows
 from ppl_vae.evaluation.log_weights import LogWeights
-from ppl_vae.evaluation.psis import THRESHOLD, WeightSums
-from ppl_vae.evaluation.summary import UnreliableWarning
+from ppl_vae.evaluation.psis import WeightSums
+from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
 from ppl_vae.predictive.global_draws import GlobalDraws
 
 GATHERED = 1024  # most weights of a row in memory before they are summed
@@ -72,7 +73,8 @@ def log_likelihood(
     Returns:
         N rows with the data's index, and four columns: ``log_prob`` and ``elbo`` in nats; ``ess``,
         the effective number of draws, 1 to S; ``k_hat``, the Pareto shape of the weights' tail:
-        below 0.5 good, above 0.7 not to be trusted, ``-inf`` where all weights agree to rounding
+        below 0.5 good, above ``frame.attrs["k_hat_threshold"]``, which is min(1 - 1/log10(S), 0.7),
+        not to be trusted unless ``ess`` is most of S, ``-inf`` where all weights agree to rounding
         (the guide is the posterior, or nothing is left to draw), NaN below 25 draws, where the
         largest weights are ties, where all weights agree although discrete latents are drawn (a
         class that the guide never draws leaves no sign), and where no draw gives the row a
@@ -82,12 +84,15 @@ def log_likelihood(
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
-            auxiliary draw moves), which has no likelihood; if a row's weights are NaN, an
-            enumerated latent stands outside the row plate, or the guide draws a latent that the
-            model does not have.
+            auxiliary draw moves), which has no likelihood; if the data or the weights of all
+            rows are NaN, an enumerated latent stands outside the row plate, or the guide draws a
+            latent that the model does not have.
 
     Warns:
-        UnreliableWarning: If k-hat is above 0.7 in any row; it says in how many.
+        UserWarning: If the pair overflows on a row that is far from the data: all columns of the
+            row are NaN, and those of the other rows are computed.
+        UnreliableWarning: If in any row k-hat is above its threshold and ``ess`` below S/2; the
+            warning says in how many, and their effective number of draws and standard error.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -116,18 +121,16 @@ def log_likelihood(
         _check_numbers(batch, index, result["log_prob"])
         return result
 
+    far_rows = FarRows(pair, rows, work)
     with bar:
-        frame = _frame(rows, collect(pair, rows, work, seed=seed, size=size))
+        frame = _frame(rows, collect(pair, rows, far_rows, seed=seed, size=size))
+    far_rows.warn("log_likelihood", len(rows), stacklevel=2)
     frame.attrs["not_covered"] = weights.outside
-    unreliable = int((frame["k_hat"] > THRESHOLD).sum())
-    if unreliable:
-        warnings.warn(
-            f"log_likelihood: k-hat is above {THRESHOLD} in {unreliable} of {len(frame)} rows: the "
-            "guide misses part of their posterior, and log_prob may be far too low; fit a better "
-            "guide or draw more samples",
-            UnreliableWarning,
-            stacklevel=2,
-        )
+    summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
+    frame.attrs["k_hat_threshold"] = summary.threshold
+    if summary.unreliable:
+        text = f"log_likelihood: {summary.verdict()} {summary.advice()}"
+        warnings.warn(text, UnreliableWarning, stacklevel=2)
     return frame
 
 
@@ -170,7 +173,10 @@ def elbo_terms(
 
     Raises:
         ValueError: If no site stands in the row plate, an enumerated latent stands outside it, or
-            a row's term is NaN.
+            the terms of all rows are NaN.
+
+    Warns:
+        UserWarning: If the pair overflows on a row that is far from the data: the row is NaN.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -190,13 +196,14 @@ def elbo_terms(
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         totals: dict[str, Tensor] = {}
+        totals_outside: list[tuple[str, int, float]] = []
         for used, draw in _draws_in_all(runs, pair, batch, num_samples, count):
             for names, term in draw.terms().items():
                 name = " + ".join(names)
                 totals[name] = totals.get(name, 0) + _sum_over_particles(term, used)
             for name, term in draw.global_terms().items():
                 nats = float(_sum_over_particles(term, used))
-                outside.setdefault(name, []).append((used, nats))
+                totals_outside.append((name, used, nats))
         if not totals:
             raise ValueError(
                 f'plate "{plate}": expected sites in the row plate, found none; open it in the '
@@ -204,10 +211,14 @@ def elbo_terms(
             )
         for total in totals.values():
             _check_numbers(batch, index, total)
+        for name, used, nats in totals_outside:
+            outside.setdefault(name, []).append((used, nats))
         return {name: total / num_samples for name, total in totals.items()}
 
     title = f"{measure} by site" if progress else ""
-    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, size=size))
+    far_rows = FarRows(pair, rows, work)
+    frame = _frame(rows, collect(pair, rows, far_rows, seed=seed, progress=title, size=size))
+    far_rows.warn("elbo_terms", len(rows), stacklevel=2)
     frame.attrs["global"] = {
         name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
         for name, parts in outside.items()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+import pyro
 import torch
 from torch import Tensor
 
@@ -160,12 +161,13 @@ class LogWeights:
         starts = torch.linspace(0, len(self.rows) - self.size, COMPARED_BLOCKS).long().unique()
         for seed, start in enumerate(starts.tolist()):
             batch = self._take(torch.arange(start, start + self.size))
-            with forked(seed):
+            # unchecked: a row on which the pair overflows is NaN in both
+            with forked(seed), pyro.validation_enabled(False):
                 expected = self.eager(batch)
             with forked(seed):
                 got = self(batch)
             for by_graph, by_pair in zip(got, expected, strict=True):
-                spread = tolerance * max(1.0, float(by_pair.abs().max()))
+                spread = tolerance * max(1.0, float(by_pair.nan_to_num(0.0, 0.0, 0.0).abs().max()))
                 if not torch.allclose(by_graph, by_pair, tolerance, spread, equal_nan=True):
                     return False
         return True

@@ -4,22 +4,24 @@
     w - u ~ generalized Pareto(k, sigma)
 
 The mean of the weights estimates the likelihood. With k above 0.5 the weights have no variance, and
-with k above 1 no mean; the practical limit is 0.7, above which no feasible S makes the mean
-reliable.
+with k above 1 no mean. S draws make the mean reliable up to k = 1 - 1/log10(S), and no feasible S
+does above 0.7: the threshold on k-hat is the smaller of the two.
 
-Sources: Vehtari, Simpson, Gelman, Yao & Gabry (2024), section 2.4 and appendix C,
+Sources: Vehtari, Simpson, Gelman, Yao & Gabry (2024), sections 2.4 and 3.2.4, appendix C,
 arXiv:1507.02646; Zhang & Stephens (2009), section 3 (the fit of k).
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 FEWEST = 25  # draws below which the tail has too few weights to estimate a shape
-THRESHOLD = 0.7  # k-hat above which an estimate is not reliable
+THRESHOLD = 0.7  # k-hat above which an estimate is not reliable at any number of draws
 
 
 def tail_length(num_samples: int) -> int:
@@ -33,6 +35,39 @@ def tail_length(num_samples: int) -> int:
         (5, 95)
     """
     return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
+
+
+def k_threshold(num_samples: int) -> float:
+    """Return the k-hat above which a mean of S weights is not reliable: min(1 - 1/log10(S), 0.7).
+
+    Source: Vehtari et al. (2024), equation 13, arXiv:1507.02646.
+
+    Args:
+        num_samples: S, weights in all. Below 25 there is no k-hat, and the threshold is that of 25.
+
+    Example:
+        >>> k_threshold(100), round(k_threshold(1000), 2), k_threshold(5000)
+        (0.5, 0.67, 0.7)
+    """
+    return min(1 - 1 / math.log10(max(num_samples, FEWEST)), THRESHOLD)
+
+
+def standard_error(ess: Any, num_samples: int) -> Any:
+    """Return the standard error of log 1/S sum w, in nats, from the effective number of draws.
+
+    The variance of the mean of S weights, relative to its square, is (S / ESS - 1) / S; to first
+    order that is the variance of its logarithm. Where k-hat is above its threshold the true error
+    is larger, as the largest weights have not been drawn yet.
+
+    Args:
+        ess: Effective numbers of draws, a number or an array.
+        num_samples: S.
+
+    Example:
+        >>> print(standard_error(4646.0, 5000).round(4))
+        0.0039
+    """
+    return np.sqrt(np.maximum(1 / np.asarray(ess) - 1 / num_samples, 0.0))
 
 
 def pareto_k(largest: Tensor) -> Tensor:

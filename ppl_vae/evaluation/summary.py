@@ -5,7 +5,12 @@
 The command ``evaluate`` and the report both print these numbers and these sentences, so that a
 fit is described in the same words everywhere.
 
-Source of the bound 0.7 on k-hat: Vehtari, Simpson, Gelman, Yao & Gabry (2024), arXiv:1507.02646.
+A k-hat above its threshold says that the largest weights may not have been drawn yet; it does not
+say what they are worth. So the verdict weighs the effective number of draws and the standard error
+too: where most draws count, the numbers do not say that an estimate is far too low.
+
+Source of the threshold on k-hat, min(1 - 1/log10(S), 0.7): Vehtari, Simpson, Gelman, Yao & Gabry
+(2024), arXiv:1507.02646.
 """
 
 from __future__ import annotations
@@ -16,14 +21,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ppl_vae.evaluation.psis import FEWEST, THRESHOLD
+from ppl_vae.evaluation.psis import FEWEST, k_threshold, standard_error
 
 TERMS_DRAWS = 100  # draws per row that suffice for elbo_terms, whose columns average logarithms
+MOST_DRAWS = 0.5  # share of the draws that has to count where k-hat is above its threshold
 SHARES = (0.05, 0.5, 0.95)  # quantiles over rows that are reported for ess and k-hat
 
 
 class UnreliableWarning(UserWarning):
-    """Warning that the log-likelihood of some rows is not reliable, because k-hat is above 0.7.
+    """Warning that the log-likelihood of some rows is not reliable: high k-hat, low ESS.
 
     Callers that report unreliable rows in their own way ignore this category.
     """
@@ -70,10 +76,18 @@ class LikelihoodSummary:
             is the value of one row, so that an infinite value is never averaged with a finite one.
         k_hat: Quantiles of k-hat, in the same form; rows without a k-hat are left out, and all
             quantiles are NaN where no row has one.
-        unreliable: Number of rows whose k-hat is above 0.7.
+        threshold: What k-hat may be at this number of draws: ``psis.k_threshold``.
+        above: Number of rows whose k-hat is above the threshold.
+        unreliable: Number of those rows in which the effective number of draws is below half of the
+            draws.
+        doubtful_ess: The effective number of draws of the unreliable rows, their median; of all
+            rows above the threshold, the smallest, where none is unreliable.
         exact: Number of rows whose k-hat is ``-inf``: all draws have the same importance weight.
         impossible: Number of rows whose log-likelihood is ``-inf``.
-        without_k_hat: Number of rows whose k-hat is NaN, the impossible rows among them.
+        overflowed: Number of rows whose log-likelihood is NaN, because the pair overflows on them;
+            means and quantiles leave them out.
+        without_k_hat: Number of rows whose k-hat is NaN, the impossible and overflowed rows among
+            them.
     """
 
     rows: int
@@ -84,9 +98,13 @@ class LikelihoodSummary:
     gap: MeanOverRows
     ess: dict[float, float]
     k_hat: dict[float, float]
+    threshold: float
+    above: int
     unreliable: int
+    doubtful_ess: float
     exact: int
     impossible: int
+    overflowed: int
     without_k_hat: int
 
     @classmethod
@@ -105,19 +123,28 @@ class LikelihoodSummary:
             >>> summary.log_prob.mean, summary.gap.mean, summary.unreliable
             (-3.0, 1.0, 1)
             >>> summary.verdict()
-            'k-hat is above 0.7 in 1 of 2 rows: their log-likelihood is not reliable.'
+            'k-hat is above 0.5 in 1 of 2 rows: their log-likelihood is not reliable.'
         """
+        rows, scores = len(scores), scores[scores["log_prob"].notna()]
         log_prob, elbo, ess, k_hat = (
             scores[name].to_numpy() for name in ("log_prob", "elbo", "ess", "k_hat")
         )
         with np.errstate(invalid="ignore"):  # an impossible row has -inf in both
             gap = log_prob - elbo
+        threshold = k_threshold(num_samples)
+        above = k_hat > threshold
+        unreliable = above & (ess < MOST_DRAWS * num_samples)
+        doubtful = (
+            np.median(ess[unreliable]) if unreliable.any() else ess[above].min(initial=np.inf)
+        )
         return cls(
-            rows=len(scores), num_samples=num_samples, has_guide=has_guide,
+            rows=rows, num_samples=num_samples, has_guide=has_guide,
             log_prob=MeanOverRows.of(log_prob), elbo=MeanOverRows.of(elbo),
             gap=MeanOverRows.of(gap), ess=quantiles(ess), k_hat=quantiles(k_hat),
-            unreliable=int((k_hat > THRESHOLD).sum()), exact=int(np.isneginf(k_hat).sum()),
-            impossible=int(np.isneginf(log_prob).sum()), without_k_hat=int(np.isnan(k_hat).sum()),
+            threshold=threshold, above=int(above.sum()), unreliable=int(unreliable.sum()),
+            doubtful_ess=float(doubtful), exact=int(np.isneginf(k_hat).sum()),
+            impossible=int(np.isneginf(log_prob).sum()), overflowed=rows - len(scores),
+            without_k_hat=int(np.isnan(k_hat).sum()) + rows - len(scores),
         )  # fmt: skip
 
     def verdict(self) -> str:
@@ -128,15 +155,24 @@ class LikelihoodSummary:
         """
         if self.without_k_hat == self.rows:
             return ""
-        if not self.unreliable:
+        at_most = f"{self.threshold:.2g}"
+        if not self.above:
             return (
-                f"k-hat is at most {THRESHOLD} in every row that has a k-hat: their "
+                f"k-hat is at most {at_most} in every row that has a k-hat: their "
                 "log-likelihood is reliable."
             )
-        return (
-            f"k-hat is above {THRESHOLD} in {self._share(self.unreliable)}: their log-likelihood "
-            "is not reliable."
+        verdict = f"k-hat is above {at_most} in {self._share(self.above)}: "
+        if not self.unreliable:
+            return (
+                f"{verdict}their weights have a heavy tail that is worth little so far: "
+                f"at least {self._effective_draws()}."
+            )
+        which = (
+            "their log-likelihood"
+            if self.unreliable == self.above
+            else f"the log-likelihood of {self.unreliable} of them"
         )
+        return f"{verdict}{which} is not reliable."
 
     def advice(self, option: str = "num_samples") -> str:
         """Return why some rows are unreliable and what helps; empty where no row is.
@@ -151,8 +187,17 @@ class LikelihoodSummary:
         else:
             cause, mend = "draws from the prior rarely reach their posterior", "fit a guide"
         return (
-            f"In these rows {cause}, so that a few draws decide the estimate, which may be far too "
-            f"low; {mend}, or raise {option}."
+            f"In these rows {cause}, with a median of {self._effective_draws()}, so that "
+            f"a few draws decide the estimate, which may be far too low; {mend}, or raise {option}."
+        )
+
+    def _effective_draws(self) -> str:
+        """Return words for ``doubtful_ess`` and for the standard error that follows from it."""
+        error = standard_error(self.doubtful_ess, self.num_samples)
+        draws = f"{self.doubtful_ess:,.{0 if self.doubtful_ess >= 100 else 1}f}"
+        return (
+            f"{draws} of {self.num_samples:,} effective draws (a standard error of "
+            f"{error:.1g} nats)"
         )
 
     def notes(self, option: str = "num_samples") -> list[str]:
@@ -176,7 +221,12 @@ class LikelihoodSummary:
                 f"The log-likelihood is -inf in {self._share(self.impossible)}: no draw of the "
                 "latents gives them a positive probability, so they have no k-hat."
             )
-        tied = self.without_k_hat - self.impossible
+        if self.overflowed:
+            sentences.append(
+                f"The log-likelihood is NaN in {self._share(self.overflowed)}, which the means "
+                "leave out: they are so far from the data that the networks overflow."
+            )
+        tied = self.without_k_hat - self.impossible - self.overflowed
         if self.num_samples < FEWEST:
             sentences.append(
                 f"k-hat is not known: it needs at least {FEWEST} draws for each row; "
@@ -231,13 +281,15 @@ class ElboSummary:
             -12.0
         """
         outside: Mapping[str, float] = terms.attrs["global"]
+        measure = terms.attrs.get("measure", "ELBO")
+        terms = terms.dropna()  # rows on which the pair overflows
         shared = sum(outside.values()) / len(terms)
         return cls(
             rows=len(terms),
             sites={str(name): MeanOverRows.of(terms[name].to_numpy()) for name in terms},
             outside=dict(outside),
             together=MeanOverRows.of(terms.to_numpy().sum(1) + shared),
-            measure=terms.attrs.get("measure", "ELBO"),
+            measure=measure,
         )
 
 

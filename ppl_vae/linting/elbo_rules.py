@@ -87,6 +87,19 @@ def outside_summed_plates(inspection: Inspection) -> Iterator[Finding]:
         yield site_error(name, *plate_fault(latent, plate))
 
 
+def summed_over_all_rows(inspection: Inspection) -> list[str]:
+    """Return the latents outside the row plate that are summed exactly, by name.
+
+    The likelihood of all rows stands inside one sum over the latent's values, which Pyro takes at
+    one scale: a batch of some of the rows, scaled to the data set, is no estimate of the sum.
+    """
+    if not inspection.objective.enumerates:
+        return []
+    all_sites = {**inspection.guide_sites(), **inspection.model_sites()}.items()
+    outside = [(n, s) for n, s in all_sites if not sites.in_plate(s, inspection.pair.plate)]
+    return [name for name, site in outside if sites.is_enumerated(site)]
+
+
 def _warnings_of_pyro(
     inspection: Inspection, caught: list[warnings.WarningMessage]
 ) -> Iterator[Finding]:

@@ -25,11 +25,13 @@ from ppl_vae.linting import (
     elbo_rules,
     likelihood_rules,
     objective_rules,
+    observed_shapes,
     rerun_rules,
     trace_rules,
 )
 from ppl_vae.linting.data_rules import DataFaults, support_name
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
+from ppl_vae.linting.left_behind import Appeared
 from ppl_vae.linting.objective_runs import findings_under_elbo, inspect_under_elbo
 from ppl_vae.linting.watching import Layers
 
@@ -48,11 +50,14 @@ class Lint:
             ``estimator`` (how the ELBO computes the site's term).
         findings: The faults, errors first.
         objective: The ELBO that ``fit`` would use and why; ``None`` where the pair cannot run.
+        summed_over_all_rows: Latents outside the row plate that are summed exactly. One sum holds
+            all rows, so that such a pair is fitted with all rows in one batch.
     """
 
     sites: pd.DataFrame
     findings: tuple[Finding, ...]
     objective: Objective | None
+    summed_over_all_rows: tuple[str, ...] = ()
 
     @property
     def errors(self) -> list[Finding]:
@@ -90,7 +95,8 @@ def lint(
     """Find the faults of a pair and of its data before time is spent on a fit.
 
     Nothing is trained, and the pair is left as it was: parameters, buffers, modes, random
-    generators and Pyro's global state.
+    generators and Pyro's global state. Parameters that appear at the first call stay where the pair
+    has no errors.
 
     Args:
         model: Pyro model.
@@ -134,6 +140,7 @@ def lint_pair(
     findings = list(data_rules.unread_fields(pair, rows))
     inspection: Inspection | None = None
     points: list[str] = []
+    appeared = Appeared(pair)
     without_warnings = warnings.catch_warnings(action="ignore")
     with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
         kl_weighted = callable(kl_weight) or kl_weight != 1.0
@@ -149,6 +156,8 @@ def lint_pair(
             findings += _findings(inspection)
             if not _failed(findings):
                 points = point_latents(pair, inspection.batch)
+    if _failed(findings):
+        appeared.remove()
     findings.sort(key=lambda finding: finding.severity != "error")
     if inspection is None:
         return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
@@ -156,7 +165,8 @@ def lint_pair(
     if points:
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
         objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)
-    return Lint(_table(inspection), tuple(findings), objective)
+    summed = tuple(elbo_rules.summed_over_all_rows(inspection))
+    return Lint(_table(inspection), tuple(findings), objective, summed)
 
 
 def _findings(inspection: Inspection) -> list[Finding]:
@@ -166,6 +176,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     the user would read two messages about one mistake.
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
+    findings += observed_shapes.rows_read_as_an_event(inspection)
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):
@@ -190,12 +201,16 @@ def _findings(inspection: Inspection) -> list[Finding]:
 def _findings_under_elbo(inspection: Inspection, faults: DataFaults) -> list[Finding]:
     """Return the findings of computing the ELBO, first on rows of finite numbers alone.
 
+    A latent outside the row plate that is summed needs all rows, as one sum has one scale.
+
     The ELBO is computed a second time, on rows with NaN or infinity, if the data have such rows.
     A failure of the first computation is the fault of the model and the guide; a failure of the
     second alone is the fault of the missing or infinite cells.
     """
     device, rows = inspection.pair.device(), inspection.rows
     complete = torch.tensor(faults.without_gaps or range(inspection.row_count))
+    if elbo_rules.summed_over_all_rows(inspection):
+        complete = torch.arange(len(rows))
     findings = list(elbo_rules.under_elbo(inspection, rows.take(complete, device)))
     with_gaps = torch.tensor([bad.first for bad in faults.counts["gaps"].values()])
     if _failed(findings) or not len(with_gaps):

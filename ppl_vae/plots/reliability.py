@@ -1,7 +1,7 @@
 """Can the log-likelihoods be trusted, and what is the ELBO made of?
 
 k-hat is the shape of the tail of a row's importance weights. Below 0.5 the row's log-likelihood is
-good; above 0.7 it is not to be trusted.
+good; above min(1 - 1/log10(S), 0.7), for S draws, k-hat alone gives no reason to trust it.
 
 Source of the two bounds: Vehtari, Simpson, Gelman, Yao & Gabry (2024), arXiv:1507.02646.
 """
@@ -24,6 +24,9 @@ LOWEST, HIGHEST = -1.0, 3.0  # k-hat beyond these changes no verdict: drawn at t
 def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None) -> Axes:
     """Draw the k-hat of every row, in rising order, with the bounds 0.5 and 0.7.
 
+    The upper bound is ``scores.attrs["k_hat_threshold"]`` where the frame has it: below 5,000 draws
+    it is less than 0.7.
+
     The legend counts the rows on each side of the bounds. A k-hat of ``-inf`` (all draws of the
     row have the same weight) and a k-hat outside -1 to 3 are drawn at the edge. Rows without a
     k-hat (NaN) are counted in the legend alone.
@@ -45,20 +48,24 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
         'above 0.7, not reliable: 1 row (20 %)'
     """
     k_hat = _as_k_hat(scores)
+    usable = float(getattr(scores, "attrs", {}).get("k_hat_threshold", USABLE))
+    good = min(GOOD, usable)
     known = np.sort(k_hat[~np.isnan(k_hat)])
     ax = style.axes_or_new(ax, 6.8, 4.6)
     order = np.arange(1, len(known) + 1)
     size = float(np.clip(600 / max(len(known), 1), 2.5, 7))
-    for name, members, marker, colour in _groups(known):
+    for name, members, marker, colour in _groups(known, good, usable):
         label = f"{name}: {_rows_and_share(members.sum(), len(k_hat))}"
         heights = known[members].clip(LOWEST, HIGHEST)
         ax.plot(order[members], heights, marker, color=colour, markersize=size, label=label)
     unknown = len(k_hat) - len(known)
     if unknown:
         ax.plot([], [], " ", label=f"without k-hat: {_rows_and_share(unknown, len(k_hat))}")
-    for bound, dashes in ((GOOD, ":"), (USABLE, "--")):
+    for bound, dashes in ((good, ":"), (usable, "--")):
         ax.axhline(bound, color=style.INK, linewidth=1, linestyle=dashes, zorder=0)
-        ax.text(1.01, bound, str(bound), transform=ax.get_yaxis_transform(), va="center", size=8)
+        ax.text(
+            1.01, bound, f"{bound:.2g}", transform=ax.get_yaxis_transform(), va="center", size=8
+        )
     _set_ticks(ax, known)
     title = "Reliability of the log-likelihood" if title is None else title
     style.label_axes(ax, title, "rows, in order of k-hat", "k-hat (lower is better)")
@@ -129,11 +136,15 @@ def _as_k_hat(scores: Any) -> np.ndarray:
     return values
 
 
-def _groups(known: np.ndarray) -> list[tuple[str, np.ndarray, str, str]]:
+def _groups(
+    known: np.ndarray, good: float, usable: float
+) -> list[tuple[str, np.ndarray, str, str]]:
     """Return the groups of rows, the worst first: name, members, marker and colour.
 
     Args:
         known: (rows,) k-hat without NaN.
+        good: The lower bound.
+        usable: The upper bound.
 
     Returns:
         The members are (rows,) of bool. The worst group is there even without members, so that
@@ -141,9 +152,14 @@ def _groups(known: np.ndarray) -> list[tuple[str, np.ndarray, str, str]]:
     """
     equal_weights = np.isneginf(known)
     groups = [
-        ("above 0.7, not reliable", known > USABLE, "^", style.ORANGE),
-        ("0.5 to 0.7, usable", (known > GOOD) & (known <= USABLE), "s", style.INK),
-        ("0.5 or below, good", (known <= GOOD) & ~equal_weights, "o", style.BLUE),
+        (f"above {usable:.2g}, not reliable", known > usable, "^", style.ORANGE),
+        (
+            f"{good:.2g} to {usable:.2g}, usable",
+            (known > good) & (known <= usable),
+            "s",
+            style.INK,
+        ),
+        (f"{good:.2g} or below, good", (known <= good) & ~equal_weights, "o", style.BLUE),
         ("-inf, all draws weigh the same", equal_weights, "v", style.GREY),
     ]
     return groups[:1] + [group for group in groups[1:] if group[1].any()]

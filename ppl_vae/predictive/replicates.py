@@ -237,7 +237,7 @@ class ReplicateSampler:
         """Return the data's names of the columns that a site's cells stand in, else positions."""
         shape = tuple(samples_first(site["value"], site, None).shape[2:])
         positions = [",".join(map(str, position)) for position in np.ndindex(shape)]
-        place = cells_in(batch, torch.as_tensor(site["infer"]["obs"]))
+        place = cells_in(batch, torch.as_tensor(site["infer"]["obs"]), site["fn"].event_dim)
         if place is None:
             return positions
         field, cells = place

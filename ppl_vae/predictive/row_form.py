@@ -48,11 +48,13 @@ class CellPlaces:
         with quiet_look(pair, rows, COMPARED_ROWS, spread=True) as batch:
             trace = simulate(pair, batch, Messenger())
         self.columns: dict[str, tuple[int, list[int]]] = {}
+        self._event_dims: dict[str, int] = {}
         for name, site in data_sites(trace).items():
             if observed_cells(batch, site["infer"]["obs"]) is not None:
                 continue
             try:
-                columns = observed_columns(batch, site["infer"]["obs"])
+                event_dim = site["fn"].event_dim
+                columns = observed_columns(batch, site["infer"]["obs"], event_dim)
             except ValueError as error:
                 raise ValueError(f'site "{name}": {error}') from None
             if columns is None:
@@ -61,7 +63,7 @@ class CellPlaces:
                     "computed from them, which have no place in the data's own form; compute them "
                     "before, and pass them as data"
                 )
-            self.columns[name] = columns
+            self.columns[name], self._event_dims[name] = columns, event_dim
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.
@@ -80,7 +82,8 @@ class CellPlaces:
             assert cells is not None
             return cells
         position, columns = self.columns[name]
-        return position, column_cells(as_tuple(batch)[position], columns, observed.shape)
+        field, event_dim = as_tuple(batch)[position], self._event_dims[name]
+        return position, column_cells(field, columns, observed.shape, event_dim)
 
     def fields_with_values(
         self, batch: Batch, drawn: Mapping[str, Site], values: dict[str, Tensor], *, expected: bool

@@ -134,7 +134,7 @@ def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | 
     alt = "k-hat of each row in rising order. " + " ".join(summary.sentences())
     caption = (
         "k-hat is the shape of the tail of a row's importance weights: below 0.5 is good; above "
-        "0.7, a few draws decide the estimate."
+        f"{summary.threshold:.2g}, a few draws may decide the estimate: see their effective number."
     )
     return Figure.drawn(lambda ax: reliability(scores, ax=ax), alt, caption)
 

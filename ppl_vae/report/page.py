@@ -218,12 +218,14 @@ def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
     mean = f"{decimal(first.log_prob.mean, 2)} ± {decimal(first.log_prob.standard_error, 2)}"
     yield KeyNumber("Log-likelihood", mean, f"nats per row, {title}: {first.rows}")
     *_, every = summaries.values()
-    bad = every.unreliable
+    bad, title = every.unreliable, f"k-hat above {every.threshold:.2g}"
     if every.without_k_hat == every.rows:
-        yield KeyNumber("k-hat above 0.7", "unknown", "no row has a k-hat")
+        yield KeyNumber(title, "unknown", "no row has a k-hat")
     else:
-        below = f"{bad} of {every.rows} rows" + (", not reliable" if bad else "")
-        yield KeyNumber("k-hat above 0.7", percent(bad, every.rows), below, bad=bad > 0)
+        below = f"{every.above} of {every.rows} rows"
+        if every.above:
+            below += f", {'not' if bad == every.above else f'{bad} of them not'} reliable"
+        yield KeyNumber(title, percent(every.above, every.rows), below, bad=bad > 0)
 
 
 def _flagged_by_check(measured: Measurements) -> dict[str, tuple[int, int]]:

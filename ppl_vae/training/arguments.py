@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -196,6 +196,25 @@ def make_scheduler(make: Any, optimizer: torch.optim.Optimizer) -> Any:
         raise ValueError(
             f"scheduler: expected a function of the optimizer, got {error}; write {hint}"
         ) from error
+
+
+def check_batch_holds_all_rows(summed: Sequence[str], batch_size: int, rows: int) -> None:
+    """Raise where a latent outside the row plate is summed, and a batch holds some of the rows.
+
+    Args:
+        summed: Names of the latents outside the row plate that are summed exactly.
+        batch_size: Rows of one update.
+        rows: Rows of the data.
+
+    Raises:
+        ValueError: If there is such a latent, and a batch does not hold all rows.
+    """
+    if summed and batch_size < rows:
+        raise ValueError(
+            f'site "{summed[0]}": expected all {rows} rows in one batch, as the latent stands '
+            f"outside the row plate and is summed over all rows at once, got batch_size="
+            f"{batch_size}; pass batch_size={rows}, or draw the latent in the guide"
+        )
 
 
 def plain_numbers(value: Any) -> Any:

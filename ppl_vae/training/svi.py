@@ -143,6 +143,7 @@ def fit(
         rows, held_out = arguments.split_rows(pair, data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
+        arguments.check_batch_holds_all_rows(report.summed_over_all_rows, batch_size, len(rows))
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
         assert report.objective is not None

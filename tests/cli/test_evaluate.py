@@ -69,7 +69,7 @@ def test_numbers_equal_those_of_the_public_functions(ppl, wine_run, wine_file):
     for name in ("ess", "k_hat"):
         got = [told[name][share] for share in ("5%", "50%", "95%")]
         assert got == scores[name].quantile([0.05, 0.5, 0.95], interpolation="nearest").tolist()
-    assert told["k_hat"]["above"] == (scores["k_hat"] > 0.7).sum()
+    assert told["k_hat"]["above"] == (scores["k_hat"] > told["k_hat"]["threshold"]).sum()
     by_site = told["elbo_by_site"]
     assert (by_site["samples"], by_site["global"]) == (100, {})
     assert list(by_site["sites"]) == ["z", "x"]
@@ -94,7 +94,7 @@ def test_printed_numbers_equal_those_in_json(ppl, wine_run, wine_file):
     printed = [line.split() for line in shown.splitlines()]
     for name, mean, error in lines:
         assert [*name.split(), f"{mean:.3f}", f"{error:.3f}"] in printed, name
-    assert f"k-hat is above 0.7 in {told['k_hat']['above']} of 178 rows" in shown
+    assert f"k-hat is above 0.32 in {told['k_hat']['above']} of 178 rows" in shown
 
 
 def test_the_seed_reaches_both_functions(ppl, wine_run, wine_file):
@@ -139,7 +139,7 @@ def test_the_warning_names_the_option_of_the_command(ppl, digits_run, digits_fil
     done = ppl(*words)
     above = ppl(*words, "--json").json["k_hat"]["above"]
     assert above > 0
-    assert done.err.startswith(f"warning: k-hat is above 0.7 in {above} of 300 rows: their")
+    assert done.err.startswith(f"warning: k-hat is above 0.41 in {above} of 300 rows: the")
     assert done.err.count("\n") == 1
     assert "--num-samples" in done.err
     assert "log_likelihood" not in done.err

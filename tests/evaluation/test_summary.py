@@ -30,7 +30,7 @@ def test_impossible_rows_exact_rows_and_ties_are_counted_apart():
     assert np.isnan(found.gap.mean)
     assert (found.k_hat[0.05], found.k_hat[0.95]) == (-INF, 0.9)
     assert [sentence.split(":")[0] for sentence in found.sentences()] == [
-        "k-hat is above 0.7 in 1 of 4 rows",
+        "k-hat is above 0.5 in 1 of 4 rows",
         "k-hat is -inf in 1 of 4 rows",
         "The log-likelihood is -inf in 1 of 4 rows",
         "k-hat is not known in 1 of 4 rows",
@@ -38,9 +38,32 @@ def test_impossible_rows_exact_rows_and_ties_are_counted_apart():
 
 
 def test_reliable_rows_are_said_to_be_reliable():
-    assert summary([-1.0, -2.0], [0.1, 0.7]).sentences() == [
+    assert summary([-1.0, -2.0], [0.1, 0.7], num_samples=5000).sentences() == [
         "k-hat is at most 0.7 in every row that has a k-hat: their log-likelihood is reliable."
     ]
+
+
+@pytest.mark.parametrize(("num_samples", "threshold"), [(100, 0.5), (1000, 0.667), (10_000, 0.7)])
+def test_the_threshold_is_the_source_s(num_samples, threshold):
+    """min(1 - 1/log10(S), 0.7), Vehtari et al. (2024)."""
+    k_hat = [threshold - 0.01, threshold + 0.01]
+    found = summary([-1.0, -2.0], k_hat, num_samples=num_samples)
+    assert (found.above, found.threshold) == (1, pytest.approx(threshold, abs=1e-3))
+
+
+def test_the_verdict_weighs_the_effective_number_of_draws_and_the_standard_error():
+    scores = {"log_prob": [-1.0, -2.0], "elbo": [-1.1, -2.1], "k_hat": [0.9, 0.2]}
+    frames = [pd.DataFrame({**scores, "ess": [ess, 5000.0]}) for ess in (4646.0, 3.1)]
+    heavy, bad = (LikelihoodSummary.of(frame, 5000, has_guide=True) for frame in frames)
+    assert (heavy.above, heavy.unreliable) == (1, 0)
+    (sentence,) = heavy.sentences()
+    assert "4,646 of 5,000 effective draws (a standard error of 0.004 nats)" in sentence
+    assert "too low" not in sentence
+    assert (bad.above, bad.unreliable) == (1, 1)
+    (sentence,) = bad.sentences()
+    assert "their log-likelihood is not reliable" in sentence
+    assert "3.1 of 5,000 effective draws (a standard error of 0.6 nats)" in sentence
+    assert "may be far too low" in sentence
 
 
 def test_advice_depends_on_the_guide_and_names_the_caller_s_option():
