@@ -22,10 +22,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import pandas as pd
@@ -36,49 +34,18 @@ from tqdm.auto import tqdm
 
 from ppl_vae.compat import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
-from ppl_vae.core.blocks import mean_loss
-from ppl_vae.core.seeding import child
-from ppl_vae.data.rows import Batch, Rows
+from ppl_vae.data.rows import Rows
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
 from ppl_vae.training.arguments import Callback, KLWeight, check_kl_weight, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
+from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
 from ppl_vae.training.interrupts import first_interrupt_noted
+from ppl_vae.training.progress import Progress
 from ppl_vae.training.stepper import Stepper
 
 MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
 COLUMNS = ["epoch", "step", "elbo", "objective", "validation_elbo", "seconds"]
-PASSES = 10  # passes over the held-out rows, with a draw for every row, behind the reported ELBO
-
-
-@dataclass
-class Progress:
-    """How far a fit has come; a snapshot stores every attribute under its name.
-
-    Attributes:
-        order_before: State of the order's generator before this epoch's order is drawn.
-        epoch: The epoch at hand, from 1.
-        step: Updates done in the whole fit.
-        position: Batches done in this epoch.
-        total: Sum over this epoch's batches of minus the ELBO times rows; both stand for the whole
-            data set, in nats.
-        objective_total: The same sum of the training loss.
-        seen: Rows of this epoch's batches so far.
-        records: The history, one dictionary for each epoch that ended.
-        best_epoch: Epoch of the best held-out ELBO, 0 before there is one.
-        best_elbo: That ELBO, in nats per row.
-    """
-
-    order_before: Tensor
-    epoch: int = 1
-    step: int = 0
-    position: int = 0
-    total: float = 0.0
-    objective_total: float = 0.0
-    seen: int = 0
-    records: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_elbo: float = -math.inf
 
 
 class Loop:
@@ -107,7 +74,9 @@ class Loop:
     ) -> None:
         self.stepper, self.pair, self.rows = stepper, stepper.pair, stepper.rows
         self.optimizer, self.scheduler = stepper.optimizer, scheduler
-        self.held_out, self.kl_weight, self.seed = held_out, kl_weight, seed
+        self.kl_weight, self.seed = kl_weight, seed
+        bound = stepper.derivative.bound
+        self.held_out = None if held_out is None else HeldOut(held_out, bound, seed)
         self.device = self.pair.device()
         order_seed = int(torch.randint(2**31, ())) if seed is None else seed
         self.order = torch.Generator().manual_seed(order_seed)
@@ -278,9 +247,9 @@ class Loop:
         progress.position = progress.seen = 0
         return row
 
-    def _evaluate(self, held_out: Rows) -> float:
+    def _evaluate(self, held_out: HeldOut) -> float:
         """Return the held-out ELBO, in nats per row, and store the weights where it is the best."""
-        elbo = self._held_out_elbo(held_out, child(self.seed, 1))
+        elbo = held_out.on_curve()
         if not math.isfinite(elbo):
             raise NotFiniteError(
                 f"fit: the held-out ELBO became {elbo} at epoch {self.progress.epoch}; " + MEND,
@@ -290,27 +259,6 @@ class Loop:
             self.progress.best_elbo, self.progress.best_epoch = elbo, self.progress.epoch
             self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}
         return elbo
-
-    def _held_out_elbo(self, held_out: Rows, seed: int | None) -> float:
-        """Return an estimate of the held-out ELBO, in nats per row, from a draw for every row."""
-        negative_elbo = self.stepper.derivative.bound.negative_elbo
-
-        def loss(batch: Batch) -> float:
-            return float(negative_elbo(batch))
-
-        return -mean_loss(self.pair, held_out, loss, seed=seed) / len(self.rows)
-
-    def _fresh_held_out_elbo(self) -> tuple[float | None, float | None]:
-        """Return the held-out ELBO of the pair's weights, from new draws, and its standard error.
-
-        The best number of a learning curve is the largest of many noisy estimates, and so too
-        large on average. The draws here have had no part in choosing the epoch.
-        """
-        if self.held_out is None:
-            return None, None
-        seeds = [child(self.seed, 2 + number) for number in range(PASSES)]
-        estimates = [self._held_out_elbo(self.held_out, seed) for seed in seeds]
-        return statistics.mean(estimates), statistics.stdev(estimates) / math.sqrt(PASSES)
 
     def _patience_is_over(self, patience: int | None) -> bool:
         """Return whether the held-out ELBO has not risen for ``patience`` epochs."""
@@ -358,7 +306,7 @@ class Loop:
         """Restore the best weights, write the run directory, and return the history."""
         self._restore_best()
         records = self.progress.records
-        validation_elbo, validation_elbo_se = self._fresh_held_out_elbo()
+        afresh = (None, None) if self.held_out is None else self.held_out.afresh()
         history = History(
             frame=pd.DataFrame(records, columns=COLUMNS),
             objective=self.stepper.objective.name,
@@ -367,8 +315,8 @@ class Loop:
             best_epoch=self.progress.best_epoch or len(records),
             step=self.stepper.kind,
             step_reason=self.stepper.reason,
-            validation_elbo=validation_elbo,
-            validation_elbo_se=validation_elbo_se,
+            validation_elbo=afresh[0],
+            validation_elbo_se=afresh[1],
             measure=self.stepper.objective.measure,
         )
         if self.recorder is not None:

@@ -77,7 +77,7 @@ def fit_settings(
         "seed": loop.seed,
         "dtype": str(torch.get_default_dtype()),
         "data": loop.rows.fingerprint(),
-        "validation": None if loop.held_out is None else loop.held_out.fingerprint(),
+        "validation": None if loop.held_out is None else loop.held_out.rows.fingerprint(),
         "batch_size": loop.stepper.batch_size,
         "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
         "clip_norm": clip_norm,

@@ -1,0 +1,38 @@
+"""How far a fit has come: the part of a fit's state that is neither weights nor an optimizer's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass
+class Progress:
+    """How far a fit has come; a snapshot stores every attribute under its name.
+
+    Attributes:
+        order_before: State of the order's generator before this epoch's order is drawn.
+        epoch: The epoch at hand, from 1.
+        step: Updates done in the whole fit.
+        position: Batches done in this epoch.
+        total: Sum over this epoch's batches of minus the ELBO times rows; both stand for the whole
+            data set, in nats.
+        objective_total: The same sum of the training loss.
+        seen: Rows of this epoch's batches so far.
+        records: The history, one dictionary for each epoch that ended.
+        best_epoch: Epoch of the best held-out ELBO, 0 before there is one.
+        best_elbo: That ELBO, in nats per row.
+    """
+
+    order_before: Tensor
+    epoch: int = 1
+    step: int = 0
+    position: int = 0
+    total: float = 0.0
+    objective_total: float = 0.0
+    seen: int = 0
+    records: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_elbo: float = -math.inf
