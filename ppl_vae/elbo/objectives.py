@@ -27,7 +27,12 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.compat import particle_loss, particle_traces, surrogate_of_graph_elbo
+from ppl_vae.compat import (
+    particle_loss,
+    particle_traces,
+    pyro_log_silenced,
+    surrogate_of_graph_elbo,
+)
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
@@ -165,6 +170,13 @@ class Objective:
         gradient: under ``TraceGraph_ELBO`` and ``Trace_ELBO``, if a site needs the score-function
         estimator.
         """
+        with pyro_log_silenced():
+            return self._loss_and_surrogate(model, guide, batch)
+
+    def _loss_and_surrogate(
+        self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any
+    ) -> tuple[Any, Any]:
+        """Return what ``loss_and_surrogate`` returns; Pyro may log its guess of the plates."""
         elbo = self.elbo
         if isinstance(elbo, infer.TraceGraph_ELBO):
             bound, surrogate = surrogate_of_graph_elbo(elbo, model, guide, batch)
@@ -186,7 +198,7 @@ class Objective:
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any) -> Tensor:
         """Return the loss, a scalar in nats, without gradients."""
-        with torch.no_grad():
+        with torch.no_grad(), pyro_log_silenced():
             return torch.as_tensor(self.elbo.loss(model, guide, batch))
 
 

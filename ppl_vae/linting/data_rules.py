@@ -282,9 +282,7 @@ def _value_outside(inspection: Inspection, name: str, row: int) -> str:
     batch = inspection.rows.take(index, inspection.pair.device())
     try:
         site = sites.sample_sites(run_pair(inspection.pair, batch, index)[0])[name]
-        support = site["fn"].support
-        while hasattr(support, "base_constraint"):
-            support = support.base_constraint
+        support: Any = support_of(site["fn"])
         first = (~support.check(site["value"])).nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters

@@ -24,7 +24,8 @@ def log_lines():
     lines, emit = [], logging.StreamHandler.emit
 
     def watched(handler, record):
-        if record.name.partition(".")[0] in ("torch", "pyro"):
+        traced = record.name == "torch.__trace"  # torch's record of a compilation, in a file if any
+        if not traced and record.name.partition(".")[0] in ("torch", "pyro"):
             files = [frame.f_code.co_filename for frame, _ in traceback.walk_stack(None)]
             if any(file.startswith(LIBRARY) for file in files):
                 lines.append(f"{record.name}: {record.getMessage()}")
