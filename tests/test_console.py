@@ -8,7 +8,8 @@ import torch
 from parts.console import lines_of_torch
 from parts.pairs import PAIRS, made
 
-from ppl_vae import compat, fit, lint
+from ppl_vae import fit, lint
+from ppl_vae.compat import of_torch
 from ppl_vae.compiled import graphs
 
 LINE = "E1126 04:23:58.078000 24288 torch/_subclasses/fake_tensor.py:3090] failed"
@@ -44,7 +45,7 @@ def test_a_compiler_that_fails_leaves_the_console_alone(monkeypatch, capfd):
         logging.getLogger("torch._subclasses.fake_tensor").error("a traceback")
         raise RuntimeError("refused")
 
-    monkeypatch.setattr(compat, "compile_with_inductor", refused)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", refused)
     with pytest.raises(RuntimeError, match="refused"):
         graphs.compile_graph(lambda x: [x + 1], [], [torch.ones(2)])
     with pytest.warns(UserWarning, match="the compiler failed: RuntimeError: refused"):

@@ -26,7 +26,7 @@ from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from ppl_vae import compat
+from ppl_vae.compat import of_torch
 from ppl_vae.compiled.layout import copy_with_strides
 from ppl_vae.compiled.value_free import without_values
 
@@ -96,7 +96,7 @@ def trace_graph(
     def run(*given: Tensor) -> list[Tensor]:
         return [*function(*given), *checks]
 
-    checked = compat.checks_arguments(Distribution)
+    checked = of_torch.checks_arguments(Distribution)
     with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
         module = make_fx(run)(*inputs)
     _refuse_value_dependent_shapes(module)
@@ -146,13 +146,13 @@ def _sink_expands(module: GraphModule) -> None:
     graph, expand = module.graph, aten.expand.default
     written = _written_results(module)
     for node in graph.nodes:
-        if node.target in compat.VIEWS:
+        if node.target in of_torch.VIEWS:
             node.target = aten.reshape.default
-        if node in written or compat.changes_an_input(node):
+        if node in written or of_torch.changes_an_input(node):
             continue
-        if not compat.has_tag(node, torch.Tag.pointwise):
+        if not of_torch.has_tag(node, torch.Tag.pointwise):
             continue
-        if compat.has_tag(node, torch.Tag.nondeterministic_seeded):
+        if of_torch.has_tag(node, torch.Tag.nondeterministic_seeded):
             continue
         expands = node.all_input_nodes
         if not expands or any(e.target is not expand for e in expands):
@@ -173,8 +173,8 @@ def _written_results(module: GraphModule) -> set[Node]:
     """Return the nodes whose results are written into by a later node, itself or through a view."""
     written: set[Node] = set()
     for node in reversed(module.graph.nodes):
-        if node in written or compat.changes_an_input(node):
-            written.update(compat.inputs_sharing_memory(node))
+        if node in written or of_torch.changes_an_input(node):
+            written.update(of_torch.inputs_sharing_memory(node))
     return written
 
 
@@ -185,7 +185,7 @@ def _refuse_value_dependent_shapes(module: GraphModule) -> None:
     ``x.unique()``. Indexing by integers carries the same tag of torch's and is allowed.
     """
     for node in module.graph.nodes:
-        if not compat.has_tag(node, torch.Tag.dynamic_output_shape):
+        if not of_torch.has_tag(node, torch.Tag.dynamic_output_shape):
             continue
         index_dtypes = {w.meta["val"].dtype for w in node.all_input_nodes[1:]}
         if node.target is not aten.index.Tensor or index_dtypes & {torch.bool, torch.uint8}:
@@ -284,11 +284,11 @@ def compile_graph(
     on_cpu = (state or inputs)[0].device.type == "cpu"
     examples = [*map(copy_with_strides, state), *inputs]
     options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
-    with compat.compiler_silenced():
-        table = compat.decompositions(_TAKEN_APART)
+    with of_torch.compiler_silenced():
+        table = of_torch.decompositions(_TAKEN_APART)
         module = make_fx(function, decomposition_table=table)(*examples)
         _sink_expands(module)
         _forget_values(module)
-        compiled = compat.compile_with_inductor(module, examples, options)
+        compiled = of_torch.compile_with_inductor(module, examples, options)
         compiled(*examples)
     return compiled

@@ -32,7 +32,7 @@ from pyro.ops import packed
 from pyro.ops.rings import MarginalRing
 from torch import Tensor
 
-from ppl_vae import compat
+from ppl_vae.compat import of_pyro, of_torch
 
 
 @contextlib.contextmanager
@@ -58,13 +58,13 @@ def without_values(checks: list[Tensor]) -> Iterator[None]:
 
     replaced: list[tuple[tuple[Any, str], Any]] = [
         ((torch.nn.functional, "one_hot"), _one_hot),
-        (compat.EXPECTATION, _expectation),
-        (compat.COMMON_SCALE, _common_scale),
-        (compat.ALL_TRUE, note),
-        (compat.VALIDATE_SAMPLE, _unread),
+        (of_pyro.EXPECTATION, _expectation),
+        (of_pyro.COMMON_SCALE, _common_scale),
+        (of_torch.ALL_TRUE, note),
+        (of_torch.VALIDATE_SAMPLE, _unread),
     ]
     for name, form in (("torch_item", _detached), ("warn_if_nan", _unread)):
-        replaced += [((module, name), form) for module in compat.modules_of_pyro_infer(name)]
+        replaced += [((module, name), form) for module in of_pyro.modules_of_pyro_infer(name)]
     # make_fx does not see these three, which read every value
     replaced += [((Tensor, name), _refused) for name in ("numpy", "tolist", "__array__")]
     with contextlib.ExitStack() as stack:
@@ -131,16 +131,16 @@ def _expectation(dice: Any, costs: dict[Any, list[Any]]) -> Any:
     with shared_intermediates() as cache:
         ring = MarginalRing(cache=cache)
         for ordinal, terms in costs.items():
-            upstream = compat.log_factors(dice, ordinal)
+            upstream = of_pyro.log_factors(dice, ordinal)
             weight = math.exp(sum(f for f in upstream if not isinstance(f, Tensor)))
             factors = [f for f in upstream if isinstance(f, Tensor)]
             queries = _queries(terms, factors)
-            eliminated = set().union(*(compat.named_dims(f) for f in factors)) - ordinal
-            logs = compat.marginals(ring, factors, queries.values(), eliminated)
+            eliminated = set().union(*(of_pyro.named_dims(f) for f in factors)) - ordinal
+            logs = of_pyro.marginals(ring, factors, queries.values(), eliminated)
             marginal = dict(zip(queries, logs, strict=True))
             for cost in terms:
-                log_prob = marginal[frozenset(compat.named_dims(cost))]
-                probability = compat.name_dims(log_prob.exp(), compat.named_dims(log_prob))
+                log_prob = marginal[frozenset(of_pyro.named_dims(cost))]
+                probability = of_pyro.name_dims(log_prob.exp(), of_pyro.named_dims(log_prob))
                 value, chance = packed.broadcast_all(cost, probability)
                 value = value.masked_fill(chance <= 0, 0.0)
                 total = total + weight * (chance * value).sum()
@@ -155,12 +155,12 @@ def _queries(terms: list[Any], factors: list[Tensor]) -> dict[frozenset[str], Te
     """
     queries: dict[frozenset[str], Tensor] = {}
     for cost in terms:
-        dims = frozenset(compat.named_dims(cost))
+        dims = frozenset(of_pyro.named_dims(cost))
         if dims in queries:
             continue
-        same = [factor for factor in factors if frozenset(compat.named_dims(factor)) == dims]
+        same = [factor for factor in factors if frozenset(of_pyro.named_dims(factor)) == dims]
         if not same:
-            same = [compat.name_dims(torch.zeros_like(cost), compat.named_dims(cost))]
+            same = [of_pyro.name_dims(torch.zeros_like(cost), of_pyro.named_dims(cost))]
             factors += same
         queries[dims] = same[0]
     return queries

@@ -16,7 +16,7 @@ from typing import Any
 from pyro.poutine.block_messenger import BlockMessenger
 from pyro.poutine.guide import GuideMessenger
 
-from ppl_vae.compat import MODEL_OF_GUIDE
+from ppl_vae.compat.of_pyro import MODEL_OF_GUIDE
 from ppl_vae.core.private_store import PrivateStore
 
 

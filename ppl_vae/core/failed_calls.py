@@ -23,7 +23,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ppl_vae.compat import tensors_in
+from ppl_vae.compat.of_torch import tensors_in
 from ppl_vae.core.failed_runs import Cause, FailedRun, cause_in_frames, plate_cause
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import as_tuple, batch_rows

@@ -21,7 +21,7 @@ from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 
-from ppl_vae.compat import expand_to_plates
+from ppl_vae.compat.of_pyro import expand_to_plates
 from ppl_vae.core.supports import is_discrete
 
 

@@ -18,7 +18,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_vae.compat import pyro_log_silenced
+from ppl_vae.compat.of_pyro import pyro_log_silenced
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import HeldSubsamples

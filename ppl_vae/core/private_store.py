@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.distributions import transform_to
 from torch.distributions.constraints import Constraint
 
-from ppl_vae.compat import stored_constraint, watch_new_parameters
+from ppl_vae.compat.of_pyro import stored_constraint, watch_new_parameters
 
 
 @dataclass

@@ -19,7 +19,7 @@ from pyro.poutine.util import site_is_factor, site_is_subsample
 from torch import Tensor
 from torch.distributions import TransformedDistribution
 
-from ppl_vae.compat import mask_of
+from ppl_vae.compat.of_torch import mask_of
 from ppl_vae.core import supports
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch

@@ -46,7 +46,7 @@ from pyro.ops.contract import contract_tensor_tree
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.compat import name_dims, named_dims
+from ppl_vae.compat.of_pyro import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
 

@@ -92,7 +92,8 @@ class BatchLoss:
     def training_terms(self, batch: Batch) -> frozenset[str]:
         """Return the guide's sites that are no part of the ELBO; found at the first call.
 
-        There are none where the guide runs under its ELBO alone, and not as its sites are drawn.
+        None is told where the guide runs under its ELBO alone, and not as its sites are drawn;
+        ``lint`` says so.
         """
         if self._training_terms is None:
             self._training_terms = frozenset()

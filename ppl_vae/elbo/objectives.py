@@ -27,7 +27,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-from ppl_vae.compat import (
+from ppl_vae.compat.of_pyro import (
     particle_loss,
     particle_traces,
     pyro_log_silenced,

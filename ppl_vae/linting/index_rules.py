@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from ppl_vae.compat import tensors_in
+from ppl_vae.compat.of_torch import tensors_in
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, run_pair, warning

@@ -21,7 +21,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.compat import argument_checks_off
+from ppl_vae.compat.of_torch import argument_checks_off
 from ppl_vae.core import sites
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text

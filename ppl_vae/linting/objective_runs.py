@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 from pyro.infer import TraceEnum_ELBO
 
-from ppl_vae.compat import particle_traces
+from ppl_vae.compat.of_pyro import particle_traces
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.objectives import Objective, RowBound
@@ -74,7 +74,8 @@ def findings_under_elbo(inspection: Inspection, failure: Finding) -> Iterator[Fi
     yield warning(
         failure.where,
         f"expected to run as its sites are drawn, too, got a run under {inspection.objective.name} "
-        "alone: rows and data are not checked one by one, and evaluation, which draws, fails",
+        "alone: rows and data are not checked one by one, a term of the guide that is no draw "
+        "counts in the history's ELBO, and evaluation, which draws, fails",
         "let the code take any shape that leads the plates', in place of the ELBO's alone",
     )
     errors = False

@@ -12,7 +12,7 @@ import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 
-from ppl_vae.compat import BatchNorm
+from ppl_vae.compat.of_torch import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.private_store import plain_name
 from ppl_vae.core.row_plate import row_plate_faults

@@ -16,7 +16,8 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ppl_vae.compat import buffers_of, constrained_parameters
+from ppl_vae.compat.of_pyro import constrained_parameters
+from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Pair

@@ -33,7 +33,7 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from ppl_vae.compat import Operations, draws_random_numbers, memory_of, tensors_in
+from ppl_vae.compat.of_torch import Operations, draws_random_numbers, memory_of, tensors_in
 
 
 class DependentTensors(Operations):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ppl_vae.compat import BatchNorm
+from ppl_vae.compat.of_torch import BatchNorm
 from ppl_vae.core.pair import Pair
 
 

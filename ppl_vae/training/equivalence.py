@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ppl_vae.compat import buffers_of
+from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked

@@ -32,7 +32,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from tqdm.auto import tqdm
 
-from ppl_vae.compat import mark_as_stepped
+from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators

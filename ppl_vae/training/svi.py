@@ -20,7 +20,7 @@ import torch
 from pyro.infer import ELBO
 from torch import Tensor
 
-from ppl_vae.compat import pyro_remarks_silenced
+from ppl_vae.compat.of_pyro import pyro_remarks_silenced
 from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data

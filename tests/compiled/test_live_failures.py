@@ -12,7 +12,8 @@ import pytest
 import torch
 from parts.pairs import FEATURES, LATENTS, PAIRS, Guide, Model, made, reals
 
-from ppl_vae import compat, fit, lint
+from ppl_vae import fit, lint
+from ppl_vae.compat import of_torch
 from ppl_vae.compiled.layout import copy_with_strides, write_back
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
@@ -52,7 +53,7 @@ def failing(monkeypatch, after, spoil):
 
         return call
 
-    monkeypatch.setattr(compat, "compile_with_inductor", compiled)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", compiled)
 
 
 def spoil_everything(inputs):
@@ -146,7 +147,7 @@ def test_compiled_code_gets_the_strides_that_it_was_made_for(make, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(compat, "compile_with_inductor", compiled)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", compiled)
     history, weights, warned = trained(make, compile=True, validation=0.5)
     assert (history.step, warned) == ("compiled", [])
     eager = trained(make, compile=False, validation=0.5)

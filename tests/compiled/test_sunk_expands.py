@@ -9,7 +9,8 @@ import torch
 from parts import pairs, probabilities
 from parts.pairs import made
 
-from ppl_vae import compat, fit
+from ppl_vae import fit
+from ppl_vae.compat import of_torch
 from ppl_vae.compiled.graphs import compile_graph
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
@@ -64,7 +65,7 @@ FUNCTIONS = (
 @pytest.fixture
 def not_compiled(monkeypatch):
     """Graphs run as they would be compiled, without the compiler."""
-    monkeypatch.setattr(compat, "compile_with_inductor", lambda module, *others: module)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", lambda module, *others: module)
 
 
 @pytest.mark.usefixtures("not_compiled")
@@ -78,7 +79,7 @@ def test_a_function_gives_the_same_numbers(function):
 
 def test_an_expand_still_sinks_where_nothing_writes(monkeypatch):
     graphs = []
-    monkeypatch.setattr(compat, "compile_with_inductor", lambda m, *o: graphs.append(m) or m)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", lambda m, *o: graphs.append(m) or m)
     x, y = torch.randn(3), torch.randn(4, 3)
     compile_graph(lambda x, y: [x.expand(4, 3).exp() * y], [], [x, y])
     (exp,) = [n for n in graphs[0].graph.nodes if n.target is torch.ops.aten.exp.default]

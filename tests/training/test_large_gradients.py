@@ -9,7 +9,8 @@ import pytest
 import torch
 from pyro.nn import PyroModule
 
-from ppl_vae import compat, fit
+from ppl_vae import fit
+from ppl_vae.compat import of_torch
 from ppl_vae.training import stepper
 from ppl_vae.training.clipping import clip_factor
 from ppl_vae.training.diagnosis import NotFiniteError
@@ -38,7 +39,7 @@ def rows(size):
 @pytest.fixture(params=STEPS)
 def compiled(request, monkeypatch):
     """The argument ``compile`` of each kind of step; what is compiled runs without inductor."""
-    monkeypatch.setattr(compat, "compile_with_inductor", lambda module, *others: module)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", lambda module, *others: module)
     monkeypatch.setattr(stepper, "TRACED_FROM", 1)
     kinds = {"eager": False, "traced": "auto", "compiled": True}
     return request.param, kinds[request.param]

@@ -7,7 +7,8 @@ import torch
 from parts.pairs import FEATURES, LATENTS, Guide, Model, layered, made, reals
 from torch import nn
 
-from ppl_vae import compat, fit
+from ppl_vae import fit
+from ppl_vae.compat import of_torch
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm")
 QUICK = {"epochs": 2, "progress": False}
@@ -33,7 +34,7 @@ class Watched(Guide):
 @pytest.mark.parametrize("requested", [False, True])
 @pytest.mark.parametrize(("size", "sizes"), [(13, [13, 13, 14]), (39, [40]), (20, [20, 20])])
 def test_the_last_row_joins_the_batch_before_it(size, sizes, requested, monkeypatch):
-    monkeypatch.setattr(compat, "compile_with_inductor", lambda module, *others: module)
+    monkeypatch.setattr(of_torch, "compile_with_inductor", lambda module, *others: module)
     model, guide, x = made(normalized)
     history = fit(model, guide, x, batch_size=size, compile=requested, **QUICK)
     assert history.frame["step"].tolist() == [len(sizes), 2 * len(sizes)]

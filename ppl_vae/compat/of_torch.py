@@ -1,0 +1,227 @@
+"""Private names of torch, and names that it does not document: what is expected of each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+from torch.fx import GraphModule, Node
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def compile_with_inductor(
+    module: GraphModule, examples: Sequence[Tensor], options: dict[str, Any]
+) -> Callable[..., list[Tensor]]:
+    """Return a graph compiled by torch's inductor, without dynamo in front of it.
+
+    ``torch.compile`` would read the graph's Python a second time with dynamo and would guard every
+    call by checks of shapes and globals. ``torch._inductor.standalone_compile`` takes a graph that
+    is traced already and returns a callable without guards.
+
+    Expected: ``torch._inductor.standalone_compile(module, examples, dynamic_shapes=, options=)``,
+    torch 2.8 or newer. Where it is missing, the ``ImportError`` reaches ``Stepper``, which warns
+    that the compiler failed and runs the traced graph instead.
+
+    Args:
+        module: The graph, whose inputs and outputs are flat lists of tensors.
+        examples: One tensor for each input; the compiled code holds for their shapes alone.
+        options: Settings of inductor, such as ``{"fallback_random": True}``.
+
+    Raises:
+        Exception: Whatever stops inductor.
+    """
+    from torch._inductor import standalone_compile  # noqa: PLC0415  torch loads it slowly
+
+    patches = {"config_patches": options}
+    compiled: Callable[..., list[Tensor]] = standalone_compile(
+        module, list(examples), dynamic_shapes="from_example_inputs", options=patches
+    )
+    return compiled
+
+
+@contextlib.contextmanager
+def compiler_silenced() -> Iterator[None]:
+    """Run the block without a line of torch's log and without any warning.
+
+    torch reports on its own compiler (a kernel that was not fused, a missing tool, the traceback of
+    an operation that was refused) through loggers, and through warnings that a user of ``fit``
+    cannot act on. An error is raised all the same, and ``fit`` reports it.
+
+    Expected: torch's loggers have names that begin with ``torch``; a logger without a level of its
+    own, or one that is first used inside the block, takes the level of ``torch``. Where a logger
+    has another name, its lines are shown and nothing else changes.
+    """
+    named = [name for name in logging.root.manager.loggerDict if name.startswith("torch.")]
+    loggers = [logging.getLogger(name) for name in ("torch", *named)]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def decompositions(operations: Sequence[Any]) -> dict[Any, Callable[..., Any]]:
+    """Return, for each operation of torch, its formula in simpler operations.
+
+    Expected: ``torch._decomp.get_decompositions(operations)`` returns a table that ``make_fx``
+    takes as ``decomposition_table``. Where it is missing, compiling fails and the traced graph
+    runs.
+    """
+    from torch._decomp import get_decompositions  # noqa: PLC0415  torch loads it slowly
+
+    return cast("dict[Any, Callable[..., Any]]", get_decompositions(operations))
+
+
+def has_tag(node: Node, tag: torch.Tag) -> bool:
+    """Return whether a node of a graph calls an operation of torch that carries a tag.
+
+    Expected: ``torch._ops.OpOverload`` is the class of the operations in a graph made by
+    ``make_fx``, and has ``tags``. Where it is missing, importing this module fails.
+    """
+    return isinstance(node.target, torch._ops.OpOverload) and tag in node.target.tags
+
+
+def changes_an_input(node: Node) -> bool:
+    """Return whether the operation of a node writes into one of its inputs, as ``add_`` does.
+
+    Expected: ``OpOverload._schema.is_mutable``.
+    """
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+VIEWS = (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default)
+"""The operations that give a tensor another shape in the same memory; the second says so nowhere.
+
+Expected: ``_unsafe_view``, which ``reshape`` and matrix products leave in a graph.
+"""
+
+
+def inputs_sharing_memory(node: Node) -> list[Node]:
+    """Return the inputs that a node writes into, or whose memory its result may share (a view).
+
+    Expected: ``OpOverload._schema.arguments``, each with ``alias_info``, which is ``None`` for an
+    argument that is neither written into nor returned as a view. A node that is no operation of
+    torch takes one result from a list, and counts as a view of it.
+    """
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target in VIEWS:
+        return node.all_input_nodes
+    given = {**node.kwargs}
+    for argument, value in zip(node.target._schema.arguments, node.args, strict=False):
+        given[argument.name] = value
+    shared = [given.get(a.name) for a in node.target._schema.arguments if a.alias_info is not None]
+    return [leaf for leaf in tree_leaves(shared) if isinstance(leaf, Node)]
+
+
+ALL_TRUE = (torch, "_is_all_true")
+"""Where distributions ask whether their arguments are valid.
+
+Expected: ``Distribution.__init__`` calls ``torch._is_all_true(valid)`` with one tensor of booleans
+for each argument, and raises where the answer is false. Tracing replaces the function. Where it is
+missing, tracing fails and the eager step runs.
+"""
+
+VALIDATE_SAMPLE = (Distribution, "_validate_sample")
+"""Where ``log_prob`` checks that a value lies in the support, with no other effect.
+
+Expected: ``Distribution._validate_sample(value)`` is called for its errors alone. Tracing replaces
+the method by one that does nothing.
+"""
+
+
+def checks_arguments(distribution: Any) -> bool:
+    """Return whether a distribution, or a class of distributions, checks its arguments.
+
+    Expected: ``Distribution._validate_args``, a flag of the class that
+    ``validate_args=True`` or ``False`` overrides in an instance.
+    """
+    return bool(distribution._validate_args)
+
+
+def argument_checks_off(distribution: Any) -> bool:
+    """Return whether a distribution was made with ``validate_args=False``.
+
+    The class's flag is ``False`` as well while ``pyro.enable_validation(False)`` holds.
+    """
+    return distribution._validate_args is False
+
+
+def mask_of(distribution: Any) -> Tensor | bool:
+    """Return the mask of a ``MaskedDistribution``: a bool, or a tensor of its batch shape.
+
+    Expected: ``MaskedDistribution._mask``.
+    """
+    return cast("Tensor | bool", distribution._mask)
+
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+"""Base class of torch's batch normalization layers, in one to three dimensions and synchronized."""
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return a module's own dictionary of buffers, to read and to write.
+
+    Writing to the dictionary puts a buffer back without the code that a user's ``__setattr__``
+    may run. Expected: ``nn.Module._buffers``, ``{name: tensor or None}``, without submodules'.
+    """
+    return module._buffers
+
+
+def mark_as_stepped(optimizer: torch.optim.Optimizer) -> None:
+    """Tell torch's schedulers that an optimizer has made an update.
+
+    A scheduler warns where it is stepped before its optimizer, and it learns of the optimizer's
+    steps by wrapping ``optimizer.step``. A compiled step updates the parameters without that
+    method. Expected: the flag ``_opt_called``, set by the wrapper. Where torch names the flag
+    otherwise, its warning is shown and nothing else changes.
+    """
+    vars(optimizer)["_opt_called"] = True
+
+
+Operations = TorchDispatchMode
+"""Base class of contexts that see every elementary operation of torch that runs inside.
+
+Expected: ``torch.utils._python_dispatch.TorchDispatchMode``, a context manager that calls its
+``__torch_dispatch__(func, types, args, kwargs)`` instead of each operation.
+"""
+
+
+def tensors_in(arguments: Any) -> list[Tensor]:
+    """Return the tensors in nested tuples, lists and dictionaries.
+
+    Expected: ``torch.utils._pytree.tree_leaves``.
+    """
+    return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def draws_random_numbers(operation: Any) -> bool:
+    """Return whether an operation of torch draws random numbers.
+
+    Expected: every operation that draws has the tag ``torch.Tag.nondeterministic_seeded``.
+    """
+    return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+def memory_of(tensor: Tensor) -> StorageWeakRef | None:
+    """Return a weak reference to a tensor's memory; ``None`` for a sparse tensor, which has none.
+
+    Two references are equal, and have one hash, where the memory is the same. The address of the
+    memory is not given to another tensor as long as a reference lives. Expected:
+    ``torch.multiprocessing.reductions.StorageWeakRef``, which torch does not document.
+    """
+    try:
+        return StorageWeakRef(tensor.untyped_storage())
+    except NotImplementedError:
+        return None
