@@ -14,16 +14,19 @@ arXiv:1802.04452 (why leave-one-out needs the row's latents integrated out).
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.core.far_rows import nan_in_rows
 from ppl_vae.core.handlers import ReplayReplicates
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import child
@@ -104,6 +107,7 @@ def to_arviz(
     prior = ReplicateSampler(prior_pair, rows, num_samples, seed=seed, prior=True, names=sites)
     from_posterior = _draws(posterior, "posterior" if progress else "", scored=True)
     from_prior = _draws(prior, "prior" if progress else "", scored=False)
+    posterior.far_rows.warn("to_arviz", stacklevel=2)
     groups = {
         "posterior": from_posterior["latents"],
         "posterior_predictive": from_posterior["values"],
@@ -138,7 +142,7 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
 
     The kinds are ``values`` (samples, rows, ...) and ``observed`` (rows, ...), with NaN in masked
     cells; ``latents`` (samples, rows, ...), or (samples, ...) outside the row plate; and
-    ``log_likelihood`` (samples, rows), in nats.
+    ``log_likelihood`` (samples, rows), in nats. All are NaN in rows on which the networks overflow.
 
     Args:
         sampler: Draws the replicates.
@@ -167,6 +171,12 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
         for name, values in arrays[kind].items():
             if not masks[name].all():
                 arrays[kind][name] = np.where(masks[name], values, np.nan)
+    far = sampler.far_rows.found
+    for name in sampler.row_latents if bool(far.any()) else ():
+        latents = torch.from_numpy(arrays["latents"][name])
+        arrays["latents"][name] = nan_in_rows(latents, far, dim=1).numpy()
+    for name, scores in arrays["log_likelihood"].items():
+        arrays["log_likelihood"][name] = nan_in_rows(torch.from_numpy(scores), far, dim=1).numpy()
     return arrays
 
 
@@ -183,7 +193,11 @@ def _log_likelihoods(sampler: ReplicateSampler, part: Replicates) -> dict[str, T
         runs = [{name: value[i] for name, value in part.latents.items()} for i in range(count)]
     dim, terms = sampler.runs.dim, []
     seed = child(sampler.seed, part.samples.start, int(part.index[0]), 1)
-    with seeded_run(pair, sampler.rows, part.index, seed) as batch:
+    checked = not bool(sampler.far_rows.found[part.index].any())  # their latents are NaN
+    with (
+        seeded_run(pair, sampler.rows, part.index, seed) as batch,
+        contextlib.nullcontext() if checked else pyro.validation_enabled(False),
+    ):
         for latents, particles in zip(runs, sampler.runs.handlers(count), strict=True):
             model = ReplayReplicates(latents, dim)(with_particles(pair.model, particles))
             trace = poutine.trace(model).get_trace(batch)

@@ -84,6 +84,7 @@ class PredictiveCheck:
         prior: Whether latents were drawn from the prior.
         factors: Sites whose replicates do not follow a ``pyro.factor`` of the model, so that even a
             perfect model may be flagged: ``{site: names of the factors}``; empty without factors.
+        left_out: Number of rows that the check leaves out, because the networks overflow on them.
 
     Example:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
@@ -110,6 +111,7 @@ class PredictiveCheck:
     num_samples: int
     prior: bool
     factors: dict[str, list[str]] = field(default_factory=dict)
+    left_out: int = 0
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw where every observed statistic lies among its replicates; return the axes."""
@@ -145,6 +147,9 @@ class PredictiveCheck:
         """Lines of text: what was checked, how many statistics are flagged, what flags mean."""
         latents = "prior predictive" if self.prior else "posterior predictive"
         title = f"{latents} check: {self.rows} rows, {self.num_samples} replicates"
+        if self.left_out:
+            rows = "1 row" if self.left_out == 1 else f"{self.left_out} rows"
+            title += f"; {rows} left out, on which the networks overflow"
         if self.num_samples < MIN_REPLICATES:
             return [title, f"nothing can be flagged with fewer than {MIN_REPLICATES} replicates"]
         chance = f"{LEVEL:.0%}{'' if self.prior else ' or less'}"
@@ -253,6 +258,7 @@ def predictive_check(
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
     for part in sampler.stream("predictive check" if progress else ""):
         comparison.add(part)
+    sampler.far_rows.warn("predictive_check", stacklevel=2)
     return _check_of(comparison)
 
 
@@ -270,6 +276,7 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
         factors={name: sampler.factors[name] for name in features if name in sampler.factors},
+        left_out=int(sampler.far_rows.found.sum()),
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text
+from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.rows import Batch, Rows, as_tuple
@@ -58,7 +59,8 @@ def quiet_look(
 ) -> Iterator[Batch]:
     """Make a context for running a pair on a few rows, without an effect outside.
 
-    The context is ``Pair.quiet_run``; errors inside say which rows they have to do with.
+    The context is ``Pair.quiet_run``; errors inside say which rows they have to do with. Copies of
+    a sound row stand in the places of rows on which the pair overflows (``core.far_rows``).
 
     Args:
         pair: The pair.
@@ -76,6 +78,13 @@ def quiet_look(
     last = len(rows) - 1 if spread else count - 1
     index = torch.linspace(0, last, count, dtype=torch.float64).long()
     batch = rows.take(index, pair.device())
+    looks = pair.looks.setdefault(rows, {})
+    if (count, last) not in looks:
+        with pair.quiet_run():
+            looks[count, last] = overflowing_rows(pair, batch).cpu()
+    far = looks[count, last]
+    if bool(far.any()):
+        batch = without_rows(pair, rows, batch, far) or batch
     with pair.quiet_run(), errors_naming_rows(pair, batch, index):
         yield batch
 

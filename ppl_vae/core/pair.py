@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import pyro
 import torch
@@ -57,6 +58,8 @@ class Pair:
         plate: Name of the row plate.
         subsamples: The indices that plates inside the rows subsample, in all runs that evaluate
             the pair (``HeldSubsamples``).
+        looks: Which of the few rows that a look takes the pair overflows on, (rows,) of bool, by
+            data and by positions of the rows (``core.blocks.quiet_look``).
     """
 
     model: Half
@@ -64,6 +67,9 @@ class Pair:
     plate: str
     subsamples: dict[tuple[str, int, int], Tensor] = field(
         default_factory=dict, compare=False, repr=False
+    )
+    looks: WeakKeyDictionary[Rows, dict[tuple[int, int], Tensor]] = field(
+        default_factory=WeakKeyDictionary, compare=False, repr=False
     )
 
     @classmethod

@@ -23,12 +23,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.core.blocks import block_rows, check_count, collect, quiet_look
+from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
-from ppl_vae.evaluation.far_rows import FarRows
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
@@ -121,10 +121,10 @@ def log_likelihood(
         _check_numbers(batch, index, result["log_prob"])
         return result
 
-    far_rows = FarRows(pair, rows, work)
+    far_rows = FarRows(pair, rows)
     with bar:
-        frame = _frame(rows, collect(pair, rows, far_rows, seed=seed, size=size))
-    far_rows.warn("log_likelihood", len(rows), stacklevel=2)
+        frame = _frame(rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=size))
+    far_rows.warn("log_likelihood", stacklevel=2)
     frame.attrs["not_covered"] = weights.outside
     summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
     frame.attrs["k_hat_threshold"] = summary.threshold
@@ -216,9 +216,10 @@ def elbo_terms(
         return {name: total / num_samples for name, total in totals.items()}
 
     title = f"{measure} by site" if progress else ""
-    far_rows = FarRows(pair, rows, work)
-    frame = _frame(rows, collect(pair, rows, far_rows, seed=seed, progress=title, size=size))
-    far_rows.warn("elbo_terms", len(rows), stacklevel=2)
+    far_rows = FarRows(pair, rows)
+    work = far_rows.marked(work)
+    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, size=size))
+    far_rows.warn("elbo_terms", stacklevel=2)
     frame.attrs["global"] = {
         name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
         for name, parts in outside.items()

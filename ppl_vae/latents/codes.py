@@ -19,6 +19,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core.blocks import check_count, collect
+from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
@@ -63,6 +64,7 @@ def encode(
         in the latent's units; a categorical site has ``(site, "probability", category)``.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
         ``encode(...).attrs["exact"]`` says which sites have exact moments, ``{site: bool}``.
+        A row on which the networks overflow is NaN, and a warning counts such rows.
 
     Raises:
         ValueError: If the guide draws no latent in the row plate.
@@ -96,7 +98,10 @@ def encode(
             for moment, value in moments.result().items()
         }
 
-    parts = collect(pair, rows, work, seed=seed, progress="encode" if progress else "")
+    far_rows = FarRows(pair, rows)
+    title = "encode" if progress else ""
+    parts = collect(pair, rows, far_rows.marked(work), seed=seed, progress=title)
+    far_rows.warn("encode", stacklevel=2)
     if not parts:
         raise ValueError(
             f'guide: expected a latent in the row plate "{plate}", found none; a latent that the '
@@ -136,7 +141,8 @@ def reconstruct(
 
     Returns:
         N rows in the data's own form and units. A categorical cell is its most probable category;
-        cells that the model does not observe are returned as they are.
+        cells that the model does not observe are returned as they are. A row on which the networks
+        overflow is NaN, and a warning counts such rows.
 
     Raises:
         ValueError: If an observed site holds values that are no cells of the data.
@@ -162,8 +168,11 @@ def reconstruct(
         expected = {name: moments.expected() for name, moments in averages.items()}
         return places.fields_with_values(batch, observing, expected, expected=True)
 
+    far_rows = FarRows(pair, rows)
     title = "reconstruct" if progress else ""
-    return in_data_form(rows, collect(pair, rows, work, seed=seed, progress=title), rows.index)
+    parts = collect(pair, rows, far_rows.marked(work), seed=seed, progress=title)
+    far_rows.warn("reconstruct", stacklevel=2)
+    return in_data_form(rows, parts, rows.index)
 
 
 def generate(

@@ -73,7 +73,8 @@ def posterior_predictive(
         plate: Name of the row plate.
 
     Returns:
-        ``{site: (num_samples, rows, ...)}``, in the data's units; masked cells are drawn too. With
+        ``{site: (num_samples, rows, ...)}``, in the data's units; masked cells are drawn too. A row
+        on which the networks overflow is NaN, and a warning counts such rows. With
         ``stream=True`` an iterator of ``Replicates``: some replicates of some rows, with the
         observed values, the masks and the latents. All rows of one group of replicates come first,
         block after block, then the next group.
@@ -92,8 +93,12 @@ def posterior_predictive(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
-    parts = sampler.stream("replicates" if progress else "")
-    return parts if stream else _joined(parts, num_samples, len(rows))
+    title = "replicates" if progress else ""
+    if stream:
+        return _streamed(sampler, title, "posterior_predictive")
+    result = _joined(sampler, title)
+    sampler.far_rows.warn("posterior_predictive", stacklevel=2)
+    return result
 
 
 def prior_predictive(
@@ -138,21 +143,40 @@ def prior_predictive(
     pair = Pair.of(model, None, plate)
     rows = pair.rows(like, "like")
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
-    parts = sampler.stream("data sets" if progress else "")
-    return parts if stream else _joined(parts, num_samples, len(rows))
+    title = "data sets" if progress else ""
+    if stream:
+        return _streamed(sampler, title, "prior_predictive")
+    result = _joined(sampler, title)
+    sampler.far_rows.warn("prior_predictive", stacklevel=2)
+    return result
 
 
-def _joined(parts: Iterator[Replicates], num_samples: int, rows: int) -> dict[str, Tensor]:
+def _streamed(sampler: ReplicateSampler, title: str, name: str) -> Iterator[Replicates]:
+    """Yield the parts; at the end, warn of the rows on which the networks overflow."""
+    yield from sampler.stream(title)
+    sampler.far_rows.warn(name, stacklevel=2)
+
+
+def _joined(sampler: ReplicateSampler, title: str) -> dict[str, Tensor]:
     """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``.
 
     Raises:
-        ValueError: If the whole tensors do not fit into memory.
+        ValueError: If the whole tensors do not fit into memory, or a site of integers, which cannot
+            be NaN, has rows on which the networks overflow.
     """
-    result: dict[str, Tensor] = {}
-    for part in parts:
+    size, result = (sampler.num_samples, len(sampler.rows)), dict[str, Tensor]()
+    for part in sampler.stream(title):
+        far = sampler.far_rows.found[part.index]
+        for name, value in part.values.items():
+            if bool(far.any()) and not value.is_floating_point():
+                raise ValueError(
+                    f'site "{name}": expected rows on which the pair gives finite numbers, got an '
+                    f"overflow in row {int(part.index[far][0])}, which integers cannot mark; leave "
+                    "the row out, or bound what the networks give (a clamp on log_scale)"
+                )
         if not result:
-            result = _whole_tensors(part.values, num_samples, rows)
-        write_part(result, part.values, (num_samples, rows), part.places)
+            result = _whole_tensors(part.values, *size)
+        write_part(result, part.values, size, part.places)
     return result
 
 

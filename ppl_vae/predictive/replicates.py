@@ -14,10 +14,12 @@ allow it, else each has a run of its own.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -31,6 +33,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks, check_count, quiet_look
+from ppl_vae.core.far_rows import FarRows, nan_in_rows
 from ppl_vae.core.handlers import Particles, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import child
@@ -63,7 +66,8 @@ class Replicates:
         values: What was drawn at the observed sites, ``{site: (samples, rows, ...)}``.
         observed: What the data hold at these sites, ``{site: (rows, ...)}``.
         masks: Unmasked cells, ``{site: (rows, ...)}`` of bool; a site without a mask has no entry.
-            The masked cells are drawn as well.
+            The masked cells are drawn as well. Rows on which the networks overflow are masked;
+            there, values and latents are NaN, but for integers, which are meaningless.
         latents: What the values were drawn from: ``{site: (samples, rows, ...)}``, and
             ``(samples, ...)`` for a latent outside the row plate.
     """
@@ -79,6 +83,32 @@ class Replicates:
     def places(self) -> tuple[slice, Tensor]:
         """Where these values stand in all replicates of all rows: an index (samples, rows)."""
         return slice(self.samples.start, self.samples.stop), self.index
+
+    def without(self, rows: Tensor, row_latents: Iterable[str]) -> Replicates:
+        """Return these replicates with some rows masked, and NaN where floats stand in these rows.
+
+        Args:
+            rows: The rows to mask, (rows,) of bool.
+            row_latents: Names of the latents in the row plate.
+        """
+        if not bool(rows.any()):
+            return self
+
+        def marked(values: dict[str, Tensor], dim: int, names: Iterable[str]) -> dict[str, Tensor]:
+            floats = [name for name in names if values[name].is_floating_point()]
+            return {**values, **{name: nan_in_rows(values[name], rows, dim) for name in floats}}
+
+        masks = {name: torch.ones_like(x, dtype=torch.bool) for name, x in self.observed.items()}
+        masks = {**masks, **{name: mask.clone() for name, mask in self.masks.items()}}
+        for mask in masks.values():
+            mask[rows.to(mask.device)] = False
+        return dataclasses.replace(
+            self,
+            values=marked(self.values, 1, self.values),
+            observed=marked(self.observed, 0, self.observed),
+            masks=masks,
+            latents=marked(self.latents, 1, self.latents.keys() & row_latents),
+        )
 
 
 class ReplicateSampler:
@@ -101,6 +131,7 @@ class ReplicateSampler:
         posterior: Draws the latents.
         runs: How the pair draws the replicates of a group: in one run, or in one run each.
         count: Replicates in a group; it depends on shapes only, never on memory.
+        far_rows: The rows on which the networks overflow.
 
     Raises:
         ValueError: If the model observes nothing in the row plate, the plate is not at dim -1, or
@@ -113,7 +144,7 @@ class ReplicateSampler:
         check_count("num_samples", num_samples)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
-        self.posterior = LatentDraws(pair, rows)
+        self.posterior, self.far_rows = LatentDraws(pair, rows), FarRows(pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
         most = max(1, min(PARTICLES, GROUP_NUMBERS // (width * len(rows))))
         self.count = particles_per_run(num_samples, most)
@@ -136,11 +167,12 @@ class ReplicateSampler:
                 group = range(start, min(start + self.count, self.num_samples))
                 seed = child(self.seed, group.start, 1)
                 global_draws = self._globals.draw_particles(seed, len(group), self.runs)
-                work = functools.partial(self._replicates, group=group, global_draws=global_draws)
+                draw = functools.partial(self._replicates, group=group, global_draws=global_draws)
+                work = functools.partial(self.far_rows.run, draw, attrgetter("values"))
                 seed = child(self.seed, group.start)
                 for _, part in blocks(self.pair, self.rows, work, seed=seed, copies=len(group)):
                     bar.update(len(part.index) * len(group))
-                    yield part
+                    yield part.without(self.far_rows.found[part.index], self.row_latents)
 
     def _replicates(
         self, batch: Batch, index: Tensor, group: range, global_draws: list[dict[str, Tensor]]
