@@ -175,8 +175,9 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
     for name in sampler.row_latents if bool(far.any()) else ():
         latents = torch.from_numpy(arrays["latents"][name])
         arrays["latents"][name] = nan_in_rows(latents, far, dim=1).numpy()
-    for name, scores in arrays["log_likelihood"].items():
-        arrays["log_likelihood"][name] = nan_in_rows(torch.from_numpy(scores), far, dim=1).numpy()
+    for name, scored_rows in arrays["log_likelihood"].items():
+        marked = nan_in_rows(torch.from_numpy(scored_rows), far, dim=1)
+        arrays["log_likelihood"][name] = marked.numpy()
     return arrays
 
 

@@ -217,8 +217,8 @@ def elbo_terms(
 
     title = f"{measure} by site" if progress else ""
     far_rows = FarRows(pair, rows)
-    work = far_rows.marked(work)
-    frame = _frame(rows, collect(pair, rows, work, seed=seed, progress=title, size=size))
+    options: dict[str, Any] = {"seed": seed, "progress": title, "size": size}
+    frame = _frame(rows, collect(pair, rows, far_rows.marked(work), **options))
     far_rows.warn("elbo_terms", stacklevel=2)
     frame.attrs["global"] = {
         name: sum(nats for _, nats in parts) / sum(used for used, _ in parts)
