@@ -28,7 +28,7 @@ NOT_QUICK := \
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/digits.py
 
-# Everything that must hold, but the slow tests: under six minutes on two idle cores.
+# Everything that must hold, but the slow tests: under fifteen minutes on two idle cores.
 test: lint
 	$(PYTEST) -m "not slow"
 

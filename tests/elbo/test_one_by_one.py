@@ -124,12 +124,12 @@ def test_several_latents_and_a_draw_before_them():
             a = pyro.sample("a", dist.Categorical(logits=MEANS[:, 0] * z[..., None]), infer=how)
             pyro.sample("b", dist.Categorical(logits=MEANS[a, :2]), infer=how)
 
-    x = X[:, 0]
+    x = X[:8, 0]
     where = MEANS[:, 0, None] * torch.tensor([1.0, 2.0])
     parts = dist.Normal(where, math.sqrt(1 + NOISE**2)).log_prob(x[:, None, None])
     right = (parts + CHANCES.log()[:, None] + second.log()).flatten(1).logsumexp(1)
-    scores = log_likelihood(pair_model, pair_guide, x, num_samples=20_000, compile=False)
-    np.testing.assert_allclose(scores["log_prob"], right, atol=0.08)
+    scores = log_likelihood(pair_model, pair_guide, x, num_samples=4000, compile=False)
+    np.testing.assert_allclose(scores["log_prob"], right, atol=0.15)
 
 
 @pytest.mark.parametrize(

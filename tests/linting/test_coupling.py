@@ -81,8 +81,8 @@ def test_particles_share_a_run_only_if_the_terms_outside_the_row_plate_allow_it(
     mean, variance = float(x.mean()) / 2, 0.5 / ROWS
     expected = -0.5 * ((center - mean) ** 2 + variance) / scale**2
     assert math.isclose(expected, -0.645, abs_tol=1e-3)
-    found = elbo_terms(model, guide, x, num_samples=4000).attrs["global"]["w"]
-    assert math.isclose(found, expected, abs_tol=0.1)
+    found = elbo_terms(model, guide, x, num_samples=1000).attrs["global"]["w"]
+    assert math.isclose(found, expected, abs_tol=0.15)
 
 
 @pytest.mark.usefixtures("double")

@@ -24,7 +24,7 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.objectives import Objective
 
-DRAWS = 60
+DRAWS = 30
 LARGEST_Z = 5.0
 
 
@@ -146,7 +146,7 @@ def estimates(model, guide, data, elbo=None):
         "objective": of_draws(history.frame["objective"]),
         "held out": (history.validation_elbo, history.validation_elbo_se),
     }
-    terms = [elbo_terms(model, guide, data, num_samples=6, seed=s) for s in range(10)]
+    terms = [elbo_terms(model, guide, data, num_samples=3, seed=s) for s in range(8)]
     by_row = [t.sum(axis=1).mean() for t in terms]
     in_all = [
         r + sum(t.attrs["global"].values()) / len(rows) for r, t in zip(by_row, terms, strict=True)
@@ -154,7 +154,7 @@ def estimates(model, guide, data, elbo=None):
     found["elbo_terms"] = of_draws(in_all)
     # log_likelihood leaves out the terms of latents outside the row plate
     without_global = [
-        log_likelihood(model, guide, data, num_samples=6, seed=s)["elbo"].mean() for s in range(10)
+        log_likelihood(model, guide, data, num_samples=3, seed=s)["elbo"].mean() for s in range(8)
     ]
     if not any(t.attrs["global"] for t in terms):
         found["log_likelihood"] = of_draws(without_global)
