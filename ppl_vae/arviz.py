@@ -26,6 +26,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments
 from ppl_vae.core.far_rows import nan_in_rows
 from ppl_vae.core.handlers import ReplayReplicates
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -100,6 +101,7 @@ def to_arviz(
         >>> draws["posterior_predictive"]["x"].shape, draws["log_likelihood"]["x"].dims
         ((1, 10, 3, 4), ('chain', 'draw', 'row'))
     """
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     arviz, xarray = _imported()
     pair, prior_pair = Pair.of(model, guide, plate), Pair.of(model, None, plate)
     rows = pair.rows(data)

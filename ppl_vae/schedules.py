@@ -11,8 +11,9 @@ Sources: Bowman et al. (2016), section 3.1, arXiv:1511.06349 (annealing);
 Fu et al. (2019), section 4, arXiv:1903.10145 (cyclical).
 """
 
-import math
 from collections.abc import Callable
+
+from ppl_vae.arguments import check_count, check_number
 
 Schedule = Callable[[int], float]
 
@@ -36,12 +37,9 @@ def linear(steps: int, *, start: float = 0.0, end: float = 1.0) -> Schedule:
         >>> weight(0), weight(50), weight(1000)
         (0.0, 0.5, 1.0)
     """
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1, got {steps}")
-    if not (0 <= start < math.inf and 0 <= end < math.inf):
-        raise ValueError(
-            f"start, end: expected finite weights of at least 0, got {start} and {end}"
-        )
+    check_count("steps", steps)
+    check_number("start", start, least=0)
+    check_number("end", end, least=0)
     return lambda step: start + (end - start) * min(step / steps, 1.0)
 
 
@@ -66,8 +64,8 @@ def cyclical(period: int, *, ramp: float = 0.5) -> Schedule:
         >>> weight(0), weight(25), weight(75), weight(100)
         (0.0, 0.5, 1.0, 0.0)
     """
-    if period < 1:
-        raise ValueError(f"period: expected at least 1, got {period}")
-    if not 0 < ramp <= 1:
+    check_count("period", period)
+    check_number("ramp", ramp, least=0, above=True)
+    if ramp > 1:
         raise ValueError(f"ramp: expected a share in (0, 1], got {ramp}")
     return lambda step: min((step % period) / (ramp * period), 1.0)

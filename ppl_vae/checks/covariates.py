@@ -141,7 +141,7 @@ def _unobserved_columns(sampler: ReplicateSampler) -> list[tuple[int, int]]:
         if isinstance(batch, dict):
             fields = pair.model.fields_read(batch)
             read = [i for i, name in enumerate(batch) if name in fields]
-        widths = [max(1, field[0].numel()) for field in as_tuple(batch)]
+        sizes = [field[0].numel() for field in as_tuple(batch)]
         observed: set[tuple[int, int]] = set()
         for site in data_sites(trace).values():
             if not sites.in_plate(site, pair.plate):
@@ -150,8 +150,8 @@ def _unobserved_columns(sampler: ReplicateSampler) -> list[tuple[int, int]]:
             if place is None:
                 return []
             field, cells = place
-            observed |= {(field, int(i)) for i in (cells.flatten() % widths[field]).unique()}
-    columns = [(field, column) for field in read for column in range(widths[field])]
+            observed |= {(field, int(i)) for i in (cells.flatten() % sizes[field]).unique()}
+    columns = [(field, column) for field in read for column in range(sizes[field])]
     return [column for column in columns if column not in observed]
 
 

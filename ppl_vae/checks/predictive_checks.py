@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from ppl_vae.arguments import check_arguments, check_memory
 from ppl_vae.checks import covariates
 from ppl_vae.checks.comparison import ReplicateComparison
 from ppl_vae.checks.pit import coverage
@@ -250,6 +251,9 @@ def predictive_check(
         >>> sorted(check.frame.loc["x"].index)
         ['co-occurrence', 'rate']
     """
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
+    mend = "draw fewer replicates"
+    check_memory("num_samples", num_samples, 8 * num_samples, mend)  # one statistic at least
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)

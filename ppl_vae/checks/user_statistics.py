@@ -4,11 +4,13 @@ Source: Gelman, Meng & Stern (1996), section 2.3 (discrepancies).
 """
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ppl_vae.arguments import names_in
 
 Function = Callable[..., Any]
 
@@ -62,8 +64,7 @@ def _titled(statistics: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(statistics, Mapping):
         yield from ((str(title), entry) for title, entry in statistics.items())
         return
-    several = isinstance(statistics, Iterable) and not isinstance(statistics, str)
-    for i, entry in enumerate(statistics if several else [statistics]):
+    for i, entry in enumerate(names_in("statistics", statistics)):
         yield getattr(entry, "__name__", f"statistic {i}"), entry
 
 

@@ -10,7 +10,6 @@ import contextlib
 import math
 import traceback
 from collections.abc import Callable, Iterator
-from numbers import Integral
 from typing import Any, TypeVar
 
 import torch
@@ -31,12 +30,6 @@ PROBE_ROWS = 5  # rows that suffice to see which sites a pair has and which shap
 
 T = TypeVar("T")
 Key = TypeVar("Key")
-
-
-def check_count(name: str, count: Any) -> None:
-    """Raise ``ValueError`` where the argument ``name`` is not a whole number of at least 1."""
-    if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"{name}: expected a whole number of at least 1, got {count!r}")
 
 
 def block_rows(rows: Rows, copies: int = 1) -> int:

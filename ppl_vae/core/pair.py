@@ -19,6 +19,7 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from ppl_vae.arguments import check_arguments
 from ppl_vae.compat.of_pyro import pyro_log_silenced
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
@@ -82,8 +83,10 @@ class Pair:
             plate: Name of the row plate.
 
         Raises:
-            ValueError: If the model or the guide is a class or cannot be called.
+            ValueError: If the model or the guide is a class or cannot be called, or the plate's
+                name is no text.
         """
+        check_arguments(plate=plate)
         for name, half in (("model", model), ("guide", guide)):
             if isinstance(half, type):
                 raise ValueError(

@@ -10,6 +10,8 @@ import numpy as np
 import pyro
 import torch
 
+from ppl_vae.arguments import check_seed
+
 
 @contextlib.contextmanager
 def forked(seed: int | None) -> Iterator[None]:
@@ -37,12 +39,12 @@ def forked(seed: int | None) -> Iterator[None]:
     if seed is None:
         yield
         return
-    _check(seed)
+    check_seed("seed", seed)
     before = pyro.util.get_rng_state()
     # only devices that are in use: to ask another for its generator would start CUDA on it
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices):
-        pyro.set_rng_seed(seed)
+        pyro.set_rng_seed(int(seed))
         try:
             yield
         finally:
@@ -72,11 +74,5 @@ def child(seed: int | None, *path: int) -> int | None:
     """
     if seed is None:
         return None
-    _check(seed)
-    return int(np.random.SeedSequence((seed, *path)).generate_state(1)[0])
-
-
-def _check(seed: object) -> None:
-    """Raise ``ValueError`` where a seed is not a whole number from 0 to 2^32 - 1."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected a whole number from 0 to 2^32 - 1, got {seed!r}")
+    check_seed("seed", seed)
+    return int(np.random.SeedSequence((int(seed), *path)).generate_state(1)[0])

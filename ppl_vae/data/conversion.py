@@ -64,6 +64,11 @@ def tensor_of_tensor(tensor: Tensor, place: Place) -> Tensor:
     Raises:
         ValueError: If a number is too large for that dtype.
     """
+    if tensor.is_meta:
+        raise ValueError(f"{place.name}: expected numbers, got a tensor on the meta device")
+    if tensor.is_quantized or tensor.is_complex():
+        mend = "use .dequantize()" if tensor.is_quantized else "pass torch.view_as_real(tensor)"
+        raise ValueError(f"{place.name}: expected real numbers, got {tensor.dtype}; {mend}")
     if tensor.dtype in _UNSIGNED:
         return tensor_of_array(tensor.cpu().numpy(), place).to(tensor.device)
     return _default_floats(tensor, place) if tensor.is_floating_point() else tensor
@@ -95,6 +100,8 @@ def check_numbers(array: np.ndarray[Any, Any], name: str) -> None:
     if array.dtype.kind not in "biuf":
         holds_numbers = array.dtype.kind in "OUS" and _spells_numbers(array)
         mend = "encode text and dates as numbers first"
+        if array.dtype.kind == "c":
+            mend = "pass the real and the imaginary part as features"
         if holds_numbers:
             mend = "all of its values are numbers: convert them with .astype(float)"
         raise ValueError(f"{name}: expected numbers, got an array of dtype {array.dtype}; {mend}")

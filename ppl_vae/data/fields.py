@@ -66,6 +66,11 @@ class Field:
                 that no tensor can hold.
         """
         if isinstance(values, Tensor):
+            if values.is_nested:
+                raise ValueError(
+                    f"{name}: expected rows of one shape, got a nested tensor; pad "
+                    "them to one length (.to_padded_tensor) and pass their lengths beside them"
+                )
             if values.layout is not torch.strided:
                 raise ValueError(
                     f"{name}: expected a dense tensor, got layout {values.layout}; use .to_dense()"

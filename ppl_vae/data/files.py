@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 from numpy.lib import format as npy_format
 
+from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.data.tables import check_names_present, first_line, read_csv, read_parquet
 
 if TYPE_CHECKING:  # the command reads files without loading torch
@@ -55,6 +56,7 @@ def read_data(
         >>> read_data(file).shape
         (2, 2)
     """
+    check_arguments(path=path)
     path = Path(path)
     check_exists(path)
     ending = path.suffix.lower()
@@ -184,6 +186,8 @@ def _in_form_of(data: Any, like: Any, where: str) -> Any:
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):
         return data.set_axis(like.columns, axis=1)  # the reader has selected them by name
+    if not hasattr(like, "shape"):
+        raise ValueError(f"like: expected rows of data, got {shown(like)}")
     expected, got = tuple(like.shape[1:]), tuple(data.shape[1:])
     if expected != got:
         raise ValueError(f"{where}: expected rows of shape {expected}, got {got}")

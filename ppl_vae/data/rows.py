@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -92,6 +93,12 @@ class Rows:
     def names(self) -> list[str]:
         """Names of the fields: the keys of a mapping, otherwise "0", "1", ..."""
         return self.keys if self.keys is not None else [str(i) for i in range(len(self.fields))]
+
+    @property
+    def bytes_per_row(self) -> int:
+        """Memory of one row, in bytes."""
+        each = (field.array for field in self.fields)
+        return sum(a.itemsize * math.prod(a.shape[1:]) for a in each)
 
     @property
     def columns(self) -> Columns:
@@ -248,7 +255,7 @@ def in_form_of(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
 
 def generator(seed: int | None) -> torch.Generator | None:
     """Return a new random generator with this seed; ``None``, the global one, for no seed."""
-    return None if seed is None else torch.Generator().manual_seed(seed)
+    return None if seed is None else torch.Generator().manual_seed(int(seed))
 
 
 def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:

@@ -20,13 +20,13 @@ arXiv:1606.04934 (free bits).
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments, check_memory, check_number
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import PROBE_ROWS, check_count
+from ppl_vae.core.blocks import PROBE_ROWS
 from ppl_vae.core.handlers import DetachedDraws, has_own_scale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
@@ -50,7 +50,8 @@ class _ParticleBound(RowBound):
     """
 
     def __init__(self, num_particles: int, *, vectorize_particles: bool) -> None:
-        check_count("num_particles", num_particles)
+        check_arguments(num_particles=num_particles, vectorize_particles=vectorize_particles)
+        check_memory("num_particles", num_particles, 4 * num_particles, "draw fewer particles")
         self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
         self._runs: ParticleRuns | None = None
 
@@ -179,6 +180,7 @@ class IWAE(_ParticleBound):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
+        check_arguments(doubly_reparameterized=doubly_reparameterized)
         if doubly_reparameterized:
             self._check_one_run("doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
@@ -285,9 +287,8 @@ class RowELBO(_ParticleBound):
         vectorize_particles: bool = True,
     ) -> None:
         super().__init__(num_particles, vectorize_particles=vectorize_particles)
-        number: object = free_bits
-        if not isinstance(number, Real) or not 0 <= free_bits < math.inf:
-            raise ValueError(f"free_bits: expected a number of nats, at least 0, got {free_bits!r}")
+        check_arguments(sticking_the_landing=sticking_the_landing)
+        check_number("free_bits", free_bits, least=0)
         if free_bits and sticking_the_landing:
             raise ValueError("free_bits: expected 0 with sticking_the_landing; choose one")
         if sticking_the_landing:

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.core.blocks import block_rows, check_count, collect, quiet_look
+from ppl_vae.arguments import check_arguments
+from ppl_vae.core.blocks import block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
@@ -101,9 +102,7 @@ def log_likelihood(
         >>> list(scores.columns), len(scores)
         (['log_prob', 'elbo', 'ess', 'k_hat'], 3)
     """
-    check_count("num_samples", num_samples)
-    if not isinstance(compile, bool) and compile != "auto":
-        raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
+    check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     count, size = _particles_and_rows(pair, rows, num_samples)
@@ -185,7 +184,7 @@ def elbo_terms(
         >>> list(terms.columns), terms.sum(axis=1).shape
         (['z', 'x'], (3,))
     """
-    check_count("num_samples", num_samples)
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     count, size = _particles_and_rows(pair, rows, num_samples)

@@ -18,7 +18,8 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.core.blocks import check_count, collect
+from ppl_vae.arguments import check_arguments, check_memory
+from ppl_vae.core.blocks import collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -76,7 +77,7 @@ def encode(
         >>> codes["z"]["mean"].shape, codes.attrs["exact"]
         ((3, 2), {'z': True})
     """
-    check_count("num_samples", num_samples)
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     shared = _SharedLatents(GlobalDraws(pair, rows, model=False), seed)
@@ -153,7 +154,7 @@ def reconstruct(
         >>> reconstruct(BernoulliModel(4), NormalGuide(4), torch.ones(3, 4)).shape
         torch.Size([3, 4])
     """
-    check_count("num_samples", num_samples)
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
@@ -216,13 +217,15 @@ def generate(
         >>> generate(BernoulliModel(4), None, torch.zeros(2, 4), num_samples=3).shape
         torch.Size([3, 4])
     """
-    check_count("num_samples", num_samples)
+    check_arguments(num_samples=num_samples, expected=expected, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
+    size = num_samples * rows.bytes_per_row
+    check_memory("num_samples", num_samples, size, "generate fewer rows at a time")
     check_row_plate(pair, rows)
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
-    template = with_given(rows, rows.take(chosen), given or {}, num_samples)
+    template = with_given(rows, rows.take(chosen), {} if given is None else given, num_samples)
     shared = Substitute(GlobalDraws(pair, rows, guide=guide is not None).draw(child(seed, 2)))
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:

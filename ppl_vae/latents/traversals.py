@@ -20,6 +20,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.distributions import biject_to, constraints
 
+from ppl_vae.arguments import check_arguments, check_count, check_memory, check_number
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -72,11 +73,14 @@ def interpolate(
         >>> interpolate(BernoulliModel(4), NormalGuide(4), torch.eye(4), steps=5).shape
         torch.Size([15, 4])
     """
+    check_count("steps", steps, least=2)
+    check_arguments(seed=seed)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    if len(rows) < 2 or steps < 2:
-        got = f"got {len(rows)} rows and {steps} steps"
-        raise ValueError(f"interpolate: expected at least 2 rows and 2 steps, {got}")
+    if len(rows) < 2:
+        raise ValueError(f"data: expected at least 2 rows to interpolate, got {len(rows)}")
+    size = steps * (len(rows) - 1) * rows.bytes_per_row
+    check_memory("steps", steps, size, "take fewer steps")
     check_row_plate(pair, rows)
     codes = _codes(pair, rows, torch.arange(len(rows)), seed)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
@@ -130,18 +134,22 @@ def traverse(
         >>> traverse(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(1, 4), steps=5).shape
         torch.Size([10, 4])
     """
+    check_count("steps", steps)
+    check_number("width", width)
+    check_arguments(seed=seed)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
+    check_memory("steps", steps, steps * rows.bytes_per_row, "take fewer steps")
     check_row_plate(pair, rows)
     codes = _codes(pair, rows, torch.zeros(1, dtype=torch.long), seed)
     movable = [name for name, code in codes.items() if code.transform is not None]
     name = site if site is not None or not movable else movable[0]
-    if name not in movable:
+    if not isinstance(name, str) or name not in movable:
         raise ValueError(f"site: expected one of the continuous latents {movable}, got {site!r}")
     code = codes[name]
     center, spread = _prior_moments(pair, rows, name, code, seed)
     here = code.free.reshape(-1)
-    offsets = torch.linspace(-width, width, steps)
+    offsets = torch.linspace(-float(width), float(width), steps)
     lines = here.repeat(len(here), steps, 1)  # (latents, steps, latents)
     for i in range(len(here)):
         lines[i, :, i] = center[i] + offsets * spread[i]

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
 
+from ppl_vae.arguments import check_arguments, check_number
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows
@@ -124,6 +125,9 @@ def lint(
         expected data in the likelihood's support (boolean)
     """
     pair = Pair.of(model, guide, plate)
+    check_arguments(seed=seed)
+    if not callable(kl_weight):
+        check_number("kl_weight", kl_weight, least=0)
     return lint_pair(pair, pair.rows(data), elbo=elbo, kl_weight=kl_weight, seed=seed)
 
 

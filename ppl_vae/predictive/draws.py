@@ -13,13 +13,13 @@ Gelman, Meng & Stern (1996), Posterior predictive assessment of model fitness, s
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterator
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments, check_memory, memory_error
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
@@ -90,6 +90,7 @@ def posterior_predictive(
         >>> posterior_predictive(BernoulliModel(4), NormalGuide(4), x, num_samples=10)["x"].shape
         torch.Size([10, 3, 4])
     """
+    check_arguments(num_samples=num_samples, stream=stream, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
@@ -140,6 +141,7 @@ def prior_predictive(
         >>> prior_predictive(BernoulliModel(4), torch.ones(3, 4), num_samples=10)["x"].shape
         torch.Size([10, 3, 4])
     """
+    check_arguments(num_samples=num_samples, stream=stream, seed=seed, progress=progress)
     pair = Pair.of(model, None, plate)
     rows = pair.rows(like, "like")
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
@@ -183,9 +185,6 @@ def _joined(sampler: ReplicateSampler, title: str) -> dict[str, Tensor]:
 def _whole_tensors(values: dict[str, Tensor], num_samples: int, rows: int) -> dict[str, Tensor]:
     """Return an empty tensor for all replicates of each site.
 
-    Linux hands out memory that it does not have and ends the process when the memory is written to,
-    so the size is compared with the machine's memory first.
-
     Args:
         values: Some replicates of some rows, ``{site: (samples, rows, ...)}``.
         num_samples: Replicates in all.
@@ -195,21 +194,10 @@ def _whole_tensors(values: dict[str, Tensor], num_samples: int, rows: int) -> di
         ValueError: If the tensors do not fit into memory.
     """
     shapes = {name: (num_samples, rows, *value.shape[2:]) for name, value in values.items()}
-    needed = sum(math.prod(shapes[name]) * v.element_size() for name, v in values.items())
-    too_large = ValueError(
-        f"num_samples: expected replicates that fit into memory, got {num_samples} of {rows} rows, "
-        f"{needed / 1e9:.0f} GB; pass stream=True, which returns them part by part, or draw fewer"
-    )
-    if needed > machine_memory():
-        raise too_large
+    size = sum(math.prod(shapes[name]) * v.element_size() for name, v in values.items())
+    mend = f"pass stream=True, which returns them part by part, or draw fewer (of {rows} rows)"
+    check_memory("num_samples", num_samples, size, mend)
     try:
         return {name: torch.empty(shapes[name], dtype=v.dtype) for name, v in values.items()}
     except (RuntimeError, MemoryError) as error:
-        raise too_large from error
-
-
-def machine_memory() -> float:
-    """Return the machine's memory in bytes; infinity where the system does not tell."""
-    if not hasattr(os, "sysconf"):
-        return math.inf
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        raise memory_error("num_samples", num_samples, size, mend) from error

@@ -31,8 +31,9 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from ppl_vae.arguments import check_arguments, names_in
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import blocks, check_count, quiet_look
+from ppl_vae.core.blocks import blocks, quiet_look
 from ppl_vae.core.far_rows import FarRows, nan_in_rows
 from ppl_vae.core.handlers import Particles, Substitute
 from ppl_vae.core.pair import Pair
@@ -141,7 +142,7 @@ class ReplicateSampler:
     def __init__(
         self, pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, prior: bool, names: Any
     ) -> None:
-        check_count("num_samples", num_samples)
+        check_arguments(num_samples=num_samples, seed=seed)
         self.pair, self.rows, self.prior = pair, rows, prior
         self.num_samples, self.seed = num_samples, seed
         self.posterior, self.far_rows = LatentDraws(pair, rows), FarRows(pair, rows)
@@ -357,8 +358,7 @@ def _chosen(names: Any, known: list[str]) -> list[str]:
     """Return the observed sites that a user asks for, in the model's order; all for ``None``."""
     if names is None:
         return known
-    several = isinstance(names, Iterable) and not isinstance(names, str)
-    asked = list(names) if several else [names]
+    asked = names_in("sites", names)
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
         raise ValueError(f"sites: expected some of {known}, got {unknown or asked}")

@@ -17,6 +17,7 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ppl_vae.arguments import shown
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.sites import Site, is_discrete
@@ -139,6 +140,8 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
     Raises:
         ValueError: If a name is no field, or values do not fit the field's shape or dtype.
     """
+    if not isinstance(given, Mapping):
+        raise ValueError(f"given: expected {{field: values}}, got {shown(given)}")
     names = rows.names
     fields = list(as_tuple(batch))
     for key, values in given.items():

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.checks.predictive_checks import PredictiveCheck
-from ppl_vae.core.blocks import check_count
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
 from ppl_vae.report import fit_sections, html
@@ -80,12 +80,18 @@ def write_report(
         >>> write_report(BernoulliModel(4), NormalGuide(4), x, file, replicates=20).name
         'report.html'
     """
+    check_arguments(
+        path=path, num_samples=num_samples, replicates=replicates, seed=seed,
+        overwrite=overwrite, progress=progress, plate=plate,
+    )  # fmt: skip
+    if run is not None:
+        check_arguments(run=run)
+    if history is not None and not isinstance(history, History):
+        raise ValueError(f"history: expected what fit returned, got {shown(history)}")
     path = Path(path)
     _check_path(path, overwrite=overwrite)
     if model is None and (data is not None or run is None):
         raise ValueError("model: expected a model, got None; only run= without data does without")
-    check_count("num_samples", num_samples)
-    check_count("replicates", replicates)
     if run is not None:
         fitted = FitFacts.of_run(run, history)
     else:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Rows, example_rows
 from ppl_vae.saving.recipes import rebuild_pair
@@ -58,6 +59,7 @@ def load(
         >>> type(guide).__name__, guide.latents
         ('NormalGuide', 2)
     """
+    check_arguments(run=run, trust_code=trust_code)
     try:
         path = Path(run)
         is_file = path.suffix == ".safetensors"

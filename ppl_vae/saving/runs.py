@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
@@ -106,6 +107,7 @@ def save(
         >>> model.features
         4
     """
+    check_arguments(run=run)
     path = Path(run)
     check_new(path)
     pair = Pair.of(model, guide, plate)

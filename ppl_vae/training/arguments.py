@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,6 +12,7 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
+from ppl_vae.arguments import check_arguments, check_count, check_number, names_in, shown
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
 
@@ -23,7 +23,7 @@ KLWeight: TypeAlias = float | Callable[[int], float]
 """The weight of every latent site: a number, or a function of the step (counted from 0)."""
 
 
-def check_arguments(
+def check_fit_arguments(
     *,
     epochs: int,
     batch_size: int,
@@ -35,26 +35,29 @@ def check_arguments(
     seed: int | None,
     run: str | Path | None,
     resume: bool,
+    progress: bool,
 ) -> None:
     """Raise ``ValueError`` at the first argument of ``fit`` that is wrong by itself.
 
     The error names the argument. The data, the callables and the run directory are checked later,
     where they are used.
     """
-    if resume and run is None:
+    check_arguments(epochs=epochs, batch_size=batch_size, compile=compile, seed=seed, resume=resume)
+    check_arguments(progress=progress)
+    if run is not None:
+        check_arguments(run=run)
+    elif resume:
         raise ValueError("resume: needs the directory of the run; give run=")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("patience", patience)):
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        if value is not None and not (whole and value >= 1):
-            raise ValueError(f"{name}: expected a whole number of at least 1, got {value!r}")
-    if clip_norm is not None and not (isinstance(clip_norm, Real) and clip_norm > 0):
-        raise ValueError(f"clip_norm: expected a positive number, got {clip_norm!r}")
+    if clip_norm is not None:
+        check_number("clip_norm", clip_norm, least=0, above=True)
+    if patience is not None:
+        check_count("patience", patience)
+    if isinstance(validation, Real):
+        check_number("validation", validation)
     if not callable(kl_weight):
-        check_kl_weight(kl_weight)
+        check_number("kl_weight", kl_weight, least=0)
     if patience is not None and validation is None:
         raise ValueError("patience: needs held-out rows; give validation=0.1 or data")
-    if not isinstance(compile, bool) and compile != "auto":
-        raise ValueError(f'compile: expected True, False or "auto", got {compile!r}')
     if run is not None and seed is None and isinstance(validation, Real):
         raise ValueError(
             "seed: a run directory needs a seed to split off the same held-out rows again; give "
@@ -62,27 +65,39 @@ def check_arguments(
         )
 
 
-def check_kl_weight(weight: Any, when: str = "") -> float:
-    """Return a KL weight as a float.
+def kl_weight_at(kl_weight: KLWeight, step: int) -> float:
+    """Return the KL weight of one step as a float.
 
     Args:
-        weight: What the user gave, or what the user's function returned.
-        when: Words for the error that say when, such as ``" at step 3"``.
+        kl_weight: What the user gave: a number, or a function of the step.
+        step: The step, counted from 0.
 
     Raises:
         ValueError: Unless the weight is a finite number of at least 0.
     """
-    number = float(weight) if isinstance(weight, Real) else math.nan
-    if not 0 <= number < math.inf:
-        raise ValueError(f"kl_weight: expected a number of at least 0{when}, got {weight!r}")
-    return number
+    try:
+        weight = kl_weight(step) if callable(kl_weight) else kl_weight
+    except TypeError as error:
+        raise ValueError(
+            f"kl_weight: expected a number, or a function of the step, got {error} at step {step}"
+        ) from error
+    try:
+        check_number("kl_weight", weight, least=0)
+    except ValueError as error:
+        raise ValueError(f"{error} at step {step}") from None
+    return float(weight)
 
 
 def check_callbacks(callbacks: Iterable[Callback]) -> tuple[Callback, ...]:
-    """Return the callbacks as a tuple; raise ``ValueError`` for a single function."""
+    """Return the callbacks as a tuple; raise ``ValueError`` unless they are functions in a list."""
+    listed = names_in("callbacks", callbacks)
     if callable(callbacks) or not isinstance(callbacks, Iterable):
-        raise ValueError("callbacks: expected a list of functions, got one; write [function]")
-    return tuple(callbacks)
+        mend = "; write [function]" if callable(callbacks) else ""
+        raise ValueError(f"callbacks: expected a list of functions, got {shown(callbacks)}{mend}")
+    for callback in listed:
+        if not callable(callback):
+            raise ValueError(f"callbacks: expected functions, got {shown(callback)}")
+    return tuple(listed)
 
 
 def split_rows(
@@ -168,7 +183,10 @@ def make_optimizer(make: Any, parameters: list[Tensor]) -> torch.optim.Optimizer
     hint = "pass a function of the parameters: lambda p: torch.optim.Adam(p, lr=1e-3)"
     if isinstance(make, torch.optim.Optimizer | PyroOptim) or not callable(make):
         raise ValueError(f"optimizer: expected a function, got {type(make).__name__}; {hint}")
-    optimizer = make(parameters)
+    try:
+        optimizer = make(parameters)
+    except TypeError as error:
+        raise ValueError(f"optimizer: expected a function, got {error}; {hint}") from error
     if not isinstance(optimizer, torch.optim.Optimizer):
         raise ValueError(
             f"optimizer: expected it to return a torch optimizer, got {type(optimizer).__name__}; "

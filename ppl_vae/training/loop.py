@@ -36,7 +36,7 @@ from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
-from ppl_vae.training.arguments import Callback, KLWeight, check_kl_weight, plain_numbers
+from ppl_vae.training.arguments import Callback, KLWeight, kl_weight_at, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
 from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
@@ -150,8 +150,7 @@ class Loop:
     def _step(self, index: Tensor) -> None:
         """Update once from the rows at ``index``, (rows,); raise where that is not finite."""
         step = self.progress.step
-        weight = self.kl_weight(step) if callable(self.kl_weight) else self.kl_weight
-        weight = check_kl_weight(weight, f" at step {step}")
+        weight = kl_weight_at(self.kl_weight, step)
         rng_state = torch.get_rng_state()
         try:
             losses, applied = self.stepper(index, weight, rng_state)

@@ -126,10 +126,10 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far; a second Ctrl-C stops
     at once.
     """
-    arguments.check_arguments(
+    arguments.check_fit_arguments(
         epochs=epochs, batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm,
         patience=patience, compile=compile, validation=validation, seed=seed, run=run,
-        resume=resume,
+        resume=resume, progress=progress,
     )  # fmt: skip
     listed = arguments.check_callbacks(callbacks)
     numbers = [epochs, batch_size, seed, clip_norm]

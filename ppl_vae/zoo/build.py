@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ppl_vae.arguments import shown
 from ppl_vae.data.columns import remember
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
@@ -46,6 +47,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
         >>> build(GaussianModel, torch.randn(100, 3) * 5, latents=2).scale.shape
         torch.Size([3])
     """
+    if not isinstance(cls, type):
+        raise ValueError(f"cls: expected a class of models or guides, got {shown(cls)}")
     parameters = inspect.signature(cls).parameters
     takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     unknown = [name for name in arguments if name not in parameters and not takes_any]
