@@ -277,6 +277,32 @@ def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
     return {n for n in latents if _has_closed_form(proposed[n]["fn"], latents[n]["fn"])}
 
 
+def closed_form_kl(guide_fn: Any, model_fn: Any, device: torch.device | None = None) -> Tensor:
+    """Return the KL divergence in closed form of two distributions of one shape, in nats.
+
+    Pyro's divergence of distributions that ``.mask(False)`` hides whole is the Python number 0.0,
+    which has no shape; so the result is made a tensor of the distributions' batch shape.
+
+    Args:
+        guide_fn: The guide's distribution.
+        model_fn: The model's distribution.
+        device: Device of the zeros for a distribution that is hidden whole.
+
+    Returns:
+        The divergence of the guide's distribution from the model's, of the batch shape.
+
+    Raises:
+        NotImplementedError: If torch and Pyro know no closed form.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> closed_form_kl(Normal(1.0, 1.0).mask(False), Normal(0.0, 1.0).mask(False))
+        tensor(0.)
+    """
+    kl = kl_divergence(guide_fn, model_fn)
+    return kl if isinstance(kl, Tensor) else torch.zeros(guide_fn.batch_shape, device=device)
+
+
 def has_log_density(point: Delta) -> bool:
     """Return whether a ``Delta`` has a log-density other than 0, as a change of variables has."""
     return bool((torch.as_tensor(point.log_density) != 0).any())
@@ -289,7 +315,7 @@ def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
     if (guide_fn.batch_shape, guide_fn.event_shape) != (model_fn.batch_shape, model_fn.event_shape):
         return False
     try:
-        kl_divergence(guide_fn, model_fn)
+        closed_form_kl(guide_fn, model_fn)
     except NotImplementedError:
         return False
     return True
