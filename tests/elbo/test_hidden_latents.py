@@ -1,4 +1,4 @@
-"""Latents that a mask hides whole: ``.mask(False)``, with which Pyro's KL divergence is a number."""
+"""Latents that ``.mask(False)`` hides whole: Pyro's KL divergence of them has no shape."""
 
 import pyro
 import pyro.distributions as dist
