@@ -25,7 +25,6 @@ from pyro.distributions import Delta, Independent
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from torch.distributions import kl_divergence
 
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import scale_of_plates
@@ -38,7 +37,7 @@ from ppl_vae.elbo.enumerated import (
     total,
     was_summed,
 )
-from ppl_vae.elbo.objectives import closed_forms
+from ppl_vae.elbo.objectives import closed_form_kl, closed_forms
 
 
 @dataclass(frozen=True)
@@ -198,7 +197,7 @@ class Draw:
             guide_site: sites.Site = self.guide_trace.nodes[name]
             model_site: sites.Site = self.model_trace.nodes[name]
             if sites.in_plate(guide_site, self.plate):
-                kl = kl_divergence(guide_site["fn"], model_site["fn"])
+                kl = closed_form_kl(guide_site["fn"], model_site["fn"], guide_site["value"].device)
                 scale = scale_of_plates(guide_site, without=self.plate)
                 masked = scale_and_mask(kl, scale, mask=guide_site["mask"])
                 terms[name] = -self.fold(masked, guide_site["fn"])
@@ -327,7 +326,7 @@ def _latent_groups(draw: Draw, name: str) -> Tensor:
         return -draw.terms()[(name,)].mean().reshape(1)
     prior, posterior = (fn.base_dist for fn in fns)
     if name in closed_forms(draw.model_trace, draw.guide_trace):
-        kl = kl_divergence(posterior, prior)
+        kl = closed_form_kl(posterior, prior, guide_site["value"].device)
     else:
         value = guide_site["value"]
         kl = posterior.log_prob(value) - prior.log_prob(value)

@@ -40,6 +40,10 @@ from ppl_vae.data.rows import Batch
 PYRO_ELBOS = (
     infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,
 )  # fmt: skip
+COMPILED_BY_PYRO = (
+    infer.JitTraceMeanField_ELBO, infer.JitTraceGraph_ELBO, infer.JitTraceEnum_ELBO,
+    infer.JitTrace_ELBO,
+)  # fmt: skip
 
 
 class RowBound(ABC):
@@ -114,6 +118,11 @@ class Objective:
                 "elbo: RenyiELBO applies a plate's N/B inside its logsumexp, so it is no bound "
                 "in minibatches; use ppl_vae.IWAE(num_particles)"
             )
+        if isinstance(elbo, infer.TraceTailAdaptive_ELBO):
+            raise ValueError(
+                "elbo: TraceTailAdaptive_ELBO has a gradient and no loss, so that there is no ELBO "
+                "to report; use ppl_vae.IWAE(num_particles) or Trace_ELBO()"
+            )
         if not isinstance(elbo, infer.TraceGraph_ELBO) and not hasattr(elbo, "differentiable_loss"):
             raise ValueError(
                 f"elbo: {type(elbo).__name__} has no differentiable loss; expected Trace_ELBO, "
@@ -125,7 +134,7 @@ class Objective:
                 f"elbo: {type(elbo).__name__} has its own loss_and_grads, which fit does not call; "
                 "write the loss in differentiable_loss or in _differentiable_loss_particle"
             )
-        return cls(copy.copy(elbo), reason)
+        return cls(_uncompiled(elbo), reason)
 
     @property
     def name(self) -> str:
@@ -277,6 +286,32 @@ def closed_forms(model_trace: Trace, guide_trace: Trace) -> set[str]:
     return {n for n in latents if _has_closed_form(proposed[n]["fn"], latents[n]["fn"])}
 
 
+def closed_form_kl(guide_fn: Any, model_fn: Any, device: torch.device | None = None) -> Tensor:
+    """Return the KL divergence in closed form of two distributions of one shape, in nats.
+
+    Pyro's divergence of distributions that ``.mask(False)`` hides whole is the Python number 0.0,
+    which has no shape; so the result is made a tensor of the distributions' batch shape.
+
+    Args:
+        guide_fn: The guide's distribution.
+        model_fn: The model's distribution.
+        device: Device of the zeros for a distribution that is hidden whole.
+
+    Returns:
+        The divergence of the guide's distribution from the model's, of the batch shape.
+
+    Raises:
+        NotImplementedError: If torch and Pyro know no closed form.
+
+    Example:
+        >>> from pyro.distributions import Normal
+        >>> closed_form_kl(Normal(1.0, 1.0).mask(False), Normal(0.0, 1.0).mask(False))
+        tensor(0.)
+    """
+    kl = kl_divergence(guide_fn, model_fn)
+    return kl if isinstance(kl, Tensor) else torch.zeros(guide_fn.batch_shape, device=device)
+
+
 def has_log_density(point: Delta) -> bool:
     """Return whether a ``Delta`` has a log-density other than 0, as a change of variables has."""
     return bool((torch.as_tensor(point.log_density) != 0).any())
@@ -289,22 +324,30 @@ def _has_closed_form(guide_fn: Any, model_fn: Any) -> bool:
     if (guide_fn.batch_shape, guide_fn.event_shape) != (model_fn.batch_shape, model_fn.event_shape):
         return False
     try:
-        kl_divergence(guide_fn, model_fn)
+        closed_form_kl(guide_fn, model_fn)
     except NotImplementedError:
         return False
     return True
 
 
-def _own_methods(elbo: infer.ELBO) -> set[str]:
-    """Return the names that the class of an ELBO defines beyond Pyro's own classes.
+def _uncompiled(elbo: infer.ELBO) -> infer.ELBO:
+    """Return a copy of an ELBO; one that Pyro compiles becomes the ELBO that it is compiled from.
 
-    A class that Pyro derives from one of its four ELBOs (``pyro.infer.JitTrace_ELBO``) computes the
-    same loss, so it has none.
+    Pyro's compiled functions look the parameters up in the global store, by the names that the
+    tracer met. A pair's parameters are not there, and ``fit`` compiles the step by itself.
     """
+    plain = copy.copy(elbo)
+    if type(elbo) in COMPILED_BY_PYRO:
+        plain.__class__ = next(base for base in type(elbo).__mro__ if base in PYRO_ELBOS)
+    return plain
+
+
+def _own_methods(elbo: infer.ELBO) -> set[str]:
+    """Return the names that the class of an ELBO defines beyond Pyro's own classes."""
     own: set[str] = set()
     for base in type(elbo).__mro__:
         if base in PYRO_ELBOS:
             break
-        if not (base.__module__.startswith("pyro.infer") and base.__name__.startswith("Jit")):
+        if base not in COMPILED_BY_PYRO:
             own |= vars(base).keys()
     return {name for name in own if not name.startswith("__")}

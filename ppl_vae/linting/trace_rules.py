@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
+from pyro.infer.tracetmc_elbo import TraceTMC_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.compat.of_torch import BatchNorm
@@ -246,6 +247,9 @@ def unwanted_enumeration(inspection: Inspection) -> Iterator[Finding]:
         if sites.is_enumerated(site):
             problem = f"expected an ELBO that enumerates, got {inspection.objective.name}"
             fix = 'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}'
+            if isinstance(inspection.objective.elbo, TraceTMC_ELBO):
+                problem += ": it applies N/B inside its logsumexp, so it is no bound in minibatches"
+                fix += "; ppl_vae.IWAE(num_particles) is a bound of several draws"
             yield site_error(name, problem, fix)
 
 
