@@ -64,7 +64,7 @@ def without_values(checks: list[Tensor]) -> Iterator[None]:
         (of_torch.VALIDATE_SAMPLE, _unread),
     ]
     for name, form in (("torch_item", _detached), ("warn_if_nan", _unread)):
-        replaced += [((module, name), form) for module in of_pyro.modules_of_pyro_infer(name)]
+        replaced += [((module, name), form) for module in of_pyro.modules_of_elbos(name)]
     # make_fx does not see these three, which read every value
     replaced += [((Tensor, name), _refused) for name in ("numpy", "tolist", "__array__")]
     with contextlib.ExitStack() as stack:
