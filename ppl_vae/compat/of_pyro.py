@@ -39,9 +39,9 @@ cells by a mask, so that a shape depends on values.
 def modules_of_elbos(name: str) -> list[ModuleType]:
     """Return the loaded modules of Pyro's ELBOs that hold a function under a name.
 
-    They are in ``pyro.infer`` and in ``pyro.contrib``. A function that a module has imported by name (``from pyro.util import warn_if_nan``) has to be
-    replaced in that module. Expected names: ``torch_item``, which reads a loss as a number, and
-    ``warn_if_nan``, which reads a loss to warn.
+    They are in ``pyro.infer`` and in ``pyro.contrib``. A function that a module has imported by
+    name (``from pyro.util import warn_if_nan``) has to be replaced in that module. Expected names:
+    ``torch_item``, which reads a loss as a number, and ``warn_if_nan``, which reads a loss to warn.
     """
     packages = ["pyro", "infer"], ["pyro", "contrib"]
     modules = [m for n, m in list(sys.modules.items()) if n.split(".")[:2] in packages]

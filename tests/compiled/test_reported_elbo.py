@@ -53,7 +53,7 @@ def traced(make, data, elbo):
                     batch_size=32,
                     compile=compiled,
                     progress=False,
-                )  # fmt: skip
+                )
             )
     return histories
 
