@@ -210,7 +210,7 @@ class Objective:
             total = torch.zeros(())
             for traces in particle_traces(elbo, model, guide, batch):
                 total = total - enumerated_elbo(*traces)
-            return total / elbo.num_particles
+            return torch.as_tensor(total / elbo.num_particles)
 
 
 def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:
