@@ -36,15 +36,16 @@ cells by a mask, so that a shape depends on values.
 """
 
 
-def modules_of_pyro_infer(name: str) -> list[ModuleType]:
-    """Return the loaded modules of ``pyro.infer`` that hold a function under a name.
+def modules_of_elbos(name: str) -> list[ModuleType]:
+    """Return the loaded modules of Pyro's ELBOs that hold a function under a name.
 
-    A function that a module has imported by name (``from pyro.util import warn_if_nan``) has to be
-    replaced in that module. Expected names: ``torch_item``, which reads a loss as a number, and
-    ``warn_if_nan``, which reads a loss to warn.
+    They are in ``pyro.infer`` and in ``pyro.contrib``. A function that a module has imported by
+    name (``from pyro.util import warn_if_nan``) has to be replaced in that module. Expected names:
+    ``torch_item``, which reads a loss as a number, and ``warn_if_nan``, which reads a loss to warn.
     """
-    modules = [m for n, m in sys.modules.items() if n.split(".")[:2] == ["pyro", "infer"]]
-    return [module for module in modules if hasattr(module, name)]
+    packages = ["pyro", "infer"], ["pyro", "contrib"]
+    modules = [m for n, m in list(sys.modules.items()) if n.split(".")[:2] in packages]
+    return [module for module in modules if name in vars(module)]
 
 
 def log_factors(dice: Dice, ordinal: Any) -> list[Tensor | float]:
@@ -113,6 +114,15 @@ def particle_traces(elbo: Any, model: Any, guide: Any, batch: Any) -> Iterator[t
     Expected: ``ELBO._get_traces(model, guide, args, kwargs)``.
     """
     yield from elbo._get_traces(model, guide, (batch,), {})
+
+
+def enumerated_elbo(model_trace: Trace, guide_trace: Trace) -> Any:
+    """Return the ELBO of one particle under ``TraceEnum_ELBO``, a scalar or a number.
+
+    ``TraceEnum_ELBO.loss`` reads this tensor as a number. Expected:
+    ``traceenum_elbo._compute_dice_elbo(model_trace, guide_trace)``.
+    """
+    return traceenum_elbo._compute_dice_elbo(model_trace, guide_trace)
 
 
 def particle_loss(elbo: Any, model_trace: Trace, guide_trace: Trace) -> tuple[Any, Any]:

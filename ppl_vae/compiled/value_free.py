@@ -14,6 +14,7 @@ form that stays within tensors, or reads only to warn or to check.
     checks of distributions' arguments  whether all are valid         noted, see ``trace_graph``
     checks of values in log_prob        whether they are in support   nothing
     Tensor.numpy, .tolist, __array__    everything                    an error: tracing fails
+    Tensor.item, float, int, bool       a number                      an error that names the line
 
 Source of the expectation: Foerster et al. (2018), DiCE, arXiv:1802.05098.
 """
@@ -21,8 +22,10 @@ Source of the expectation: Foerster et al. (2018), DiCE, arXiv:1802.05098.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -33,6 +36,9 @@ from pyro.ops.rings import MarginalRing
 from torch import Tensor
 
 from ppl_vae.compat import of_pyro, of_torch
+
+# Methods of a tensor by which Python reads one number.
+NUMBERS = ("item", "__bool__", "__int__", "__float__", "__index__")
 
 
 @contextlib.contextmanager
@@ -64,9 +70,10 @@ def without_values(checks: list[Tensor]) -> Iterator[None]:
         (of_torch.VALIDATE_SAMPLE, _unread),
     ]
     for name, form in (("torch_item", _detached), ("warn_if_nan", _unread)):
-        replaced += [((module, name), form) for module in of_pyro.modules_of_pyro_infer(name)]
+        replaced += [((module, name), form) for module in of_pyro.modules_of_elbos(name)]
     # make_fx does not see these three, which read every value
     replaced += [((Tensor, name), _refused) for name in ("numpy", "tolist", "__array__")]
+    replaced += [((Tensor, name), _naming_the_line(getattr(Tensor, name))) for name in NUMBERS]
     with contextlib.ExitStack() as stack:
         for (owner, name), form in replaced:
             stack.enter_context(patch.object(owner, name, form))
@@ -86,6 +93,40 @@ def _unread(value: Any, *args: Any, **kwargs: Any) -> Any:
 def _refused(tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Raise: NumPy and Python would read a value that changes between steps."""
     raise RuntimeError("Python reads values, with numpy() or tolist(), that change between steps")
+
+
+def _naming_the_line(read: Callable[[Tensor], Any]) -> Callable[[Tensor], Any]:
+    """Return a form of ``Tensor.item`` and its like whose error names the line that reads a value.
+
+    A tensor that depends on no input is read as always. Of any other, torch raises an error that
+    speaks of its tracer. The line is the innermost one outside torch, Pyro and this library.
+    """
+
+    def read_or_name_the_line(tensor: Tensor) -> Any:
+        try:
+            return read(tensor)
+        except RuntimeError as error:
+            if tensor.numel() != 1:  # no number to read, traced or not
+                raise
+            raise RuntimeError(
+                f"Python reads a number from a tensor{_users_line()}, which changes between steps "
+                "(item, int, float, or an if); compute with the tensor, in torch.where for example"
+            ) from error
+
+    return read_or_name_the_line
+
+
+def _users_line() -> str:
+    """Return `` in file.py, line 3`` for the innermost line of the user's code, or ``""``."""
+    frame = inspect.currentframe()
+    while frame is not None:
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package not in ("torch", "pyro", "ppl_vae", "contextlib", "unittest"):
+            return f" in {Path(frame.f_code.co_filename).name}, line {frame.f_lineno}"
+        if package == "ppl_vae" and frame.f_globals["__name__"] != __name__:
+            return ""  # everything further out only calls the library
+        frame = frame.f_back
+    return ""
 
 
 def _one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

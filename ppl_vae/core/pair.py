@@ -151,9 +151,27 @@ class Pair:
                         by_name[f"{half.role}.{name}"] = buffer
         return by_name
 
+    def unregistered(self) -> dict[str, Tensor]:
+        """Return the parameters of the halves' layers that neither half has registered, by name.
+
+        ``pyro.module`` passes over frozen parameters, and a method may compute with a network of
+        its object that it never registers. No fit changes these parameters, but the numbers that
+        the pair gives depend on them, so that they are stored with the weights.
+        """
+        known = {id(p) for p in self.parameters().values()}
+        by_name: dict[str, Tensor] = {}
+        for half in (self.model, self.guide):
+            for prefix, module in half.layers().items():
+                for name, parameter in module.named_parameters(prefix):
+                    lazy = isinstance(parameter, nn.parameter.UninitializedParameter)
+                    if id(parameter) not in known and not lazy:
+                        known.add(id(parameter))
+                        by_name[f"{half.role}.{name}"] = parameter
+        return by_name
+
     def tensors(self) -> dict[str, Tensor]:
         """Return the weights, that is all parameters and buffers, by name."""
-        return {**self.parameters(), **self.buffers()}
+        return {**self.unregistered(), **self.parameters(), **self.buffers()}
 
     def load_tensors(self, tensors: dict[str, Tensor], batch: Batch | None) -> None:
         """Copy weights into the pair, also into parameters that appear at the first call only.
@@ -168,13 +186,15 @@ class Pair:
             batch: Rows to run the pair on where names are missing; ``None`` for no such run.
 
         Raises:
-            ValueError: If the pair has a parameter without a value, or of another shape.
+            ValueError: If the pair has a registered parameter without a value, or one of another
+                shape.
         """
         for half in (self.model, self.guide):
             half.store.looks_at_global = False  # the values come from the run directory
         if batch is not None and set(self.tensors()) != set(tensors):
             self._run_once(batch)
-        targets = self.tensors()
+        absent = self.unregistered().keys() - tensors.keys()  # older runs do not hold them
+        targets = {name: t for name, t in self.tensors().items() if name not in absent}
         for half in (self.model, self.guide):
             prefix = f"{half.role}."
             late = {n: t for n, t in tensors.items() if n not in targets and n.startswith(prefix)}

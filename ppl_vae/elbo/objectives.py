@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from ppl_vae.compat.of_pyro import (
+    enumerated_elbo,
     particle_loss,
     particle_traces,
     pyro_log_silenced,
@@ -206,9 +207,19 @@ class Objective:
         return loss / elbo.num_particles, surrogate / elbo.num_particles
 
     def loss(self, model: Callable[..., Any], guide: Callable[..., Any], batch: Any) -> Tensor:
-        """Return the loss, a scalar in nats, without gradients."""
+        """Return the loss, a scalar in nats, without gradients.
+
+        Pyro's own ``TraceEnum_ELBO.loss`` returns a number, which no traced step can follow, and
+        is computed here from its traces.
+        """
+        elbo = self.elbo
         with torch.no_grad(), pyro_log_silenced():
-            return torch.as_tensor(self.elbo.loss(model, guide, batch))
+            if not isinstance(elbo, infer.TraceEnum_ELBO) or "loss" in _own_methods(elbo):
+                return torch.as_tensor(elbo.loss(model, guide, batch))
+            total = torch.zeros(())
+            for traces in particle_traces(elbo, model, guide, batch):
+                total = total - enumerated_elbo(*traces)
+            return torch.as_tensor(total / elbo.num_particles)
 
 
 def loss_at_unit_weight(loss: Tensor, kl_weight: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyro
+import pyro.ops.provenance
 import torch
 from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
@@ -105,12 +106,20 @@ def _warnings_of_pyro(
 ) -> Iterator[Finding]:
     """Return a finding for each warning that came from a file of Pyro, in Pyro's words.
 
+    Calls of torch's functions on tensors that carry their provenance pass through a file of Pyro.
+    What torch warns of in such a call is named after that file, and is no warning of Pyro's.
+
     Args:
         inspection: The pair and its traces.
         caught: All warnings that the ELBO's run gave.
     """
     folder = Path(pyro.__file__).parent
-    of_pyro = [caught_one for caught_one in caught if folder in Path(caught_one.filename).parents]
+    of_pyro = [
+        caught_one
+        for caught_one in caught
+        if folder in Path(caught_one.filename).parents
+        and Path(caught_one.filename) != Path(pyro.ops.provenance.__file__)
+    ]
     for text in dict.fromkeys(" ".join(str(warned.message).split()) for warned in of_pyro):
         yield warning(
             "model and guide",

@@ -278,8 +278,10 @@ class Loop:
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         """Copy weights into the pair."""
+        older = self.pair.unregistered().keys() - tensors.keys()  # snapshots that do not hold them
         for name, value in self.pair.tensors().items():
-            write_back(value, tensors[name])
+            if name not in older:
+                write_back(value, tensors[name])
 
     def _restore_best(self) -> None:
         """Restore the weights of the best held-out ELBO, where rows were held out."""

@@ -364,9 +364,11 @@ class TracedStep:
 
 
 def first_line(error: Exception) -> str:
-    """Return an error's class and the first line of its message."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"
+    """Return an error's class and the first line of its message, whole sentences of a long one."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    if len(line) > 300:
+        line = line[:300].rpartition(". ")[0] or line[:300]
+    return f"{type(error).__name__}: {line}"
 
 
 def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:

@@ -82,8 +82,8 @@ def test_compute_expectation_is_asked_for_a_scalar(elbo, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["torch_item", "warn_if_nan"])
-def test_modules_of_pyro_infer_hold_the_functions_that_read_a_loss(name):
-    names = {module.__name__ for module in of_pyro.modules_of_pyro_infer(name)}
+def test_modules_of_elbos_hold_the_functions_that_read_a_loss(name):
+    names = {module.__name__ for module in of_pyro.modules_of_elbos(name)}
     assert {"pyro.infer.trace_elbo", "pyro.infer.tracegraph_elbo"} <= names
     assert "pyro.infer.trace_mean_field_elbo" in names
     assert ("pyro.infer.traceenum_elbo" in names) == (name == "warn_if_nan")

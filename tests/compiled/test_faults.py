@@ -1,6 +1,7 @@
 """What a traced step would get wrong is caught; the eager step runs and nothing else changes."""
 
 import contextlib
+import inspect
 import random
 import warnings
 
@@ -20,6 +21,7 @@ from ppl_vae.elbo.objectives import Objective
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.training import stepper
 from ppl_vae.training.equivalence import difference_from_eager
+from ppl_vae.training.step import first_line
 from ppl_vae.training.stepper import Stepper
 
 DRAWS = np.random.default_rng(0).normal(size=10**6).astype(np.float32)
@@ -312,3 +314,22 @@ def test_a_weight_that_python_reads_is_not_frozen():
     lr = {"optimizer": lambda p: torch.optim.Adam(p, 0.05), "epochs": 20}
     eager, automatic = (learn(made(make), how, **lr) for how in (False, "auto"))
     alike(eager, automatic)
+
+
+class CountsInTheData(Faulty):
+    def noise(self, x, z):
+        return 0.5 + int(x.abs().max() > 100)
+
+
+@pytest.mark.parametrize("make", [BranchesOnADraw, BranchesOnARow, CountsInTheData])
+def test_the_line_that_reads_a_number_is_named(make):
+    steps = prepared(*made(lambda: (make(), Guide(), reals())), requested=True)
+    line = inspect.getsourcelines(make.noise)[1] + 1
+    words = rf"Python reads a number from a tensor in test_faults.py, line {line}, which changes"
+    with pytest.raises(ValueError, match=words):
+        steps.prepare()
+
+
+def test_an_error_of_torch_ends_at_the_end_of_a_sentence():
+    text = "first sentence. " + "second sentence " * 30
+    assert first_line(RuntimeError(text)) == "RuntimeError: first sentence"

@@ -7,7 +7,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from parts.linter import assert_only_finding
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO
+from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceGraph_ELBO
+from pyro.nn import PyroModule
 
 from ppl_vae import fit, lint
 
@@ -53,3 +54,30 @@ def test_it_is_one_finding_which_fit_repeats_once(case):
 def test_an_elbo_told_not_to_warn_gives_no_finding():
     elbo = TraceEnum_ELBO(strict_enumeration_warning=False)
     assert not lint(model, guide, X, elbo=elbo).findings
+
+
+class Glimpse(PyroModule):
+    """Calls a function of torch that warns, with a drawn latent (of AIR's kind)."""
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            shown = pyro.sample("shown", dist.Bernoulli(torch.full((len(x), 1), 0.5)).to_event(1))
+            theta = torch.eye(2, 3).expand(len(x), 2, 3) * (1 + shown[..., None])
+            grid = torch.nn.functional.affine_grid(theta, [len(x), 1, 2, 2])
+            pyro.sample("x", dist.Normal(grid.reshape(len(x), 8), 1.0).to_event(1), obs=x)
+
+
+class Shown(PyroModule):
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Linear(8, 1)
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("shown", dist.Bernoulli(logits=self.encoder(x)).to_event(1))
+
+
+@pytest.mark.filterwarnings("ignore:Default grid_sample:UserWarning")
+def test_a_warning_of_torch_that_passes_through_pyro_is_no_finding():
+    report = lint(Glimpse(), Shown(), torch.randn(20, 8), elbo=TraceGraph_ELBO())
+    assert [str(finding) for finding in report.findings] == []

@@ -12,7 +12,8 @@ import torch
 from parts.runs import X, pair
 from pyro.nn import PyroModule
 
-from ppl_vae import build, encode, fit, generate, load, save
+from ppl_vae import build, elbo_terms, encode, fit, generate, load, save
+from ppl_vae.core.pair import Pair
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
@@ -203,3 +204,53 @@ def test_a_nested_class_has_no_recipe_and_the_error_of_load_says_why(tmp_path):
         ValueError, match=r"Outer.Inner is not a torch module class at the top level"
     ):
         load(tmp_path, trust_code=True)
+
+
+XY = (X, 1 - X)
+
+
+class HalfFrozen(torch.nn.Module):
+    """A classic pair: methods that register their object with ``pyro.module``.
+
+    ``pyro.module`` passes over frozen parameters, here those of the network ``baseline``.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.baseline = torch.nn.Linear(12, 2).requires_grad_(False)
+        self.decoder, self.encoder = torch.nn.Linear(2, 12), torch.nn.Linear(12, 2)
+
+    def model(self, x, y):
+        pyro.module("pair", self)
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.baseline(x), 1.0).to_event(1))
+            pyro.sample("y", dist.Bernoulli(logits=self.decoder(z)).to_event(1), obs=y)
+
+    def guide(self, x, y):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(self.encoder(x), 1.0).to_event(1))
+
+
+@pytest.mark.parametrize("called", [True, False], ids=["fitted", "never called"])
+@pytest.mark.parametrize("data", [XY, None], ids=["with data", "without data"])
+def test_frozen_parameters_that_pyro_module_passes_over_are_stored(data, called, tmp_path):
+    pair, fresh = HalfFrozen(), HalfFrozen()
+    if called:
+        fit(pair.model, pair.guide, XY, epochs=1, progress=False)
+    save(pair.model, pair.guide, tmp_path, data=data)
+    model, guide = load(tmp_path, model=fresh.model, guide=fresh.guide)
+    assert torch.equal(fresh.baseline.weight, pair.baseline.weight)
+    terms = elbo_terms(pair.model, pair.guide, XY)
+    pd.testing.assert_frame_equal(terms, elbo_terms(model, guide, XY))
+
+
+def test_a_run_without_frozen_parameters_leaves_those_of_the_pair_alone(tmp_path, monkeypatch):
+    pair, fresh = HalfFrozen(), HalfFrozen()
+    fit(pair.model, pair.guide, XY, epochs=1, progress=False)
+    with monkeypatch.context() as older:  # as versions stored it that did not know these parameters
+        older.setattr(Pair, "unregistered", lambda self: {})
+        save(pair.model, pair.guide, tmp_path, data=XY)
+    before = fresh.baseline.weight.clone()
+    load(tmp_path, model=fresh.model, guide=fresh.guide)
+    assert torch.equal(fresh.baseline.weight, before)
+    assert torch.equal(fresh.decoder.weight, pair.decoder.weight)
