@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ppl_vae.core.effect_guides import run_as_guide
 from ppl_vae.core.handlers import RowPlateOfBatch
 from ppl_vae.core.private_store import PrivateStore, plain_name
+from ppl_vae.core.reached import modules_reached
 from ppl_vae.data import columns as fitted_columns
 from ppl_vae.data.rows import Batch, batch_rows
 
@@ -133,20 +134,12 @@ class Half:
     def layers(self) -> dict[str, nn.Module]:
         """Return the modules that this half computes with, by the name under which it knows them.
 
-        A module is itself the only entry, under the name "". A plain function holds its networks
-        where no attribute shows them: in its closure, or among the global names of its file.
-        ``inspect.getclosurevars`` lists the values behind both kinds of names that the function's
-        code uses; those that are modules are the function's layers. A method of an ordinary
-        object uses the modules among that object's attributes.
+        A module is itself the only entry, under the name "". What a plain function or the method
+        of an ordinary object computes with is found by ``core.reached``.
         """
         if self.module is not None:
             return {"": self.module}
-        if inspect.isfunction(self.base):
-            variables = inspect.getclosurevars(self.base)
-            reached = {**variables.globals, **variables.nonlocals}
-        else:
-            reached = getattr(self.owner, "__dict__", {})
-        return {name: value for name, value in reached.items() if isinstance(value, nn.Module)}
+        return modules_reached(self.base)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the unconstrained parameters by name, trainable or frozen.

@@ -364,9 +364,24 @@ def coupling_layers(inspection: Inspection) -> Iterator[Finding]:
             )
 
 
+def lost_layers(inspection: Inspection) -> Iterator[Finding]:
+    """Find layers with buffers that ran, and that no variable or attribute of the halves holds."""
+    halves = (inspection.pair.model, inspection.pair.guide)
+    held = {m for half in halves for top in half.layers().values() for m in top.modules()}
+    for module in inspection.layers.ran:
+        if module not in held and any(True for _ in module.buffers(recurse=False)):
+            yield warning(
+                f'layer "{type(module).__name__}"',
+                "expected a layer that the model or the guide holds in a variable or an attribute, "
+                "got one that neither holds: a run would not store its buffers, and evaluation "
+                "would run it in training mode",
+                "make it an attribute of the PyroModule, or a variable that the function uses",
+            )
+
+
 RULES: tuple[Rule, ...] = (
     missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
     unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
     unwanted_enumeration, nothing_enumerated, out_of_order, ignored_log_densities,
-    twin_parameters, shared_names, coupling_layers,
+    twin_parameters, shared_names, coupling_layers, lost_layers,
 )  # fmt: skip
