@@ -67,16 +67,15 @@ def _parts(value: Any) -> Mapping[Any, Any]:
         return dict(enumerate(value))
     if inspect.isfunction(value):
         return {} if _is_of_library(value) else _variables(value)
-    if isinstance(value, type):
-        return {}
-    if not callable(value):
-        attributes = getattr(value, "__dict__", {}).items()
-        return {name: part for name, part in attributes if isinstance(part, nn.Module)}
     if isinstance(value, functools.partial):
         return {**_parts(value.func), **_bound_arguments(value)}
     bound = isinstance(value, types.MethodType)
-    owner, code = (value.__self__, value.__func__) if bound else (value, type(value).__call__)
-    return {**getattr(owner, "__dict__", {}), **_parts(code)}
+    owner = value.__self__ if bound else value
+    attributes = {} if isinstance(value, type) else getattr(owner, "__dict__", {})
+    code = value.__func__ if bound else getattr(type(value), "__call__", None)  # noqa: B004
+    if inspect.isfunction(code):
+        return {**attributes, **_parts(code)}
+    return {name: part for name, part in attributes.items() if isinstance(part, nn.Module)}
 
 
 def _variables(function: types.FunctionType) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _bound_arguments(partial: functools.partial[Any]) -> dict[str, Any]:
             partial.keywords
         )
     except (TypeError, ValueError):  # a callable without a signature
-        return {**dict(enumerate(partial.args)), **partial.keywords}
+        return {**{str(i): value for i, value in enumerate(partial.args)}, **partial.keywords}
 
 
 def _is_of_library(function: types.FunctionType) -> bool:
