@@ -68,14 +68,17 @@ def check_compile(name: str, value: Any) -> None:
         raise ValueError(f'{name}: expected True, False or "auto", got {shown(value)}')
 
 
-def check_number(name: str, value: Any, least: float = -math.inf, *, above: bool = False) -> None:
+def check_number(
+    name: str, value: Any, least: float = -math.inf, *, positive: bool = False, when: str = ""
+) -> None:
     """Raise ``ValueError`` unless a value is a finite number of at least ``least``.
 
     Args:
         name: The argument's name.
         value: Its value.
         least: The least number allowed; none by default.
-        above: Whether the number must lie above ``least``.
+        positive: Whether the number must be above 0.
+        when: Words for the message that say when, such as ``" at step 3"``.
     """
     number = math.nan
     if isinstance(value, Real) and not isinstance(value, bool):
@@ -83,10 +86,10 @@ def check_number(name: str, value: Any, least: float = -math.inf, *, above: bool
             number = float(value)
         except OverflowError:  # a whole number beyond all floats
             number = math.inf
-    if not math.isfinite(number) or number < least or (above and number == least):
+    if not math.isfinite(number) or number < least or (positive and number <= 0):
         expected = "a finite number" if least == -math.inf else f"a number of at least {least:g}"
-        expected = f"a number above {least:g}" if above else expected
-        raise ValueError(f"{name}: expected {expected}, got {shown(value)}")
+        expected = "a positive number" if positive else expected
+        raise ValueError(f"{name}: expected {expected}{when}, got {shown(value)}")
 
 
 def check_name(name: str, value: Any) -> None:

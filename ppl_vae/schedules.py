@@ -65,7 +65,7 @@ def cyclical(period: int, *, ramp: float = 0.5) -> Schedule:
         (0.0, 0.5, 1.0, 0.0)
     """
     check_count("period", period)
-    check_number("ramp", ramp, least=0, above=True)
+    check_number("ramp", ramp, positive=True)
     if ramp > 1:
         raise ValueError(f"ramp: expected a share in (0, 1], got {ramp}")
     return lambda step: min((step % period) / (ramp * period), 1.0)

@@ -116,7 +116,9 @@ def row_plate_faults(
     )
     for role, trace in halves:
         for name, site in sites.with_role(trace, "data", "latent").items():
-            varies = sites.role(site) == "data" or _as_long(site, row_count, row_plates)
+            varies = _as_long(site, row_count, row_plates)
+            if sites.role(site) == "data":  # a constant may be observed outside the row plate
+                varies = varies or row_count in site["value"].shape
             if varies and not sites.in_plate(site, plate):
                 outside.add(name)
                 yield _outside_row_plate(plate, name, site, role)

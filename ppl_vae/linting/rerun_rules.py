@@ -71,13 +71,14 @@ def coupled_outside_rows(inspection: Inspection) -> Iterator[Finding]:
     A batch stands for the whole data set because each row adds its own terms. A latent outside the
     row plate that reads the rows, or the latents of the rows, has another prior in every batch. The
     model is run on fewer rows with the same draws, and on all rows with new draws of the rows'
-    latents: the sites outside the row plate must have the same distributions in all three runs. The
-    guide may read the rows, as an encoder of the whole data set does.
+    latents: the sites outside the row plate must have the same distributions in all three runs, and
+    an observed site the same value, as a constant measured beside the data has. The guide may read
+    the rows, as an encoder of the whole data set does.
     """
     plate, model_trace = inspection.pair.plate, inspection.model_trace
     outside = {
         name: site
-        for name, site in sites.with_role(model_trace, "latent", "factor").items()
+        for name, site in sites.with_role(model_trace, "latent", "factor", "data").items()
         if not sites.in_plate(site, plate)
     }
     latents = sites.with_role(model_trace, "latent").items()
@@ -92,7 +93,7 @@ def coupled_outside_rows(inspection: Inspection) -> Iterator[Finding]:
     for name, site in outside.items():
         if all(_same_score(site, other.nodes.get(name)) for other in (fewer, redrawn)):
             continue
-        finding = error if sites.role(site) == "latent" else warning
+        finding = warning if sites.role(site) == "factor" else error
         yield finding(
             f'site "{name}"',
             "expected a site outside the row plate to be the same for every batch of rows, got one "
@@ -107,10 +108,17 @@ def _same_score(site: sites.Site, other: sites.Site | None) -> bool:
     """Return whether a site's value has the same log-probability in another run, if it is there."""
     if other is None:
         return True
+    if sites.role(site) == "data" and not _same_value(site["value"], other["value"]):
+        return False
     before, now = (_log_prob(half["fn"], site["value"]) for half in (site, other))
     if before is None or now is None or _close(before, now):
         return True
     return same_parameters(site["fn"], other["fn"])
+
+
+def _same_value(value: Tensor, other: Tensor) -> bool:
+    """Return whether two observed values are the same, NaN at the same places included."""
+    return value.shape == other.shape and torch.allclose(value, other, equal_nan=True)
 
 
 def _same_site(site: sites.Site, other: sites.Site, few_rows: int) -> bool:

@@ -75,10 +75,15 @@ def observed_in_guide(inspection: Inspection) -> Iterator[Finding]:
 
 
 def nothing_observed(inspection: Inspection) -> Iterator[Finding]:
-    """Find a model that observes no data."""
-    if not sites.with_role(inspection.model_trace, "data", "factor"):
+    """Find a model that observes no rows; constants outside the row plate are none."""
+    trace, plate = inspection.model_trace, inspection.pair.plate
+    data = sites.with_role(trace, "data")
+    rows = [name for name, site in data.items() if sites.in_plate(site, plate)]
+    faulty = row_plate_faults(plate, trace, inspection.guide_trace, inspection.row_count)
+    if not rows and not sites.with_role(trace, "factor") and not any(faulty):
+        where = f' in the row plate "{plate}"' if data else ""
         fix = "pass the data to a sample statement with obs="
-        yield error("model", "expected an observed site, got none", fix)
+        yield error("model", f"expected an observed site{where}, got none", fix)
 
 
 def _site_with_obs_mask(inspection: Inspection, name: str) -> str:

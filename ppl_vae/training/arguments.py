@@ -49,7 +49,7 @@ def check_fit_arguments(
     elif resume:
         raise ValueError("resume: needs the directory of the run; give run=")
     if clip_norm is not None:
-        check_number("clip_norm", clip_norm, least=0, above=True)
+        check_number("clip_norm", clip_norm, positive=True)
     if patience is not None:
         check_count("patience", patience)
     if isinstance(validation, Real):
@@ -81,10 +81,7 @@ def kl_weight_at(kl_weight: KLWeight, step: int) -> float:
         raise ValueError(
             f"kl_weight: expected a number, or a function of the step, got {error} at step {step}"
         ) from error
-    try:
-        check_number("kl_weight", weight, least=0)
-    except ValueError as error:
-        raise ValueError(f"{error} at step {step}") from None
+    check_number("kl_weight", weight, least=0, when=f" at step {step}")
     return float(weight)
 
 
