@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Batch, Rows, example_rows
+from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.saving.kept_code import KeptCode
 from ppl_vae.saving.recipes import rebuild_pair, users_files
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, Run, read_run
@@ -66,8 +66,9 @@ def load(
         info = read_run(path).info
         weights = _read_weights(path, file, info)
         pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
-        pair.load_tensors(weights, _example_batch(info))
-        pair.remember_columns(Run(path, info).columns)
+        record = Run(path, info)
+        pair.load_tensors(weights, _example_batch(record))
+        pair.remember_columns(record.columns)
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(
@@ -156,11 +157,15 @@ def _users_code(path: Path, info: dict[str, Any], *, trust_code: bool) -> KeptCo
     return kept_sources(path, info).code(path)
 
 
-def _example_batch(info: dict[str, Any]) -> Batch | None:
+def _example_batch(record: Run) -> Batch | None:
     """Return a batch of two rows of zeros like the run's data; ``None`` if saved without data.
 
     Parameters of some pairs appear on the first call only (autoguides, lazy layers). Such a pair
     is run once on this batch, so that there are parameters to load the weights into.
+
+    Raises:
+        ValueError: If the run says that its rows are larger than should be made.
     """
-    template = info["template"]
-    return None if template is None else Rows(example_rows(template)).take(torch.arange(2))
+    if record.info["template"] is None:
+        return None
+    return Rows(record.example()).take(torch.arange(2))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -44,6 +45,9 @@ WEIGHTS = "weights.safetensors"
 SNAPSHOT = "snapshot.safetensors"
 PREVIOUS = "previous.safetensors"
 
+LARGEST_EXAMPLE = 2**26
+"""The most numbers that rows of zeros may hold which are made as a run says its data look."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -67,13 +71,23 @@ class Run:
         """Return two rows of zeros in the form of the data that the run was fitted to.
 
         Raises:
-            ValueError: If the pair was saved without data.
+            ValueError: If the pair was saved without data, if a row is larger than any that
+                should be made from what a file says, or if the file says nonsense.
         """
-        if self.info["template"] is None:
+        template = self.info["template"]
+        if template is None:
             raise ValueError(
                 f"{self.path}: saved without data, so the form of its rows is unknown; pass rows"
             )
-        return example_rows(self.info["template"])
+        try:
+            size = 2 * sum(math.prod(map(int, entry["shape"])) for entry in template["fields"])
+            if size > LARGEST_EXAMPLE:
+                raise ValueError(
+                    f"expected two rows of at most {LARGEST_EXAMPLE} numbers, got {size}; pass rows"
+                )
+            return example_rows(template)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{self.path / INFO}: form of the data: {error}") from error
 
 
 def save(
