@@ -2,7 +2,7 @@
 
 A run may come from anywhere, so nothing in it is trusted. Every file is checked against its
 checksum. Only classes of the library, of torch and of Pyro are imported, those that
-``recipes.importable_class`` allows. The copies of a user's own source files are
+``importable.py`` allows. The copies of a user's own source files are
 executed only under ``trust_code=True``, and only if their bytes are those that the run recorded.
 """
 

@@ -9,7 +9,8 @@ after construction; a constructor may read the clock. So the claim is tested bef
 2. Attributes that bear the names of constructor arguments, and all settings of torch's layers
    (the ``p`` of a dropout, the ``eps`` of a normalization), must be equal.
 3. Both pairs run on the same rows with the same random state. Every drawn value and every
-   log-probability must agree bit for bit. Without rows, the code of the methods is compared.
+   log-probability must agree bit for bit. Without rows, the code and the constants that the
+   classes reach are compared.
 
 Where a recipe of the arguments as they were given fails, one of the attributes is tried. Where
 both fail, the run holds weights alone.
@@ -20,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +36,8 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows
-from ppl_vae.saving.kept_code import KeptCode
+from ppl_vae.saving.kept_code import KeptCode, origin
+from ppl_vae.saving.reached import reached
 from ppl_vae.saving.recipes import NoRecipeError, describe, rebuild_pair
 from ppl_vae.saving.sources import Sources, definition_of
 
@@ -119,7 +122,7 @@ def fault(
             attribute = _other_attribute(pair, rebuilt)
             if attribute:
                 raise NoRecipeError(f"{attribute} was changed after the pair was made")
-            edited = _other_code(pair, code, recipe)
+            edited = _other_code(pair, code, sources)
             if rows is None:
                 same = not edited
             else:
@@ -127,9 +130,12 @@ def fault(
                 numbers, again = (_values_and_log_probs(p, batch) for p in (pair, rebuilt))
                 same = _equal(numbers, again)
         if not same and edited:
+            found = "the rebuilt pair gives other numbers" if rows is not None else (
+                "the rebuilt pair may give other numbers; pass data= to see whether it does"
+            )  # fmt: skip
             raise NoRecipeError(
-                f"{edited} is not as it was when it was imported, so that the rebuilt pair gives "
-                "other numbers; import it anew, in a new process"
+                f"{edited} is not as it was when it was imported: {found}, or import it anew, in a "
+                "new process"
             )
         if not same:
             raise NoRecipeError(
@@ -199,27 +205,36 @@ def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 
-def _other_code(pair: Pair, code: KeptCode, recipe: dict[str, Any]) -> str:
-    """Return the first class or function of the user's whose code is not that of the kept files."""
+def _other_code(pair: Pair, code: KeptCode, sources: Sources) -> str:
+    """Return the first thing that the pair runs and the kept files define otherwise; "" if none.
+
+    Compared is what the halves' definitions reach: the code of functions and methods, and numbers,
+    texts and tensors. Of what the user has loaded from another run the bytes are the same anyway.
+    """
     for half in (pair.model, pair.guide):
-        described = recipe[half.role]
-        if described is None or "file" not in described:
+        if half.role not in sources.roots or origin(definition_of(half.base).__module__):
             continue
-        place, _, name = described["class"].partition(":")
-        if _codes(definition_of(half.base)) != _codes(code.member(place, name)):
-            return f"the file of {name}"
+        for module, name in reached(sources.contents(), *sources.roots[half.role]):
+            live, kept = vars(sys.modules.get(module, object)), vars(code.module(module))
+            if name in live and name in kept and _substance(live[name]) != _substance(kept[name]):
+                return f"{name} in the file of {module}"
     return ""
 
 
-def _codes(thing: Any) -> Any:
-    """Return what the functions of a class, or one function, compute, without lines and names."""
-    members = {"": thing} if inspect.isroutine(thing) else vars(thing)
-    functions = {name: getattr(m, "__func__", m) for name, m in members.items()}
-    return {
-        name: _instructions(function.__code__)
-        for name, function in functions.items()
-        if inspect.isfunction(function)
-    }
+def _substance(thing: Any) -> Any:
+    """Return what a function, a class or a value is made of, to compare; ``None`` for the rest."""
+    if isinstance(thing, type):
+        members = {n: m for n, m in vars(thing).items() if not n.startswith("__") or callable(m)}
+        return {name: _substance(getattr(m, "__func__", m)) for name, m in members.items()}
+    if inspect.isfunction(thing):
+        return _instructions(thing.__code__), repr(_substance(list(thing.__defaults__ or ())))
+    if isinstance(thing, Tensor):
+        return repr(thing.detach().cpu().tolist()), str(thing.dtype)
+    if isinstance(thing, dict):
+        return [(repr(key), _substance(item)) for key, item in thing.items()]
+    if isinstance(thing, list | tuple):
+        return [_substance(item) for item in thing]
+    return repr(thing) if _is_plain(thing) else None
 
 
 def _instructions(code: CodeType) -> tuple[Any, ...]:

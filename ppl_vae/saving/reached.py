@@ -49,8 +49,8 @@ def reached(files: Mapping[str, bytes], module: str, name: str) -> Statements:
             else:
                 text = ast.unparse(statement)
                 names = sorted(bound) if wanted == EVERYTHING else [wanted]
-                key = (place, names[0] if names else text)
-                found[key] = "\n".join(filter(None, [found.get(key), text]))
+                for key in ((place, each) for each in names or [text]):
+                    found[key] = "\n".join(filter(None, [found.get(key), text]))
                 if isinstance(statement, ast.Import | ast.ImportFrom):
                     nexts = list(_imported(statement, place, wanted, files))
                 nexts += [(place, other) for other in sorted(global_names(text))]

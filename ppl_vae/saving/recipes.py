@@ -15,6 +15,7 @@ were not given are left to the constructor. A value is written as
     tensor                 {"tensor": nested lists, "dtype": "float32"}, and "array" of numpy
     dictionary             {"dict": [[key, value], ...], "ordered": bool}
     activation class       {"type": "ReLU"}        the other half   {"partner": "model"}
+    activation function    {"activation": "tanh"}  layer's class    {"layer": "torch.nn:Linear"}
     network or layer       {"object": its own recipe}
     torch.dtype, device    {"dtype": "float32"}, {"device": "cpu"}
     the user's function    {"member": "module:name", "file": "mine.py"}
@@ -26,7 +27,6 @@ before it is stored.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from collections import OrderedDict
@@ -43,9 +43,15 @@ from torch import Tensor, nn
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import forked
 from ppl_vae.saving.construction import LARGEST_TENSOR, Unrecorded, arguments_of
+from ppl_vae.saving.importable import (
+    ACTIVATION_FUNCTIONS,
+    ACTIVATIONS,
+    importable_class,
+    imported_name,
+)
 from ppl_vae.saving.kept_code import KeptCode
 from ppl_vae.saving.running import MAIN
-from ppl_vae.saving.sources import module_name, source_of
+from ppl_vae.saving.sources import is_of_torch, module_name, source_of
 
 
 class NoRecipeError(ValueError):
@@ -178,52 +184,13 @@ def users_files(recipe: Any) -> list[str]:
     return sorted({part["file"] for part in _parts(recipe) if "file" in part})
 
 
-_LIBRARY_MODULES = ("ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.")
-_PYRO_MODULES = ("pyro.infer.autoguide.", "pyro.nn.dense_nn", "pyro.nn.auto_reg_nn")
 _CONTAINERS = {nn.Sequential: "args", nn.ModuleList: "modules", nn.ModuleDict: "modules"}
-
-
-def importable_class(name: str) -> type:
-    """Import the class of the library, of torch or of Pyro that a recipe names.
-
-    A recipe is data from anywhere, so a name that leads to other code is refused: the module must
-    be one of a few, and what is found there must be a module class defined in them.
-
-    Raises:
-        ValueError: If the name is not that of such a class.
-    """
-    place, _, qualname = name.partition(":")
-    if place == "pyro.nn" and qualname.startswith("PyroModule[") and qualname.endswith("]"):
-        layer: Any = importable_class(f"torch.nn:{qualname[11:-1]}")
-        return PyroModule[layer]
-    allowed = place == "torch.nn" or place.startswith(_LIBRARY_MODULES + _PYRO_MODULES)
-    if not allowed or not qualname.isidentifier():
-        raise ValueError(f"expected a class of the library, got {name}")
-    cls = getattr(importlib.import_module(place), qualname, None)
-    if not isinstance(cls, type) or _imported_name(cls) != name:
-        raise ValueError(f"expected a class of the library, got {name}")
-    return cls
-
-
-def _imported_name(cls: type) -> str | None:
-    """Return the name by which a recipe refers to a class that is imported; ``None`` for others."""
-    place, name = cls.__module__, cls.__qualname__
-    if place.startswith("torch.nn.modules.") and getattr(nn, name, None) is cls:
-        return f"torch.nn:{name}"
-    if place.startswith(_LIBRARY_MODULES + _PYRO_MODULES) and issubclass(cls, nn.Module):
-        return f"{place}:{name}"
-    if place == "pyro.nn.module" and "__getitem__" in name:
-        layer: Any = cls.__mro__[1]
-        inner = _imported_name(layer)
-        if inner is not None and inner.startswith("torch.nn:") and PyroModule[layer] is cls:
-            return f"pyro.nn:PyroModule[{inner.partition(':')[2]}]"
-    return None
 
 
 def _describe(module: Any, setting: _Setting) -> dict[str, Any]:
     """Return the recipe of an object; see ``describe``."""
     cls = type(module)
-    name = _imported_name(cls)
+    name = imported_name(cls)
     if name is None:
         if not isinstance(module, nn.Module) or "." in cls.__qualname__:
             raise NoRecipeError(
@@ -285,6 +252,8 @@ def _member(thing: Any, key: str, setting: _Setting) -> dict[str, Any]:
             f"{thing.__qualname__} is not a torch module class at the top level of a file"
         )
     place = module_name(thing)
+    if is_of_torch(thing):
+        raise NoRecipeError(f"{thing.__qualname__} of {place} is none that a recipe may name")
     file = source_of(thing) if setting.files is None else setting.files.get(place)
     if file is None:
         where = "the running program or notebook" if place == MAIN else place
@@ -325,6 +294,11 @@ def _to_json(value: Any, setting: _Setting) -> Any:  # noqa: PLR0911, PLR0912  o
     name = getattr(value, "__name__", "")
     if name in ACTIVATIONS and getattr(nn, name) is value:
         return {"type": name}
+    for activation, function in ACTIVATION_FUNCTIONS.items():
+        if value is function:
+            return {"activation": activation}
+    if isinstance(value, type) and imported_name(value) is not None:
+        return {"layer": imported_name(value)}
     if isinstance(value, FunctionType | type) and _is_users(value, setting):
         return _member(value, "member", setting)
     got = value.type_name if isinstance(value, Unrecorded) else type(value).__name__
@@ -336,16 +310,7 @@ def _is_users(thing: Any, setting: _Setting) -> bool:
     return setting.files is not None and module_name(thing) in setting.files
 
 
-ACTIVATIONS = frozenset(
-    name
-    for name, cls in vars(nn).items()
-    if getattr(cls, "__module__", "") == "torch.nn.modules.activation"
-    and name != "MultiheadAttention"
-) | {"Identity"}
-"""Names of the classes that a recipe may hold as a value: activations of ``torch.nn``."""
-
-
-def _from_json(  # noqa: PLR0911  one for each form
+def _from_json(  # noqa: PLR0911, PLR0912  one for each form
     value: Any, code: KeptCode, partners: dict[str, Any]
 ) -> Any:
     """Return the value of an argument that ``_to_json`` wrote.
@@ -372,6 +337,10 @@ def _from_json(  # noqa: PLR0911  one for each form
         if value["type"] not in ACTIVATIONS:
             raise ValueError(f"expected an activation of torch.nn, got {value['type']!r}")
         return getattr(nn, value["type"])
+    if "activation" in value:
+        return ACTIVATION_FUNCTIONS[value["activation"]]
+    if "layer" in value:
+        return importable_class(value["layer"])
     if "member" in value:
         return code.member(*_split(value["member"]))
     if "device" in value:

@@ -128,6 +128,12 @@ def save(
     path = Path(run)
     check_new(path)
     pair = Pair.of(model, guide, plate)
+    for name, tensor in pair.tensors().items():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(
+                f"{name.partition('.')[0]}: expected parameters that have shapes, got {name} "
+                "without one; fit the pair, or call it on a batch, before it is saved"
+            )
     rows = None if data is None else pair.rows(data)
     info = create_run(path, pair, rows, {})
     write_weights(path, pair.tensors(), info)

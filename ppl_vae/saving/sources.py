@@ -75,13 +75,13 @@ def sources_of(pair: Pair) -> Sources:
         if content is None:
             continue
         sources.files[path] = content
-        if not is_installed(definition):
+        if not is_imported(definition):
             name = module_name(definition)
             sources.roots[half.role] = (name, definition.__qualname__.partition(".")[0])
             sources.modules.setdefault(name, path)
-    for definition in _definitions(pair):
+    for definition in filter(_is_own, _definitions(pair)):
         content, name = _content(definition, own_text), module_name(definition)
-        if content is not None and name not in sources.modules and not is_installed(definition):
+        if content is not None and name not in sources.modules:
             _keep(sources, name, content, is_package=False)
     _keep_imports(sources, _definitions(pair))
     return sources
@@ -115,18 +115,28 @@ def module_name(definition: Any) -> str:
     return definition.__module__ if kept is None else kept[1]
 
 
-def is_installed(definition: Any) -> bool:
-    """Return whether a class or function is imported where a run is loaded, and not kept.
+def is_imported(definition: Any) -> bool:
+    """Return whether a class or function of a half is imported where a run is loaded, and not kept.
 
-    So are the library's. Of another installed package the file is kept and executed as if it were
-    the user's, as long as it defines a half or a module in it.
+    So are those of the library, of torch and of Pyro. The file of another installed package that
+    defines a half is kept and executed as if it were the user's.
     """
     file = source_of(definition) if origin(definition.__module__) is None else None
-    return file is not None and (in_library(file) or definition.__module__.startswith(INSTALLED))
+    return file is not None and (in_library(file) or is_of_torch(definition))
 
 
-INSTALLED = ("torch.nn.modules.", "pyro.infer.autoguide.", "pyro.nn.")
-"""Modules of torch and Pyro whose classes a recipe may name."""
+def is_of_torch(definition: Any) -> bool:
+    """Return whether a class or function is torch's, Pyro's or Python's."""
+    top = str(definition.__module__).partition(".")[0]
+    return top in ("torch", "pyro") or (top in sys.stdlib_module_names and top != MAIN)
+
+
+def _is_own(definition: Any) -> bool:
+    """Return whether a class or function is the user's own, and of no installed package."""
+    if definition.__module__ == MAIN or origin(definition.__module__) is not None:
+        return True
+    file = source_of(definition)
+    return file is not None and _is_users(file)
 
 
 def in_library(file: Path) -> bool:

@@ -214,7 +214,7 @@ def test_a_value_of_a_recipe_is_one_of_the_listed_forms_and_nothing_else(value, 
              "pyro.infer.autoguide.guides:Trace", "torch.nn.modules.module:torch"],
 )  # fmt: skip
 def test_of_torch_and_pyro_a_recipe_reaches_layers_and_autoguides_only(name, tmp_path):
-    from ppl_vae.saving.recipes import importable_class
+    from ppl_vae.saving.importable import importable_class
 
     with pytest.raises(ValueError, match="expected a class of the library"):
         importable_class(name)

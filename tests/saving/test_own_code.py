@@ -77,14 +77,16 @@ def test_a_file_edited_since_its_import_makes_no_recipe(project, tmp_path):
     project.write()
     model = project.module().Mine(2)
     project.edit("SPREAD = 0.5", "SPREAD = 5.0")
-    with pytest.warns(UserWarning, match=r"weights without a recipe: .*gives other numbers"):
+    with pytest.warns(UserWarning, match=r"weights without a recipe: SPREAD in .*other numbers"):
         save(model, None, tmp_path / "with", data=X)
     with pytest.raises(ValueError, match="gives other numbers"):
         load(tmp_path / "with", trust_code=True)
+    with pytest.warns(UserWarning, match=r"SPREAD in the file of mine\d+ is not as it was when it"):
+        save(model, None, tmp_path / "without")
     project.edit("SPREAD = 5.0", "SPREAD = 0.5")
     project.edit("* SPREAD", "* SPREAD * 2")
-    with pytest.warns(UserWarning, match="the file of Mine is not as it was when it was imported"):
-        save(model, None, tmp_path / "without")
+    with pytest.warns(UserWarning, match=r"Mine in the file of mine\d+ is not as it was when it"):
+        save(model, None, tmp_path / "method")
 
 
 def test_a_loaded_pair_computes_what_the_fitted_pair_computed(project, tmp_path):
