@@ -19,8 +19,8 @@ Python passes every constructor's arguments to ``__new__`` before ``__init__`` c
     ``__new__`` passes nothing on; their arguments are read from attributes of the same names. No
     recipe is trusted for being recorded: it must rebuild the same pair (``recipes.py``).
     What would break it.  A ``__new__`` in torch's own ``nn.Module``, or in a base behind it.
-    Cost.  About a microsecond for each module; those of torch's own machinery (``torch.fx``,
-    ``torch.jit``) are passed over.
+    Cost.  A few microseconds for each module, 4 % of making a small linear layer. Modules of
+    torch's own machinery (``torch.fx``, ``torch.jit``) are passed over.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ import io
 import sys
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from types import CodeType
 from typing import Any
@@ -40,6 +41,8 @@ from ppl_vae.saving.kept_code import KeptCode, origin
 from ppl_vae.saving.reached import reached
 from ppl_vae.saving.recipes import NoRecipeError, describe, rebuild_pair
 from ppl_vae.saving.sources import Sources, definition_of
+
+_CHECKING: ContextVar[bool] = ContextVar("checking", default=False)
 
 ROWS_COMPARED = 16
 """The most rows on which a rebuilt pair is compared with the original."""
@@ -113,6 +116,7 @@ def fault(
         folder: The run directory.
     """
     code = sources.code(folder, "proof")
+    checking = _CHECKING.set(True)
     try:
         with _undisturbed():
             rebuilt = Pair.of(*rebuild_pair(recipe, code), pair.plate)
@@ -147,8 +151,26 @@ def fault(
     except Exception as error:  # a constructor may be anybody's code
         return f"{type(error).__name__}: {error}"
     finally:
+        _CHECKING.reset(checking)
         code.forget()
     return ""
+
+
+def refuse_within_a_check(name: str) -> None:
+    """Raise ``ValueError`` where a file that is executed to test a recipe fits or saves a pair.
+
+    A file that fits at its top level would fit again each time it is executed, and its fit would
+    execute it again.
+
+    Args:
+        name: Name of the function that was called, ``"fit"`` or ``"save"``.
+    """
+    if _CHECKING.get():
+        raise ValueError(
+            f"{name}: called while the file that defines the model or the guide is executed once "
+            'more to test the recipe of a run; put the call under if __name__ == "__main__":, or '
+            "the classes into a file of their own"
+        )
 
 
 @contextlib.contextmanager

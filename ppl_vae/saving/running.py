@@ -16,14 +16,13 @@ cannot be written, and the error names it.
 from __future__ import annotations
 
 import ast
-import builtins
 import inspect
 import linecache
 import math
 import sys
 import textwrap
 from collections.abc import Iterator
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -80,8 +79,6 @@ class _Writer:
         for other in sorted(global_names(text)):
             if other in around and other not in self._named:
                 self._bind(other, around[other], name)
-            elif other not in around and not hasattr(builtins, other):
-                continue  # the program would fail on it as well, or never reads it
         self.definitions[name] = text
 
     def _bind(self, name: str, value: Any, reader: str) -> None:
@@ -123,7 +120,7 @@ def definition_text(thing: Any) -> str:
     Raises:
         ValueError: If no text is known, as for what was typed at Python's prompt.
     """
-    codes = [thing.__code__] if inspect.isfunction(thing) else list(_codes(thing))
+    codes = [function.__code__ for function in _functions(thing)]
     for code in codes:
         lines = linecache.getlines(code.co_filename)
         text = _definition_at("".join(lines), thing.__name__, code.co_firstlineno)
@@ -155,22 +152,27 @@ def _definition_at(text: str, name: str, line: int) -> str | None:
     return None
 
 
-def _codes(cls: type) -> Iterator[CodeType]:
-    """Yield the code of the methods that a class defines itself."""
-    for member in vars(cls).values():
+def _functions(thing: Any) -> Iterator[Any]:
+    """Yield the methods that a class defines itself; a function yields itself."""
+    if inspect.isfunction(thing):
+        yield thing
+        return
+    for member in vars(thing).values():
         function = member.fget if isinstance(member, property) else member
         function = getattr(function, "__func__", function)
         function = inspect.unwrap(function) if callable(function) else function
-        code = getattr(function, "__code__", None)
-        if code is not None and code.co_qualname.startswith(f"{cls.__qualname__}."):
-            yield code
+        own = inspect.isfunction(function) and function.__code__.co_qualname.startswith(
+            f"{thing.__qualname__}."
+        )
+        if own:
+            yield function
 
 
 def _namespace(thing: Any) -> dict[str, Any]:
     """Return the names around a class or a function of the running program."""
-    if inspect.isfunction(thing):
-        return thing.__globals__
-    return vars(sys.modules[MAIN])
+    own = next(_functions(thing), None)
+    names: dict[str, Any] = vars(sys.modules[MAIN]) if own is None else own.__globals__
+    return names
 
 
 def _import_line(name: str, value: Any) -> str | None:

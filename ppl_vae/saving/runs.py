@@ -34,7 +34,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
 from ppl_vae.saving import storage
-from ppl_vae.saving.proof import proven_recipe
+from ppl_vae.saving.proof import proven_recipe, refuse_within_a_check
 from ppl_vae.saving.sources import sources_of
 
 FORMAT = 1
@@ -126,6 +126,7 @@ def save(
         4
     """
     path = Path(run)
+    refuse_within_a_check("save")
     check_new(path)
     pair = Pair.of(model, guide, plate)
     for name, tensor in pair.tensors().items():

@@ -180,7 +180,10 @@ def _content(definition: Any, own_text: bytes) -> bytes | None:
     if definition.__module__ == MAIN and own_text:
         return own_text
     file = source_of(definition)
-    return None if file is None else file.read_bytes()
+    try:
+        return None if file is None else file.read_bytes()
+    except OSError:
+        return None
 
 
 def _keep(sources: Sources, name: str, content: bytes, *, is_package: bool) -> None:

@@ -231,6 +231,22 @@ def test_saving_executes_the_users_file_without_effect_on_the_process(project, t
         torch.set_default_dtype(dtype)
 
 
+def test_a_file_that_fits_when_it_is_executed_is_not_fitted_again(project, tmp_path):
+    path = project.write()
+    path.write_text(path.read_text() + textwrap.dedent(f"""
+        from ppl_vae import fit
+        rows, run = torch.ones(30, 12), {str(tmp_path / "run")!r}
+        fit(Mine(2), None, rows, epochs=1, progress=False, run=run)
+    """))  # fmt: skip
+    message = (
+        r"fit: called while the file .* is executed once more.* put the call under if __name__"
+    )
+    with pytest.warns(UserWarning, match=message) as told:
+        project.module()
+    assert len([w for w in told if "without a recipe" in str(w.message)]) == 1
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
 def test_a_wrapped_half_has_no_recipe_because_the_wrapper_is_part_of_the_model(tmp_path):
     from pyro import poutine
 

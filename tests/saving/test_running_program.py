@@ -135,6 +135,7 @@ LOCAL_CLASS = """
         (GLOBAL_NETWORK, "network reads net of the running program.*a Linear"),
         (LOCAL_CLASS, "network reads Local, which is defined within a function"),
     ],
+    ids=["global network", "local class"],
 )
 def test_what_a_class_reads_and_no_file_can_hold_is_named_when_saving(
     cell, message, notebook, tmp_path
