@@ -282,6 +282,19 @@ def test_torch_takes_modules_with_a_record_as_before():
     assert "ppl_vae" not in str(pickle.dumps(nn.Linear(2, 3))).replace("_ppl_vae_arguments", "")
 
 
+def test_bases_beside_the_module_are_constructed_as_before():
+    class Table(nn.Module, dict):
+        def __init__(self, rows, name=""):
+            nn.Module.__init__(self)
+            dict.__init__(self, rows)
+
+    table = Table([("a", 1)], name="b")
+    assert table["a"] == 1
+    assert arguments_of(table)["name"] == "b"
+    with pytest.raises(TypeError, match="takes 1 positional argument"):
+        type("Bare", (nn.Module,), {})(3)
+
+
 def test_a_record_costs_little_beside_the_construction():
     def fastest(make):
         times = []
