@@ -210,13 +210,13 @@ def _describe(module: Any, setting: _Setting) -> dict[str, Any]:
     return recipe
 
 
-def _children(module: nn.Module) -> dict[str, Any] | None:
+def _children(module: Any) -> dict[str, Any] | None:
     """Return the layers of a container of torch, as it holds them now, as its one argument."""
     for container, argument in _CONTAINERS.items():
         if type(module) not in (container, PyroModule[container]):
             continue
         layers = dict(module.named_children())
-        if len(layers) != len(module._modules):  # a layer that stands in two places, or None
+        if len(layers) != len(module):  # a layer that stands in two places, or None
             return None
         numbered = list(layers) == [str(i) for i in range(len(layers))]
         if container is nn.Sequential:
