@@ -109,7 +109,7 @@ class KeptCode:
         _ORIGINS[module.__name__] = (self, name)
         try:
             exec(compile(content, module.__file__, "exec"), vars(module))
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # a file may end the program
             del self._modules[name]
             self.forget()
             lines = [f.lineno for f in traceback.extract_tb(error.__traceback__)

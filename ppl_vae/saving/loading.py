@@ -1,9 +1,9 @@
 """``load``: open a run directory as a model and a guide with the stored weights.
 
 A run may come from anywhere, so nothing in it is trusted. Every file is checked against its
-checksum. Only classes of the library, of torch and of Pyro are imported, those that
-``importable.py`` allows. The copies of a user's own source files are
-executed only under ``trust_code=True``, and only if their bytes are those that the run recorded.
+checksum. Of the library, of torch and of Pyro only the classes are imported that ``importable.py``
+allows. The copies of a user's own source files are executed only under ``trust_code=True``, and
+only if their bytes are those that the run recorded.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def fault(
             )
     except ValueError as error:
         return str(error)
-    except Exception as error:  # a constructor may be anybody's code
+    except (Exception, SystemExit) as error:  # a constructor may be anybody's code
         return f"{type(error).__name__}: {error}"
     finally:
         _CHECKING.reset(checking)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import sys
 import sysconfig
 from collections.abc import Iterator
@@ -188,7 +189,8 @@ def _content(definition: Any, own_text: bytes) -> bytes | None:
 
 def _keep(sources: Sources, name: str, content: bytes, *, is_package: bool) -> None:
     """Add a module to the sources."""
-    path = f"source/modules/{name}{'.__init__' if is_package else ''}.py"
+    safe = re.sub(r"[^\w.]", "_", name)  # a file may have a name that no import statement can have
+    path = f"source/modules/{safe}{'.__init__' if is_package else ''}.py"
     sources.modules[name] = path
     sources.files[path] = content
 

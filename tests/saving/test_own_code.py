@@ -12,6 +12,7 @@ import torch
 from parts.runs import X
 
 from ppl_vae import fit, load, log_likelihood, save
+from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.saving.kept_code import KeptCode
 from ppl_vae.saving.reached import global_names, reached
@@ -245,6 +246,20 @@ def test_a_file_that_fits_when_it_is_executed_is_not_fitted_again(project, tmp_p
         project.module()
     assert len([w for w in told if "without a recipe" in str(w.message)]) == 1
     assert (tmp_path / "run" / "weights.safetensors").exists()
+
+
+def test_files_with_any_name_and_files_that_end_the_program_are_kept_or_named(tmp_path):
+    from ppl_vae.zoo.catalog import class_in_file
+
+    (tmp_path / "my-net 1.py").write_text("import torch\nclass Net(torch.nn.Linear):\n    pass\n")
+    net = class_in_file(tmp_path / "my-net 1.py", "Net")(3, 12)
+    save(BernoulliModel(12, 3, net), NormalGuide(12, 3), tmp_path / "run", data=X)
+    again, _ = load(tmp_path / "run", trust_code=True)
+    assert torch.equal(again.decoder.weight, net.weight)
+    with (tmp_path / "my-net 1.py").open("a") as file:
+        file.write("import sys\nsys.exit(3)\n")
+    with pytest.warns(UserWarning, match=r"line 5: SystemExit: 3; load\(run\) will ask"):
+        save(BernoulliModel(12, 3, net), NormalGuide(12, 3), tmp_path / "exits", data=X)
 
 
 def test_a_wrapped_half_has_no_recipe_because_the_wrapper_is_part_of_the_model(tmp_path):
