@@ -44,7 +44,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     beside = free_name(path)
     try:
-        with beside.open("xb") as file:
+        with beside.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
