@@ -13,6 +13,8 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppl_vae.compat.after_import import after_import
+
 if TYPE_CHECKING:
     from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.predictive_checks import PredictiveCheck as PredictiveCheck
@@ -56,6 +58,9 @@ def _modules_of_public_names() -> dict[str, str]:
     imports = [node for node in only_if.body if isinstance(node, ast.ImportFrom)]
     return {alias.name: str(node.module) for node in imports for alias in node.names}
 
+
+# torch modules record the arguments of their constructors from here on, for ``save`` and ``load``
+after_import("torch", lambda: importlib.import_module("ppl_vae.saving.construction"))
 
 _MODULES = _modules_of_public_names()
 __all__ = list(_MODULES)

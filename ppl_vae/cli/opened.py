@@ -87,8 +87,9 @@ def _check_opens(record: Run, *, trust_code: bool) -> None:
             f"{record.path}: holds weights without a recipe ({record.info['no_recipe']}); open it "
             "in Python: ppl_vae.load(run, model=..., guide=...)"
         )
-    copies = [half["file"] for half in recipe.values() if half and "file" in half]
-    files = sorted({str(record.path / file) for file in copies})
+    from ppl_vae.saving.recipes import users_files  # noqa: PLC0415  loads torch
+
+    files = [str(record.path / file) for file in users_files(recipe)]
     if files and not trust_code:
         raise ValueError(
             f"{record.path}: made from the user's own files, copied to {', '.join(files)}; read "

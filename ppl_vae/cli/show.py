@@ -63,7 +63,9 @@ def _use(info: Mapping[str, Any]) -> str:
             "in Python: ppl_vae.load(run, model=..., guide=...), because the run holds weights "
             f"without a recipe ({info['no_recipe']})"
         )
-    if any(half and "file" in half for half in info["recipe"].values()):
+    from ppl_vae.saving.recipes import users_files  # noqa: PLC0415  loads torch
+
+    if users_files(info["recipe"]):
         return (
             "evaluate, check, encode, generate and report, with --trust-code, which executes "
             f"{', '.join(info['sources'])}: read them first"

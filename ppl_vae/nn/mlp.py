@@ -21,7 +21,8 @@ class MLP(nn.Sequential):
         outputs: Size of the last dimension of what goes out.
         hidden: Sizes of the hidden layers, from first to last; ``()`` makes one linear layer.
         activation: Class or function that makes the module between two linear layers. A class of
-            torch, as ``torch.nn.ReLU``, can be stored in the recipe of a run; a function cannot.
+            torch, as ``torch.nn.ReLU``, or a class or function of your own at the top level of a
+            file can be stored in the recipe of a run; a ``lambda`` cannot.
 
     Example:
         >>> import torch

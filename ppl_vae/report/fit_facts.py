@@ -10,8 +10,9 @@ from typing import Any, Self
 from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.report.run_facts import ending, half_as_call, read_history, recipe_as_call
-from ppl_vae.saving.recipes import describe, source_of, source_text
+from ppl_vae.saving.recipes import describe
 from ppl_vae.saving.runs import read_run
+from ppl_vae.saving.sources import source_of, source_text
 from ppl_vae.saving.storage import read_bytes, sha256
 from ppl_vae.training.history import History
 

@@ -78,22 +78,30 @@ def recipe_as_call(recipe: Mapping[str, Any]) -> str:
         'Model(latents=2)'
     """
     name = str(recipe["class"]).partition(":")[2]
+    if recipe.get("function"):
+        return name
     arguments = ", ".join(f"{key}={_argument(item)}" for key, item in recipe["arguments"].items())
-    return f"{name}({arguments})"
+    method = f".{recipe['method']}" if "method" in recipe else ""
+    return f"{name}({arguments}){method}"
 
 
-def _argument(value: Any) -> str:
+def _argument(value: Any) -> str:  # noqa: PLR0911  one for each form
     """Return one constructor argument of a recipe as text; tensors by their length."""
     if not isinstance(value, Mapping):
         return repr(value)
     if "object" in value:
         return recipe_as_call(value["object"])
-    if "tensor" in value:
-        tensor = value["tensor"]
-        return f"tensor of {len(tensor)}" if isinstance(tensor, list) else str(tensor)
+    numbers = value.get("tensor", value.get("array"))
+    if numbers is not None:
+        return f"tensor of {len(numbers)}" if isinstance(numbers, list) else str(numbers)
     if "list" in value:
         return "(" + ", ".join(_argument(item) for item in value["list"]) + ")"
-    return str(value.get("type") or value.get("partner"))
+    if "dict" in value:
+        items = [f"{_argument(key)}: {_argument(item)}" for key, item in value["dict"]]
+        return "{" + ", ".join(items) + "}"
+    if "member" in value:
+        return str(value["member"]).partition(":")[2]
+    return str(next(iter(value.values())))  # a type, the other half, a dtype or a device
 
 
 def half_as_call(info: Info, half: str) -> str | None:

@@ -1,13 +1,13 @@
 """``load``: open a run directory as a model and a guide with the stored weights.
 
 A run may come from anywhere, so nothing in it is trusted. Every file is checked against its
-checksum. Only classes of the library are imported. The copies of a user's own source files are
-executed only under ``trust_code=True``, and only if their bytes are those that the run recorded.
+checksum. Of the library, of torch and of Pyro only the classes are imported that ``importable.py``
+allows. The copies of a user's own source files are executed only under ``trust_code=True``, and
+only if their bytes are those that the run recorded.
 """
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from torch import Tensor
 
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Batch, Rows, example_rows
-from ppl_vae.saving.recipes import rebuild_pair
+from ppl_vae.data.rows import Batch, Rows
+from ppl_vae.saving.kept_code import KeptCode
+from ppl_vae.saving.recipes import rebuild_pair, users_files
 from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, Run, read_run
-from ppl_vae.saving.storage import read_bytes, read_tensors, sha256
-from ppl_vae.zoo.catalog import class_in_file
+from ppl_vae.saving.same_code import kept_sources
+from ppl_vae.saving.storage import read_tensors
 
 
 def load(
@@ -67,8 +68,9 @@ def load(
         info = read_run(path).info
         weights = _read_weights(path, file, info)
         pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
-        pair.load_tensors(weights, _example_batch(info))
-        pair.remember_columns(Run(path, info).columns)
+        record = Run(path, info)
+        pair.load_tensors(weights, _example_batch(record))
+        pair.remember_columns(record.columns)
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(
@@ -124,9 +126,9 @@ def _given_or_rebuilt(
             f"{path}: holds weights without a recipe ({info['no_recipe']}); make the pair and "
             "pass it: load(run, model=..., guide=...)"
         )
-    classes = _users_classes(path, info, trust_code=trust_code)
+    code = _users_code(path, info, trust_code=trust_code)
     try:
-        rebuilt = rebuild_pair(info["recipe"], classes)
+        rebuilt = rebuild_pair(info["recipe"], code)
     except Exception as error:  # a constructor may be anybody's code
         raise ValueError(
             f"{path}: its recipe does not build the pair ({type(error).__name__}: {error}); pass "
@@ -137,41 +139,35 @@ def _given_or_rebuilt(
     return Pair.of(model, guide, info["plate"])
 
 
-def _users_classes(path: Path, info: dict[str, Any], *, trust_code: bool) -> dict[str, type]:
-    """Execute the copied source files that the recipe names; return their classes.
+def _users_code(path: Path, info: dict[str, Any], *, trust_code: bool) -> KeptCode:
+    """Return the user's own code that a run holds, ready to be executed.
 
-    Returns:
-        ``{"source/model.py:module:Class": class}``; empty where all classes are the library's.
+    Nothing is executed before the recipe names a class in it.
 
     Raises:
-        ValueError: If there are such files and they are not trusted, or a file is not as it was
-            recorded, or lies outside ``source/``.
+        ValueError: If the recipe needs such code and it is not trusted, or a file is not as it
+            was recorded, or lies outside ``source/``.
     """
-    own = [half for half in info["recipe"].values() if half is not None and "file" in half]
-    if own and not trust_code:
-        files = sorted({half["file"] for half in own})
+    needed = users_files(info["recipe"])
+    if not needed:
+        return KeptCode(path, {})
+    if not trust_code:
         raise ValueError(
-            f"{path}: made from the user's own files, copied to {', '.join(files)}; read them, "
+            f"{path}: made from the user's own files, copied to {', '.join(needed)}; read them, "
             "then execute them by load(run, trust_code=True), or pass model= and guide="
         )
-    classes = {}
-    for half in own:
-        name = half["file"]
-        if not re.fullmatch(r"source/(model|guide)\.py", name):
-            raise ValueError(f"{path / INFO}: expected a file in source/, got {name}")
-        content = read_bytes(path / name)
-        if sha256(content) != info["sources"].get(name):
-            raise ValueError(f"{path / name}: changed since the run was made")
-        class_name = half["class"].partition(":")[2]
-        classes[f"{name}:{half['class']}"] = class_in_file(path / name, class_name, content)
-    return classes
+    return kept_sources(path, info).code(path)
 
 
-def _example_batch(info: dict[str, Any]) -> Batch | None:
+def _example_batch(record: Run) -> Batch | None:
     """Return a batch of two rows of zeros like the run's data; ``None`` if saved without data.
 
     Parameters of some pairs appear on the first call only (autoguides, lazy layers). Such a pair
     is run once on this batch, so that there are parameters to load the weights into.
+
+    Raises:
+        ValueError: If the run says that its rows are larger than should be made.
     """
-    template = info["template"]
-    return None if template is None else Rows(example_rows(template)).take(torch.arange(2))
+    if record.info["template"] is None:
+        return None
+    return Rows(record.example()).take(torch.arange(2))

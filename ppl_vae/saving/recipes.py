@@ -1,58 +1,102 @@
 """The recipe of a model or a guide: its class and constructor arguments, as JSON can hold them.
 
-    {"class": "module:Class", "arguments": {name: value, ...}}          a class of the library
+    {"class": "module:Class", "arguments": {name: value, ...}}          a class that is imported
     {"class": "module:Class", "arguments": {...}, "file": "mine.py"}    a class of the user's
+    {"class": "module:name", "function": true, "arguments": {}, ...}    a function of the user's
+    {"class": "module:Class", "method": "guide", "shared": true, ...}   a method, here of the object
+                                                                        whose method the model is
 
-``describe`` writes the recipe of an object, ``rebuild`` makes an object from a recipe. The values
-of the arguments are read from the object's attributes of the same names. A value is written as
+``describe`` writes the recipe of an object, ``rebuild`` makes an object from a recipe. The
+arguments are those that the constructor was given (``construction.py``); of an object made before
+the library was imported they are guessed from its attributes of the same names. Arguments that
+were not given are left to the constructor. A value is written as
 
     None, number, text     itself                  list, tuple      {"list": [...], "tuple": bool}
-    tensor                 {"tensor": nested lists, "dtype": "float32"}
+    tensor                 {"tensor": nested lists, "dtype": "float32"}, and "array" of numpy
+    dictionary             {"dict": [[key, value], ...], "ordered": bool}
     activation class       {"type": "ReLU"}        the other half   {"partner": "model"}
-    network of ppl_vae.nn  {"object": its own recipe}
+    activation function    {"activation": "tanh"}  layer's class    {"layer": "torch.nn:Linear"}
+    network or layer       {"object": its own recipe}
+    torch.dtype, device    {"dtype": "float32"}, {"device": "cpu"}
+    the user's function    {"member": "module:name", "file": "mine.py"}
 
-A recipe is read from attributes: the constructor argument ``latents`` from ``model.latents``. That
-is a guess. An attribute may hold something else than the argument of its name, and a network of
-the right sizes may have another activation. So the guess is tested before it is stored. The recipe
-builds a second pair, the weights of the first are loaded into it, and both pairs are run on the
-same rows with the same random state. Only where every drawn value and every log-probability agree
-bit for bit is the recipe stored. Otherwise the run holds weights alone, and ``load`` asks for the
-pair.
+A class that is imported is one of the library, a layer of ``torch.nn`` (``torch.nn:Linear``, and
+``pyro.nn:PyroModule[Linear]``), an autoguide or a network of Pyro. ``proof.py`` tests a recipe
+before it is stored.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
-import sys
-from pathlib import Path
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
-import pyro
+import numpy as np
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.core import sites
-from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Batch, Rows
+from ppl_vae.saving.construction import LARGEST_TENSOR, Unrecorded, arguments_of
+from ppl_vae.saving.importable import (
+    ACTIVATION_FUNCTIONS,
+    ACTIVATIONS,
+    importable_class,
+    imported_name,
+)
+from ppl_vae.saving.kept_code import KeptCode
+from ppl_vae.saving.running import MAIN
+from ppl_vae.saving.sources import is_of_torch, module_name, source_of
 
-ROWS_COMPARED = 16
-"""The most rows on which a rebuilt pair is compared with the original."""
+
+class NoRecipeError(ValueError):
+    """An object whose class or constructor arguments cannot be written as JSON."""
 
 
-def describe(half: Any, partners: dict[str, Any], *, strict: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class _Setting:
+    """What the recipes of a pair have in common.
+
+    Attributes:
+        partners: Objects that an argument may hold, by the name that refers to them.
+        files: Paths of the user's modules in the run directory; ``None`` to name the files as
+            they are on this machine.
+        recorded: Whether to use the arguments that constructors were given.
+        strict: Whether an attribute that cannot be written is an error where the constructor has
+            a default.
+    """
+
+    partners: Mapping[str, Any]
+    files: Mapping[str, str] | None
+    recorded: bool
+    strict: bool
+
+
+def describe(
+    half: Any,
+    partners: Mapping[str, Any],
+    *,
+    files: Mapping[str, str] | None = None,
+    recorded: bool = True,
+    strict: bool = False,
+) -> dict[str, Any]:
     """Return the recipe of a model, a guide or a network: its class and constructor arguments.
 
-    The recipe is a guess as long as nobody has rebuilt the object and compared: an attribute may
-    have the name of an argument and hold something else.
-
     Args:
-        half: An instance of a library class, or of a class at the top level of a user's file.
+        half: An instance of a library class, or of a class at the top level of a user's file; a
+            method of such an instance, or a function there.
         partners: Objects that an argument may hold, by the name under which the recipe refers to
             them: ``{"model": model}`` for a guide that takes its model as an argument.
-        strict: Whether an argument whose value cannot be written is an error also where the
+        files: Paths of the user's modules in a run directory, by module; where ``None``, the
+            recipe names files of this machine.
+        recorded: Whether to use the arguments that the constructors were given. If False, and for
+            objects without a record, attributes of the same names are read: a guess.
+        strict: Whether an attribute that cannot be written is an error also where the
             constructor has a default. If False, the default is left to the constructor.
 
     Raises:
@@ -60,134 +104,46 @@ def describe(half: Any, partners: dict[str, Any], *, strict: bool = False) -> di
 
     Example:
         >>> from ppl_vae.nn import Standardize
-        >>> describe(Standardize(2.0, 4.0), {})["arguments"]["loc"]
-        {'tensor': 2.0, 'dtype': 'float32'}
+        >>> describe(Standardize(2.0, torch.tensor(4.0)), {})["arguments"]
+        {'loc': 2.0, 'scale': {'tensor': 4.0, 'dtype': 'float32'}}
     """
-    cls = type(half)
-    recipe: dict[str, Any] = {"class": f"{cls.__module__}:{cls.__qualname__}", "arguments": {}}
-    if not _is_library_class(cls):
-        if not isinstance(half, nn.Module) or "." in cls.__qualname__:
-            raise NoRecipeError(
-                f"{cls.__qualname__} is not a torch module class at the top level of a file"
-            )
-        source = source_of(half)
-        if source is None or cls.__module__ == "__main__":
-            raise NoRecipeError(
-                f"{cls.__name__} is defined in the running program or notebook, not in a file "
-                "that can be imported"
-            )
-        recipe["file"] = str(source)
-    for name, parameter in inspect.signature(cls).parameters.items():
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        try:
-            recipe["arguments"][name] = _to_json(getattr(half, name), partners)
-        except (AttributeError, NoRecipeError) as error:
-            if strict or parameter.default is parameter.empty:
-                raise NoRecipeError(f"{cls.__name__}: argument {name}: {error}") from error
-    return recipe
+    setting = _Setting(partners, files, recorded, strict)
+    if isinstance(half, FunctionType):
+        return {**_member(half, "class", setting), "function": True, "arguments": {}}
+    if inspect.ismethod(half):
+        return {**_describe(half.__self__, setting), "method": half.__name__}
+    return _describe(half, setting)
 
 
-def rebuild(recipe: dict[str, Any], classes: dict[str, type], partners: dict[str, Any]) -> Any:
+def rebuild(recipe: dict[str, Any], code: KeptCode, partners: dict[str, Any]) -> Any:
     """Return a new object of the class and with the arguments that a recipe names.
 
     The weights are those that the constructor draws; stored weights are loaded afterwards.
 
     Args:
         recipe: A recipe as ``describe`` returns it.
-        classes: The user's classes, by ``"file:module:Class"``. Library classes are imported; no
-            other code is ever imported or executed, whatever the recipe says.
+        code: The user's code. No other code is ever imported or executed, whatever the recipe
+            says, but the classes that ``importable_class`` allows.
         partners: Objects for ``{"partner": name}``, by name.
 
     Raises:
-        ValueError: If the recipe names a class that is neither in ``classes`` nor a library class.
+        ValueError: If the recipe names a class that is neither in the code nor allowed, or an
+            argument that its constructor has not.
     """
-    file = recipe.get("file")
     name = recipe["class"]
-    cls = _library_class(name) if file is None else classes.get(f"{file}:{name}")
-    if cls is None:
-        raise ValueError(f"expected the source of {name}, got none")
-    given = recipe["arguments"].items()
-    return cls(**{name: _from_json(value, classes, partners) for name, value in given})
+    cls = code.member(*_split(name)) if "file" in recipe else importable_class(name)
+    if recipe.get("function"):
+        return cls
+    given = {key: _from_json(v, code, partners) for key, v in recipe["arguments"].items()}
+    bound = inspect.signature(cls).bind_partial()
+    unknown = given.keys() - bound.signature.parameters.keys()
+    if unknown:
+        raise ValueError(f"{name}: no constructor argument {sorted(unknown)[0]}")
+    bound.arguments.update(given)
+    return cls(*bound.args, **bound.kwargs)
 
 
-class NoRecipeError(ValueError):
-    """An object whose class or constructor arguments cannot be written as JSON."""
-
-
-_LIBRARY_MODULES = ("ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.")
-_ACTIVATION_MODULES = ("torch.nn.modules.activation", "torch.nn.modules.linear")
-LARGEST_TENSOR = 100_000
-"""The most numbers that a tensor in a recipe may hold; larger ones belong into the weights."""
-
-
-def _is_library_class(cls: type) -> bool:
-    """Return whether a class is a model, a guide or a network of the library."""
-    return cls.__module__.startswith(_LIBRARY_MODULES)
-
-
-def _to_json(value: Any, partners: dict[str, Any]) -> Any:
-    """Return the value of an argument in the form that the module's docstring lists.
-
-    Raises:
-        NoRecipeError: If the value has none of the listed types.
-    """
-    for name, partner in partners.items():
-        if value is partner:
-            return {"partner": name}
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple):
-        items = [_to_json(item, partners) for item in value]
-        return {"list": items, "tuple": type(value) is tuple}
-    if isinstance(value, Tensor) and value.numel() <= LARGEST_TENSOR:
-        tensor = value.detach().cpu()
-        return {"tensor": tensor.tolist(), "dtype": str(tensor.dtype).partition(".")[2]}
-    if isinstance(value, type) and value.__module__ in _ACTIVATION_MODULES:
-        return {"type": value.__name__}
-    if isinstance(value, nn.Module) and _is_library_class(type(value)):
-        return {"object": describe(value, partners)}
-    raise NoRecipeError(f"a {type(value).__name__} cannot be written as JSON")
-
-
-def _from_json(value: Any, classes: dict[str, type], partners: dict[str, Any]) -> Any:
-    """Return the value of an argument that ``_to_json`` wrote."""
-    if not isinstance(value, dict):
-        return value
-    if "partner" in value:
-        return partners[value["partner"]]
-    if "list" in value:
-        items = [_from_json(item, classes, partners) for item in value["list"]]
-        return tuple(items) if value["tuple"] else items
-    if "tensor" in value:
-        return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))
-    if "type" in value:
-        return getattr(nn, value["type"])
-    return rebuild(value["object"], classes, partners)
-
-
-def _library_class(name: str) -> type:
-    """Import the class of the library that ``"module:Class"`` names.
-
-    A recipe is data from anywhere, so a name that leads to other code is refused: the module must
-    lie in one of three folders, and what is found there must be a class defined in them.
-
-    Raises:
-        ValueError: If the name is not that of a class of the library.
-    """
-    module, _, qualname = name.partition(":")
-    if not module.startswith(_LIBRARY_MODULES) or not qualname.isidentifier():
-        raise ValueError(f"expected a class of the library, got {name}")
-    cls = getattr(importlib.import_module(module), qualname, None)
-    if not isinstance(cls, type) or not _is_library_class(cls):
-        raise ValueError(f"expected a class of the library, got {name}")
-    return cls
-
-
-# Both halves of a pair, and the files that they came from
-
-
-def rebuild_pair(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Model, Guide]:
+def rebuild_pair(recipe: dict[str, Any], code: KeptCode) -> tuple[Model, Guide]:
     """Return a new model and guide made from the recipe of a pair.
 
     A half that takes the other half as an argument is made after it. The constructors draw initial
@@ -195,141 +151,219 @@ def rebuild_pair(recipe: dict[str, Any], classes: dict[str, type]) -> tuple[Mode
 
     Args:
         recipe: ``{"model": recipe, "guide": recipe or None}``.
-        classes: The user's classes, by ``"file:module:Class"``.
+        code: The user's code.
 
     Raises:
-        ValueError: If a class is missing, or not one of the library.
+        ValueError: If a class is missing, or not one that a recipe may name.
     """
     partners: dict[str, Any] = {}
+    if recipe["guide"] is not None and recipe["guide"].get("shared"):
+        with forked(0):
+            owner = rebuild(recipe["model"], code, {})
+        return _method(owner, recipe["model"]), _method(owner, recipe["guide"])
     order = ["model", "guide"]
     if '{"partner": "guide"}' in json.dumps(recipe["model"]):
         order.reverse()
     for role in order:
         with forked(0):
             half = recipe[role]
-            partners[role] = None if half is None else rebuild(half, classes, partners)
+            made = None if half is None else rebuild(half, code, partners)
+            partners[role] = _method(made, half) if half is not None and "method" in half else made
     return partners["model"], partners["guide"]
 
 
-def read_sources(pair: Pair) -> dict[str, bytes]:
-    """Return the contents of the files that define the model and the guide.
-
-    Returns:
-        ``{"source/model.py": contents, "source/guide.py": contents}``: the keys are the places of
-        the copies in a run directory. A half that no file defines, or the prior, is left out.
-    """
-    sources: dict[str, bytes] = {}
-    for half in (pair.model, pair.guide):
-        file = None if half.is_prior else source_of(half.base)
-        if file is not None:
-            sources[f"source/{half.role}.py"] = file.read_bytes()
-    return sources
+def _method(owner: Any, recipe: dict[str, Any]) -> Any:
+    """Return the method that a recipe names, of an object of the user's own class."""
+    if "file" not in recipe:
+        raise ValueError(f"expected a method of the user's own class, got one of {recipe['class']}")
+    return getattr(owner, recipe["method"])
 
 
-def source_text(base: Model) -> str:
-    """Return the text of the class or the function that defines a model or a guide.
-
-    Raises:
-        OSError: If the text cannot be found.
-    """
-    return inspect.getsource(base if inspect.isroutine(base) else type(base))
+def users_files(recipe: Any) -> list[str]:
+    """Return the files of the user's own code that a recipe names, each once, at any depth."""
+    return sorted({part["file"] for part in _parts(recipe) if "file" in part})
 
 
-def source_of(base: Model) -> Path | None:
-    """Return the file that defines a model or a guide; ``None`` where there is no such file."""
-    try:
-        file = inspect.getsourcefile(base if inspect.isroutine(base) else type(base))
-    except (OSError, TypeError):
-        return None
-    return Path(file) if file is not None and Path(file).is_file() else None
+_CONTAINERS = {nn.Sequential: "args", nn.ModuleList: "modules", nn.ModuleDict: "modules"}
 
 
-def in_library(file: Path) -> bool:
-    """Return whether a file belongs to the library, at any depth of its folders.
-
-    In a checkout the library is three folders (``ppl_vae``, ``models``, ``guides``), in a wheel
-    one. Their places are read from the imported packages, so both layouts hold. A package that
-    has not been imported has no class in use.
-    """
-    names = ("ppl_vae", "ppl_vae.models", "ppl_vae.guides")
-    files = [sys.modules[name].__file__ for name in names if name in sys.modules]
-    folders = {Path(init).resolve().parent for init in files if init is not None}
-    return bool(folders & set(file.resolve().parents))
-
-
-def proven_recipe(
-    pair: Pair, rows: Rows | None, sources: dict[str, str]
-) -> tuple[dict[str, Any] | None, str]:
-    """Return a recipe that was tested to rebuild the same pair, or the reason why there is none.
-
-    Args:
-        pair: The pair to describe.
-        rows: Rows on which the rebuilt pair is compared. If ``None``, nothing can be compared, so
-            every constructor argument must be an attribute, even one that has a default.
-        sources: Checksums of the copied source files, by their place in the run directory.
-
-    Returns:
-        ``(recipe, "")``, or ``(None, reason)``.
-    """
-    try:
-        recipe, classes = _describe_pair(pair, sources, strict=rows is None)
-        rebuilt = Pair.of(*rebuild_pair(recipe, classes), pair.plate)
-        for module in rebuilt.modules():  # devices draw different numbers from one seed
-            module.to(pair.device())
-        rebuilt.load_tensors(pair.tensors(), None if rows is None else _first_rows(rows))
-        if rows is not None:
-            batch = _first_rows(rows, pair.device())
-            numbers, again = (_values_and_log_probs(p, batch) for p in (pair, rebuilt))
-            if not _equal(numbers, again):
-                raise NoRecipeError(
-                    "the rebuilt pair gives other numbers: a constructor argument is not stored "
-                    "as an attribute of the same name"
-                )
-    except ValueError as error:
-        return None, str(error)
-    except Exception as error:  # a constructor may be anybody's code
-        return None, f"{type(error).__name__}: {error}"
-    return recipe, ""
+def _describe(module: Any, setting: _Setting) -> dict[str, Any]:
+    """Return the recipe of an object; see ``describe``."""
+    cls = type(module)
+    name = imported_name(cls)
+    if name is None:
+        if not isinstance(module, nn.Module) or "." in cls.__qualname__:
+            raise NoRecipeError(
+                f"{cls.__qualname__} is not a torch module class at the top level of a file"
+            )
+        recipe = {**_member(cls, "class", setting), "arguments": {}}
+    else:
+        recipe = {"class": name, "arguments": {}}
+    given = _children(module) or (arguments_of(module) if setting.recorded else None)
+    if given is None:
+        return {**recipe, "arguments": _from_attributes(module, setting)}
+    for argument, value in given.items():
+        try:
+            recipe["arguments"][argument] = _to_json(value, setting)
+        except NoRecipeError as error:
+            raise NoRecipeError(f"{cls.__name__}: argument {argument}: {error}") from error
+    return recipe
 
 
-def _describe_pair(
-    pair: Pair, sources: dict[str, str], *, strict: bool
-) -> tuple[dict[str, Any], dict[str, type]]:
-    """Return the recipe of both halves, and the user's classes that the recipe names.
-
-    Raises:
-        NoRecipeError: If a half cannot be described, or its file was not copied into the run.
-    """
-    model, guide = pair.model.base, None if pair.guide.is_prior else pair.guide.base
-    recipe: dict[str, Any] = {
-        "model": describe(model, {} if guide is None else {"guide": guide}, strict=strict),
-        "guide": None if guide is None else describe(guide, {"model": model}, strict=strict),
-    }
-    classes: dict[str, type] = {}
-    for role, half in (("model", model), ("guide", guide)):
-        described = recipe[role]
-        if described is None or "file" not in described:
+def _children(module: Any) -> dict[str, Any] | None:
+    """Return the layers of a container of torch, as it holds them now, as its one argument."""
+    for container, argument in _CONTAINERS.items():
+        if type(module) not in (container, PyroModule[container]):
             continue
-        described["file"] = f"source/{role}.py"
-        if described["file"] not in sources:
-            raise NoRecipeError(f"the file of {described['class']} cannot be read")
-        classes[f"{described['file']}:{described['class']}"] = type(half)
-    return recipe, classes
+        layers = dict(module.named_children())
+        if len(layers) != len(module):  # a layer that stands in two places, or None
+            return None
+        numbered = list(layers) == [str(i) for i in range(len(layers))]
+        if container is nn.Sequential:
+            values = tuple(layers.values()) if numbered else (OrderedDict(layers),)
+            return {argument: values}
+        return {argument: list(layers.values()) if container is nn.ModuleList else layers}
+    return None
 
 
-def _first_rows(rows: Rows, device: torch.device | None = None) -> Batch:
-    """Return a batch of the first rows, at most ``ROWS_COMPARED``."""
-    return rows.take(torch.arange(min(len(rows), ROWS_COMPARED)), device)
+def _from_attributes(module: Any, setting: _Setting) -> dict[str, Any]:
+    """Return constructor arguments guessed from an object's attributes of the same names."""
+    arguments = {}
+    for name, parameter in inspect.signature(type(module)).parameters.items():
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            continue
+        try:
+            arguments[name] = _to_json(getattr(module, name), setting)
+        except (AttributeError, NoRecipeError) as error:
+            if setting.strict or parameter.default is parameter.empty:
+                place = f"{type(module).__name__}: argument {name}"
+                raise NoRecipeError(f"{place}: {error}") from error
+    return arguments
 
 
-def _values_and_log_probs(pair: Pair, batch: Batch) -> list[Tensor]:
-    """Return the value and the log-probability of every sample site, model first, from seed 0."""
-    with forked(0), pair.evaluating(), pyro.validation_enabled(False):
-        traces = sites.traces(pair, batch)
-    drawn = [site for trace in traces for site in sites.sample_sites(trace).values()]
-    return [tensor for s in drawn for tensor in (s["value"], s["fn"].log_prob(s["value"]))]
+def _member(thing: Any, key: str, setting: _Setting) -> dict[str, Any]:
+    """Return the name and the file of a class or a function of the user's.
+
+    Raises:
+        NoRecipeError: If it is not at the top level of a file, or the file is not kept.
+    """
+    if "." in thing.__qualname__ or not thing.__qualname__.isidentifier():
+        raise NoRecipeError(
+            f"{thing.__qualname__} is not a torch module class at the top level of a file"
+        )
+    place = module_name(thing)
+    if is_of_torch(thing):
+        raise NoRecipeError(f"{thing.__qualname__} of {place} is none that a recipe may name")
+    file = source_of(thing) if setting.files is None else setting.files.get(place)
+    if file is None:
+        where = "the running program or notebook" if place == MAIN else place
+        raise NoRecipeError(f"the file of {thing.__qualname__}, of {where}, cannot be read")
+    return {key: f"{place}:{thing.__qualname__}", "file": str(file)}
 
 
-def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
-    """Return whether two lists hold the same tensors, bit for bit."""
-    return len(first) == len(second) and all(map(torch.equal, first, second))
+def _to_json(value: Any, setting: _Setting) -> Any:  # noqa: PLR0911, PLR0912  one for each form
+    """Return the value of an argument in the form that the module's docstring lists.
+
+    Raises:
+        NoRecipeError: If the value has none of the listed types.
+    """
+    for role, partner in setting.partners.items():
+        if value is partner:
+            return {"partner": role}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        items = [_to_json(item, setting) for item in value]
+        return {"list": items, "tuple": isinstance(value, tuple)}
+    if isinstance(value, dict):
+        pairs = [[_to_json(k, setting), _to_json(item, setting)] for k, item in value.items()]
+        return {"dict": pairs, "ordered": isinstance(value, OrderedDict)}
+    if isinstance(value, Tensor) and value.numel() <= LARGEST_TENSOR and not value.is_complex():
+        tensor = value.detach().cpu()
+        return {"tensor": tensor.tolist(), "dtype": str(tensor.dtype).partition(".")[2]}
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"array": value.tolist(), "dtype": str(value.dtype)}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value).partition(".")[2]}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    if isinstance(value, nn.Module):
+        return {"object": _describe(value, setting)}
+    name = getattr(value, "__name__", "")
+    if name in ACTIVATIONS and getattr(nn, name) is value:
+        return {"type": name}
+    for activation, function in ACTIVATION_FUNCTIONS.items():
+        if value is function:
+            return {"activation": activation}
+    if isinstance(value, type) and imported_name(value) is not None:
+        return {"layer": imported_name(value)}
+    if isinstance(value, FunctionType | type) and _is_users(value, setting):
+        return _member(value, "member", setting)
+    got = value.type_name if isinstance(value, Unrecorded) else type(value).__name__
+    raise NoRecipeError(f"a {got} cannot be written as JSON")
+
+
+def _is_users(thing: Any, setting: _Setting) -> bool:
+    """Return whether a function or class is the user's and its file is kept."""
+    return setting.files is not None and module_name(thing) in setting.files
+
+
+def _from_json(  # noqa: PLR0911, PLR0912  one for each form
+    value: Any, code: KeptCode, partners: dict[str, Any]
+) -> Any:
+    """Return the value of an argument that ``_to_json`` wrote.
+
+    Raises:
+        ValueError: If the value is in none of the forms.
+    """
+    if not isinstance(value, dict):
+        return value
+    if "partner" in value:
+        return partners[value["partner"]]
+    if "list" in value:
+        items = [_from_json(item, code, partners) for item in value["list"]]
+        return tuple(items) if value["tuple"] else items
+    if "dict" in value:
+        kind = OrderedDict if value["ordered"] else dict
+        pairs = [[_from_json(part, code, partners) for part in pair] for pair in value["dict"]]
+        return kind(pairs)
+    if "tensor" in value:
+        return torch.tensor(value["tensor"], dtype=getattr(torch, value["dtype"]))
+    if "array" in value:
+        return np.array(value["array"], dtype=np.dtype(value["dtype"]))
+    if "type" in value:
+        if value["type"] not in ACTIVATIONS:
+            raise ValueError(f"expected an activation of torch.nn, got {value['type']!r}")
+        return getattr(nn, value["type"])
+    if "activation" in value:
+        return ACTIVATION_FUNCTIONS[value["activation"]]
+    if "layer" in value:
+        return importable_class(value["layer"])
+    if "member" in value:
+        return code.member(*_split(value["member"]))
+    if "device" in value:
+        return torch.device(value["device"])
+    if "dtype" in value:
+        dtype = getattr(torch, value["dtype"], None)
+        if not isinstance(dtype, torch.dtype):
+            raise ValueError(f"expected a dtype of torch, got {value['dtype']!r}")
+        return dtype
+    return rebuild(value["object"], code, partners)
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Return the module and the name in it of ``"module:name"``."""
+    place, _, member = name.partition(":")
+    return place, member
+
+
+def _parts(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield every dictionary within a JSON value, from the outside in."""
+    if isinstance(value, dict):
+        yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _parts(item)

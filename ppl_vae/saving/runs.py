@@ -2,7 +2,8 @@
 
     run.json               recipe, versions, seed, objective and reason, form of the data
     weights.safetensors    parameters and buffers; tensors that share memory are stored once
-    source/                copies of the files that define the model and the guide
+    source/                copies of the user's files that define the model and the guide, and of
+                           those that they import
     snapshot.safetensors   everything that a fit needs to resume; previous.safetensors is the
                            snapshot before
     metrics.csv            the history of the fit, one line for each epoch
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import math
 import os
 import platform
 import shutil
@@ -32,7 +34,9 @@ from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
-from ppl_vae.saving import recipes, storage
+from ppl_vae.saving import storage
+from ppl_vae.saving.proof import proven_recipe, refuse_within_a_check
+from ppl_vae.saving.sources import sources_of
 
 FORMAT = 1
 """Version of the layout of a run directory; a run of another version is refused."""
@@ -41,6 +45,9 @@ INFO = "run.json"
 WEIGHTS = "weights.safetensors"
 SNAPSHOT = "snapshot.safetensors"
 PREVIOUS = "previous.safetensors"
+
+LARGEST_EXAMPLE = 2**26
+"""The most numbers that rows of zeros may hold which are made as a run says its data look."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,23 @@ class Run:
         """Return two rows of zeros in the form of the data that the run was fitted to.
 
         Raises:
-            ValueError: If the pair was saved without data.
+            ValueError: If the pair was saved without data, if a row is larger than any that
+                should be made from what a file says, or if the file says nonsense.
         """
-        if self.info["template"] is None:
+        template = self.info["template"]
+        if template is None:
             raise ValueError(
                 f"{self.path}: saved without data, so the form of its rows is unknown; pass rows"
             )
-        return example_rows(self.info["template"])
+        try:
+            size = 2 * sum(math.prod(map(int, entry["shape"])) for entry in template["fields"])
+            if size > LARGEST_EXAMPLE:
+                raise ValueError(
+                    f"expected two rows of at most {LARGEST_EXAMPLE} numbers, got {size}; pass rows"
+                )
+            return example_rows(template)
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{self.path / INFO}: form of the data: {error}") from error
 
 
 def save(
@@ -79,10 +96,12 @@ def save(
 ) -> None:
     """Store a model and a guide in a new run directory, from which ``load`` opens them.
 
-    Stored are the weights and, where possible, a recipe: the class and the constructor arguments
-    of each half, read from attributes of the same names. The recipe is tested before it is
-    stored: it must rebuild a pair that gives the same numbers. If it cannot, the weights are
-    stored alone, and ``load`` asks for the model and the guide.
+    Stored are the weights and, where possible, a recipe: the class of each half and the arguments
+    that its constructor was given, with copies of the user's own files that the classes come from
+    and import. Classes of the running script or notebook are written into a file. The recipe is
+    tested before it is stored: it must rebuild, from those copies, a pair that gives the same
+    numbers. If it cannot, a warning says why, the weights are stored alone, and ``load`` asks for
+    the model and the guide.
 
     Args:
         model: The model.
@@ -109,8 +128,15 @@ def save(
     """
     check_arguments(run=run)
     path = Path(run)
+    refuse_within_a_check("save")
     check_new(path)
     pair = Pair.of(model, guide, plate)
+    for name, tensor in pair.tensors().items():
+        if torch.nn.parameter.is_lazy(tensor):
+            raise ValueError(
+                f"{name.partition('.')[0]}: expected parameters that have shapes, got {name} "
+                "without one; fit the pair, or call it on a batch, before it is saved"
+            )
     rows = None if data is None else pair.rows(data)
     info = create_run(path, pair, rows, {})
     write_weights(path, pair.tensors(), info)
@@ -159,9 +185,8 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
     Raises:
         OSError: If the directory cannot be written.
     """
-    sources = recipes.read_sources(pair)
-    checksums = {name: storage.sha256(content) for name, content in sources.items()}
-    recipe, reason = recipes.proven_recipe(pair, rows, checksums)
+    sources = sources_of(pair)
+    recipe, reason = proven_recipe(pair, rows, sources, path)
     info = {
         "format": FORMAT,
         "id": uuid.uuid4().hex,
@@ -172,15 +197,34 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
         "plate": pair.plate,
         "recipe": recipe,
         "no_recipe": reason,
-        "sources": checksums,
+        "sources": {name: storage.sha256(content) for name, content in sources.files.items()},
+        "modules": sources.modules,
+        "roots": sources.roots,
         "template": None if rows is None else rows.template(),
         "rows": None if rows is None else len(rows),
         "versions": _versions(),
         "threads": torch.get_num_threads(),
         **more,
     }
-    _create_directory(path, sources, info)
+    _create_directory(path, sources.files, info)
+    _warn_of_what_is_not_kept(path, reason, sources.missing)
     return info
+
+
+def _warn_of_what_is_not_kept(path: Path, reason: str, missing: list[str]) -> None:
+    """Warn where a run will not open by itself, or needs files that it does not hold."""
+    if reason:
+        warnings.warn(
+            f"run: {path} holds the weights without a recipe: {reason}; load(run) will ask for "
+            "model= and guide=",
+            stacklevel=4,
+        )
+    if missing:
+        warnings.warn(
+            f"run: {path} does not hold {', '.join(missing)}, which the files of the pair import "
+            "and which cannot be kept with them; load(run) needs them where Python finds modules",
+            stacklevel=4,
+        )
 
 
 def _create_directory(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
@@ -207,67 +251,9 @@ def _create_directory(path: Path, sources: dict[str, bytes], info: dict[str, Any
 def _write_first_files(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
     """Write the copies of the source files, then ``run.json``."""
     for name, content in sources.items():
-        (path / name).parent.mkdir(exist_ok=True)
+        (path / name).parent.mkdir(exist_ok=True, parents=True)
         storage.write_whole(path / name, content)
     storage.write_json(path / INFO, info)
-
-
-def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
-    """Return the user's source files that were edited since a run was created.
-
-    An edit counts only if it touches the text of the model's or the guide's class or function.
-    Files of the library do not count: a newer version of the library resumes older runs.
-    """
-    changed = []
-    for half in (pair.model, pair.guide):
-        name, file = f"source/{half.role}.py", recipes.source_of(half.base)
-        if file is None or recipes.in_library(file):
-            continue
-        if storage.sha256(file.read_bytes()) == info["sources"].get(name):
-            continue
-        copied = storage.read_bytes(path / name).decode(errors="replace")
-        if recipes.source_text(half.base) not in copied:
-            changed.append(str(file))
-    return changed
-
-
-def recipe_matches(info: dict[str, Any], pair: Pair, rows: Rows) -> bool:
-    """Return whether the recipe in a run is still the recipe of a pair; True without a recipe.
-
-    The recipe of the pair is made and tested anew. Values of tensors are not compared: training
-    may change a tensor that was a constructor argument, and the weights store its new value.
-    """
-    if info["recipe"] is None:
-        return True
-    recipe, _ = recipes.proven_recipe(pair, rows, info["sources"])
-    return bool(_without_tensor_values(recipe) == _without_tensor_values(info["recipe"]))
-
-
-def remove_outdated_recipe(path: Path, pair: Pair, rows: Rows) -> None:
-    """Remove the recipe from a run whose pair no longer matches it, and warn.
-
-    That happens where an attribute that the recipe stores as a constructor argument changed
-    during the fit, for example a temperature that a callback lowered. The weights remain.
-    """
-    info = read_run(path).info
-    if not recipe_matches(info, pair, rows):
-        reason = (
-            "an attribute that is a constructor argument changed during the fit; store such a "
-            "number in a buffer"
-        )
-        storage.write_json(path / INFO, {**info, "recipe": None, "no_recipe": reason})
-        warnings.warn(
-            f"run: {path} holds the weights without a recipe: {reason}, or pass the pair: "
-            "load(run, model=..., guide=...)",
-            stacklevel=3,
-        )
-
-
-def _without_tensor_values(recipe: Any) -> Any:
-    """Return a recipe without the numbers in tensors, which weights and snapshots hold."""
-    if isinstance(recipe, dict):
-        return {k: _without_tensor_values(v) for k, v in recipe.items() if k != "tensor"}
-    return [_without_tensor_values(v) for v in recipe] if isinstance(recipe, list) else recipe
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:

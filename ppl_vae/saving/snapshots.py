@@ -145,8 +145,7 @@ class Recorder:
         and renamed. At any moment at least one of the two names stands for a whole snapshot.
         """
         if (self.path / SNAPSHOT).exists():
-            beside = self.path / f".{PREVIOUS}.{os.getpid()}.part"
-            beside.unlink(missing_ok=True)
+            beside = storage.free_name(self.path / PREVIOUS)
             try:
                 os.link(self.path / SNAPSHOT, beside)
             except OSError:  # a file system without hard links

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from pathlib import Path
@@ -31,6 +32,8 @@ def write_whole(path: Path, content: bytes) -> None:
     file is then renamed to ``path``: a rename replaces a file in one action. At last the folder
     is flushed, because a rename that is only in the system's memory is lost in a power cut. A
     process that is killed on the way leaves at most the hidden file ``.<name>.<process>.part``.
+    What stands there already is never written into: a leftover file or a link is removed, and
+    beside a folder of that name the next free name is taken, ``.<name>.<process>.00000001.part``.
 
     Args:
         path: The file; replaced if it exists.
@@ -39,7 +42,7 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: If the disk is full or the folder cannot be written; ``path`` is unchanged.
     """
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = free_name(path)
     try:
         with beside.open("wb") as file:
             file.write(content)
@@ -51,6 +54,22 @@ def write_whole(path: Path, content: bytes) -> None:
             beside.unlink()
         raise
     _flush_folder(path.parent)
+
+
+def free_name(path: Path) -> Path:
+    """Return the name of a hidden file beside a file, which is free.
+
+    Raises:
+        OSError: If a leftover file cannot be removed.
+    """
+    for count in itertools.count():
+        number = f".{count:08d}" if count else ""
+        beside = path.with_name(f".{path.name}.{os.getpid()}{number}.part")
+        if beside.is_dir() and not beside.is_symlink():
+            continue
+        beside.unlink(missing_ok=True)
+        return beside
+    raise AssertionError  # the numbers do not end
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], info: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ppl_vae.saving import runs, snapshots
+from ppl_vae.saving import runs, same_code, snapshots
 from ppl_vae.training.arguments import KLWeight, plain_numbers
 from ppl_vae.training.loop import Loop
 
@@ -143,13 +143,13 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
     if info.get("settings") is None:
         raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
     _check_same_settings(path, info["settings"], settings)
-    changed = runs.changed_sources(path, info, loop.pair)
+    changed = same_code.changed_sources(path, info, loop.pair)
     if changed:
         raise ValueError(
             f"resume: {changed[0]} is not as it was when {path} began; undo the edit, or begin "
             "another run"
         )
-    if not runs.recipe_matches(info, loop.pair, loop.rows):
+    if not same_code.recipe_matches(path, info, loop.pair, loop.rows):
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"

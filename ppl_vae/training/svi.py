@@ -26,7 +26,8 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.saving import runs
+from ppl_vae.saving import runs, same_code
+from ppl_vae.saving.proof import refuse_within_a_check
 from ppl_vae.training import arguments
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
@@ -126,6 +127,7 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far; a second Ctrl-C stops
     at once.
     """
+    refuse_within_a_check("fit")
     arguments.check_fit_arguments(
         epochs=epochs, batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm,
         patience=patience, compile=compile, validation=validation, seed=seed, run=run,
@@ -164,7 +166,7 @@ def fit(
         settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
         with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
-            runs.remove_outdated_recipe(path, pair, rows)
+            same_code.remove_outdated_recipe(path, pair, rows)
         return history
 
 

@@ -11,6 +11,7 @@ from ppl_vae import build, fit, load, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
 
 
 def test_a_users_file_is_executed_only_under_trust_code(tmp_path):
@@ -187,3 +188,88 @@ def test_a_forged_run_json_with_a_valid_checksum_is_refused(change, tmp_path):
     write_json(tmp_path / "run.json", {**info, **change})
     with pytest.raises(ValueError, match=str(tmp_path)):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{"type": "Linear"}, {"type": "Module"}, {"type": "MultiheadAttention"}, {"type": "init"},
+     {"type": "modules"}, {"type": ["ReLU"]}, {"dtype": "load"},
+     {"object": {"class": "torch.nn:F"}}, {"array": [0], "dtype": "O,O"},
+     {"member": "os:system", "file": "source/model.py"}],
+)  # fmt: skip
+def test_a_value_of_a_recipe_is_one_of_the_listed_forms_and_nothing_else(value, tmp_path):
+    from ppl_vae.saving.storage import read_json, write_json
+
+    save(BernoulliModel(4, decoder=MLP(8, 4)), NormalGuide(4), tmp_path)
+    info = read_json(tmp_path / "run.json")
+    info["recipe"]["model"]["arguments"]["decoder"]["object"]["arguments"]["activation"] = value
+    write_json(tmp_path / "run.json", info)
+    with pytest.raises(ValueError, match=r"recipe does not build|own files|expected a file in"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["torch.nn:Module.forward", "torch.nn:functional", "torch.nn:init", "torch:load",
+             "pyro.nn:PyroModule[os]", "pyro.nn.module:PyroModule",
+             "pyro.infer.autoguide.guides:Trace", "torch.nn.modules.module:torch"],
+)  # fmt: skip
+def test_of_torch_and_pyro_a_recipe_reaches_layers_and_autoguides_only(name, tmp_path):
+    from ppl_vae.saving.importable import importable_class
+
+    with pytest.raises(ValueError, match="expected a class of the library"):
+        importable_class(name)
+
+
+def test_a_recipe_calls_no_method_of_a_class_that_is_imported(tmp_path):
+    from ppl_vae.saving.storage import read_json, write_json
+
+    save(BernoulliModel(4), NormalGuide(4), tmp_path)
+    info = read_json(tmp_path / "run.json")
+    for change in ({"method": "requires_grad_"}, {"method": "guide", "shared": True}):
+        recipe = {**info["recipe"], "guide": {**info["recipe"]["guide"], **change}}
+        write_json(tmp_path / "run.json", {**info, "recipe": recipe})
+        with pytest.raises(ValueError, match="expected a method of the user's own class"):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape", [[10**6, 10**6], [2**62, 2**62], [-4], ["4"], [4.5], "44", None, {"a": 1}, [10**400]]
+)
+def test_rows_are_made_only_as_large_as_a_template_may_ask(shape, tmp_path):
+    import tracemalloc
+
+    from ppl_vae.saving.runs import read_run
+    from ppl_vae.saving.storage import read_json, write_json
+
+    save(BernoulliModel(4), NormalGuide(4), tmp_path, data=torch.zeros(9, 4))
+    info = read_json(tmp_path / "run.json")
+    info["template"]["fields"][0]["shape"] = shape
+    write_json(tmp_path / "run.json", info)
+    tracemalloc.start()
+    for opens in (lambda: read_run(tmp_path).example(), lambda: load(tmp_path)):
+        with pytest.raises(ValueError, match=r"run\.json: form of the data"):
+            opens()
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_folders_and_links_named_like_half_written_files_are_left_alone(tmp_path):
+    """They appear within the fit, as another program may make them."""
+    import os
+
+    run, hers = tmp_path / "run", tmp_path / "hers.txt"
+    hers.write_text("do not lose")
+    names = ["weights.safetensors", "snapshot.safetensors", "previous.safetensors", "run.json"]
+
+    def occupy(row, *_):
+        for name in names if row["epoch"] == 1 else []:
+            folder = run / f".{name}.{os.getpid()}.part"
+            folder.mkdir()
+            (folder / "thesis.txt").write_text("do not lose")
+            (run / f".{name}.{os.getpid()}.00000001.part").symlink_to(hers)
+
+    pair = BernoulliModel(12, 3), NormalGuide(12, 3)
+    fit(*pair, X, epochs=3, progress=False, run=run, callbacks=[occupy])
+    assert hers.read_text() == "do not lose"
+    assert len(list(run.glob(".*.part/thesis.txt"))) == 4
+    assert torch.equal(load(run)[0].decoder[0].weight, pair[0].decoder[0].weight)

@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from parts.runs import users_class
 
 from ppl_vae import fit, load, log_likelihood
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
 from ppl_vae.saving import snapshots
+from ppl_vae.saving.storage import read_json, write_json
+from ppl_vae.zoo.catalog import find_class
 
 FIXTURE = Path(__file__).parent / "fixtures" / "before_folders"
 EXPECTED = json.loads((FIXTURE / "expected.json").read_text())
@@ -60,3 +63,19 @@ def test_a_run_that_was_cut_off_resumes_and_ends_with_the_same_elbos(tmp_path):
     )
     assert 0 < step < history.frame["step"].iloc[-1]
     assert history.frame["elbo"].to_numpy() == pytest.approx(EXPECTED["elbo"], abs=1e-6)
+
+
+def test_a_run_without_a_list_of_its_modules_opens_and_resumes(tmp_path):
+    """Before runs held what their files import, a run held the files of the two halves alone."""
+    mine = tmp_path / "mine.py"
+    model, run = users_class(mine, tmp_path / "flag")(6), tmp_path / "run"
+    fit(model, None, ROWS, epochs=1, progress=False, run=run)
+    info = read_json(run / "run.json")
+    write_json(run / "run.json", {k: v for k, v in info.items() if k not in ("modules", "roots")})
+    assert torch.equal(load(run, trust_code=True)[0].logits, model.logits)
+    model = find_class(f"{mine}:Mine", "models")(6)
+    fit(model, None, ROWS, epochs=2, progress=False, run=run, resume=True)
+    mine.write_text(mine.read_text().replace("zeros", "ones"))
+    model = find_class(f"{mine}:Mine", "models")(6)
+    with pytest.raises(ValueError, match=r"mine\.py is not as it was when"):
+        fit(model, None, ROWS, epochs=3, progress=False, run=run, resume=True)

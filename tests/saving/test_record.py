@@ -12,7 +12,7 @@ import ppl_vae
 from ppl_vae import fit, load, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.saving.recipes import in_library
+from ppl_vae.saving.sources import in_library
 from ppl_vae.zoo.catalog import find_class
 
 
