@@ -17,18 +17,14 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # a system without file locks
-    fcntl = None  # type: ignore[assignment]
-
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.saving import storage
-from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, read_run, write_weights
+from ppl_vae.saving.locks import RunLock, remove_leftovers
+from ppl_vae.saving.runs import INFO, PREVIOUS, SNAPSHOT, WEIGHTS, read_run, write_weights
 
 SHARE = 50
 """A snapshot that took t seconds is followed by at least ``SHARE * t`` seconds without one."""
@@ -42,27 +38,41 @@ METRICS = "metrics.csv"
 class Recorder:
     """Writer of the snapshots, the history and the final weights of one fit.
 
-    A new ``Recorder`` locks the run directory for this process, and deletes hidden files that a
-    killed process left half written there.
+    A new ``Recorder`` deletes the hidden files that a killed process left half written in the run
+    directory. Before each writing the recorder looks whether the directory is still the one that
+    was locked. Where the directory was moved, deleted or replaced during the fit, a warning says so
+    once, nothing more is written, and the fit goes on.
 
     Args:
         path: The run directory.
         info: The contents of its ``run.json``.
+        lock: The lock of the directory, which this process holds; taken here where ``None``.
 
     Raises:
         ValueError: If another process is fitting into the directory.
     """
 
-    def __init__(self, path: Path, info: dict[str, Any]) -> None:
-        self.path, self.info = path, info
-        self._lock = _lock(path)
-        for half_written in path.glob(".*.part"):
-            half_written.unlink()
+    def __init__(self, path: Path, info: dict[str, Any], lock: RunLock | None = None) -> None:
+        self.lock = RunLock(path) if lock is None else lock
+        self.path, self.info = self.lock.path, info
+        remove_leftovers(self.path, (INFO, WEIGHTS, SNAPSHOT, PREVIOUS, METRICS))
         self._due = time.monotonic() + SOONEST
+        self._lost = False
 
     def close(self) -> None:
         """Unlock the run directory, so that another process may fit into it."""
-        self._lock.close()
+        self.lock.close()
+
+    def is_own(self) -> bool:
+        """Return whether the run directory is still this fit's; warn once where it is not."""
+        if not self._lost and not self.lock.is_own():
+            self._lost = True
+            warnings.warn(
+                f"run: {self.path} was moved, deleted or replaced during the fit; the fit goes on, "
+                "but nothing more is written there: save the fitted pair elsewhere",
+                stacklevel=2,
+            )
+        return not self._lost
 
     @property
     def due(self) -> bool:
@@ -79,6 +89,8 @@ class Recorder:
             state: Everything else that the fit needs to resume: numbers, texts and tensors,
                 nested in any way. The states of the global random generators are added.
         """
+        if not self.is_own():
+            return
         start = time.monotonic()
         stored = dict(tensors)
         packed = storage.pack({**state, "generators": _generator_states()}, stored, "state")
@@ -103,6 +115,8 @@ class Recorder:
         Args:
             records: One dictionary for each epoch, with the columns of ``History.frame``.
         """
+        if not self.is_own():
+            return
         with contextlib.suppress(OSError):
             is_new = not (self.path / METRICS).exists()
             with (self.path / METRICS).open("a") as file:
@@ -126,6 +140,8 @@ class Recorder:
             status: ``"finished"`` or ``"not finite"``.
             summary: Entry ``history`` of ``run.json``: epochs, steps, best epoch and more.
         """
+        if not self.is_own():
+            return
         try:
             write_weights(self.path, tensors, self.info)
             ended = {**self.info, "status": status, "history": summary}
@@ -153,28 +169,6 @@ class Recorder:
                 shutil.copyfile(self.path / SNAPSHOT, beside)
             beside.replace(self.path / PREVIOUS)
             beside.unlink(missing_ok=True)  # a rename between links of one file does nothing
-
-
-def _lock(path: Path) -> Any:
-    """Lock a run directory for this process; return an open file, and close that to unlock.
-
-    The system also unlocks the directory when the process ends in any way. On systems without
-    ``fcntl`` (Windows) nothing is locked.
-
-    Raises:
-        ValueError: If another process holds the lock.
-    """
-    file = (path / "lock").open("a")
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
-            raise ValueError(
-                f"run: another process is fitting into {path}; wait for it, or choose another "
-                "directory"
-            ) from None
-    return file
 
 
 def read_snapshot(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:

@@ -8,6 +8,7 @@ was cut off, and the first difference is an error that names the setting.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from itertools import zip_longest
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from ppl_vae.saving import runs, snapshots
+from ppl_vae.saving.locks import RunLock, check_new, is_taken
 from ppl_vae.training.arguments import KLWeight, plain_numbers
 from ppl_vae.training.loop import Loop
 
@@ -24,11 +26,12 @@ def may_continue(path: Path, *, resume: bool) -> bool:
     """Return whether a fit resumes the run in a directory; ``False`` where a new run begins.
 
     Raises:
-        ValueError: If a new run would begin in a directory that is not empty.
+        ValueError: If a new run would begin in a directory that is not empty. The directory is
+            looked at again when the run begins, under its lock.
     """
-    if resume and path.exists() and any(path.iterdir()):
+    if resume and is_taken(path):
         return True
-    runs.check_new(path)
+    check_new(path)
     return False
 
 
@@ -61,6 +64,20 @@ def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool
         loop.recorder.close()
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+
+
+def check_recipe(loop: Loop) -> None:
+    """Remove the recipe from a run that just ended where the fitted pair no longer matches it.
+
+    A disk that fails now gives a warning: the weights are written, and the fit is done.
+    """
+    if loop.recorder is None or not loop.recorder.is_own():
+        return
+    try:
+        runs.remove_outdated_recipe(loop.recorder.path, loop.pair, loop.rows)
+    except (OSError, ValueError) as error:
+        path = loop.recorder.path
+        warnings.warn(f"run: the recipe in {path} could not be checked ({error})", stacklevel=3)
 
 
 def fit_settings(
@@ -109,14 +126,33 @@ def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         "reason": objective.reason,
         "stepper": loop.stepper.state(),
     }
-    loop.recorder = snapshots.Recorder(path, runs.create_run(path, loop.pair, loop.rows, more))
+    info, lock = runs.create_run(path, loop.pair, loop.rows, more)
+    loop.recorder = snapshots.Recorder(path, info, lock)
 
 
 def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     """Restore the loop from a run's snapshot, on as many threads as the run began with.
 
     The number of threads is restored because sums over rows are rounded differently on another
-    number of threads.
+    number of threads. The directory is locked before it is read, so that what is read is what the
+    last process wrote.
+
+    Raises:
+        ValueError: If the run is damaged, is no fit, or differs from this fit, or if another
+            process is fitting into it.
+    """
+    if runs.read_run(path).info.get("settings") is None:
+        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
+    lock = RunLock(path)
+    try:
+        _restore_run(path, loop, settings, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _restore_run(path: Path, loop: Loop, settings: dict[str, Any], lock: RunLock) -> None:
+    """Restore the loop from the snapshot of a run that this process has locked.
 
     Raises:
         ValueError: If the run is damaged, is no fit, or differs from this fit.
@@ -128,7 +164,7 @@ def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         snapshot = snapshots.read_snapshot(path)
         if snapshot is not None:
             loop.resume(*snapshot)
-        loop.recorder = snapshots.Recorder(path, info)
+        loop.recorder = snapshots.Recorder(path, info, lock)
         loop.recorder.restart(loop.progress.records)
         torch.set_num_threads(info["threads"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -140,8 +176,6 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
 
     Compared are the settings, the user's source files and the constructor arguments of the pair.
     """
-    if info.get("settings") is None:
-        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
     _check_same_settings(path, info["settings"], settings)
     changed = runs.changed_sources(path, info, loop.pair)
     if changed:

@@ -30,7 +30,7 @@ from ppl_vae.saving import runs
 from ppl_vae.training import arguments
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
-from ppl_vae.training.run_directory import fit_settings, may_continue, recording
+from ppl_vae.training.run_directory import check_recipe, fit_settings, may_continue, recording
 from ppl_vae.training.stepper import Stepper
 
 
@@ -164,7 +164,7 @@ def fit(
         settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
         with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
-            runs.remove_outdated_recipe(path, pair, rows)
+            check_recipe(loop)
         return history
 
 
