@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ import torch
 
 from ppl_vae.saving import runs, snapshots
 from ppl_vae.saving.locks import RunLock, check_new, is_taken
-from ppl_vae.training.arguments import KLWeight, plain_numbers
 from ppl_vae.training.loop import Loop
+from ppl_vae.training.settings import check_same_settings
 
 
 def may_continue(path: Path, *, resume: bool) -> bool:
@@ -78,36 +77,6 @@ def check_recipe(loop: Loop) -> None:
     except (OSError, ValueError) as error:
         path = loop.recorder.path
         warnings.warn(f"run: the recipe in {path} could not be checked ({error})", stacklevel=3)
-
-
-def fit_settings(
-    loop: Loop, *, kl_weight: KLWeight, clip_norm: float | None, compiled: bool | str
-) -> dict[str, Any]:
-    """Return what must be the same when a fit is resumed, as JSON can hold it.
-
-    Functions cannot be compared: of an optimizer the class and the settings stand for it, of a
-    scheduler the class, of a KL weight that it is a function.
-    """
-    objective, optimizer = loop.stepper.objective, loop.optimizer
-    settings: dict[str, Any] = {
-        "compile": compiled,
-        "seed": loop.seed,
-        "dtype": str(torch.get_default_dtype()),
-        "data": loop.rows.fingerprint(),
-        "validation": None if loop.held_out is None else loop.held_out.rows.fingerprint(),
-        "batch_size": loop.stepper.batch_size,
-        "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
-        "clip_norm": clip_norm,
-        "objective": objective.name,
-        "objective_options": objective.options,
-        "num_particles": objective.elbo.num_particles,
-        "vectorize_particles": objective.elbo.vectorize_particles,
-        "optimizer": type(optimizer).__name__,
-        "optimizer_defaults": {k: repr(v) for k, v in sorted(optimizer.defaults.items())},
-        "scheduler": type(loop.scheduler).__name__,
-        "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
-    }
-    return {name: plain_numbers(value) for name, value in settings.items()}
 
 
 def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -176,7 +145,7 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
 
     Compared are the settings, the user's source files and the constructor arguments of the pair.
     """
-    _check_same_settings(path, info["settings"], settings)
+    check_same_settings(path, info["settings"], settings, loop)
     changed = runs.changed_sources(path, info, loop.pair)
     if changed:
         raise ValueError(
@@ -187,23 +156,4 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"
-        )
-
-
-def _check_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ``ValueError`` that names the first setting that differs from the run's."""
-    for name in {**before, **now}:
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if name in ("data", "validation"):
-            raise ValueError(
-                f"resume: {path} was made with other {name}; pass the same rows, or choose another "
-                "directory"
-            )
-        if name == "trained":  # lists of [parameter, shape]
-            old, new = next(p for p in zip_longest(old or [], new or []) if p[0] != p[1])
-        raise ValueError(
-            f"resume: {path} was made with {name}={old!r}, got {new!r}; pass the same, or choose "
-            "another directory"
         )
