@@ -176,16 +176,14 @@ class Rows:
         """
         return self._checksum(len(self))
 
-    def has_fingerprint(self, checksum: str) -> bool:
-        """Return whether a checksum is that of these rows.
+    def older_fingerprint(self) -> str | None:
+        """Return the checksum of 4096 rows that older versions took where data are memory-mapped.
 
-        Older versions took the checksum of 4096 rows where data are memory-mapped; a run of such a
-        version is still known by it.
+        Returns:
+            The checksum, by which a run of an older version is known; ``None`` for other data.
         """
         mapped = any(isinstance(field.array, np.memmap) for field in self.fields)
-        return checksum == self.fingerprint() or (
-            mapped and len(self) > 4096 and checksum == self._checksum(4096)
-        )
+        return self._checksum(4096) if mapped and len(self) > 4096 else None
 
     def _checksum(self, count: int) -> str:
         """Return the checksum of the form and of ``count`` rows, evenly spaced."""

@@ -172,8 +172,9 @@ def find_split(rows: Rows, info: Info) -> dict[str, Tensor]:
     if not settings:
         return {}
     everything = torch.arange(len(rows))
+    checksums = _checksums(rows)
     for name, key in (("fitted", "data"), ("held out", "validation")):
-        if settings[key] is not None and rows.has_fingerprint(settings[key]):
+        if settings[key] in checksums:
             return {name: everything}
     fraction = 1 - (info.get("rows") or len(rows)) / len(rows)
     if settings["validation"] is None or settings["seed"] is None or not 0 < fraction < 1:
@@ -182,12 +183,18 @@ def find_split(rows: Rows, info: Info) -> dict[str, Tensor]:
         fitted, held_out = rows.split(fraction, settings["seed"])
     except ValueError:  # too few rows to hold that share out
         return {}
-    if not fitted.has_fingerprint(settings["data"]):
+    if settings["data"] not in _checksums(fitted):
         return {}
     return {
         "fitted": fitted.positions_in_data(everything[: len(fitted)]),
         "held out": held_out.positions_in_data(everything[: len(held_out)]),
     }
+
+
+def _checksums(rows: Rows) -> set[str]:
+    """Return the checksums by which runs of this version and of older ones know the rows."""
+    older = rows.older_fingerprint()
+    return {rows.fingerprint()} | ({older} if older else set())
 
 
 # The fit

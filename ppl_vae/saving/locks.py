@@ -24,6 +24,7 @@ import re
 import shutil
 import tempfile
 import warnings
+import weakref
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -35,6 +36,10 @@ except ImportError:  # a system without file locks
 LOCK = "lock"
 PART = re.compile(r"\.(?P<name>.+?)\.(?P<process>\d+)(\.[a-z0-9_]{8})?\.part")
 """Names of half-written files and directories: the final name, the process, and random letters."""
+
+
+_held: weakref.WeakSet[RunLock] = weakref.WeakSet()
+"""The locks of this process, closed or not."""
 
 
 class RunLock:
@@ -58,6 +63,7 @@ class RunLock:
         status = os.fstat(file.fileno())
         self._identity = (status.st_dev, status.st_ino)
         self._file = file
+        _held.add(self)
         if fcntl is None:
             file.close()  # Windows renames no directory with an open file in it
             return
@@ -87,9 +93,28 @@ class RunLock:
             return False
         return (status.st_dev, status.st_ino) == self._identity
 
+    def forget(self) -> None:
+        """Let go of a lock that a forked process inherited; its parent goes on to hold it."""
+        self._identity = (-1, -1)  # so that the forked process does not write into the run
+        self._file.close()
+
     def close(self) -> None:
         """Unlock the run directory, so that another process may write into it."""
         self._file.close()
+
+
+def _forget_locks() -> None:
+    """Let go of all locks in a process that was just forked.
+
+    A lock of the system lasts until the last copy of its open file is closed. A forked process has
+    such copies, and would keep the directory locked after the fit was killed.
+    """
+    for lock in list(_held):
+        lock.forget()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def is_taken(path: Path) -> bool:

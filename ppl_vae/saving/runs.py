@@ -5,8 +5,9 @@
     source/                copies of the files that define the model and the guide
     snapshot.safetensors   everything that a fit needs to resume; previous.safetensors is the
                            snapshot before
+    history.safetensors    the record of a fit that has ended, one row for each epoch
     lock                   locked by the process that writes into the directory
-    metrics.csv            the history of the fit, one line for each epoch
+    metrics.csv            a copy of the record for other programs
 
 Every file is written completely or not at all, and all but metrics.csv are checked when they are
 read. Nothing is a pickle. ``loading.py`` opens a run again.

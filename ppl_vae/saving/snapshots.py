@@ -68,9 +68,11 @@ class Recorder:
 
     def close(self) -> None:
         """Complete ``metrics.csv``, and unlock the directory for other processes."""
-        if self._written < len(self._metrics) and self.is_own():
-            self._append_lines()
-        self.lock.close()
+        try:
+            if self._written < len(self._metrics) and self.is_own():
+                self._append_lines()
+        finally:
+            self.lock.close()
 
     def is_own(self) -> bool:
         """Return whether the run directory is still this fit's; warn once where it is not."""

@@ -104,7 +104,7 @@ def _are_rows(loop: Loop, name: str, checksum: str | None) -> bool:
     """Return whether a checksum that an older version made is that of the loop's rows."""
     held_out = None if loop.held_out is None else loop.held_out.rows
     rows = loop.rows if name == "data" else held_out
-    return checksum is not None and rows is not None and rows.has_fingerprint(checksum)
+    return checksum is not None and rows is not None and checksum == rows.older_fingerprint()
 
 
 def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:

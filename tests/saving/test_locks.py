@@ -13,7 +13,7 @@ from ppl_vae import fit, load, save
 from ppl_vae.saving import locks, snapshots
 from ppl_vae.saving.locks import RunLock
 from ppl_vae.saving.runs import read_run
-from ppl_vae.training import run_directory, svi
+from ppl_vae.training import svi
 
 SHORT = {"epochs": 2, "progress": False}
 STARTERS = 10
@@ -30,7 +30,7 @@ def start_at_once(work, *, one_first):
     """
     context = multiprocessing.get_context("fork")
     barrier, ended, answers = context.Barrier(STARTERS), context.Event(), context.SimpleQueue()
-    original = run_directory.fit_settings
+    original = svi.fit_settings
 
     def child(number):
         def wait():
@@ -121,6 +121,29 @@ def test_a_callback_that_changes_the_current_directory_does_not_move_the_run(tmp
     fit(*pair(), X, run="run", callbacks=step_aside, **SHORT)
     assert list((tmp_path / "elsewhere").iterdir()) == []
     assert read_run(tmp_path / "run").info["status"] == "finished"
+
+
+def test_a_process_that_a_callback_forks_neither_writes_into_the_run_nor_keeps_it_locked(tmp_path):
+    run, context = tmp_path / "run", multiprocessing.get_context("fork")
+    done, children = context.Event(), []
+
+    def fork(row, model, guide):
+        children.append(context.Process(target=done.wait, args=(60,)))
+        children[-1].start()
+
+    fit(*pair(), X, run=run, callbacks=[fork], **{**SHORT, "epochs": 1})
+    try:
+        fit(*pair(), X, run=run, resume=True, **SHORT)
+    finally:
+        done.set()
+        for child in children:
+            child.join()
+    lock = RunLock(run)
+    child = context.Process(target=lambda: os._exit(lock.is_own()))
+    child.start()
+    child.join()
+    assert (child.exitcode, lock.is_own()) == (0, True)
+    lock.close()
 
 
 def test_files_like_half_written_ones_stay_unless_their_process_is_gone(tmp_path):

@@ -134,9 +134,14 @@ def test_one_changed_cell_of_a_memory_mapped_array_is_noticed(mapped, tmp_path):
     assert find_split(Rows(mapped), read_run(tmp_path / "run").info).keys() == {"fitted"}
 
 
-def test_the_checksum_of_an_older_version_is_still_known(mapped):
-    rows = Rows(mapped)
-    assert rows.has_fingerprint(rows.fingerprint())
-    assert rows.has_fingerprint(rows._checksum(4096))
-    assert not rows.has_fingerprint(rows._checksum(4095))
-    assert not Rows(torch.from_numpy(np.array(mapped))).has_fingerprint(rows._checksum(4096))
+def test_a_run_with_the_checksum_of_an_older_version_is_still_known(mapped, tmp_path):
+    settings = {"epochs": 1, "batch_size": 4500, "progress": False}
+    fit(*pair(), mapped, run=tmp_path / "run", **settings)
+    info, older = read_json(tmp_path / "run" / "run.json"), Rows(mapped).older_fingerprint()
+    assert older not in (None, info["settings"]["data"])
+    assert Rows(torch.from_numpy(np.array(mapped))).older_fingerprint() is None
+    info["settings"]["data"] = older
+    write_json(tmp_path / "run" / "run.json", info)
+    assert find_split(Rows(mapped), info).keys() == {"fitted"}
+    settings["epochs"] = 2
+    assert len(fit(*pair(), mapped, run=tmp_path / "run", resume=True, **settings).frame) == 2
