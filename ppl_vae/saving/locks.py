@@ -53,13 +53,17 @@ class RunLock:
         shown: The directory's name in messages; ``path`` itself by default.
 
     Raises:
-        ValueError: If another process, or another fit of this process, holds the lock.
-        OSError: If the directory is absent or cannot be written.
+        ValueError: If another process, or another fit of this process, holds the lock, or has just
+            moved the directory away.
+        OSError: If the directory cannot be written.
     """
 
     def __init__(self, path: Path, shown: Path | None = None) -> None:
         self.path = path.absolute()  # a callback may change the current directory
-        file = (self.path / LOCK).open("a")
+        try:
+            file = (self.path / LOCK).open("a")
+        except FileNotFoundError:  # another process has just set the directory aside
+            raise ValueError(_refusal(shown or path)) from None
         status = os.fstat(file.fileno())
         self._identity = (status.st_dev, status.st_ino)
         self._file = file

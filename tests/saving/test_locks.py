@@ -204,3 +204,8 @@ def test_a_lock_that_was_taken_away_between_opening_and_locking_is_refused(tmp_p
     monkeypatch.setattr(locks.fcntl, "flock", moved)
     with pytest.raises(ValueError, match="another process is fitting into"):
         RunLock(tmp_path / "run")
+
+
+def test_a_directory_that_was_set_aside_a_moment_ago_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="another process is fitting into"):
+        RunLock(tmp_path / "run")
