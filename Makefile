@@ -20,7 +20,8 @@ NOT_QUICK := \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
   examples/test_digits.py examples/test_ppca.py examples/test_svi_script.py \
   latents/test_codes.py models/test_ppca.py report/test_browser.py report/test_content.py \
-  saving/test_integrity.py saving/test_resume.py training/test_run_directory.py \
+  saving/test_integrity.py saving/test_locks.py saving/test_resume.py saving/test_resume_kinds.py \
+  training/test_run_directory.py \
   test_arviz.py test_packaging.py test_readme.py
 
 .PHONY: demo test quick slow lint format clean

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +14,7 @@ import ppl_vae
 from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reporting
 from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
 from ppl_vae.cli.pairs import build_pair, check_names, read
+from ppl_vae.saving.locks import RunLock
 
 if TYPE_CHECKING:
     from ppl_vae.training.history import History
@@ -136,21 +137,25 @@ def _older_run_set_aside(run: Path, output: CommandOutput, *, force: bool) -> It
 
     The new name stays where the block began a new run. Where the fit was refused before that, the
     older run gets its name back, as if the command had not been given.
+
+    Raises:
+        ValueError: If another process is fitting into the older run, which is then left alone.
     """
     if not (force and (run / RECORD).is_file()):
         yield
         return
-    places = [run.with_name(f"{run.name}.old{n or ''}") for n in range(1000)]
-    aside = next(place for place in places if not place.exists())
-    run.rename(aside)
-    try:
-        yield
-    finally:
-        if (run / RECORD).is_file():
-            output.note(f"the older run is now {aside}")
-        else:
-            shutil.rmtree(run, ignore_errors=True)
-            aside.rename(run)
+    with contextlib.closing(RunLock(run)):
+        places = [run.with_name(f"{run.name}.old{n or ''}") for n in range(1000)]
+        aside = next(place for place in places if not os.path.lexists(place))
+        run.rename(aside)
+        try:
+            yield
+        finally:
+            if not (run / RECORD).is_file():
+                with contextlib.suppress(OSError):  # something else is there now
+                    aside.rename(run)
+            if aside.exists():
+                output.note(f"the older run is now {aside}")
 
 
 def _show(output: CommandOutput, history: History, run: Path) -> None:

@@ -11,28 +11,29 @@ from ppl_vae.cli.options import AsJson, Quiet, RunDirectory
 
 if TYPE_CHECKING:
     from ppl_vae.saving.runs import Run
+    from ppl_vae.training.history import History
 
 
 def show(run: RunDirectory, as_json: AsJson = False, quiet: Quiet = False) -> None:
     """Show what is in a run directory: the pair, the form of its data, and how the fit went.
 
-    With --json, the contents of run.json are printed, and the last line of metrics.csv.
+    With --json, the contents of run.json are printed, and the last recorded epoch.
     """
     with reporting(as_json, quiet) as report:
         opened = read_run(run)
-        from ppl_vae.report.run_facts import read_metrics  # noqa: PLC0415  loads torch
+        from ppl_vae.report.run_facts import read_history  # noqa: PLC0415  loads torch
 
-        metrics = read_metrics(opened.path)
-        last = {} if metrics is None else metrics.iloc[-1].to_dict()
+        history = read_history(opened.path, opened.info)
+        last = {} if history is None else history.frame.iloc[-1].to_dict()
         report.result({"run": run, **opened.info, "last_epoch": last})
-        report.show(table(["", str(run)], _facts(opened)))
+        report.show(table(["", str(run)], _facts(opened, history)))
 
 
-def _facts(run: Run) -> Iterator[tuple[str, str]]:
+def _facts(run: Run, history: History | None) -> Iterator[tuple[str, str]]:
     """Yield a name and a text for each fact worth reading."""
     from ppl_vae.report import run_facts  # noqa: PLC0415  loads torch
 
-    info, history = run.info, run_facts.read_history(run.path, run.info)
+    info = run.info
     yield "status", f"{info['status']} (begun {info['created']})"
     for half in ("model", "guide"):
         recipe = (info["recipe"] or {}).get(half) or {}

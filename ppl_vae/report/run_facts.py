@@ -1,22 +1,20 @@
 """What a run directory says about a fit, in words: the one reader of ``run.json``.
 
 ``run.json`` holds the recipe of the pair, the form of the data, the settings and how the fit ended;
-``metrics.csv`` holds the history, a line for each epoch. The command ``show`` and the report both
-print the facts that are read here. No code of the run is executed.
+the checked record of the fit holds the history, a row for each epoch. The command ``show`` and the
+report both print the facts that are read here. No code of the run is executed.
 """
 
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.data.rows import Rows
-from ppl_vae.saving.snapshots import METRICS
+from ppl_vae.saving.snapshots import read_metrics
 from ppl_vae.training.history import History
 
 Info = Mapping[str, Any]  # the contents of run.json
@@ -181,9 +179,10 @@ def find_split(rows: Rows, info: Info) -> dict[str, Tensor]:
     settings = info.get("settings")
     if not settings:
         return {}
-    everything, checksum = torch.arange(len(rows)), rows.fingerprint()
+    everything = torch.arange(len(rows))
+    checksums = _checksums(rows)
     for name, key in (("fitted", "data"), ("held out", "validation")):
-        if checksum == settings[key]:
+        if settings[key] in checksums:
             return {name: everything}
     fraction = 1 - (info.get("rows") or len(rows)) / len(rows)
     if settings["validation"] is None or settings["seed"] is None or not 0 < fraction < 1:
@@ -192,7 +191,7 @@ def find_split(rows: Rows, info: Info) -> dict[str, Tensor]:
         fitted, held_out = rows.split(fraction, settings["seed"])
     except ValueError:  # too few rows to hold that share out
         return {}
-    if fitted.fingerprint() != settings["data"]:
+    if settings["data"] not in _checksums(fitted):
         return {}
     return {
         "fitted": fitted.positions_in_data(everything[: len(fitted)]),
@@ -200,11 +199,17 @@ def find_split(rows: Rows, info: Info) -> dict[str, Tensor]:
     }
 
 
+def _checksums(rows: Rows) -> set[str]:
+    """Return the checksums by which runs of this version and of older ones know the rows."""
+    older = rows.older_fingerprint()
+    return {rows.fingerprint()} | ({older} if older else set())
+
+
 # The fit
 
 
 def read_history(path: Path, info: Info) -> History | None:
-    """Return the history of a run, of a fit that is still running as well.
+    """Return the history of a run; of a fit that is still running, up to its last snapshot.
 
     Args:
         path: The run directory.
@@ -213,9 +218,10 @@ def read_history(path: Path, info: Info) -> History | None:
     Returns:
         The history; ``None`` where no epoch is recorded.
     """
-    frame = read_metrics(path)
-    if frame is None or "objective" not in info:
+    metrics = read_metrics(path, info) if "objective" in info else None
+    if metrics is None:
         return None
+    frame = metrics.frame()
     summary = info.get("history") or {}
     held_out = frame["validation_elbo"]
     best = int(held_out.argmax()) if held_out.notna().any() else -1
@@ -228,34 +234,6 @@ def read_history(path: Path, info: Info) -> History | None:
         validation_elbo_se=summary.get("validation_elbo_se"),
         measure=summary.get("measure", "ELBO"),
     )  # fmt: skip
-
-
-def read_metrics(path: Path) -> pd.DataFrame | None:
-    """Return the record that grows during a fit, a line for each epoch.
-
-    A fit that was killed may leave half a line at the end of the file, which is left out.
-
-    Args:
-        path: The run directory.
-
-    Returns:
-        Columns of numbers ``epoch, step, elbo, objective, validation_elbo, seconds``;
-        ``objective`` is NaN in the record of a version that did not know it. ``None`` where there
-        is no epoch, or where the file cannot be read.
-    """
-    try:
-        text = (path / METRICS).read_text()
-    except (OSError, UnicodeDecodeError):
-        return None
-    whole_lines = text[: text.rfind("\n") + 1]
-    columns = ["epoch", "step", "elbo", "objective", "validation_elbo", "seconds"]
-    header = whole_lines.partition("\n")[0].split(",")
-    if header not in (columns, [name for name in columns if name != "objective"]):
-        return None
-    frame = pd.read_csv(io.StringIO(whole_lines), on_bad_lines="skip").reindex(columns=columns)
-    numbers = pd.DataFrame({name: pd.to_numeric(frame[name], errors="coerce") for name in columns})
-    numbers = numbers.dropna(subset=["epoch", "step"]).reset_index(drop=True)
-    return numbers if len(numbers) else None
 
 
 def ending(info: Info, history: History | None) -> str:

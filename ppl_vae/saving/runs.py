@@ -6,7 +6,9 @@
                            those that they import
     snapshot.safetensors   everything that a fit needs to resume; previous.safetensors is the
                            snapshot before
-    metrics.csv            the history of the fit, one line for each epoch
+    history.safetensors    the record of a fit that has ended, one row for each epoch
+    lock                   locked by the process that writes into the directory
+    metrics.csv            a copy of the record for other programs
 
 Every file is written completely or not at all, and all but metrics.csv are checked when they are
 read. Nothing is a pickle. ``loading.py`` opens a run again.
@@ -14,13 +16,11 @@ read. Nothing is a pickle. ``loading.py`` opens a run again.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import math
-import os
 import platform
-import shutil
-import tempfile
 import uuid
 import warnings
 from dataclasses import dataclass
@@ -35,6 +35,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
 from ppl_vae.saving import storage
+from ppl_vae.saving.locks import RunLock, begin_directory, check_new
 from ppl_vae.saving.proof import proven_recipe, refuse_within_a_check
 from ppl_vae.saving.sources import sources_of
 
@@ -138,9 +139,10 @@ def save(
                 "without one; fit the pair, or call it on a batch, before it is saved"
             )
     rows = None if data is None else pair.rows(data)
-    info = create_run(path, pair, rows, {})
-    write_weights(path, pair.tensors(), info)
-    storage.write_json(path / INFO, {**info, "status": "saved"})
+    info, lock = create_run(path, pair, rows, {})
+    with contextlib.closing(lock):
+        write_weights(path, pair.tensors(), info)
+        storage.write_json(path / INFO, {**info, "status": "saved"})
 
 
 def read_run(run: str | Path) -> Run:
@@ -164,13 +166,9 @@ def read_run(run: str | Path) -> Run:
     return Run(path, info)
 
 
-def check_new(path: Path) -> None:
-    """Raise ``ValueError`` if a path is taken: a new run needs an absent or an empty directory."""
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ValueError(f"run: {path} exists; resume=True continues it, or choose another name")
-
-
-def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) -> dict[str, Any]:
+def create_run(
+    path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]
+) -> tuple[dict[str, Any], RunLock]:
     """Create a run directory with its source files and ``run.json``, without weights.
 
     Args:
@@ -180,9 +178,10 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
         more: Further entries of ``run.json``, as the settings of a fit.
 
     Returns:
-        The contents of ``run.json``.
+        The contents of ``run.json``, and the lock of the directory, which this process holds.
 
     Raises:
+        ValueError: If the path is taken, or another process is beginning a run there.
         OSError: If the directory cannot be written.
     """
     sources = sources_of(pair)
@@ -206,9 +205,9 @@ def create_run(path: Path, pair: Pair, rows: Rows | None, more: dict[str, Any]) 
         "threads": torch.get_num_threads(),
         **more,
     }
-    _create_directory(path, sources.files, info)
+    lock = begin_directory(path, lambda folder: _write_first_files(folder, sources.files, info))
     _warn_of_what_is_not_kept(path, reason, sources.missing)
-    return info
+    return info, lock
 
 
 def _warn_of_what_is_not_kept(path: Path, reason: str, missing: list[str]) -> None:
@@ -225,27 +224,6 @@ def _warn_of_what_is_not_kept(path: Path, reason: str, missing: list[str]) -> No
             "and which cannot be kept with them; load(run) needs them where Python finds modules",
             stacklevel=4,
         )
-
-
-def _create_directory(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
-    """Write the first files of a run: all of them or, after a crash, none.
-
-    The files are written into a hidden directory beside ``path``, which is then renamed. An empty
-    directory that exists already (perhaps the current one) cannot be replaced; the files are
-    written into it, ``run.json`` last.
-    """
-    if path.exists():
-        _write_first_files(path, sources, info)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-    try:
-        _write_first_files(beside, sources, info)
-        beside.chmod(0o777 & ~_umask())  # mkdtemp lets nobody else read
-        beside.replace(path)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
 
 
 def _write_first_files(path: Path, sources: dict[str, bytes], info: dict[str, Any]) -> None:
@@ -268,13 +246,6 @@ def write_weights(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) 
         OSError: If the file cannot be written.
     """
     storage.write_tensors(path / WEIGHTS, tensors, {"run": info["id"]})
-
-
-def _umask() -> int:
-    """Return the process's file mode mask, which Python can only read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _qualified_name(base: Model) -> str:

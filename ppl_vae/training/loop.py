@@ -26,7 +26,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
@@ -35,7 +34,8 @@ from tqdm.auto import tqdm
 from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.data.rows import Rows
-from ppl_vae.saving.snapshots import Recorder, read_snapshot, restore_generators
+from ppl_vae.saving.metrics import COLUMNS, Metrics
+from ppl_vae.saving.snapshots import Recorder, restore_generators
 from ppl_vae.training.arguments import Callback, KLWeight, kl_weight_at, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
 from ppl_vae.training.held_out import HeldOut
@@ -45,7 +45,6 @@ from ppl_vae.training.progress import Progress
 from ppl_vae.training.stepper import Stepper
 
 MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
-COLUMNS = ["epoch", "step", "elbo", "objective", "validation_elbo", "seconds"]
 
 
 class Loop:
@@ -214,7 +213,7 @@ class Loop:
         """Restore finite weights, where there are any, and return words for which they are."""
         if _is_finite(self.pair.tensors()):
             return "those before it"
-        snapshot = None if self.recorder is None else read_snapshot(self.recorder.path)
+        snapshot = None if self.recorder is None else self.recorder.last_snapshot()
         if snapshot is None:
             return "not finite either: with validation= or run=, finite weights are stored"
         self._restore({n.removeprefix("now/"): t for n, t in snapshot[0].items()})
@@ -300,7 +299,9 @@ class Loop:
         except BaseException as error:
             self._restore_best()
             if self.recorder is not None and isinstance(error, NotFiniteError):
-                self.recorder.finish(self.pair.tensors(), "not finite", {"error": str(error)})
+                summary = {"error": str(error)}
+                weights, records = self.pair.tensors(), self.progress.records
+                self.recorder.finish(weights, records, "not finite", summary)
             raise
 
     def _finish(self, stopped: str) -> History:
@@ -309,7 +310,7 @@ class Loop:
         records = self.progress.records
         afresh = (None, None) if self.held_out is None else self.held_out.afresh()
         history = History(
-            frame=pd.DataFrame(records, columns=COLUMNS),
+            frame=records.frame(),
             objective=self.stepper.objective.name,
             reason=self.stepper.objective.reason,
             stopped=stopped,
@@ -327,7 +328,7 @@ class Loop:
                        "validation_elbo_se": history.validation_elbo_se,
                        "measure": history.measure,
                        "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
-            self.recorder.finish(self.pair.tensors(), "finished", summary)
+            self.recorder.finish(self.pair.tensors(), records, "finished", summary)
         return history
 
     # Snapshots
@@ -344,12 +345,13 @@ class Loop:
         if _is_finite(weights):
             tensors = {f"now/{name}": value for name, value in weights.items()}
             tensors |= {f"best/{name}": value for name, value in self.best.items()}
-            self.recorder.snapshot(tensors, self.state())
+            self.recorder.snapshot(tensors, self.state)
 
     def state(self) -> dict[str, Any]:
         """Return what a snapshot stores besides the weights and the global generators."""
         state: dict[str, Any] = {
             **vars(self.progress),
+            "records": self.progress.records.tensor(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "stepper": self.stepper.state(),
@@ -372,7 +374,7 @@ class Loop:
             self.scheduler.load_state_dict(state["scheduler"])
         self.stepper.resume(state["stepper"])
         stored = {name: state[name] for name in vars(self.progress) if name in state}
-        self.progress = Progress(**stored)
+        self.progress = Progress(**{**stored, "records": Metrics(state["records"])})
         self._seconds_before = state["seconds"]
         restore_generators(state)
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from ppl_vae.saving.metrics import Metrics
+
 
 @dataclass
 class Progress:
@@ -21,7 +23,7 @@ class Progress:
             data set, in nats.
         objective_total: The same sum of the training loss.
         seen: Rows of this epoch's batches so far.
-        records: The history, one dictionary for each epoch that ended.
+        records: The record of the fit, a row for each epoch that ended.
         best_epoch: Epoch of the best held-out ELBO, 0 before there is one.
         best_elbo: That ELBO, in nats per row.
     """
@@ -33,6 +35,6 @@ class Progress:
     total: float = 0.0
     objective_total: float = 0.0
     seen: int = 0
-    records: list[dict[str, float]] = field(default_factory=list)
+    records: Metrics = field(default_factory=Metrics)
     best_epoch: int = 0
     best_elbo: float = -math.inf

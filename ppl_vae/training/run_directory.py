@@ -8,27 +8,29 @@ was cut off, and the first difference is an error that names the setting.
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ppl_vae.saving import runs, same_code, snapshots
-from ppl_vae.training.arguments import KLWeight, plain_numbers
+from ppl_vae.saving.locks import RunLock, check_new, is_taken
 from ppl_vae.training.loop import Loop
+from ppl_vae.training.settings import check_same_settings
 
 
 def may_continue(path: Path, *, resume: bool) -> bool:
     """Return whether a fit resumes the run in a directory; ``False`` where a new run begins.
 
     Raises:
-        ValueError: If a new run would begin in a directory that is not empty.
+        ValueError: If a new run would begin in a directory that is not empty. The directory is
+            looked at again when the run begins, under its lock.
     """
-    if resume and path.exists() and any(path.iterdir()):
+    if resume and is_taken(path):
         return True
-    runs.check_new(path)
+    check_new(path)
     return False
 
 
@@ -63,34 +65,18 @@ def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool
             torch.set_num_threads(threads)
 
 
-def fit_settings(
-    loop: Loop, *, kl_weight: KLWeight, clip_norm: float | None, compiled: bool | str
-) -> dict[str, Any]:
-    """Return what must be the same when a fit is resumed, as JSON can hold it.
+def check_recipe(loop: Loop) -> None:
+    """Remove the recipe from a run that just ended where the fitted pair no longer matches it.
 
-    Functions cannot be compared: of an optimizer the class and the settings stand for it, of a
-    scheduler the class, of a KL weight that it is a function.
+    A disk that fails now gives a warning: the weights are written, and the fit is done.
     """
-    objective, optimizer = loop.stepper.objective, loop.optimizer
-    settings: dict[str, Any] = {
-        "compile": compiled,
-        "seed": loop.seed,
-        "dtype": str(torch.get_default_dtype()),
-        "data": loop.rows.fingerprint(),
-        "validation": None if loop.held_out is None else loop.held_out.rows.fingerprint(),
-        "batch_size": loop.stepper.batch_size,
-        "kl_weight": "a function of the step" if callable(kl_weight) else float(kl_weight),
-        "clip_norm": clip_norm,
-        "objective": objective.name,
-        "objective_options": objective.options,
-        "num_particles": objective.elbo.num_particles,
-        "vectorize_particles": objective.elbo.vectorize_particles,
-        "optimizer": type(optimizer).__name__,
-        "optimizer_defaults": {k: repr(v) for k, v in sorted(optimizer.defaults.items())},
-        "scheduler": type(loop.scheduler).__name__,
-        "trained": [[name, list(p.shape)] for name, p in loop.pair.trainable().items()],
-    }
-    return {name: plain_numbers(value) for name, value in settings.items()}
+    if loop.recorder is None or not loop.recorder.is_own():
+        return
+    try:
+        same_code.remove_outdated_recipe(loop.recorder.path, loop.pair, loop.rows)
+    except (OSError, ValueError) as error:
+        path = loop.recorder.path
+        warnings.warn(f"run: the recipe in {path} could not be checked ({error})", stacklevel=3)
 
 
 def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
@@ -109,14 +95,33 @@ def _begin_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         "reason": objective.reason,
         "stepper": loop.stepper.state(),
     }
-    loop.recorder = snapshots.Recorder(path, runs.create_run(path, loop.pair, loop.rows, more))
+    info, lock = runs.create_run(path, loop.pair, loop.rows, more)
+    loop.recorder = snapshots.Recorder(path, info, lock)
 
 
 def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     """Restore the loop from a run's snapshot, on as many threads as the run began with.
 
     The number of threads is restored because sums over rows are rounded differently on another
-    number of threads.
+    number of threads. The directory is locked before it is read, so that what is read is what the
+    last process wrote.
+
+    Raises:
+        ValueError: If the run is damaged, is no fit, or differs from this fit, or if another
+            process is fitting into it.
+    """
+    if runs.read_run(path).info.get("settings") is None:
+        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
+    lock = RunLock(path)
+    try:
+        _restore_run(path, loop, settings, lock)
+    except BaseException:
+        lock.close()
+        raise
+
+
+def _restore_run(path: Path, loop: Loop, settings: dict[str, Any], lock: RunLock) -> None:
+    """Restore the loop from the snapshot of a run that this process has locked.
 
     Raises:
         ValueError: If the run is damaged, is no fit, or differs from this fit.
@@ -128,7 +133,7 @@ def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
         snapshot = snapshots.read_snapshot(path)
         if snapshot is not None:
             loop.resume(*snapshot)
-        loop.recorder = snapshots.Recorder(path, info)
+        loop.recorder = snapshots.Recorder(path, info, lock)
         loop.recorder.restart(loop.progress.records)
         torch.set_num_threads(info["threads"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
@@ -140,9 +145,7 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
 
     Compared are the settings, the user's source files and the constructor arguments of the pair.
     """
-    if info.get("settings") is None:
-        raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
-    _check_same_settings(path, info["settings"], settings)
+    check_same_settings(path, info["settings"], settings, loop)
     changed = same_code.changed_sources(path, info, loop.pair)
     if changed:
         raise ValueError(
@@ -153,23 +156,4 @@ def _check_same_fit(path: Path, loop: Loop, info: dict[str, Any], settings: dict
         raise ValueError(
             f"resume: {path} was made with other constructor arguments of the model or the guide; "
             "pass the same, or choose another directory"
-        )
-
-
-def _check_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ``ValueError`` that names the first setting that differs from the run's."""
-    for name in {**before, **now}:
-        old, new = before.get(name), now.get(name)
-        if old == new:
-            continue
-        if name in ("data", "validation"):
-            raise ValueError(
-                f"resume: {path} was made with other {name}; pass the same rows, or choose another "
-                "directory"
-            )
-        if name == "trained":  # lists of [parameter, shape]
-            old, new = next(p for p in zip_longest(old or [], new or []) if p[0] != p[1])
-        raise ValueError(
-            f"resume: {path} was made with {name}={old!r}, got {new!r}; pass the same, or choose "
-            "another directory"
         )

@@ -26,12 +26,13 @@ from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.saving import runs, same_code
+from ppl_vae.saving import runs
 from ppl_vae.saving.proof import refuse_within_a_check
 from ppl_vae.training import arguments
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
-from ppl_vae.training.run_directory import fit_settings, may_continue, recording
+from ppl_vae.training.run_directory import check_recipe, may_continue, recording
+from ppl_vae.training.settings import fit_settings
 from ppl_vae.training.stepper import Stepper
 
 
@@ -95,8 +96,11 @@ def fit(
             how to make the pair again (``load``).
         resume: Continue the fit in ``run`` where it ended or was cut off. On a CPU the resumed fit
             ends bit for bit as one that was never cut off. Data and settings must be those that
-            the run began with, but there may be more ``epochs``. Where ``run`` does not exist, a
-            new fit begins there.
+            the run began with, but there may be more ``epochs``. Compared are every row of the
+            data, by a checksum, and all settings, those of the optimizer's groups and of the
+            scheduler as well; of functions (KL schedules, those in a scheduler) the values at the
+            steps 0, 1, 2, 5, 10, 20, 50, ... up to the last. Where ``run`` does not exist, a new
+            fit begins there.
         callbacks: Called once an epoch as ``callback(row, model, guide)``, where ``row`` is the
             epoch's entry of the history; a callback that returns True ends the fit. Some are in
             ``ppl_vae.callbacks``.
@@ -163,10 +167,12 @@ def fit(
         loop = Loop(stepper, held_out, schedule, kl_weight, seed)
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)
-        settings = fit_settings(loop, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile)
+        settings = fit_settings(
+            loop, epochs=epochs, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile
+        )
         with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
-            same_code.remove_outdated_recipe(path, pair, rows)
+            check_recipe(loop)
         return history
 
 

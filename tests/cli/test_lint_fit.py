@@ -1,5 +1,6 @@
 """``lint`` and ``fit``: findings, run directories that are never overwritten, exit codes."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import ppl_vae
+from ppl_vae.saving.locks import RunLock
 
 FIT = ["fit", "gaussian", "normal"]
 SHORT = ["--epochs", "2", "--set", "latents=2"]
@@ -153,6 +155,31 @@ def test_force_with_a_refused_pair_leaves_the_old_run(ppl, wine_file, own_run):
     ppl("fit", "bernoulli", "normal", wine_file, "--run", own_run, "--force", code=1)
     assert sorted((path.name, path.stat().st_mtime_ns) for path in own_run.iterdir()) == before
     assert not Path(f"{own_run}.old").exists()
+
+
+def test_force_is_refused_where_another_process_fits_into_the_run(ppl, wine_file, own_run):
+    before = weights(own_run)
+    with contextlib.closing(RunLock(own_run)):
+        done = ppl(*FIT, wine_file, *SHORT, "--run", own_run, "--force", code=1)
+    assert f"another process is fitting into {own_run}" in done.err
+    assert weights(own_run) == before
+    assert not Path(f"{own_run}.old").exists()
+
+
+def test_force_leaves_what_another_process_put_in_the_place_of_the_old_run(
+    ppl, wine_file, own_run, monkeypatch
+):
+    def put_files_there(*arguments, **options):
+        own_run.mkdir()
+        (own_run / "thesis.txt").write_text("years of work")
+        raise ValueError("refused")
+
+    before = weights(own_run)
+    monkeypatch.setattr(ppl_vae, "fit", put_files_there)
+    done = ppl(*FIT, wine_file, *SHORT, "--run", own_run, "--force", code=1)
+    assert [path.name for path in own_run.iterdir()] == ["thesis.txt"]
+    assert f"the older run is now {own_run}.old" in done.err
+    assert weights(f"{own_run}.old") == before
 
 
 def test_a_folder_that_is_not_a_run_is_never_changed(ppl, wine_file):
