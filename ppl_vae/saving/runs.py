@@ -206,7 +206,11 @@ def create_run(
         **more,
     }
     lock = begin_directory(path, lambda folder: _write_first_files(folder, sources.files, info))
-    _warn_of_what_is_not_kept(path, reason, sources.missing)
+    try:
+        _warn_of_what_is_not_kept(path, reason, sources.missing)
+    except Warning:  # where warnings are errors
+        lock.close()
+        raise
     return info, lock
 
 

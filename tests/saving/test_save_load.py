@@ -263,7 +263,8 @@ def test_a_run_without_frozen_parameters_leaves_those_of_the_pair_alone(tmp_path
     fit(pair.model, pair.guide, XY, epochs=1, progress=False)
     with monkeypatch.context() as older:  # as versions stored it that did not know these parameters
         older.setattr(Pair, "unregistered", lambda self: {})
-        save(pair.model, pair.guide, tmp_path, data=XY)
+        with pytest.warns(UserWarning, match="the weights without a recipe"):
+            save(pair.model, pair.guide, tmp_path, data=XY)
     before = fresh.baseline.weight.clone()
     load(tmp_path, model=fresh.model, guide=fresh.guide)
     assert torch.equal(fresh.baseline.weight, before)
