@@ -151,8 +151,8 @@ def shown(value: Any) -> str:
     """Return a value as text for a message: in one line, and cut where it is long.
 
     Example:
-        >>> shown(list(range(100)))
-        '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, ...'
+        >>> shown([1, 2]), len(shown("a" * 1000))
+        ('[1, 2]', 64)
     """
     text = " ".join(repr(value).split())
     return text if len(text) <= 64 else text[:60].rstrip() + " ..."

@@ -205,10 +205,9 @@ def test_a_site_that_observes_computed_values_is_an_error():
         (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected a whole"),
         (lambda: reconstruct(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: encode(linear_model, linear_guide, X, num_samples=0), "num_samples"),
-        (
-            lambda: interpolate(linear_model, linear_guide, X[:1]),
-            "expected at least 2 rows and 2 steps",
-        ),
+        (lambda: interpolate(linear_model, linear_guide, X[:1]), "data: expected at least 2 rows"),
+        (lambda: interpolate(linear_model, linear_guide, X, steps=1), "steps: expected a whole"),
+        (lambda: traverse(linear_model, linear_guide, X, steps=0), "steps: expected a whole"),
         (lambda: traverse(linear_model, linear_guide, X, site="w"), "got 'w'"),
         (lambda: encode(linear_model, linear_guide, X, plate="rows"), 'row plate "rows"'),
     ],

@@ -44,7 +44,13 @@ KINDS = {  # (the pair, settings)
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize(
     ("kind", "step"),
-    [*((kind, "eager") for kind in KINDS), ("functions", "traced"), ("rmsprop", "traced")],
+    [
+        *((kind, "eager") for kind in KINDS),
+        *(
+            pytest.param(kind, "traced", marks=pytest.mark.slow)
+            for kind in ("functions", "rmsprop")
+        ),
+    ],
 )
 def test_a_killed_fit_of_each_kind_ends_with_the_same_numbers(kind, step, tmp_path, monkeypatch):
     monkeypatch.setattr(stepper, "TRACED_FROM", 1 if step == "traced" else 10**9)
