@@ -112,7 +112,7 @@ def names_in(name: str, value: Any) -> list[Any]:
         return [value]
     try:
         return list(value)
-    except TypeError:  # an array of one number says that it can be iterated over, and cannot
+    except (TypeError, RuntimeError):  # an array of one number cannot be iterated over
         raise ValueError(f"{name}: expected a list, got {shown(value)}") from None
 
 

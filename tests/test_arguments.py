@@ -41,7 +41,7 @@ ODD = [
     None, True, False, -1, 0, 1, 3.5, 2**70, -(2**70), math.nan, math.inf, -math.inf, "", "x",
     b"x", [], ["x"], (), {}, {"a": 1}, {1}, Other, Other(), len, lambda x: x, float, slice(None),
     np.int64(3), np.int32(-1), np.float64(2.5), np.array(3), np.array([1, 2]), np.bool_(True),
-    torch.tensor(3), torch.tensor([1.0, 2.0]), torch.tensor(math.nan), 1j, range(3), iter([X]),
+    torch.tensor(3), torch.tensor([1.0, 2.0]), torch.tensor(math.nan), 1j, range(3),
     pd.Series([1]), pd.DataFrame({"a": [1]}), "\0", "a" * 5000, X[:3].tolist(), X[:0], X[0],
     X[:, :0],
     torch.zeros(3, 4, dtype=torch.complex64), torch.zeros(3, 4, device="meta"), quantized(),
@@ -145,7 +145,8 @@ def odd_values():
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_an_odd_argument_is_refused_by_its_name(name, argument, folder):
     @settings(
-        max_examples=4 if name in ("write_report", "to_arviz") else 10, derandomize=True, deadline=None, database=None,
+        max_examples=4 if name in ("write_report", "to_arviz") else 10,
+        derandomize=True, deadline=None, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     @given(odd_values())

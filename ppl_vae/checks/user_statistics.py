@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.arguments import names_in
+from ppl_vae.arguments import names_in, shown
 
 Function = Callable[..., Any]
 
@@ -43,7 +43,7 @@ def requested_statistics(
     names: list[str] | None = []
     functions: dict[str, Function] = {}
     for title, entry in _titled(statistics):
-        if entry == "built-in":
+        if isinstance(entry, str) and entry == "built-in":
             names = None
         elif isinstance(entry, str) and entry in known:
             names = names if names is None else [*names, entry]
@@ -52,7 +52,7 @@ def requested_statistics(
         else:
             raise ValueError(
                 f"statistics: expected functions, or names among {sorted(known)} or "
-                f'"built-in", got {entry!r}'
+                f'"built-in", got {shown(entry)}'
             )
     if names is not None and not names and not functions:
         raise ValueError("statistics: expected at least one, got none")

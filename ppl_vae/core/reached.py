@@ -31,11 +31,9 @@ def modules_reached(function: Any) -> dict[str, nn.Module]:
         function: The function, ``functools.partial`` or bound method.
 
     Example:
-        >>> networks = [nn.Linear(2, 2)]
-        >>> def guide(x):
-        ...     return networks[0](x)
-        >>> list(modules_reached(guide))
-        ['networks.0']
+        >>> encoder = nn.Linear(2, 2)
+        >>> list(modules_reached(functools.partial(max, key=[encoder])))
+        ['key.0']
     """
     found: dict[str, nn.Module] = {}
     seen: set[int] = set()

@@ -186,9 +186,11 @@ def _in_form_of(data: Any, like: Any, where: str) -> Any:
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):
         return data.set_axis(like.columns, axis=1)  # the reader has selected them by name
-    if not hasattr(like, "shape"):
-        raise ValueError(f"like: expected rows of data, got {shown(like)}")
-    expected, got = tuple(like.shape[1:]), tuple(data.shape[1:])
+    try:
+        expected = tuple(like.shape[1:])
+    except (AttributeError, TypeError, RuntimeError):
+        raise ValueError(f"like: expected rows of data, got {shown(like)}") from None
+    got = tuple(data.shape[1:])
     if expected != got:
         raise ValueError(f"{where}: expected rows of shape {expected}, got {got}")
     return data

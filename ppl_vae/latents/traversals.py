@@ -33,6 +33,7 @@ from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form
 
+WIDEST = 1e6  # standard deviations; beyond it, floats and networks overflow
 PRIOR_DRAWS = 10_000  # draws that measure a prior whose moments are not known
 
 
@@ -136,6 +137,8 @@ def traverse(
     """
     check_count("steps", steps)
     check_number("width", width)
+    if abs(width) > WIDEST:
+        raise ValueError(f"width: expected at most {WIDEST:g} standard deviations, got {width:g}")
     check_arguments(seed=seed)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)

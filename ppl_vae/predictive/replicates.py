@@ -31,7 +31,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ppl_vae.arguments import check_arguments, names_in
+from ppl_vae.arguments import check_arguments, names_in, shown
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks, quiet_look
 from ppl_vae.core.far_rows import FarRows, nan_in_rows
@@ -359,9 +359,9 @@ def _chosen(names: Any, known: list[str]) -> list[str]:
     if names is None:
         return known
     asked = names_in("sites", names)
-    unknown = [name for name in asked if name not in known]
+    unknown = [name for name in asked if not isinstance(name, str) or name not in known]
     if unknown or not asked:
-        raise ValueError(f"sites: expected some of {known}, got {unknown or asked}")
+        raise ValueError(f"sites: expected some of {known}, got {shown(unknown or asked)}")
     return [name for name in known if name in asked]
 
 
