@@ -195,6 +195,11 @@ def json_value(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _as_option(argument: str) -> str:
+    """Return the option of the command that stands for an argument of the library."""
+    return _OPTIONS.get(argument, "--" + argument.replace("_", "-"))
+
+
 def _with_options(message: str) -> str:
     """Return a message of the library with Python arguments spelled as command line options.
 
@@ -203,7 +208,8 @@ def _with_options(message: str) -> str:
     """
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
     return re.sub(
-        r"\b(trust_code|resume|clip_norm|columns|drop|index)(=(True)?(?=\W|$)|(?=: expected))",
-        lambda match: _OPTIONS.get(match[1], "--" + match[1].replace("_", "-")),
+        r"\b(trust_code|resume|clip_norm|columns|drop|index)=(True)?(?=\W|$)"
+        r"|\b(columns|drop|index)(?=: expected)",
+        lambda match: _as_option(match[1] or match[3]),
         message,
     )
