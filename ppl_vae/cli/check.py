@@ -9,7 +9,20 @@ import typer
 import ppl_vae
 from ppl_vae.cli.console import FAULT, CommandOutput, UsageError, reporting, table
 from ppl_vae.cli.opened import open_run
-from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, Statistics, TrustCode
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Data,
+    Drop,
+    Force,
+    Label,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    Statistics,
+    TrustCode,
+)
 from ppl_vae.cli.pairs import function, read
 
 if TYPE_CHECKING:
@@ -22,6 +35,9 @@ NUMBERS = ("observed", "mean", "lower", "upper", "p_value", "p_adjusted")
 def check(
     run: Run,
     data: Data,
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     statistics: Statistics = None,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Number of replicates of the data.")
@@ -56,7 +72,7 @@ def check(
             raise UsageError(f"--out {out}: expected a file other than the data")
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         functions = [function(spec) for spec in statistics or ()]
-        rows = read(data, opened.example)
+        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
         guide, settings = None if prior else opened.guide, opened.settings(seed, report)
         result = ppl_vae.predictive_check(
             opened.model, guide, rows, statistics=["built-in", *functions],

@@ -23,11 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from ppl_vae.data.text import printable
+
 if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
+
+_OPTIONS = {"index": "--id"}
+"""Options of the command that have another name than the argument in Python."""
 
 
 class UsageError(ValueError):
@@ -48,6 +53,10 @@ def usage() -> Iterator[None]:
 
 class CommandOutput:
     """The output of one command: results, notes and errors.
+
+    Texts may hold names from the user's files. Whatever is printed goes through ``printable``, so
+    that no name moves the cursor, colours the screen or turns the direction of a line; JSON has
+    escapes of its own.
 
     Args:
         as_json: Print one JSON object on stdout and nothing else there.
@@ -76,7 +85,8 @@ class CommandOutput:
         width = None if sys.stdout.isatty() else 10_000  # in a pipe, lines are never folded
         console = Console(width=width, markup=False, highlight=False)
         for part in parts:
-            console.print(part, soft_wrap=isinstance(part, str))
+            shown = printable(part) if isinstance(part, str) else part
+            console.print(shown, soft_wrap=isinstance(part, str))
 
     def note(self, text: str) -> None:
         """Print a note or a warning on stderr.
@@ -86,20 +96,20 @@ class CommandOutput:
         if self.quiet:
             self._held_back.append(text)
         else:
-            typer.echo(text, err=True)
+            typer.echo(printable(text), err=True)
 
     def faults(self, errors: Iterable[object]) -> typer.Exit:
         """Print errors that a command found in its input, and return the exit to raise."""
         for error in errors:
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(printable(f"error: {error}"), err=True)
         return typer.Exit(FAULT)
 
     def fail(self, error: ValueError) -> typer.Exit:
         """Print the error that ends a command, and return the exit to raise."""
         text = _with_options(str(error))
         for note in self._held_back:
-            typer.echo(note, err=True)
-        typer.echo(f"error: {text}", err=True)
+            typer.echo(printable(note), err=True)
+        typer.echo(printable(f"error: {text}"), err=True)
         self.result({"error": text})
         return typer.Exit(USAGE if isinstance(error, UsageError) else FAULT)
 
@@ -129,6 +139,8 @@ def reporting(as_json: bool, quiet: bool) -> Iterator[CommandOutput]:
 def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
     """Return a table for ``CommandOutput.show``; the text of a cell is never read as markup.
 
+    Control characters of a cell are shown as escapes, ends of lines included.
+
     Args:
         columns: Headings.
         rows: Cells, whose ``str`` is shown.
@@ -139,9 +151,9 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
 
     shown = RichTable(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        shown.add_column(Text(str(column)), overflow="fold")
+        shown.add_column(Text(printable(str(column), allowed="")), overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
+        shown.add_row(*(Text(printable(str(cell), allowed="")) for cell in row))
     return shown
 
 
@@ -183,6 +195,11 @@ def json_value(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def _as_option(argument: str) -> str:
+    """Return the option of the command that stands for an argument of the library."""
+    return _OPTIONS.get(argument, "--" + argument.replace("_", "-"))
+
+
 def _with_options(message: str) -> str:
     """Return a message of the library with Python arguments spelled as command line options.
 
@@ -191,7 +208,8 @@ def _with_options(message: str) -> str:
     """
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
     return re.sub(
-        r"\b(trust_code|resume|clip_norm)=(True)?(?=\W|$)",
-        lambda match: "--" + match[1].replace("_", "-"),
+        r"\b(trust_code|resume|clip_norm|columns|drop|index)=(True)?(?=\W|$)"
+        r"|\b(columns|drop|index)(?=: expected)",
+        lambda match: _as_option(match[1] or match[3]),
         message,
     )

@@ -7,13 +7,28 @@ import typer
 import ppl_vae
 from ppl_vae.cli.console import reporting
 from ppl_vae.cli.opened import hand_over, open_run
-from ppl_vae.cli.options import AsJson, Data, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Data,
+    Drop,
+    Force,
+    Label,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    TrustCode,
+)
 from ppl_vae.cli.pairs import read
 
 
 def encode(
     run: Run,
     data: Data,
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     out: Out = None,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Draws for each row, where the guide has no closed form.")
@@ -29,12 +44,12 @@ def encode(
     Columns of DATA are found by name. Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
-        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
         if opened.guide is None:
             raise ValueError(
                 f"{run}: its pair has no guide, so rows have no codes; fit a guide to it"
             )
-        rows = read(data, opened.example)
+        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
         settings = opened.settings(seed, report)
         codes = ppl_vae.encode(
             opened.model, opened.guide, rows, num_samples=num_samples, **settings

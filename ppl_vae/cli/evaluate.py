@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Any
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
 from ppl_vae.cli.opened import open_run
-from ppl_vae.cli.options import AsJson, Data, Draws, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Data,
+    Draws,
+    Drop,
+    Force,
+    Label,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    TrustCode,
+)
 from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
@@ -23,6 +36,9 @@ DRAWS_OPTION = "--num-samples"
 def evaluate(
     run: Run,
     data: Data,
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     out: Out = None,
     num_samples: Draws = 5000,
     seed: Seed = 0,
@@ -38,8 +54,8 @@ def evaluate(
     elbo.SITE for each site's term of the ELBO.
     """
     with reporting(as_json, quiet) as report:
-        opened = open_run(run, trust_code=trust_code, out=out, force=force)
-        rows = read(data, opened.example)
+        opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
+        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
 
         from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 
@@ -52,8 +68,8 @@ def evaluate(
         if out is not None:
             from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
 
-            columns = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
-            write(out, scores.assign(**columns))
+            terms_by_site = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
+            write(out, scores.assign(**terms_by_site))
         has_guide = opened.guide is not None
         summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
         by_site = summaries.ElboSummary.of(terms)

@@ -12,7 +12,19 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reporting
-from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Data,
+    Drop,
+    Guide,
+    Label,
+    Model,
+    Plate,
+    Quiet,
+    Seed,
+    Settings,
+)
 from ppl_vae.cli.pairs import build_pair, check_names, read
 from ppl_vae.saving.locks import RunLock
 
@@ -27,6 +39,9 @@ def fit(
     guide: Guide,
     data: Data,
     run: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to store the fit in.")],
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     settings: Settings = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out: a share, or a file.")
@@ -62,7 +77,7 @@ def fit(
         _check_options(run, resume=resume, force=force, validation=validation, patience=patience)
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
-        rows = read(data)
+        rows = read(data, columns=columns, drop=drop, label=label)
         held_out = _held_out(validation, rows)
         pair = build_pair(model, guide, rows, settings, seed)
         with _older_run_set_aside(run, output, force=force):

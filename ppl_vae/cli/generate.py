@@ -8,7 +8,7 @@ import typer
 import ppl_vae
 from ppl_vae.cli.console import reporting
 from ppl_vae.cli.opened import hand_over, open_run
-from ppl_vae.cli.options import AsJson, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.options import AsJson, Columns, Drop, Force, Out, Quiet, Run, Seed, TrustCode
 from ppl_vae.cli.pairs import read
 
 
@@ -23,6 +23,8 @@ def generate(
             "(covariates; rows are chosen at random). Without it those columns are zero.",
         ),
     ] = None,
+    columns: Columns = None,
+    drop: Drop = None,
     expected: Annotated[
         bool, typer.Option("--expected", help="The expected row of the drawn latents, not a draw.")
     ] = False,
@@ -39,7 +41,11 @@ def generate(
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
-        rows = opened.rows() if like is None else read(like, opened.example)
+        rows = (
+            opened.rows()
+            if like is None
+            else read(like, opened.example, columns=columns, drop=drop)
+        )
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings

@@ -2,7 +2,19 @@
 
 import ppl_vae
 from ppl_vae.cli.console import reporting, table
-from ppl_vae.cli.options import AsJson, Data, Guide, Model, Plate, Quiet, Seed, Settings
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Data,
+    Drop,
+    Guide,
+    Label,
+    Model,
+    Plate,
+    Quiet,
+    Seed,
+    Settings,
+)
 from ppl_vae.cli.pairs import build_pair, check_names, read
 
 SHOWN_COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
@@ -12,6 +24,9 @@ def lint(
     model: Model,
     guide: Guide,
     data: Data,
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     settings: Settings = None,
     seed: Seed = 0,
     plate: Plate = "data",
@@ -25,7 +40,7 @@ def lint(
     """
     with reporting(as_json, quiet) as report:
         check_names(model, guide)
-        rows = read(data)
+        rows = read(data, columns=columns, drop=drop, label=label)
         pair = build_pair(model, guide, rows, settings, seed)
         found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
         objective = found.objective

@@ -54,7 +54,9 @@ class OpenedRun:
         return self.example
 
 
-def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> OpenedRun:
+def open_run(
+    run: Path, *, trust_code: bool, out: Path | None, force: bool, label: str | None = None
+) -> OpenedRun:
     """Load the pair of a run, after a check that the results can be written.
 
     Args:
@@ -62,12 +64,18 @@ def open_run(run: Path, *, trust_code: bool, out: Path | None, force: bool) -> O
         trust_code: Whether to execute the copies of the user's own files in the run.
         out: File for the results, or ``None``.
         force: Whether ``out`` may replace a file.
+        label: The column of row labels, which ``out`` must be able to hold.
 
     Raises:
         UsageError: If there is no such directory, or if ``out`` cannot be written.
         ValueError: If the run is damaged, has no recipe, or needs ``--trust-code``.
     """
     check_out(out, force=force)
+    if label is not None and out is not None and out.suffix.lower() in (".npy", ".npz"):
+        raise UsageError(
+            f"--id {label}: expected --out FILE with an ending of a table, .csv, .tsv or .parquet, "
+            f"got {out}, whose rows have no labels"
+        )
     record = read_run(run.parent if run.suffix == ".safetensors" else run)
     _check_opens(record, trust_code=trust_code)
     model, guide = ppl_vae.load(run, trust_code=trust_code)

@@ -18,7 +18,27 @@ Guide = Annotated[
     ),
 ]
 Data = Annotated[
-    Path, typer.Argument(metavar="DATA", help="A .csv, .tsv, .parquet, .npy or .npz file.")
+    Path,
+    typer.Argument(metavar="DATA", help="A .csv, .csv.gz, .tsv, .parquet, .npy or .npz file."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME", help="A column of the table to read, in place of all. May be repeated."
+    ),
+]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="A column of the table to leave out. May be repeated."),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        "--id",
+        metavar="NAME",
+        help="The column of the table that labels the rows, numbers or text: it is no feature, and "
+        "every file of results for rows has it, to join on.",
+    ),
 ]
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files.")

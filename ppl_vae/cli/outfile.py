@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.tables import flat_columns
+from ppl_vae.data.text import spreadsheet_text
 
 
 def write(path: Path, values: Any) -> None:
@@ -48,9 +49,15 @@ def as_table(values: Any) -> pd.DataFrame:
         raise ValueError(f"expected a table, got {len(values)} arrays; write an .npz file")
     if np.ndim(values) > 2:
         raise ValueError(f"expected a table, got shape {np.shape(values)}; write an .npy file")
-    return flat_columns(
+    frame = flat_columns(
         values if isinstance(values, pd.DataFrame) else pd.DataFrame(np.asarray(values))
     )
+    if frame.index.name is not None and frame.index.name in frame.columns:
+        raise ValueError(
+            f'the row labels and a column are both called "{frame.index.name}"; rename the column '
+            "of labels in the data"
+        )
+    return frame
 
 
 def describe_rows(values: Any) -> tuple[int, str]:
@@ -92,10 +99,27 @@ def as_json(values: Any) -> dict[str, Any]:
 
 
 def _csv(path: Path, values: Any, separator: str = ",") -> None:
-    """Write a table as text; the row labels go into a first column without a name, if any."""
+    """Write a table as text; the row labels stand in the first column, under their name if any.
+
+    Names and texts that a spreadsheet would take for formulas get an apostrophe in front, as
+    ``spreadsheet_text`` describes. ``read_data`` takes the apostrophe off names and labels.
+    """
     frame = as_table(values)
     has_labels = not isinstance(frame.index, pd.RangeIndex)
-    frame.to_csv(path, index=has_labels, index_label="", sep=separator)
+    if has_labels:
+        frame = frame.set_axis(pd.Index(_texts(frame.index.tolist()), name=frame.index.name))
+    for position, dtype in enumerate(frame.dtypes):
+        if not pd.api.types.is_numeric_dtype(dtype):
+            texts = _texts(frame.iloc[:, position].tolist())
+            frame = frame.assign(**{frame.columns[position]: texts})
+    label = spreadsheet_text(str(frame.index.name or ""))
+    frame = frame.set_axis(_texts(list(frame.columns)), axis=1)
+    frame.to_csv(path, index=has_labels, index_label=label, sep=separator)
+
+
+def _texts(values: list[Any]) -> list[Any]:
+    """Return values with those that are texts as ``spreadsheet_text`` writes them."""
+    return [spreadsheet_text(value) if isinstance(value, str) else value for value in values]
 
 
 def _parquet(path: Path, values: Any) -> None:

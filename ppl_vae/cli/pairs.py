@@ -23,23 +23,37 @@ NO_GUIDE = "none"
 """The word that stands for ``guide=None``."""
 
 
-def read(path: Path, like: Any = None) -> Any:
+def read(
+    path: Path,
+    like: Any = None,
+    *,
+    columns: Sequence[str] | None = None,
+    drop: Sequence[str] | None = None,
+    label: str | None = None,
+) -> Any:
     """Return the rows of a data file.
 
     Args:
         path: A .csv, .tsv, .parquet, .npy or .npz file.
         like: Example rows, as a run holds them; the file's columns are found by their names and
             brought into this form.
+        columns: The columns of a table to read; ``None`` or none for all.
+        drop: The columns of a table to leave out.
+        label: The column of a table that labels the rows.
 
     Raises:
-        UsageError: If there is no such file.
+        UsageError: If there is no such file, or if it has no column of a name that was given.
         ValueError: If the file cannot be read, or does not have the columns of ``like``.
     """
     from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  loads pandas
+    from ppl_vae.data.selection import ColumnChoiceError  # noqa: PLC0415  loads pandas
 
     with usage():
         check_exists(path)
-    return read_data(path, like)
+    try:
+        return read_data(path, like, columns=columns or None, drop=drop, index=label)
+    except ColumnChoiceError as error:
+        raise UsageError(str(error)) from error
 
 
 def function(spec: str) -> Callable[..., Any]:

@@ -7,7 +7,19 @@ import typer
 
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.opened import open_run, read_run
-from ppl_vae.cli.options import AsJson, Draws, Force, Quiet, Run, Seed, Statistics, TrustCode
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Draws,
+    Drop,
+    Force,
+    Label,
+    Quiet,
+    Run,
+    Seed,
+    Statistics,
+    TrustCode,
+)
 from ppl_vae.cli.pairs import function, read
 
 DEFAULT_NAME = "report.html"
@@ -23,6 +35,9 @@ def report(
             "has only what the run directory says.",
         ),
     ] = None,
+    columns: Columns = None,
+    drop: Drop = None,
+    label: Label = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -55,7 +70,7 @@ def report(
         if data is not None:
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
             model, guide = opened.model, opened.guide
-            rows = read(data, opened.example)
+            rows = read(data, opened.example, columns=columns, drop=drop, label=label)
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(

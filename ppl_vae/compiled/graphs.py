@@ -97,15 +97,16 @@ def trace_graph(
         return [*function(*given), *checks]
 
     checked = of_torch.checks_arguments(Distribution)
-    with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
-        module = make_fx(run)(*inputs)
-    _refuse_value_dependent_shapes(module)
-    _add_guard(module, len(checks))
-    constants = _lift_tensors(module, list(parameters))
-    examples = [node.meta.get("val") for node in module.graph.nodes]
-    dtypes = [e.dtype for e in examples if isinstance(e, Tensor) and e.is_floating_point()]
-    precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
-    _forget_values(module)
+    with of_torch.sources_forgotten():
+        with without_values(checks), pyro.validation_enabled(False), validation_enabled(checked):
+            module = make_fx(run)(*inputs)
+        _refuse_value_dependent_shapes(module)
+        _add_guard(module, len(checks))
+        constants = _lift_tensors(module, list(parameters))
+        examples = [node.meta.get("val") for node in module.graph.nodes]
+        dtypes = [e.dtype for e in examples if isinstance(e, Tensor) and e.is_floating_point()]
+        precision = max((torch.finfo(dtype).eps for dtype in dtypes), default=0.0)
+        _forget_values(module)
     return Graph(module, constants, precision)
 
 
@@ -284,7 +285,7 @@ def compile_graph(
     on_cpu = (state or inputs)[0].device.type == "cpu"
     examples = [*map(copy_with_strides, state), *inputs]
     options = {"fallback_random": True, "cpp_wrapper" if on_cpu else "triton.cudagraphs": True}
-    with of_torch.compiler_silenced():
+    with of_torch.compiler_silenced(), of_torch.sources_forgotten():
         table = of_torch.decompositions(_TAKEN_APART)
         module = make_fx(function, decomposition_table=table)(*examples)
         _sink_expands(module)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -98,16 +99,23 @@ def _order_for(names: list[Any], wanted: list[Any], where: str) -> list[int] | N
         return list(range(len(names)))
     if set(names) != set(wanted) and names == list(range(len(names))):
         return None  # numbers that pandas gave
-    missing = [name for name in wanted if name not in names]
+    first_positions = _first_positions(names)
+    missing = [name for name in wanted if name not in first_positions]
     if missing:
         raise ValueError(_missing_columns(missing, names, wanted, where))
-    several = [name for name in wanted if names.count(name) > 1 or wanted.count(name) > 1]
+    counts, wanted_counts = Counter(names), Counter(wanted)
+    several = [name for name in wanted if counts[name] > 1 or wanted_counts[name] > 1]
     if several:
         raise ValueError(
             f"{where}: expected one column of each name, got several called {_quoted(several[:1])} "
             "in another order than the fit's; give each column a name of its own before the fit"
         )
-    return [names.index(name) for name in wanted]
+    return [first_positions[name] for name in wanted]
+
+
+def _first_positions(names: list[Any]) -> dict[Any, int]:
+    """Return the position at which each name stands first."""
+    return {name: position for position, name in reversed(list(enumerate(names)))}
 
 
 def _missing_columns(missing: list[Any], names: list[Any], wanted: list[Any], where: str) -> str:

@@ -112,7 +112,7 @@ class Field:
             self,
             array=torch.as_tensor(self.array)[:, positions],
             labels=self.labels[positions],
-            given_order=[positions.index(position) for position in sorted(positions)],
+            given_order=sorted(range(len(positions)), key=positions.__getitem__),
         )
 
     def take(self, index: Tensor) -> Tensor:

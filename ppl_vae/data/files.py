@@ -1,9 +1,11 @@
 """Data files in the forms that the functions of this library take.
 
-    .csv .tsv    frame; the first line names the columns, a first column without a name labels rows
-    .parquet     frame
-    .npy         array, rows first
-    .npz         one array, or several as a mapping of fields
+    .csv .tsv          frame; the first line names the columns, a first column without a name
+                       labels rows
+    .csv.gz .tsv.gz    the same, packed by gzip
+    .parquet           frame
+    .npy               array, rows first
+    .npz               one array, or several as a mapping of fields
 
 Nothing in a file is ever executed. The error for a file that cannot be read says where the fault
 is: the line, the column or the array.
@@ -14,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ import pandas as pd
 from numpy.lib import format as npy_format
 
 from ppl_vae.arguments import check_arguments, shown
-from ppl_vae.data.tables import check_names_present, first_line, read_csv, read_parquet
+from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError, missing_names
+from ppl_vae.data.tables import first_line, read_csv, read_parquet
 
 if TYPE_CHECKING:  # the command reads files without loading torch
     from ppl_vae.data.fields import Array
@@ -33,42 +36,64 @@ LARGE = 1 << 30  # bytes; an .npy file from this size on is memory-mapped and re
 
 
 def read_data(
-    path: str | Path, like: Data | None = None
+    path: str | Path,
+    like: Data | None = None,
+    *,
+    columns: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    index: str | None = None,
 ) -> Array | tuple[Array, ...] | dict[str, Array]:
     """Read a data file.
 
     Args:
-        path: A ``.csv``, ``.tsv``, ``.parquet``, ``.npy`` or ``.npz`` file.
+        path: A ``.csv``, ``.tsv``, ``.parquet``, ``.npy`` or ``.npz`` file; ``.csv.gz`` and
+            ``.tsv.gz`` are unpacked as they are read.
         like: Rows in the form that the result must have. Of a table, the columns are selected by
             name and put into this order; other columns may hold anything.
+        columns: The columns of a table to read, in this order, by default all; other columns may
+            hold anything.
+        drop: Columns of a table to leave out.
+        index: The column of a table that holds the labels of the rows, numbers or text. It is no
+            feature: it becomes the frame's index, and results for each row have the same index.
 
     Returns:
         A frame of numeric columns, an array, or a mapping of arrays; N rows each. Missing cells
         are NaN, and a ``UserWarning`` counts them.
 
     Raises:
-        ValueError: If the file is missing or damaged, holds text, or has not the form of ``like``.
+        ValueError: If the file is missing or damaged, holds text, lacks a column, or has not the
+            form of ``like``. Every column that holds text is counted, and the first five are named.
 
     Example:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp(), "rows.csv")
-        >>> pd.DataFrame({"height": [1.8, 1.6], "weight": [70, 50]}).to_csv(file, index=False)
-        >>> read_data(file).shape
+        >>> people = {"name": ["Ann", "Bo"], "height": [1.8, 1.6], "weight": [70, 50]}
+        >>> pd.DataFrame(people).to_csv(file, index=False)
+        >>> read_data(file, drop="name").shape
         (2, 2)
+        >>> read_data(file, columns=["weight"], index="name").index.tolist()
+        ['Ann', 'Bo']
     """
     check_arguments(path=path)
+    choice = ColumnChoice.of(columns, drop, index, like)
     path = Path(path)
     check_exists(path)
-    ending = path.suffix.lower()
+    ending = _ending(path)
     if ending not in _READERS:
         got = path.suffix or "no extension"
         raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
     try:
-        data: Array | tuple[Array, ...] | dict[str, Array] = _READERS[ending](path, like)
+        data: Array | tuple[Array, ...] | dict[str, Array] = _READERS[ending](path, choice)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     _check_rows(data, path)
     return data if like is None else _in_form_of(data, like, str(path))
+
+
+def _ending(path: Path) -> str:
+    """Return the ending of a file's name that says how to read it, such as ``.csv.gz``."""
+    count = 2 if path.suffix.lower() == ".gz" else 1
+    return "".join(path.suffixes[-count:]).lower()
 
 
 def check_exists(path: Path) -> None:
@@ -81,7 +106,7 @@ def check_exists(path: Path) -> None:
         raise ValueError(f"{path}: no such file; there is no folder {path.parent}")
     others = [other.name for other in path.parent.iterdir() if other.is_file()]
     near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
-    near = near or [name for name in sorted(others) if Path(name).suffix.lower() in _READERS][:5]
+    near = near or [name for name in sorted(others) if _ending(Path(name)) in _READERS][:5]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"{path}: no such file{hint}")
 
@@ -89,8 +114,13 @@ def check_exists(path: Path) -> None:
 # Arrays
 
 
-def _read_numpy(path: Path, like: Any) -> Any:
+def _read_numpy(path: Path, choice: ColumnChoice) -> Any:
     """Read an array, or several as a mapping; arrays of Python objects are refused."""
+    if choice.is_given:
+        raise ColumnChoiceError(
+            f"{path}: columns=, drop= and index= choose columns of a table by name, got arrays, "
+            "whose columns have no names"
+        )
     large = path.stat().st_size > LARGE and path.suffix.lower() == ".npy"
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if large else None)
@@ -102,7 +132,7 @@ def _read_numpy(path: Path, like: Any) -> Any:
         raise ValueError(f"{path}: {_fault_of_numpy_file(path, error)}") from error
     if not arrays:
         raise ValueError(f"{path}: expected arrays, got none")
-    single = len(arrays) == 1 and not isinstance(like, Mapping | tuple)
+    single = len(arrays) == 1 and not isinstance(choice.like, Mapping | tuple)
     return next(iter(arrays.values())) if single else arrays
 
 
@@ -178,7 +208,8 @@ def _in_form_of(data: Any, like: Any, where: str) -> Any:
         return tuple(_in_form_of(field, part, f'{where}["{key}"]') for (key, field), part in fields)
     if isinstance(like, Mapping):
         _check_field_count(data, len(like), where)
-        check_names_present(like, data, where, "arrays")
+        if missing := missing_names(like, data):
+            raise ValueError(f"{where}: expected the run's arrays, got {missing}")
         return {
             key: _in_form_of(data[key], part, f'{where}["{key}"]') for key, part in like.items()
         }
@@ -203,10 +234,12 @@ def _check_field_count(data: Any, count: int, where: str) -> None:
         raise ValueError(f"{where}: expected an .npz file of {count} arrays, got {present}")
 
 
-_READERS: dict[str, Callable[[Path, Any], Any]] = {
+_READERS: dict[str, Callable[[Path, ColumnChoice], Any]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
     ".npy": _read_numpy,
     ".npz": _read_numpy,
+    ".csv.gz": read_csv,
+    ".tsv.gz": read_csv,
 }

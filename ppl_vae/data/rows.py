@@ -285,7 +285,8 @@ def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:
     if order is None:
         return Field.of(array, name)
     given = sorted(order)  # columns of other names are left out before values are read
-    return Field.of(array.iloc[:, given], name).with_columns([given.index(p) for p in order])
+    place = {position: number for number, position in enumerate(given)}
+    return Field.of(array.iloc[:, given], name).with_columns([place[p] for p in order])
 
 
 def _read_dataset(dataset: Any, name: str) -> Any:

@@ -7,17 +7,30 @@ or the row at fault.
 from __future__ import annotations
 
 import csv
-import difflib
+import importlib
+import itertools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-LARGEST_FLOAT = 1e308  # a whole number beyond it cannot be converted to a float
+from ppl_vae.data.lines import (
+    check_is_text,
+    first_line_not_utf8,
+    is_packed,
+    line_of_row,
+    records,
+    separator_of,
+)
+from ppl_vae.data.numeric import number_in, numeric_columns
+from ppl_vae.data.selection import SHOWN, ColumnChoice, first_repeated, listed_names, row_labels
+from ppl_vae.data.text import text_of_spreadsheet
+
+WIDE = 1000  # pandas holds each of so many columns apart until a frame is copied
 
 
 def flat_columns(frame: pd.DataFrame) -> pd.DataFrame:
@@ -32,44 +45,21 @@ def flat_columns(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.set_axis(names, axis=1)
 
 
-def check_names_present(
-    wanted: Iterable[str], present: Iterable[str], where: str, what: str
-) -> None:
-    """Raise ``ValueError`` where names that a run expects are missing, with close names as hint.
-
-    Args:
-        wanted: The names that must be present.
-        present: The names that the file has.
-        where: The file, or the place in the file.
-        what: What the names are of: ``"columns"`` or ``"arrays"``.
-
-    Raises:
-        ValueError: If a wanted name is missing.
-    """
-    missing = [name for name in wanted if name not in present]
-    if not missing:
-        return
-    near = difflib.get_close_matches(missing[0], list(present), n=3, cutoff=0.5)
-    hint = f"; did you mean {' or '.join(near)}?" if near else ""
-    names = ", ".join(f'"{name}"' for name in missing[:5])
-    more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-    raise ValueError(f"{where}: expected the run's {what}, got none called {names}{more}{hint}")
-
-
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or the error's class where it has none."""
     return (str(error) or type(error).__name__).partition("\n")[0]
 
 
-def read_csv(path: Path, like: Any) -> pd.DataFrame:
+def read_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     """Read a table of text with names in its first line.
 
     Values may be separated by commas, semicolons or tabs. A first column without a name holds the
-    labels of the rows.
+    labels of the rows. The apostrophe that ``spreadsheet_text`` puts in front of a name is taken
+    off.
 
     Args:
-        path: The file, in UTF-8.
-        like: A frame whose columns are selected by name; anything else selects all columns.
+        path: The file, in UTF-8; it may be packed by gzip.
+        choice: Which columns to read.
 
     Returns:
         A frame of numeric columns. Missing cells are NaN, and a ``UserWarning`` counts them.
@@ -78,45 +68,78 @@ def read_csv(path: Path, like: Any) -> pd.DataFrame:
         ValueError: If the file is not a table of numbers in this form.
     """
     try:
-        return _parse_csv(path, like)
+        check_is_text(path)
+        return _parse_csv(path, choice)
     except UnicodeDecodeError as error:
-        number = _first_line_not_utf8(path)
+        number = first_line_not_utf8(path)
         raise ValueError(f"{path}, line {number}: expected UTF-8; save it as UTF-8") from error
     except csv.Error as error:
         raise ValueError(f"{path}: cannot be read as a table: {error}") from error
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: packed by gzip, and damaged ({first_line(error)})") from error
 
 
-def _parse_csv(path: Path, like: Any) -> pd.DataFrame:
+def _parse_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     """Read a table with pandas; where lines have too many or too few values, find the line.
 
     pandas fills a short line with missing cells and takes a longer one for a column of labels
     where it can. So after pandas, wherever that may have happened, the lines are counted again.
     """
-    separator = _separator(path)
-    start, names = next(_records(path, separator), (1, []))
+    separator = separator_of(path)
+    start, written = next(records(path, separator), (1, []))
+    names = [text_of_spreadsheet(name) for name in written]
     _check_column_names(path, start, names)
     labelled = names[0] == ""
-    index = 0 if labelled else False
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the first
-            frame = pd.read_csv(
-                path, sep=separator, index_col=index, skipinitialspace=True, low_memory=False
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        _check_line_widths(path, separator, names)
-        *_, (line, _) = _records(path, separator)  # a quote that is not closed ends with the file
-        raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
-    except OverflowError as error:  # pandas before 3.1 refuses such a number itself
-        unnamed = ValueError(f"{path}: a number is too large for a float")
-        raise (_too_large(path, separator, names, names) or unnamed) from error
-    if len(frame.columns) != len(names) - labelled or _has_missing_cells(frame.iloc[:, -1:]):
+    features = choice.features(names[labelled:], str(path))
+    frame = _read_with_pandas(path, separator, written, choice.index)
+    if len(frame.columns) != len(names) - labelled or frame.iloc[:, -1].isna().any():
         _check_line_widths(path, separator, names)
     if not len(frame):
         raise ValueError(f"{path}: expected rows below the column names, got none")
-    numeric = _numeric(frame.rename_axis(None), path, like, _line_of_row(path, separator))
+    place = line_of_row(path, separator)
+    frame = frame.set_axis(names[labelled:], axis=1).rename_axis(None)
+    if choice.index is not None:
+        texts = [marked[1:] for marked in frame[choice.index]]
+        labels = pd.Series(texts, name=choice.index, dtype=object)
+        frame.index = row_labels(labels, str(path), place)
+    elif labelled:
+        frame.index = frame.index.map(lambda v: text_of_spreadsheet(v) if isinstance(v, str) else v)
+    frame = frame[features]
+    numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
     _check_infinite(path, separator, names, numeric)
     return numeric
+
+
+def _read_with_pandas(
+    path: Path, separator: str, written: list[str], index: str | None
+) -> pd.DataFrame:
+    """Return a table as pandas reads it.
+
+    Args:
+        path: The file.
+        separator: The separator of values.
+        written: The names of the columns as they stand in the file.
+        index: The column of the row labels, ``None`` for none. Its values are texts as they stand
+            in the file, each with a mark in front; without the mark, pandas would take the text
+            ``NA`` for a missing value.
+    """
+    places = [p for p, name in enumerate(written) if text_of_spreadsheet(name) == index]
+    as_text = dict.fromkeys(places, "|{}".format)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the first
+            return pd.read_csv(
+                path, sep=separator, index_col=0 if written[0] == "" else False,
+                skipinitialspace=True, low_memory=False, converters=as_text or None,
+                compression="gzip" if is_packed(path) else None,
+            )  # fmt: skip
+    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        _check_line_widths(path, separator, written)
+        *_, (line, _) = records(path, separator)  # a quote that is not closed ends with the file
+        raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
+    except OverflowError as error:  # pandas before 3.1 refuses such a number itself
+        unnamed = ValueError(f"{path}: a number is too large for a float")
+        raise (_too_large(path, separator, written, written) or unnamed) from error
 
 
 def _too_large(
@@ -133,10 +156,12 @@ def _too_large(
     Returns:
         The error; ``None`` where there is no such number.
     """
-    for line, values in _records(path, separator):
+    looked_at = set(columns)
+    for line, values in records(path, separator):
         for name, value in zip(names, values, strict=False):
-            is_infinite = _number(value) in (math.inf, -math.inf) and any(map(str.isdigit, value))
-            if is_infinite and name in columns:
+            if name not in looked_at or not any(map(str.isdigit, value)):
+                continue
+            if number_in(value) in (math.inf, -math.inf):
                 return ValueError(f'{path}: column "{name}": too large a number in line {line}')
     return None
 
@@ -150,56 +175,24 @@ def _check_infinite(path: Path, separator: str, names: list[str], frame: pd.Data
         raise error
 
 
-def _first_line_not_utf8(path: Path) -> int:
-    """Return the number of the first line that is not UTF-8."""
-    content = path.read_bytes()
-    try:
-        content.decode()
-    except UnicodeDecodeError as error:
-        return content.count(b"\n", 0, error.start) + 1
-    return 1
-
-
-def _separator(path: Path) -> str:
-    """Return the separator: a tab for ``.tsv``, else the most frequent one in the first line."""
-    if path.suffix.lower() == ".tsv":
-        return "\t"
-    with path.open(encoding="utf-8-sig") as file:
-        first = next((line for line in file if line.strip()), "")
-    if not first:
-        raise ValueError(f"{path}: expected column names and rows, got an empty file")
-    return max(",;\t", key=first.count)
-
-
-def _records(path: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the values of every line that is not blank, with the line's number.
-
-    A quoted value may span several lines; the number is that of the first of them.
-    """
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.reader(file, delimiter=separator, skipinitialspace=True)
-        line = 1
-        for record in reader:
-            if len(record) > 1 or "".join(record).strip():
-                yield line, record
-            line = reader.line_num + 1
-
-
 def _check_column_names(path: Path, line: int, names: list[str]) -> None:
     """Raise ``ValueError`` where the first line does not hold one different name per column."""
     where = f"{path}, line {line}"
     if not names:
         raise ValueError(f"{path}: expected column names and rows, got an empty file")
-    for position, name in enumerate(names):
-        if not name and position:
-            raise ValueError(f"{where}: column {position + 1} has no name; give it a name")
-        if name in names[:position]:
-            raise ValueError(f'{where}: two columns are called "{name}"; rename one of them')
-    numbers = [_number(name) for name in names if name]
-    if numbers and None not in numbers:
-        values = [float(number or 0) for number in numbers]
-        whole = all(value.is_integer() for value in values)
-        if not whole or values != sorted(values):  # 0, 1, 2, ... may well be names of pixels
+    unnamed = [position for position, name in enumerate(names, 1) if not name and position > 1]
+    if len(unnamed) == 1:
+        raise ValueError(f"{where}: column {unnamed[0]} has no name; give it a name")
+    if unnamed:
+        more = f" and {len(unnamed) - SHOWN} more" if len(unnamed) > SHOWN else ""
+        numbers = ", ".join(map(str, unnamed[:SHOWN]))
+        raise ValueError(f"{where}: columns {numbers}{more} have no name; give each a name")
+    check_names_differ(names, where)
+    values = [number_in(name) for name in names if name]
+    if values and None not in values:
+        numbers_found = [float(value or 0) for value in values]
+        whole = all(value.is_integer() for value in numbers_found)
+        if not whole or numbers_found != sorted(numbers_found):  # 0, 1, 2, ... may name pixels
             shown = ", ".join(names[:3])
             raise ValueError(
                 f"{where}: expected column names, got numbers ({shown}, ...); "
@@ -207,102 +200,57 @@ def _check_column_names(path: Path, line: int, names: list[str]) -> None:
             )
 
 
-def _number(text: str) -> float | None:
-    """Return the number that a text spells, or ``None`` where it spells none."""
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def check_names_differ(names: Sequence[str], where: str) -> None:
+    """Raise ``ValueError`` where columns have one name; every such name is said."""
+    if first_repeated(names) is None:
+        return
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    repeated = [name for name, count in counts.items() if count > 1]
+    several = "two" if len(repeated) == 1 and counts[repeated[0]] == 2 else "several"
+    raise ValueError(
+        f"{where}: {several} columns are called {listed_names(repeated)}; "
+        f"rename {'one of them' if several == 'two' else 'them'}"
+    )
 
 
 def _check_line_widths(path: Path, separator: str, names: list[str]) -> None:
     """Raise ``ValueError`` for the first line with another number of values than of columns."""
-    for line, record in _records(path, separator):
+    for line, record in records(path, separator):
         if len(record) != len(names):
             raise ValueError(
                 f"{path}, line {line}: expected {len(names)} values, one for each column, "
-                f"got {len(record)}"
+                f"got {len(record)}{_split_number(record, separator, len(names))}"
             )
 
 
-def _line_of_row(path: Path, separator: str) -> Callable[[int], str]:
-    """Return a function from a row's number to its line in the file, for messages.
-
-    The file is read again only when the function is called, which happens for faults alone.
-    """
-
-    def line(row: int) -> str:
-        for position, (number, _) in enumerate(_records(path, separator), -1):
-            if position == row:
-                return f"line {number}"
-        return f"row {row}"
-
-    return line
+def _split_number(record: list[str], separator: str, count: int) -> str:
+    """Return a mend for a line whose numbers a comma may have split, as in 1,234; else ""."""
+    parts = itertools.pairwise(record)
+    split = any(a.lstrip("+-").isdigit() and len(b) == 3 and b.isdigit() for a, b in parts)
+    if separator == "," and len(record) > count and split:
+        return "; if it has numbers such as 1,234, write them without thousands separators"
+    return ""
 
 
-def read_parquet(path: Path, like: Any) -> pd.DataFrame:
+def read_parquet(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     """Read a Parquet file; arguments, result and errors are those of ``read_csv``."""
     try:
-        frame = pd.read_parquet(path)
+        parquet = importlib.import_module("pyarrow.parquet")  # an extra, without types
+        names = parquet.read_schema(path).names  # pandas cannot read two columns of one name
+        frame = pd.DataFrame() if first_repeated(names) else flat_columns(pd.read_parquet(path))
     except ImportError as error:
         raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # pyarrow has errors of many classes for a damaged file
         reason = first_line(error)
         raise ValueError(f"{path}: not a Parquet file, or damaged ({reason})") from error
+    check_names_differ(names, str(path))
     if not len(frame.columns):
         raise ValueError(f"{path}: expected columns, got none")
-    return _numeric(flat_columns(frame), path, like, lambda row: f"row {row}")
-
-
-def _numeric(
-    frame: pd.DataFrame, path: Path, like: Any, place: Callable[[int], str]
-) -> pd.DataFrame:
-    """Return the wanted columns of a frame as numbers, and warn of missing cells.
-
-    Args:
-        frame: The table as read.
-        path: The file, for messages.
-        like: A frame whose columns are wanted; anything else means all columns.
-        place: Tells where a row stands in the file, for messages.
-    """
-    wanted = [str(column) for column in like.columns] if isinstance(like, pd.DataFrame) else None
-    if wanted is not None:
-        check_names_present(wanted, list(frame.columns), str(path), "columns")
-        frame = frame[wanted]
-    text = [c for c in frame.columns if not pd.api.types.is_numeric_dtype(frame[c].dtype)]
-    numbers = {column: _as_numbers(frame[column], path, place) for column in text}
-    frame = frame.assign(**numbers) if numbers else frame
-    if _has_missing_cells(frame):
-        counts = frame.isna().sum()
-        columns = [
-            f'column "{name}" has {count} missing values, the first in '
-            f"{place(int(frame[name].isna().to_numpy().argmax()))}"
-            for name, count in counts[counts > 0].items()
-        ]
-        more = f"; and {len(columns) - 5} more columns" if len(columns) > 5 else ""
-        warnings.warn(f"{path}: {'; '.join(columns[:5])}{more}", stacklevel=2)
-    return frame
-
-
-def _as_numbers(column: Any, path: Path, place: Callable[[int], str]) -> Any:
-    """Return a column of text as floats; the error names the first value that is not a number."""
-    large = [n for n, v in enumerate(column) if isinstance(v, int) and abs(v) > LARGEST_FLOAT]
-    if large:
-        raise ValueError(f'{path}: column "{column.name}": too large a number in {place(large[0])}')
-    values = pd.to_numeric(column.astype(object), errors="coerce")
-    not_numbers = (values.isna() & column.notna()).to_numpy()
-    if not not_numbers.any():
-        return values.astype(np.float64)
-    row = int(not_numbers.argmax())
-    value = str(column.iloc[row])[:40]
-    decimal = _number(value.replace(",", ".", 1)) is not None
-    mend = "write decimals with a point" if decimal else "drop the column or encode it as numbers"
-    raise ValueError(
-        f'{path}: column "{column.name}": expected numbers, got "{value}" in {place(row)} '
-        f"({int(not_numbers.sum())} of {len(column)} values are text); {mend}"
-    )
-
-
-def _has_missing_cells(frame: pd.DataFrame) -> bool:
-    """Return whether any cell of a frame is missing."""
-    return bool(frame.isna().to_numpy().any())
+    check_names_differ(list(frame.columns), str(path))
+    features = choice.features(list(frame.columns), str(path), frame.index.name)
+    place = "row {}".format
+    if choice.index is not None and choice.index != frame.index.name:
+        frame.index = row_labels(frame[choice.index], str(path), place)
+    return numeric_columns(frame[features], path, place)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ppl_vae.data.text import printable
 from ppl_vae.report.numbers import Number, capitalized
 
 if TYPE_CHECKING:
@@ -182,11 +183,20 @@ def _environment() -> Environment:
     """Return the Jinja2 environment that loads this folder's templates and escapes every value."""
     templates = Environment(
         loader=PackageLoader("ppl_vae.report", "templates"), autoescape=True,
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_shown,
     )  # fmt: skip
     templates.filters["capitalized"] = capitalized
     templates.tests["number_cell"] = lambda cell: isinstance(cell, Number)
     return templates
+
+
+def _shown(value: object) -> object:
+    """Return a value as a template shows it: the control characters of a text are escapes.
+
+    Jinja2 calls this function for every value of every template. What a template has made is
+    ``Markup`` and went through it already.
+    """
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:

@@ -250,8 +250,8 @@ def test_a_damaged_file_gives_rows_or_a_value_error(tmp_path, kind):
 
 
 def test_an_unknown_extension_is_refused_with_the_known_ones(tmp_path):
-    path = written(tmp_path, "a.csv.gz", gzip.compress(b"a\n1\n"))
-    with pytest.raises(ValueError, match=r"one of .csv, .tsv, .parquet, .npy, .npz, got .gz"):
+    path = written(tmp_path, "a.json.gz", gzip.compress(b"[]"))
+    with pytest.raises(ValueError, match=r"one of .csv, .tsv, .parquet, .npy, .npz, .*, got .gz"):
         read_data(path)
     with pytest.raises(ValueError, match="got no extension"):
         read_data(written(tmp_path, "a", "a\n1\n"))

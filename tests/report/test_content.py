@@ -5,6 +5,7 @@ import re
 import shutil
 
 import numpy as np
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -17,6 +18,7 @@ import ppl_vae
 from ppl_vae.data.rows import Rows
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.report import html
 from ppl_vae.report.numbers import (
     DASH,
@@ -268,6 +270,19 @@ def test_malicious_column_names_are_shown_as_text(hostile_file):
     assert len(page.all("script")) == 1
     assert not page.all("b")
     assert not any(key.startswith("on") for _, attributes in page.elements for key in attributes)
+
+
+def test_no_control_character_or_mark_of_direction_is_on_the_page(tmp_path):
+    names = ["a\x1b[2J", "b\u202ec", "d\x00", "e\u2066"]
+    data = pd.DataFrame(torch.rand(30, 4).numpy(), columns=names)
+    pair = GaussianModel(4, latents=1), NormalGuide(4, latents=1)
+    text = write_report(*pair, data, tmp_path / "report.html", **FEW).read_text()
+    assert not set(text) & set("\x00\x1b\u202e\u2066\ufffd")
+    for name in ("a\\x1b[2J", "b\\u202ec", "d\\x00", "e\\u2066"):
+        assert name in Page(text).text
+    assert "class GaussianModel" in Page(text).text
+    table = html.Table("\udc80", ["\x1b"], [["\u202e"]])  # a byte of a file's name, not in UTF-8
+    html.render("versions.html", facts=[Fact("\udc80", "\x07")], table=table).encode()
 
 
 def test_every_value_is_escaped():
