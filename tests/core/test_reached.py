@@ -113,6 +113,7 @@ def normalized():
 
 @pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
+@pytest.mark.filterwarnings("ignore:run. .*holds the weights without a recipe")
 @pytest.mark.parametrize("place", PLACES)
 def test_a_loaded_guide_has_the_buffers_of_the_fitted_one(place, tmp_path):
     net, other = normalized(), normalized()
