@@ -120,8 +120,8 @@ def missing_names(wanted: Iterable[str], present: Iterable[str]) -> str:
     """Return which wanted names are missing, with close names as hint; "" where none is.
 
     Example:
-        >>> missing_names(["height"], ["heigth", "weight"])
-        'none called "height"; did you mean heigth or weight?'
+        >>> missing_names(["height"], ["heigth", "age"])
+        'none called "height"; did you mean heigth?'
     """
     known = dict.fromkeys(present)
     missing = [name for name in wanted if name not in known]
