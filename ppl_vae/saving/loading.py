@@ -70,6 +70,10 @@ def load(
         pair = _given_or_rebuilt(path, info, model, guide, trust_code=trust_code)
         record = Run(path, info)
         pair.load_tensors(weights, _example_batch(record))
+        if model is None and guide is None:  # a pair of the caller's is frozen as the caller wants
+            present = pair.tensors()
+            for name in info.get("frozen", ()):
+                present[name].requires_grad_(False)
         pair.remember_columns(record.columns)
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:

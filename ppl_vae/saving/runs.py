@@ -199,6 +199,7 @@ def create_run(
         "sources": {name: storage.sha256(content) for name, content in sources.files.items()},
         "modules": sources.modules,
         "roots": sources.roots,
+        "frozen": [name for name, p in pair.tensors().items() if _is_frozen(p)],
         "template": None if rows is None else rows.template(),
         "rows": None if rows is None else len(rows),
         "versions": _versions(),
@@ -212,6 +213,11 @@ def create_run(
         lock.close()
         raise
     return info, lock
+
+
+def _is_frozen(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is a parameter that no fit trains."""
+    return isinstance(tensor, torch.nn.Parameter) and not tensor.requires_grad
 
 
 def _warn_of_what_is_not_kept(path: Path, reason: str, missing: list[str]) -> None:

@@ -269,3 +269,17 @@ def test_a_run_without_frozen_parameters_leaves_those_of_the_pair_alone(tmp_path
     load(tmp_path, model=fresh.model, guide=fresh.guide)
     assert torch.equal(fresh.baseline.weight, before)
     assert torch.equal(fresh.decoder.weight, pair.decoder.weight)
+
+
+@pytest.mark.parametrize("kept_by", ["save", "fit"])
+def test_frozen_parameters_of_a_rebuilt_pair_stay_frozen(kept_by, tmp_path):
+    model, guide = BernoulliModel(6, 2), NormalGuide(6, 2)
+    model.requires_grad_(False)
+    x = (torch.rand(30, 6) > 0.5).float()
+    if kept_by == "fit":
+        fit(model, guide, x, epochs=1, compile=False, progress=False, run=tmp_path / "run")
+    else:
+        save(model, guide, tmp_path / "run", data=x)
+    loaded, loaded_guide = load(tmp_path / "run")
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert all(p.requires_grad for p in loaded_guide.parameters())
