@@ -205,7 +205,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "callbacks", "clip_norm", "cls", "data", "elbo", "end", "free_bits", "given",
+        "arguments", "callbacks", "clip_norm", "cls", "columns", "data", "drop", "elbo", "end",
+        "index", "free_bits", "given",
         "guide", "history", "kl_weight", "like", "model", "optimizer", "patience", "period", "ramp",
         "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
     }  # fmt: skip
