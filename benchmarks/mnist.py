@@ -295,12 +295,14 @@ def main() -> None:
         model, guide, images.test, num_samples=protocol.samples, seed=arguments.seed, progress=True
     )
     evaluated = time.perf_counter() - began
+    threshold = scores.attrs["k_hat_threshold"]
+    unreliable = (scores["k_hat"] > threshold).mean()
     means, errors = scores.mean(), scores.std() / math.sqrt(len(scores))
     print(
         f"\n{arguments.protocol}: seed {arguments.seed}, {protocol.epochs} epochs of batches of "
         f"{protocol.batch_size}, {len(images.train):,} training rows\n"
         f"fit {seconds:.0f} s; {len(scores):,} test rows x {protocol.samples:,} samples in "
-        f"{evaluated:.0f} s; k-hat above 0.7 in {(scores['k_hat'] > 0.7).mean():.1%} of rows\n\n"
+        f"{evaluated:.0f} s; k-hat above {threshold:.2g} in {unreliable:.1%} of rows\n\n"
         "nats a row    published       ours"
     )
     for name, column in (("ELBO", "elbo"), ("log p", "log_prob")):

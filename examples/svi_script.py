@@ -70,7 +70,7 @@ def evaluate(model, guide, svi: SVI, x: Tensor) -> dict:
         "ELBO by SVI": -sum(svi.evaluate_loss(x) for _ in range(50)) / 50 / len(x),
         "ELBO": scores["elbo"].mean(),
         "log-likelihood": scores["log_prob"].mean(),
-        "k-hat > 0.7": (scores["k_hat"] > 0.7).sum(),
+        "high k-hat": (scores["k_hat"] > scores.attrs["k_hat_threshold"]).sum(),
     }
 
 

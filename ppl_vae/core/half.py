@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from ppl_vae.core.effect_guides import run_as_guide
 from ppl_vae.core.handlers import RowPlateOfBatch
+from ppl_vae.core.held_modules import held_modules
 from ppl_vae.core.private_store import PrivateStore, plain_name
-from ppl_vae.core.reached import modules_reached
 from ppl_vae.data import columns as fitted_columns
 from ppl_vae.data.rows import Batch, batch_rows
 
@@ -135,11 +135,11 @@ class Half:
         """Return the modules that this half computes with, by the name under which it knows them.
 
         A module is itself the only entry, under the name "". What a plain function or the method
-        of an ordinary object computes with is found by ``core.reached``.
+        of an ordinary object computes with is found by ``core.held_modules``.
         """
         if self.module is not None:
             return {"": self.module}
-        return modules_reached(self.base)
+        return held_modules(self.base)
 
     def parameters(self) -> dict[str, Tensor]:
         """Return the unconstrained parameters by name, trainable or frozen.

@@ -130,6 +130,12 @@ def _given_or_rebuilt(
             f"{path}: holds weights without a recipe ({info['no_recipe']}); make the pair and "
             "pass it: load(run, model=..., guide=...)"
         )
+    dtype = str(torch.get_default_dtype())
+    if info.get("dtype", dtype) != dtype:  # data would be converted to another dtype than weights
+        raise ValueError(
+            f"{path}: was made under the default dtype {info['dtype']}, got {dtype}; call "
+            f"torch.set_default_dtype({info['dtype']}) before load"
+        )
     code = _users_code(path, info, trust_code=trust_code)
     try:
         rebuilt = rebuild_pair(info["recipe"], code)

@@ -38,9 +38,9 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.saving.kept_code import KeptCode, origin
-from ppl_vae.saving.reached import reached
 from ppl_vae.saving.recipes import NoRecipeError, describe, rebuild_pair
 from ppl_vae.saving.sources import Sources, definition_of
+from ppl_vae.saving.statements import reached_statements
 
 _CHECKING: ContextVar[bool] = ContextVar("checking", default=False)
 
@@ -135,11 +135,11 @@ def fault(
                 same = _equal(numbers, again)
         if not same and edited:
             found = "the rebuilt pair gives other numbers" if rows is not None else (
-                "the rebuilt pair may give other numbers; pass data= to see whether it does"
+                "the rebuilt pair may give other numbers (pass data= to see whether it does)"
             )  # fmt: skip
             raise NoRecipeError(
-                f"{edited} is not as it was when it was imported: {found}, or import it anew, in a "
-                "new process"
+                f"{edited} is not what the kept file defines, since the file was edited after its "
+                f"import or the program changed the value, and {found}; begin a new process"
             )
         if not same:
             raise NoRecipeError(
@@ -236,7 +236,7 @@ def _other_code(pair: Pair, code: KeptCode, sources: Sources) -> str:
     for half in (pair.model, pair.guide):
         if half.role not in sources.roots or origin(definition_of(half.base).__module__):
             continue
-        for module, name in reached(sources.contents(), *sources.roots[half.role]):
+        for module, name in reached_statements(sources.contents(), *sources.roots[half.role]):
             live, kept = vars(sys.modules.get(module, object)), vars(code.module(module))
             if name in live and name in kept and _substance(live[name]) != _substance(kept[name]):
                 return f"{name} in the file of {module}"

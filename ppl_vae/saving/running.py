@@ -28,7 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ppl_vae.saving.reached import global_names
+from ppl_vae.saving.statements import global_names
 
 MAIN = "__main__"
 LARGEST_CONSTANT = 100_000

@@ -199,6 +199,7 @@ def create_run(
         "sources": {name: storage.sha256(content) for name, content in sources.files.items()},
         "modules": sources.modules,
         "roots": sources.roots,
+        "dtype": str(torch.get_default_dtype()),
         "frozen": [name for name, p in pair.tensors().items() if _is_frozen(p)],
         "template": None if rows is None else rows.template(),
         "rows": None if rows is None else len(rows),

@@ -17,10 +17,10 @@ from typing import Any
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving import proof, storage
-from ppl_vae.saving.reached import Statements, reached
 from ppl_vae.saving.recipes import users_files
 from ppl_vae.saving.runs import INFO, read_run
 from ppl_vae.saving.sources import Sources, source_of, sources_of
+from ppl_vae.saving.statements import Statements, reached_statements
 
 
 def kept_sources(path: Path, info: dict[str, Any]) -> Sources:
@@ -69,8 +69,8 @@ def changed_sources(path: Path, info: dict[str, Any], pair: Pair) -> list[str]:
             before = {place: storage.read_bytes(path / copied)}
             contents[place] = file.read_bytes()
         contents = {m: text for m, text in contents.items() if m == place or m in before}
-        new = _from_root(reached(contents, place, name), place)
-        old = _from_root(reached(before, old_place, old_name), old_place)
+        new = _from_root(reached_statements(contents, place, name), place)
+        old = _from_root(reached_statements(before, old_place, old_name), old_place)
         differing = {key[0] for key in new.keys() | old.keys() if new.get(key) != old.get(key)}
         for module in sorted(differing):
             where = file if module == "" else getattr(sys.modules.get(module), "__file__", module)

@@ -26,8 +26,8 @@ from torch import nn
 
 from ppl_vae.core.pair import Model, Pair
 from ppl_vae.saving.kept_code import KeptCode, origin
-from ppl_vae.saving.reached import from_module
 from ppl_vae.saving.running import MAIN, main_text
+from ppl_vae.saving.statements import from_module
 
 MOST_FILES = 200
 """The most imported files that a run keeps."""

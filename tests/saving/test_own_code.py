@@ -15,7 +15,7 @@ from ppl_vae import fit, load, log_likelihood, save
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.saving.kept_code import KeptCode
-from ppl_vae.saving.reached import global_names, reached
+from ppl_vae.saving.statements import global_names, reached_statements
 
 MODEL = """
     import pyro, pyro.distributions as dist, torch
@@ -82,11 +82,11 @@ def test_a_file_edited_since_its_import_makes_no_recipe(project, tmp_path):
         save(model, None, tmp_path / "with", data=X)
     with pytest.raises(ValueError, match="gives other numbers"):
         load(tmp_path / "with", trust_code=True)
-    with pytest.warns(UserWarning, match=r"SPREAD in the file of mine\d+ is not as it was when it"):
+    with pytest.warns(UserWarning, match=r"SPREAD in the file of mine\d+ is not what the kept file"):
         save(model, None, tmp_path / "without")
     project.edit("SPREAD = 5.0", "SPREAD = 0.5")
     project.edit("* SPREAD", "* SPREAD * 2")
-    with pytest.warns(UserWarning, match=r"Mine in the file of mine\d+ is not as it was when it"):
+    with pytest.warns(UserWarning, match=r"Mine in the file of mine\d+ is not what the kept file"):
         save(model, None, tmp_path / "method")
 
 
@@ -276,8 +276,8 @@ def test_names_of_a_module_are_told_from_variables_of_functions():
     assert global_names(text) == {"deco", "B", "D", "E"}
     text = b"x = []\nx.append(1)\nclass A:\n    def f(self, y):\n        return x, y\ny = 3\n"
     files = {"m": text}
-    assert set(reached(files, "m", "A")) == {("m", "A"), ("m", "x")}
-    assert "append" in reached(files, "m", "A")["m", "x"]
+    assert set(reached_statements(files, "m", "A")) == {("m", "A"), ("m", "x")}
+    assert "append" in reached_statements(files, "m", "A")["m", "x"]
 
 
 def test_two_runs_with_two_versions_of_a_file_do_not_meet(tmp_path):

@@ -12,7 +12,7 @@ import torch
 from parts.runs import X, pair
 from pyro.nn import PyroModule
 
-from ppl_vae import build, elbo_terms, encode, fit, generate, load, save
+from ppl_vae import build, elbo_terms, encode, fit, generate, load, log_likelihood, save
 from ppl_vae.core.pair import Pair
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -283,3 +283,17 @@ def test_frozen_parameters_of_a_rebuilt_pair_stay_frozen(kept_by, tmp_path):
     loaded, loaded_guide = load(tmp_path / "run")
     assert not any(p.requires_grad for p in loaded.parameters())
     assert all(p.requires_grad for p in loaded_guide.parameters())
+
+
+def test_a_run_made_under_another_default_dtype_says_which(tmp_path):
+    torch.set_default_dtype(torch.float64)
+    try:
+        pair = BernoulliModel(6, 2), NormalGuide(6, 2)
+        x = (torch.rand(30, 6) > 0.5).double()
+        save(*pair, tmp_path / "run", data=x)
+        scores = log_likelihood(*load(tmp_path / "run"), x, num_samples=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(ValueError, match=r"torch.set_default_dtype\(torch.float64\) before load"):
+        load(tmp_path / "run")
+    assert scores["log_prob"].notna().all()

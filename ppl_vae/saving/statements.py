@@ -1,9 +1,10 @@
 """What a definition reaches: the statements of the user's files that it depends on.
 
-``reached`` starts from one class or function and follows names: to the statements at the top level
-of the same file that bind them (constants, functions, base classes, imports), and through imports
-into other files of the user's. Two versions of the files are the same code for the class where
-these statements are the same. Comments, docstrings, layout and all other statements do not count.
+``reached_statements`` starts from one class or function and follows names: to the statements at the
+top level of the same file that bind them (constants, functions, base classes, imports), and through
+imports into other files of the user's. Two versions of the files are the same code for the class
+where these statements are the same. Comments, docstrings, layout and all other statements do not
+count.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ Statements = dict[tuple[str, str], str]
 EVERYTHING = "*"
 
 
-def reached(files: Mapping[str, bytes], module: str, name: str) -> Statements:
+def reached_statements(files: Mapping[str, bytes], module: str, name: str) -> Statements:
     r"""Return the statements that a class or a function depends on.
 
     Args:
@@ -29,7 +30,7 @@ def reached(files: Mapping[str, bytes], module: str, name: str) -> Statements:
 
     Example:
         >>> text = b"A = 1\nB = 2\ndef f(x):\n    return x + A\n"
-        >>> reached({"mine": text}, "mine", "f")
+        >>> reached_statements({"mine": text}, "mine", "f")
         {('mine', 'f'): 'def f(x):\n    return x + A', ('mine', 'A'): 'A = 1'}
     """
     trees = {key: _tree(content) for key, content in files.items()}

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ppl_vae import fit, lint, load, log_likelihood, save
-from ppl_vae.core.reached import modules_reached
+from ppl_vae.core.held_modules import held_modules
 
 X = 3 * torch.randn(60, 4, generator=torch.Generator().manual_seed(0)) + 2
 
@@ -131,16 +131,16 @@ def test_a_loaded_guide_has_the_buffers_of_the_fitted_one(place, tmp_path):
 
 def test_each_module_has_one_name():
     net = normalized()
-    assert list(modules_reached(functools.partial(guide_of, net))) == ["net"]
-    assert list(modules_reached(in_list(net))) == ["nets.0"]
-    assert list(modules_reached(in_another_function(net))) == ["encode.net"]
+    assert list(held_modules(functools.partial(guide_of, net))) == ["net"]
+    assert list(held_modules(in_list(net))) == ["nets.0"]
+    assert list(held_modules(in_another_function(net))) == ["encode.net"]
 
 
 def test_a_function_that_calls_itself_ends():
     def guide(x, depth=0):
         return guide(x, depth + 1) if depth < 3 else draw(x)
 
-    assert modules_reached(guide) == {}
+    assert held_modules(guide) == {}
 
 
 @pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")

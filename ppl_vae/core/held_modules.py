@@ -21,7 +21,7 @@ _LIBRARIES = {"torch", "pyro", "numpy", "pandas", "ppl_vae", "builtins", "functo
 """Packages whose functions hold no networks of the user's."""
 
 
-def modules_reached(function: Any) -> dict[str, nn.Module]:
+def held_modules(function: Any) -> dict[str, nn.Module]:
     """Return the modules that a function or a bound method reaches, by the name it has for them.
 
     Each module stands once, under the first name: ``"encoder"`` for a variable or an attribute,
@@ -32,7 +32,7 @@ def modules_reached(function: Any) -> dict[str, nn.Module]:
 
     Example:
         >>> encoder = nn.Linear(2, 2)
-        >>> list(modules_reached(functools.partial(max, key=[encoder])))
+        >>> list(held_modules(functools.partial(max, key=[encoder])))
         ['key.0']
     """
     found: dict[str, nn.Module] = {}
