@@ -82,11 +82,11 @@ def test_a_file_edited_since_its_import_makes_no_recipe(project, tmp_path):
         save(model, None, tmp_path / "with", data=X)
     with pytest.raises(ValueError, match="gives other numbers"):
         load(tmp_path / "with", trust_code=True)
-    with pytest.warns(UserWarning, match=r"SPREAD in the file of mine\d+ is not what the kept file"):
+    with pytest.warns(UserWarning, match=r"SPREAD in the file of mine\d+ is not what the kept"):
         save(model, None, tmp_path / "without")
     project.edit("SPREAD = 5.0", "SPREAD = 0.5")
     project.edit("* SPREAD", "* SPREAD * 2")
-    with pytest.warns(UserWarning, match=r"Mine in the file of mine\d+ is not what the kept file"):
+    with pytest.warns(UserWarning, match=r"Mine in the file of mine\d+ is not what the kept"):
         save(model, None, tmp_path / "method")
 
 
