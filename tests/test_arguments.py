@@ -145,7 +145,7 @@ def odd_values():
 @pytest.mark.parametrize(("name", "argument"), CASES)
 def test_an_odd_argument_is_refused_by_its_name(name, argument, folder):
     @settings(
-        max_examples=4 if name in ("write_report", "to_arviz") else 10,
+        max_examples=2 if name in ("write_report", "to_arviz") else 5,
         derandomize=True, deadline=None, database=None,
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip

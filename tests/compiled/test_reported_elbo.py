@@ -10,6 +10,13 @@ from pyro.infer import TraceEnum_ELBO
 from pyro.nn import PyroModule
 
 from ppl_vae import fit
+from ppl_vae.training import stepper
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Fits are traced at once, however short."""
+    monkeypatch.setattr(stepper, "TRACED_FROM", 1)
 
 
 class Clusters(PyroModule):
@@ -49,7 +56,7 @@ def traced(make, data, elbo):
                     guide,
                     data,
                     elbo=elbo,
-                    epochs=300,
+                    epochs=12,
                     batch_size=32,
                     compile=compiled,
                     progress=False,

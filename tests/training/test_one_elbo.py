@@ -24,7 +24,7 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.objectives import Objective
 
-DRAWS = 30
+DRAWS = 20
 LARGEST_Z = 5.0
 
 
