@@ -62,6 +62,18 @@ FUNCTIONS = (
 )  # fmt: skip
 
 
+EVERY_TIME = (
+    pairs.mixture, pairs.batch_norm, pairs.masked, pairs.sampled_class, pairs.hierarchy,
+    probabilities.bernoulli, probabilities.categorical, probabilities.continuous_bernoulli,
+    probabilities.negative_binomial, pairs.gamma_latent,
+)  # fmt: skip
+"""Pairs whose distributions write in place or expand; the other pairs run with the slow tests."""
+KINDS = [
+    pytest.param(make, marks=[] if make in EVERY_TIME else pytest.mark.slow)
+    for make in (*pairs.PAIRS.values(), *probabilities.PAIRS.values())
+]
+
+
 @pytest.fixture
 def not_compiled(monkeypatch):
     """Graphs run as they would be compiled, without the compiler."""
@@ -87,7 +99,7 @@ def test_an_expand_still_sinks_where_nothing_writes(monkeypatch):
 
 
 @pytest.mark.usefixtures("not_compiled")
-@pytest.mark.parametrize("make", [*pairs.PAIRS.values(), *probabilities.PAIRS.values()])
+@pytest.mark.parametrize("make", KINDS)
 def test_pairs_of_every_kind_compile(make):
     """The comparison with the eager step, which ``fit`` makes, finds no difference."""
     history = fit(*made(make), compile=True, **QUICK)
