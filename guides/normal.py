@@ -6,23 +6,25 @@
 Source: Kingma & Welling (2014), appendix C.2, arXiv:1312.6114.
 """
 
+from collections.abc import Sequence
+
 import pyro
 import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP, Standardize
+from ppl_vae.nn import Standardize, make_encoder
 
 
 class NormalGuide(PyroModule):
     """q(z given x). Plate "data"; latent site "z".
 
     Args:
-        features: Number of features in a row.
+        features: Number of features in a row, or (channels, height, width) of an image.
         latents: Size of the latent code z, as in the model.
         encoder: Network (..., features) -> (..., 2 latents) that gives m and v, the mean and the
-            log-variance; it reads rows of about unit size. An ``MLP`` with one hidden layer if
-            ``None``.
+            log-variance; it reads rows of about unit size. One hidden layer for vectors,
+            convolutions for images, if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a positive number or (features,), in the data's units.
 
@@ -36,7 +38,7 @@ class NormalGuide(PyroModule):
 
     def __init__(
         self,
-        features: int,
+        features: int | Sequence[int],
         latents: int = 8,
         encoder: nn.Module | None = None,
         loc: float | Tensor = 0.0,
@@ -45,7 +47,7 @@ class NormalGuide(PyroModule):
         super().__init__()
         self.features, self.latents, self.loc, self.scale = features, latents, loc, scale
         self.standardize = Standardize(loc, scale)
-        self.encoder = encoder or MLP(features, 2 * latents)
+        self.encoder = encoder or make_encoder(features, 2 * latents)
 
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""

@@ -3,8 +3,12 @@
     z ~ Normal(0, I)                     z: (latents,)
     x ~ Bernoulli(logits=decoder(z))     x: (features,), each 0 or 1
 
+Rows: vectors or images of 0 and 1.
+
 Source: Kingma & Welling (2014), appendix C.1, arXiv:1312.6114.
 """
+
+from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -12,17 +16,17 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP
+from ppl_vae.nn import make_decoder
 
 
 class BernoulliModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
 
     Args:
-        features: Number of features in a row.
+        features: Number of features in a row, or (channels, height, width) of an image.
         latents: Size of the latent code z.
         decoder: Network (..., latents) -> (..., features) that gives the logit of each feature;
-            an ``MLP`` with one hidden layer if ``None``.
+            one hidden layer for vectors, convolutions for images, if ``None``.
 
     Example:
         >>> model = BernoulliModel(features=16, latents=2)
@@ -31,10 +35,15 @@ class BernoulliModel(PyroModule):
         torch.Size([5, 2])
     """
 
-    def __init__(self, features: int, latents: int = 8, decoder: nn.Module | None = None) -> None:
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        latents: int = 8,
+        decoder: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.features, self.latents = features, latents
-        self.decoder = decoder or MLP(latents, features)
+        self.decoder = decoder or make_decoder(latents, features)
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
@@ -42,4 +51,4 @@ class BernoulliModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             logits = self.decoder(z)  # (..., rows, features): particles lead
-            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

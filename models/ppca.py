@@ -4,6 +4,8 @@
     x ~ Normal(loc + scale (W z + m), scale sigma)            x: (features,), data's units
     x ~ Normal(loc + scale m, scale^2 (W W^T + sigma^2 I))    the same x with z integrated out
 
+Rows: vectors of real numbers in one unit.
+
 Source: Tipping & Bishop (1999), Probabilistic principal component analysis, section 3.
 """
 

@@ -1,10 +1,22 @@
 """Networks for models and guides: each maps (..., inputs) to (..., outputs).
 
-A network acts on the last dimension only, so any number of dimensions may lead: rows, particles,
-the values of an enumerated latent.
+A network acts on the last dimension only, or on the last three of an image, so any number of
+dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
+from ppl_vae.nn.any_batch import AnyBatch
+from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
+from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.scaling import Standardize
 
-__all__ = ["MLP", "Standardize"]
+__all__ = [
+    "MLP",
+    "AnyBatch",
+    "ConvDecoder",
+    "ConvEncoder",
+    "ResidualBlock",
+    "Standardize",
+    "make_decoder",
+    "make_encoder",
+]

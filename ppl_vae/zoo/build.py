@@ -1,16 +1,20 @@
 """``build``: make a model or a guide whose sizes and scales come from the data.
 
-    features     number of features in a row          ()
-    categories   largest integer code plus one        ()
+    features     number of features in a row          (), or (channels, height, width) of an image
+    categories   largest code of each column plus 1   (), or one number a column
     rows         number of rows                       ()
     loc, scale   mean and standard deviation          (features,) each, data's units
+    rate         mean per unit of the field "size"    (features,), the data's unit by that of size
 
-An argument of one of these names is found in the first field of the data.
+An argument of one of these names is found in the first field of the data. An image has one ``loc``,
+``scale`` and ``rate`` for each channel, (channels, 1, 1).
 """
 
 from __future__ import annotations
 
 import inspect
+import math
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -27,10 +31,13 @@ T = TypeVar("T")
 def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
-    The arguments ``features``, ``categories``, ``rows``, ``loc`` and ``scale`` are filled in
-    where the constructor has them and the caller does not give them. They come from the first
-    field of the data. ``loc`` and ``scale`` have shape (features,) and the data's units; missing
-    values are left out of both, and a constant feature has a scale of 1.
+    The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale`` and ``rate`` are
+    filled in where the constructor has them and the caller does not give them. They come from the
+    field ``x`` of a mapping, else from the first field. ``loc``, ``scale`` and ``rate`` have shape
+    (features,); missing values are left out of them, and a constant feature has a scale of 1. Rows
+    that are images have ``features=(channels, height, width)``, where the constructor's annotation
+    of ``features`` allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape
+    (channels, 1, 1).
 
     Args:
         cls: Class of a model or a guide.
@@ -39,13 +46,15 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
 
     Raises:
         ValueError: If the constructor has no argument of a given name, or if the data cannot
-            give an argument: ``features`` of rows that are not vectors, ``categories`` of numbers
-            that are not whole.
+            give an argument: ``features`` of images for a class that takes vectors, ``categories``
+            of numbers that are not whole.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel
         >>> build(GaussianModel, torch.randn(100, 3) * 5, latents=2).scale.shape
         torch.Size([3])
+        >>> build(GaussianModel, torch.rand(100, 1, 28, 28)).features
+        (1, 28, 28)
     """
     if not isinstance(cls, type):
         raise ValueError(f"cls: expected a class of models or guides, got {shown(cls)}")
@@ -57,89 +66,138 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
             f"{cls.__name__}: expected arguments among {list(parameters)}, got {unknown}"
         )
     rows = as_rows(data)
+    source = _Source(rows, cls)
     read_names = [name for name in _READERS if name in parameters and name not in arguments]
     for name in read_names:
-        arguments[name] = _READERS[name](rows, cls.__name__)
+        arguments[name] = _READERS[name](source)
     made = cls(**arguments)
-    if {"loc", "scale"} & set(read_names):  # numbers of single columns: their order matters
-        first = rows.names[0]
-        remember(made, {name: rows.columns[name] for name in rows.columns if name == first})
+    if {"loc", "scale", "rate"} & set(read_names):  # numbers of single columns: order matters
+        name = source.name
+        remember(made, {name: rows.columns[name]} if name in rows.columns else {})
     return made
 
 
-# One function for each argument. All take the rows, and the name of the class for messages.
+class _Source:
+    """The field of the data that constructor arguments are read from.
+
+    Args:
+        rows: The data.
+        cls: The class to make, for messages and for the annotation of its ``features``.
+    """
+
+    def __init__(self, rows: Rows, cls: type[Any]) -> None:
+        self.rows, self.cls = rows, cls
+        self.name = "x" if "x" in rows.names else rows.names[0]
+        self.field = rows.fields[rows.names.index(self.name)]
+        self.shape = tuple(self.field.array.shape[1:])
+
+    def checked_shape(self, argument: str) -> tuple[int, ...]:
+        """Return the shape of a row: (features,), or (channels, height, width) of an image.
+
+        Args:
+            argument: The argument that is to be read, for the message.
+
+        Raises:
+            ValueError: If a row is neither, or if the class takes vectors and a row is an image.
+        """
+        features = inspect.signature(self.cls).parameters.get("features")
+        takes_images = features is not None and "Sequence" in str(features.annotation)
+        if len(self.shape) == 1 or (len(self.shape) == 3 and takes_images):
+            return self.shape
+        expected = "(rows, features)"
+        mend = (
+            f"give {argument}= yourself, or pass each row as a vector: data.reshape(len(data), -1)"
+        )
+        if takes_images:
+            expected += " or (rows, channels, height, width)"
+            mend += "; gray images need a channel: data[:, None]"
+        raise ValueError(
+            f"{self.cls.__name__}: {argument}: expected data of shape {expected} to find it in, "
+            f"got {self.field.name} of shape {tuple(self.field.array.shape)}; {mend}"
+        )
 
 
-def _features(rows: Rows, class_name: str) -> int:
-    """Return the number of features in a row."""
-    return int(_vectors(rows, class_name, "features").array.shape[1])
+# One function for each argument.
 
 
-def _categories(rows: Rows, class_name: str) -> int:
-    """Return the largest integer code, over all cells, plus one."""
-    values = rows.fields[0].take(torch.arange(len(rows)))
+def _features(source: _Source) -> int | tuple[int, ...]:
+    """Return the number of features in a row, or the shape of an image."""
+    shape = source.checked_shape("features")
+    return shape[0] if len(shape) == 1 else shape
+
+
+def _categories(source: _Source) -> int | tuple[int, ...]:
+    """Return the largest integer code of each column plus one; one number for rows of one code."""
+    values = source.field.take(torch.arange(len(source.rows)))
     if values.is_floating_point() and not bool((values == values.round()).all()):
         raise ValueError(
-            f"{class_name}: categories: expected integer codes, got {values.dtype} with fractions "
-            "or missing values; encode the categories as 0, 1, 2, ..., or give categories= yourself"
+            f"{source.cls.__name__}: categories: expected integer codes, got {values.dtype} with "
+            "fractions or missing values; encode the categories as 0, 1, 2, ..., or give "
+            "categories= yourself"
         )
-    return int(values.max()) + 1
+    if values.dim() != 2:
+        return int(values.max()) + 1
+    return tuple(int(code) + 1 for code in values.amax(0))
 
 
-def _loc(rows: Rows, class_name: str) -> Tensor:
-    """Return the mean of each feature, (features,)."""
-    return _mean_and_sd(_vectors(rows, class_name, "loc"))[0]
+def _loc(source: _Source) -> Tensor:
+    """Return the mean of each feature, (features,), or of each channel."""
+    return _mean_and_sd(source.field, source.checked_shape("loc"))[0]
 
 
-def _scale(rows: Rows, class_name: str) -> Tensor:
-    """Return the standard deviation of each feature, (features,)."""
-    return _mean_and_sd(_vectors(rows, class_name, "scale"))[1]
+def _scale(source: _Source) -> Tensor:
+    """Return the standard deviation of each feature, (features,), or of each channel."""
+    return _mean_and_sd(source.field, source.checked_shape("scale"))[1]
 
 
-def _vectors(rows: Rows, class_name: str, argument: str) -> Field:
-    """Return the first field of the data, whose rows must be vectors.
+def _rate(source: _Source) -> Tensor:
+    """Return the mean of each feature, or of each channel, per unit of the field ``size``.
 
-    Raises:
-        ValueError: If a row has another number of dimensions than one; names the argument that
-            was to be read.
+    This is the maximum likelihood of a Poisson rate: the sum of the counts by the sum of the sizes.
     """
-    field = rows.fields[0]
-    if field.array.ndim != 2:
-        raise ValueError(
-            f"{class_name}: {argument}: expected data of shape (rows, features) to find it in, "
-            f"got {field.name} of shape {tuple(field.array.shape)}; give {argument}= yourself"
-        )
-    return field
+    loc = _mean_and_sd(source.field, source.checked_shape("rate"))[0]
+    if "size" not in source.rows.names:
+        return loc
+    size = source.rows.fields[source.rows.names.index("size")]
+    return loc / size.take(torch.arange(len(source.rows))).double().mean().to(loc.dtype)
 
 
-def _mean_and_sd(field: Field) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature, (features,) each, without missing cells.
+def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each feature or channel, without missing cells.
 
     Two passes in float64 over blocks of rows: the squares of distances from the mean are summed,
     never the squares of the values, which would lose all digits where the mean is far from zero.
     The sums are over the whole data, however large the memory map; only one block is in memory.
+
+    Args:
+        field: The field of the data.
+        shape: Shape of a row, (features,) or (channels, height, width).
+
+    Returns:
+        (features,) each, or (channels, 1, 1) each.
     """
-    blocks = torch.arange(len(field.array)).split(65536)
-    width = field.array.shape[1]
-    total, squares, count = (torch.zeros(width, dtype=torch.float64) for _ in range(3))
+    blocks = torch.arange(len(field.array)).split(max(1, (1 << 26) // max(1, math.prod(shape))))
+    total, squares, count = (torch.zeros(shape[0], dtype=torch.float64) for _ in range(3))
     for index in blocks:
-        values = field.take(index).double().cpu()
-        total += values.nansum(0)
-        count += (~values.isnan()).sum(0)
+        values = field.take(index).double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
+        total += values.nansum(1)
+        count += (~values.isnan()).sum(1)
     loc = total / count.clamp_min(1)
     for index in blocks:
-        squares += ((field.take(index).double().cpu() - loc) ** 2).nansum(0)
+        values = field.take(index).double().cpu().transpose(0, 1).flatten(1)
+        squares += ((values - loc[:, None]) ** 2).nansum(1)
     scale = (squares / count.clamp_min(1)).sqrt()
     varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
     scale = torch.where(varies, scale, torch.ones_like(scale))
-    dtype = torch.get_default_dtype()
-    return loc.to(dtype), scale.to(dtype)
+    dtype, each = torch.get_default_dtype(), (shape[0], *(1 for _ in shape[1:]))
+    return loc.to(dtype).reshape(each), scale.to(dtype).reshape(each)
 
 
-_READERS = {
+_READERS: dict[str, Callable[[_Source], Any]] = {
     "features": _features,
     "categories": _categories,
-    "rows": lambda rows, class_name: len(rows),
+    "rows": lambda source: len(source.rows),
     "loc": _loc,
     "scale": _scale,
+    "rate": _rate,
 }

@@ -21,7 +21,7 @@ class Everything:
 def test_sizes_and_scales_come_from_the_data():
     codes = torch.tensor([[0, 2], [1, 4], [0, 0]])
     features, categories, rows, loc, scale, other = build(Everything, codes).got
-    assert (features, categories, rows, other) == (2, 5, 3, 3)
+    assert (features, categories, rows, other) == (2, (2, 5), 3, 3)
     assert torch.allclose(loc, codes.float().mean(0))
     assert torch.allclose(scale, codes.float().std(0, correction=0))
 
