@@ -39,8 +39,8 @@ class IsotropicModel(PyroModule):
     Example:
         >>> model = IsotropicModel(features=3, latents=2)
         >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(5, 3))
-        >>> trace.nodes["x"]["fn"].variance[0]
-        tensor([1., 1., 1.])
+        >>> trace.nodes["x"]["fn"].variance[0].tolist()
+        [1.0, 1.0, 1.0]
     """
 
     loc: Tensor
