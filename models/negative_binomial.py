@@ -57,7 +57,7 @@ class NegativeBinomialModel(PyroModule):
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
-        self.log_theta = nn.Parameter(torch.zeros_like(self.rate))
+        self.log_theta = nn.Parameter(torch.zeros(features))
         if not bool((self.rate > 0).all()):
             raise ValueError(f"rate: expected positive numbers, got {rate}")
 

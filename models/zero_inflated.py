@@ -56,7 +56,7 @@ class ZeroInflatedModel(PyroModule):
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
-        self.log_theta = nn.Parameter(torch.zeros_like(self.rate))
+        self.log_theta = nn.Parameter(torch.zeros(features))
         if not bool((self.rate > 0).all()):
             raise ValueError(f"rate: expected positive numbers, got {rate}")
 
