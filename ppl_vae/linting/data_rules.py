@@ -3,32 +3,26 @@
 Faults are numbers that are not finite, values outside a likelihood's support, log-probabilities
 that are not finite, and fields that nobody reads. Masked cells are left out: NaN under a mask is
 how a pair says that a cell is missing.
-
-A further rule is on columns with one value under a likelihood that learns its scale:
-
-    log Normal(x; loc, scale) at x = loc  =  -log scale + const  ->  infinity  as  scale -> 0
-
-The density of a column with one value has no upper limit where training may make the scale as
-small as it likes: the ELBO grows without end, and other columns are neglected.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.distributions import TransformedDistribution
+from pyro.distributions import Independent, MaskedDistribution
+from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
@@ -249,12 +243,15 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
+        cell = _cell(inspection, name, bad.first, _unscored)
         yield error(
             f'site "{name}"',
-            f"expected a finite log-probability, got NaN or infinity in {_count(inspection, bad)}",
-            "keep the scales above 0 and the guide's draws in the support of the model's prior",
+            "expected a finite log-probability, got NaN or infinity in "
+            f"{_count(inspection, bad)}{cell}",
+            "keep the scales above 0 and the guide's draws in the support of the model's prior"
+            + (", or change a value that the likelihood gives probability 0" if cell else ""),
         )
-    yield from constant_columns(inspection, faults)
+    yield from constant_columns(inspection, faults.low, faults.high)
     yield from negative_indices(inspection)
 
 
@@ -266,7 +263,7 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     support = support_name(inspection.model_sites()[name])
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{_value_outside(inspection, name, bad.first)}"
+        f"{_count(inspection, bad)}{_cell(inspection, name, bad.first, _outside)}"
     )
     fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
@@ -276,18 +273,47 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
-def _value_outside(inspection: Inspection, name: str, row: int) -> str:
-    """Return the first value outside the support in a row of the data, as text; "" if unknown."""
+def _cell(
+    inspection: Inspection, name: str, row: int, is_bad: Callable[[sites.Site], Tensor]
+) -> str:
+    """Return the first bad value of an observed site in a row, and its column, as text.
+
+    Args:
+        inspection: The pair and its data.
+        name: The site.
+        row: Position of the row in the data.
+        is_bad: Tells which numbers of the site's value are bad, or which vectors of them.
+
+    Returns:
+        `` with 7 in column 2``; a vector has no column. "" where the value is unknown.
+    """
     index = torch.tensor([row])
     batch = inspection.rows.take(index, inspection.pair.device())
     try:
-        site = sites.sample_sites(run_pair(inspection.pair, batch, index)[0])[name]
-        support: Any = support_of(site["fn"])
-        first = (~support.check(site["value"])).nonzero()[0].tolist()
+        site = sites.with_role(run_pair(inspection.pair, batch, index)[0], "data")[name]
+        first = is_bad(site).nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
         return ""
-    return " with " + ", ".join(f"{number:g}" for number in value[:5])
+    column = first[site["value"].ndim - site["fn"].event_dim :]
+    where = f" in column {','.join(map(str, column))}" if column else ""
+    return " with " + ", ".join(f"{number:g}" for number in value[:5]) + where
+
+
+def _outside(site: sites.Site) -> Tensor:
+    """Return which numbers, or vectors, of a site's value are outside the support."""
+    support: Any = support_of(site["fn"])
+    outside: Tensor = ~support.check(site["value"])
+    return outside
+
+
+def _unscored(site: sites.Site) -> Tensor:
+    """Return which numbers, or events, of a site's value have no finite log-probability."""
+    fn = site["fn"]
+    while isinstance(fn, Independent | MaskedDistribution):
+        fn = fn.base_dist
+    log_prob: Tensor = fn.log_prob(site["value"])
+    return ~log_prob.isfinite()
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
@@ -307,79 +333,3 @@ def _count(inspection: Inspection, bad: BadRows) -> str:
     label = index[bad.first]
     named = "" if label == bad.first else f" (index {label!r})"
     return f"{bad.rows} of {len(inspection.rows)} rows, the first is row {bad.first}{named}"
-
-
-# Columns with one value
-
-WIDTH_PARAMETERS = (
-    "scale", "coord_scale", "scale_tril", "covariance_matrix", "precision_matrix", "cov_diag",
-    "concentration",
-)  # fmt: skip
-"""Names of the parameters of torch's and Pyro's distributions that set how narrow they are."""
-
-
-def constant_columns(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
-    """Find columns with one value under a likelihood that training can make ever narrower."""
-    constant = {
-        name: (low == faults.high[name]).nonzero().flatten().tolist()
-        for name, low in faults.low.items()
-        if len(inspection.rows) > 1
-    }
-    narrowing = _narrowing_sites(inspection) if any(constant.values()) else set()
-    for name, columns in constant.items():
-        if columns and name in narrowing:
-            shown = ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
-            yield warning(
-                f'site "{name}"',
-                "expected columns that vary where the likelihood learns its scale, got "
-                f"{len(columns)} with one value (column {shown}): their density grows as the "
-                "scale shrinks, without limit unless the scale has a floor",
-                "drop these columns, fix the scale, or give the scale a floor",
-            )
-
-
-def _narrowing_sites(inspection: Inspection) -> set[str]:
-    """Return the data sites whose density training can make as narrow as it likes.
-
-    The pair is run with gradients on: a scale that requires a gradient depends on a parameter.
-    """
-    try:
-        with torch.enable_grad():
-            trace, _ = run_pair(inspection.pair, inspection.batch)
-    except CannotRunError:  # by chance of the draws: earlier runs did not fail
-        return set()
-    data = sites.with_role(trace, "data")
-    return {name for name, site in data.items() if _learns_to_narrow(site["fn"])}
-
-
-def _learns_to_narrow(fn: Any) -> bool:
-    """Return whether a parameter that sets how narrow a density is depends on what is trained.
-
-    Some densities cannot narrow at a value inside their support, and give ``False``: those with a
-    scale but without a location (HalfNormal), and those whose one parameter sets both their mean
-    and their spread (Exponential, ContinuousBernoulli).
-    """
-    arguments = type(fn).arg_constraints  # a property in a class that names no arguments
-    arguments = arguments if isinstance(arguments, Mapping) else {}
-    named = [name for name in arguments if name in WIDTH_PARAMETERS]
-    if "loc" not in arguments and "scale" in named:
-        named.remove("scale")
-    if any(_is_learned(getattr(fn, name)) for name in named):
-        return True
-    if isinstance(fn, TransformedDistribution) and not arguments:
-        return any(map(_stretches, fn.transforms)) or _learns_to_narrow(fn.base_dist)
-    inner = [getattr(fn, name, None) for name in ("base_dist", "component_distribution")]
-    wrapped = not isinstance(fn, TransformedDistribution)
-    return wrapped and any(_learns_to_narrow(part) for part in inner if part is not None)
-
-
-def _stretches(transform: Any) -> bool:
-    """Return whether a transform stretches by what is trained: a flow, or a learned scale."""
-    parameters = transform.parameters() if isinstance(transform, nn.Module) else ()
-    learned_scale = _is_learned(getattr(transform, "scale", None))
-    return any(p.requires_grad for p in parameters) or learned_scale
-
-
-def _is_learned(value: Any) -> bool:
-    """Return whether a distribution's parameter depends on a trainable tensor."""
-    return isinstance(value, Tensor) and value.requires_grad

@@ -154,12 +154,27 @@ def _rate(source: _Source) -> Tensor:
     """Return the mean of each feature, or of each channel, per unit of the field ``size``.
 
     This is the maximum likelihood of a Poisson rate: the sum of the counts by the sum of the sizes.
+    A feature whose counts are all 0 gets half a count in all rows together, because a rate of 0
+    would forbid the feature in new rows.
+
+    Raises:
+        ValueError: If a size is not a positive number.
     """
     loc = _mean_and_sd(source.field, source.checked_shape("rate"))[0]
+    loc = torch.where(loc == 0, 0.5 / len(source.rows), loc)
     if "size" not in source.rows.names:
         return loc
-    size = source.rows.fields[source.rows.names.index("size")]
-    return loc / size.take(torch.arange(len(source.rows))).double().mean().to(loc.dtype)
+    field = source.rows.fields[source.rows.names.index("size")]
+    size = field.take(torch.arange(len(source.rows))).double()
+    bad = ~((size > 0) & size.isfinite()).reshape(len(size), -1).all(1)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise ValueError(
+            f'{source.cls.__name__}: field "size": expected positive numbers, got '
+            f"{size[first].flatten()[0]:g} in row {first}, the first of {int(bad.sum())}; "
+            "leave out rows without exposure"
+        )
+    return loc / size.mean().to(loc.dtype)
 
 
 def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
