@@ -100,7 +100,13 @@ def assert_equal(traced, eager):
             assert (left - right).norm() <= 2 * tolerance * (right.norm() + total / 100)
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=["single", "double"])
+DTYPES = [
+    pytest.param(torch.float32, id="single", marks=pytest.mark.slow),  # the wider tolerances
+    pytest.param(torch.float64, id="double"),
+]
+
+
+@pytest.fixture(params=DTYPES)
 def dtype(request):
     torch.set_default_dtype(request.param)
     yield request.param
