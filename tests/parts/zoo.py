@@ -23,23 +23,7 @@ def binaries():
     return (reals() > 100).float()
 
 
-def shares():
-    """(60, 4) numbers between 0 and 1, both ends among them."""
-    return ((reals() - 70) / 60).clamp(0, 1)
-
-
-def pixels():
-    """(60, 4) whole numbers between 0 and 255, both ends among them."""
-    return (255 * shares()).round()
-
-
-DATA = {
-    "bernoulli": binaries,
-    "continuous_bernoulli": shares,
-    "discretized_logistic": pixels,
-    "gaussian": reals,
-    "ppca": reals,
-}
+DATA = {"bernoulli": binaries, "gaussian": reals, "ppca": reals}
 """Name of a file in models/ -> a function that makes its rows, at least 2 features wide."""
 
 
