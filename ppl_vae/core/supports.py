@@ -82,5 +82,6 @@ def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[An
         return "channel {}, row {}, column {} of the image".format(*position)
     for row_shape, labels in fields:
         if isinstance(labels, pd.Index) and tuple(row_shape) == tuple(shape) == (len(labels),):
-            return f'column "{labels[position[0]]}"'
+            label = labels[position[0]]
+            return f'column "{label}"' if isinstance(label, str) else f"column {label}"
     return f"column {', '.join(map(str, position))}" if position else ""

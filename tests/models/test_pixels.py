@@ -2,6 +2,7 @@
 
 import math
 
+import pandas as pd
 import pyro
 import pytest
 import torch
@@ -111,3 +112,62 @@ def test_gradients_of_the_continuous_bernoulli_are_those_of_the_formula():
     safe = LOGITS.double().masked_fill(LOGITS.abs() < 1e-3, 1e-3)
     mean = 1 / -torch.expm1(-safe) - 1 / safe
     torch.testing.assert_close(logits.grad.double(), 0.25 - mean, rtol=1e-3, atol=2e-4)
+
+
+# Bad pixels
+
+
+def bad_cell(x, value):
+    """A copy of images with one bad pixel."""
+    x = x.clone()
+    x[7, 0, 3, 5] = value
+    return x
+
+
+PIXELS = torch.randint(0, 256, (20, 1, 4, 6), generator=torch.Generator().manual_seed(0)).float()
+
+
+@pytest.mark.parametrize(
+    ("cls", "x", "bad", "mend"),
+    [
+        (ContinuousBernoulliModel, PIXELS / 255, 1.5, "8-bit pixels: x / 255"),
+        (DiscretizedLogisticModel, PIXELS, 3.5, "round the values"),
+        (DiscretizedLogisticModel, PIXELS, 256.0, "change the likelihood or the data"),
+        (DiscretizedLogisticModel, PIXELS, -1.0, "change the likelihood or the data"),
+        (BernoulliModel, (PIXELS > 99).float(), 0.5, "threshold the values"),
+    ],
+)
+def test_a_bad_pixel_is_named_by_its_cell_with_its_mend(cls, x, bad, mend):
+    pair = build(cls, x, latents=2), build(NormalGuide, x, latents=2)
+    assert lint(*pair, x).findings == ()
+    x = bad_cell(x, bad)
+    for call in (
+        lambda: fit(*pair, x, epochs=1, progress=False),
+        lambda: log_likelihood(*pair, x, num_samples=2),
+    ):
+        with pytest.raises(ValueError, match='site "x"') as raised:
+            call()
+        for piece in (f"{bad:g}", "row 7", "channel 0, row 3, column 5 of the image", mend):
+            assert piece in str(raised.value)
+
+
+def test_a_bad_pixel_of_a_frame_is_named_by_its_column():
+    x = pd.DataFrame((PIXELS / 255).numpy()[:, 0, 0], columns=list("abcdef"))
+    pair = build(ContinuousBernoulliModel, x), build(NormalGuide, x)
+    x.loc[4, "e"] = -2.0
+    for call in (lint(*pair, x).raise_if_failed, lambda: log_likelihood(*pair, x)):
+        with pytest.raises(ValueError, match=r'row 4.*-2.*column "e"|-2.*row 4, column "e"'):
+            call()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32, torch.float64])
+def test_pixels_of_any_dtype_score_alike_and_are_generated_in_it(dtype):
+    x = PIXELS.to(dtype)
+    model = build(DiscretizedLogisticModel, PIXELS, latents=2)
+    pyro.set_rng_seed(0)
+    found = poutine.trace(model).get_trace(x).log_prob_sum()
+    pyro.set_rng_seed(0)
+    torch.testing.assert_close(found, poutine.trace(model).get_trace(PIXELS).log_prob_sum())
+    made = generate(model, None, x, num_samples=3)
+    assert made.dtype == dtype
+    assert made.shape == (3, 1, 4, 6)
