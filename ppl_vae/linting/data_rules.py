@@ -27,7 +27,7 @@ from torch.distributions import TransformedDistribution
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import support_of
+from ppl_vae.core.supports import cell_name, mend_outside, support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
@@ -172,6 +172,11 @@ def support_name(site: sites.Site) -> str:
     """Return the support of a site's distribution as text, or "" where it is unknown."""
     support = support_of(site["fn"])
     text = "" if support is None else str(support)
+    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    low, high = (bound if isinstance(bound, int | float) else None for bound in bounds)
+    if low is not None and high is not None:
+        whole = "whole numbers" if getattr(support, "is_discrete", False) else "numbers"
+        return f"{whole} from {low:g} to {high:g}"
     return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
 
 
@@ -264,11 +269,11 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
     support = support_name(inspection.model_sites()[name])
+    value, fix = _value_outside(inspection, name, bad.first)
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{_value_outside(inspection, name, bad.first)}"
+        f"{_count(inspection, bad)}{value}"
     )
-    fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
         return error(f'site "{name}"', problem, fix)
     problem += ", which validate_args=False lets pass: their score is not a log-probability"
@@ -276,18 +281,28 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
-def _value_outside(inspection: Inspection, name: str, row: int) -> str:
-    """Return the first value outside the support in a row of the data, as text; "" if unknown."""
-    index = torch.tensor([row])
-    batch = inspection.rows.take(index, inspection.pair.device())
+def _value_outside(inspection: Inspection, name: str, row: int) -> tuple[str, str]:
+    """Return the first value outside the support in a row of the data, and what to do about it.
+
+    Returns:
+        The value and its cell, as the end of a sentence, "" where they cannot be found; the mend.
+    """
+    rows, index = inspection.rows, torch.tensor([row])
+    batch = rows.take(index, inspection.pair.device())
     try:
         site = sites.sample_sites(run_pair(inspection.pair, batch, index)[0])[name]
         support: Any = support_of(site["fn"])
-        first = (~support.check(site["value"])).nonzero()[0].tolist()
+        valid = support.check(site["value"])
+        first = (~valid).nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
-        return ""
-    return " with " + ", ".join(f"{number:g}" for number in value[:5])
+        return "", mend_outside(None, 0.0)
+    event_dim = site["fn"].event_dim - (site["value"].ndim - valid.ndim)
+    fields = [(field.array.shape[1:], field.labels) for field in rows.fields]
+    position = first[valid.ndim - event_dim :]
+    cell = cell_name(position, valid.shape[valid.ndim - event_dim :], fields)
+    numbers = ", ".join(f"{number:g}" for number in value[:5])
+    return f" with {numbers}{cell and f' in {cell}'}", mend_outside(support, value[0])
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:

@@ -182,6 +182,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     findings += observed_shapes.rows_read_as_an_event(inspection)
+    findings += observed_shapes.rows_of_another_shape(inspection)
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):
