@@ -30,14 +30,16 @@ Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any
 Batch = tuple[Tensor, ...] | dict[str, Tensor]
 """Rows as a model or guide is called with them: tensors by position or by name, (rows, ...)."""
 
+PIECE = 1 << 20  # most numbers of a field that a checksum reads at once
+
 
 class Rows:
     """N rows of one or several fields.
 
     Args:
-        data: A tensor, a NumPy array or memory map, a pandas frame (its numeric columns become
-            one tensor), a tuple or a mapping of those, or a map-style torch ``Dataset``, which is
-            read once into memory.
+        data: A tensor, a NumPy array or memory map, a sparse matrix of scipy (made dense batch by
+            batch), a pandas frame (its numeric columns become one tensor), a tuple or a mapping of
+            those, or a map-style torch ``Dataset``, which is read once into memory.
         name: The argument's name, for messages.
         fitted: The columns that the model and the guide were fitted to. The columns of a frame are
             put into their order; columns of other names are left out.
@@ -196,9 +198,11 @@ class Rows:
         """Return the checksum of the form and of ``count`` rows, evenly spaced."""
         digest = hashlib.sha256(json.dumps([len(self), self.template()]).encode())
         for part in torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long().split(8192):
-            for tensor in as_tuple(self.take(part)):
-                flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(flat.numpy().data)
+            for field in self.fields:  # a field after the other, by pieces that fit into memory
+                piece = max(1, PIECE // max(1, math.prod(field.array.shape[1:])))
+                for index in self.positions_in_data(part).split(piece):
+                    flat = field.take(index).cpu().contiguous().reshape(-1).view(torch.uint8)
+                    digest.update(flat.numpy().data)
         return digest.hexdigest()
 
     def restore(self, tensors: Sequence[Tensor], index: pd.Index | None = None) -> Any:
