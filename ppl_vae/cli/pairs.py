@@ -54,9 +54,10 @@ def read(
 
     with usage():
         check_exists(path)
-    choice = {"columns": columns or None, "drop": drop, "fields": _sources(fields or ())}
+    sources = _sources(fields or ())
+    chosen = columns or None
     try:
-        return read_data(path, like, index=label, **choice)
+        return read_data(path, like, columns=chosen, drop=drop, index=label, fields=sources)
     except ColumnChoiceError as error:
         raise UsageError(str(error)) from error
 

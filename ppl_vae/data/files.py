@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,6 @@ from numpy.lib import format as npy_format
 
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
-from ppl_vae.data.sparse import SPARSE_FILE, read_sparse
 from ppl_vae.data.tables import first_line, read_csv, read_parquet
 
 if TYPE_CHECKING:  # the command reads files without loading torch
@@ -34,6 +34,9 @@ if TYPE_CHECKING:  # the command reads files without loading torch
     from ppl_vae.data.rows import Data
 
 LARGE = 1 << 30  # bytes; an .npy file from this size on is memory-mapped and read batch by batch
+
+SPARSE_FILE = {"format", "shape", "data"}
+"""Arrays that every file of ``scipy.sparse.save_npz`` has; the others depend on the format."""
 
 
 def read_data(
@@ -141,7 +144,7 @@ def _read_numpy(path: Path, choice: ColumnChoice) -> Any:
             is_sparse = set(loaded.files) >= SPARSE_FILE and loaded["format"].dtype.kind in "SU"
             arrays = {} if is_sparse else {name: loaded[name] for name in loaded.files}
         if is_sparse:
-            arrays = {FEATURES: read_sparse(path)}
+            arrays = {FEATURES: _read_sparse(path)}
     except ImportError as error:
         raise ValueError(str(error)) from error
     except Exception as error:  # NumPy has errors of many classes for a damaged file
@@ -151,6 +154,29 @@ def _read_numpy(path: Path, choice: ColumnChoice) -> Any:
     arrays = choice.split_arrays(arrays, str(path))
     single = len(arrays) == 1 and not isinstance(choice.like, Mapping | tuple) and not choice.fields
     return next(iter(arrays.values())) if single else arrays
+
+
+def _read_sparse(path: Path) -> Any:
+    """Return the sparse matrix in a file that ``scipy.sparse.save_npz`` wrote.
+
+    Positions outside the matrix, which compiled code of scipy would write to unchecked, are an
+    error.
+
+    Raises:
+        ImportError: If scipy is not installed.
+        ValueError: If the file is damaged.
+    """
+    try:
+        scipy_sparse = importlib.import_module("scipy.sparse")
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: reading a sparse matrix needs scipy: pip install scipy; or write the dense "
+            "array, numpy.save(file, matrix.toarray())"
+        ) from error
+    matrix = scipy_sparse.load_npz(path)
+    if hasattr(matrix, "check_format"):
+        matrix.check_format(full_check=True)
+    return matrix
 
 
 def _fault_of_numpy_file(path: Path, error: Exception) -> str:

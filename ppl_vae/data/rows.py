@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_co
 
 from ppl_vae.data.columns import Columns, column_names, column_order
 from ppl_vae.data.fields import Array, Field
+from ppl_vae.data.sparse import is_sparse
 
 Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
 """Rows of data: one array, a tuple or mapping of arrays, or a map-style torch ``Dataset``."""
@@ -65,8 +66,9 @@ class Rows:
         whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
-        self.single = not isinstance(whole, Mapping | tuple)
-        if isinstance(whole, Mapping):
+        is_mapping = isinstance(whole, Mapping) and not is_sparse(whole)  # scipy has a dictionary
+        self.single = not is_mapping and not isinstance(whole, tuple)
+        if is_mapping:
             self.keys = [str(key) for key in whole]
             labels, arrays = [f'{name}["{key}"]' for key in whole], list(whole.values())
         elif isinstance(whole, tuple):

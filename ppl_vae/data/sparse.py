@@ -3,23 +3,18 @@
 A table of counts is mostly zeros: 1,000 cells by 13,714 genes have 6 % other numbers. A pair takes
 dense rows, so that the rows of a batch, and no others, are made dense.
 
-scipy is not needed by this library. Whoever passes a sparse matrix has imported it already; reading
-one from a file imports it, and says how to install it where it is missing.
+scipy is not needed by this library: whoever passes a sparse matrix has imported it already.
 """
 
 from __future__ import annotations
 
-import importlib
 import sys
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 
 from ppl_vae.data.conversion import check_numbers
-
-SPARSE_FILE = {"format", "shape", "data"}
-"""Arrays that every file of ``scipy.sparse.save_npz`` has; the others depend on the format."""
 
 
 class SparseMatrix(Protocol):
@@ -75,6 +70,7 @@ class SparseArray:
         if not self._rows.has_canonical_format:  # one that shares its memory stays as it is
             self._rows = self._rows.copy()
             self._rows.sum_duplicates()
+        self._rows = _narrowed(self._rows)
         self.shape: tuple[int, int] = self._rows.shape
         self.ndim = 2
         self.itemsize = int(self._rows.dtype.itemsize)
@@ -87,25 +83,30 @@ class SparseArray:
         dense: np.ndarray[Any, Any] = self._rows[positions].toarray()
         return dense
 
+    def moments(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return mean and standard deviation of each column, (columns,) of float64 each.
 
-def read_sparse(path: Path) -> Any:
-    """Return the sparse matrix in a file that ``scipy.sparse.save_npz`` wrote.
+        The time grows with the number of entries that are stored. Missing cells are left out.
+        """
+        columns, values = self._rows.indices, self._rows.data.astype(np.float64)
+        columns, values = columns[~np.isnan(values)], values[~np.isnan(values)]
+        stored = np.bincount(self._rows.indices, minlength=self.shape[1])
+        present = np.bincount(columns, minlength=self.shape[1])
+        count = np.maximum(len(self) - stored + present, 1)  # zeros that are not stored count
+        mean = np.bincount(columns, values, self.shape[1]) / count
+        squares = np.bincount(columns, (values - mean[columns]) ** 2, self.shape[1])
+        return mean, np.sqrt((squares + (len(self) - stored) * mean**2) / count)
 
-    Positions outside the matrix, which compiled code of scipy would write to unchecked, are an
-    error.
 
-    Raises:
-        ImportError: If scipy is not installed.
-        ValueError: If the file is damaged.
+def _narrowed(matrix: Any) -> Any:
+    """Return a matrix of doubles in single precision, where torch's default dtype is that.
+
+    Each batch would be converted otherwise. A matrix stays as it is where a number is too large:
+    the error for the batch then names the row.
     """
-    try:
-        scipy_sparse = importlib.import_module("scipy.sparse")
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: reading a sparse matrix needs scipy: pip install scipy; or write the dense "
-            "array, numpy.save(file, matrix.toarray())"
-        ) from error
-    matrix = scipy_sparse.load_npz(path)
-    if hasattr(matrix, "check_format"):
-        matrix.check_format(full_check=True)
-    return matrix
+    if matrix.dtype != np.float64 or torch.get_default_dtype() != torch.float32:
+        return matrix
+    with np.errstate(over="ignore"):
+        narrowed = matrix.astype(np.float32)
+    overflows = np.isinf(narrowed.data) & ~np.isinf(matrix.data)
+    return matrix if overflows.any() else narrowed
