@@ -159,7 +159,9 @@ class ColumnChoice:
                 f'fields: expected another name than "{rest}", which the other columns have, got '
                 f'"{rest}"'
             )
+        wanted = self._features_like()
         left = frame.drop(columns=list(sources.values()))
+        left = left if wanted is None else frame[[str(column) for column in wanted.columns]]
         return {rest: left, **{key: frame[column] for key, column in sources.items()}}
 
     def split_arrays(self, arrays: dict[str, Any], where: str) -> dict[str, Any]:
