@@ -154,8 +154,11 @@ def _rate(source: _Source) -> Tensor:
     """Return the mean of each feature, or of each channel, per unit of the field ``size``.
 
     This is the maximum likelihood of a Poisson rate: the sum of the counts by the sum of the sizes.
+    A feature that is 0 in every row counts as half a unit in one row: with a rate of 0 it could
+    not be above 0 in any other row either.
     """
     loc = _mean_and_sd(source.field, source.checked_shape("rate"))[0]
+    loc = torch.where(loc == 0, 0.5 / len(source.rows), loc)
     if "size" not in source.rows.names:
         return loc
     size = source.rows.fields[source.rows.names.index("size")]
