@@ -245,11 +245,11 @@ class Contest:
     data: Callable[[Path, int], Fields]
     models: dict[str, type]
     guide: Callable[[Fields, int], NormalGuide] = any_guide
-    sizes: tuple[int, int, int] = (4000, 800, 1600)
+    sizes: tuple[int, int, int] = (2000, 400, 800)
     latents: int = 8
-    rate: float = 2e-3
+    rate: float = 4e-3
     batch_size: int = 100
-    epochs: int = 100
+    epochs: int = 60
     patience: int = 10
     samples: int = 1000
 
@@ -263,7 +263,7 @@ CONTESTS = {
             "zero-inflated": ZeroInflatedModel,
         },
         count_guide,
-        sizes=(600, 150, 250),
+        sizes=(650, 150, 200),
         batch_size=50,
     ),
     "categories": Contest(
