@@ -13,6 +13,11 @@ from ppl_vae.models.gaussian import GaussianModel
 X = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1]) + 5
 
 
+class WithRate:
+    def __init__(self, rate):
+        self.rate = rate
+
+
 class Everything:
     def __init__(self, features, categories, rows, loc, scale, other=3):
         self.got = (features, categories, rows, loc, scale, other)
@@ -69,3 +74,9 @@ def test_missing_values_do_not_spoil_the_scale():
     model = build(GaussianModel, data)
     assert model.loc.item() == pytest.approx(100, abs=0.2)
     assert model.scale.item() == pytest.approx(1, abs=0.1)
+
+
+def test_a_feature_that_is_always_zero_has_a_rate_above_zero():
+    counts = torch.tensor([[0, 3], [0, 1]])
+    rates = build(WithRate, {"x": counts, "size": torch.tensor([1.0, 3.0])}).rate
+    assert rates.tolist() == [0.125, 1.0]
