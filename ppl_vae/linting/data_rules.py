@@ -20,7 +20,7 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import support_of
+from ppl_vae.core.supports import cell_name, mend_outside, support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
@@ -166,6 +166,11 @@ def support_name(site: sites.Site) -> str:
     """Return the support of a site's distribution as text, or "" where it is unknown."""
     support = support_of(site["fn"])
     text = "" if support is None else str(support)
+    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    low, high = (bound if isinstance(bound, int | float) else None for bound in bounds)
+    if low is not None and high is not None:
+        whole = "whole numbers" if getattr(support, "is_discrete", False) else "numbers"
+        return f"{whole} from {low:g} to {high:g}"
     return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
 
 
@@ -243,7 +248,7 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
-        cell = _cell(inspection, name, bad.first, _unscored)
+        cell, *_ = _first_cell(inspection, name, bad.first, _unscored)
         yield error(
             f'site "{name}"',
             "expected a finite log-probability, got NaN or infinity in "
@@ -261,11 +266,12 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
     support = support_name(inspection.model_sites()[name])
+    value, site, number = _first_cell(inspection, name, bad.first, _outside)
+    fix = mend_outside(None if site is None else support_of(site["fn"]), number)
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{_cell(inspection, name, bad.first, _outside)}"
+        f"{_count(inspection, bad)}{value}"
     )
-    fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
         return error(f'site "{name}"', problem, fix)
     problem += ", which validate_args=False lets pass: their score is not a log-probability"
@@ -273,10 +279,10 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
-def _cell(
+def _first_cell(
     inspection: Inspection, name: str, row: int, is_bad: Callable[[sites.Site], Tensor]
-) -> str:
-    """Return the first bad value of an observed site in a row, and its column, as text.
+) -> tuple[str, sites.Site | None, float]:
+    """Return the first bad value of an observed site in a row of the data, and its cell.
 
     Args:
         inspection: The pair and its data.
@@ -285,19 +291,24 @@ def _cell(
         is_bad: Tells which numbers of the site's value are bad, or which vectors of them.
 
     Returns:
-        `` with 7 in column 2``; a vector has no column. "" where the value is unknown.
+        The value and its cell as the end of a sentence, such as `` with 7 in column 2``; the site
+        in a run on this row; the value. "", ``None`` and 0 where they cannot be found.
     """
-    index = torch.tensor([row])
-    batch = inspection.rows.take(index, inspection.pair.device())
+    rows, index = inspection.rows, torch.tensor([row])
+    batch = rows.take(index, inspection.pair.device())
     try:
         site = sites.with_role(run_pair(inspection.pair, batch, index)[0], "data")[name]
-        first = is_bad(site).nonzero()[0].tolist()
+        bad = is_bad(site)
+        first = bad.nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
-        return ""
-    column = first[site["value"].ndim - site["fn"].event_dim :]
-    where = f" in column {','.join(map(str, column))}" if column else ""
-    return " with " + ", ".join(f"{number:g}" for number in value[:5]) + where
+        return "", None, 0.0
+    event_dim = site["fn"].event_dim - (site["value"].ndim - bad.ndim)
+    fields = [(field.array.shape[1:], field.labels) for field in rows.fields]
+    position = first[bad.ndim - event_dim :]
+    cell = cell_name(position, bad.shape[bad.ndim - event_dim :], fields)
+    numbers = ", ".join(f"{number:g}" for number in value[:5])
+    return f" with {numbers}{cell and f' in {cell}'}", site, value[0]
 
 
 def _outside(site: sites.Site) -> Tensor:

@@ -42,7 +42,13 @@ def zoo_pair(name):
     )
 
 
-@pytest.fixture(params=[torch.float32, torch.float64], ids=["single", "double"])
+DTYPES = [
+    pytest.param(torch.float32, id="single", marks=pytest.mark.slow),  # the wider tolerances
+    pytest.param(torch.float64, id="double"),
+]
+
+
+@pytest.fixture(params=DTYPES)
 def dtype(request):
     torch.set_default_dtype(request.param)
     yield request.param

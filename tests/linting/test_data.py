@@ -50,7 +50,7 @@ def test_data_outside_the_support_in_a_row_with_a_label():
         verdict,
         "error",
         'site "x"',
-        "1 of 40 rows, the first is row 33 (index 'row-33') with -1 in column 2;",
+        "1 of 40 rows, the first is row 33 (index 'row-33') with -1 in column 2; threshold",
     )
 
 
