@@ -58,7 +58,8 @@ def quiet_look(
     Args:
         pair: The pair.
         rows: The data.
-        count: Number of rows, or all rows where the data have fewer.
+        count: Number of rows at most: no more than the data have, nor, beyond ``PROBE_ROWS``, than
+            a block of them has.
         spread: Whether to take rows spread evenly over the data instead of the first rows.
 
     Yields:
@@ -67,7 +68,7 @@ def quiet_look(
     Raises:
         ValueError: If the pair does not run on the rows.
     """
-    count = min(len(rows), count)
+    count = min(len(rows), count, max(PROBE_ROWS, block_rows(rows)))
     last = len(rows) - 1 if spread else count - 1
     index = torch.linspace(0, last, count, dtype=torch.float64).long()
     batch = rows.take(index, pair.device())
@@ -129,9 +130,7 @@ def blocks(
 
 
 @contextlib.contextmanager
-def errors_naming_rows(
-    pair: Pair, batch: Batch, index: Tensor, rows: Rows
-) -> Iterator[None]:
+def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> Iterator[None]:
     """Make a context that turns an error of torch or Pyro into one that speaks of the data.
 
     Args:

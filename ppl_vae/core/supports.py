@@ -75,8 +75,10 @@ def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[An
             Of a field that has the shape, the labels are taken.
 
     Example:
-        >>> cell_name([0, 3, 5], [1, 28, 28], []), cell_name([1], [2], [((2,), pd.Index(["a", "b"]))])
-        ('channel 0, row 3, column 5 of the image', 'column "b"')
+        >>> cell_name([0, 3, 5], [1, 28, 28], [])
+        'channel 0, row 3, column 5 of the image'
+        >>> cell_name([1], [2], [((2,), pd.Index(["a", "b"]))])
+        'column "b"'
     """
     if len(position) == 3:
         return "channel {}, row {}, column {} of the image".format(*position)
