@@ -22,6 +22,7 @@ from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -79,7 +80,7 @@ def quiet_look(
     far = looks[count, last]
     if bool(far.any()):
         batch = without_rows(pair, rows, batch, far) or batch
-    with pair.quiet_run(), errors_naming_rows(pair, batch, index):
+    with pair.quiet_run(), errors_naming_rows(pair, batch, index, rows):
         yield batch
 
 
@@ -123,20 +124,23 @@ def blocks(
             pyro_lock(),
             forked(child(seed, block)),
             pair.evaluating(),
-            errors_naming_rows(pair, batch, index),
+            errors_naming_rows(pair, batch, index, rows),
         ):
             result = work(batch, index)
         yield index, result
 
 
 @contextlib.contextmanager
-def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor) -> Iterator[None]:
+def errors_naming_rows(
+    pair: Pair, batch: Batch, index: Tensor, rows: Rows | None = None
+) -> Iterator[None]:
     """Make a context that turns an error of torch or Pyro into one that speaks of the data.
 
     Args:
         pair: The pair that the code inside runs.
         batch: The rows that the code inside works on.
         index: Their positions in the data, (rows,).
+        rows: The data, which name fields and columns; ``None`` names fields by position.
 
     Yields:
         Nothing.
@@ -155,7 +159,7 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor) -> Iterator[None
             raise
         if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
             raise
-        raise _error_about_rows(error, pair, batch, index) from error
+        raise _error_about_rows(error, pair, batch, index, rows or Rows(batch)) from error
 
 
 def _raised_in(error: Exception, *packages: str) -> bool:
@@ -164,14 +168,17 @@ def _raised_in(error: Exception, *packages: str) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in packages
 
 
-def _error_about_rows(error: Exception, pair: Pair, batch: Batch, index: Tensor) -> ValueError:
-    """Return the error that names the first row that is not finite, the cause, or the shapes."""
-    for field in as_tuple(batch):
+def _error_about_rows(
+    error: Exception, pair: Pair, batch: Batch, index: Tensor, rows: Rows
+) -> ValueError:
+    """Return the error that names the first cell that is not finite, the cause, or the shapes."""
+    for position, field in enumerate(as_tuple(batch)):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
             first = int(index[bad.cpu()][0])
             return ValueError(
-                f"data: expected finite numbers, got NaN or infinity, first in row {first}; "
+                f"{rows.fields[position].name}: expected finite numbers, got NaN or infinity, "
+                f"first in row {first}{place_not_finite(rows, position, field)}; "
                 "impute or drop these rows"
             )
 
@@ -179,7 +186,7 @@ def _error_about_rows(error: Exception, pair: Pair, batch: Batch, index: Tensor)
         draws = poutine.trace(pair.guide).get_trace(batch)
         poutine.replay(pair.model, trace=draws)(batch)
 
-    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run)
+    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run, rows)
     cause = find_cause(failed)
     if cause is not None:
         return ValueError(str(cause))

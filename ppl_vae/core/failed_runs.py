@@ -17,7 +17,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from ppl_vae.data.rows import Batch, batch_rows
+from ppl_vae.data.cells import place_of_cell
+from ppl_vae.data.rows import Batch, Rows, batch_rows
 
 LONGEST_TEXT = 500  # most characters of another library's message that are repeated
 
@@ -51,6 +52,7 @@ class FailedRun:
         plate: Name of the row plate.
         parameters: The parameters by name.
         run: Runs the same code on the same rows again.
+        rows: The data, which name the columns in the message; ``None`` where they are not known.
     """
 
     error: Exception
@@ -60,6 +62,7 @@ class FailedRun:
     plate: str
     parameters: dict[str, Tensor]
     run: Callable[[], Any]
+    rows: Rows | None = None
 
 
 def cause_in_frames(failed: FailedRun) -> Cause | None:
@@ -155,11 +158,14 @@ def _support_cause(failed: FailedRun, site: dict[str, Any]) -> Cause | None:
     if valid.ndim < -row_dim or valid.shape[row_dim] != len(failed.positions):
         return None
     first = (~valid).nonzero()[0].tolist()
+    place = ""
+    if failed.rows is not None and len(first) == value.ndim:
+        place = place_of_cell(failed.rows, failed.batch, value, first, site["fn"].event_dim)
     numbers = ", ".join(f"{number:g}" for number in value[tuple(first)].flatten()[:5].tolist())
     return Cause(
         f'site "{site["name"]}"',
         f"expected values in the support of {type(site['fn']).__name__} ({support}), got {numbers} "
-        f"in row {int(failed.positions[first[row_dim]])}",
+        f"in row {int(failed.positions[first[row_dim]])}{place}",
         "change the likelihood or the data",
     )
 

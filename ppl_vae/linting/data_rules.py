@@ -26,8 +26,10 @@ from torch.distributions import TransformedDistribution
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
+from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.supports import support_of
+from ppl_vae.data.cells import place_not_finite, place_of_cell
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
@@ -68,6 +70,7 @@ class DataFaults:
             that are not finite.
         low: Smallest value of each column, (columns,), by continuous data site.
         high: Largest value of each column, (columns,), by continuous data site.
+        sound: Position of the first row without any fault; -1 where there is none.
         without_gaps: Positions of the first rows without gaps, at most ``LARGER_BATCH``.
         failure: What a run raised, which ended the pass; ``None`` where none raised.
     """
@@ -75,6 +78,7 @@ class DataFaults:
     counts: dict[str, dict[str, BadRows]] = field(default_factory=lambda: {k: {} for k in KINDS})
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
+    sound: int = -1
     without_gaps: list[int] = field(default_factory=list)
     failure: Finding | None = None
 
@@ -83,10 +87,14 @@ class DataFaults:
         with_gaps = torch.stack([bad.cpu() for bad in marks["gaps"].values()]).any(0)
         wanted = Inspection.LARGER_BATCH - len(self.without_gaps)
         self.without_gaps += index[~with_gaps][:wanted].tolist()
+        sound = ~with_gaps
         for kind in KINDS:
             for name, bad in marks[kind].items():
+                sound = sound & ~bad.cpu()
                 if bool(bad.any()):
                     self.counts[kind].setdefault(name, BadRows()).add(bad, index)
+        if self.sound < 0 and bool(sound.any()):
+            self.sound = int(index[sound][0])
         for name, columns in marks["columns"].items():
             low, high = columns.amin(0), columns.amax(0)
             self.low[name] = torch.minimum(self.low.get(name, low), low)
@@ -249,11 +257,15 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
-        yield error(
-            f'site "{name}"',
-            f"expected a finite log-probability, got NaN or infinity in {_count(inspection, bad)}",
-            "keep the scales above 0 and the guide's draws in the support of the model's prior",
-        )
+        cause = None
+        if faults.sound >= 0:
+            cause = covariate_at_fault(inspection.pair, inspection.rows, bad.first, faults.sound)
+        if cause is not None:
+            yield error(*cause)
+            continue
+        problem = "expected a finite log-probability, got NaN or infinity in "
+        fix = "keep the scales above 0 and the guide's draws in the support of the model's prior"
+        yield error(f'site "{name}"', problem + _count(inspection, bad), fix)
     yield from constant_columns(inspection, faults)
     yield from negative_indices(inspection)
 
@@ -277,7 +289,7 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
 
 
 def _value_outside(inspection: Inspection, name: str, row: int) -> str:
-    """Return the first value outside the support in a row of the data, as text; "" if unknown."""
+    """Return the first value outside the support in a row, and its column; "" if unknown."""
     index = torch.tensor([row])
     batch = inspection.rows.take(index, inspection.pair.device())
     try:
@@ -285,17 +297,22 @@ def _value_outside(inspection: Inspection, name: str, row: int) -> str:
         support: Any = support_of(site["fn"])
         first = (~support.check(site["value"])).nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
+        place = place_of_cell(inspection.rows, batch, site["value"], first, site["fn"].event_dim)
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
         return ""
-    return " with " + ", ".join(f"{number:g}" for number in value[:5])
+    return " with " + ", ".join(f"{number:g}" for number in value[:5]) + place
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
     """Yield a finding for each field with NaN or infinity that the pair cannot take."""
+    rows = inspection.rows
     for name, bad in faults.counts["gaps"].items():
+        position = rows.names.index(name)
+        field = as_tuple(rows.take(torch.tensor([bad.first])))[position]
         yield error(
-            f'field "{name}"' if inspection.rows.keys else f"data field {name}",
-            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}",
+            f'field "{name}"' if rows.keys else f"data field {name}",
+            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}"
+            f"{place_not_finite(rows, position, field)}",
             "drop these rows or impute the cells; or fill the cells (x.nan_to_num()) before the "
             "networks and the likelihood and mask them: NaN under a mask still reaches gradients",
         )
