@@ -36,7 +36,9 @@ def test_an_error_of_torch_names_the_first_row_that_is_not_finite():
     bad = X.clone()
     bad[[7, 9], 1] = torch.nan
     with (
-        pytest.raises(ValueError, match="got NaN or infinity, first in row 107; impute or drop"),
+        pytest.raises(
+            ValueError, match="got NaN or infinity, first in row 107 in column 1; impute or drop"
+        ),
         errors_naming_rows(PAIR, (bad,), torch.arange(100, 130)),
     ):
         fail_in_torch(bad)

@@ -36,7 +36,7 @@ from ppl_vae.nn import MLP
 def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
-    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345 with 0.5;")
+    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345 with 0.5 in column 1;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
@@ -49,7 +49,7 @@ def test_data_outside_the_support_in_a_row_with_a_label():
         verdict,
         "error",
         'site "x"',
-        "1 of 40 rows, the first is row 33 (index 'row-33') with -1;",
+        "1 of 40 rows, the first is row 33 (index 'row-33') with -1 in column 2;",
     )
 
 
