@@ -1,12 +1,16 @@
 """Published results on MNIST, with this library's own models: the paper's figure beside ours.
 
     python benchmarks/mnist.py meanfield --data DIR [--run runs/meanfield] [--seed 0]
+    python benchmarks/mnist.py rezende vae --data DIR --out mnist.jsonl    goes on if cut off
+    python benchmarks/mnist.py rezende --data DIR --samples 5000 --rows 500
     python benchmarks/mnist.py meanfield --data DIR --steps 2000    beside Pyro's SVI, timed
 
     meanfield   static binarized, 784-256-256 ReLU, 128 latents, centered RMSprop 1e-3, batches of
                 128, 65,000 steps, best epoch by the validation ELBO
     rezende     static binarized, 784-400 ReLU, 40 latents, Adam 1e-4, batches of 100, 500 epochs,
-                the rate times 10^-0.2 at epochs 200, 350 and 500; 200 samples
+                the rate times 10^-0.2 at epochs 200, 350 and 500 (with other ``--epochs`` at the
+                same shares), best epoch by the validation ELBO; 200 samples
+    rezende-warm    the same, the KL weight risen from 0 over the first fifth of the epochs
     vae         binarized anew every epoch, 784-200-200, 50 latents, one particle, 5,000 samples; a
                 schedule of our own: SiLU where the paper has tanh, Adam 2e-3 over half a cosine of
                 400 epochs, batches of 100, the KL weight risen from 0 over the first tenth
@@ -15,8 +19,11 @@
 
 DIR holds ``mnist.npz`` (``x_train``, ``x_test``: bytes, (images, 28, 28)) and
 ``mnist_binarized.npz`` (``train``, ``valid``, ``test``: packed bits, (images, 98)). A fit is kept
-in the run's directory; where it is there, only the evaluation runs. ``--full`` is the schedule of
-Burda et al.: tanh, 3,280 epochs of batches of 20, hours or days. ``--tiny`` shows that it runs.
+in the run's directory: where it is there, only the evaluation runs, and a fit that was cut off goes
+on. Results go to the file of ``--out``, one JSON object a line; what is there is printed, and not
+computed again. ``--full`` is the schedule of Burda et al.: tanh, 3,280 epochs of batches of 20,
+hours or days. ``--short`` makes ``rezende`` and ``rezende-warm`` a tenth as long at ten times the
+rate: 50 epochs at 1e-3. ``--tiny`` shows that it runs.
 
 Papers take the mean over a batch as loss, fit the sum over the data: an optimizer's epsilon, which
 is compared with gradients, is multiplied by the number of rows.
@@ -29,6 +36,7 @@ Burda et al. (2016), table 1, arXiv:1509.00519 (86.76, 85.54, 84.78).
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import time
@@ -40,6 +48,7 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
+from json_lines import ResultLines
 from pyro.infer import SVI, TraceMeanField_ELBO
 from torch import Tensor, nn
 
@@ -105,8 +114,8 @@ class Protocol:
 
 
 def rezende_rate(epoch: int, epochs: int) -> float:
-    """Times 10^-0.2 at epochs 200, 350 and 500."""
-    return float(10 ** (-0.2 * sum(epoch >= mark for mark in (200, 350, 500))))
+    """Times 10^-0.2 at epochs 200, 350 and 500 of 500, and at the same shares of fewer."""
+    return float(10 ** (-0.2 * sum(500 * epoch >= mark * epochs for mark in (200, 350, 500))))
 
 
 def falling(epoch: int, epochs: int) -> float:
@@ -147,6 +156,7 @@ VAE = Protocol(
 PROTOCOLS = {
     "meanfield": MEANFIELD,
     "rezende": REZENDE,
+    "rezende-warm": replace(REZENDE, warm_up=0.2),
     "vae": VAE,
     "iwae5": replace(VAE, particles=5, published={"log p": -85.54}),
     "iwae50": replace(VAE, particles=50, epochs=100, published={"log p": -84.78}),
@@ -155,6 +165,7 @@ FULL = {  # of the dynamic protocols
     "batch_size": 20, "epochs": 3280, "rate": burda_rate, "activation": nn.Tanh, "warm_up": 0.0,
     "optimizer": adam(1e-3, 1e-4),
 }  # fmt: skip
+SHORT = {"epochs": 50, "optimizer": adam(1e-3, 1e-8)}  # of rezende: 10 times the rate
 TINY = {"epochs": 2, "batch_size": 50, "samples": 10, "hidden": (8,), "latents": 3}
 
 
@@ -193,13 +204,26 @@ class Images:
         return torch.from_numpy(self.random.integers(0, 255, grey.shape, np.uint8) < grey).float()
 
 
-def train(protocol: Protocol, images: Images, run: Path, seed: int) -> tuple[Any, Any, float]:
-    """Fit the pair, or open it where it is kept; returns it and the seconds the fit took."""
+def train(
+    protocol: Protocol, images: Images, run: Path, seed: int
+) -> tuple[Any, Any, dict[str, float]]:
+    """Fit the pair, or open it where it is kept; return it and what is known of its fit.
+
+    Returns:
+        The model, the guide, and ``epochs``, ``best_epoch``, ``seconds`` and ``training_elbo``, the
+        mean over the batches of the best epoch, in nats a row.
+    """
     model, guide = protocol.pair(seed)
-    clock = run / "seconds.txt"
-    if clock.is_file():
+    kept = run / "fit.json"
+    if kept.is_file():
+        known = json.loads(kept.read_text())
+        if known["epochs"] != protocol.epochs:
+            raise SystemExit(
+                f"--run {run}: expected a fit of {protocol.epochs} epochs, got one of "
+                f"{known['epochs']}; name another directory"
+            )
         model, guide = load(run, model=model, guide=guide)
-        return model, guide, float(clock.read_text())
+        return model, guide, known
     steps = math.ceil(len(images.train) / protocol.batch_size) * protocol.epochs
     began = time.perf_counter()
     history = fit(
@@ -216,11 +240,18 @@ def train(protocol: Protocol, images: Images, run: Path, seed: int) -> tuple[Any
         callbacks=[images.redraw] if protocol.dynamic else [],
         seed=seed,
         run=run,
+        resume=True,
     )
-    seconds = time.perf_counter() - began
     print(history)
-    clock.write_text(f"{seconds:.0f}\n")
-    return model, guide, seconds
+    best = history.frame.set_index("epoch").loc[history.best_epoch]
+    known = {
+        "epochs": protocol.epochs,
+        "best_epoch": int(history.best_epoch),
+        "seconds": round(time.perf_counter() - began),
+        "training_elbo": float(best["elbo"]),
+    }
+    kept.write_text(json.dumps(known) + "\n")
+    return model, guide, known
 
 
 def beside_svi(protocol: Protocol, images: Images, seed: int, steps: int) -> None:
@@ -263,52 +294,120 @@ def beside_svi(protocol: Protocol, images: Images, seed: int, steps: int) -> Non
     print(f"ratio        {middle:6.2f} ({low:.2f} to {high:.2f})")
 
 
-def main() -> None:
-    """Fit, evaluate, print the paper's figures beside ours."""
-    parser = argparse.ArgumentParser(description="Published results on MNIST, beside ours.")
-    parser.add_argument("protocol", choices=PROTOCOLS)
-    parser.add_argument("--data", type=Path, required=True, help="folder of the two files")
-    parser.add_argument("--run", type=Path, help="directory to keep the fit in")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--steps", type=int, help="time so many beside Pyro's SVI instead")
-    parser.add_argument("--full", action="store_true", help="the schedule of Burda et al.")
-    parser.add_argument("--tiny", action="store_true", help="200 rows, two epochs")
-    arguments = parser.parse_args()
-    protocol = PROTOCOLS[arguments.protocol]
-    if arguments.full and protocol.dynamic:
-        protocol = replace(protocol, **FULL)
-    if arguments.epochs:
-        protocol = replace(protocol, epochs=arguments.epochs)
-    if arguments.tiny:
-        protocol = replace(protocol, **TINY)
-    run = arguments.run or Path("runs") / f"mnist-{arguments.protocol}-{arguments.seed}"
-    count = 200 if arguments.tiny else None
-    images = Images(arguments.data, dynamic=protocol.dynamic, seed=arguments.seed, count=count)
-    if arguments.steps:
-        beside_svi(protocol, images, arguments.seed, arguments.steps)
-        return
-    model, guide, seconds = train(protocol, images, run, arguments.seed)
+def settings_of(protocol: Protocol, arguments: argparse.Namespace, name: str) -> dict[str, Any]:
+    """Return what tells one row of the results from the others."""
+    kind = [word for word in ("full", "short", "tiny") if getattr(arguments, word)]
+    return {
+        "protocol": name,
+        "seed": arguments.seed,
+        "schedule": " ".join(kind) or "published",
+        "epochs": protocol.epochs,
+        "samples": protocol.samples,
+        "test_rows": arguments.rows,
+    }
 
+
+def measure(
+    protocol: Protocol, images: Images, run: Path, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Fit or open the pair, score the test rows, and return the row of the results."""
+    seed = settings["seed"]
+    model, guide, known = train(protocol, images, run, seed)
     began = time.perf_counter()
     scores = log_likelihood(
-        model, guide, images.test, num_samples=protocol.samples, seed=arguments.seed, progress=True
-    )
-    evaluated = time.perf_counter() - began
+        model, guide, images.test[: settings["test_rows"]], num_samples=protocol.samples,
+        seed=seed, progress=True,
+    )  # fmt: skip
     threshold = scores.attrs["k_hat_threshold"]
-    unreliable = (scores["k_hat"] > threshold).mean()
     means, errors = scores.mean(), scores.std() / math.sqrt(len(scores))
+    return {
+        **settings,
+        "batch_size": protocol.batch_size,
+        "training_rows": len(images.train),
+        "scored_rows": len(scores),
+        "elbo": means["elbo"],
+        "elbo_se": errors["elbo"],
+        "log_prob": means["log_prob"],
+        "log_prob_se": errors["log_prob"],
+        "ess": means["ess"],
+        "k_hat_threshold": threshold,
+        "unreliable": float((scores["k_hat"] > threshold).mean()),
+        "best_epoch": known["best_epoch"],
+        "training_elbo": known["training_elbo"],
+        "seconds_fit": known["seconds"],
+        "seconds_scored": time.perf_counter() - began,
+    }
+
+
+def show(row: dict[str, Any], protocol: Protocol) -> None:
+    """Print a row of the results beside what was published."""
     print(
-        f"\n{arguments.protocol}: seed {arguments.seed}, {protocol.epochs} epochs of batches of "
-        f"{protocol.batch_size}, {len(images.train):,} training rows\n"
-        f"fit {seconds:.0f} s; {len(scores):,} test rows x {protocol.samples:,} samples in "
-        f"{evaluated:.0f} s; k-hat above {threshold:.2g} in {unreliable:.1%} of rows\n\n"
+        f"\n{row['protocol']}: seed {row['seed']}, {row['epochs']} epochs of batches of "
+        f"{row['batch_size']}, {row['training_rows']:,} training rows\n"
+        f"fit {row['seconds_fit']:.0f} s, best epoch {row['best_epoch']}, there the training ELBO "
+        f"{row['training_elbo']:.2f}; {row['scored_rows']:,} test rows x {row['samples']:,} "
+        f"samples in {row['seconds_scored']:.0f} s; ess {row['ess']:.0f}, k-hat above "
+        f"{row['k_hat_threshold']:.2g} in {row['unreliable']:.1%} of rows\n\n"
         "nats a row    published       ours"
     )
     for name, column in (("ELBO", "elbo"), ("log p", "log_prob")):
         published = protocol.published.get(name)
         shown = "" if published is None else f"{published:.2f}"
-        print(f"{name:12}  {shown:>9}  {means[column]:9.2f} +- {errors[column]:.2f} over rows")
+        print(f"{name:12}  {shown:>9}  {row[column]:9.2f} +- {row[column + '_se']:.2f} over rows")
+
+
+def main() -> None:
+    """Fit, evaluate, print the paper's figures beside ours."""
+    parser = argparse.ArgumentParser(description="Published results on MNIST, beside ours.")
+    parser.add_argument("protocols", nargs="+", choices=PROTOCOLS, metavar="protocol",
+                        help=", ".join(PROTOCOLS))  # fmt: skip
+    parser.add_argument("--data", type=Path, required=True, help="folder of the two files")
+    parser.add_argument("--run", type=Path, help="directory to keep the fit of one protocol in")
+    parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--samples", type=int, help="draws a row for the log-likelihood")
+    parser.add_argument("--rows", type=int, help="score only the first test rows")
+    parser.add_argument("--steps", type=int, help="time so many beside Pyro's SVI instead")
+    parser.add_argument("--full", action="store_true", help="the schedule of Burda et al.")
+    parser.add_argument("--short", action="store_true", help="rezende: 50 epochs at 1e-3")
+    parser.add_argument("--tiny", action="store_true", help="200 rows, two epochs")
+    arguments = parser.parse_args()
+    if arguments.run and len(arguments.protocols) > 1:
+        parser.error("--run: expected one protocol, because a run holds one fit")
+    results = ResultLines(arguments.out)
+    for name in arguments.protocols:
+        protocol = changed(PROTOCOLS[name], name, arguments)
+        settings = settings_of(protocol, arguments, name)
+        row = None if arguments.steps else results.find(**settings)
+        if row is None:
+            count = 200 if arguments.tiny else None
+            images = Images(
+                arguments.data, dynamic=protocol.dynamic, seed=arguments.seed, count=count
+            )
+            if arguments.steps:
+                beside_svi(protocol, images, arguments.seed, arguments.steps)
+                continue
+            title = f"mnist-{name}-{protocol.epochs}-{arguments.seed}"
+            run = arguments.run or Path("runs") / title
+            row = measure(protocol, images, run, settings)
+            results.append(row)
+        show(row, protocol)
+
+
+def changed(protocol: Protocol, name: str, arguments: argparse.Namespace) -> Protocol:
+    """Return the protocol with what the command line changes."""
+    if arguments.full and protocol.dynamic:
+        protocol = replace(protocol, **FULL)
+    if arguments.short and name.startswith("rezende"):
+        protocol = replace(protocol, **SHORT)
+    if arguments.epochs:
+        protocol = replace(protocol, epochs=arguments.epochs)
+    if arguments.tiny:
+        protocol = replace(protocol, **TINY)
+    if arguments.samples:
+        protocol = replace(protocol, samples=arguments.samples)
+    return protocol
 
 
 if __name__ == "__main__":

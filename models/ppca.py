@@ -3,6 +3,7 @@
     z ~ Normal(0, I)                                          z: (latents,)
     x ~ Normal(loc + scale (W z + m), scale sigma)            x: (features,), data's units
     x ~ Normal(loc + scale m, scale^2 (W W^T + sigma^2 I))    the same x with z integrated out
+    W = nu V                        V: the weights of textbooks whose prior is Normal(0, nu^2 I)
 
 Rows: vectors of real numbers in one unit.
 
@@ -46,9 +47,8 @@ class PPCAModel(PyroModule):
         """Draw codes and score rows x, (rows, features), in the data's units."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
-            mean = self.loc + self.scale * (z @ self.weight.T + self.shift)
-            sd = self.scale * self.log_sigma.exp()
-            pyro.sample("x", dist.Normal(mean, sd).to_event(1), obs=x)
+            loc = self.loc + self.scale * (z @ self.weight.T + self.shift)
+            pyro.sample("x", dist.Normal(loc, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
 
     @pyro_method
     def marginal(self, x: Tensor) -> None:
@@ -64,19 +64,17 @@ class PPCAModel(PyroModule):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) of rows x, (rows, features), as (rows,) in nats."""
-        log_prob: Tensor = self.density().log_prob(x)
-        return log_prob
+        return self.density().log_prob(x)  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def solve(self, x: Tensor) -> None:
         """Set the weights to the maximum likelihood of rows x, by eigenvectors (eq. 7 and 8)."""
         y = (x.double() - self.loc) / self.scale
-        values, vectors = torch.linalg.eigh(y.T.cov(correction=0))  # smallest first
-        noise = values[: -self.latents].mean()
-        if not noise > 1e-12 * values[-1]:
+        values, vectors = (v.flip(-1) for v in torch.linalg.eigh(y.T.cov(correction=0)))
+        noise = values[self.latents :].mean()  # the largest come first
+        if not noise > 1e-12 * values[0]:
             need = f"{self.latents + 2} rows or more, not on one {self.latents}-dimensional plane"
             raise ValueError(f"x: expected {need}, got {len(x)} rows; use fewer latents")
-        weight = vectors * (values - noise).clamp_min(0).sqrt()
-        self.weight.copy_(weight.flip(1)[:, : self.latents])  # largest first
+        self.weight.copy_((vectors * (values - noise).clamp_min(0).sqrt())[:, : self.latents])
         self.shift.copy_(y.mean(0))
         self.log_sigma.copy_(noise.log() / 2)

@@ -22,7 +22,7 @@ from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
-from ppl_vae.data.cells import place_not_finite
+from ppl_vae.core.supports import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -131,16 +131,14 @@ def blocks(
 
 
 @contextlib.contextmanager
-def errors_naming_rows(
-    pair: Pair, batch: Batch, index: Tensor, rows: Rows | None = None
-) -> Iterator[None]:
+def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> Iterator[None]:
     """Make a context that turns an error of torch or Pyro into one that speaks of the data.
 
     Args:
         pair: The pair that the code inside runs.
         batch: The rows that the code inside works on.
         index: Their positions in the data, (rows,).
-        rows: The data, which name fields and columns; ``None`` names fields by position.
+        rows: The data, whose columns have names.
 
     Yields:
         Nothing.
@@ -159,7 +157,7 @@ def errors_naming_rows(
             raise
         if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
             raise
-        raise _error_about_rows(error, pair, batch, index, rows or Rows(batch)) from error
+        raise _error_about_rows(error, pair, batch, index, rows) from error
 
 
 def _raised_in(error: Exception, *packages: str) -> bool:
@@ -172,21 +170,21 @@ def _error_about_rows(
     error: Exception, pair: Pair, batch: Batch, index: Tensor, rows: Rows
 ) -> ValueError:
     """Return the error that names the first cell that is not finite, the cause, or the shapes."""
-    for position, field in enumerate(as_tuple(batch)):
+    for described, field in zip(rows.fields, as_tuple(batch), strict=True):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
             first = int(index[bad.cpu()][0])
             return ValueError(
-                f"{rows.fields[position].name}: expected finite numbers, got NaN or infinity, "
-                f"first in row {first}{place_not_finite(rows, position, field)}; "
-                "impute or drop these rows"
+                f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
+                f"{first}{place_not_finite(field, described.labels)}; impute or drop these rows"
             )
 
     def run() -> None:
         draws = poutine.trace(pair.guide).get_trace(batch)
         poutine.replay(pair.model, trace=draws)(batch)
 
-    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run, rows)
+    labels = [field.labels for field in rows.fields]
+    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run, labels)
     cause = find_cause(failed)
     if cause is not None:
         return ValueError(str(cause))

@@ -18,12 +18,10 @@ A value that was computed from the data (``x.log()``) is found by neither.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.rows import Batch, as_tuple
 
 
 def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
@@ -142,39 +140,3 @@ def column_cells(
     starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
     cells = (starts + torch.tensor(columns, device=field.device)).reshape(rows_first)
     return cells.movedim(0, row_dim)
-
-
-def place_of_cell(
-    rows: Rows, batch: Batch, value: Tensor, cell: Sequence[int], event_dim: int | None = None
-) -> str:
-    """Return where a cell of an observed value stands in a row of the data, for messages.
-
-    Args:
-        rows: The data.
-        batch: What the model was called with.
-        value: The observed value.
-        cell: The cell's position in the value.
-        event_dim: Dimensions of an event; ``None`` where the rows come first.
-
-    Returns:
-        Such as `` in column "height"``; "" where a row has one number, or the cell is not found.
-    """
-    found = cells_in(batch, value, event_dim)
-    if found is None or found[1][tuple(cell)].numel() != 1:
-        return ""
-    position, cells = found
-    in_row = int(cells[tuple(cell)]) % as_tuple(batch)[position][0].numel()
-    return rows.cell_place(position, in_row)
-
-
-def place_not_finite(rows: Rows, position: int, field: Tensor) -> str:
-    """Return where the first number that is not finite stands in its row, for messages.
-
-    Args:
-        rows: The data.
-        position: Position of the field.
-        field: Rows of the field, one of which at least is not finite.
-    """
-    row = field.isfinite().reshape(len(field), -1)
-    row = row[int((~row).any(1).nonzero()[0])]
-    return rows.cell_place(position, int((~row).nonzero()[0]))

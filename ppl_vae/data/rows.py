@@ -143,24 +143,6 @@ class Rows:
         """Return the positions in the data as given, (rows,), of the rows at ``index``."""
         return index if self.positions is None else self.positions[index]
 
-    def cell_place(self, field: int, cell: int) -> str:
-        """Return where a number stands in a row of a field, for messages; "" where a row has one.
-
-        Args:
-            field: Position of the field.
-            cell: Position of the number in the flattened row.
-
-        Example:
-            >>> Rows(pd.DataFrame({"a": [1, 2], "b": [3, 4]})).cell_place(0, 1)
-            ' in column "b"'
-        """
-        described = self.fields[field]
-        shape = described.array.shape[1:]
-        if len(shape) == 1:
-            named = described.source == "frame"
-            return f' in column "{described.labels[cell]}"' if named else f" in column {cell}"
-        return f" at {tuple(map(int, np.unravel_index(cell, shape)))}" if shape else ""
-
     def subset(self, positions: Tensor) -> Rows:
         """Return the rows at ``positions``, (rows,), as ``Rows``; no data are copied."""
         part = copy.copy(self)

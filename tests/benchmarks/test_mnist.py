@@ -1,6 +1,8 @@
 """The benchmarks of MNIST and of likelihoods run; the loop by hand gives the library's numbers."""
 
 import importlib
+import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -48,6 +50,22 @@ def test_every_protocol_prints_the_published_and_the_measured_figure(
     table = first.split("nats a row")[1]
     again = command("mnist.py", *words, folder=tmp_path)  # loads the fit, and does not fit again
     assert again.split("nats a row")[1] == table
+
+
+def test_results_in_the_file_are_printed_and_not_computed_again(images, tmp_path):
+    words = "rezende", "rezende-warm", "--data", images, "--tiny", "--out", tmp_path / "out.jsonl"
+    first = command("mnist.py", *words, folder=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row["protocol"] for row in rows] == ["rezende", "rezende-warm"]
+    shutil.rmtree(tmp_path / "runs")
+    again = command("mnist.py", *words, folder=tmp_path)
+    assert not (tmp_path / "runs").exists()
+    for name in ("rezende:", "rezende-warm:"):
+        assert again.split(name)[1].split("\n\nrez")[0] in first
+    more = "rezende", "--data", images, "--tiny", "--samples", 20, "--rows", 7, *words[-2:]
+    shown = command("mnist.py", *more, folder=tmp_path)  # other settings are another row
+    assert "7 test rows x 20 samples" in shown
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
 
 
 def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):

@@ -84,7 +84,7 @@ def test_columns_of_arrays_and_cells_of_images_are_named_by_position():
     images = RANDOM.poisson(2.0, (ROWS, 1, 8, 8)).astype(float)
     halves = pair(PoissonModel, images)
     images[7, 0, 3, 5] = -1.0
-    assert "row 7 with -1 at (0, 3, 5)" in str(lint(*halves, images).errors[0])
+    assert "row 7 with -1 in channel 0, row 3, column 5" in str(lint(*halves, images).errors[0])
 
 
 def test_one_wrong_size_among_others_does_not_hide_the_other_faults():

@@ -4,6 +4,7 @@ import contextlib
 import io
 import runpy
 import sys
+from pathlib import Path
 from unittest.mock import patch
 
 
@@ -27,6 +28,7 @@ def run_script(file, *words, folder):
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
         patch.object(sys, "argv", [str(file), *map(str, words)]),
+        patch.object(sys, "path", [str(Path(file).parent), *sys.path]),
     ):
         runpy.run_path(str(file), run_name="__main__")
     return out.getvalue(), err.getvalue()
