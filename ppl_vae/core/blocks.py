@@ -22,6 +22,7 @@ from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.supports import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -168,14 +169,14 @@ def _raised_in(error: Exception, *packages: str) -> bool:
 def _error_about_rows(
     error: Exception, pair: Pair, batch: Batch, index: Tensor, rows: Rows
 ) -> ValueError:
-    """Return the error that names the first row that is not finite, the cause, or the shapes."""
-    for field in as_tuple(batch):
+    """Return the error that names the first cell that is not finite, the cause, or the shapes."""
+    for described, field in zip(rows.fields, as_tuple(batch), strict=True):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
             first = int(index[bad.cpu()][0])
             return ValueError(
-                f"data: expected finite numbers, got NaN or infinity, first in row {first}; "
-                "impute or drop these rows"
+                f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
+                f"{first}{place_not_finite(field, described.labels)}; impute or drop these rows"
             )
 
     def run() -> None:

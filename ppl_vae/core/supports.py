@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 from torch.distributions.constraints import Constraint, boolean
 
 
@@ -87,3 +88,20 @@ def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[An
             label = labels[position[0]]
             return f'column "{label}"' if isinstance(label, str) else f"column {label}"
     return f"column {', '.join(map(str, position))}" if position else ""
+
+
+def place_not_finite(field: Tensor, labels: Any) -> str:
+    """Return where the first number that is not finite stands in its row, for a message.
+
+    Args:
+        field: Rows of a field, (rows, ...), one of which at least has NaN or infinity.
+        labels: The labels of its columns, ``None`` where they have none.
+
+    Example:
+        >>> import torch
+        >>> place_not_finite(torch.tensor([[0.0, torch.nan]]), pd.Index(["a", "b"]))
+        ' in column "b"'
+    """
+    position = (~field.isfinite()).nonzero()[0, 1:].tolist()
+    name = cell_name(position, field.shape[1:], [(field.shape[1:], labels)])
+    return f" in {name}" if name else ""

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
+from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import cell_name, mend_outside, support_of
+from ppl_vae.core.supports import cell_name, mend_outside, place_not_finite, support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
@@ -62,6 +63,7 @@ class DataFaults:
             that are not finite.
         low: Smallest value of each column, (columns,), by continuous data site.
         high: Largest value of each column, (columns,), by continuous data site.
+        sound: Position of the first row without any fault; -1 where there is none.
         without_gaps: Positions of the first rows without gaps, at most ``LARGER_BATCH``.
         failure: What a run raised, which ended the pass; ``None`` where none raised.
     """
@@ -69,6 +71,7 @@ class DataFaults:
     counts: dict[str, dict[str, BadRows]] = field(default_factory=lambda: {k: {} for k in KINDS})
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
+    sound: int = -1
     without_gaps: list[int] = field(default_factory=list)
     failure: Finding | None = None
 
@@ -77,10 +80,14 @@ class DataFaults:
         with_gaps = torch.stack([bad.cpu() for bad in marks["gaps"].values()]).any(0)
         wanted = Inspection.LARGER_BATCH - len(self.without_gaps)
         self.without_gaps += index[~with_gaps][:wanted].tolist()
+        sound = ~with_gaps
         for kind in KINDS:
             for name, bad in marks[kind].items():
+                sound = sound & ~bad.cpu()
                 if bool(bad.any()):
                     self.counts[kind].setdefault(name, BadRows()).add(bad, index)
+        if self.sound < 0 and bool(sound.any()):
+            self.sound = int(index[sound][0])
         for name, columns in marks["columns"].items():
             low, high = columns.amin(0), columns.amax(0)
             self.low[name] = torch.minimum(self.low.get(name, low), low)
@@ -248,6 +255,12 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
+        cause = None
+        if faults.sound >= 0:
+            cause = covariate_at_fault(inspection.pair, inspection.rows, bad.first, faults.sound)
+        if cause is not None:
+            yield error(*cause)
+            continue
         cell, *_ = _first_cell(inspection, name, bad.first, _unscored)
         yield error(
             f'site "{name}"',
@@ -329,10 +342,14 @@ def _unscored(site: sites.Site) -> Tensor:
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
     """Yield a finding for each field with NaN or infinity that the pair cannot take."""
+    rows = inspection.rows
     for name, bad in faults.counts["gaps"].items():
+        field = rows.fields[rows.names.index(name)]
+        row = field.take(rows.positions_in_data(torch.tensor([bad.first])))
         yield error(
-            f'field "{name}"' if inspection.rows.keys else f"data field {name}",
-            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}",
+            f'field "{name}"' if rows.keys else f"data field {name}",
+            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}"
+            f"{place_not_finite(row, field.labels)}",
             "drop these rows or impute the cells; or fill the cells (x.nan_to_num()) before the "
             "networks and the likelihood and mask them: NaN under a mask still reaches gradients",
         )
