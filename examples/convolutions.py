@@ -102,7 +102,11 @@ def draw(curves: dict[str, pd.Series], strips: dict[str, Tensor]) -> plt.Figure:
     above.set(xlabel="epoch", ylabel="held-out ELBO, nats per image")
     above.legend(loc="lower right")
     image_grid(
-        strips, low=0, high=1, title="New digits from the prior, probability of ink", ax=below
+        strips,
+        low=0,
+        high=1,
+        title="Held-out digits, and probability of ink in new ones from the prior",
+        ax=below,
     )
     figure.suptitle("Does a convolutional decoder model scattered digits better than a dense one?")
     return figure
