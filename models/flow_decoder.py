@@ -11,8 +11,7 @@ The direction: fitting scores rows that are given, never draws them, so the map 
 cheap. In a coupling layer it is: m and s come from a half that x shows, one pass for all features.
 Layers that are autoregressive in u (inverse autoregressive flow) would invert x one by one.
 
-Sources: Dinh, Sohl-Dickstein & Bengio (2017), section 3.2, arXiv:1605.08803 (the layers);
-Winkler et al. (2019), section 3, arXiv:1912.00042 (networks that read a condition).
+Sources: Dinh et al. (2017), arXiv:1605.08803 (layers); Winkler et al. (2019), arXiv:1912.00042.
 """
 
 from collections.abc import Sequence
@@ -75,6 +74,7 @@ class FlowDecoderModel(PyroModule):
         for network, order in zip(self.networks, self.orders, strict=True):
             heads = partial(network, context=z)
             chain += [tf.AffineCoupling(self.half, heads), tf.Permute(order)]
-        chain.append(tf.AffineTransform(self.loc, self.scale, event_dim=1))
-        base = dist.Normal(z.new_zeros(*z.shape[:-1], self.features), 1.0).to_event(1)
+        loc = self.loc.expand(*z.shape[:-1], -1)  # brings the particles of z to x, too
+        chain.append(tf.AffineTransform(loc, self.scale, event_dim=1))
+        base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
         return dist.TransformedDistribution(base, chain)
