@@ -99,6 +99,7 @@ def with_size(counts: object, genes: int) -> dict[str, np.ndarray]:
         not, by their mean over the cells.
     """
     size = np.asarray(counts.sum(1), dtype=float).reshape(-1)
+    counts, size = counts[size > 0], size[size > 0]  # a cell without a molecule says nothing
     mean = np.asarray(counts.mean(0)).reshape(-1)
     squares = counts**2 if isinstance(counts, np.ndarray) else counts.power(2)
     variance = np.asarray(squares.mean(0)).reshape(-1) - mean**2
