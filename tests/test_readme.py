@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from parts.extras import sklearn
+from parts.extras import sklearn, sparse
 from parts.scripts import run_script
 
 sklearn("datasets")  # the program reads its digits or wines
@@ -85,3 +85,13 @@ def test_each_edit_applies_and_fits(edit, objective, tmp_path):
     output = run(apply(PROGRAM, EDITS[edit]), tmp_path)
     assert "no findings" in output
     assert f"objective        {objective}:" in output
+
+
+def test_the_program_on_counts_runs(tmp_path):
+    sparse()
+    section = README.read_text().split("\n## Rows of counts\n")[1].split("\n## ")[0]
+    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    quicker = program.replace("(model, guide, data)[", "(model, guide, data, num_samples=50)[")
+    output = run(quicker, tmp_path)
+    assert "TraceMeanField_ELBO" in output
+    assert "dispersion index" in output
