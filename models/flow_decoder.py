@@ -67,7 +67,7 @@ class FlowDecoderModel(PyroModule):
         x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
-            pyro.sample("x", self.density(z), obs=x)
+            pyro.sample("x", self.density(z), obs=x.expand(*z.shape[:-1], -1))  # particles lead z
 
     def density(self, z: Tensor) -> dist.TransformedDistribution:
         """Return p(x given z) for codes z, (..., latents), with transforms of its own."""
