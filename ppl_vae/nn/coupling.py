@@ -6,7 +6,8 @@
                                            b -> (b - m) exp(-s)
 
 The bound keeps a layer's scale between exp(-bound) and exp(bound), wherever the data are: rows far
-from the data overflow in no layer, and the density of a constant feature does not grow forever.
+from the data overflow in no layer, and the density of a constant feature does not grow forever. A
+new layer is near the identity, so that a flow begins near a normal density of its loc and scale.
 
 Source: Dinh, Sohl-Dickstein & Bengio (2017), section 3.2, arXiv:1605.08803.
 """
@@ -47,6 +48,8 @@ class CouplingNetwork(nn.Module):
         super().__init__()
         self.inputs, self.context, self.bound = inputs, context, bound
         self.network = MLP(max(1, inputs + context), 2 * outputs, hidden)
+        for parameter in self.network[-1].parameters():
+            nn.init.uniform_(parameter, -0.01, 0.01)  # a layer begins near the identity
 
     def forward(self, half: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return m and s, (..., outputs) each.
