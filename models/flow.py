@@ -54,8 +54,8 @@ class FlowModel(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        self.features, self.half = features, features // 2
-        sizes = (self.half, features - self.half, 0, hidden)
+        self.features, self.first = features, features // 2
+        sizes = (self.first, features - self.first, 0, hidden)
         self.networks = nn.ModuleList(CouplingNetwork(*sizes) for _ in range(layers))
         swap = torch.arange(features).flip(0)
         orders = [torch.randperm(features) if i % 2 else swap for i in range(layers)]
@@ -72,6 +72,6 @@ class FlowModel(PyroModule):
         """Return p(x). Its transforms are new ones, so that no tensor stays in their caches."""
         chain: list[tf.Transform] = []
         for network, order in zip(self.networks, self.orders, strict=True):
-            chain += [tf.AffineCoupling(self.half, network), tf.Permute(order)]
+            chain += [tf.AffineCoupling(self.first, network), tf.Permute(order)]
         chain.append(tf.AffineTransform(self.loc, self.scale, event_dim=1))
         return dist.TransformedDistribution(dist.Normal(0 * self.loc, 1.0).to_event(1), chain)

@@ -11,7 +11,7 @@ The direction: fitting scores rows that are given, never draws them, so the map 
 cheap. In a coupling layer it is: m and s come from a half that x shows, one pass for all features.
 Layers that are autoregressive in u (inverse autoregressive flow) would invert x one by one.
 
-Sources: Dinh et al. (2017), arXiv:1605.08803 (layers); Winkler et al. (2019), arXiv:1912.00042.
+Source: Dinh et al. (2017), arXiv:1605.08803 (layers); Winkler et al. (2019), arXiv:1912.00042.
 """
 
 from collections.abc import Sequence
@@ -52,8 +52,8 @@ class FlowDecoderModel(PyroModule):
         loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.features, self.latents, self.half = features, latents, features // 2
-        sizes = (self.half, features - self.half, latents, hidden)
+        self.features, self.latents, self.first = features, latents, features // 2
+        sizes = (self.first, features - self.first, latents, hidden)
         self.networks = nn.ModuleList(CouplingNetwork(*sizes) for _ in range(layers))
         swap = torch.arange(features).flip(0)
         orders = [torch.randperm(features) if i % 2 else swap for i in range(layers)]
@@ -73,7 +73,7 @@ class FlowDecoderModel(PyroModule):
         chain: list[tf.Transform] = []
         for network, order in zip(self.networks, self.orders, strict=True):
             heads = partial(network, context=z)
-            chain += [tf.AffineCoupling(self.half, heads), tf.Permute(order)]
+            chain += [tf.AffineCoupling(self.first, heads), tf.Permute(order)]
         loc = self.loc.expand(*z.shape[:-1], -1)  # brings the particles of z to x, too
         chain.append(tf.AffineTransform(loc, self.scale, event_dim=1))
         base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)

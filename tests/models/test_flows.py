@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import pyro
 import pytest
@@ -32,7 +33,8 @@ def densities(features):
     yield "flow_decoder", decoder.density(torch.tensor([0.5, -1.5]))
 
 
-def integral(density, low, high, points=400):
+@torch.no_grad()
+def integral(density, low, high, points=300):
     """The integral of a density of two features over the square from low to high."""
     axis = torch.linspace(low, high, points)
     grid = torch.cartesian_prod(axis, axis)
@@ -43,8 +45,9 @@ def integral(density, low, high, points=400):
 def moons():
     """A flow fitted to two moons."""
     torch.manual_seed(0)
-    model = build(FlowModel, MOONS)
-    fit(model, None, MOONS, epochs=60, batch_size=100, progress=False)
+    model, fast = build(FlowModel, MOONS, layers=6), partial(torch.optim.Adam, lr=1e-2)
+    fit(model, None, MOONS, epochs=20, batch_size=100, optimizer=fast, progress=False)
+    model.requires_grad_(False)
     return model
 
 
@@ -54,7 +57,7 @@ def test_the_density_of_two_features_integrates_to_one():
 
 
 def test_the_density_integrates_to_one_after_training(moons):
-    assert integral(moons.density(), -100.0, 350.0, 700) == pytest.approx(1.0, abs=1e-3)
+    assert integral(moons.density(), -100.0, 350.0, 400) == pytest.approx(1.0, abs=1e-3)
 
 
 def test_a_fitted_flow_beats_a_normal_on_two_moons(moons):
@@ -113,10 +116,10 @@ def test_drawn_rows_have_the_distribution_that_is_scored(moons):
     """The probability of a half-plane by draws is its integral, within four standard errors."""
     torch.manual_seed(0)
     drawn = (moons.density().sample((20_000,))[:, 1] > 110).float().mean().item()
-    axis = torch.linspace(-100.0, 350.0, 700)
+    axis = torch.linspace(-100.0, 350.0, 400)
     grid = torch.cartesian_prod(axis, axis)
     cells = moons.density().log_prob(grid[grid[:, 1] > 110]).exp()
-    exact = cells.sum().item() * (450 / 699) ** 2
+    exact = cells.sum().item() * (450 / 399) ** 2
     assert drawn == pytest.approx(exact, abs=0.015)
 
 
