@@ -32,7 +32,7 @@ def test_four_likelihoods_are_compared_in_one_figure(tmp_path):
 def test_the_levels_cells_share_all_of_a_density(kind):
     example = runpy.run_path(str(FILE))
     fn, unit = {
-        "Gaussian": (dist.Normal(torch.tensor([3.0, 100.2, 254.0]), torch.tensor([9, 0.2, 50])), 1),
+        "Gaussian": (dist.Normal(torch.tensor([3.0, 100.2, 254]), torch.tensor([9.0, 0.2, 50])), 1),
         "far Gaussian": (dist.Normal(torch.tensor([-90.0, 900.0]), torch.tensor(2.0)), 1),
         "continuous Bernoulli": (
             dist.ContinuousBernoulli(logits=torch.tensor([-12.0, -0.3, 0.0, 4.0])), 1 / 255,
