@@ -10,7 +10,16 @@ import torch
 from pyro.distributions import MultivariateNormal
 from sklearn.datasets import make_moons
 
-from ppl_vae import build, elbo_terms, fit, generate, lint, log_likelihood, predictive_check
+from ppl_vae import (
+    build,
+    elbo_terms,
+    fit,
+    generate,
+    interpolate,
+    lint,
+    log_likelihood,
+    predictive_check,
+)
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.flow import FlowModel
 from ppl_vae.models.flow_decoder import FlowDecoderModel
@@ -233,3 +242,8 @@ def test_a_coupling_network_without_inputs_is_a_constant():
     assert bool((shift == shift[0]).all())
     _, wide = CouplingNetwork(3, 2, bound=1.5)(1e9 * torch.ones(5, 3))
     assert wide.abs().max() <= 1.5
+
+
+def test_rows_of_a_flow_have_no_codes_to_interpolate():
+    with pytest.raises(ValueError, match="rows have no codes"):
+        interpolate(FlowModel(3), None, torch.zeros(2, 3))
