@@ -58,6 +58,11 @@ def generate(
             if like is None
             else read(like, opened.example, columns=columns, drop=drop, fields=fields)
         )
+        if like is None and isinstance(rows, tuple | dict) and len(rows) > 1:
+            report.note(
+                "note: fields that the model reads and does not draw (a size, say) are 0 in these "
+                "rows; --like DATA takes them from rows of a file"
+            )
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings

@@ -106,6 +106,7 @@ def test_every_command_that_reads_data_takes_fields_and_a_run_remembers_them(ppl
     ppl("generate", "run", "--like", other, "--out", "new.csv", "--quiet")
     assert list(pd.read_csv("new.csv").columns) == ["a", "b", "c", "library"]
     ppl("evaluate", "run", "new.csv", *few, "--quiet")
+    assert "--like DATA" in ppl("generate", "run", "--num-samples", "2").err
     ppl("generate", "run", "--like", other, "--field", "size=c", "--num-samples", "2", "--quiet")
 
 
