@@ -5,8 +5,8 @@
     x ~ NegativeBinomial(theta, mean / (mean + theta))  x: (features,), each 0, 1, 2, ...
     E[x] = mean,  Var[x] = mean + mean^2 / theta        given z
 
-theta > 0, the dispersion, is learned for each feature; x is Poisson as theta grows without bound.
-Above 1e5 or so single precision loses tenths of a nat a cell: then the counts are a Poisson's.
+theta, the dispersion, is learned for each feature: the larger, the nearer x is to a Poisson's.
+It is 8,100 at most: single precision loses a hundredth of a nat a cell there, and more above.
 The size of a row is what its counts are proportional to: hours, area, molecules counted in a cell.
 It is given, not modelled, and is 1 in data without the field ``size``.
 
@@ -71,6 +71,6 @@ class NegativeBinomialModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             log_mean = rate.log() + self.decoder(z)  # (..., rows, features)
-            logits = log_mean - self.log_theta
-            likelihood = dist.NegativeBinomial(self.log_theta.exp(), logits=logits)
+            log_theta = self.log_theta.clamp(max=9.0)
+            likelihood = dist.NegativeBinomial(log_theta.exp(), logits=log_mean - log_theta)
             pyro.sample("x", likelihood.to_event(x.dim() - 1), obs=x)

@@ -6,8 +6,9 @@
     y ~ NegativeBinomial(theta, mean / (mean + theta))  Var[y] = mean + mean^2 / theta given z
     x = 0 with probability sigmoid(b), else y           x: (features,), each 0, 1, 2, ...
 
-theta > 0, the dispersion, is learned for each feature. ``size`` is what the counts of a row are
-proportional to, such as the molecules counted in a cell; 1 in data without the field.
+theta, the dispersion, is learned for each feature, up to 8,100 (see ``NegativeBinomialModel``).
+``size`` is what the counts of a row are proportional to, such as the molecules counted in a cell;
+1 in data without the field.
 
 Rows: counts that are 0 for two reasons, such as genes of cells that are silent or were missed.
 
@@ -69,8 +70,9 @@ class ZeroInflatedModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             log_ratio, gate = self.decoder(z).chunk(2, 1 - x.dim())  # (..., rows, features)
-            logits = rate.log() + log_ratio - self.log_theta
+            log_theta = self.log_theta.clamp(max=9.0)
+            logits = rate.log() + log_ratio - log_theta
             likelihood = dist.ZeroInflatedNegativeBinomial(
-                self.log_theta.exp(), logits=logits, gate_logits=gate
+                log_theta.exp(), logits=logits, gate_logits=gate
             )
             pyro.sample("x", likelihood.to_event(x.dim() - 1), obs=x)

@@ -136,3 +136,15 @@ def test_a_categorical_with_unequal_columns_sums_to_one():
     assert np.exp(log_probs).sum() == pytest.approx(1, abs=1e-12)
     beyond = likelihood(model, z[:1], torch.tensor([[1, 2, 0]]) + torch.tensor([1, 0, 0]))
     assert beyond == -np.inf
+
+
+@pytest.mark.parametrize("cls", [NegativeBinomialModel, ZeroInflatedModel])
+def test_a_dispersion_without_bound_leaves_single_precision_exact(cls):
+    model, z, _ = made(cls, 30, rate=50.0)
+    x = torch.randint(0, 200, (3, 30))
+    with torch.no_grad():
+        model.log_theta.fill_(30.0)
+    exact = likelihood(model, z, x)
+    torch.set_default_dtype(torch.float32)
+    single = likelihood(model.float(), z.float(), x)
+    assert np.abs(single - exact).max() < 0.01 * 30
