@@ -25,7 +25,7 @@ from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP, ConvDecoder, ConvEncoder
 from ppl_vae.plots import image_grid
 
-SIDE, LATENTS, HELD_OUT, SHOWN = 16, 16, 400, 12
+SIDE, LATENTS, HELD_OUT, SHOWN = 16, 16, 300, 12
 SHAPE = 1, SIDE, SIDE
 
 
@@ -52,7 +52,7 @@ def main() -> None:
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="log_likelihood: k-hat")
-            scores = log_likelihood(model, guide, test, num_samples=100)["log_prob"]
+            scores = log_likelihood(model, guide, test, num_samples=50)["log_prob"]
         weights = sum(parameter.numel() for parameter in decoder.parameters())
         rows.append([name, weights, scores.mean(), scores.sem()])
         curves[name] = history.frame.set_index("epoch")["validation_elbo"]

@@ -128,6 +128,7 @@ def test_a_check_of_images_names_pixels_and_draws_them(case):
     plt.close(check.plot().figure)
 
 
+@pytest.mark.parametrize("case", ["gaussian"], indirect=True)
 def test_a_report_of_images_is_written(case, tmp_path):
     model, guide, x = case
     path = write_report(model, guide, x, tmp_path / "report.html", num_samples=20)
