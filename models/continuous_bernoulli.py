@@ -14,6 +14,7 @@ Source: Loaiza-Ganem & Cunningham (2019), sections 2 and 3, arXiv:1907.06845.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -62,7 +63,7 @@ class ContinuousBernoulliModel(PyroModule):
 class _ContinuousBernoulli(dist.ContinuousBernoulli):
     """Torch's distribution, whose density ends its growth at logits of 16, scored for any logit."""
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor) -> Any:
         if self._validate_args:
             self._validate_sample(value)
         size = self.logits.abs()

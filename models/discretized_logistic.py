@@ -60,9 +60,10 @@ class DiscretizedLogisticModel(PyroModule):
 
 
 class _RoundedLogistic(dist.Logistic):
-    support, has_rsample = dist.constraints.integer_interval(0, 255), False
+    support: Any = dist.constraints.integer_interval(0, 255)
+    has_rsample = False
 
-    def sample(self, sample_shape: Any = ()) -> Tensor:
+    def sample(self, sample_shape: Any = ()) -> Any:
         return self.rsample(sample_shape).detach().round().clamp(0, 255)
 
     def _sum(self, weight: Any) -> Any:  # over k, of weight(k) P(x > k)
@@ -71,10 +72,9 @@ class _RoundedLogistic(dist.Logistic):
     mean = property(lambda self: self._sum(lambda k: 1))
     variance = property(lambda self: self._sum(lambda k: 2 * k + 1) - self.mean**2)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor) -> Any:  # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b))
         if self._validate_args:
             self._validate_sample(value)
         a, b = ((value + half - self.loc) / self.scale for half in (-0.5, 0.5))
-        # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)), far in the tails too
         inside = logsigmoid(b) + logsigmoid(-a) + (-torch.expm1(-1 / self.scale)).log()
         return inside.where(value > 0, logsigmoid(b)).where(value < 255, logsigmoid(-a))

@@ -6,6 +6,7 @@
     E[x] = mean,  Var[x] = mean + mean^2 / theta        given z
 
 theta > 0, the dispersion, is learned for each feature; x is Poisson as theta grows without bound.
+Above 1e5 or so single precision loses tenths of a nat a cell: then the counts are a Poisson's.
 The size of a row is what its counts are proportional to: hours, area, molecules counted in a cell.
 It is given, not modelled, and is 1 in data without the field ``size``.
 

@@ -87,11 +87,17 @@ def test_each_edit_applies_and_fits(edit, objective, tmp_path):
     assert f"objective        {objective}:" in output
 
 
+ROWS = README.read_text().split("\n## A model for your rows\n")[1].split("\n## ")[0]
+IMAGES, COUNTS = re.findall(r"```python\n(.*?)```", ROWS, re.DOTALL)
+
+
+def test_the_program_on_images_runs(tmp_path):
+    assert "torch.Size([3, 1, 8, 8])" in run(IMAGES, tmp_path)
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
-    section = README.read_text().split("\n## Rows of counts\n")[1].split("\n## ")[0]
-    (program,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
-    quicker = program.replace("(model, guide, data)[", "(model, guide, data, num_samples=50)[")
+    quicker = COUNTS.replace("(model, guide, data)[", "(model, guide, data, num_samples=50)[")
     output = run(quicker, tmp_path)
     assert "TraceMeanField_ELBO" in output
     assert "dispersion index" in output

@@ -84,6 +84,11 @@ def interpolate(
     check_memory("steps", steps, size, "take fewer steps")
     check_row_plate(pair, rows)
     codes = _codes(pair, rows, torch.arange(len(rows)), seed)
+    if not codes:
+        raise ValueError(
+            "guide: expected a latent in the row plate to interpolate, found none: without one, "
+            "rows have no codes; call generate for new rows"
+        )
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
     nearest = left + (share > 0.5)

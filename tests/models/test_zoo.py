@@ -43,7 +43,7 @@ class Fitted:
         before, elbos = self.parameters(), self.estimates()
         ppl_vae.fit(
             *pair, epochs=12, batch_size=16, compile=False, progress=False,
-            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.03),
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
         )  # fmt: skip
         after = self.parameters()
         self.unmoved = [name for name, value in before.items() if torch.equal(value, after[name])]
