@@ -216,7 +216,8 @@ def predictive_check(
     (``ppl_vae.checks.covariates``). A statistic has a value for each feature or pair of features.
     A row of the frame is of the worst feature, which is chosen anew in every replicate. Flags hold
     for all rows of the frame together. Memory does not grow with ``num_samples``, apart from the
-    statistics themselves; one replicate takes as much memory as the data.
+    statistics themselves; one replicate takes as much memory as the data, sparse data as dense
+    ones: pass a part of the rows where they are many.
 
     Args:
         model: The model.
