@@ -5,10 +5,11 @@
 A "work" is a pair with its sizes; a "contestant" is a program that trains the pair of a work.
 
 Every contestant shuffles, gathers its batches by index and returns the loss; ``products alone``
-computes the matrix products of a step and nothing else. All contestants of all works run in turn,
-in a new random order each round, so that a noisy machine disturbs all of them alike. The first
-epoch of a round warms up and is left out. A ratio compares times of the same round. On a busy
-machine add ``--threads 1``: at these sizes two threads spend much of a step waiting for each other.
+computes the matrix products of a step and nothing else; convolutions have no such row. All
+contestants of all works run in turn, in a new random order each round, so that a noisy machine
+disturbs all of them alike. The first epoch of a round warms up and is left out. A ratio compares
+times of the same round. On a busy machine add ``--threads 1``: at these sizes two threads spend
+much of a step waiting for each other.
 
 The last batch of an epoch is smaller where the batch size does not divide the rows. It is timed
 like the others: ``fit`` traces it, PyTorch runs it as written, NumPyro compiles it. With
@@ -42,6 +43,7 @@ import torch
 from pyro.infer import TraceEnum_ELBO, TraceGraph_ELBO
 from step_torch import (
     ClassWork,
+    ConvWork,
     Laps,
     Work,
     by_hand,
@@ -77,6 +79,10 @@ WORKS = (
     Work("vae-8-particles", particles=8),
     ClassWork("class-graph", objective=TraceGraph_ELBO, asked={SVI: 9}),
     ClassWork("class-enum", objective=TraceEnum_ELBO, asked={SVI: 7, "NumPyro": 1.0}),
+    ConvWork(
+        "conv-128x28x28", features=784, hidden=32, data_rows=4096, epochs=1,
+        asked={"by hand": 1.0},
+    ),
 )  # fmt: skip
 # With compiler=False the compiled contestants run as written, under the same names.
 TINY = {
@@ -92,16 +98,22 @@ def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
         TRACED: traced_step,
         EAGER: functools.partial(whole_fit, compiled=False),
         SVI: svi,
-        PRODUCTS: products_alone,
     }
+    if not isinstance(work, ConvWork):  # its products are inside convolutions
+        field[PRODUCTS] = products_alone
     if not isinstance(work, ClassWork):
         field[OURS_BF16] = functools.partial(whole_fit, compiled=True, bf16=True)
         field[HAND] = lambda work: by_hand(work, False)
         field[HAND_COMPILED] = lambda work: by_hand(work, True)
-    if work.objective is not TraceGraph_ELBO and has_numpyro():
+    if compares_numpyro(work) and has_numpyro():
         peers = importlib.import_module("step_numpyro")
         field |= {JITTED: peers.jitted, SCANNED: peers.scanned}
     return field
+
+
+def compares_numpyro(work: Work) -> bool:
+    """Return whether a work's pair is written in NumPyro too."""
+    return work.objective is not TraceGraph_ELBO and not isinstance(work, ConvWork)
 
 
 def has_numpyro() -> bool:
@@ -186,8 +198,9 @@ def compare(table: pd.DataFrame, works: Sequence[Work]) -> pd.DataFrame:
                 best = min(present, key=lambda name: times["milliseconds"].loc[name])
                 row = times.loc[best, ["ratio", "ratio_low", "ratio_high"]].tolist()
                 records.append((work.name, peer, best, *row, work.asked.get(peer, math.nan)))
-        floor = times.loc[PRODUCTS, ["ratio", "ratio_high", "ratio_low"]]
-        records.append((work.name, PRODUCTS, PRODUCTS, *(1 / floor).tolist(), math.nan))
+        if PRODUCTS in times.index:
+            floor = times.loc[PRODUCTS, ["ratio", "ratio_high", "ratio_low"]]
+            records.append((work.name, PRODUCTS, PRODUCTS, *(1 / floor).tolist(), math.nan))
     columns = ["work", "peer", "contestant", "ratio", "ratio_low", "ratio_high", "asked"]
     return pd.DataFrame(records, columns=columns)
 
@@ -265,6 +278,8 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
     if not has_numpyro():
         print("NumPyro is not installed: its rows are left out (pip install -e .[bench])")
     for work in works:
+        if not compares_numpyro(work):
+            print(f"{work.name}: not written in NumPyro, so it has no rows of NumPyro")
         print(
             f"{work.name}: {work.rows} rows x {work.features} features, hidden {work.hidden}, "
             f"{work.data_rows} rows of data, {work.epochs} x {work.steps} steps a round"

@@ -35,7 +35,7 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.nn import MLP
+from ppl_vae.nn import MLP, ConvDecoder, ConvEncoder
 from ppl_vae.training.arguments import default_optimizer
 from ppl_vae.training.stepper import CHECKED_EVERY, COMPILED, TRACED, Stepper
 
@@ -178,6 +178,28 @@ class ClassWork(Work):
             (decoded, CLASSES, self.hidden, False),
             (decoded, self.hidden, self.features, True),
         ]
+
+
+class ConvWork(Work):
+    """Square gray images, two convolutions each way, with ``hidden`` and twice as many channels."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width; ``features`` pixels where that is a square."""
+        return 1, math.isqrt(self.features), math.isqrt(self.features)
+
+    def data(self) -> Tensor:
+        """Return bits in ten clusters as images, (data_rows, 1, height, width)."""
+        return super().data()[:, : math.prod(self.shape)].reshape(-1, *self.shape)
+
+    def pair(self) -> tuple[Any, Any]:
+        """Return a new model and guide, with the same weights for every contestant."""
+        torch.manual_seed(0)
+        channels = (self.hidden, 2 * self.hidden)
+        decoder = ConvDecoder(self.latents, self.shape, hidden=channels[::-1])
+        encoder = ConvEncoder(self.shape, 2 * self.latents, hidden=channels)
+        model = BernoulliModel(self.shape, self.latents, decoder)
+        return model, NormalGuide(self.shape, self.latents, encoder)
 
 
 def timed(contestant: Callable[..., Epoch]) -> Callable[..., Laps]:

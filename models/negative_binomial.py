@@ -6,6 +6,7 @@
     E[x] = mean,  Var[x] = mean + mean^2 / theta        given z
 
 theta > 0, the dispersion, is learned for each feature; x is Poisson as theta grows without bound.
+Above 1e5 or so single precision loses tenths of a nat a cell: then the counts are a Poisson's.
 The size of a row is what its counts are proportional to: hours, area, molecules counted in a cell.
 It is given, not modelled, and is 1 in data without the field ``size``.
 
@@ -57,7 +58,7 @@ class NegativeBinomialModel(PyroModule):
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
-        self.log_theta = nn.Parameter(torch.zeros_like(self.rate))
+        self.log_theta = nn.Parameter(torch.zeros(features))
         if not bool((self.rate > 0).all()):
             raise ValueError(f"rate: expected positive numbers, got {rate}")
 
@@ -66,7 +67,7 @@ class NegativeBinomialModel(PyroModule):
         x = x.to(torch.get_default_dtype())
         rate = self.rate  # (features,)
         if size is not None:
-            rate = rate * size.reshape(-1, *(1 for _ in x.shape[1:]))  # (rows, features)
+            rate = rate * size.reshape(len(x), *(1 for _ in x.shape[1:]))  # (rows, features)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             log_mean = rate.log() + self.decoder(z)  # (..., rows, features)

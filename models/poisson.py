@@ -63,7 +63,7 @@ class PoissonModel(PyroModule):
         x = x.to(torch.get_default_dtype())
         rate = self.rate  # (features,)
         if size is not None:
-            rate = rate * size.reshape(-1, *(1 for _ in x.shape[1:]))  # (rows, features)
+            rate = rate * size.reshape(len(x), *(1 for _ in x.shape[1:]))  # (rows, features)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             mean = rate * self.decoder(z).exp()  # (..., rows, features)

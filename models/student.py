@@ -65,7 +65,7 @@ class StudentModel(PyroModule):
         self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
         floor = 0.01 * self.scale if floor is None else torch.as_tensor(floor)
         self.register_buffer("floor", floor.expand(features).clone())
-        self.log_df = nn.Parameter(torch.ones_like(self.loc))  # df = 1 + exp(log_df), from 3.7 on
+        self.log_df = nn.Parameter(torch.ones(features))  # df = 1 + exp(log_df), from 3.7 on
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""

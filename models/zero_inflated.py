@@ -56,7 +56,7 @@ class ZeroInflatedModel(PyroModule):
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
-        self.log_theta = nn.Parameter(torch.zeros_like(self.rate))
+        self.log_theta = nn.Parameter(torch.zeros(features))
         if not bool((self.rate > 0).all()):
             raise ValueError(f"rate: expected positive numbers, got {rate}")
 
@@ -65,7 +65,7 @@ class ZeroInflatedModel(PyroModule):
         x = x.to(torch.get_default_dtype())
         rate = self.rate  # (features,)
         if size is not None:
-            rate = rate * size.reshape(-1, *(1 for _ in x.shape[1:]))  # (rows, features)
+            rate = rate * size.reshape(len(x), *(1 for _ in x.shape[1:]))  # (rows, features)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             log_ratio, gate = self.decoder(z).chunk(2, 1 - x.dim())  # (..., rows, features)

@@ -28,6 +28,7 @@ from ppl_vae.checks.tables import LEVEL, CheckTables, features_in
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
+from ppl_vae.data.text import printable
 from ppl_vae.predictive.replicates import ReplicateSampler
 
 if TYPE_CHECKING:
@@ -175,7 +176,8 @@ class PredictiveCheck:
         ]
 
     def __str__(self) -> str:
-        return "\n".join([*self.headline, "", _as_text(self.frame), "", *self.notes])
+        lines = [*self.headline, "", _as_text(self.frame), "", *self.notes]
+        return printable("\n".join(lines))
 
 
 def predictive_check(

@@ -14,6 +14,7 @@ from ppl_vae.cli.options import (
     Columns,
     Data,
     Drop,
+    Fields,
     Force,
     Label,
     Out,
@@ -37,6 +38,7 @@ def check(
     data: Data,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     statistics: Statistics = None,
     num_samples: Annotated[
@@ -72,7 +74,7 @@ def check(
             raise UsageError(f"--out {out}: expected a file other than the data")
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
         functions = [function(spec) for spec in statistics or ()]
-        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
+        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
         guide, settings = None if prior else opened.guide, opened.settings(seed, report)
         result = ppl_vae.predictive_check(
             opened.model, guide, rows, statistics=["built-in", *functions],

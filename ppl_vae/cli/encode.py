@@ -12,6 +12,7 @@ from ppl_vae.cli.options import (
     Columns,
     Data,
     Drop,
+    Fields,
     Force,
     Label,
     Out,
@@ -28,6 +29,7 @@ def encode(
     data: Data,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     out: Out = None,
     num_samples: Annotated[
@@ -49,7 +51,7 @@ def encode(
             raise ValueError(
                 f"{run}: its pair has no guide, so rows have no codes; fit a guide to it"
             )
-        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
+        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
         settings = opened.settings(seed, report)
         codes = ppl_vae.encode(
             opened.model, opened.guide, rows, num_samples=num_samples, **settings

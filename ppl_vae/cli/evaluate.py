@@ -17,6 +17,7 @@ from ppl_vae.cli.options import (
     Data,
     Draws,
     Drop,
+    Fields,
     Force,
     Label,
     Out,
@@ -38,6 +39,7 @@ def evaluate(
     data: Data,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     out: Out = None,
     num_samples: Draws = 5000,
@@ -55,7 +57,7 @@ def evaluate(
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
-        rows = read(data, opened.example, columns=columns, drop=drop, label=label)
+        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
 
         from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 

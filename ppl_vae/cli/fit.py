@@ -17,6 +17,7 @@ from ppl_vae.cli.options import (
     Columns,
     Data,
     Drop,
+    Fields,
     Guide,
     Label,
     Model,
@@ -41,6 +42,7 @@ def fit(
     run: Annotated[Path, typer.Option(metavar="DIR", help="Run directory to store the fit in.")],
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     settings: Settings = None,
     validation: Annotated[
@@ -77,7 +79,7 @@ def fit(
         _check_options(run, resume=resume, force=force, validation=validation, patience=patience)
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
-        rows = read(data, columns=columns, drop=drop, label=label)
+        rows = read(data, columns=columns, drop=drop, fields=fields, label=label)
         held_out = _held_out(validation, rows)
         pair = build_pair(model, guide, rows, settings, seed)
         with _older_run_set_aside(run, output, force=force):

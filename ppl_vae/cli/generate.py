@@ -8,7 +8,18 @@ import typer
 import ppl_vae
 from ppl_vae.cli.console import reporting
 from ppl_vae.cli.opened import hand_over, open_run
-from ppl_vae.cli.options import AsJson, Columns, Drop, Force, Out, Quiet, Run, Seed, TrustCode
+from ppl_vae.cli.options import (
+    AsJson,
+    Columns,
+    Drop,
+    Fields,
+    Force,
+    Out,
+    Quiet,
+    Run,
+    Seed,
+    TrustCode,
+)
 from ppl_vae.cli.pairs import read
 
 
@@ -25,6 +36,7 @@ def generate(
     ] = None,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     expected: Annotated[
         bool, typer.Option("--expected", help="The expected row of the drawn latents, not a draw.")
     ] = False,
@@ -44,7 +56,7 @@ def generate(
         rows = (
             opened.rows()
             if like is None
-            else read(like, opened.example, columns=columns, drop=drop)
+            else read(like, opened.example, columns=columns, drop=drop, fields=fields)
         )
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(

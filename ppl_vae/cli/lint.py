@@ -7,6 +7,7 @@ from ppl_vae.cli.options import (
     Columns,
     Data,
     Drop,
+    Fields,
     Guide,
     Label,
     Model,
@@ -26,6 +27,7 @@ def lint(
     data: Data,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     settings: Settings = None,
     seed: Seed = 0,
@@ -40,7 +42,7 @@ def lint(
     """
     with reporting(as_json, quiet) as report:
         check_names(model, guide)
-        rows = read(data, columns=columns, drop=drop, label=label)
+        rows = read(data, columns=columns, drop=drop, fields=fields, label=label)
         pair = build_pair(model, guide, rows, settings, seed)
         found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
         objective = found.objective

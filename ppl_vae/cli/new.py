@@ -8,15 +8,16 @@ import typer
 
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.options import AsJson, Force, Quiet
-from ppl_vae.cli.pairs import check_in_zoo
+from ppl_vae.cli.pairs import NO_GUIDE, check_in_zoo
 from ppl_vae.zoo.catalog import Entry, zoo
 
 PACKAGE_FILE = '"""{}"""\n'
-SCRIPT = '''"""Fit models/{model.name}.py and guides/{guide.name}.py to a data file.
+SCRIPT = '''"""Fit {files} to a data file.
 
     python fit.py DATA
 
-DATA is a .csv, .tsv, .parquet, .npy or .npz file. Each fit is stored in its own run directory
+DATA is a .csv, .tsv, .parquet, .npy or .npz file. A column that is a field of its own is named by
+read_data(..., fields={{"size": "library"}}). Each fit is stored in its own run directory
 below runs/. Open a run with ppl-vae show, evaluate, encode or generate, or with ppl_vae.load.
 """
 
@@ -25,8 +26,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pyro
-from guides.{guide.name} import {guide.class_name}
-from models.{model.name} import {model.class_name}
+{imports}
 
 from ppl_vae import build, fit, generate, lint
 from ppl_vae import read_data
@@ -47,7 +47,10 @@ print(f"\\nStored in {{run}}. New rows:\\n", generate(model, guide, data, num_sa
 
 def new(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model from the zoo.")],
-    guide: Annotated[str, typer.Argument(metavar="GUIDE", help="A guide from the zoo.")],
+    guide: Annotated[
+        str,
+        typer.Argument(metavar="GUIDE", help="A guide from the zoo; none where nothing is latent."),
+    ],
     into: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder to write the files to.")
     ] = Path(),
@@ -57,19 +60,23 @@ def new(
 ) -> None:
     """Copy a model and a guide from the zoo into your own files, with a script that fits them.
 
-    Writes models/MODEL.py, guides/GUIDE.py and fit.py, for you to edit.
+    Writes models/MODEL.py, guides/GUIDE.py and fit.py, for you to edit. GUIDE is none for a model
+    with nothing latent.
     """
     with reporting(as_json, quiet) as report:
-        halves = (_entry(model, "models"), _entry(guide, "guides"))
-        files = _files(*halves)
+        halves = {"models": _entry(model, "models")}
+        if guide != NO_GUIDE:
+            halves["guides"] = _entry(guide, "guides")
+        files = _files(halves)
         existing = [str(into / name) for name in files if (into / name).exists()]
         if existing and not force:
             raise UsageError(f"{', '.join(existing)}: exists; --force replaces it")
         _write(into, files)
         specs = [
             str(into / kind / f"{entry.name}.py") + f":{entry.class_name}"
-            for kind, entry in zip(("models", "guides"), halves, strict=True)
+            for kind, entry in halves.items()
         ]
+        specs += [] if "guides" in halves else [NO_GUIDE]
         report.result({"files": [into / name for name in files], "pair": specs})
         report.show("\n".join(f"wrote {into / name}" for name in files))
         report.show(f"\nnext:  ppl-vae lint {' '.join(specs)} DATA")
@@ -83,13 +90,24 @@ def _entry(name: str, kind: str) -> Entry:
     return zoo(kind)[name]
 
 
-def _files(model: Entry, guide: Entry) -> dict[str, str]:
-    """Return the contents of the files to write, by their paths."""
-    return {
-        f"models/{model.name}.py": model.path.read_text(encoding="utf-8"),
-        f"guides/{guide.name}.py": guide.path.read_text(encoding="utf-8"),
-        "fit.py": SCRIPT.format(model=model, guide=guide, built=_built(model, guide)),
-    }
+def _files(halves: dict[str, Entry]) -> dict[str, str]:
+    """Return the contents of the files to write, by their paths.
+
+    Args:
+        halves: ``{"models": entry, "guides": entry}``, without guides where nothing is latent.
+    """
+    names = {kind: f"{kind}/{entry.name}.py" for kind, entry in halves.items()}
+    imports = [
+        f"from {kind}.{entry.name} import {entry.class_name}"
+        for kind, entry in sorted(halves.items())
+    ]
+    script = SCRIPT.format(
+        files=" and ".join(names.values()),
+        imports="\n".join(imports),
+        built=_built(halves["models"], halves.get("guides")),
+    )
+    copies = {names[kind]: entry.path.read_text("utf-8") for kind, entry in halves.items()}
+    return {**copies, "fit.py": script}
 
 
 def _write(into: Path, files: dict[str, str]) -> None:
@@ -112,21 +130,24 @@ def _write(into: Path, files: dict[str, str]) -> None:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _built(model: Entry, guide: Entry) -> str:
+def _built(model: Entry, guide: Entry | None) -> str:
     """Return the lines of ``fit.py`` that build the pair.
 
     A half that takes the other half as an argument is built second, and the number of latents is
     given once for both.
     """
-    takes = {"model": _arguments(model), "guide": _arguments(guide)}
-    classes = {"model": model.class_name, "guide": guide.class_name}
-    order = ["guide", "model"] if "guide" in takes["model"] else ["model", "guide"]
+    takes = {"model": _arguments(model), "guide": [] if guide is None else _arguments(guide)}
     lines = ["latents = 8  # dimensions of the latent space"] if "latents" in takes["model"] else []
-    for half, partner in (order, order[::-1]):
+
+    def call(half: str, partner: str, class_name: str) -> str:
         given = ["latents=latents"] if lines and "latents" in takes[half] else []
         given += [f"{partner}={partner}"] if partner in takes[half] else []
-        lines.append(f"{half} = build({', '.join([classes[half], 'data', *given])})")
-    return "\n".join(lines)
+        return f"{half} = build({', '.join([class_name, 'data', *given])})"
+
+    of_model = call("model", "guide", model.class_name)
+    of_guide = "guide = None" if guide is None else call("guide", "model", guide.class_name)
+    guide_first = "guide" in takes["model"]
+    return "\n".join([*lines, *((of_guide, of_model) if guide_first else (of_model, of_guide))])
 
 
 def _arguments(entry: Entry) -> list[str]:

@@ -40,6 +40,16 @@ Label = Annotated[
         "every file of results for rows has it, to join on.",
     ),
 ]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--field",
+        metavar="FIELD=NAME",
+        help="A column of the table, or an array of the .npz file, that is a field of its own: "
+        "size=library passes the column library as size, and the other columns as x. May be "
+        "repeated. A run finds the column again by its name.",
+    ),
+]
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files.")
 ]

@@ -40,11 +40,15 @@ def write(path: Path, values: Any) -> None:
 def as_table(values: Any) -> pd.DataFrame:
     """Return rows as a frame whose columns have one name each.
 
+    A frame and the series that were columns of the same table (``--field``) are one table again.
+
     Raises:
         ValueError: If the rows are several arrays, or arrays of more than two dimensions.
     """
     if isinstance(values, pd.Series):
         values = values.to_frame()
+    if isinstance(values, Mapping) and _is_of_one_table(values):
+        values = pd.concat(list(values.values()), axis=1)
     if isinstance(values, Mapping | tuple):
         raise ValueError(f"expected a table, got {len(values)} arrays; write an .npz file")
     if np.ndim(values) > 2:
@@ -60,6 +64,15 @@ def as_table(values: Any) -> pd.DataFrame:
     return frame
 
 
+def _is_of_one_table(fields: Mapping[str, Any]) -> bool:
+    """Return whether fields are frames and named series, whose columns have different names."""
+    frames = [part.to_frame() if isinstance(part, pd.Series) else part for part in fields.values()]
+    if not all(isinstance(frame, pd.DataFrame) for frame in frames):
+        return False
+    names = [str(name) for frame in frames for name in frame.columns]
+    return len(set(names)) == len(names)
+
+
 def describe_rows(values: Any) -> tuple[int, str]:
     """Return the number of rows, and in words the columns or the shape of a row.
 
@@ -71,6 +84,8 @@ def describe_rows(values: Any) -> tuple[int, str]:
         names = [str(name) for name in flat_columns(values).columns]
         more = ", ..." if len(names) > 4 else ""
         return len(values), f"{len(names)} columns: {', '.join(names[:4])}{more}"
+    if isinstance(values, pd.Series):
+        return len(values), f"column {values.name}"
     if isinstance(values, tuple):
         values = dict(enumerate(values))
     if isinstance(values, Mapping):

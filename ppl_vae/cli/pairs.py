@@ -29,6 +29,7 @@ def read(
     *,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] | None = None,
+    fields: Sequence[str] | None = None,
     label: str | None = None,
 ) -> Any:
     """Return the rows of a data file.
@@ -39,10 +40,13 @@ def read(
             brought into this form.
         columns: The columns of a table to read; ``None`` or none for all.
         drop: The columns of a table to leave out.
+        fields: Words of the form ``FIELD=NAME``: columns of a table, or arrays of an ``.npz`` file,
+            that are fields of their own.
         label: The column of a table that labels the rows.
 
     Raises:
-        UsageError: If there is no such file, or if it has no column of a name that was given.
+        UsageError: If there is no such file, or if it has no column of a name that was given, or
+            if a word is of another form.
         ValueError: If the file cannot be read, or does not have the columns of ``like``.
     """
     from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  loads pandas
@@ -50,10 +54,31 @@ def read(
 
     with usage():
         check_exists(path)
+    sources = _sources(fields or ())
+    chosen = columns or None
     try:
-        return read_data(path, like, columns=columns or None, drop=drop, index=label)
+        return read_data(path, like, columns=chosen, drop=drop, index=label, fields=sources)
     except ColumnChoiceError as error:
         raise UsageError(str(error)) from error
+
+
+def _sources(words: Sequence[str]) -> dict[str, str]:
+    """Return the column of each field, from words of the form ``FIELD=NAME``.
+
+    Raises:
+        UsageError: If a word has another form, or a field has two columns.
+    """
+    sources: dict[str, str] = {}
+    for word in words:
+        key, _, name = word.partition("=")
+        if not key or not name:
+            raise UsageError(f"--field: expected FIELD=NAME, such as size=library, got {word}")
+        if key in sources:
+            raise UsageError(
+                f"--field: expected one column for {key}, got {sources[key]} and {name}"
+            )
+        sources[key] = name
+    return sources
 
 
 def function(spec: str) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from ppl_vae.cli.options import (
     Columns,
     Draws,
     Drop,
+    Fields,
     Force,
     Label,
     Quiet,
@@ -37,6 +38,7 @@ def report(
     ] = None,
     columns: Columns = None,
     drop: Drop = None,
+    fields: Fields = None,
     label: Label = None,
     out: Annotated[
         Path | None,
@@ -70,7 +72,9 @@ def report(
         if data is not None:
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
             model, guide = opened.model, opened.guide
-            rows = read(data, opened.example, columns=columns, drop=drop, label=label)
+            rows = read(
+                data, opened.example, columns=columns, drop=drop, fields=fields, label=label
+            )
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(

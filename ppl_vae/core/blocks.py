@@ -22,6 +22,7 @@ from ppl_vae.core.failed_runs import FailedRun, error_text
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.supports import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -58,7 +59,8 @@ def quiet_look(
     Args:
         pair: The pair.
         rows: The data.
-        count: Number of rows, or all rows where the data have fewer.
+        count: Number of rows at most: no more than the data have, nor, beyond ``PROBE_ROWS``, than
+            a block of them has.
         spread: Whether to take rows spread evenly over the data instead of the first rows.
 
     Yields:
@@ -67,7 +69,7 @@ def quiet_look(
     Raises:
         ValueError: If the pair does not run on the rows.
     """
-    count = min(len(rows), count)
+    count = min(len(rows), count, max(PROBE_ROWS, block_rows(rows)))
     last = len(rows) - 1 if spread else count - 1
     index = torch.linspace(0, last, count, dtype=torch.float64).long()
     batch = rows.take(index, pair.device())
@@ -78,7 +80,7 @@ def quiet_look(
     far = looks[count, last]
     if bool(far.any()):
         batch = without_rows(pair, rows, batch, far) or batch
-    with pair.quiet_run(), errors_naming_rows(pair, batch, index):
+    with pair.quiet_run(), errors_naming_rows(pair, batch, index, rows):
         yield batch
 
 
@@ -122,20 +124,21 @@ def blocks(
             pyro_lock(),
             forked(child(seed, block)),
             pair.evaluating(),
-            errors_naming_rows(pair, batch, index),
+            errors_naming_rows(pair, batch, index, rows),
         ):
             result = work(batch, index)
         yield index, result
 
 
 @contextlib.contextmanager
-def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor) -> Iterator[None]:
+def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> Iterator[None]:
     """Make a context that turns an error of torch or Pyro into one that speaks of the data.
 
     Args:
         pair: The pair that the code inside runs.
         batch: The rows that the code inside works on.
         index: Their positions in the data, (rows,).
+        rows: The data, whose columns have names.
 
     Yields:
         Nothing.
@@ -154,7 +157,7 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor) -> Iterator[None
             raise
         if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
             raise
-        raise _error_about_rows(error, pair, batch, index) from error
+        raise _error_about_rows(error, pair, batch, index, rows) from error
 
 
 def _raised_in(error: Exception, *packages: str) -> bool:
@@ -163,22 +166,25 @@ def _raised_in(error: Exception, *packages: str) -> bool:
     return frame.f_globals.get("__name__", "").partition(".")[0] in packages
 
 
-def _error_about_rows(error: Exception, pair: Pair, batch: Batch, index: Tensor) -> ValueError:
-    """Return the error that names the first row that is not finite, the cause, or the shapes."""
-    for field in as_tuple(batch):
+def _error_about_rows(
+    error: Exception, pair: Pair, batch: Batch, index: Tensor, rows: Rows
+) -> ValueError:
+    """Return the error that names the first cell that is not finite, the cause, or the shapes."""
+    for described, field in zip(rows.fields, as_tuple(batch), strict=True):
         bad = ~field.isfinite().reshape(len(field), -1).all(1)
         if bool(bad.any()):
             first = int(index[bad.cpu()][0])
             return ValueError(
-                f"data: expected finite numbers, got NaN or infinity, first in row {first}; "
-                "impute or drop these rows"
+                f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
+                f"{first}{place_not_finite(field, described.labels)}; impute or drop these rows"
             )
 
     def run() -> None:
         draws = poutine.trace(pair.guide).get_trace(batch)
         poutine.replay(pair.model, trace=draws)(batch)
 
-    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run)
+    labels = [field.labels for field in rows.fields]
+    failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run, labels)
     cause = find_cause(failed)
     if cause is not None:
         return ValueError(str(cause))

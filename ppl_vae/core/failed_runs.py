@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +17,8 @@ from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from ppl_vae.data.rows import Batch, batch_rows
+from ppl_vae.core.supports import cell_name, mend_outside
+from ppl_vae.data.rows import Batch, as_tuple, batch_rows
 
 LONGEST_TEXT = 500  # most characters of another library's message that are repeated
 
@@ -51,6 +52,7 @@ class FailedRun:
         plate: Name of the row plate.
         parameters: The parameters by name.
         run: Runs the same code on the same rows again.
+        labels: Labels of the columns of each field; empty where they are not known.
     """
 
     error: Exception
@@ -60,6 +62,7 @@ class FailedRun:
     plate: str
     parameters: dict[str, Tensor]
     run: Callable[[], Any]
+    labels: Sequence[Any] = ()
 
 
 def cause_in_frames(failed: FailedRun) -> Cause | None:
@@ -67,7 +70,11 @@ def cause_in_frames(failed: FailedRun) -> Cause | None:
     site = _failed_site(failed.error)
     cause = _subsampling_cause(failed)
     if site is not None and cause is None:
-        cause = shape_cause(site, batch_rows(failed.batch)) or _support_cause(failed, site)
+        cause = (
+            shape_cause(site, batch_rows(failed.batch))
+            or size_cause(site)
+            or _support_cause(failed, site)
+        )
     return cause
 
 
@@ -145,6 +152,27 @@ def shape_cause(site: dict[str, Any], row_count: int) -> Cause | None:
     )
 
 
+def size_cause(site: dict[str, Any]) -> Cause | None:
+    """Return the cause where an observed row has another shape than the likelihood's event.
+
+    Args:
+        site: The site, whose value is observed.
+    """
+    value, event_shape = site.get("value"), tuple(site["fn"].event_shape)
+    if not site.get("is_observed") or not isinstance(value, Tensor) or not event_shape:
+        return None
+    got = tuple(value.shape[value.ndim - len(event_shape) :])
+    fits = (a == b or 1 in (a, b) for a, b in zip(got, event_shape, strict=False))  # broadcast
+    if value.ndim <= len(event_shape) or (len(got) == len(event_shape) and all(fits)):
+        return None
+    return Cause(
+        f'site "{site["name"]}"',
+        f"expected rows of shape {event_shape}, which the model gives, got rows of shape {got}",
+        "resize or crop the images, or give the columns that the model was made for; or make a "
+        "model for these rows: build(Class, data)",
+    )
+
+
 def _support_cause(failed: FailedRun, site: dict[str, Any]) -> Cause | None:
     """Return the cause where torch has refused a site's value as outside its support."""
     checks = [f.f_locals for f in _frames(failed.error) if f.f_code.co_name == "_validate_sample"]
@@ -155,12 +183,22 @@ def _support_cause(failed: FailedRun, site: dict[str, Any]) -> Cause | None:
     if valid.ndim < -row_dim or valid.shape[row_dim] != len(failed.positions):
         return None
     first = (~valid).nonzero()[0].tolist()
-    numbers = ", ".join(f"{number:g}" for number in value[tuple(first)].flatten()[:5].tolist())
+    numbers = value[tuple(first)].flatten()[:5].tolist()
+    fields = [tuple(field.shape[1:]) for field in as_tuple(failed.batch)]
+    cell = cell_name(
+        first[len(first) + row_dim + 1 :],
+        valid.shape[valid.ndim + row_dim + 1 :],
+        zip(fields, failed.labels, strict=False),
+    )
+    fn = site["fn"]
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
     return Cause(
         f'site "{site["name"]}"',
-        f"expected values in the support of {type(site['fn']).__name__} ({support}), got {numbers} "
-        f"in row {int(failed.positions[first[row_dim]])}",
-        "change the likelihood or the data",
+        f"expected values in the support of {type(fn).__name__.lstrip('_')} ({support}), got "
+        f"{', '.join(f'{number:g}' for number in numbers)} "
+        f"in row {int(failed.positions[first[row_dim]])}{cell and f', {cell}'}",
+        mend_outside(support, numbers[0]),
     )
 
 

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.core import sites
+from ppl_vae.core.covariates import covariate_at_fault
+from ppl_vae.core.failed_runs import Cause
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, map_batch
 
@@ -118,12 +120,35 @@ class FarRows:
             )
 
     def _find(self, batch: Batch, index: Tensor) -> bool:
-        """Look for far rows in a block; return whether some are there, and sound rows too."""
+        """Look for far rows in a block; return whether some are there, and sound rows too.
+
+        Raises:
+            ValueError: If a field that the model does not observe is at fault, such as a size of 0.
+        """
+        cause = self._covariate_at_fault(batch, index)
+        if cause is not None:
+            raise ValueError(str(cause))
         far = overflowing_rows(self.pair, batch).cpu()
         if not bool(far.any()) or without_rows(self.pair, self.rows, batch, far) is None:
             return False
         self.found[index[far]] = True
         return True
+
+    def _covariate_at_fault(self, batch: Batch, index: Tensor) -> Cause | None:
+        """Return the field at fault for the first row without a finite log-probability, if any."""
+        if len(self.rows.fields) == 1:
+            return None
+        finite = torch.ones(len(index), dtype=torch.bool)
+        try:
+            with pyro.validation_enabled(False):
+                for site in _scored_sites(self.pair, batch):
+                    finite &= sites.row_log_prob(site).isfinite().cpu()
+        except Exception:
+            return None
+        if bool(finite.all()) or not bool(finite.any()):
+            return None
+        bad, sound = int(index[~finite][0]), int(index[finite][0])
+        return covariate_at_fault(self.pair, self.rows, bad, sound)
 
     def _replaced(self, batch: Batch, far: Tensor) -> Batch:
         """Return a block with sound rows in the places of rows that are known to be far.

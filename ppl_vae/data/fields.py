@@ -8,7 +8,6 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -27,8 +26,9 @@ from ppl_vae.data.conversion import (
     tensor_of_frame,
     tensor_of_tensor,
 )
+from ppl_vae.data.sparse import SparseArray, SparseMatrix, is_sparse
 
-Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
+Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series | SparseMatrix
 """One field of the data; its first dimension is the rows."""
 
 
@@ -36,9 +36,11 @@ Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series
 class Field:
     """One array of the data, in the form that it came in and as a tensor or memory map.
 
+    A sparse matrix is a way to hold a NumPy array: what is made in its form is dense.
+
     Attributes:
         name: The field's name in errors and in a mapping; otherwise ``"data"`` or ``"data[1]"``.
-        array: (rows, ...), a tensor, or a memory map that is read batch by batch.
+        array: (rows, ...), a tensor, or a memory map or sparse matrix that is read batch by batch.
         source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
         labels: Column names of a frame, or the name of a series.
         dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
@@ -47,7 +49,7 @@ class Field:
     """
 
     name: str
-    array: Tensor | np.memmap[Any, Any]
+    array: Tensor | np.memmap[Any, Any] | SparseArray
     source: str
     labels: Any = None
     dtype: Any = None
@@ -55,7 +57,7 @@ class Field:
 
     @classmethod
     def of(cls, values: Any, name: str) -> Field:
-        """Make a field of a tensor, an array, a frame or a series.
+        """Make a field of a tensor, an array, a sparse matrix, a frame or a series.
 
         Args:
             values: The array; its first dimension is the rows.
@@ -84,6 +86,8 @@ class Field:
             if not isinstance(values, np.memmap):
                 array = tensor_of_array(values, Place(name))
             field = cls(name, array, "numpy", dtype=values.dtype)
+        elif is_sparse(values):
+            field = cls(name, SparseArray(values, name), "numpy", dtype=values.dtype)
         elif isinstance(values, pd.DataFrame):
             dtypes = set(values.dtypes)
             dtype = dtypes.pop() if len(dtypes) == 1 else None
@@ -167,13 +171,12 @@ def _other_form(values: Any, name: str) -> ValueError:
         values: The values.
         name: The field's name.
     """
-    expected = "a tensor, a numpy array or memmap, or a pandas frame or series"
+    expected = (
+        "a tensor, a numpy array or memmap, a sparse matrix of scipy, or a pandas frame or series"
+    )
     if isinstance(values, DataLoader):
         expected = "rows, from which batches are made"
         mend = "pass loader.dataset, and batch_size= to fit"
-    elif hasattr(values, "toarray"):  # the matrices and arrays of scipy.sparse
-        expected = "a dense array"
-        mend = f"pass .toarray(), {math.prod(values.shape)} numbers"
     elif isinstance(values, list):
         mend = "pass numpy.array(rows) for a list of rows, or a tuple for several fields"
     else:

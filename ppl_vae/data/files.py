@@ -5,7 +5,7 @@
     .csv.gz .tsv.gz    the same, packed by gzip
     .parquet           frame
     .npy               array, rows first
-    .npz               one array, or several as a mapping of fields
+    .npz               one array, or several as a mapping of fields, or a sparse matrix of scipy
 
 Nothing in a file is ever executed. The error for a file that cannot be read says where the fault
 is: the line, the column or the array.
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ import pandas as pd
 from numpy.lib import format as npy_format
 
 from ppl_vae.arguments import check_arguments, shown
-from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError, missing_names
+from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
 from ppl_vae.data.tables import first_line, read_csv, read_parquet
 
 if TYPE_CHECKING:  # the command reads files without loading torch
@@ -33,6 +34,9 @@ if TYPE_CHECKING:  # the command reads files without loading torch
     from ppl_vae.data.rows import Data
 
 LARGE = 1 << 30  # bytes; an .npy file from this size on is memory-mapped and read batch by batch
+
+SPARSE_FILE = {"format", "shape", "data"}
+"""Arrays that every file of ``scipy.sparse.save_npz`` has; the others depend on the format."""
 
 
 def read_data(
@@ -42,6 +46,7 @@ def read_data(
     columns: str | Sequence[str] | None = None,
     drop: str | Sequence[str] | None = None,
     index: str | None = None,
+    fields: Mapping[str, str] | None = None,
 ) -> Array | tuple[Array, ...] | dict[str, Array]:
     """Read a data file.
 
@@ -55,10 +60,12 @@ def read_data(
         drop: Columns of a table to leave out.
         index: The column of a table that holds the labels of the rows, numbers or text. It is no
             feature: it becomes the frame's index, and results for each row have the same index.
+        fields: Columns of a table, or arrays of an ``.npz`` file, that are fields of their own, by
+            the field's name: ``{"size": "library"}``. The other columns become the field ``x``.
 
     Returns:
-        A frame of numeric columns, an array, or a mapping of arrays; N rows each. Missing cells
-        are NaN, and a ``UserWarning`` counts them.
+        A frame of numeric columns, an array, a sparse matrix of scipy, or a mapping of these and
+        of series; N rows each. Missing cells are NaN, and a ``UserWarning`` counts them.
 
     Raises:
         ValueError: If the file is missing or damaged, holds text, lacks a column, or has not the
@@ -73,9 +80,11 @@ def read_data(
         (2, 2)
         >>> read_data(file, columns=["weight"], index="name").index.tolist()
         ['Ann', 'Bo']
+        >>> read_data(file, drop="name", fields={"size": "weight"})["size"].tolist()
+        [70, 50]
     """
     check_arguments(path=path)
-    choice = ColumnChoice.of(columns, drop, index, like)
+    choice = ColumnChoice.of(columns, drop, index, fields, like)
     path = Path(path)
     check_exists(path)
     ending = _ending(path)
@@ -83,11 +92,16 @@ def read_data(
         got = path.suffix or "no extension"
         raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
     try:
-        data: Array | tuple[Array, ...] | dict[str, Array] = _READERS[ending](path, choice)
+        data = _READERS[ending](path, choice)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if isinstance(data, pd.DataFrame):
+        data = choice.split(data)
     _check_rows(data, path)
-    return data if like is None else _in_form_of(data, like, str(path))
+    result: Array | tuple[Array, ...] | dict[str, Array] = (
+        data if like is None else _in_form_of(data, like, str(path))
+    )
+    return result
 
 
 def _ending(path: Path) -> str:
@@ -125,15 +139,44 @@ def _read_numpy(path: Path, choice: ColumnChoice) -> Any:
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r" if large else None)
         if isinstance(loaded, np.ndarray):
-            return loaded
+            return choice.split_arrays({"": loaded}, str(path))[""]
         with loaded:
-            arrays = {name: loaded[name] for name in loaded.files}
+            is_sparse = set(loaded.files) >= SPARSE_FILE and loaded["format"].dtype.kind in "SU"
+            arrays = {} if is_sparse else {name: loaded[name] for name in loaded.files}
+        if is_sparse:
+            arrays = {FEATURES: _read_sparse(path)}
+    except ImportError as error:
+        raise ValueError(str(error)) from error
     except Exception as error:  # NumPy has errors of many classes for a damaged file
         raise ValueError(f"{path}: {_fault_of_numpy_file(path, error)}") from error
     if not arrays:
         raise ValueError(f"{path}: expected arrays, got none")
-    single = len(arrays) == 1 and not isinstance(choice.like, Mapping | tuple)
+    arrays = choice.split_arrays(arrays, str(path))
+    single = len(arrays) == 1 and not isinstance(choice.like, Mapping | tuple) and not choice.fields
     return next(iter(arrays.values())) if single else arrays
+
+
+def _read_sparse(path: Path) -> Any:
+    """Return the sparse matrix in a file that ``scipy.sparse.save_npz`` wrote.
+
+    Positions outside the matrix, which compiled code of scipy would write to unchecked, are an
+    error.
+
+    Raises:
+        ImportError: If scipy is not installed.
+        ValueError: If the file is damaged.
+    """
+    try:
+        scipy_sparse = importlib.import_module("scipy.sparse")
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: reading a sparse matrix needs scipy: pip install scipy; or write the dense "
+            "array, numpy.save(file, matrix.toarray())"
+        ) from error
+    matrix = scipy_sparse.load_npz(path)
+    if hasattr(matrix, "check_format"):
+        matrix.check_format(full_check=True)
+    return matrix
 
 
 def _fault_of_numpy_file(path: Path, error: Exception) -> str:
@@ -181,9 +224,9 @@ def _check_rows(data: Any, path: Path) -> None:
             raise ValueError(f"{where}: expected numbers, got dtype {array.dtype}")
         if np.ndim(array) == 0:
             raise ValueError(f"{where}: expected rows along the first dimension, got one number")
-        if len(array) == 0:
+        lengths[name] = array.shape[0]  # a sparse matrix has no len
+        if lengths[name] == 0:
             raise ValueError(f"{where}: expected at least one row, got none")
-        lengths[name] = len(array)
     if len(set(lengths.values())) > 1:
         raise ValueError(f"{path}: expected arrays of one length, got {lengths}")
 
@@ -209,7 +252,9 @@ def _in_form_of(data: Any, like: Any, where: str) -> Any:
     if isinstance(like, Mapping):
         _check_field_count(data, len(like), where)
         if missing := missing_names(like, data):
-            raise ValueError(f"{where}: expected the run's arrays, got {missing}")
+            raise ValueError(
+                f"{where}: expected the run's arrays, got {missing}; fields= says which one it is"
+            )
         return {
             key: _in_form_of(data[key], part, f'{where}["{key}"]') for key, part in like.items()
         }

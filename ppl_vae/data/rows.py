@@ -23,6 +23,7 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_co
 
 from ppl_vae.data.columns import Columns, column_names, column_order
 from ppl_vae.data.fields import Array, Field
+from ppl_vae.data.sparse import is_sparse
 
 Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
 """Rows of data: one array, a tuple or mapping of arrays, or a map-style torch ``Dataset``."""
@@ -30,14 +31,16 @@ Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any
 Batch = tuple[Tensor, ...] | dict[str, Tensor]
 """Rows as a model or guide is called with them: tensors by position or by name, (rows, ...)."""
 
+PIECE = 1 << 20  # most numbers of a field that a checksum reads at once
+
 
 class Rows:
     """N rows of one or several fields.
 
     Args:
-        data: A tensor, a NumPy array or memory map, a pandas frame (its numeric columns become
-            one tensor), a tuple or a mapping of those, or a map-style torch ``Dataset``, which is
-            read once into memory.
+        data: A tensor, a NumPy array or memory map, a sparse matrix of scipy (made dense batch by
+            batch), a pandas frame (its numeric columns become one tensor), a tuple or a mapping of
+            those, or a map-style torch ``Dataset``, which is read once into memory.
         name: The argument's name, for messages.
         fitted: The columns that the model and the guide were fitted to. The columns of a frame are
             put into their order; columns of other names are left out.
@@ -63,8 +66,9 @@ class Rows:
         whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
-        self.single = not isinstance(whole, Mapping | tuple)
-        if isinstance(whole, Mapping):
+        is_mapping = isinstance(whole, Mapping) and not is_sparse(whole)  # scipy has a dictionary
+        self.single = not is_mapping and not isinstance(whole, tuple)
+        if is_mapping:
             self.keys = [str(key) for key in whole]
             labels, arrays = [f'{name}["{key}"]' for key in whole], list(whole.values())
         elif isinstance(whole, tuple):
@@ -196,9 +200,11 @@ class Rows:
         """Return the checksum of the form and of ``count`` rows, evenly spaced."""
         digest = hashlib.sha256(json.dumps([len(self), self.template()]).encode())
         for part in torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long().split(8192):
-            for tensor in as_tuple(self.take(part)):
-                flat = tensor.cpu().contiguous().reshape(-1).view(torch.uint8)
-                digest.update(flat.numpy().data)
+            for field in self.fields:  # a field after the other, by pieces that fit into memory
+                piece = max(1, PIECE // max(1, math.prod(field.array.shape[1:])))
+                for index in self.positions_in_data(part).split(piece):
+                    flat = field.take(index).cpu().contiguous().reshape(-1).view(torch.uint8)
+                    digest.update(flat.numpy().data)
         return digest.hexdigest()
 
     def restore(self, tensors: Sequence[Tensor], index: pd.Index | None = None) -> Any:

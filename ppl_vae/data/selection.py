@@ -1,18 +1,30 @@
-"""Which columns of a table in a file are read: features, columns left out, labels of the rows."""
+"""Which columns of a table in a file are read: features, columns left out, labels of the rows.
+
+A column may also be a field of its own, beside the field ``x`` of the features:
+
+    fields={"size": "library"}    ->    {"x": the other columns, "size": the column library}
+
+The run of a fit to such data stores the names, by which the columns of a later file are found.
+"""
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import names_in, shown
 from ppl_vae.data.text import text_of_spreadsheet
+
+FEATURES = "x"
+"""Name of the field with the columns, or the one array, that no other field has."""
 
 SHOWN = 5
 """How many names or faults a message lists, at most."""
@@ -27,34 +39,40 @@ class ColumnChoiceError(ValueError):
 
 @dataclass(frozen=True)
 class ColumnChoice:
-    """Which columns of a table are read, by name.
+    """Which columns of a table, or arrays of a file, are read as what, by name.
 
     Attributes:
-        columns: The columns to read, in this order; ``None`` for all.
+        columns: The columns to read as features, in this order; ``None`` for all.
         drop: Columns to leave out.
         index: The column that holds the labels of the rows; ``None`` for none.
-        like: A frame, whose columns are read; anything else says nothing of columns.
+        fields: The columns or arrays that are fields of their own, by the field's name.
+        like: Rows in the form of the result, from which columns and fields take their names.
     """
 
     columns: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     index: str | None = None
+    fields: Mapping[str, str] = field(default_factory=dict)
     like: Any = None
 
     @classmethod
-    def of(cls, columns: Any, drop: Any, index: Any, like: Any) -> ColumnChoice:
+    def of(cls, columns: Any, drop: Any, index: Any, fields: Any, like: Any) -> ColumnChoice:
         """Make a choice of the arguments of ``read_data``.
 
         Raises:
             ColumnChoiceError: If an argument is no name or names, or if two of them contradict
                 each other.
         """
+        if not isinstance(fields, Mapping | None):
+            raise ColumnChoiceError(f'fields: expected {{"field": "column"}}, got {shown(fields)}')
+        given = {"columns": columns, "drop": drop, "fields": list((fields or {}).values())}
         listed = {
             name: None if value is None else tuple(names_in(name, value))
-            for name, value in (("columns", columns), ("drop", drop))
+            for name, value in given.items()
         }
-        for name, value in (*listed.items(), ("index", None if index is None else (index,))):
-            wrong = [part for part in value or () if not isinstance(part, str)]
+        listed["index"] = None if index is None else (index,)
+        for name, value in (*listed.items(), ("fields", tuple(fields or ()))):
+            wrong = [part for part in value or () if not isinstance(part, str) or part == ""]
             if wrong:
                 raise ColumnChoiceError(f"{name}: expected names of columns, got {shown(wrong[0])}")
         chosen = listed["columns"]
@@ -63,14 +81,13 @@ class ColumnChoice:
                 raise ColumnChoiceError("columns: expected at least one name, got none")
             if repeated := first_repeated(chosen):
                 raise ColumnChoiceError(f'columns: expected each name once, got "{repeated}" twice')
-            for name, others in (("drop", listed["drop"] or ()), ("index", (index,))):
-                if both := [column for column in others if column in chosen]:
-                    raise ColumnChoiceError(
-                        f'{name}: expected other names than those of columns, got "{both[0]}"'
-                    )
-        if index is not None and index in (listed["drop"] or ()):
-            raise ColumnChoiceError(f'index: expected a column that is not left out, got "{index}"')
-        return cls(chosen, listed["drop"] or (), index, like)
+        for name, other in itertools.combinations(("columns", "drop", "index", "fields"), 2):
+            both = [column for column in listed[other] or () if column in (listed[name] or ())]
+            if both:
+                raise ColumnChoiceError(
+                    f'{other}: expected other names than those of {name}, got "{both[0]}"'
+                )
+        return cls(chosen, listed["drop"] or (), index, dict(fields or {}), like)
 
     @property
     def is_given(self) -> bool:
@@ -78,7 +95,7 @@ class ColumnChoice:
         return self.columns is not None or bool(self.drop) or self.index is not None
 
     def features(self, names: Sequence[str], where: str, labels: Any = None) -> list[str]:
-        """Return the names of the columns to read as numbers, in their order.
+        """Return the names of the columns to read as numbers, those of fields last.
 
         Args:
             names: The names of the file's columns, each once.
@@ -90,20 +107,101 @@ class ColumnChoice:
             ValueError: If the file lacks a column of ``like``, or if no column is left.
         """
         index = () if self.index in (None, labels) else (self.index,)
-        for argument, chosen in (("columns", self.columns), ("drop", self.drop), ("index", index)):
-            if missing := missing_names(chosen or (), names):
+        chosen = {"columns": self.columns, "drop": self.drop, "index": index}
+        for argument, wanted in (chosen | {"fields": self.fields.values()}).items():
+            if missing := missing_names(wanted or (), names):
                 raise ColumnChoiceError(f"{argument}: expected columns of {where}, got {missing}")
-        if isinstance(self.like, pd.DataFrame):
-            wanted = [str(column) for column in self.like.columns]
-            present = self.columns or [name for name in names if name not in self.drop]
-            if missing := missing_names(wanted, present):
+        of_fields = list(dict.fromkeys(self.sources(names).values()))
+        like = self._features_like()
+        if like is not None:
+            features = [str(column) for column in like.columns]
+            present = [*self.columns, *of_fields] if self.columns else set(names) - set(self.drop)
+            if missing := missing_names([*features, *of_fields], present):
                 raise ValueError(f"{where}: expected the run's columns, got {missing}")
-            return wanted
-        left_out = {*self.drop, self.index}
-        left = list(self.columns or (name for name in names if name not in left_out))
-        if not left:
+        else:
+            left_out = {*self.drop, self.index, *of_fields}
+            features = list(self.columns or (name for name in names if name not in left_out))
+            if missing := missing_names(of_fields, names):
+                raise ValueError(f"{where}: expected the run's columns, got {missing}")
+        if not features:
             raise ValueError(f"{where}: expected at least one column of numbers, got none")
-        return left
+        return features + [name for name in of_fields if name not in features]
+
+    def sources(self, names: Iterable[str]) -> dict[str, str]:
+        """Return which column or array each field is read from, by the field's name.
+
+        A field of ``like`` that is a series is found by the name of the series, which is the name
+        that its column had, and other fields of one number a row by the name of the field.
+
+        Args:
+            names: The names of the file's columns or arrays.
+        """
+        found, present = dict(self.fields), set(names)
+        for key, part in self.like.items() if isinstance(self.like, Mapping) else ():
+            if key not in found and getattr(part, "ndim", 0) == 1:
+                label = str(part.name) if isinstance(part, pd.Series) else key
+                found[key] = key if key in present and label not in present else label
+        return found
+
+    def split(self, frame: pd.DataFrame) -> Any:
+        """Return the columns that were read, those of fields apart; a frame where there are none.
+
+        Raises:
+            ColumnChoiceError: If a field has the name of the field of features.
+        """
+        sources = self.sources(frame.columns)
+        if not sources:
+            return frame
+        like = self.like.items() if isinstance(self.like, Mapping) else ()
+        rest = next((key for key, part in like if getattr(part, "ndim", 0) != 1), FEATURES)
+        if rest in sources:
+            raise ColumnChoiceError(
+                f'fields: expected another name than "{rest}", which the other columns have, got '
+                f'"{rest}"'
+            )
+        wanted = self._features_like()
+        left = frame.drop(columns=list(sources.values()))
+        left = left if wanted is None else frame[[str(column) for column in wanted.columns]]
+        return {rest: left, **{key: frame[column] for key, column in sources.items()}}
+
+    def split_arrays(self, arrays: dict[str, Any], where: str) -> dict[str, Any]:
+        """Return arrays with those of fields under the names of their fields.
+
+        An array of one number a row becomes a series, which has the name that the array had. Where
+        one other array is left, its field is called ``x``.
+
+        Args:
+            arrays: The arrays of a file, by name.
+            where: The file.
+
+        Raises:
+            ColumnChoiceError: If the file lacks an array of the choice, or two arrays would have
+                one name.
+        """
+        if missing := missing_names(self.fields.values(), arrays):
+            raise ColumnChoiceError(f"fields: expected arrays of {where}, got {missing}")
+        sources = {key: name for key, name in self.sources(arrays).items() if name in arrays}
+        if not sources:
+            return arrays
+        rest = {name: array for name, array in arrays.items() if name not in sources.values()}
+        if len(rest) == 1 and FEATURES not in {*rest, *sources}:
+            rest = dict.fromkeys([FEATURES], *rest.values())
+        if both := [key for key in sources if key in rest]:
+            raise ColumnChoiceError(
+                f'fields: expected another name than that of an array of {where}, got "{both[0]}"'
+            )
+        return rest | {key: _named(arrays[name], key, name) for key, name in sources.items()}
+
+    def _features_like(self) -> pd.DataFrame | None:
+        """Return the frame of features in ``like``; ``None`` where there is none."""
+        parts = list(self.like.values()) if isinstance(self.like, Mapping) else [self.like]
+        frames = [part for part in parts if isinstance(part, pd.DataFrame)]
+        return frames[0] if len(frames) == 1 else None
+
+
+def _named(array: Any, key: str, name: str) -> Any:
+    """Return an array of one number a row as a series, where its name is not that of its field."""
+    return pd.Series(array, name=name) if np.ndim(array) == 1 and key != name else array
 
 
 def first_repeated(names: Iterable[str]) -> str | None:

@@ -68,15 +68,24 @@ class Draw:
         return bool(enumerated_names(self.model_trace) | enumerated_names(self.guide_trace))
 
     @property
+    def draws_nothing(self) -> bool:
+        """Whether no latent was drawn in this run, so that all particles have the same weight."""
+        return not self._drawn()
+
+    @property
     def draws_discrete(self) -> bool:
         """Whether a discrete site in the row plate was drawn in this run, and not enumerated."""
-        drawn = [
+        drawn = [site for site in self._drawn() if sites.in_plate(site, self.plate)]
+        return any(sites.is_discrete(site) for site in drawn)
+
+    def _drawn(self) -> list[sites.Site]:
+        """Return the latent and auxiliary sites of this run that were not enumerated."""
+        return [
             site
             for trace in (self.model_trace, self.guide_trace)
             for site in sites.with_role(trace, "latent", "auxiliary").values()
-            if sites.in_plate(site, self.plate) and not was_summed(site)
+            if not was_summed(site)
         ]
-        return any(sites.is_discrete(site) for site in drawn)
 
     def log_weights(self, kl_weight: Tensor | None = None, *, fixed_guide: bool = False) -> Tensor:
         """Return the log importance weight of every particle for every row, in nats.

@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.arguments import check_arguments
-from ppl_vae.core.blocks import block_rows, collect, quiet_look
+from ppl_vae.core.blocks import ELEMENTS, block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
@@ -107,6 +107,8 @@ def log_likelihood(
     rows = pair.rows(data)
     count, size = _particles_and_rows(pair, rows, num_samples)
     weights, rounds = LogWeights(pair, rows, count), math.ceil(num_samples / count)
+    if weights.draws_nothing:  # one particle, whose weight is repeated as often as it is summed
+        rounds, size = 1, min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
     weights.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
         total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
@@ -191,6 +193,8 @@ def elbo_terms(
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)
         measure = LOG_JOINT if point_latents(pair, few_rows) else "ELBO"
+        if next(runs.draws(pair, few_rows, 1)).draws_nothing:
+            num_samples = 1
     outside: dict[str, list[tuple[int, float]]] = {}  # of each site: particles and their total
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
@@ -254,7 +258,7 @@ def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) 
 
     Weights are gathered until there are ``GATHERED`` for each row, and then summed at once: few
     large sums are faster than many small ones, and the memory stays the same at any number of
-    samples.
+    samples. Where the pair draws nothing, one call stands for all.
 
     Args:
         weights: Draws some particles at a call.
@@ -262,12 +266,12 @@ def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) 
         num_samples: S, particles in all; the surplus of the last call is cut off.
         bar: The progress bar, which counts draws.
     """
-    discrete = weights.draws_discrete
+    discrete, same = weights.draws_discrete, weights.draws_nothing
     sums = WeightSums(num_samples, batch_rows(batch), draws_discrete=discrete)
     remaining = num_samples
     while remaining > 0:
         calls = min(math.ceil(remaining / weights.count), GATHERED // weights.count)
-        parts = [weights(batch) for _ in range(calls)]
+        parts = [weights(batch)] * calls if same else [weights(batch) for _ in range(calls)]
         log_weights = torch.cat([part for part, _ in parts])[:remaining]
         elbo = log_weights
         if parts[0][0] is not parts[0][1]:

@@ -40,13 +40,14 @@ class LogWeights:
     Args:
         pair: The pair.
         rows: The data.
-        count: P, particles drawn by one call.
+        count: P, particles drawn by one call; a pair that draws nothing runs with one.
 
     Attributes:
         runs: How the pair draws its particles.
         kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
         size: Rows that the graph takes; 0 without a graph.
         draws_discrete: Whether a discrete latent of the rows is drawn and not summed.
+        draws_nothing: Whether no latent at all is drawn: every call returns the same weights.
         outside: Names of the latents outside the row plate, which the weights leave out.
 
     Raises:
@@ -64,7 +65,9 @@ class LogWeights:
                     "log-likelihood; fit another guide to the model, or call elbo_terms"
                 )
             draw = next(self.runs.draws(pair, few_rows, 2))
-        self.draws_discrete = draw.draws_discrete
+        self.draws_discrete, self.draws_nothing = draw.draws_discrete, draw.draws_nothing
+        if self.draws_nothing:
+            self.count = 1
         self.outside = [
             name
             for name, site in sites.sample_sites(draw.model_trace).items()

@@ -3,32 +3,27 @@
 Faults are numbers that are not finite, values outside a likelihood's support, log-probabilities
 that are not finite, and fields that nobody reads. Masked cells are left out: NaN under a mask is
 how a pair says that a cell is missing.
-
-A further rule is on columns with one value under a likelihood that learns its scale:
-
-    log Normal(x; loc, scale) at x = loc  =  -log scale + const  ->  infinity  as  scale -> 0
-
-The density of a column with one value has no upper limit where training may make the scale as
-small as it likes: the ELBO grows without end, and other columns are neglected.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
-from torch.distributions import TransformedDistribution
+from pyro.distributions import Independent, MaskedDistribution
+from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
+from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import support_of
+from ppl_vae.core.supports import cell_name, mend_outside, place_not_finite, support_of
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
@@ -68,6 +63,7 @@ class DataFaults:
             that are not finite.
         low: Smallest value of each column, (columns,), by continuous data site.
         high: Largest value of each column, (columns,), by continuous data site.
+        sound: Position of the first row without any fault; -1 where there is none.
         without_gaps: Positions of the first rows without gaps, at most ``LARGER_BATCH``.
         failure: What a run raised, which ended the pass; ``None`` where none raised.
     """
@@ -75,6 +71,7 @@ class DataFaults:
     counts: dict[str, dict[str, BadRows]] = field(default_factory=lambda: {k: {} for k in KINDS})
     low: dict[str, Tensor] = field(default_factory=dict)
     high: dict[str, Tensor] = field(default_factory=dict)
+    sound: int = -1
     without_gaps: list[int] = field(default_factory=list)
     failure: Finding | None = None
 
@@ -83,10 +80,14 @@ class DataFaults:
         with_gaps = torch.stack([bad.cpu() for bad in marks["gaps"].values()]).any(0)
         wanted = Inspection.LARGER_BATCH - len(self.without_gaps)
         self.without_gaps += index[~with_gaps][:wanted].tolist()
+        sound = ~with_gaps
         for kind in KINDS:
             for name, bad in marks[kind].items():
+                sound = sound & ~bad.cpu()
                 if bool(bad.any()):
                     self.counts[kind].setdefault(name, BadRows()).add(bad, index)
+        if self.sound < 0 and bool(sound.any()):
+            self.sound = int(index[sound][0])
         for name, columns in marks["columns"].items():
             low, high = columns.amin(0), columns.amax(0)
             self.low[name] = torch.minimum(self.low.get(name, low), low)
@@ -172,6 +173,11 @@ def support_name(site: sites.Site) -> str:
     """Return the support of a site's distribution as text, or "" where it is unknown."""
     support = support_of(site["fn"])
     text = "" if support is None else str(support)
+    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
+    low, high = (bound if isinstance(bound, int | float) else None for bound in bounds)
+    if low is not None and high is not None:
+        whole = "whole numbers" if getattr(support, "is_discrete", False) else "numbers"
+        return f"{whole} from {low:g} to {high:g}"
     return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
 
 
@@ -249,12 +255,21 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     for name, bad in counts["outside"].items():
         yield _outside_finding(inspection, name, bad)
     for name, bad in counts["scores"].items() if not counts["values"] else ():
+        cause = None
+        if faults.sound >= 0:
+            cause = covariate_at_fault(inspection.pair, inspection.rows, bad.first, faults.sound)
+        if cause is not None:
+            yield error(*cause)
+            continue
+        cell, *_ = _first_cell(inspection, name, bad.first, _unscored)
         yield error(
             f'site "{name}"',
-            f"expected a finite log-probability, got NaN or infinity in {_count(inspection, bad)}",
-            "keep the scales above 0 and the guide's draws in the support of the model's prior",
+            "expected a finite log-probability, got NaN or infinity in "
+            f"{_count(inspection, bad)}{cell}",
+            "keep the scales above 0 and the guide's draws in the support of the model's prior"
+            + (", or change a value that the likelihood gives probability 0" if cell else ""),
         )
-    yield from constant_columns(inspection, faults)
+    yield from constant_columns(inspection, faults.low, faults.high)
     yield from negative_indices(inspection)
 
 
@@ -264,11 +279,12 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
     support = support_name(inspection.model_sites()[name])
+    value, site, number = _first_cell(inspection, name, bad.first, _outside)
+    fix = mend_outside(None if site is None else support_of(site["fn"]), number)
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{_value_outside(inspection, name, bad.first)}"
+        f"{_count(inspection, bad)}{value}"
     )
-    fix = "change the likelihood or the data"
     if name not in inspection.unvalidated:
         return error(f'site "{name}"', problem, fix)
     problem += ", which validate_args=False lets pass: their score is not a log-probability"
@@ -276,26 +292,64 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
-def _value_outside(inspection: Inspection, name: str, row: int) -> str:
-    """Return the first value outside the support in a row of the data, as text; "" if unknown."""
-    index = torch.tensor([row])
-    batch = inspection.rows.take(index, inspection.pair.device())
+def _first_cell(
+    inspection: Inspection, name: str, row: int, is_bad: Callable[[sites.Site], Tensor]
+) -> tuple[str, sites.Site | None, float]:
+    """Return the first bad value of an observed site in a row of the data, and its cell.
+
+    Args:
+        inspection: The pair and its data.
+        name: The site.
+        row: Position of the row in the data.
+        is_bad: Tells which numbers of the site's value are bad, or which vectors of them.
+
+    Returns:
+        The value and its cell as the end of a sentence, such as `` with 7 in column 2``; the site
+        in a run on this row; the value. "", ``None`` and 0 where they cannot be found.
+    """
+    rows, index = inspection.rows, torch.tensor([row])
+    batch = rows.take(index, inspection.pair.device())
     try:
-        site = sites.sample_sites(run_pair(inspection.pair, batch, index)[0])[name]
-        support: Any = support_of(site["fn"])
-        first = (~support.check(site["value"])).nonzero()[0].tolist()
+        site = sites.with_role(run_pair(inspection.pair, batch, index)[0], "data")[name]
+        bad = is_bad(site)
+        first = bad.nonzero()[0].tolist()
         value = site["value"][tuple(first)].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
-        return ""
-    return " with " + ", ".join(f"{number:g}" for number in value[:5])
+        return "", None, 0.0
+    event_dim = site["fn"].event_dim - (site["value"].ndim - bad.ndim)
+    fields = [(field.array.shape[1:], field.labels) for field in rows.fields]
+    position = first[bad.ndim - event_dim :]
+    cell = cell_name(position, bad.shape[bad.ndim - event_dim :], fields)
+    numbers = ", ".join(f"{number:g}" for number in value[:5])
+    return f" with {numbers}{cell and f' in {cell}'}", site, value[0]
+
+
+def _outside(site: sites.Site) -> Tensor:
+    """Return which numbers, or vectors, of a site's value are outside the support."""
+    support: Any = support_of(site["fn"])
+    outside: Tensor = ~support.check(site["value"])
+    return outside
+
+
+def _unscored(site: sites.Site) -> Tensor:
+    """Return which numbers, or events, of a site's value have no finite log-probability."""
+    fn = site["fn"]
+    while isinstance(fn, Independent | MaskedDistribution):
+        fn = fn.base_dist
+    log_prob: Tensor = fn.log_prob(site["value"])
+    return ~log_prob.isfinite()
 
 
 def gap_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
     """Yield a finding for each field with NaN or infinity that the pair cannot take."""
+    rows = inspection.rows
     for name, bad in faults.counts["gaps"].items():
+        field = rows.fields[rows.names.index(name)]
+        row = field.take(rows.positions_in_data(torch.tensor([bad.first])))
         yield error(
-            f'field "{name}"' if inspection.rows.keys else f"data field {name}",
-            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}",
+            f'field "{name}"' if rows.keys else f"data field {name}",
+            f"expected finite numbers, got NaN or infinity in {_count(inspection, bad)}"
+            f"{place_not_finite(row, field.labels)}",
             "drop these rows or impute the cells; or fill the cells (x.nan_to_num()) before the "
             "networks and the likelihood and mask them: NaN under a mask still reaches gradients",
         )
@@ -307,79 +361,3 @@ def _count(inspection: Inspection, bad: BadRows) -> str:
     label = index[bad.first]
     named = "" if label == bad.first else f" (index {label!r})"
     return f"{bad.rows} of {len(inspection.rows)} rows, the first is row {bad.first}{named}"
-
-
-# Columns with one value
-
-WIDTH_PARAMETERS = (
-    "scale", "coord_scale", "scale_tril", "covariance_matrix", "precision_matrix", "cov_diag",
-    "concentration",
-)  # fmt: skip
-"""Names of the parameters of torch's and Pyro's distributions that set how narrow they are."""
-
-
-def constant_columns(inspection: Inspection, faults: DataFaults) -> Iterator[Finding]:
-    """Find columns with one value under a likelihood that training can make ever narrower."""
-    constant = {
-        name: (low == faults.high[name]).nonzero().flatten().tolist()
-        for name, low in faults.low.items()
-        if len(inspection.rows) > 1
-    }
-    narrowing = _narrowing_sites(inspection) if any(constant.values()) else set()
-    for name, columns in constant.items():
-        if columns and name in narrowing:
-            shown = ", ".join(map(str, columns[:8])) + (", ..." if len(columns) > 8 else "")
-            yield warning(
-                f'site "{name}"',
-                "expected columns that vary where the likelihood learns its scale, got "
-                f"{len(columns)} with one value (column {shown}): their density grows as the "
-                "scale shrinks, without limit unless the scale has a floor",
-                "drop these columns, fix the scale, or give the scale a floor",
-            )
-
-
-def _narrowing_sites(inspection: Inspection) -> set[str]:
-    """Return the data sites whose density training can make as narrow as it likes.
-
-    The pair is run with gradients on: a scale that requires a gradient depends on a parameter.
-    """
-    try:
-        with torch.enable_grad():
-            trace, _ = run_pair(inspection.pair, inspection.batch)
-    except CannotRunError:  # by chance of the draws: earlier runs did not fail
-        return set()
-    data = sites.with_role(trace, "data")
-    return {name for name, site in data.items() if _learns_to_narrow(site["fn"])}
-
-
-def _learns_to_narrow(fn: Any) -> bool:
-    """Return whether a parameter that sets how narrow a density is depends on what is trained.
-
-    Some densities cannot narrow at a value inside their support, and give ``False``: those with a
-    scale but without a location (HalfNormal), and those whose one parameter sets both their mean
-    and their spread (Exponential, ContinuousBernoulli).
-    """
-    arguments = type(fn).arg_constraints  # a property in a class that names no arguments
-    arguments = arguments if isinstance(arguments, Mapping) else {}
-    named = [name for name in arguments if name in WIDTH_PARAMETERS]
-    if "loc" not in arguments and "scale" in named:
-        named.remove("scale")
-    if any(_is_learned(getattr(fn, name)) for name in named):
-        return True
-    if isinstance(fn, TransformedDistribution) and not arguments:
-        return any(map(_stretches, fn.transforms)) or _learns_to_narrow(fn.base_dist)
-    inner = [getattr(fn, name, None) for name in ("base_dist", "component_distribution")]
-    wrapped = not isinstance(fn, TransformedDistribution)
-    return wrapped and any(_learns_to_narrow(part) for part in inner if part is not None)
-
-
-def _stretches(transform: Any) -> bool:
-    """Return whether a transform stretches by what is trained: a flow, or a learned scale."""
-    parameters = transform.parameters() if isinstance(transform, nn.Module) else ()
-    learned_scale = _is_learned(getattr(transform, "scale", None))
-    return any(p.requires_grad for p in parameters) or learned_scale
-
-
-def _is_learned(value: Any) -> bool:
-    """Return whether a distribution's parameter depends on a trainable tensor."""
-    return isinstance(value, Tensor) and value.requires_grad

@@ -19,6 +19,7 @@ from ppl_vae.arguments import check_arguments, check_number
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows
+from ppl_vae.data.text import printable
 from ppl_vae.elbo.objectives import Objective, RowBound
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.linting import (
@@ -80,7 +81,7 @@ class Lint:
         if self.objective is not None:
             parts.append(f"objective: {self.objective.name} ({self.objective.reason})")
         parts += [f"{finding.severity}: {finding}" for finding in self.findings]
-        return "\n\n".join([*parts, *([] if self.findings else ["no findings"])])
+        return printable("\n\n".join([*parts, *([] if self.findings else ["no findings"])]))
 
 
 def lint(
@@ -181,6 +182,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     findings += observed_shapes.rows_read_as_an_event(inspection)
+    findings += observed_shapes.rows_of_another_shape(inspection)
     if inspection.model_failure is not None and not _failed(findings):
         findings.append(inspection.model_failure)
     if _failed(findings):

@@ -1,4 +1,4 @@
-"""The linter's rule on the shape of an observed value: it needs a place for each row.
+"""The linter's rules on the shape of an observed value: a place for each row, rows of one shape.
 
     shape of a value   (plates inside the rows..., rows, event...)
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ppl_vae.core import sites
-from ppl_vae.linting.inspection import Finding, Inspection, site_error
+from ppl_vae.core.failed_runs import size_cause
+from ppl_vae.linting.inspection import Finding, Inspection, error, site_error
 
 
 def rows_read_as_an_event(inspection: Inspection) -> Iterator[Finding]:
@@ -35,3 +36,14 @@ def rows_read_as_an_event(inspection: Inspection) -> Iterator[Finding]:
             "give the value the missing dimension, y[:, None], or take .to_event off the "
             "distribution and squeeze(-1) its parameters",
         )
+
+
+def rows_of_another_shape(inspection: Inspection) -> Iterator[Finding]:
+    """Find observed rows whose shape is not that of the likelihood's event, such as smaller images.
+
+    A row that torch broadcasts to the event's shape is no fault.
+    """
+    for site in sites.with_role(inspection.model_trace, "data").values():
+        cause = size_cause(site) if sites.in_plate(site, inspection.pair.plate) else None
+        if cause is not None:
+            yield error(*cause)

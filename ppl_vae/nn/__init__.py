@@ -6,6 +6,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 
 from ppl_vae.nn.any_batch import AnyBatch
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
+from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.scaling import Standardize
@@ -15,6 +16,7 @@ __all__ = [
     "AnyBatch",
     "ConvDecoder",
     "ConvEncoder",
+    "CouplingNetwork",
     "ResidualBlock",
     "Standardize",
     "make_decoder",

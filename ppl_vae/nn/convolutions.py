@@ -83,8 +83,9 @@ class ConvEncoder(nn.Module):
         """Return one vector for each image of x, (..., channels, height, width)."""
         if tuple(x.shape[-3:]) != self.shape:
             raise ValueError(
-                f"expected images of shape {self.shape}, (channels, height, width), got "
-                f"{tuple(x.shape[-3:])}; resize or crop the images, or build another pair for them"
+                f"expected images of shape {self.shape}, (channels, height, width), got an input "
+                f"of shape {tuple(x.shape)}; resize or crop the images, or build another pair for "
+                "them (gray images without a channel need x[:, None])"
             )
         out: Tensor = self.layers(x)
         return out

@@ -79,7 +79,8 @@ def seeded_run(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> Itera
         ValueError: If the pair does not run on the rows.
     """
     batch = rows.take(index, pair.device())
-    with pyro_lock(), forked(seed), pair.evaluating(), errors_naming_rows(pair, batch, index):
+    named = errors_naming_rows(pair, batch, index, rows)
+    with pyro_lock(), forked(seed), pair.evaluating(), named:
         yield batch
 
 

@@ -7,6 +7,7 @@ nothing in this library reads.
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 
@@ -72,6 +73,12 @@ class Metrics:
 
     def lines(self, start: int = 0) -> str:
         """Return the epochs from position ``start`` on as lines of a CSV file; NaN stays empty."""
-        if start >= len(self):
-            return ""
-        return str(self.frame(start).to_csv(index=False, header=False, lineterminator="\n"))
+        width, whole = len(COLUMNS), len(WHOLE_NUMBERS)
+        values = self._values[start * width :]
+        rows = [values[first : first + width] for first in range(0, len(values), width)]
+        cells = (
+            [str(int(number)) for number in row[:whole]]
+            + ["" if math.isnan(number) else repr(number) for number in row[whole:]]
+            for row in rows
+        )
+        return "".join(",".join(row) + "\n" for row in cells)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -24,8 +24,11 @@ from ppl_vae.arguments import shown
 from ppl_vae.data.columns import remember
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.data.sparse import SparseArray
 
 T = TypeVar("T")
+
+BLOCK = 1 << 20  # most numbers of the data that are read at once
 
 
 def build(cls: type[T], data: Data, **arguments: Any) -> T:
@@ -34,7 +37,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale`` and ``rate`` are
     filled in where the constructor has them and the caller does not give them. They come from the
     field ``x`` of a mapping, else from the first field. ``loc``, ``scale`` and ``rate`` have shape
-    (features,); missing values are left out of them, and a constant feature has a scale of 1. Rows
+    (features,); missing values are left out of them, a constant feature has a scale of 1, and a
+    feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
     of ``features`` allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape
     (channels, 1, 1).
@@ -47,7 +51,7 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     Raises:
         ValueError: If the constructor has no argument of a given name, or if the data cannot
             give an argument: ``features`` of images for a class that takes vectors, ``categories``
-            of numbers that are not whole.
+            of numbers that are not whole, ``rate`` where a size is not positive.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel
@@ -90,6 +94,17 @@ class _Source:
         self.name = "x" if "x" in rows.names else rows.names[0]
         self.field = rows.fields[rows.names.index(self.name)]
         self.shape = tuple(self.field.array.shape[1:])
+        self._mean_and_sd: tuple[Tensor, Tensor] | None = None
+
+    def mean_and_sd(self, argument: str) -> tuple[Tensor, Tensor]:
+        """Return mean and standard deviation of each feature or channel, computed once.
+
+        Args:
+            argument: The argument that is to be read, for the message of ``checked_shape``.
+        """
+        if self._mean_and_sd is None:
+            self._mean_and_sd = _mean_and_sd(self.field, self.checked_shape(argument))
+        return self._mean_and_sd
 
     def checked_shape(self, argument: str) -> tuple[int, ...]:
         """Return the shape of a row: (features,), or (channels, height, width) of an image.
@@ -128,41 +143,63 @@ def _features(source: _Source) -> int | tuple[int, ...]:
 
 def _categories(source: _Source) -> int | tuple[int, ...]:
     """Return the largest integer code of each column plus one; one number for rows of one code."""
-    values = source.field.take(torch.arange(len(source.rows)))
-    if values.is_floating_point() and not bool((values == values.round()).all()):
-        raise ValueError(
-            f"{source.cls.__name__}: categories: expected integer codes, got {values.dtype} with "
-            "fractions or missing values; encode the categories as 0, 1, 2, ..., or give "
-            "categories= yourself"
-        )
-    if values.dim() != 2:
-        return int(values.max()) + 1
-    return tuple(int(code) + 1 for code in values.amax(0))
+    largest = []
+    for values in _blocks(source.field):
+        if values.is_floating_point() and not bool((values == values.round()).all()):
+            raise ValueError(
+                f"{source.cls.__name__}: categories: expected integer codes, got {values.dtype} "
+                "with fractions or missing values; encode the categories as 0, 1, 2, ..., or give "
+                "categories= yourself"
+            )
+        largest.append(values.amax(0))
+    codes = torch.stack(largest).amax(0)
+    if codes.dim() != 1:
+        return int(codes.max()) + 1
+    return tuple(int(code) + 1 for code in codes)
 
 
 def _loc(source: _Source) -> Tensor:
     """Return the mean of each feature, (features,), or of each channel."""
-    return _mean_and_sd(source.field, source.checked_shape("loc"))[0]
+    return source.mean_and_sd("loc")[0]
 
 
 def _scale(source: _Source) -> Tensor:
     """Return the standard deviation of each feature, (features,), or of each channel."""
-    return _mean_and_sd(source.field, source.checked_shape("scale"))[1]
+    return source.mean_and_sd("scale")[1]
 
 
 def _rate(source: _Source) -> Tensor:
     """Return the mean of each feature, or of each channel, per unit of the field ``size``.
 
     This is the maximum likelihood of a Poisson rate: the sum of the counts by the sum of the sizes.
-    A feature that is 0 in every row counts as half a unit in one row: with a rate of 0 it could
-    not be above 0 in any other row either.
+    A feature without counts, whose rate would be 0, is taken to have half a count in all the data.
+
+    Raises:
+        ValueError: If a size is not a positive number.
     """
-    loc = _mean_and_sd(source.field, source.checked_shape("rate"))[0]
-    loc = torch.where(loc == 0, 0.5 / len(source.rows), loc)
-    if "size" not in source.rows.names:
-        return loc
-    size = source.rows.fields[source.rows.names.index("size")]
-    return loc / size.take(torch.arange(len(source.rows))).double().mean().to(loc.dtype)
+    loc = source.mean_and_sd("rate")[0]
+    size = torch.ones((), dtype=torch.float64)
+    if "size" in source.rows.names:
+        field = source.rows.fields[source.rows.names.index("size")]
+        sizes = field.take(torch.arange(len(field.array))).double()
+        bad = ~((sizes > 0) & sizes.isfinite()).reshape(len(sizes), -1).all(1)
+        if bool(bad.any()):
+            row = int(bad.nonzero()[0])
+            raise ValueError(
+                f"{field.name}: expected positive numbers, got {sizes[row].flatten()[0]:g} in row "
+                f"{row} ({int(bad.sum())} of {len(sizes)} rows); leave these rows out, or give "
+                "each row its exposure"
+            )
+        size = sizes.mean()
+    rate = loc.double() / size
+    return rate.clamp_min(0.5 / (len(source.rows) * float(size))).to(loc.dtype)
+
+
+def _blocks(field: Field) -> Iterator[Tensor]:
+    """Yield all rows of a field, (rows, ...), a block that fits into memory at a time."""
+    rows = max(1, BLOCK // max(1, math.prod(field.array.shape[1:])))
+    for index in torch.arange(len(field.array)).split(rows):
+        yield field.take(index)
 
 
 def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
@@ -179,21 +216,28 @@ def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     Returns:
         (features,) each, or (channels, 1, 1) each.
     """
-    blocks = torch.arange(len(field.array)).split(max(1, (1 << 26) // max(1, math.prod(shape))))
-    total, squares, count = (torch.zeros(shape[0], dtype=torch.float64) for _ in range(3))
-    for index in blocks:
-        values = field.take(index).double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
-        total += values.nansum(1)
-        count += (~values.isnan()).sum(1)
-    loc = total / count.clamp_min(1)
-    for index in blocks:
-        values = field.take(index).double().cpu().transpose(0, 1).flatten(1)
-        squares += ((values - loc[:, None]) ** 2).nansum(1)
-    scale = (squares / count.clamp_min(1)).sqrt()
+    if isinstance(field.array, SparseArray):
+        loc, scale = (torch.as_tensor(values) for values in field.array.moments())
+    else:
+        loc, scale = _moments(field, shape[0])
     varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
     scale = torch.where(varies, scale, torch.ones_like(scale))
     dtype, each = torch.get_default_dtype(), (shape[0], *(1 for _ in shape[1:]))
     return loc.to(dtype).reshape(each), scale.to(dtype).reshape(each)
+
+
+def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of each feature or channel, (features,) of float64."""
+    total, squares, count = (torch.zeros(features, dtype=torch.float64) for _ in range(3))
+    for block in _blocks(field):
+        values = block.double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
+        total += values.nansum(1)
+        count += (~values.isnan()).sum(1)
+    loc = total / count.clamp_min(1)
+    for block in _blocks(field):
+        values = block.double().cpu().transpose(0, 1).flatten(1)
+        squares += ((values - loc[:, None]) ** 2).nansum(1)
+    return loc, (squares / count.clamp_min(1)).sqrt()
 
 
 _READERS: dict[str, Callable[[_Source], Any]] = {

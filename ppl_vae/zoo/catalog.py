@@ -24,6 +24,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+ROWS = "Rows: "
+"""How the paragraph of a model's docstring begins that says which rows the model is for."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -35,6 +38,7 @@ class Entry:
         class_name: Name of its public class.
         title: First line of its docstring.
         equations: The indented lines of its docstring.
+        rows: Which rows a model is for, as its docstring says after "Rows: "; "" for a guide.
     """
 
     name: str
@@ -42,6 +46,7 @@ class Entry:
     class_name: str
     title: str
     equations: str
+    rows: str = ""
 
 
 def zoo(kind: str) -> dict[str, Entry]:
@@ -93,7 +98,12 @@ def _entry(path: Path) -> Entry:
     public = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
     title, _, rest = (ast.get_docstring(tree, clean=False) or "").partition("\n")
     equations = [line for line in rest.splitlines() if line.startswith("    ")]
-    return Entry(path.stem, path, public[0], title, textwrap.dedent("\n".join(equations)))
+    paragraphs = [" ".join(paragraph.split()) for paragraph in rest.split("\n\n")]
+    about_rows = [text.removeprefix(ROWS) for text in paragraphs if text.startswith(ROWS)]
+    return Entry(
+        path.stem, path, public[0], title, textwrap.dedent("\n".join(equations)),
+        rows=about_rows[0] if about_rows else "",
+    )  # fmt: skip
 
 
 # Files of the user's own

@@ -8,12 +8,13 @@ import pytest
 import torch
 from parts.extras import load_wine
 from parts.pairs import PAIRS, made
+from parts.zoo import FEW_MODELS
 from pyro.nn import PyroModule
 from scipy.stats import kstest
 from torch import nn
 
 import ppl_vae
-from ppl_vae.zoo.catalog import find_class, zoo
+from ppl_vae.zoo.catalog import find_class
 
 COLUMNS = [
     "feature", "observed", "mean", "lower", "upper", "p_value", "p_error", "p_adjusted", "flagged",
@@ -32,9 +33,9 @@ def test_every_pair_can_be_checked(name, prior):
     assert check.prior == prior
 
 
-@pytest.mark.parametrize("name", zoo("models"))
-@pytest.mark.parametrize("guide", zoo("guides"))
-def test_every_pair_of_the_zoo_can_be_checked(name, guide):
+@pytest.mark.parametrize("name", FEW_MODELS)
+@pytest.mark.parametrize("guide", ["linear", "normal"])
+def test_pairs_of_the_zoo_can_be_checked(name, guide):
     torch.manual_seed(0)
     wine = load_wine(as_frame=True).data
     data = (wine > wine.mean()).astype(int) if name == "bernoulli" else wine

@@ -252,6 +252,7 @@ def test_a_function_whose_second_argument_has_a_default_is_no_discrepancy():
 # p-values
 
 
+@pytest.mark.slow
 def test_p_values_of_a_users_statistic_are_uniform_under_the_model():
     found = []
     for seed in range(150):

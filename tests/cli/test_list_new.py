@@ -10,21 +10,48 @@ import pytest
 from ppl_vae.cli import new
 from ppl_vae.zoo.catalog import Entry, zoo
 
-EVERY_PAIR = [(model, guide) for model in zoo("models") for guide in zoo("guides")]
+EVERY_FILE = [(model, "normal") for model in zoo("models")]
+EVERY_FILE += [("gaussian", guide) for guide in zoo("guides") if guide != "normal"]
 
 
-def test_list_shows_every_file_with_its_equations(ppl):
+def test_list_shows_models_by_the_rows_they_are_for(ppl):
     shown, told = ppl("list").out, ppl("list", "--json").json
     for kind in ("models", "guides"):
         assert list(told[kind]) == list(zoo(kind))
         for name, entry in told[kind].items():
             assert name in shown
-            assert entry["title"] in shown
+            assert entry["title"].removesuffix(".") in shown
             assert any("~" in line for line in entry["equations"])
             assert Path(entry["path"]).is_file()
+    for name, entry in told["models"].items():
+        assert entry["rows"].endswith("."), f"models/{name}.py says of no rows: Rows: ..."
+        assert entry["rows"].removesuffix(".") in shown
 
 
-@pytest.mark.parametrize(("model", "guide"), EVERY_PAIR)
+def test_a_name_or_equations_shows_equations(ppl):
+    one, every = ppl("list", "bernoulli", "normal").out, ppl("list", "--equations").out
+    for name, kind in (("bernoulli", "models"), ("normal", "guides")):
+        entry = zoo(kind)[name]
+        for text in (one, every):
+            assert all(line.strip() in text for line in entry.equations.splitlines())
+            assert entry.class_name in text
+    assert "GaussianModel" in every
+    assert "GaussianModel" not in one
+    assert list(ppl("list", "bernoulli", "--json").json["models"]) == ["bernoulli"]
+    assert "did you mean gaussian?" in ppl("list", "gausian", code=2).err
+
+
+def test_new_copies_a_model_with_nothing_latent(ppl, wine_file):
+    told = ppl("new", "ppca", "none", "--into", "mine", "--json").json
+    assert told["files"] == ["mine/models/ppca.py", "mine/fit.py"]
+    assert told["pair"] == ["mine/models/ppca.py:PPCAModel", "none"]
+    script = Path("mine/fit.py").read_text()
+    compile(script, "fit.py", "exec")
+    assert "guide = None" in script
+    assert "guides" not in script
+
+
+@pytest.mark.parametrize(("model", "guide"), EVERY_FILE)
 def test_new_copies_files_unchanged_and_writes_a_script_that_compiles(ppl, model, guide):
     written = ppl("new", model, guide, "--into", "mine", "--json").json["files"]
     assert written == [f"mine/models/{model}.py", f"mine/guides/{guide}.py", "mine/fit.py"]

@@ -67,6 +67,6 @@ def test_rounding_of_costs_that_nearly_cancel_is_no_difference(monkeypatch):
         assert "guide.encoder.weight differ" in difference()
 
 
-@pytest.mark.parametrize("drift", [1e-3, 1e-2])
+@pytest.mark.parametrize("drift", [pytest.param(1e-3, marks=pytest.mark.slow), 1e-2])
 def test_a_number_that_changes_at_every_call_is_no_rounding(drift):
     assert "the gradients of" in difference(drift)

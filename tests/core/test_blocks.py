@@ -27,7 +27,7 @@ def fail_in_torch(x):
 def test_an_error_of_torch_names_the_shapes_of_the_rows():
     with (
         pytest.raises(ValueError, match=r"data: .* shapes \[\(30, 2\)\]: ValueError: Expected par"),
-        errors_naming_rows(PAIR, (X,), torch.arange(30)),
+        errors_naming_rows(PAIR, (X,), torch.arange(30), Rows(X)),
     ):
         fail_in_torch(X)
 
@@ -36,8 +36,10 @@ def test_an_error_of_torch_names_the_first_row_that_is_not_finite():
     bad = X.clone()
     bad[[7, 9], 1] = torch.nan
     with (
-        pytest.raises(ValueError, match="got NaN or infinity, first in row 107; impute or drop"),
-        errors_naming_rows(PAIR, (bad,), torch.arange(100, 130)),
+        pytest.raises(
+            ValueError, match="got NaN or infinity, first in row 107 in column 1; impute or drop"
+        ),
+        errors_naming_rows(PAIR, (bad,), torch.arange(100, 130), Rows(bad)),
     ):
         fail_in_torch(bad)
 
@@ -46,7 +48,7 @@ def test_an_error_of_torch_names_the_first_row_that_is_not_finite():
 def test_an_error_of_the_users_code_passes_unchanged_whatever_its_words(words):
     with (
         pytest.raises(ValueError, match=f"^{words}$"),
-        errors_naming_rows(PAIR, (X,), torch.arange(30)),
+        errors_naming_rows(PAIR, (X,), torch.arange(30), Rows(X)),
     ):
         raise ValueError(words)
 
@@ -56,7 +58,7 @@ def test_an_error_without_a_message_is_still_explained():
         pytest.raises(
             ValueError, match=r"RuntimeError: raise RuntimeError \(.*test_blocks.py, line"
         ),
-        errors_naming_rows(PAIR, (X,), torch.arange(30)),
+        errors_naming_rows(PAIR, (X,), torch.arange(30), Rows(X)),
     ):
         raise RuntimeError
 

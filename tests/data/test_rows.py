@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 import pytest
-import scipy.sparse
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
@@ -152,14 +151,6 @@ class Stream(IterableDataset):
         ({"x": torch.zeros(3), "y": [1, 2, 3]}, r'data\["y"\]: expected a tensor.*got list'),
         ([1.0, 2.0], r"pass numpy.array\(rows\) for a list of rows"),
         (DataLoader(Pairs(), batch_size=2), "got DataLoader; pass loader.dataset, and batch_size="),
-        (
-            scipy.sparse.csr_matrix(ARRAY),
-            r"a dense array, got csr_matrix; pass .toarray\(\), 12 nu",
-        ),
-        (
-            {"x": scipy.sparse.csr_array(ARRAY)},
-            r'data\["x"\]: expected a dense array, got csr_array',
-        ),
         (np.array(["a", "b"]), "dtype <U1; encode text"),
         (ARRAY.astype(str), r"all of its values are numbers: convert them with .astype\(float\)"),
         (ARRAY.astype(object), r"dtype object; all of its values are numbers"),

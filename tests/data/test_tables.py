@@ -213,7 +213,7 @@ def test_rows_without_a_label_are_refused_and_repeated_labels_are_warned_of(tmp_
         ({"columns": ["site", "site"]}, 'columns: expected each name once, got "site" twice'),
         ({"columns": ["site"], "drop": ["site"]}, "drop: expected other names than those of"),
         ({"columns": ["site"], "index": "site"}, "index: expected other names than those of"),
-        ({"drop": ["name"], "index": "name"}, "index: expected a column that is not left out"),
+        ({"drop": ["name"], "index": "name"}, "index: expected other names than those of drop"),
         ({"drop": 3}, "drop: expected names of columns, got 3"),
         ({"index": ["name"]}, "index: expected names of columns, got ['name']"),
         ({"drop": ["name", "height", "weight", "site"]}, "at least one column of numbers"),

@@ -2,11 +2,17 @@
 
 import unicodedata
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from ppl_vae import build, lint, predictive_check
 from ppl_vae.data.text import printable, spreadsheet_text, text_of_spreadsheet
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.gaussian import GaussianModel
 
 ANY = st.text(st.characters(exclude_categories=[]))
 
@@ -37,3 +43,15 @@ def test_a_text_written_for_spreadsheets_is_found_again_and_is_no_formula(text):
     safe = spreadsheet_text(text)
     assert not safe.startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
     assert text_of_spreadsheet(safe) == text
+
+
+def test_what_a_check_and_lint_print_has_no_control_characters():
+    names = ["a\x1b[2Jb", "c\u202ed", "plain"]
+    data = pd.DataFrame(torch.randn(40, 3).numpy(), columns=names)
+    model, guide = build(GaussianModel, data, latents=1), build(NormalGuide, data, latents=1)
+    check = predictive_check(model, guide, data, num_samples=5)
+    data.iloc[0, 0] = np.inf
+    assert "\\x1b[2J" in str(check)
+    for text in (str(check), str(lint(model, guide, data))):
+        assert "\x1b" not in text
+        assert "\u202e" not in text

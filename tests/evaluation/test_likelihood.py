@@ -125,7 +125,7 @@ def test_results_of_a_row_do_not_depend_on_later_rows(monkeypatch):
 
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "ppca"])
-def test_graphs_give_the_weights_of_the_pair_for_every_zoo_pair(name):
+def test_graphs_give_the_weights_of_the_pair_for_pairs_of_the_zoo(name):
     x = (torch.randn(50, 5) > 0).float()
     model, guide = find_class(name, "models")(5, 2), find_class("normal", "guides")(5, 2)
     pair, data = Pair.of(model, guide, "data"), as_rows(x)

@@ -27,6 +27,7 @@ from torch import nn
 from ppl_vae import IWAE, fit, lint
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.categorical import CategoricalModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
 
@@ -36,7 +37,7 @@ from ppl_vae.nn import MLP
 def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
-    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345 with 0.5;")
+    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345 with 0.5 in column 1;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
@@ -49,8 +50,16 @@ def test_data_outside_the_support_in_a_row_with_a_label():
         verdict,
         "error",
         'site "x"',
-        "1 of 40 rows, the first is row 33 (index 'row-33') with -1;",
+        "1 of 40 rows, the first is row 33 (index 'row-33') with -1 in column 2; threshold",
     )
+
+
+def test_a_value_of_probability_zero_is_named_with_its_column():
+    x = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
+    model = CategoricalModel(2, 2, categories=(2, 3))
+    x[33, 0] = 2  # a category of the other column
+    pieces = ("the first is row 33 with 2 in column 0;", "gives probability 0")
+    assert_only_finding(lint(model, NormalGuide(2, 2), x), "error", 'site "x"', *pieces)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -1,4 +1,4 @@
-"""All models and guides: densities against formulas, particles in front, files that stand alone."""
+"""Files of models and guides: densities against formulas, files that stand alone."""
 
 import ast
 import importlib
@@ -9,20 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pyro
 import pytest
 import torch
-from parts.zoo import binaries, reals, zoo_data, zoo_pair, zoo_pairs
+from parts.zoo import binaries, reals
 from pyro import poutine
 from torch.distributions import Bernoulli, Normal
 
 import ppl_vae.guides
 import ppl_vae.models
-from ppl_vae import build, fit, lint
-from ppl_vae.core.sites import sample_sites
+from ppl_vae import build
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.zoo.catalog import zoo
 
 REAL, BINARY = reals(), binaries()
 FILES = [
@@ -30,7 +27,6 @@ FILES = [
     for package in (ppl_vae.models, ppl_vae.guides)
     for found in pkgutil.iter_modules(package.__path__)
 ]
-every_pair = pytest.mark.parametrize(("model", "guide"), zoo_pairs())
 every_file = pytest.mark.parametrize("module", FILES, ids=lambda module: module.__name__)
 
 
@@ -72,44 +68,6 @@ def test_the_floor_bounds_the_density_of_a_feature_that_is_predicted_exactly():
         model.decoder[-1].bias[4:] = -80.0
     trace = poutine.trace(model).get_trace(REAL)
     assert trace.nodes["x"]["fn"].base_dist.scale.min().item() == pytest.approx(0.5, rel=1e-4)
-
-
-@pytest.mark.parametrize("model", zoo("models"))
-def test_every_model_has_data_and_a_guide(model):
-    zoo_data(model)
-    assert model in {name for name, _ in zoo_pairs()}
-
-
-@pytest.mark.parametrize("guide", zoo("guides"))
-def test_every_guide_fits_a_model(guide):
-    assert guide in {name for _, name in zoo_pairs()}
-
-
-@every_pair
-def test_a_pair_trains_and_has_no_findings(model, guide):
-    model, guide, data = zoo_pair(model, guide)
-    assert lint(model, guide, data).findings == ()
-    history = fit(model, guide, data, epochs=30, batch_size=16, progress=False)
-    assert history.frame["elbo"].iloc[-1] > history.frame["elbo"].iloc[0]
-
-
-@every_pair
-def test_particles_may_lead(model, guide):
-    model, guide, data = zoo_pair(model, guide)
-
-    def particles(half):
-        def run(x):
-            with pyro.plate("particles", 5, dim=-2):
-                half(x)
-
-        return run
-
-    guide_trace = poutine.trace(particles(guide)).get_trace(data)
-    model_trace = poutine.trace(poutine.replay(particles(model), guide_trace)).get_trace(data)
-    latents, observed = sample_sites(guide_trace), sample_sites(model_trace)
-    assert len(observed) > len(latents) > 0
-    for site in (*latents.values(), *observed.values()):
-        assert site["fn"].batch_shape == (5, len(data))
 
 
 @every_file
@@ -172,11 +130,3 @@ def test_copied_files_run_on_their_own(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.endswith("failed: ['broken.py']\n"), done.stderr
-
-
-@every_pair
-@pytest.mark.usefixtures("double")
-def test_double_precision_reaches_every_number(model, guide):
-    model, guide, data = zoo_pair(model, guide, zoo_data(model).double())
-    fit(model, guide, data, epochs=1, progress=False)
-    assert {t.dtype for m in (model, guide) for t in m.state_dict().values()} == {torch.float64}

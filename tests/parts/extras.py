@@ -35,3 +35,8 @@ def load_wine(**options):
 def load_digits(**options):
     """scikit-learn's 1797 images of 8 x 8 pixels."""
     return sklearn("datasets").load_digits(**options)
+
+
+def sparse():
+    """The module ``scipy.sparse``."""
+    return pytest.importorskip("scipy.sparse", reason=REASON.format("scipy", "sparse"))

@@ -1,21 +1,33 @@
-"""The pairs of the zoo, found in models/ and guides/: no list of pairs to keep up to date.
+"""The pairs of the zoo, found in models/ and guides/: no list of files to keep up to date.
 
-A new guide file needs no line here: every test tries the guide with every model. A new model file
-needs one line in ``DATA``: how to make rows that the model can score.
+A new file needs no line here. The rows of a model are drawn from the model's own prior, in a small
+size and with perturbed weights, so that they have its support and dtype and differ from each other.
 """
 
 import functools
+import inspect
 
+import pyro
 import torch
+from pyro import poutine
 
 from ppl_vae import lint
-from ppl_vae.cli.pairs import build_pair
-from ppl_vae.zoo.catalog import zoo
+from ppl_vae.cli.pairs import NO_GUIDE, build_pair
+from ppl_vae.core.seeding import forked
+from ppl_vae.core.sites import with_role
+from ppl_vae.zoo.catalog import find_class, zoo
+
+ROWS, FEATURES = 60, 4
+SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS}
+"""Constructor arguments of the model that the rows are drawn from; others have their defaults."""
+
+FEW_MODELS = ("bernoulli", "gaussian", "ppca")
+"""For tests of what ``test_zoo`` shows for the whole zoo already, in more settings."""
 
 
 def reals():
     """(60, 4) real numbers, far from zero and of a spread far from one."""
-    return torch.randn(60, 4, generator=torch.Generator().manual_seed(1)) * 30 + 100
+    return torch.randn(ROWS, FEATURES, generator=torch.Generator().manual_seed(1)) * 30 + 100
 
 
 def binaries():
@@ -23,42 +35,86 @@ def binaries():
     return (reals() > 100).float()
 
 
-DATA = {"bernoulli": binaries, "gaussian": reals, "ppca": reals}
-"""Name of a file in models/ -> a function that makes its rows, at least 2 features wide."""
+FIXED = {"bernoulli": binaries, "gaussian": reals, "ppca": reals}
+"""Models whose rows are not drawn from the prior, because other tests rely on the numbers."""
+
+FIELDS = {
+    "x": lambda: torch.zeros(ROWS, FEATURES),
+    "y": lambda: torch.arange(ROWS) % 3,
+    "size": lambda: 0.5 + torch.arange(float(ROWS)) % 3,
+    "index": lambda: torch.arange(ROWS),
+    "lengths": lambda: 1 + torch.arange(ROWS) % FEATURES,
+}
+"""Fields of a model's ``forward``, by the names that the whole zoo uses: what a model reads."""
 
 
+@functools.cache
 def zoo_data(model):
-    """Rows for a zoo model."""
-    assert model in DATA, (
-        f'models/{model}.py has no data in the tests: add "{model}": <a function that makes its '
-        "rows> to DATA in tests/parts/zoo.py"
-    )
-    return DATA[model]()
+    """Rows for a zoo model, 60 of them: a tensor, or a mapping where the model reads more fields.
+
+    Every field that the model observes is drawn from the model's prior.
+    """
+    if model in FIXED:
+        return FIXED[model]()
+    cls = find_class(model, "models")
+    taken = inspect.signature(cls).parameters
+    with forked(1), torch.no_grad(), pyro.get_param_store().scope():
+        half = cls(**{name: size for name, size in SIZES.items() if name in taken})
+        for parameter in half.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+        fields = {name: FIELDS[name]() for name in inspect.signature(half.forward).parameters}
+        observed = with_role(poutine.trace(half).get_trace(**fields), "data")
+        trace = poutine.trace(poutine.uncondition(half)).get_trace(**fields)
+    drawn = {name: trace.nodes[name]["value"] for name in fields if name in observed}
+    fields |= drawn
+    return fields if len(fields) > 1 else fields["x"]
 
 
 def zoo_pair(model, guide, data=None):
-    """``(model, guide, data)`` built from the rows, with two latents."""
+    """``(model, guide, data)`` built from the rows, with two latents; the guide may be "none"."""
     data = zoo_data(model) if data is None else data
-    return *build_pair(model, guide, data, ["latents=2"], seed=0), data
+    classes = [find_class(model, "models")]
+    classes += [find_class(guide, "guides")] if guide != NO_GUIDE else []
+    takes = any("latents" in inspect.signature(cls).parameters for cls in classes)
+    return *build_pair(model, guide, data, ["latents=2"] if takes else [], seed=0), data
+
+
+@functools.cache
+def has_latents(model):
+    """Whether a zoo model draws anything that it does not observe."""
+    half, _, data = zoo_pair(model, NO_GUIDE)
+    batch = data if isinstance(data, dict) else {"x": data}
+    with forked(0), pyro.get_param_store().scope():
+        return bool(with_role(poutine.trace(half).get_trace(**batch), "latent"))
+
+
+@functools.cache
+def zoo_lint(model, guide):
+    """What ``lint`` says of a pair; the text of the error where a constructor refuses the data."""
+    try:
+        return lint(*zoo_pair(model, guide))
+    except ValueError as error:
+        return str(error)
+
+
+def refusal(model, guide):
+    """Why a model and a guide of the zoo do not fit together; "" where they do."""
+    verdict = zoo_lint(model, guide)
+    if isinstance(verdict, str):
+        return verdict
+    return f"lint: {verdict.errors[0]}" if verdict.errors else ""
+
+
+def zoo_names():
+    """All names ``(model, guide)`` to try: a model with nothing latent is a pair by itself, too."""
+    return [
+        (model, guide)
+        for model in zoo("models")
+        for guide in (*zoo("guides"), *([] if has_latents(model) else [NO_GUIDE]))
+    ]
 
 
 @functools.cache
 def zoo_pairs():
-    """Names ``(model, guide)`` of all pairs of the zoo that fit together.
-
-    A guide fits a model where both constructors accept the same data and ``lint`` finds no error.
-    """
-    return [
-        (model, guide)
-        for model in zoo("models")
-        if model in DATA  # a test of its own names the others
-        for guide in zoo("guides")
-        if _fits(model, guide)
-    ]
-
-
-def _fits(model, guide):
-    try:
-        return not lint(*zoo_pair(model, guide)).errors
-    except ValueError:  # a constructor's refusal
-        return False
+    """Names ``(model, guide)`` of all pairs of the zoo that fit together."""
+    return [names for names in zoo_names() if not refusal(*names)]

@@ -9,6 +9,7 @@ from ppl_vae import build
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.poisson import PoissonModel
 
 X = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1]) + 5
 
@@ -47,6 +48,21 @@ def test_large_offsets_do_not_spoil_the_scale():
 def test_constant_columns_have_a_scale_of_one():
     data = torch.cat([X, torch.full((200, 1), 7.3)], 1)
     assert float(build(GaussianModel, data).scale[3]) == 1.0
+
+
+def test_the_rate_is_the_mean_by_unit_of_size_and_never_zero():
+    counts, size = torch.tensor([[4, 0], [0, 0], [8, 0]]), torch.tensor([1.0, 2.0, 3.0])
+    assert build(PoissonModel, counts).rate.tolist() == pytest.approx([4, 1 / 6])
+    rate = build(PoissonModel, {"x": counts, "size": size}).rate
+    assert rate.tolist() == pytest.approx([2, 1 / 12])
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, float("nan")])
+def test_a_size_that_is_not_positive_is_named_with_its_row(bad):
+    size = torch.ones(5)
+    size[3] = bad
+    with pytest.raises(ValueError, match=f"size.*: expected positive.*got {bad:g} in row 3"):
+        build(PoissonModel, {"x": torch.ones(5, 2), "size": size})
 
 
 def test_given_arguments_take_precedence_over_the_data():

@@ -1,0 +1,80 @@
+"""8-bit pixels from a Gaussian latent code: a logistic distribution rounded to whole levels.
+
+    z ~ Normal(0, I)                             z: (latents,)
+    m, v = decoder(z)                            (features,) each, no units
+    y ~ Logistic(loc + scale m, scale exp(v))    y: (features,), in levels
+    x = y rounded and clamped to 0 .. 255        x: (features,), whole numbers
+    p(x given z) = F(x + 1/2) - F(x - 1/2)       F: CDF of y; F(-1/2) = 0, F(255 + 1/2) = 1
+
+Rows: vectors or images of 8-bit pixels, whole numbers from 0 to 255.
+
+Source: Kingma et al. (2016), arXiv:1606.04934; Salimans et al. (2017), arXiv:1701.05517, sec. 2.1.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+
+from ppl_vae.nn import make_decoder
+
+
+class DiscretizedLogisticModel(PyroModule):
+    """p(x, z). Plate "data"; latent site "z"; observed site "x".
+
+    Args:
+        features: Number of features in a row, or (channels, height, width) of an image.
+        latents: Size of the latent code z.
+        decoder: Network (..., latents) -> (..., 2 features) that gives m and v, for images on the
+            channels; ``make_decoder(latents, features, heads=2)`` if ``None``.
+        loc, scale: Center and spread of the data, numbers or (features,), in levels.
+    """
+
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        latents: int = 8,
+        decoder: nn.Module | None = None,
+        loc: float | Tensor = 128.0,
+        scale: float | Tensor = 64.0,
+    ) -> None:
+        super().__init__()
+        self.features, self.latents = features, latents
+        self.decoder = decoder or make_decoder(latents, features, heads=2)
+        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
+        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+
+    def forward(self, x: Tensor) -> None:
+        """Draw codes and score rows x, (rows, features), whole numbers of any dtype."""
+        x = x.to(torch.get_default_dtype())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
+            m, v = self.decoder(z).chunk(2, 1 - x.dim())  # (..., rows, features): particles lead
+            pixels = _RoundedLogistic(self.loc + self.scale * m, self.scale * v.exp())
+            pyro.sample("x", pixels.to_event(x.dim() - 1), obs=x)
+
+
+class _RoundedLogistic(dist.Logistic):
+    support, has_rsample = dist.constraints.integer_interval(0, 255), False
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self.rsample(sample_shape).detach().round().clamp(0, 255)
+
+    def _sum(self, weight: Any) -> Any:  # over k, of weight(k) P(x > k)
+        return sum(weight(k) * ((self.loc - k - 0.5) / self.scale).sigmoid() for k in range(255))
+
+    mean = property(lambda self: self._sum(lambda k: 1))
+    variance = property(lambda self: self._sum(lambda k: 2 * k + 1) - self.mean**2)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b = ((value + half - self.loc) / self.scale for half in (-0.5, 0.5))
+        # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)), far in the tails too
+        inside = logsigmoid(b) + logsigmoid(-a) + (-torch.expm1(-1 / self.scale)).log()
+        return inside.where(value > 0, logsigmoid(b)).where(value < 255, logsigmoid(-a))

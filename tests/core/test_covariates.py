@@ -1,0 +1,102 @@
+"""Bad numbers in a small table: lint, fit and log_likelihood name field, column and row."""
+
+import numpy as np
+import pandas as pd
+import pyro
+import pytest
+
+from ppl_vae import build, encode, fit, lint, log_likelihood
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.categorical import CategoricalModel
+from ppl_vae.models.negative_binomial import NegativeBinomialModel
+from ppl_vae.models.poisson import PoissonModel
+
+ROWS = 30
+RANDOM = np.random.default_rng(0)
+COUNTS = pd.DataFrame(RANDOM.poisson(2.0, (ROWS, 3)).astype(float), columns=["a", "b", "c"])
+SIZE = pd.Series(RANDOM.gamma(4.0, 0.25, ROWS) + 0.1, name="library")
+CODES = pd.DataFrame(RANDOM.integers(0, 3, (ROWS, 3)), columns=["a", "b", "c"])
+
+
+def with_cell(frame, value):
+    """A copy of a table with one wrong number, in row 7 of column b."""
+    wrong = frame.astype(float)
+    wrong.loc[7, "b"] = value
+    return wrong
+
+
+def with_size(value):
+    """The counts with their sizes, that of row 7 a wrong one."""
+    return {"x": COUNTS, "size": SIZE.mask(SIZE.index == 7, value)}
+
+
+def pair(model, data):
+    pyro.set_rng_seed(0)
+    return build(model, data, latents=2), build(NormalGuide, data, latents=2)
+
+
+def what_each_says(model, good, bad):
+    """The errors of lint, fit and log_likelihood for a pair that was built from good data."""
+    halves = pair(model, good)
+    (finding,) = lint(*halves, bad).errors
+    texts = [str(finding)]
+    for function, options in ((fit, {"epochs": 1}), (log_likelihood, {"num_samples": 4})):
+        with pytest.raises(ValueError, match=r"row 7") as raised:
+            function(*halves, bad, progress=False, **options)
+        texts.append(str(raised.value))
+    return texts
+
+
+@pytest.mark.parametrize(
+    ("model", "good", "bad", "got"),
+    [
+        (PoissonModel, COUNTS, -1.0, "-1"),
+        (NegativeBinomialModel, COUNTS, 1.5, "1.5"),
+        (CategoricalModel, CODES, 5, "5"),
+        (CategoricalModel, CODES, -1, "-1"),
+        (BernoulliModel, (CODES > 1).astype(float), 2.0, "2"),
+        (PoissonModel, COUNTS, np.nan, "NaN"),
+    ],
+)
+def test_a_number_that_no_likelihood_takes_is_named_by_row_and_column(model, good, bad, got):
+    for text in what_each_says(model, good, with_cell(good, bad)):
+        assert 'column "b"' in text
+        assert got in text
+
+
+@pytest.mark.parametrize("model", [PoissonModel, NegativeBinomialModel])
+@pytest.mark.parametrize("size", [0.0, -1.0, np.nan])
+def test_a_size_that_is_not_positive_is_named_by_field_and_row(model, size):
+    for text in what_each_says(model, with_size(1.0), with_size(size)):
+        assert 'field "size"' in text
+        assert "NaN" in text or f"got {size:g} in row 7; leave such rows out" in text
+    with pytest.raises(
+        ValueError, match=r'data\["size"\]: expected positive numbers, got .* row 7'
+    ):
+        build(model, with_size(size))
+
+
+def test_columns_of_arrays_and_cells_of_images_are_named_by_position():
+    halves = pair(PoissonModel, COUNTS.to_numpy())
+    bad = with_cell(COUNTS, -1.0).to_numpy()
+    assert "row 7 with -1 in column 1" in str(lint(*halves, bad).errors[0])
+    images = RANDOM.poisson(2.0, (ROWS, 1, 8, 8)).astype(float)
+    halves = pair(PoissonModel, images)
+    images[7, 0, 3, 5] = -1.0
+    assert "row 7 with -1 in channel 0, row 3, column 5" in str(lint(*halves, images).errors[0])
+
+
+def test_one_wrong_size_among_others_does_not_hide_the_other_faults():
+    halves = pair(PoissonModel, with_size(1.0))
+    data = with_size(-1.0) | {"x": with_cell(COUNTS, np.nan)}
+    assert 'field "x"' in str(lint(*halves, data).errors[0])
+    with pytest.raises(ValueError, match="row 7"):
+        encode(*halves, data, progress=False)
+
+
+def test_a_feature_without_counts_has_the_rate_of_half_a_count():
+    data = {"x": COUNTS.assign(c=0.0), "size": SIZE}
+    rate = build(PoissonModel, data).rate
+    expected = [*(COUNTS[["a", "b"]].sum() / SIZE.sum()), 0.5 / SIZE.sum()]
+    np.testing.assert_allclose(rate.numpy(), expected, rtol=1e-5)
