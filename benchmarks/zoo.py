@@ -170,7 +170,7 @@ def cells(folder: Path, seed: int) -> Fields:
 
 
 def census(folder: Path, seed: int) -> Fields:
-    """Columns of the census as codes in alphabetical order; every code occurs in a training row."""
+    """Columns of the census as codes in alphabetical order, (rows, 9)."""
     frame = pd.read_csv(folder / "adult.csv")[list(CENSUS)]
     codes = np.stack([frame[name].astype("category").cat.codes for name in CENSUS], 1)
     return {"x": torch.from_numpy(codes.astype(np.int64))}
