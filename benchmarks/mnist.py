@@ -25,6 +25,11 @@ computed again. ``--full`` is the schedule of Burda et al.: tanh, 3,280 epochs o
 hours or days. ``--short`` makes ``rezende`` and ``rezende-warm`` a tenth as long at ten times the
 rate: 50 epochs at 1e-3. ``--tiny`` shows that it runs.
 
+Measured with ``rezende --short``, seed 0: log p -93.15 +- 0.23 from 200 samples (all test rows;
+mean ess 6). With ``--rows 500``: -93.02 from 200 samples and -92.20 from 5,000 (ess 17; k-hat above
+0.7 in 99.6 % of rows, so that this is too low as well). ELBO -96.5 on training rows, -98.3 on test
+rows.
+
 Papers take the mean over a batch as loss, fit the sum over the data: an optimizer's epsilon, which
 is compared with gradients, is multiplied by the number of rows.
 

@@ -25,6 +25,10 @@ mean effective number of draws, and ``k_hat above 0.7`` the share of rows whose 
 reliable: it is then most often too low. Differences are between the two sides of one seed, which
 have the same test rows.
 
+Measured with three seeds, right minus wrong: cells 125.7 (122.2 to 129.9; beside zero-inflated 0.8,
+0.5 to 1.0), categories 2.97 (2.90 to 3.09), outliers 23.5 (19.3 to 25.9), covariance 1.53 (1.12 to
+1.81). All rows together took 42 minutes with one thread on a busy machine.
+
 Results go to the file of ``--out``, one JSON object a line; what is there is not computed again.
 ``--tiny`` shows on small synthetic data that it runs.
 """
@@ -166,7 +170,7 @@ def cells(folder: Path, seed: int) -> Fields:
 
 
 def census(folder: Path, seed: int) -> Fields:
-    """Columns of the census as codes in alphabetical order; every code occurs in a training row."""
+    """Columns of the census as codes in alphabetical order, (rows, 9)."""
     frame = pd.read_csv(folder / "adult.csv")[list(CENSUS)]
     codes = np.stack([frame[name].astype("category").cat.codes for name in CENSUS], 1)
     return {"x": torch.from_numpy(codes.astype(np.int64))}

@@ -60,7 +60,7 @@ class NegativeBinomialModel(PyroModule):
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
         self.log_theta = nn.Parameter(torch.zeros(features))
         if not bool((self.rate > 0).all()):
-            raise ValueError(f"rate: expected positive numbers, got {rate}")
+            raise ValueError(f"rate: expected positive numbers, got {float(self.rate.min())}")
 
     def forward(self, x: Tensor, size: Tensor | None = None) -> None:
         """Draw codes and score rows x, (rows, features), of whole numbers; size is (rows,)."""

@@ -56,7 +56,7 @@ class PoissonModel(PyroModule):
         self.decoder = decoder or make_decoder(latents, features)
         self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
         if not bool((self.rate > 0).all()):
-            raise ValueError(f"rate: expected positive numbers, got {rate}")
+            raise ValueError(f"rate: expected positive numbers, got {float(self.rate.min())}")
 
     def forward(self, x: Tensor, size: Tensor | None = None) -> None:
         """Draw codes and score rows x, (rows, features), of whole numbers; size is (rows,)."""
