@@ -52,7 +52,8 @@ class CategoricalModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        each = [categories] * features if isinstance(categories, int) else list(categories)
+        unequal = isinstance(categories, Sequence)
+        each = list(categories) if unequal else [categories] * features
         if len(each) != features or min(each) < 1:
             need = f"a positive number, or one for each of {features} features"
             raise ValueError(f"categories: expected {need}, got {categories}")

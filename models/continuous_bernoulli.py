@@ -14,7 +14,6 @@ Source: Loaiza-Ganem & Cunningham (2019), sections 2 and 3, arXiv:1907.06845.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -22,6 +21,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.distributions import ContinuousBernoulli
 from ppl_vae.nn import make_decoder
 
 
@@ -57,17 +57,4 @@ class ContinuousBernoulliModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             logits = self.decoder(z)  # (..., rows, features): particles lead
-            pyro.sample("x", _ContinuousBernoulli(logits=logits).to_event(x.dim() - 1), obs=x)
-
-
-class _ContinuousBernoulli(dist.ContinuousBernoulli):
-    """Torch's distribution, whose density ends its growth at logits of 16, scored for any logit."""
-
-    def log_prob(self, value: Tensor) -> Any:
-        if self._validate_args:
-            self._validate_sample(value)
-        size = self.logits.abs()
-        small = size < 0.01  # (1 - exp(-size)) / size would be 0 / 0 at 0
-        safe = torch.where(small, torch.ones_like(size), size)
-        ratio = torch.where(small, 1 - size / 2 + size**2 / 6, -torch.expm1(-safe) / safe)
-        return self.logits * value - (self.logits + size) / 2 - ratio.log()
+            pyro.sample("x", ContinuousBernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

@@ -12,15 +12,14 @@ Source: Kingma et al. (2016), arXiv:1606.04934; Salimans et al. (2017), arXiv:17
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import pyro
 import pyro.distributions as dist
 import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
-from torch.nn.functional import logsigmoid
 
+from ppl_vae.distributions import RoundedLogistic
 from ppl_vae.nn import make_decoder
 
 
@@ -31,9 +30,19 @@ class DiscretizedLogisticModel(PyroModule):
         features: Number of features in a row, or (channels, height, width) of an image.
         latents: Size of the latent code z.
         decoder: Network (..., latents) -> (..., 2 features) that gives m and v, for images on the
-            channels; ``make_decoder(latents, features, heads=2)`` if ``None``.
-        loc, scale: Center and spread of the data, numbers or (features,), in levels.
+            channels; one hidden layer for vectors, convolutions for images, if ``None``.
+        loc: Center of the data, a number or (features,), in levels.
+        scale: Spread of the data, a number or (features,), in levels.
+
+    Example:
+        >>> model = DiscretizedLogisticModel(features=16, latents=2)
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.full((5, 16), 200))
+        >>> trace.nodes["x"]["fn"].mean.shape
+        torch.Size([5, 16])
     """
+
+    loc: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -55,26 +64,5 @@ class DiscretizedLogisticModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             m, v = self.decoder(z).chunk(2, 1 - x.dim())  # (..., rows, features): particles lead
-            pixels = _RoundedLogistic(self.loc + self.scale * m, self.scale * v.exp())
+            pixels = RoundedLogistic(self.loc + self.scale * m, self.scale * v.exp())
             pyro.sample("x", pixels.to_event(x.dim() - 1), obs=x)
-
-
-class _RoundedLogistic(dist.Logistic):
-    support: Any = dist.constraints.integer_interval(0, 255)
-    has_rsample = False
-
-    def sample(self, sample_shape: Any = ()) -> Any:
-        return self.rsample(sample_shape).detach().round().clamp(0, 255)
-
-    def _sum(self, weight: Any) -> Any:  # over k, of weight(k) P(x > k)
-        return sum(weight(k) * ((self.loc - k - 0.5) / self.scale).sigmoid() for k in range(255))
-
-    mean = property(lambda self: self._sum(lambda k: 1))
-    variance = property(lambda self: self._sum(lambda k: 2 * k + 1) - self.mean**2)
-
-    def log_prob(self, value: Tensor) -> Any:  # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b))
-        if self._validate_args:
-            self._validate_sample(value)
-        a, b = ((value + half - self.loc) / self.scale for half in (-0.5, 0.5))
-        inside = logsigmoid(b) + logsigmoid(-a) + (-torch.expm1(-1 / self.scale)).log()
-        return inside.where(value > 0, logsigmoid(b)).where(value < 255, logsigmoid(-a))

@@ -1,4 +1,4 @@
-"""Real features from a Gaussian latent code by a conditional flow: correlated, skewed, bounded.
+"""Real features from a Gaussian latent code by a conditional flow: correlated, skewed, curved.
 
     z ~ Normal(0, I)                                z: (latents,)
     u ~ Normal(0, I)                                u: (features,), no units; no site, drawn with x

@@ -2,10 +2,11 @@
 
     z ~ Normal(0, I)                                        z: (latents,)
     m, v = decoder(z)                                       (features,) each, no units
-    s = sqrt(scale^2 exp(v) + floor^2)                      (features,), data's units
-    x ~ StudentT(df, loc + scale m, s)                      x: (features,), data's units
+    s = sqrt(spread^2 exp(v) + floor^2)                     (features,), data's units
+    x ~ StudentT(df, center + spread m, s)                  x: (features,), data's units
 
 df > 1 is learned for each feature, so that the mean exists; the variance is finite where df > 2.
+``build`` takes center and spread from the quartiles, which outliers do not move.
 Without a floor, the density of a feature that the decoder predicts exactly grows without bound.
 
 Rows: vectors or images of real numbers with outliers.
@@ -33,20 +34,20 @@ class StudentModel(PyroModule):
         latents: Size of the latent code z.
         decoder: Network (..., latents) -> (..., 2 features) that gives m and v, for images on the
             channels; one hidden layer for vectors, convolutions for images, if ``None``.
-        loc: Center of the data, a number or (features,), in the data's units.
-        scale: Spread of the data, a number or (features,), in the data's units.
-        floor: Lower bound of s, a number or (features,), in the data's units; ``0.01 * scale`` if
+        center: Center of the data, a number or (features,), in the data's units.
+        spread: Spread of the data, a number or (features,), in the data's units.
+        floor: Lower bound of s, a number or (features,), in the data's units; ``0.01 * spread`` if
             ``None``.
 
     Example:
-        >>> model = StudentModel(features=3, latents=2, loc=100.0, scale=30.0)
+        >>> model = StudentModel(features=3, latents=2, center=100.0, spread=30.0)
         >>> trace = pyro.poutine.trace(model).get_trace(torch.full((5, 3), 100.0))
         >>> trace.nodes["x"]["fn"].mean.shape
         torch.Size([5, 3])
     """
 
-    loc: Tensor
-    scale: Tensor
+    center: Tensor
+    spread: Tensor
     floor: Tensor
 
     def __init__(
@@ -54,16 +55,16 @@ class StudentModel(PyroModule):
         features: int | Sequence[int],
         latents: int = 8,
         decoder: nn.Module | None = None,
-        loc: float | Tensor = 0.0,
-        scale: float | Tensor = 1.0,
+        center: float | Tensor = 0.0,
+        spread: float | Tensor = 1.0,
         floor: float | Tensor | None = None,
     ) -> None:
         super().__init__()
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
-        floor = 0.01 * self.scale if floor is None else torch.as_tensor(floor)
+        self.register_buffer("center", torch.as_tensor(center).expand(features).clone())
+        self.register_buffer("spread", torch.as_tensor(spread).expand(features).clone())
+        floor = 0.01 * self.spread if floor is None else torch.as_tensor(floor)
         self.register_buffer("floor", floor.expand(features).clone())
         self.log_df = nn.Parameter(torch.ones(features))  # df = 1 + exp(log_df), from 3.7 on
 
@@ -73,6 +74,7 @@ class StudentModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             mean, log_variance = self.decoder(z).chunk(2, 1 - x.dim())  # (..., rows, features)
-            spread = (self.scale**2 * log_variance.exp() + self.floor**2).sqrt()
-            likelihood = dist.StudentT(1 + self.log_df.exp(), self.loc + self.scale * mean, spread)
+            mean = self.center + self.spread * mean
+            sd = (self.spread**2 * log_variance.exp() + self.floor**2).sqrt()
+            likelihood = dist.StudentT(1 + self.log_df.exp(), mean, sd)
             pyro.sample("x", likelihood.to_event(x.dim() - 1), obs=x)

@@ -4,7 +4,7 @@
     a, b = decoder(z)                                   (features,) each
     mean = size rate exp(a)                             (features,), counts
     y ~ NegativeBinomial(theta, mean / (mean + theta))  Var[y] = mean + mean^2 / theta given z
-    x = 0 with probability sigmoid(b), else y           x: (features,), each 0, 1, 2, ...
+    x = 0 with probability sigmoid(b - 3), else y       x: (features,), each 0, 1, 2, ...
 
 theta, the dispersion, is learned for each feature, up to 8,100 (see ``NegativeBinomialModel``).
 ``size`` is what the counts of a row are proportional to, such as the molecules counted in a cell;
@@ -73,6 +73,6 @@ class ZeroInflatedModel(PyroModule):
             log_theta = self.log_theta.clamp(max=9.0)
             logits = rate.log() + log_ratio - log_theta
             likelihood = dist.ZeroInflatedNegativeBinomial(
-                log_theta.exp(), logits=logits, gate_logits=gate
+                log_theta.exp(), logits=logits, gate_logits=gate - 3
             )
             pyro.sample("x", likelihood.to_event(x.dim() - 1), obs=x)

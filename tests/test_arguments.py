@@ -206,7 +206,7 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
         "arguments", "callbacks", "clip_norm", "cls", "columns", "data", "drop", "elbo", "end",
-        "index", "free_bits", "given",
+        "fields", "index", "free_bits", "given",
         "guide", "history", "kl_weight", "like", "model", "optimizer", "patience", "period", "ramp",
         "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
     }  # fmt: skip

@@ -120,8 +120,8 @@ def lint(
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> grey = torch.full((9, 4), 0.5)
         >>> (finding,) = lint(BernoulliModel(4), NormalGuide(4), grey).findings
-        >>> finding.where, finding.fix
-        ('site "x"', 'change the likelihood or the data')
+        >>> finding.where, finding.fix.partition(", or")[0]
+        ('site "x"', 'threshold the values to 0 and 1 (x > 0.5)')
         >>> print(finding.problem.partition(", got")[0])
         expected data in the likelihood's support (boolean)
     """

@@ -9,6 +9,7 @@ import torch
 from pyro import poutine
 
 from ppl_vae import build, fit, generate, lint, log_likelihood
+from ppl_vae.distributions import ContinuousBernoulli, RoundedLogistic
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.continuous_bernoulli import ContinuousBernoulliModel
@@ -171,3 +172,25 @@ def test_pixels_of_any_dtype_score_alike_and_are_generated_in_it(dtype):
     made = generate(model, None, x, num_samples=3)
     assert made.dtype == dtype
     assert made.shape == (3, 1, 4, 6)
+
+
+@pytest.mark.parametrize("logit", [-300.0, -50.0, -17.0, -0.6, -0.4, -0.02, 0.0, 0.3, 14.0, 100.0])
+def test_moments_and_draws_of_the_continuous_bernoulli_follow_its_density(logit):
+    fn = ContinuousBernoulli(logits=torch.tensor(logit))
+    exact = ContinuousBernoulli(logits=torch.tensor(logit, dtype=torch.float64))
+    x = torch.linspace(0, 1, 300001, dtype=torch.float64)
+    density = exact.log_prob(x).exp()
+    mean, square = (torch.trapezoid(x**power * density, x).item() for power in (1, 2))
+    below = x <= 0.03
+    assert fn.mean.item() == pytest.approx(mean, rel=1e-5)
+    assert fn.variance.item() == pytest.approx(square - mean**2, rel=1e-4)
+    share = torch.trapezoid(density[below], x[below]).item()
+    assert fn.cdf(torch.tensor(0.03)).item() == pytest.approx(share, abs=1e-5)
+    draws = fn.sample((20000,))
+    assert abs(draws.mean() - fn.mean) < 5 * (fn.variance / 20000).sqrt()
+    assert torch.allclose(fn.icdf(fn.cdf(draws)), draws, atol=2e-3)
+
+
+def test_the_cdf_of_the_rounded_logistic_adds_up_its_probabilities():
+    fn, levels = RoundedLogistic(torch.tensor(40.0), torch.tensor(30.0)), torch.arange(256.0)
+    torch.testing.assert_close(fn.cdf(levels), fn.log_prob(levels).exp().cumsum(0))

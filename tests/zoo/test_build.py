@@ -96,3 +96,15 @@ def test_a_feature_that_is_always_zero_has_a_rate_above_zero():
     counts = torch.tensor([[0, 3], [0, 1]])
     rates = build(WithRate, {"x": counts, "size": torch.tensor([1.0, 3.0])}).rate
     assert rates.tolist() == [0.125, 1.0]
+
+
+def test_center_and_spread_are_not_moved_by_outliers():
+    class Robust:
+        def __init__(self, features, center, spread):
+            self.center, self.spread = center, spread
+
+    x = torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)) * 3 + 5
+    x[:20, 0] = 1e6
+    made = build(Robust, torch.cat([x, torch.zeros(2000, 1)], 1))
+    assert torch.allclose(made.center, torch.tensor([5.0, 5.0, 0.0]), atol=0.3)
+    assert torch.allclose(made.spread, torch.tensor([3.0, 3.0, 1.0]), atol=0.3)

@@ -1,0 +1,133 @@
+"""Distributions of pixels that torch and Pyro lack, or have for a part of their parameters only.
+
+    ContinuousBernoulli(logits=l)    density C(l) exp(l x) on [0, 1], at any l
+    RoundedLogistic(loc, scale)      a logistic variable rounded and clamped to 0, 1, ..., 255
+
+A model states its likelihood with them as with those of Pyro.
+
+Source: Loaiza-Ganem & Cunningham (2019), section 2, arXiv:1907.06845; Salimans et al. (2017),
+section 2.1, arXiv:1701.05517.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class ContinuousBernoulli(dist.ContinuousBernoulli):
+    """Torch's continuous Bernoulli, right at any logit.
+
+    Torch computes from probabilities that are clamped, in single precision at logits of 16: the
+    density, the mean and the draws of a pixel that is always black would be those of a gray one.
+
+    Args:
+        logits: Logits l, any shape; the density is highest at 0 where l < 0, at 1 where l > 0.
+
+    Example:
+        >>> round(ContinuousBernoulli(logits=torch.tensor(-50.0)).mean.item(), 4)
+        0.02
+    """
+
+    def _logits(self, least: float) -> Any:  # logits, and a mask of those too small to divide by
+        small = self.logits.abs() < least
+        return torch.where(small, torch.ones_like(self.logits), self.logits), small
+
+    def log_prob(self, value: Tensor) -> Any:
+        """Return the log-density of values in [0, 1], in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        logits, small = self._logits(0.01)
+        size = self.logits.abs()
+        ratio = torch.where(small, 1 - size / 2 + size**2 / 6, -torch.expm1(-size) / logits.abs())
+        return self.logits * value - (self.logits + size) / 2 - ratio.log()
+
+    def cdf(self, value: Any) -> Any:
+        """Return P(X <= value)."""
+        logits, small = self._logits(1e-4)
+        size = logits.abs()
+        near = torch.where(logits > 0, 1 - value, value)  # from the end where the density is high
+        share = torch.expm1(-size * near) / torch.expm1(-size)
+        return torch.where(small, value, torch.where(logits > 0, 1 - share, share))
+
+    def icdf(self, value: Any) -> Any:
+        """Return x for which P(X <= x) is a value between 0 and 1."""
+        logits, small = self._logits(1e-4)
+        share = torch.where(logits > 0, 1 - value, value)
+        near = -torch.log1p(share * torch.expm1(-logits.abs())) / logits.abs()
+        return torch.where(small, value, torch.where(logits > 0, 1 - near, near)).clamp(0, 1)
+
+    def rsample(self, sample_shape: Any = ()) -> Any:
+        """Return draws through which gradients reach the logits."""
+        shape = self._extended_shape(sample_shape)
+        return self.icdf(torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device))
+
+    @property
+    def mean(self) -> Any:
+        """The expectation."""
+        logits, small = self._logits(0.1)
+        exact = -1 / torch.expm1(-logits) - 1 / logits
+        return torch.where(small, 0.5 + self.logits / 12 - self.logits**3 / 720, exact)
+
+    @property
+    def variance(self) -> Any:
+        """The variance."""
+        logits, small = self._logits(0.5)
+        square = self.logits**2
+        exact = 1 / logits**2 - (2 * (logits / 2).sinh()) ** -2
+        return torch.where(small, 1 / 12 - square / 240 + square**2 / 6048, exact)
+
+
+class RoundedLogistic(dist.Logistic):
+    """A logistic variable rounded to a whole number and clamped to 0, 1, ..., 255.
+
+    P(x) = F(x + 1/2) - F(x - 1/2), where F is the logistic CDF with F(-1/2) = 0 and
+    F(255 + 1/2) = 1. Its logarithm is taken without the difference, which would be 0 in the tails.
+
+    Args:
+        loc: Center of the logistic variable, in levels, any shape.
+        scale: Scale of the logistic variable, positive, in levels.
+
+    Example:
+        >>> levels = torch.arange(256.0)
+        >>> RoundedLogistic(torch.tensor(300.0), torch.tensor(9.0)).log_prob(levels).exp().sum()
+        tensor(1.)
+    """
+
+    support: Any = dist.constraints.integer_interval(0, 255)
+    has_rsample = False
+
+    def sample(self, sample_shape: Any = ()) -> Any:
+        """Return draws: whole numbers as floats."""
+        return self.rsample(sample_shape).detach().round().clamp(0, 255)
+
+    def log_prob(self, value: Tensor) -> Any:
+        """Return the log-probability of whole numbers from 0 to 255, in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        a, b = ((value + half - self.loc) / self.scale for half in (-0.5, 0.5))
+        # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)), of which nothing cancels
+        inside = logsigmoid(b) + logsigmoid(-a) + (-torch.expm1(-1 / self.scale)).log()
+        return inside.where(value > 0, logsigmoid(b)).where(value < 255, logsigmoid(-a))
+
+    def cdf(self, value: Any) -> Any:
+        """Return P(X <= value) for whole numbers from 0 to 255."""
+        below = ((value + 0.5 - self.loc) / self.scale).sigmoid()
+        return torch.where(value < 255, below, torch.ones_like(below))
+
+    @property
+    def mean(self) -> Any:
+        """The expectation: the sum of P(X > k)."""
+        return self._sum_of_tails(lambda k: 1)
+
+    @property
+    def variance(self) -> Any:
+        """The variance, from E[X^2]: the sum of (2 k + 1) P(X > k)."""
+        return self._sum_of_tails(lambda k: 2 * k + 1) - self.mean**2
+
+    def _sum_of_tails(self, weight: Callable[[int], int]) -> Any:
+        """Return the sum over k = 0, ..., 254 of weight(k) P(X > k)."""
+        return sum(weight(k) * ((self.loc - k - 0.5) / self.scale).sigmoid() for k in range(255))
