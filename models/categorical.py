@@ -52,8 +52,8 @@ class CategoricalModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        unequal = isinstance(categories, Sequence)
-        each = list(categories) if unequal else [categories] * features
+        numbers = categories if isinstance(categories, Sequence) else [categories] * features
+        each = [int(number) for number in numbers]
         if len(each) != features or min(each) < 1:
             need = f"a positive number, or one for each of {features} features"
             raise ValueError(f"categories: expected {need}, got {categories}")

@@ -215,7 +215,15 @@ def test_two_particles_in_one_run_are_two_runs(pair):
                 torch.testing.assert_close(found[number], right, rtol=1e-5, atol=1e-4)
 
 
-@every_pair
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(names, marks=pytest.mark.slow if names[1] == "linear" else [])
+        for names in NAMES
+    ],  # the traced step of a guide is compared with the other models in compiled/test_equality.py
+    ids="-".join,
+    scope="module",
+)
 @pytest.mark.usefixtures("pair", "double")
 def test_the_traced_step_is_the_eager_step_and_double_precision_reaches_every_number(names):
     model, guide, data = zoo_pair(*names)
