@@ -30,6 +30,7 @@ def _seeded():
     import matplotlib.pyplot as plt
 
     plt.close("all")
+    pyro.clear_param_store()  # fixtures of a whole file are made before the next test clears it
 
 
 @pytest.fixture(autouse=True)

@@ -60,7 +60,7 @@ def losses(contestant, epochs, *arguments):
 
 def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
     monkeypatch.setattr(step, "has_numpyro", lambda: False)
-    names = ["vae-8-particles", "class-enum", "conv-128x28x28"]
+    names = ["vae-8-particles", "class-graph", "class-enum", "conv-128x28x28"]
     threads = torch.get_num_threads()
     table = step.main(["--tiny", "--works", *reversed(names), "--rounds", "2"])
     assert torch.get_num_threads() == threads
