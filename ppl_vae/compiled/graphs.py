@@ -269,7 +269,8 @@ def compile_graph(
     generator would be another stream, and the comparison with the eager step would be impossible.
     ``cpp_wrapper`` writes the code between the kernels in C++ (on a CPU); elsewhere CUDA graphs
     take the place of that code. ``layout_optimization`` would store images with the channels last;
-    on a CPU that takes longer: a convolutional pair with it took 104 ms a step, without it 82.
+    on a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran at 0.93 of its
+    speed with it, at 1.07 without.
 
     The function runs once on copies of the state before it is returned, so that a compiler that
     fails at its first call fails here.
