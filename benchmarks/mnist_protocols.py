@@ -1,0 +1,129 @@
+"""What ``mnist.py`` fits: each published protocol as networks, optimizer, schedule and figures.
+
+Sources: as in ``mnist.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.nn import MLP
+
+PIXELS = 784
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is fitted, how, and what was published.
+
+    Attributes:
+        hidden: Widths of the encoder's layers; the decoder has them in reverse.
+        latents: Width of the code.
+        activation: Between layers.
+        optimizer: Of a list of parameters and a number of rows.
+        xavier: Whether weights begin as Burda et al.'s; else as torch's.
+        rate: Factor of the learning rate in an epoch, from 0, of so many.
+        warm_up: Share of the epochs over which the KL weight rises from 0 to 1.
+        batch_size: Rows of a step.
+        epochs: Passes over the data.
+        samples: Draws a row for the log-likelihood.
+        particles: Of the importance-weighted bound; ``None`` is the ELBO.
+        dynamic: Whether images are binarized anew every epoch.
+        published: ``{quantity: nats a row}``.
+    """
+
+    hidden: tuple[int, ...]
+    latents: int
+    activation: Callable[[], nn.Module]
+    optimizer: Callable[[list[Tensor], int], torch.optim.Optimizer]
+    rate: Callable[[int, int], float]
+    batch_size: int
+    epochs: int
+    samples: int
+    particles: int | None = None
+    dynamic: bool = False
+    warm_up: float = 0.0
+    xavier: bool = False
+    published: dict[str, float] = field(default_factory=dict)
+
+    def pair(self, seed: int) -> tuple[BernoulliModel, NormalGuide]:
+        """A fresh model and guide."""
+        torch.manual_seed(seed)
+        decoder = MLP(self.latents, PIXELS, self.hidden[::-1], self.activation)
+        encoder = MLP(PIXELS, 2 * self.latents, self.hidden, self.activation)
+        for layer in [*encoder, *decoder]:
+            if self.xavier and isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
+        model = BernoulliModel(PIXELS, self.latents, decoder)
+        return model, NormalGuide(PIXELS, self.latents, encoder)
+
+    def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Sets the learning rate of an epoch."""
+        factor = lambda epoch: self.rate(epoch, self.epochs)  # noqa: E731
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def rezende_rate(epoch: int, epochs: int) -> float:
+    """Times 10^-0.2 at epochs 200, 350 and 500 of 500, and at the same shares of fewer."""
+    return float(10 ** (-0.2 * sum(500 * epoch >= mark * epochs for mark in (200, 350, 500))))
+
+
+def falling(epoch: int, epochs: int) -> float:
+    """Half a cosine down to a hundredth."""
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * epoch / epochs)) / 2
+
+
+def burda_rate(epoch: int, epochs: int) -> float:
+    """10^(-i/7) for 3^i epochs, i = 0 ... 7."""
+    ends = np.cumsum([3**i for i in range(8)])
+    return float(10 ** (-int(np.searchsorted(ends, epoch, side="right")) / 7))
+
+
+def rmsprop(parameters: list[Tensor], rows: int) -> torch.optim.Optimizer:
+    """Centered, at 1e-3, for a loss that is a sum."""
+    return torch.optim.RMSprop(parameters, lr=1e-3, centered=True, foreach=True)
+
+
+def adam(rate: float, epsilon: float) -> Callable[[list[Tensor], int], torch.optim.Optimizer]:
+    """For a loss that is a mean over rows."""
+    return lambda parameters, rows: torch.optim.Adam(
+        parameters, lr=rate, eps=epsilon * rows, fused=True
+    )
+
+
+MEANFIELD = Protocol(
+    (256, 256), 128, nn.ReLU, rmsprop, lambda epoch, epochs: 1.0, batch_size=128, epochs=167,
+    samples=1000, published={"ELBO": -103.31, "log p": -97.10},
+)  # fmt: skip
+REZENDE = Protocol(
+    (400,), 40, nn.ReLU, adam(1e-4, 1e-8), rezende_rate, batch_size=100, epochs=500, samples=200,
+    published={"log p": -89.9},
+)  # fmt: skip
+VAE = Protocol(
+    (200, 200), 50, nn.SiLU, adam(2e-3, 1e-8), falling, batch_size=100, epochs=400, samples=5000,
+    dynamic=True, warm_up=0.1, xavier=True, published={"log p": -86.76},
+)  # fmt: skip
+PROTOCOLS = {
+    "meanfield": MEANFIELD,
+    "rezende": REZENDE,
+    "rezende-warm": replace(REZENDE, warm_up=0.2),
+    "vae": VAE,
+    "iwae5": replace(VAE, particles=5, published={"log p": -85.54}),
+    "iwae50": replace(VAE, particles=50, epochs=100, published={"log p": -84.78}),
+}
+FULL = {  # of the dynamic protocols
+    "batch_size": 20, "epochs": 3280, "rate": burda_rate, "activation": nn.Tanh, "warm_up": 0.0,
+    "optimizer": adam(1e-3, 1e-4),
+}  # fmt: skip
+SHORT = {"epochs": 50, "optimizer": adam(1e-3, 1e-8)}  # of rezende: 10 times the rate
+TINY = {"epochs": 2, "batch_size": 50, "samples": 10, "hidden": (8,), "latents": 3}
