@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -173,6 +173,27 @@ class Half:
         has_buffers = any(True for layer in layers for _ in layer.buffers())
         if self.parameters() or self.store.waiting or has_buffers:
             fitted_columns.remember(self.owner, columns, self._method)
+
+    @property
+    def covariates(self) -> list[str]:
+        """Names of the optional covariates that this half was fitted with; empty if unknown."""
+        return fitted_columns.remembered_covariates(self.owner, self._method)
+
+    def remember_covariates(self, names: Sequence[str]) -> None:
+        """Store the optional covariates that this half is fitted with."""
+        fitted_columns.remember_covariates(self.owner, names, self._method)
+
+    def fields_given(self, keys: Sequence[str] | None, count: int) -> list[str]:
+        """Return the names under which this half gets the fields of data.
+
+        Args:
+            keys: The keys of a mapping; ``None`` for fields that are passed by position.
+            count: Number of fields.
+        """
+        if keys is not None:
+            return list(keys)
+        target = self.base.forward if isinstance(self.base, nn.Module) else self.base
+        return list(inspect.signature(target).parameters)[:count]
 
     def _forget_replaced_parameters(self) -> None:
         """Drop a module's old parameters from the store after the user assigned new ones.

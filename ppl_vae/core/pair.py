@@ -109,9 +109,19 @@ class Pair:
 
         Raises:
             ValueError: If the data cannot be read as rows, or a frame has some of the columns
-                that the pair was fitted to, and not all.
+                that the pair was fitted to, and not all, or an optional covariate of the model is
+                missing, such as a size, that it was fitted with.
         """
-        return as_rows(data, name, [half.columns for half in (self.model, self.guide)])
+        rows = as_rows(data, name, [half.columns for half in (self.model, self.guide)])
+        wanted = self.model.covariates
+        given = self.model.fields_given(rows.keys, len(rows.fields)) if wanted else []
+        missing = [field for field in wanted if field not in given]
+        if missing:
+            raise ValueError(
+                f'{name}: expected the field "{missing[0]}", with which the model was fitted and '
+                f"without which its numbers would be others, got {given}; pass a mapping with it"
+            )
+        return rows
 
     def remember_columns(self, columns: Columns) -> None:
         """Store the columns that the pair is fitted to, for ``rows``."""

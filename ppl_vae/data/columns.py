@@ -25,6 +25,27 @@ Columns = dict[str, list[Any]]
 _FITTED: weakref.WeakKeyDictionary[Any, dict[str, Columns]] = weakref.WeakKeyDictionary()
 
 
+# The optional covariates that each model was fitted with, by owner and by the method's name.
+_COVARIATES: weakref.WeakKeyDictionary[Any, dict[str, list[str]]] = weakref.WeakKeyDictionary()
+
+
+def remember_covariates(owner: Any, names: Sequence[str], method: str = "") -> None:
+    """Store the optional covariates that a model was fitted with, in place of older ones.
+
+    Args:
+        owner: The model, or the object whose bound method it is.
+        names: The names of the fields.
+        method: Name of the bound method; "" for a function or a module.
+    """
+    with contextlib.suppress(TypeError):
+        _COVARIATES.setdefault(owner, {})[method] = list(names)
+
+
+def remembered_covariates(owner: Any, method: str = "") -> list[str]:
+    """Return the optional covariates that a model was fitted with; none where none were stored."""
+    return _COVARIATES.get(owner, {}).get(method, [])
+
+
 def remember(owner: Any, columns: Columns, method: str = "") -> None:
     """Store the columns that a model or a guide was fitted to.
 

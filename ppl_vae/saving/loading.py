@@ -75,6 +75,7 @@ def load(
             for name in info.get("frozen", ()):
                 present[name].requires_grad_(False)
         pair.remember_columns(record.columns)
+        pair.model.remember_covariates(info.get("covariates", ()))
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(

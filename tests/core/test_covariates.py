@@ -3,9 +3,13 @@
 import numpy as np
 import pandas as pd
 import pyro
+import pyro.distributions as dist
 import pytest
+import torch
 
-from ppl_vae import build, encode, fit, lint, log_likelihood
+from ppl_vae import build, elbo_terms, encode, fit, lint, load, log_likelihood
+from ppl_vae.core.covariates import optional_covariates
+from ppl_vae.core.pair import Pair
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.categorical import CategoricalModel
@@ -100,3 +104,28 @@ def test_a_feature_without_counts_has_the_rate_of_half_a_count():
     rate = build(PoissonModel, data).rate
     expected = [*(COUNTS[["a", "b"]].sum() / SIZE.sum()), 0.5 / SIZE.sum()]
     np.testing.assert_allclose(rate.numpy(), expected, rtol=1e-5)
+
+
+def test_a_model_fitted_with_a_size_refuses_rows_without_it(tmp_path):
+    size = torch.rand(40) * 100 + 1
+    x = torch.poisson(size[:, None] * torch.rand(3))
+    data = {"x": x, "size": size}
+    model, guide = build(PoissonModel, data, latents=1), build(NormalGuide, data, latents=1)
+    fit(model, guide, data, epochs=2, compile=False, progress=False, run=tmp_path / "run")
+    for pair in ((model, guide), load(tmp_path / "run")):
+        for rows in (x, {"x": x}):
+            with pytest.raises(ValueError, match='data: expected the field "size"'):
+                log_likelihood(*pair, rows, num_samples=2)
+        elbo_terms(*pair, data)
+        elbo_terms(pair[0], None, (x, size))
+
+
+def test_a_label_that_is_latent_where_it_is_not_given_may_be_missing():
+    def model(x, y=None):
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+
+    data = {"x": torch.randn(20), "y": torch.randn(20)}
+    pair = Pair.of(model, None, "data")
+    assert optional_covariates(pair, pair.rows(data)) == []
