@@ -5,6 +5,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
+from ppl_vae.nn.condition import Condition
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
@@ -14,6 +15,7 @@ from ppl_vae.nn.scaling import Standardize
 __all__ = [
     "MLP",
     "AnyBatch",
+    "Condition",
     "ConvDecoder",
     "ConvEncoder",
     "CouplingNetwork",

@@ -7,8 +7,9 @@
     center       median                               (features,), data's units
     spread       interquartile range by 1.349         (features,), data's units: the sd of a normal
     rate         mean per unit of the field "size"    (features,), the data's unit by that of size
+    conditions   number of labels, or of covariates   (), from the field "y"
 
-An argument of one of these names is found in the first field of the data. An image has one ``loc``,
+Where nothing else is said, an argument is found in the field "x", else in the first field. An image has one ``loc``,
 ``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
 """
 
@@ -37,9 +38,10 @@ BLOCK = 1 << 20  # most numbers of the data that are read at once
 def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
-    The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale`` and ``rate`` are
-    filled in where the constructor has them and the caller does not give them. They come from the
-    field ``x`` of a mapping, else from the first field. ``loc``, ``scale`` and ``rate`` have shape
+    The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
+    ``spread``, ``rate`` and ``conditions`` are filled in where the constructor has them and the
+    caller does not give them. They come from the field ``x`` of a mapping, else from the first
+    field; ``conditions`` from the field ``y``. ``loc``, ``scale`` and ``rate`` have shape
     (features,); missing values are left out of them, a constant feature has a scale of 1, and a
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
@@ -235,6 +237,34 @@ def _rate(source: _Source) -> Tensor:
     return rate.clamp_min(0.5 / (len(source.rows) * float(size))).to(loc.dtype)
 
 
+def _conditions(source: _Source) -> int:
+    """Return the number of labels in the field ``y``, the largest plus one, or of covariates.
+
+    Whole numbers in an integer dtype are labels, one a row; floats are covariates.
+
+    Raises:
+        ValueError: If the data have no field ``y``, or if a label is negative.
+    """
+    names = source.rows.names
+    if "y" not in names:
+        raise ValueError(
+            f"{source.cls.__name__}: conditions: expected a field y with labels or covariates, got "
+            f'fields {", ".join(names)}; pass {{"x": rows, "y": labels}}'
+        )
+    field = source.rows.fields[names.index("y")]
+    if field.take(torch.arange(1)).is_floating_point():
+        return math.prod(field.array.shape[1:])
+    lowest, largest = 0, 0
+    for block in _blocks(field):
+        lowest, largest = min(lowest, int(block.amin())), max(largest, int(block.amax()))
+    if lowest < 0:
+        raise ValueError(
+            f"{source.cls.__name__}: conditions: expected labels 0, 1, 2, ... in the field y, got "
+            f"{lowest}; number the labels from 0, or leave these rows out"
+        )
+    return largest + 1
+
+
 def _blocks(field: Field) -> Iterator[Tensor]:
     """Yield all rows of a field, (rows, ...), a block that fits into memory at a time."""
     rows = max(1, BLOCK // max(1, math.prod(field.array.shape[1:])))
@@ -289,4 +319,5 @@ _READERS: dict[str, Callable[[_Source], Any]] = {
     "center": _center,
     "spread": _spread,
     "rate": _rate,
+    "conditions": _conditions,
 }

@@ -15,10 +15,11 @@ from ppl_vae import lint
 from ppl_vae.cli.pairs import NO_GUIDE, build_pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.core.sites import with_role
+from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.zoo.catalog import find_class, zoo
 
 ROWS, FEATURES = 60, 4
-SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS}
+SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS, "conditions": 3}
 """Constructor arguments of the model that the rows are drawn from; others have their defaults."""
 
 FEW_MODELS = ("bernoulli", "gaussian", "ppca")
@@ -59,7 +60,8 @@ def zoo_data(model):
     cls = find_class(model, "models")
     taken = inspect.signature(cls).parameters
     with forked(1), torch.no_grad(), pyro.get_param_store().scope():
-        half = cls(**{name: size for name, size in SIZES.items() if name in taken})
+        sizes = {name: size for name, size in SIZES.items() if name in taken}
+        half = cls(**sizes, **({"guide": NormalGuide(FEATURES, 2)} if "guide" in taken else {}))
         for parameter in half.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
         fields = {name: FIELDS[name]() for name in inspect.signature(half.forward).parameters}

@@ -1,0 +1,60 @@
+"""Binary features given a label or covariates: the code holds what the condition does not say.
+
+    z ~ Normal(0, I)                                z: (latents,)
+    x ~ Bernoulli(logits=decoder(z, y))             x: (features,), each 0 or 1; y: (conditions,)
+
+A label is 0, 1, ..., conditions - 1 and enters as one of so many indicators; covariates are
+(conditions,) numbers of about unit size. Rows of one condition come from
+``generate(model, guide, data, given={"y": y})``.
+
+Rows: vectors of 0 and 1, each with a label or covariates y.
+
+Source: Sohn, Lee & Yan (2015), section 4.1, Advances in Neural Information Processing Systems 28
+(the prior does not depend on y).
+"""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.nn import MLP, Condition
+
+
+class ConditionalModel(PyroModule):
+    """p(x, z given y). Plate "data"; latent site "z"; observed site "x"; field "y" is given.
+
+    Args:
+        features: Number of features in a row.
+        latents: Size of the latent code z.
+        conditions: Number of labels, or of covariates.
+        decoder: Network (..., latents + conditions) -> (..., features) that gives the logit of
+            each feature; an ``MLP`` with one hidden layer if ``None``.
+
+    Example:
+        >>> model = ConditionalModel(features=16, latents=2, conditions=3)
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(2, 16), torch.tensor([0, 2]))
+        >>> trace.nodes["z"]["value"].shape
+        torch.Size([2, 2])
+    """
+
+    def __init__(
+        self,
+        features: int,
+        latents: int = 8,
+        conditions: int = 2,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.features, self.latents, self.conditions = features, latents, conditions
+        self.condition = Condition(conditions)
+        self.decoder = decoder or MLP(latents + conditions, features)
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        """Score rows x, (rows, features), given y: labels (rows,), or (rows, conditions)."""
+        x = x.to(torch.get_default_dtype())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
+            logits = self.decoder(self.condition(z, y))  # (..., rows, features): particles lead
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)

@@ -1,0 +1,72 @@
+"""Binary features from a latent code with clusters: the prior is a mixture of normals.
+
+    p(z) = sum_k w_k Normal(z; c_k, s_k^2 I)     w: (components,), c_k and s_k: (latents,)
+    x ~ Bernoulli(logits=decoder(z))             x: (features,), each 0 or 1
+
+Weights, centers and spreads are learned. The cluster of a row is summed out exactly, because each
+component has a density; ``cluster`` gives its probabilities.
+
+Rows: vectors or images of 0 and 1 that fall into groups.
+
+Source: Dilokthanakul et al. (2016), section 3, arXiv:1611.02648 (a mixture in the latent space);
+Tomczak & Welling (2018), section 2, arXiv:1705.07120 (the mixture of Gaussians as a prior).
+"""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.nn import make_decoder
+
+
+class MixturePriorModel(PyroModule):
+    """p(x, z). Plate "data"; latent site "z"; observed site "x".
+
+    Args:
+        features: Number of features in a row, or (channels, height, width) of an image.
+        latents: Size of the latent code z.
+        components: Number of components of the prior.
+        decoder: Network (..., latents) -> (..., features) that gives the logit of each feature;
+            one hidden layer for vectors, convolutions for images, if ``None``.
+
+    Example:
+        >>> model = MixturePriorModel(features=16, latents=2, components=3)
+        >>> model.cluster(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        features: int | Sequence[int],
+        latents: int = 8,
+        components: int = 10,
+        decoder: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.features, self.latents, self.components = features, latents, components
+        self.decoder = decoder or make_decoder(latents, features)
+        self.centers = nn.Parameter(torch.randn(components, latents))
+        self.log_spreads = nn.Parameter(torch.zeros(components, latents))
+        self.logits = nn.Parameter(torch.zeros(components))
+
+    def prior(self) -> dist.MixtureSameFamily:
+        """Return p(z) of one row."""
+        each = dist.Normal(self.centers, self.log_spreads.exp()).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), each)
+
+    def cluster(self, z: Tensor) -> Tensor:
+        """Return the probability of each component given codes z, as (..., components)."""
+        each = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
+        return (each + self.logits.log_softmax(-1)).softmax(-1)
+
+    def forward(self, x: Tensor) -> None:
+        """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
+        x = x.to(torch.get_default_dtype())
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", self.prior())
+            logits = self.decoder(z)  # (..., rows, features): particles lead
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)
