@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,29 @@ import torch
 from torch import Tensor, nn
 
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.nn import MLP
+from ppl_vae.models.flow_prior import FlowPriorModel
+from ppl_vae.models.hierarchical import HierarchicalModel
+from ppl_vae.models.mixture_prior import MixturePriorModel
+from ppl_vae.models.vampprior import VampPriorModel
+from ppl_vae.nn import MLP, ConvDecoder, ConvEncoder
 
 PIXELS = 784
+IMAGE = (1, 28, 28)
+
+
+class Gated(nn.Sequential):
+    """A perceptron whose hidden layers are h = (V x + c) sigmoid(W x + b), the last one linear.
+
+    Source: Dauphin et al. (2017), section 2, arXiv:1612.08083.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden: tuple[int, ...]) -> None:
+        layers: list[nn.Module] = []
+        for width_in, width_out in pairwise((inputs, *hidden)):
+            layers += [nn.Linear(width_in, 2 * width_out), nn.GLU(-1)]
+        super().__init__(*layers, nn.Linear(hidden[-1], outputs))
 
 
 @dataclass(frozen=True)
@@ -26,9 +46,10 @@ class Protocol:
     """What is fitted, how, and what was published.
 
     Attributes:
-        hidden: Widths of the encoder's layers; the decoder has them in reverse.
+        hidden: Widths of the encoder's layers; the decoder has them in reverse. Of a convolutional
+            one its channels.
         latents: Width of the code.
-        activation: Between layers.
+        activation: Between layers; ``None`` for gated layers.
         optimizer: Of a list of parameters and a number of rows.
         xavier: Whether weights begin as Burda et al.'s; else as torch's.
         rate: Factor of the learning rate in an epoch, from 0, of so many.
@@ -36,41 +57,98 @@ class Protocol:
         batch_size: Rows of a step.
         epochs: Passes over the data.
         samples: Draws a row for the log-likelihood.
+        make: Model and guide of the protocol's networks.
         particles: Of the importance-weighted bound; ``None`` is the ELBO.
         dynamic: Whether images are binarized anew every epoch.
+        components: Components of the prior, or pseudo-inputs.
+        shape: Shape of a row.
         published: ``{quantity: nats a row}``.
     """
 
     hidden: tuple[int, ...]
     latents: int
-    activation: Callable[[], nn.Module]
+    activation: Callable[[], nn.Module] | None
     optimizer: Callable[[list[Tensor], int], torch.optim.Optimizer]
     rate: Callable[[int, int], float]
     batch_size: int
     epochs: int
     samples: int
+    make: Callable[[Protocol], tuple[Any, Any]]
     particles: int | None = None
     dynamic: bool = False
     warm_up: float = 0.0
     xavier: bool = False
+    components: int = 500
+    shape: tuple[int, ...] = (PIXELS,)
     published: dict[str, float] = field(default_factory=dict)
 
-    def pair(self, seed: int) -> tuple[BernoulliModel, NormalGuide]:
+    def pair(self, seed: int) -> tuple[Any, Any]:
         """A fresh model and guide."""
         torch.manual_seed(seed)
-        decoder = MLP(self.latents, PIXELS, self.hidden[::-1], self.activation)
-        encoder = MLP(PIXELS, 2 * self.latents, self.hidden, self.activation)
-        for layer in [*encoder, *decoder]:
+        model, guide = self.make(self)
+        for layer in [*model.modules(), *guide.modules()]:
             if self.xavier and isinstance(layer, nn.Linear):
                 nn.init.xavier_uniform_(layer.weight)
                 nn.init.zeros_(layer.bias)
-        model = BernoulliModel(PIXELS, self.latents, decoder)
-        return model, NormalGuide(PIXELS, self.latents, encoder)
+        return model, guide
+
+    def network(self, inputs: int, outputs: int, hidden: tuple[int, ...]) -> nn.Module:
+        """A perceptron with the protocol's activation."""
+        if self.activation is None:
+            return Gated(inputs, outputs, hidden)
+        return MLP(inputs, outputs, hidden, self.activation)
+
+    def decoder(self) -> nn.Module:
+        """From codes to logits."""
+        return self.network(self.latents, PIXELS, self.hidden[::-1])
+
+    def guide(self) -> NormalGuide:
+        """The encoder's normal guide."""
+        encoder = self.network(PIXELS, 2 * self.latents, self.hidden)
+        return NormalGuide(PIXELS, self.latents, encoder)
 
     def scheduler(self, optimizer: torch.optim.Optimizer) -> Any:
         """Sets the learning rate of an epoch."""
         factor = lambda epoch: self.rate(epoch, self.epochs)  # noqa: E731
         return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def standard(p: Protocol) -> tuple[Any, Any]:
+    """A standard normal prior."""
+    decoder = p.decoder()
+    return BernoulliModel(PIXELS, p.latents, decoder), p.guide()
+
+
+def mixture(p: Protocol) -> tuple[Any, Any]:
+    """A mixture of normals as prior."""
+    return MixturePriorModel(PIXELS, p.latents, p.components, p.decoder()), p.guide()
+
+
+def vamp(p: Protocol) -> tuple[Any, Any]:
+    """The guide's answer to pseudo-inputs as prior."""
+    guide = p.guide()
+    return VampPriorModel(PIXELS, guide, p.latents, p.components, p.decoder()), guide
+
+
+def flow(p: Protocol) -> tuple[Any, Any]:
+    """Coupling layers as prior."""
+    hidden = p.hidden[:1]
+    return FlowPriorModel(PIXELS, p.latents, 8, hidden, p.decoder()), p.guide()
+
+
+def layers(p: Protocol) -> tuple[Any, Any]:
+    """Two layers of codes, inferred from the top down."""
+    width = p.hidden[-1]
+    model = HierarchicalModel(PIXELS, (p.latents, p.latents), width, p.decoder())
+    encoder = p.network(PIXELS, width, p.hidden[:-1])
+    return model, TopDownGuide(PIXELS, model, width, encoder)
+
+
+def convolutions(p: Protocol) -> tuple[Any, Any]:
+    """Convolutions each way, and a standard normal prior."""
+    decoder = ConvDecoder(p.latents, IMAGE, p.hidden[::-1])
+    encoder = ConvEncoder(IMAGE, 2 * p.latents, p.hidden)
+    return BernoulliModel(IMAGE, p.latents, decoder), NormalGuide(IMAGE, p.latents, encoder)
 
 
 def rezende_rate(epoch: int, epochs: int) -> float:
@@ -103,15 +181,19 @@ def adam(rate: float, epsilon: float) -> Callable[[list[Tensor], int], torch.opt
 
 MEANFIELD = Protocol(
     (256, 256), 128, nn.ReLU, rmsprop, lambda epoch, epochs: 1.0, batch_size=128, epochs=167,
-    samples=1000, published={"ELBO": -103.31, "log p": -97.10},
+    samples=1000, make=standard, published={"ELBO": -103.31, "log p": -97.10},
 )  # fmt: skip
 REZENDE = Protocol(
     (400,), 40, nn.ReLU, adam(1e-4, 1e-8), rezende_rate, batch_size=100, epochs=500, samples=200,
-    published={"log p": -89.9},
+    make=standard, published={"log p": -89.9},
 )  # fmt: skip
 VAE = Protocol(
     (200, 200), 50, nn.SiLU, adam(2e-3, 1e-8), falling, batch_size=100, epochs=400, samples=5000,
-    dynamic=True, warm_up=0.1, xavier=True, published={"log p": -86.76},
+    make=standard, dynamic=True, warm_up=0.1, xavier=True, published={"log p": -86.76},
+)  # fmt: skip
+TOMCZAK = Protocol(
+    (300, 300), 40, None, adam(1e-3, 1e-8), falling, batch_size=100, epochs=100, samples=5000,
+    make=standard, warm_up=0.1, published={"log p": -88.56},
 )  # fmt: skip
 PROTOCOLS = {
     "meanfield": MEANFIELD,
@@ -120,6 +202,12 @@ PROTOCOLS = {
     "vae": VAE,
     "iwae5": replace(VAE, particles=5, published={"log p": -85.54}),
     "iwae50": replace(VAE, particles=50, epochs=100, published={"log p": -84.78}),
+    "standard": TOMCZAK,
+    "mixture": replace(TOMCZAK, make=mixture, published={}),
+    "vampprior": replace(TOMCZAK, make=vamp, published={"log p": -85.57}),
+    "flow": replace(TOMCZAK, make=flow, published={}),
+    "layers": replace(TOMCZAK, make=layers, published={"log p": -86.05}),
+    "conv": replace(TOMCZAK, make=convolutions, hidden=(32, 64), shape=IMAGE, published={}),
 }
 FULL = {  # of the dynamic protocols
     "batch_size": 20, "epochs": 3280, "rate": burda_rate, "activation": nn.Tanh, "warm_up": 0.0,
