@@ -1,17 +1,16 @@
 """Real features from a Gaussian code through a decoder whose weights are random, with a prior.
 
-    W_i ~ Normal(0, 1 / columns)              W_i: (outputs, columns), one for all rows
-    z ~ Normal(0, I)                          z: (latents,)
-    h_0 = z,  h_i = tanh(W_i [h_(i-1), 1])    h_i: (hidden_i,), i = 1, ..., n - 1
-    m = W_n [h_(n-1), 1]                      m: (features,)
-    x ~ Normal(loc + scale m, scale sigma)    x: (features,), data's units
+    W_i ~ Normal(0, 1 / columns)                             W_i: (outputs, columns)
+    z ~ Normal(0, I)                                         z: (latents,)
+    h_0 = z,  h_i = tanh(W_i [h_(i-1), 1])                   h_i: (hidden_i,), i = 1, ..., n - 1
+    x ~ Normal(loc + scale W_n [h_(n-1), 1], scale sigma)    x: (features,), data's units
 
 The last column of W_i is the bias. The weights stand outside the plate: all rows tell about them
 together. ``guides/mean_field.py`` is the guide. Without hidden layers this is a Bayesian PCA.
 
 Rows: vectors of real numbers, few enough of them that the decoder itself is uncertain.
 
-Source: Bishop (1999), Bayesian PCA; Blundell et al. (2015), section 3, arXiv:1505.05424, for layers.
+Source: Bishop (1999), Bayesian PCA, section 3; layers: Blundell et al. (2015), arXiv:1505.05424.
 """
 
 from collections.abc import Sequence
@@ -73,8 +72,7 @@ class BayesianDecoderModel(PyroModule):
             for w in layers[:-1]:
                 h = _linear(w, h).tanh()
             mean = self.loc + self.scale * _linear(layers[-1], h)
-            sd = self.scale * self.log_sigma.exp()
-            pyro.sample("x", dist.Normal(mean, sd).to_event(1), obs=x)
+            pyro.sample("x", dist.Normal(mean, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
 
 
 def _linear(w: Tensor, h: Tensor) -> Tensor:
