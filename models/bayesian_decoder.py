@@ -71,8 +71,8 @@ class BayesianDecoderModel(PyroModule):
             h = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
             for w in layers[:-1]:
                 h = _linear(w, h).tanh()
-            mean = self.loc + self.scale * _linear(layers[-1], h)
-            pyro.sample("x", dist.Normal(mean, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
+            loc = self.loc + self.scale * _linear(layers[-1], h)
+            pyro.sample("x", dist.Normal(loc, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
 
 
 def _linear(w: Tensor, h: Tensor) -> Tensor:
