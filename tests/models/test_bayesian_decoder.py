@@ -60,8 +60,7 @@ def rows_and_codes():
     codes = torch.linalg.qr(columns.flip(1)).Q[:, 1:] * ROWS**0.5  # orthogonal to the column of 1
     weights = torch.randn(FEATURES, LATENTS + 1, generator=noise) * 0.6
     means = codes @ weights[:, :-1].T + weights[:, -1]
-    rows = LOC + SCALE * (means + SIGMA * torch.randn(EPOCHS = 200
-ROWS, FEATURES, generator=noise))
+    rows = LOC + SCALE * (means + SIGMA * torch.randn(ROWS, FEATURES, generator=noise))
     return {"x": rows, "z": codes}
 
 
@@ -100,10 +99,11 @@ def linear_pair(spread):
     mean = torch.cat([weights, torch.tensor([[0.3], [-0.2], [0.1], [0.0]])], 1)
     model = BayesianDecoderModel(FEATURES, LATENTS, sigma=SIGMA, loc=LOC, scale=SCALE)
     precision = weights.square().sum(0) / SIGMA**2 + 1
+    to_codes = weights / SIGMA**2 / precision
     encoder = torch.nn.Linear(FEATURES, 2 * LATENTS)
     with torch.no_grad():
-        encoder.weight.copy_(torch.cat([weights / SIGMA**2 / precision, 0 * weights], 1).T)
-        encoder.bias.copy_(torch.cat([-mean[:, -1] @ weights / SIGMA**2 / precision, -precision.log()]))
+        encoder.weight.copy_(torch.cat([to_codes, 0 * weights], 1).T)
+        encoder.bias.copy_(torch.cat([-mean[:, -1] @ to_codes, -precision.log()]))
     guide = MeanFieldGuide(FEATURES, model, LATENTS, encoder, LOC, SCALE)
     guide(LOC.expand(2, -1))  # makes the parameters of the weights
     guide.shared.locs.weights1 = mean
