@@ -57,7 +57,8 @@ class MeanFieldGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        self.shared = AutoNormal(poutine.block(model, _of_rows), init_loc_fn=init_to_sample)
+        shared = poutine.block(model, _of_rows)
+        self.shared = AutoNormal(shared, init_loc_fn=init_to_sample, init_scale=0.01)
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, 2 * latents)
 
