@@ -149,10 +149,10 @@ def elbo_terms(
 
     The column of an observed site is its expected log-probability. The column of a latent is minus
     its KL divergence, in closed form where there is one, else the average of log p - log q. The
-    auxiliary draw that an autoguide turns into one latent counts for that latent. Where
-    the model alone enumerates a latent, the latent and what follows it share a column, under their
-    joined names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the
-    sites outside the row plate, the sum over all rows is the ELBO of the data set.
+    auxiliary draw that an autoguide turns into one latent counts for that latent. Where the model
+    alone enumerates a latent, the latent and what follows it share a column, under their joined
+    names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the sites
+    outside the row plate, the sum over all rows is the ELBO of the data set.
 
     Where the guide gives a latent as a point (a ``Delta`` that no auxiliary draw moves), the
     columns add up to the log joint density at that point, which is no bound on the log-likelihood;
