@@ -39,7 +39,8 @@ class KeepModuleParameters(Messenger):
     again afterwards, and hands an uninitialized parameter straight back, past the store.
 
     It also completes the loading of weights: where a value waits in the store for the parameter
-    that has just appeared, the value is copied into the parameter.
+    that has just appeared, the value is copied into the parameter. The value of a ``PyroParam``
+    waits under the name of the tensor without constraints that the module holds.
 
     Args:
         store: The private store of the half that runs.
@@ -62,7 +63,9 @@ class KeepModuleParameters(Messenger):
             self._frozen.requires_grad_(False)
             self._frozen = None
         if self.store.waiting:
-            value = self.store.waiting.pop(plain_name(msg["name"]), None)
+            name = plain_name(msg["name"])
+            values = (self.store.waiting.pop(key, None) for key in (name, f"{name}_unconstrained"))
+            value = next((each for each in values if each is not None), None)
             if value is not None:
                 with torch.no_grad():
                     dict(self.store.tables.named_parameters())[msg["name"]].copy_(value)
