@@ -39,15 +39,18 @@ class KeepModuleParameters(Messenger):
     again afterwards, and hands an uninitialized parameter straight back, past the store.
 
     It also completes the loading of weights: where a value waits in the store for the parameter
-    that has just appeared, the value is copied into the parameter.
+    that has just appeared, the value is copied into the parameter. A module's value waits under the
+    name that the module has for the tensor, which is not the name in Pyro's store where the module
+    has a name of its own, as an autoguide has, or the parameter a constraint (``PyroParam``).
 
     Args:
         store: The private store of the half that runs.
+        module: The half, where it is a module.
     """
 
-    def __init__(self, store: PrivateStore) -> None:
+    def __init__(self, store: PrivateStore, module: nn.Module | None) -> None:
         super().__init__()
-        self.store = store
+        self.store, self.module = store, module
         self._frozen: nn.Parameter | None = None
 
     def _pyro_param(self, msg: Any) -> None:
@@ -62,10 +65,15 @@ class KeepModuleParameters(Messenger):
             self._frozen.requires_grad_(False)
             self._frozen = None
         if self.store.waiting:
-            value = self.store.waiting.pop(plain_name(msg["name"]), None)
+            parameter = dict(self.store.tables.named_parameters()).get(msg["name"])
+            if parameter is None:  # a lazy layer's, which has no shape yet
+                return
+            own = {} if self.module is None else dict(self.module.named_parameters())
+            names = [name for name, value in own.items() if value is parameter]
+            value = self.store.waiting.pop((*names, plain_name(msg["name"]))[0], None)
             if value is not None:
                 with torch.no_grad():
-                    dict(self.store.tables.named_parameters())[msg["name"]].copy_(value)
+                    parameter.copy_(value)
                 msg["value"] = self.store.tables[msg["name"]]
 
 
@@ -100,7 +108,8 @@ class Half:
         self.owner: Any = getattr(self.base, "__self__", self.base)
         self._method = self.base.__name__ if self.owner is not self.base else ""
         self.store = _STORES.setdefault(self.owner, {}).setdefault(self._method, PrivateStore())
-        self._keep_parameters = KeepModuleParameters(self.store)
+        module = self.base if isinstance(self.base, nn.Module) else None
+        self._keep_parameters = KeepModuleParameters(self.store, module)
         self._fields_by_keys: dict[tuple[str, ...], list[str]] = {}
         self._forget_replaced_parameters()
         self.store.follow_global_store()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -175,6 +176,23 @@ class Draw:
                 value = sign * (value.sum(others) if others else value)
                 terms[site["name"]] = terms.get(site["name"], 0) + value.flatten()
         return terms
+
+    def latents_of_auxiliaries(self) -> dict[str, str]:
+        """Return which latent of the model an auxiliary draw of the guide becomes, by their names.
+
+        An autoguide draws a number without bounds, an auxiliary site, and then sets the latent: a
+        ``Delta`` at a function of the number, whose log-density is the change of variables. The
+        terms of both sites together are the latent's log p - log q. An auxiliary draw is left out
+        where other than one ``Delta`` follows it, as where all latents are parts of one draw.
+        """
+        latents = {}
+        drawn = list(sites.with_role(self.guide_trace, "latent", "auxiliary").items())
+        for position, (name, site) in enumerate(drawn, 1):
+            after = list(takewhile(lambda item: isinstance(item[1]["fn"], Delta), drawn[position:]))
+            in_rows = {sites.in_plate(each, self.plate) for each in (site, *dict(after).values())}
+            if sites.role(site) == "auxiliary" and len(after) == len(in_rows) == 1:
+                latents[name] = after[0][0]
+        return latents
 
     def _enumerated(self) -> EnumeratedSum:
         """Return the sums over the values of the enumerated latents of this run."""

@@ -148,10 +148,11 @@ def elbo_terms(
     """Return the ELBO of every row, taken apart: one column for each site.
 
     The column of an observed site is its expected log-probability. The column of a latent is minus
-    its KL divergence, in closed form where there is one, else the average of log p - log q. Where
-    the model alone enumerates a latent, the latent and what follows it share a column, under their
-    joined names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the
-    sites outside the row plate, the sum over all rows is the ELBO of the data set.
+    its KL divergence, in closed form where there is one, else the average of log p - log q. The
+    auxiliary draw that an autoguide turns into one latent counts for that latent. Where the model
+    alone enumerates a latent, the latent and what follows it share a column, under their joined
+    names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the sites
+    outside the row plate, the sum over all rows is the ELBO of the data set.
 
     Where the guide gives a latent as a point (a ``Delta`` that no auxiliary draw moves), the
     columns add up to the log joint density at that point, which is no bound on the log-likelihood;
@@ -201,12 +202,15 @@ def elbo_terms(
         totals: dict[str, Tensor] = {}
         totals_outside: list[tuple[str, int, float]] = []
         for used, draw in _draws_in_all(runs, pair, batch, num_samples, count):
+            latents = draw.latents_of_auxiliaries()
             for names, term in draw.terms().items():
-                name = " + ".join(names)
+                name = " + ".join(dict.fromkeys(latents.get(each, each) for each in names))
                 totals[name] = totals.get(name, 0) + _sum_over_particles(term, used)
+            sums: dict[str, float] = {}
             for name, term in draw.global_terms().items():
-                nats = float(_sum_over_particles(term, used))
-                totals_outside.append((name, used, nats))
+                latent = latents.get(name, name)
+                sums[latent] = sums.get(latent, 0.0) + float(_sum_over_particles(term, used))
+            totals_outside += [(name, used, nats) for name, nats in sums.items()]
         if not totals:
             raise ValueError(
                 f'plate "{plate}": expected sites in the row plate, found none; open it in the '

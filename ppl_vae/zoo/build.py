@@ -9,8 +9,8 @@
     rate         mean per unit of the field "size"    (features,), the data's unit by that of size
     conditions   number of labels, or of covariates   (), from the field "y"
 
-Where nothing else is said, an argument is found in the field "x", else in the first field. An image has one ``loc``,
-``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
+Where nothing else is said, an argument is found in the field "x", else in the first field. An image
+has one ``loc``, ``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from pyro.infer.autoguide import AutoNormal
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from pyro.nn import PyroModule
 from torch import nn
 
@@ -222,6 +222,41 @@ def test_an_autoguide_over_global_latents_is_evaluated():
     fit(gaussian_mean, guide, x, epochs=50, progress=False)
     found = log_likelihood(gaussian_mean, guide, x, num_samples=200)
     assert found["log_prob"].between(-6, -0.9).all()
+
+
+def test_the_auxiliary_draw_of_an_autoguide_counts_for_the_latent_that_it_becomes():
+    """In the rows and outside: both terms are minus KL divergences, of log-normals."""
+
+    def model(x):
+        scale = pyro.sample("scale", dist.LogNormal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.LogNormal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(0.0, scale * rate), obs=x)
+
+    shared = AutoNormal(pyro.poutine.block(model, expose=["scale"]), init_scale=0.5)
+
+    def guide(x):
+        shared(x)
+        with pyro.plate("data", len(x)):
+            log_rate = pyro.sample("log", dist.Normal(0.3, 0.5), infer={"is_auxiliary": True})
+            pyro.sample("rate", dist.Delta(log_rate.exp(), log_density=-log_rate))
+
+    terms = elbo_terms(model, guide, torch.randn(6), num_samples=4000)
+    assert list(terms.columns) == ["rate", "x"]
+    locs = torch.tensor([0.3, shared.locs.scale.item()])
+    divergences = torch.distributions.kl_divergence(dist.Normal(locs, 0.5), dist.Normal(0.0, 1.0))
+    np.testing.assert_allclose(terms["rate"], -divergences[0], atol=0.06)
+    assert terms.attrs["global"] == {"scale": pytest.approx(-float(divergences[1]), abs=0.06)}
+
+
+def test_one_auxiliary_draw_for_several_latents_has_a_term_of_its_own():
+    def model(x):
+        loc, scale = (pyro.sample(name, dist.LogNormal(0.0, 1.0)) for name in ("loc", "scale"))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+    terms = elbo_terms(model, AutoDiagonalNormal(model), torch.randn(6), num_samples=3)
+    assert len(terms.attrs["global"]) == 3
 
 
 @pytest.mark.usefixtures("double")

@@ -112,6 +112,17 @@ def test_a_pair_with_an_autoguide_opens_again(tmp_path):
     assert torch.equal(again[1].median()["loc"], guide.median()["loc"])
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # high k-hat
+def test_an_autoguide_that_was_saved_without_rows_has_its_weights_from_the_first_call_on(tmp_path):
+    model = Shared(2.0)
+    guide = AutoNormal(model, init_scale=0.2)
+    fit(model, guide, X, epochs=1, progress=False)
+    save(model, guide, tmp_path / "run")  # without rows to run the pair on
+    again = load(tmp_path / "run", trust_code=True)
+    scores = [log_likelihood(*pair, X[:6], num_samples=4) for pair in ((model, guide), again)]
+    assert scores[0].equals(scores[1])
+
+
 class Shared(PyroModule):
     """A model whose one latent all rows share."""
 
