@@ -71,7 +71,7 @@ def test_a_label_out_of_range_is_refused_with_its_field_and_row(function, label)
 
 def test_new_rows_of_a_label_out_of_range_are_refused():
     pair = pair_of({"x": X, "y": LABELS})
-    with pytest.raises(ValueError, match='field "y": expected categories from 0 to 2.*got 9'):
+    with pytest.raises(ValueError, match=r'field "y": expected categories from 0 to 2.*got 9'):
         generate(*pair, {"x": X, "y": LABELS}, num_samples=4, given={"y": 9})
 
 
