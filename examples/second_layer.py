@@ -9,8 +9,8 @@ rises over the first half of the steps (Sønderby et al., 2016, arXiv:1602.02282
 lower code holds next to nothing that the upper does not say.
 
 Prints the held-out log-likelihood of both in nats per image and what each code holds. Draws one
-figure: the held-out ELBO over the epochs, and new digits whose upper code is fixed in each row while
-the lower is drawn anew.
+figure: the held-out ELBO over the epochs, and new digits, of one upper code in each row, whose
+lower code is drawn anew.
 """
 
 import argparse
@@ -104,7 +104,7 @@ def draw(curves: dict[str, pd.Series], strips: dict[str, Tensor]) -> plt.Figure:
         strips,
         low=0,
         high=1,
-        title="New digits of two layers: the upper code says what to write, the lower how",
+        title="New digits of two layers: one upper code in each row, the lower drawn anew",
         ax=below,
     )
     figure.suptitle("What does a second layer of codes add?")
