@@ -114,7 +114,8 @@ def test_elbo_and_log_likelihood_of_two_layers_are_those_of_a_sum_over_a_grid():
     assert (proposal.exp().sum(0) * cell).numpy() == pytest.approx(1, abs=1e-6)
     exact = (joint.logsumexp(0) + cell.log()).numpy()
     elbo = (proposal.exp() * (joint - proposal)).sum(0).mul(cell).numpy()
-    assert (elbo < exact).all()
+    assert (elbo < exact - 0.7).all()  # a bound far below, so that neither passes for the other
+    # Errors of the draws that were measured: 0.025, 0.020 and 0.012 nats.
     found = log_likelihood(model, guide, x, num_samples=40_000)
     assert found["log_prob"].to_numpy() == pytest.approx(exact, abs=0.04)
     assert found["elbo"].to_numpy() == pytest.approx(elbo, abs=0.05)
@@ -135,7 +136,8 @@ def test_the_training_loss_is_the_elbo_of_a_grid_too():
         optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0),
     )  # fmt: skip
     terms = elbo_terms(model, guide, x, num_samples=2000).sum(axis=1).mean()
-    assert history.frame["elbo"].mean() == pytest.approx(terms, abs=0.1)
+    # Measured: 0.01 apart; 40 epochs have a standard error of 0.007.
+    assert history.frame["elbo"].mean() == pytest.approx(terms, abs=0.05)
 
 
 def test_a_number_stands_for_two_layers_of_this_size():
