@@ -19,7 +19,6 @@ from ppl_vae import (
 from ppl_vae.guides.conditional import ConditionalGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.conditional import ConditionalModel
-from ppl_vae.nn import MLP
 
 ROWS, FEATURES = 40, 6
 GENERATOR = torch.Generator().manual_seed(1)
@@ -102,20 +101,17 @@ def test_a_condition_that_says_everything_leaves_nothing_to_the_code():
 def test_new_digits_of_a_label_are_classified_as_this_label():
     """By a classifier of real digits, which is right on 96 % of real digits that it has not read.
 
-    Measured: 95.4 to 96.8 % of draws over two seeds of the fit and two of the draws; of expected
-    rows, without the noise of single pixels, more than 99 %.
+    Measured: 96.3 and 96.2 % of 3,000 draws for two seeds of the fit, with a standard error of
+    0.35 %; 100 % of expected rows, which lack the noise of single pixels.
     """
     digits = sklearn("datasets").load_digits()
     x, y = torch.as_tensor(digits.data > 7).float(), torch.as_tensor(digits.target)
-    data, epochs = {"x": x, "y": y}, 40
+    data = {"x": x, "y": y}
     classifier = sklearn("svm").SVC().fit(x, y)
-    torch.manual_seed(0)
-    model = build(ConditionalModel, data, latents=2, decoder=MLP(12, 64, hidden=(200,)))
-    guide = build(ConditionalGuide, data, latents=2)
+    model, guide = pair_of(data)
     fit(
-        model, guide, data, epochs=epochs, batch_size=64, progress=False,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=5e-3),
-        scheduler=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs),
+        model, guide, data, epochs=30, batch_size=64, progress=False,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
     )  # fmt: skip
     asked = torch.arange(10).repeat_interleave(300)
     draws, expected = (
