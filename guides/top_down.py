@@ -1,15 +1,15 @@
-"""Top-down guide for layers of codes: the row's evidence meets the prior given the layer above.
+"""Top-down guide for layers of codes: what the row says meets the prior given the layer above.
 
-    d_1 = tanh(encoder(x)),  d_l = tanh(A_l d_(l-1))       d_l: (hidden,), upwards
-    m_l, v_l = B_l d_l                                     (latents_l,) each: the row's evidence
-    z_L ~ Normal(m_L, exp(v_L / 2))                        the top
+    d_1 = tanh(encoder((x - loc) / scale)), d_l = tanh(A_l d_(l-1) + a_l)   (hidden,), upwards
+    m_l, v_l = B_l d_l + b_l                      (latents_l,) each: what the row says of z_l
     p_l, w_l = the model's mean and log-variance of z_l given z_(l+1)
-    z_l ~ Normal((m_l e^-v_l + p_l e^-w_l) / t_l, t_l^(-1/2)),  t_l = e^-v_l + e^-w_l   downwards
+    z_L ~ Normal(m_L, exp(v_L / 2))               z_l: (latents_l,), downwards from the top
+    z_l ~ Normal((m_l e^-v_l + p_l e^-w_l) / t_l, t_l^(-1/2)),  t_l = e^-v_l + e^-w_l
 
-The guide draws in the model's own order, from the top, and reads the model's networks: they are
-one set of parameters, trained through both.
+The last line is the product of Normal(m_l, exp(v_l / 2)) and Normal(p_l, exp(w_l / 2)). The
+networks of the model are trained through both halves.
 
-Source: Sonderby et al. (2016), section 2.1, arXiv:1602.02282.
+Source: Sønderby et al. (2016), section 2, arXiv:1602.02282.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ class TopDownGuide(PyroModule):
 
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
-        model: The model that the guide is fitted with, such as ``HierarchicalModel``: it has
-            ``latents``, the sizes of the layers, and ``given_above``.
+        model: The partner, a ``HierarchicalModel`` or a model with its ``latents``, the sizes of
+            the layers, and its ``given_above``, which gives p_l and w_l.
         hidden: Width of the layers d_l.
         encoder: Network (..., features) -> (..., hidden) that reads rows of about unit size; one
             hidden layer for vectors, convolutions for images, if ``None``.
@@ -55,6 +55,8 @@ class TopDownGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        if not hasattr(model, "given_above"):
+            raise ValueError(f"model: expected layers as of HierarchicalModel, got {type(model)}")
         self.features, self.model = features, model
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, hidden)
@@ -63,18 +65,16 @@ class TopDownGuide(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """Draw the codes of rows x, (rows, features), in the data's units, from the top down."""
-        layers = [self.encoder(self.standardize(x)).tanh()]  # (rows, hidden) each
+        layers, z = [self.encoder(self.standardize(x)).tanh()], None  # (rows, hidden) each
         for upwards in self.upwards:
             layers.append(upwards(layers[-1]).tanh())
         with pyro.plate("data", len(x)):
-            z = None
             for layer in range(len(layers), 0, -1):
                 mean, log_variance = self.evidence[layer - 1](layers[layer - 1]).chunk(2, -1)
                 if z is not None:
                     prior_mean, prior_log_variance = self.model.given_above(layer, z)
                     total = torch.logaddexp(-log_variance, -prior_log_variance)  # log of t_l
-                    weight = (-log_variance - total).exp()  # of the row's evidence, 0 to 1
-                    mean = weight * mean + (1 - weight) * prior_mean
-                    log_variance = -total
-                sd = (log_variance / 2).exp()
-                z = pyro.sample(f"z{layer}", dist.Normal(mean, sd).to_event(1))
+                    weight = (-log_variance - total).exp()  # of the row, 0 to 1
+                    mean, log_variance = weight * mean + (1 - weight) * prior_mean, -total
+                normal = dist.Normal(mean, (log_variance / 2).exp()).to_event(1)
+                z = pyro.sample(f"z{layer}", normal)

@@ -3,15 +3,18 @@
     z ~ Normal(0, I)                                z: (latents,)
     x ~ Bernoulli(logits=decoder(z, y))             x: (features,), each 0 or 1; y: (conditions,)
 
-A label is 0, 1, ..., conditions - 1 and enters as one of so many indicators; covariates are
-(conditions,) numbers of about unit size. Rows of one condition come from
+A label is an integer 0, 1, ..., conditions - 1 and enters as one of so many indicators; covariates
+are (conditions,) floats of about unit size. The decoder reads code and condition as one vector, so
+that rows may be images. Rows of one condition come from
 ``generate(model, guide, data, given={"y": y})``.
 
-Rows: vectors of 0 and 1, each with a label or covariates y.
+Rows: vectors or images of 0 and 1, each with a label or covariates y.
 
-Source: Sohn, Lee & Yan (2015), section 4.1, Advances in Neural Information Processing Systems 28
-(the prior does not depend on y).
+Source: Kingma et al. (2014), section 2, model M2, arXiv:1406.5298; Sohn, Lee & Yan (2015),
+section 4.1, Advances in Neural Information Processing Systems 28, with a prior free of y.
 """
+
+from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -19,18 +22,18 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP, Condition
+from ppl_vae.nn import Condition, make_decoder
 
 
 class ConditionalModel(PyroModule):
     """p(x, z given y). Plate "data"; latent site "z"; observed site "x"; field "y" is given.
 
     Args:
-        features: Number of features in a row.
+        features: Number of features in a row, or (channels, height, width) of an image.
         latents: Size of the latent code z.
         conditions: Number of labels, or of covariates.
         decoder: Network (..., latents + conditions) -> (..., features) that gives the logit of
-            each feature; an ``MLP`` with one hidden layer if ``None``.
+            each feature; one hidden layer for vectors, convolutions for images, if ``None``.
 
     Example:
         >>> model = ConditionalModel(features=16, latents=2, conditions=3)
@@ -41,7 +44,7 @@ class ConditionalModel(PyroModule):
 
     def __init__(
         self,
-        features: int,
+        features: int | Sequence[int],
         latents: int = 8,
         conditions: int = 2,
         decoder: nn.Module | None = None,
@@ -49,7 +52,7 @@ class ConditionalModel(PyroModule):
         super().__init__()
         self.features, self.latents, self.conditions = features, latents, conditions
         self.condition = Condition(conditions)
-        self.decoder = decoder or MLP(latents + conditions, features)
+        self.decoder = decoder or make_decoder(latents + conditions, features)
 
     def forward(self, x: Tensor, y: Tensor) -> None:
         """Score rows x, (rows, features), given y: labels (rows,), or (rows, conditions)."""
@@ -57,4 +60,4 @@ class ConditionalModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             logits = self.decoder(self.condition(z, y))  # (..., rows, features): particles lead
-            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

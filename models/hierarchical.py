@@ -4,9 +4,9 @@
     m, v = network_l(z_(l+1)),  z_l ~ Normal(m, exp(v/2))   z_l: (latents[l - 1],)
     x ~ Bernoulli(logits=decoder(z_1))                      x: (features,), each 0 or 1
 
-Rows: vectors or images of 0 and 1.
+Rows: vectors or images of 0 and 1, with a code of several layers.
 
-Source: Sonderby et al. (2016), section 2, arXiv:1602.02282.
+Source: Sønderby et al. (2016), section 2, arXiv:1602.02282.
 """
 
 from collections.abc import Sequence
@@ -28,8 +28,8 @@ class HierarchicalModel(PyroModule):
 
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
-        latents: Sizes of the layers of the code, from the one next to the data to the top; a
-            number stands for two layers of this size.
+        latents: Sizes of the layers of the code, one or more, from the layer next to the data to
+            the top; a number stands for two layers of this size.
         hidden: Width of the hidden layer of each network between two layers.
         decoder: Network (..., latents[0]) -> (..., features) that gives the logit of each feature;
             one hidden layer for vectors, convolutions for images, if ``None``.
@@ -51,13 +51,15 @@ class HierarchicalModel(PyroModule):
         super().__init__()
         self.features = features
         self.latents = (latents, latents) if isinstance(latents, int) else tuple(latents)
+        if not self.latents or min(self.latents) < 1:
+            raise ValueError(f"latents: expected positive sizes of the layers, got {latents}")
         self.decoder = decoder or make_decoder(self.latents[0], features)
         self.networks = nn.ModuleList(  # networks[l - 1] gives z_l from z_(l+1)
             MLP(above, 2 * below, (hidden,)) for below, above in pairwise(self.latents)
         )
 
     def given_above(self, layer: int, above: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of z_layer, (..., latents[layer - 1]), given z above."""
+        """Return mean and log-variance of z_layer, (..., latents[layer - 1]), given z_(layer+1)."""
         mean, log_variance = self.networks[layer - 1](above).chunk(2, -1)
         return mean, log_variance
 

@@ -88,16 +88,23 @@ def test_each_edit_applies_and_fits(edit, objective, tmp_path):
 
 
 ROWS = README.read_text().split("\n## A model for your rows\n")[1].split("\n## ")[0]
-IMAGES, COUNTS = re.findall(r"```python\n(.*?)```", ROWS, re.DOTALL)
+PROGRAMS = dict(re.findall(r"\*\*(\w+)\*\*(?:(?!```).)*```python\n(.*?)```", ROWS, re.DOTALL))
+"""Programs of the section by the bold word that their paragraph begins with."""
 
 
 def test_the_program_on_images_runs(tmp_path):
-    assert "torch.Size([3, 1, 8, 8])" in run(IMAGES, tmp_path)
+    assert "torch.Size([3, 1, 8, 8])" in run(PROGRAMS["Images"], tmp_path)
 
 
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
-    quicker = COUNTS.replace("(model, guide, data)[", "(model, guide, data, num_samples=50)[")
+    quicker = PROGRAMS["Counts"].replace(
+        "(model, guide, data)[", "(model, guide, data, num_samples=50)["
+    )
     output = run(quicker, tmp_path)
     assert "TraceMeanField_ELBO" in output
     assert "dispersion index" in output
+
+
+def test_the_program_on_labels_runs(tmp_path):
+    assert "torch.Size([10, 64])" in run(PROGRAMS["Labels"], tmp_path)

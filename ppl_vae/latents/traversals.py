@@ -26,6 +26,7 @@ from ppl_vae.core.handlers import CentralValues, Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
+from ppl_vae.core.sites import row_log_prob
 from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.predictive import latent_draws
@@ -115,7 +116,9 @@ def traverse(
 ) -> Any:
     """Return the expected rows while one coordinate of a latent after another moves.
 
-    A coordinate moves over the width of its prior; all others are held at the code of one row.
+    A coordinate moves over the width of its prior; all others are held at the code of one row. Only
+    latents whose prior depends on the latent that moves, such as the layers below it, follow: they
+    take the center of their prior.
 
     Args:
         model: The model.
@@ -165,6 +168,7 @@ def traverse(
     own_values = {other: fixed.constrain(fixed.free) for other, fixed in codes.items()}
     values = {other: value.expand(count, *value.shape[1:]) for other, value in own_values.items()}
     values[name] = code.constrain(lines.reshape(count, *code.free.shape[1:]))
+    values = _with_followers(pair, rows, values, name, seed)
     return _decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
 
 
@@ -215,6 +219,44 @@ def _codes(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> dict[str,
         free = value if transform is None else transform.inv(value)
         codes[name] = _Code(free, transform)
     return codes
+
+
+def _with_followers(
+    pair: Pair, rows: Rows, values: dict[str, Tensor], moved: str, seed: int | None
+) -> dict[str, Tensor]:
+    """Return latents in which those whose prior depends on the moved one follow it.
+
+    A latent depends on the moved one where the prior gives its held value other log-probabilities
+    along the lines. It then takes the center of its prior instead, which may make other latents
+    follow, so that the model runs again until none is left.
+
+    Args:
+        pair: The pair.
+        rows: The data; the first row gives the covariates.
+        values: Latents of each row to return, ``{site: (rows, ...)}``, all but one held fixed.
+        moved: The latent that moves.
+        seed: Seeds the draws of centers that are not known.
+    """
+    shared = GlobalDraws(pair, rows).draw(child(seed, 2))
+    index = torch.zeros(len(values[moved]), dtype=torch.long)
+    held, followed = dict(values), len(values) > 1
+    while followed:
+        with latent_draws.seeded_run(pair, rows, index, child(seed, 4)) as batch:
+            given = {name: value.to(pair.device()) for name, value in held.items()}
+            model = CentralValues()(Substitute({**shared, **given})(pair.model))
+            latents = latent_draws.row_latents(poutine.trace(model).get_trace(batch), pair)
+            scores = {name: row_log_prob(latents[name]) for name in held if name in latents}
+            centers = {name: latents[name]["value"].cpu() for name in values if name not in held}
+        values = {**values, **centers}
+        del scores[moved]
+        followers = [
+            name
+            for name, score in scores.items()
+            if not torch.allclose(score, score[:1].expand_as(score), atol=1e-4)
+        ]
+        held = {name: value for name, value in held.items() if name not in followers}
+        followed = bool(followers)
+    return values
 
 
 def _decode(

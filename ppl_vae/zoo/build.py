@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -41,7 +42,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
     ``spread``, ``rate`` and ``conditions`` are filled in where the constructor has them and the
     caller does not give them. They come from the field ``x`` of a mapping, else from the first
-    field; ``conditions`` from the field ``y``. ``loc``, ``scale`` and ``rate`` have shape
+    field; ``conditions`` from the field ``y``: the number of labels where it holds integers, of
+    covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
     (features,); missing values are left out of them, a constant feature has a scale of 1, and a
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
@@ -80,9 +82,7 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     for name in read_names:
         arguments[name] = _READERS[name](source)
     made = cls(**arguments)
-    if {"loc", "scale", "center", "spread", "rate"} & set(
-        read_names
-    ):  # numbers of single columns: order matters
+    if not _OF_COLUMNS.isdisjoint(read_names):
         name = source.name
         remember(made, {name: rows.columns[name]} if name in rows.columns else {})
     return made
@@ -240,29 +240,58 @@ def _rate(source: _Source) -> Tensor:
 def _conditions(source: _Source) -> int:
     """Return the number of labels in the field ``y``, the largest plus one, or of covariates.
 
-    Whole numbers in an integer dtype are labels, one a row; floats are covariates.
+    Integers are labels, one a row; floats are covariates. One covariate of whole numbers may well
+    be a label that was read as floats: a warning says how to make labels of it.
 
     Raises:
-        ValueError: If the data have no field ``y``, or if a label is negative.
+        ValueError: If the data have no field ``y``, if a row has several integers, or if a label is
+            negative.
     """
-    names = source.rows.names
+    names, cls = source.rows.names, source.cls.__name__
     if "y" not in names:
         raise ValueError(
-            f"{source.cls.__name__}: conditions: expected a field y with labels or covariates, got "
+            f"{cls}: conditions: expected a field y with labels or covariates, got "
             f'fields {", ".join(names)}; pass {{"x": rows, "y": labels}}'
         )
     field = source.rows.fields[names.index("y")]
-    if field.take(torch.arange(1)).is_floating_point():
-        return math.prod(field.array.shape[1:])
-    lowest, largest = 0, 0
-    for block in _blocks(field):
-        lowest, largest = min(lowest, int(block.amin())), max(largest, int(block.amax()))
-    if lowest < 0:
-        raise ValueError(
-            f"{source.cls.__name__}: conditions: expected labels 0, 1, 2, ... in the field y, got "
-            f"{lowest}; number the labels from 0, or leave these rows out"
+    columns = math.prod(field.array.shape[1:])
+    values = field.take(torch.arange(len(field.array)))
+    if not values.is_floating_point():
+        return _label_count(values.reshape(len(values), -1), cls)
+    if columns == 1 and bool((values == values.round()).all()):
+        warnings.warn(
+            f"{cls}: conditions: the field y has whole numbers as floats, which are taken for one "
+            "covariate; labels are integers (y.astype(int), y.long()), and conditions=1 says that "
+            "it is a covariate",
+            stacklevel=3,
         )
-    return largest + 1
+    return columns
+
+
+def _label_count(labels: Tensor, cls: str) -> int:
+    """Return the largest of some labels, plus one.
+
+    Args:
+        labels: (rows, 1) integers.
+        cls: Name of the class to make, for messages.
+
+    Raises:
+        ValueError: If a row has several integers, or if a label is negative.
+    """
+    if labels.shape[1] != 1:
+        raise ValueError(
+            f"{cls}: conditions: expected one label a row in the field y, got {labels.shape[1]} "
+            "integers a row; pass covariates as floats"
+        )
+    bad = (labels.long() < 0).any(1)
+    if bool(bad.any()):
+        row = int(bad.nonzero()[0])
+        raise ValueError(
+            f"{cls}: conditions: expected labels 0, 1, 2, ... in the field y, got "
+            f"{int(labels[row])} in row {row} ({int(bad.sum())} of {len(bad)} rows); number the "
+            "labels from 0, or leave these rows out"
+        )
+    return int(labels.long().max()) + 1
 
 
 def _blocks(field: Field) -> Iterator[Tensor]:
@@ -309,6 +338,8 @@ def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:
         squares += ((values - loc[:, None]) ** 2).nansum(1)
     return loc, (squares / count.clamp_min(1)).sqrt()
 
+
+_OF_COLUMNS = {"loc", "scale", "center", "spread", "rate"}  # the order of the columns matters
 
 _READERS: dict[str, Callable[[_Source], Any]] = {
     "features": _features,

@@ -100,3 +100,27 @@ def test_a_traversal_is_finite_for_a_prior_with_heavy_tails():
         2, abs=0.1
     )
     assert traverse(model, guide, torch.zeros(2)).isfinite().all()
+
+
+def test_layers_below_the_latent_that_moves_follow_it_and_others_are_held():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z3 = pyro.sample("z3", dist.Normal(torch.zeros(len(x)), 1.0))
+            z2 = pyro.sample("z2", dist.Normal(2 * z3, 0.1))
+            z1 = pyro.sample("z1", dist.Normal(z2 + 1, 0.1))
+            w = pyro.sample("w", dist.Normal(torch.zeros(len(x)), 1.0))
+            loc = torch.stack([z1, z2, w], -1)
+            pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            for name in ("z3", "z2", "z1", "w"):
+                pyro.sample(name, dist.Normal(x[:, 0], 0.1))
+
+    x = torch.tensor([[0.5, 0.0, 0.0]])
+    moved = {
+        site: traverse(model, guide, x, site=site, steps=3, width=1.0) for site in ["z3", "z2", "w"]
+    }
+    assert moved["z3"].flatten().tolist() == pytest.approx([-1, -2, 0.5, 1, 0, 0.5, 3, 2, 0.5])
+    assert moved["z2"][:, 0].tolist() == pytest.approx((moved["z2"][:, 1] + 1).tolist())
+    assert moved["w"].flatten().tolist() == pytest.approx([0.5, 0.5, -1, 0.5, 0.5, 0, 0.5, 0.5, 1])

@@ -108,3 +108,53 @@ def test_center_and_spread_are_not_moved_by_outliers():
     made = build(Robust, torch.cat([x, torch.zeros(2000, 1)], 1))
     assert torch.allclose(made.center, torch.tensor([5.0, 5.0, 0.0]), atol=0.3)
     assert torch.allclose(made.spread, torch.tensor([3.0, 3.0, 1.0]), atol=0.3)
+
+
+class Conditioned:
+    def __init__(self, conditions):
+        self.conditions = conditions
+
+
+@pytest.mark.parametrize(
+    ("y", "conditions"),
+    [
+        (torch.tensor([0, 4, 2]), 5),
+        (np.array([[0], [200], [2]], dtype=np.uint8), 201),
+        (torch.tensor([True, False, False]), 2),
+        (torch.tensor([False, False, False]), 1),
+        (torch.tensor([0.5, 4.0, 2.0]), 1),
+        (torch.zeros(3, 7), 7),
+    ],
+)
+def test_conditions_are_labels_where_y_holds_integers_and_columns_where_it_holds_floats(
+    y, conditions
+):
+    assert build(Conditioned, {"x": torch.zeros(3, 2), "y": y}).conditions == conditions
+
+
+def test_labels_that_were_read_as_floats_are_one_covariate_and_a_warning_says_so():
+    data = {"x": torch.zeros(3, 2), "y": torch.tensor([0.0, 1.0, 2.0])}
+    with pytest.warns(UserWarning, match=r"y has whole numbers as floats.*y\.long\(\)") as caught:
+        assert build(Conditioned, data).conditions == 1
+    assert caught[0].filename == __file__
+    assert build(Conditioned, data, conditions=1).conditions == 1  # said, so no warning
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (X, r"expected a field y .*got fields .*pass \{\"x\": rows, \"y\": labels\}"),
+        ((X, torch.zeros(200).long()), "expected a field y"),
+        (
+            {"x": X, "y": torch.arange(200) - 1},
+            r"expected labels 0, 1, 2.*field y, got -1 in row 0 \(1 of 200 rows\)",
+        ),
+        (
+            {"x": X, "y": torch.zeros(200, 3).long()},
+            "one label a row in the field y, got 3 integers a row",
+        ),
+    ],
+)
+def test_conditions_that_the_data_cannot_give_are_an_error(data, message):
+    with pytest.raises(ValueError, match=f"Conditioned: conditions: .*{message}"):
+        build(Conditioned, data)
