@@ -84,6 +84,8 @@ def zoo_pair(model, guide, data=None):
 @functools.cache
 def has_latents(model):
     """Whether a zoo model draws anything that it does not observe."""
+    if "guide" in inspect.signature(find_class(model, "models")).parameters:
+        return True  # its latents come from the guide
     half, _, data = zoo_pair(model, NO_GUIDE)
     batch = data if isinstance(data, dict) else {"x": data}
     with forked(0), pyro.get_param_store().scope():
