@@ -49,7 +49,7 @@ def shaken(model):
 def test_the_sparse_model_recovers_a_planted_dictionary():
     """12 parts of 16 features, a fifth of them in each row; the model has room for 32.
 
-    Mean best-match cosine: MARGIN
+    The mean best-match cosine is 0.98 with three seeds, 0.69 where the prior is normal.
     """
     random = torch.Generator().manual_seed(0)
     parts = nn.functional.normalize(torch.randn(16, 12, generator=random), dim=0)
@@ -107,7 +107,7 @@ def test_draws_of_the_mixture_have_its_moments():
 
 
 def test_the_mixture_finds_three_planted_clusters():
-    """Adjusted Rand index: MARGIN"""
+    """The adjusted Rand index is 1 with four seeds, 0.6 where the spreads begin at 1."""
     random = torch.Generator().manual_seed(0)
     label = torch.randint(3, (600,), generator=random)
     centers, within = 3 * torch.randn(3, 30, generator=random), torch.randn(2, 30, generator=random)
