@@ -88,11 +88,20 @@ def test_each_edit_applies_and_fits(edit, objective, tmp_path):
 
 
 ROWS = README.read_text().split("\n## A model for your rows\n")[1].split("\n## ")[0]
-IMAGES, COUNTS = re.findall(r"```python\n(.*?)```", ROWS, re.DOTALL)
+BLOCKS = re.findall(r"```python\n(.*?)```", ROWS, re.DOTALL)
+IMAGES, PRIORS, COUNTS = (
+    next(block for block in BLOCKS if word in block)
+    for word in ("ContinuousBernoulliModel", "VampPriorModel", "NegativeBinomialModel")
+)
 
 
 def test_the_program_on_images_runs(tmp_path):
     assert "torch.Size([3, 1, 8, 8])" in run(IMAGES, tmp_path)
+
+
+def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
+    fitted = "fit(vampprior, guide, bits, epochs=1, progress=False)\nprint(clusters.centers.shape)"
+    assert "torch.Size([10, 8])" in run(IMAGES + PRIORS + fitted, tmp_path)
 
 
 def test_the_program_on_counts_runs(tmp_path):
