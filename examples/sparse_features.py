@@ -6,7 +6,8 @@ Fits a sparse model to patches of 8 x 8 pixels of the two photographs in scikit-
 its dictionary with as many principal components as explain the patches equally well. Both write a
 patch as a sum of parts. Components are at right angles and in order of their variance. The parts of
 the sparse model are free, and the prior asks each patch to need few of them. Prints how many parts
-make nine tenths of a patch, and how many pixels a part covers, on average, and draws the parts.
+make nine tenths of a patch, and how many pixels a part covers, on average, and draws the parts: in
+patches this small, the two dictionaries differ little.
 
 The patches are whitened as in Olshausen & Field (1996): neighboring pixels are nearly equal, and
 without whitening all parts would be smooth.

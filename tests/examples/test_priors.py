@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("clustered_prior", ["standard normal", "mixture", "adjusted Rand index"]),
+        ("clustered_prior", ["standard normal", "mixture", "Adjusted Rand index"]),
         ("vampprior", ["Standard normal", "VampPrior", "nats per image"]),
         ("sparse_features", ["sparse model", "principal components"]),
     ],

@@ -12,6 +12,7 @@ from pyro.infer import Trace_ELBO
 from torch import nn
 
 from ppl_vae import build, encode, fit, generate, load, log_likelihood, save, traverse
+from ppl_vae.cli.pairs import build_pair
 from ppl_vae.guides.linear import LinearGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.flow_prior import FlowPriorModel
@@ -67,6 +68,17 @@ def test_the_sparse_model_recovers_a_planted_dictionary():
 def test_the_sparse_model_has_more_latents_than_features_unless_told_otherwise():
     assert build(SparseModel, torch.randn(9, 4)).latents == 8
     assert build(SparseModel, torch.randn(9, 4), latents=3).decoder.weight.shape == (4, 3)
+
+
+def test_a_pair_that_is_built_by_name_has_one_number_of_latents():
+    for names, settings, latents in (
+        (("sparse", "normal"), [], 12),
+        (("sparse", "normal"), ["model.latents=7"], 7),
+        (("vampprior", "normal"), ["guide.latents=3"], 3),
+        (("bernoulli", "normal"), ["latents=5"], 5),
+    ):
+        model, guide = build_pair(*names, BITS, settings, seed=0)
+        assert model.latents == guide.latents == latents
 
 
 @pytest.mark.usefixtures("double")
@@ -135,7 +147,7 @@ def integral(prior, size=20.0, points=600):
 def test_the_flow_is_a_density_before_and_after_training():
     model, guide = build(FlowPriorModel, BITS, latents=2), build(NormalGuide, BITS, latents=2)
     assert integral(model.prior()) == pytest.approx(1.0, abs=1e-3)
-    options = {"optimizer": adam(0.02), "compile": False, "progress": False}
+    options = {"optimizer": adam(0.003), "compile": False, "progress": False}
     fit(model, guide, BITS, epochs=10, batch_size=20, **options)
     assert integral(model.prior()) == pytest.approx(1.0, abs=1e-3)
 
