@@ -60,7 +60,7 @@ class MixturePriorModel(PyroModule):
 
     def cluster(self, z: Tensor) -> Tensor:
         """Return the probability of each component given codes z, as (..., components)."""
-        each = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
+        each: Tensor = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
         return (each + self.logits.log_softmax(-1)).softmax(-1)
 
     def forward(self, x: Tensor) -> None:
