@@ -19,8 +19,9 @@ NOT_QUICK := \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
   examples/test_convolutions.py examples/test_digits.py examples/test_pixel_likelihoods.py \
-  examples/test_ppca.py examples/test_svi_script.py models/test_conditions.py models/test_images.py \
-  latents/test_codes.py models/test_ppca.py report/test_browser.py report/test_content.py \
+  examples/test_ppca.py examples/test_priors.py examples/test_svi_script.py \
+  models/test_conditions.py models/test_images.py models/test_ppca.py models/test_priors.py \
+  latents/test_codes.py report/test_browser.py report/test_content.py \
   saving/test_integrity.py saving/test_locks.py saving/test_resume.py saving/test_resume_kinds.py \
   training/test_run_directory.py \
   test_arviz.py test_packaging.py test_readme.py

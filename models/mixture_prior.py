@@ -1,15 +1,14 @@
 """Binary features from a latent code with clusters: the prior is a mixture of normals.
 
-    p(z) = sum_k w_k Normal(z; c_k, s_k^2 I)     w: (components,), c_k and s_k: (latents,)
-    x ~ Bernoulli(logits=decoder(z))             x: (features,), each 0 or 1
+    p(z) = sum_k w_k Normal(z; c_k, s_k)     w: (components,), sum 1; c_k, s_k: (latents,)
+    x ~ Bernoulli(logits=decoder(z))         x: (features,), each 0 or 1
 
-Weights, centers and spreads are learned. The cluster of a row is summed out exactly, because each
-component has a density; ``cluster`` gives its probabilities.
+Weights w, centers c and spreads s (standard deviations) are learned. No cluster is drawn: the sum
+over the components is the prior's density. Given a code, ``cluster`` has their probabilities.
 
 Rows: vectors or images of 0 and 1 that fall into groups.
 
-Source: Dilokthanakul et al. (2016), section 3, arXiv:1611.02648 (a mixture in the latent space);
-Tomczak & Welling (2018), section 2, arXiv:1705.07120 (the mixture of Gaussians as a prior).
+Source: Jiang et al. (2017), Variational deep embedding, section 3.1, arXiv:1611.05148.
 """
 
 from collections.abc import Sequence
@@ -50,7 +49,8 @@ class MixturePriorModel(PyroModule):
         self.features, self.latents, self.components = features, latents, components
         self.decoder = decoder or make_decoder(latents, features)
         self.centers = nn.Parameter(torch.randn(components, latents))
-        self.log_spreads = nn.Parameter(torch.zeros(components, latents))
+        start = torch.full((components, latents), -1.0)  # narrow: clusters that overlap would merge
+        self.log_spreads = nn.Parameter(start)
         self.logits = nn.Parameter(torch.zeros(components))
 
     def prior(self) -> dist.MixtureSameFamily:
@@ -60,7 +60,7 @@ class MixturePriorModel(PyroModule):
 
     def cluster(self, z: Tensor) -> Tensor:
         """Return the probability of each component given codes z, as (..., components)."""
-        each = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
+        each: Tensor = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
         return (each + self.logits.log_softmax(-1)).softmax(-1)
 
     def forward(self, x: Tensor) -> None:

@@ -3,12 +3,15 @@
     z ~ Laplace(0, 1)                                z: (latents,), more latents than features
     x ~ Normal(loc + scale (W z + b), scale sigma)   x: (features,), data's units
 
-The columns of W are the dictionary: each row of the data is a sum of few of them. A network in
-place of W makes it a sparse autoencoder. The noise has one sigma, learned, for all features.
+The columns of W are the dictionary: each row of the data is a sum of few of them. The prior has a
+peak at 0, which holds a latent there unless the row needs it, and heavy tails for when it does. The
+spread of the prior is fixed, so that W needs no norm. One sigma, learned, is the noise of all
+features.
 
 Rows: vectors of real numbers that are sums of few parts.
 
-Source: Olshausen & Field (1996), Nature 381, pages 607 to 609 (prior and likelihood).
+Source: Olshausen & Field (1996), Nature 381, pages 607 to 609 (prior and likelihood); Geadah et al.
+(2024), Neural Computation 36(12), pages 2571 to 2601 (fitted with an amortized guide).
 """
 
 import pyro
@@ -23,16 +26,15 @@ class SparseModel(PyroModule):
 
     Args:
         features: Number of features in a row.
-        latents: Size of the latent code z; twice ``features`` if ``None``.
+        latents: Size of the latent code z; twice ``features`` if ``None``. A guide needs the same.
         decoder: Network (..., latents) -> (..., features), without units; linear if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a number or (features,), in the data's units.
 
     Example:
-        >>> model = SparseModel(features=3, latents=5)
-        >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(10, 3))
-        >>> trace.nodes["z"]["value"].shape
-        torch.Size([10, 5])
+        >>> model = SparseModel(features=3)
+        >>> model.latents, model.decoder.weight.shape  # W: a column for each latent
+        (6, torch.Size([3, 6]))
     """
 
     loc: Tensor
@@ -47,7 +49,8 @@ class SparseModel(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        self.features, self.latents = features, latents or 2 * features
+        self.features = features
+        self.latents = 2 * features if latents is None else latents
         self.decoder = decoder or nn.Linear(self.latents, features)
         self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
         self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())

@@ -4,16 +4,16 @@
     x ~ Bernoulli(logits=decoder(z))     x: (features,), each 0 or 1
 
 The best prior for the ELBO is the mean of q(z given x) over the data. The VampPrior takes K
-learned rows in place of the data. The model therefore needs its guide as a partner, and the guide's
-parameters are trained through the prior as well.
+learned rows, the pseudo-inputs, in place of the data. So the model has its guide as a partner, and
+the guide's parameters are trained through the prior as well. The model runs the guide on the
+pseudo-inputs alone: the guide's sample statements are no sites of the model.
 
 Rows: vectors or images of 0 and 1.
 
 Source: Tomczak & Welling (2018), section 3, arXiv:1705.07120.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -30,7 +30,7 @@ class VampPriorModel(PyroModule):
 
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
-        guide: The guide that the model is fitted with; its latent site is "z".
+        guide: The guide that the model is fitted with, a module whose latent site is "z".
         latents: Size of the latent code z, as in the guide.
         pseudo_inputs: Number K of pseudo-inputs.
         decoder: Network (..., latents) -> (..., features) that gives the logit of each feature;
@@ -40,33 +40,41 @@ class VampPriorModel(PyroModule):
     Example:
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> model = VampPriorModel(16, NormalGuide(16, 2), latents=2, pseudo_inputs=3)
-        >>> pyro.poutine.trace(model).get_trace(torch.zeros(5, 16)).nodes["z"]["value"].shape
+        >>> model.prior().sample((5,)).shape
         torch.Size([5, 2])
     """
 
     def __init__(
         self,
         features: int | Sequence[int],
-        guide: Callable[..., Any],
+        guide: nn.Module,
         latents: int = 8,
         pseudo_inputs: int = 100,
         decoder: nn.Module | None = None,
         loc: float | Tensor = 0.5,
     ) -> None:
         super().__init__()
+        if not isinstance(guide, nn.Module):
+            raise ValueError(f"guide: expected a module with a site z, got {type(guide).__name__}")
         self.features, self.latents, self.guide = features, latents, guide
         self.decoder = decoder or make_decoder(latents, features)
         start = torch.as_tensor(loc).expand(features).clamp(0.02, 0.98).logit()
         self.pseudo_logits = nn.Parameter(start + torch.randn(pseudo_inputs, *start.shape))
 
+    def prior(self) -> dist.MixtureSameFamily:
+        """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
+        with poutine.block(expose_types=["param"]):
+            trace = poutine.trace(self.guide).get_trace(self.pseudo_logits.sigmoid())
+        if "z" not in trace.nodes:
+            raise ValueError(f"guide: expected a site z, got sites {trace.stochastic_nodes}")
+        each = trace.nodes["z"]["fn"]  # batch (pseudo_inputs,), event (latents,)
+        equal = dist.Categorical(logits=self.pseudo_logits.new_zeros(len(self.pseudo_logits)))
+        return dist.MixtureSameFamily(equal, each)
+
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
-        x = x.to(torch.get_default_dtype())
-        with poutine.block():  # the guide's own sample statements are no sites of the model
-            trace = poutine.trace(self.guide).get_trace(self.pseudo_logits.sigmoid())
-        each = trace.nodes["z"]["fn"]  # batch (pseudo_inputs,), event (latents,)
-        equal = dist.Categorical(logits=x.new_zeros(len(self.pseudo_logits)))
+        x, prior = x.to(torch.get_default_dtype()), self.prior()
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.MixtureSameFamily(equal, each))
+            z = pyro.sample("z", prior)
             logits = self.decoder(z)  # (..., rows, features): particles lead
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

@@ -96,6 +96,11 @@ def test_the_program_on_images_runs(tmp_path):
     assert "torch.Size([3, 1, 8, 8])" in run(PROGRAMS["Images"], tmp_path)
 
 
+def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
+    fitted = "fit(vampprior, guide, bits, epochs=1, progress=False)\nprint(clusters.centers.shape)"
+    assert "torch.Size([10, 8])" in run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(

@@ -130,8 +130,9 @@ def build_pair(
     """Return a new pair of the model and the guide that two names stand for.
 
     Constructor arguments come from the settings, from the other half (arguments named ``model``
-    and ``guide``) and from the data. The half that the other one takes as an argument is made
-    first. Pyro's global seed is set, which decides the initial weights.
+    and ``guide``, and the number of ``latents``) and from the data. The half that the other one
+    takes as an argument is made first, else the model. Pyro's global seed is set, which decides the
+    initial weights.
 
     Args:
         model: Name of the zoo, or ``file.py:Class``.
@@ -156,6 +157,9 @@ def build_pair(
     for role in sorted(classes, reverse=not model_takes_guide):  # "guide" sorts before "model"
         takes = inspect.signature(classes[role]).parameters
         partner = {name: half for name, half in halves.items() if name in takes}
+        for half in halves.values():
+            if "latents" in takes and isinstance(getattr(half, "latents", None), int):
+                partner["latents"] = half.latents
         halves[role] = _construct(classes[role], data, {**partner, **arguments[role]})
     return halves["model"], halves.get("guide")
 
