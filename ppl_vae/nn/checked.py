@@ -72,7 +72,7 @@ def check_row(features: Any) -> None:
 def expanded(
     name: str,
     value: Any,
-    shape: int | Sequence[int],
+    shape: int | Sequence[int] | None = None,
     *,
     positive: bool = False,
     least: float = -math.inf,
@@ -82,7 +82,8 @@ def expanded(
     Args:
         name: The argument's name, for messages.
         value: A number, or anything that expands to ``shape``.
-        shape: Number of features, or the shape of a row; ``()`` for one number.
+        shape: Number of features, or the shape of a row; ``()`` for one number, ``None`` for the
+            shape that ``value`` has.
         positive: Whether all numbers must be above 0.
         least: The least number allowed.
 
@@ -99,11 +100,11 @@ def expanded(
         Traceback (most recent call last):
         ValueError: scale: expected positive numbers, got -1
     """
-    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     try:
         numbers = torch.as_tensor(value, dtype=torch.get_default_dtype())
     except (TypeError, ValueError, RuntimeError):
         raise ValueError(f"{name}: expected numbers, got {shown(value)}") from None
+    sizes = (shape,) if isinstance(shape, int) else tuple(numbers.shape if shape is None else shape)
     try:
         tensor = numbers.expand(sizes).clone()
     except RuntimeError:
