@@ -139,7 +139,7 @@ def _group(title: str, summary: LikelihoodSummary) -> list[object]:
 
 def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | None:
     """Draw the k-hat of each row; ``None`` where no row has one."""
-    if summary.without_k_hat == summary.rows:
+    if summary.without_k_hat == summary.rows or summary.draws_nothing:
         return None
     alt = "k-hat of each row in rising order. " + " ".join(summary.sentences())
     caption = (
