@@ -58,7 +58,7 @@ def _no_guide(measured: Measurements | None) -> str:
     """Return what it means for the measurements that the pair has no guide."""
     if measured is None or isinstance(measured.scores, ValueError):
         return "none"
-    if measured.scores.attrs["exact"]:
+    if measured.draws_nothing:
         return "none: no latent is drawn"
     return "none: latents are drawn from the prior"
 
