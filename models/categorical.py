@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ppl_vae.nn import MLP
+from ppl_vae.nn import MLP, check_sizes
 
 
 class CategoricalModel(PyroModule):
@@ -52,6 +52,7 @@ class CategoricalModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=latents)
         numbers = categories if isinstance(categories, Sequence) else [categories] * features
         each = [int(number) for number in numbers]
         if len(each) != features or min(each) < 1:

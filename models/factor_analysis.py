@@ -18,6 +18,8 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
+from ppl_vae.nn import check_sizes, expanded
+
 
 class FactorAnalysisModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
@@ -41,9 +43,10 @@ class FactorAnalysisModel(PyroModule):
         self, features: int, latents: int = 8, loc: float | Tensor = 0, scale: float | Tensor = 1
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=latents)
         self.features, self.latents = features, latents
-        self.register_buffer("loc", torch.zeros(features).add_(loc))
-        self.register_buffer("scale", torch.zeros(features).add_(scale))
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
         self.weight = nn.Parameter(torch.randn(features, latents) / features**0.5)
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_sigma = nn.Parameter(torch.zeros(features))  # log s

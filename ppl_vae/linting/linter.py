@@ -36,6 +36,7 @@ from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.left_behind import Appeared
 from ppl_vae.linting.objective_runs import findings_under_elbo, inspect_under_elbo
 from ppl_vae.linting.watching import Layers
+from ppl_vae.linting.wide_noise import wide_noise
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
 COLUMNS += ["plates", "support", "reparameterized", "estimator"]
@@ -201,6 +202,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings += _findings_under_elbo(inspection, faults)
     if not _failed(findings):
         findings += objective_rules.unlike_the_elbo(inspection)
+        findings += wide_noise(inspection)
     return findings
 
 

@@ -40,6 +40,7 @@ class CellPlaces:
     Attributes:
         columns: ``{site: (position of the field, columns of the field)}`` for sites that observe
             converted values (an integer column as floats), whose cells only their values tell.
+        observes_all: Whether every cell of the data is observed, so that no covariate is left.
 
     Raises:
         ValueError: If a site observes values that are no cells of the data.
@@ -65,6 +66,11 @@ class CellPlaces:
                     "before, and pass them as data"
                 )
             self.columns[name], self._event_dims[name] = columns, event_dim
+        unobserved = [torch.ones_like(f, dtype=torch.bool).flatten() for f in as_tuple(batch)]
+        for name, site in data_sites(trace).items():
+            position, cells = self.cells(name, batch, site["infer"]["obs"])
+            unobserved[position][cells] = False
+        self.observes_all = not any(bool(cells.any()) for cells in unobserved)
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.

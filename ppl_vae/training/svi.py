@@ -21,7 +21,6 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.compat.of_pyro import pyro_remarks_silenced
-from ppl_vae.core.covariates import optional_covariates
 from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data
@@ -165,7 +164,7 @@ def fit(
         )  # fmt: skip
         stepper.plan(epochs)
         pair.remember_columns(rows.columns)
-        pair.model.remember_covariates(optional_covariates(pair, rows))
+        pair.remember_fields(rows)
         loop = Loop(stepper, held_out, schedule, kl_weight, seed)
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)
