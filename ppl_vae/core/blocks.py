@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.core.failed_calls import find_cause
-from ppl_vae.core.failed_runs import FailedRun, error_text
+from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.observed_values import refuse_outside, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
-from ppl_vae.core.supports import place_not_finite
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -155,13 +155,17 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> I
             where all numbers are finite, what ``find_cause`` finds at fault; where that is
             nothing, the shapes of the rows and the original error. A ``ValueError`` that was raised
             outside torch and Pyro, by this library or by the user's own code, says what is wrong
-            and passes unchanged, and so does a failed ``assert`` of this library.
+            and passes unchanged, without the table of shapes that Pyro adds, and so does a failed
+            ``assert`` of this library.
     """
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         if isinstance(error, ValueError) and not _raised_in(error, "torch", "pyro"):
-            raise
+            if not raised_again(error):
+                raise
+            cause = row_shape_cause(pair, batch)
+            raise ValueError(str(error.__cause__ if cause is None else cause)) from error
         if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
             raise
         positions = rows.positions_in_data(index)
@@ -196,11 +200,28 @@ def _error_about_rows(
     cause = row_shape_cause(pair, batch) or find_cause(failed)
     if cause is not None:
         return ValueError(str(cause))
+    own = _refused_by_a_half(pair, batch)
+    if own is not None:
+        return own
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
         f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
         f"{error_text(error)}; lint(model, guide, data) says which site fails"
     )
+
+
+def _refused_by_a_half(pair: Pair, batch: Batch) -> ValueError | None:
+    """Return what the guide, or the model, says by itself of rows that it refuses, if it does."""
+    for half in (pair.guide, pair.model):
+        try:
+            with pair.quiet_run():
+                half(batch)
+        except ValueError as error:
+            if not _raised_in(error, "torch", "pyro"):
+                return ValueError(str(error.__cause__ if raised_again(error) else error))
+        except Exception:
+            continue
+    return None
 
 
 def collect(

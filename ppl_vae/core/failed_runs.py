@@ -21,12 +21,11 @@ from torch.distributions import Independent
 
 from ppl_vae.core.supports import (
     basic_distribution,
-    cell_name,
     mend_outside,
     support_of,
     support_text,
 )
-from ppl_vae.data.cells import cells_in
+from ppl_vae.data.cells import cell_name, cells_in
 from ppl_vae.data.rows import Batch, as_tuple, batch_rows
 
 LONGEST_TEXT = 500  # most characters of another library's message that are repeated
@@ -76,7 +75,7 @@ class FailedRun:
 
 def cause_in_frames(failed: FailedRun) -> Cause | None:
     """Return the cause that the frames of the error's traceback show."""
-    site = _failed_site(failed.error)
+    site = failed_site(failed.error)
     cause = _subsampling_cause(failed)
     if site is not None and cause is None:
         cause = (
@@ -92,9 +91,7 @@ def error_text(error: Exception) -> str:
 
     An error without a message, such as that of a bare ``assert``, is told by its line of code.
     """
-    # Pyro raises an error again, with a table of the shapes of all sites after its message
-    repeats = type(error.__cause__) is type(error) and str(error).startswith(str(error.__cause__))
-    text = " ".join(str(error.__cause__ if repeats else error).split())
+    text = " ".join(str(error.__cause__ if raised_again(error) else error).split())
     if not text:
         text = "no message"
         for frame, line in traceback.walk_tb(error.__traceback__):  # the last one raised it
@@ -107,6 +104,15 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def raised_again(error: Exception) -> bool:
+    """Return whether Pyro raised an error of a model or a guide again, with a table of all shapes.
+
+    The error's own words are those of its ``__cause__``; the table comes after them.
+    """
+    own = error.__cause__
+    return type(own) is type(error) and str(error).startswith(str(own))
+
+
 # Sites
 
 
@@ -115,7 +121,7 @@ def _frames(error: Exception) -> list[Any]:
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
 
 
-def _failed_site(error: Exception) -> dict[str, Any] | None:
+def failed_site(error: Exception) -> dict[str, Any] | None:
     """Return the sample statement that was executed, or scored, when an error was raised."""
     for frame in _frames(error):
         for name in ("msg", "site"):
@@ -218,8 +224,8 @@ def outside_cause(
     fn, value = site["fn"], site["value"]
     cell = first_cell(site, outside, batch, labels)
     row = int(positions[cell.row]) if cell.row < len(positions) else cell.row
-    numbers = value[cell.index].flatten()[:5].tolist()
-    support = support_text(support_of(fn), cell.index)
+    numbers = value[cell.at].flatten()[:5].tolist()
+    support = support_text(support_of(fn), cell.at)
     place = f"row {row}{cell.name and f', {cell.name}'}"
     place += "" if source == "data" else f" of {source}"
     return Cause(
@@ -234,13 +240,13 @@ class Cell(NamedTuple):
     """One number of a site's value, or one vector.
 
     Attributes:
-        index: Where it stands in the value.
+        at: Where it stands in the value.
         row: Its row in the batch.
         name: Its place in the row of the data, such as ``column "age"``; "" where a row is one
             number.
     """
 
-    index: tuple[int, ...]
+    at: tuple[int, ...]
     row: int
     name: str
 

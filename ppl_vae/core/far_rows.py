@@ -18,13 +18,13 @@ import numpy as np
 import pyro
 import torch
 from torch import Tensor
-from torch.linalg import LinAlgError
 
+from ppl_vae.compat.of_torch import LinAlgError
 from ppl_vae.core import sites
 from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.failed_runs import Cause
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import cell_name
+from ppl_vae.data.cells import cell_name
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 
 T = TypeVar("T")
@@ -197,19 +197,25 @@ def nan_in_rows(value: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
     return value.masked_fill(rows.reshape(shape).to(value.device), torch.nan)
 
 
-def overflowing_rows(pair: Pair, batch: Batch) -> Tensor:
+def overflowing_rows(pair: Pair, batch: Batch, *, impossible: bool = False) -> Tensor:
     """Return which rows have no finite log-probability though their data are sound, (rows,).
 
     Rows that make the run of all fail count too (``failing_rows``). No row, where the pair fails on
     single rows as well (whoever runs it next meets the error), where a number of the data is not
     finite, or where an observed value is outside its support.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        impossible: Whether a log-probability of minus infinity counts, too, which a row may have
+            for other reasons than an overflow.
     """
     fields = as_tuple(batch)
     none = torch.zeros(len(fields[0]), dtype=torch.bool, device=fields[0].device)
     if not all(bool(field.isfinite().all()) for field in fields):
         return none
     try:
-        return _rows_not_finite(pair, batch, none)
+        return _rows_not_finite(pair, batch, none, impossible=impossible)
     except LinAlgError:
         failing = failing_rows(pair, batch)
     except Exception:
@@ -218,20 +224,22 @@ def overflowing_rows(pair: Pair, batch: Batch) -> Tensor:
         return none
     places = torch.arange(len(none), device=none.device)
     places = places.masked_fill(failing, int((~failing).nonzero()[0]))
+    sound = map_batch(batch, lambda field: field[places])
     try:
-        others = _rows_not_finite(pair, map_batch(batch, lambda field: field[places]), none)
+        others = _rows_not_finite(pair, sound, none, impossible=impossible)
     except Exception:
         return failing
     return failing | others
 
 
-def _rows_not_finite(pair: Pair, batch: Batch, none: Tensor) -> Tensor:
+def _rows_not_finite(pair: Pair, batch: Batch, none: Tensor, *, impossible: bool) -> Tensor:
     """Return which rows have no finite log-probability, or value, in one run of the pair, (rows,).
 
     Args:
         pair: The pair.
         batch: The rows.
         none: False for every row; returned where an observed value is outside its support.
+        impossible: As in ``overflowing_rows``.
     """
     far = none.clone()
     with pyro.validation_enabled(False):
@@ -240,6 +248,7 @@ def _rows_not_finite(pair: Pair, batch: Batch, none: Tensor) -> Tensor:
                 return none
             by_row = sites.row_log_prob(site).expand(len(none))
             far |= by_row.isnan() | (by_row == torch.inf) | ~_finite_rows(site)
+            far |= impossible & (by_row == -torch.inf)
     return far
 
 
@@ -293,16 +302,16 @@ def failing_rows(pair: Pair, batch: Batch) -> Tensor:
 
 
 def cell_at_fault(pair: Pair, rows: Rows, bad: int, sound: int) -> str:
-    """Return the cell of a row that makes the pair overflow, by its name; "" where it is not one.
+    """Return the cell that leaves a row without a finite log-probability; "" where it is not one.
 
-    Copies of a sound row get one cell of the bad row each. The copy on which the pair overflows
-    has the cell that is at fault.
+    Copies of a sound row get one cell of the bad row each. The copy without a finite
+    log-probability has the cell that is at fault.
 
     Args:
         pair: The pair.
         rows: The data.
-        bad: Position of the row on which the pair overflows.
-        sound: Position of a row on which it does not.
+        bad: Position of the row without a finite log-probability.
+        sound: Position of a row with one.
 
     Returns:
         The name, such as ``column "age"``.
@@ -317,7 +326,7 @@ def cell_at_fault(pair: Pair, rows: Rows, bad: int, sound: int) -> str:
         copies = [other.repeat_interleave(cells, 0) for other in fields]
         copies[position].view(cells, -1).diagonal().copy_(bad_field.flatten())
         with pair.quiet_run():
-            far = overflowing_rows(pair, rows.batch(copies))
+            far = overflowing_rows(pair, rows.batch(copies), impossible=True)
         if bool(far.any()) and (cells == 1 or not bool(far.all())):
             place = [int(at) for at in np.unravel_index(int(far.nonzero()[0]), shape)]
             return cell_name(place, shape, [(shape, rows.fields[position].labels)])

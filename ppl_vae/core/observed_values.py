@@ -27,7 +27,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.core import sites
-from ppl_vae.core.failed_runs import Cause, outside_cause, size_cause
+from ppl_vae.core.failed_runs import Cause, failed_site, outside_cause, size_cause
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.supports import cells_outside, is_unbounded, support_of, validation_is_off
 from ppl_vae.data.rows import Batch, Rows, map_batch
@@ -97,7 +97,14 @@ def row_shape_cause(pair: Pair, batch: Batch) -> Cause | None:
         pair: The pair.
         batch: The rows.
     """
-    causes = (size_cause(site) for site in _data_sites(pair, batch).values())
+    try:
+        with pair.quiet_run():
+            trace = poutine.trace(pair.model).get_trace(batch)
+    except Exception as error:  # a distribution that does not fit into the row plate
+        site = failed_site(error)
+        return None if site is None else size_cause(site)
+    data = sites.with_role(trace, "data").values()
+    causes = (size_cause(site) for site in data if sites.in_plate(site, pair.plate))
     return next((cause for cause in causes if cause is not None), None)
 
 

@@ -7,10 +7,9 @@ scores without it. The library then takes the values for real numbers without bo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
 import torch
 from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from torch import Tensor
@@ -112,8 +111,9 @@ def _bounds(support: Any, position: Sequence[int]) -> tuple[float | None, float 
             place = [0 if size == 1 else at for at, size in zip(own, bound.shape, strict=True)]
             bounds.append(float(bound[tuple(place)]))
         else:
-            bounds.append(float(widest(bound)))
-            vary = vary or not bool((bound == bounds[-1]).all())
+            extreme = widest(bound)
+            bounds.append(float(extreme))
+            vary = vary or bool(torch.any(bound != extreme))
     low, high = bounds
     return low, high, vary
 
@@ -154,14 +154,14 @@ def cells_outside(site: Any, unmasked: Tensor) -> Tensor:
         return none
     assert support is not None
     try:
-        outside: Tensor = ~support.check(value)
+        outside = torch.as_tensor(~support.check(value))
     except NotImplementedError:  # of a constraint that cannot be checked
         return none
-    judged = unmasked & ~value.isnan()
+    missing = value.isnan()
     event_dim = value.ndim - outside.ndim  # a vector has one answer for all its cells
     if event_dim:
-        judged = unmasked.flatten(-event_dim).any(-1) & judged.flatten(-event_dim).any(-1)
-    return outside & judged
+        unmasked, missing = (t.flatten(-event_dim).any(-1) for t in (unmasked, missing))
+    return outside & unmasked & ~missing
 
 
 def mend_outside(fn: Any, value: float) -> str:
@@ -211,44 +211,3 @@ def basic_distribution(fn: Any) -> Any:
     while hasattr(fn, "base_dist") and not hasattr(fn, "transforms"):
         fn = fn.base_dist
     return fn
-
-
-def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[Any]) -> str:
-    """Return the name of one cell of a row, for a message; "" for the only cell of a row.
-
-    Args:
-        position: Where the cell stands in the row.
-        shape: Shape of the row.
-        fields: Each field's shape of a row and its columns' labels, ``None`` where they have none.
-            Of a field that has the shape, the labels are taken.
-
-    Example:
-        >>> cell_name([0, 3, 5], [1, 28, 28], [])
-        'channel 0, row 3, column 5 of the image'
-        >>> cell_name([1], [2], [((2,), pd.Index(["a", "b"]))])
-        'column "b"'
-    """
-    if len(position) == 3:
-        return "channel {}, row {}, column {} of the image".format(*position)
-    for row_shape, labels in fields:
-        if isinstance(labels, pd.Index) and tuple(row_shape) == tuple(shape) == (len(labels),):
-            label = labels[position[0]]
-            return f'column "{label}"' if isinstance(label, str) else f"column {label}"
-    return f"column {', '.join(map(str, position))}" if position else ""
-
-
-def place_not_finite(field: Tensor, labels: Any) -> str:
-    """Return where the first number that is not finite stands in its row, for a message.
-
-    Args:
-        field: Rows of a field, (rows, ...), one of which at least has NaN or infinity.
-        labels: The labels of its columns, ``None`` where they have none.
-
-    Example:
-        >>> import torch
-        >>> place_not_finite(torch.tensor([[0.0, torch.nan]]), pd.Index(["a", "b"]))
-        ' in column "b"'
-    """
-    position = (~field.isfinite()).nonzero()[0, 1:].tolist()
-    name = cell_name(position, field.shape[1:], [(field.shape[1:], labels)])
-    return f" in {name}" if name else ""

@@ -116,7 +116,7 @@ def _narrows_without_limit(inspection: Inspection, name: str, columns: Tensor) -
                 return False
             first = now = _widths(fn, columns)
             for _ in range(MOST_STEPS):
-                if now is None or bool((now / first < NARROWEST).any()):
+                if first is None or now is None or bool((now / first < NARROWEST).any()):
                     return True
                 gradients = torch.autograd.grad(now.log().sum(), parameters, allow_unused=True)
                 with torch.no_grad():
@@ -163,7 +163,7 @@ def _widths(fn: Any, columns: Tensor) -> Tensor | None:
         ):
             return None
         flat = width.reshape(*width.shape[: width.ndim - len(fn.event_shape)], cells)
-        chosen = flat[..., columns.to(flat.device)] if cells > 1 else flat
+        chosen: Tensor = flat[..., columns.to(flat.device)] if cells > 1 else flat
         return 1 / chosen if name in GROWING else chosen
     return None
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from pyro.distributions import Independent, MaskedDistribution
 from torch import Tensor
-from torch.linalg import LinAlgError
 
+from ppl_vae.compat.of_torch import LinAlgError
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.covariates import covariate_at_fault
@@ -26,10 +27,10 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.core.supports import (
     cells_outside,
     mend_outside,
-    place_not_finite,
     support_of,
     support_text,
 )
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
@@ -267,13 +268,14 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
         if cause is not None:
             yield error(*cause)
             continue
-        cell, *_ = _first_cell(inspection, name, bad.first, _unscored)
+        cell = _first_cell(inspection, name, bad.first, _unscored)
+        place = "" if cell.named else _cell_at_fault(inspection, faults, bad)
         yield error(
             f'site "{name}"',
             "expected a finite log-probability, got NaN or infinity in "
-            f"{_count(inspection, bad)}{cell}",
+            f"{_count(inspection, bad)}{place or cell.text}",
             "keep the scales above 0 and the guide's draws in the support of the model's prior"
-            + (", or change a value that the likelihood gives probability 0" if cell else ""),
+            + (", or change a value that the likelihood gives probability 0" if cell.text else ""),
         )
     yield from constant_columns(inspection, faults.low, faults.high)
     yield from negative_indices(inspection)
@@ -292,12 +294,12 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
 
     The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
-    value, site, place, number = _first_cell(inspection, name, bad.first, _outside)
-    fn = inspection.model_sites()[name]["fn"] if site is None else site["fn"]
-    support, fix = support_text(support_of(fn), place), mend_outside(fn, number)
+    cell = _first_cell(inspection, name, bad.first, _outside)
+    fn = inspection.model_sites()[name]["fn"] if cell.site is None else cell.site["fn"]
+    support, fix = support_text(support_of(fn), cell.at), mend_outside(fn, cell.value)
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{value}"
+        f"{_count(inspection, bad)}{cell.text}"
     )
     if name not in inspection.unvalidated:
         return error(f'site "{name}"', problem, fix)
@@ -306,9 +308,27 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
+class _BadCell(NamedTuple):
+    """The first bad value of an observed site in a row; the defaults where it is not found.
+
+    Attributes:
+        text: The value and its cell as the end of a sentence, such as `` with 7 in column 2``.
+        named: Whether the text names a cell of the row.
+        site: The site in a run on this row.
+        at: Where the value stands in the site's value.
+        value: The value.
+    """
+
+    text: str = ""
+    named: bool = False
+    site: sites.Site | None = None
+    at: tuple[int, ...] = ()
+    value: float = 0.0
+
+
 def _first_cell(
     inspection: Inspection, name: str, row: int, is_bad: Callable[[sites.Site], Tensor]
-) -> tuple[str, sites.Site | None, tuple[int, ...], float]:
+) -> _BadCell:
     """Return the first bad value of an observed site in a row of the data, and its cell.
 
     Args:
@@ -316,22 +336,18 @@ def _first_cell(
         name: The site.
         row: Position of the row in the data.
         is_bad: Tells which numbers of the site's value are bad, or which vectors of them.
-
-    Returns:
-        The value and its cell as the end of a sentence, such as `` with 7 in column 2``; the site
-        in a run on this row; where the value stands in the site's value; the value. "", ``None``,
-        () and 0 where they cannot be found.
     """
     rows, index = inspection.rows, torch.tensor([row])
     batch = rows.take(index, inspection.pair.device())
     try:
         site = sites.with_role(run_pair(inspection.pair, batch, index)[0], "data")[name]
         cell = first_cell(site, is_bad(site), batch, [field.labels for field in rows.fields])
-        value = site["value"][cell.index].flatten().tolist()
+        value = site["value"][cell.at].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
-        return "", None, (), 0.0
+        return _BadCell()
     numbers = ", ".join(f"{number:g}" for number in value[:5])
-    return f" with {numbers}{cell.name and f' in {cell.name}'}", site, cell.index, value[0]
+    text = f" with {numbers}{cell.name and f' in {cell.name}'}"
+    return _BadCell(text, bool(cell.name), site, cell.at, value[0])
 
 
 def _outside(site: sites.Site) -> Tensor:
