@@ -161,7 +161,8 @@ def cells_outside(site: Any, unmasked: Tensor) -> Tensor:
     event_dim = value.ndim - outside.ndim  # a vector has one answer for all its cells
     if event_dim:
         unmasked, missing = (t.flatten(-event_dim).any(-1) for t in (unmasked, missing))
-    return outside & unmasked & ~missing
+    result: Tensor = outside & unmasked & ~missing
+    return result
 
 
 def mend_outside(fn: Any, value: float) -> str:
