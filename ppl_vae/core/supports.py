@@ -84,6 +84,8 @@ def _bounds_in_words(support: Any, position: Sequence[int]) -> str:
         if above and low == 0:
             return "positive numbers"
         between = f"{'above' if above else 'from'} {low:g}"
+    elif high is not None and isinstance(support, constraints.multinomial):
+        between = f"from 0 that sum to {high:g}"
     elif high is not None:
         below = isinstance(support, type(constraints.less_than(0.0)))
         between = f"{'below' if below else 'up to'} {high:g}"

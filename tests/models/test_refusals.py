@@ -6,9 +6,10 @@ the row and the column, or both shapes.
 
 import functools
 
+import numpy as np
 import pytest
 import torch
-from parts.zoo import zoo_data, zoo_names, zoo_pair
+from parts.zoo import has_latents, zoo_data, zoo_names, zoo_pair
 
 import ppl_vae
 from ppl_vae.cli.pairs import NO_GUIDE
@@ -41,7 +42,7 @@ def made(names):
         return None
 
 
-NAMES = [names for names in zoo_names() if made(names)]
+NAMES = [n for n in zoo_names() if has_latents(n[0]) == (n[1] != NO_GUIDE) and made(n)]
 FIRST = dict(reversed(NAMES))  # a guide of each model
 every_pair = pytest.mark.parametrize("names", NAMES, ids="-".join)
 
@@ -103,3 +104,26 @@ def test_rows_with_a_column_too_many_are_refused_with_both_shapes(names):
     for function, message in refusals(names, with_x(data, wide)).items():
         assert 'site "x": expected rows of shape (4,), which the model gives' in message, function
         assert "got rows of shape (5,); " in message, function
+
+
+@pytest.mark.parametrize("names", FIRST.items(), ids="-".join)
+def test_rows_of_bool_are_rows_of_0_and_1(names):
+    """The same numbers come out, and counts above 1 are not made True."""
+    data = zoo_data(names[0])
+    bits = torch.rand(60, 4, generator=torch.Generator().manual_seed(3)) > 0.5
+    numbers = bits.to((data["x"] if isinstance(data, dict) else data).dtype)
+    pair = zoo_pair(*names, with_x(data, numbers))[:2]
+    results = [
+        [
+            ppl_vae.elbo_terms(*pair, rows, num_samples=2).to_numpy(),
+            ppl_vae.reconstruct(*pair, rows, num_samples=2),
+            ppl_vae.generate(*pair, rows, num_samples=9),
+            ppl_vae.posterior_predictive(*pair, rows, num_samples=2)["x"],
+            *([] if pair[1] is None else [ppl_vae.encode(*pair, rows).to_numpy()]),
+        ]
+        for rows in (with_x(data, numbers), with_x(data, bits))
+    ]
+    for pairs in zip(*results, strict=True):
+        right, found = (np.asarray(r["x"] if isinstance(r, dict) else r, float) for r in pairs)
+        np.testing.assert_allclose(found, right, rtol=1e-5)
+    ppl_vae.lint(*pair, with_x(data, bits)).raise_if_failed()
