@@ -173,7 +173,7 @@ def size_cause(site: dict[str, Any]) -> Cause | None:
     Args:
         site: The site, whose value is observed.
     """
-    value, event_shape = site.get("value"), tuple(site["fn"].event_shape)
+    value, event_shape = site.get("value"), tuple(getattr(site["fn"], "event_shape", ()))
     if not site.get("is_observed") or not isinstance(value, Tensor) or not event_shape:
         return None
     batch_shape = tuple(site["fn"].batch_shape)
