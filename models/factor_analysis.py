@@ -56,15 +56,14 @@ class FactorAnalysisModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
             mean = self.loc + self.scale * (z @ self.weight.T + self.shift)
-            pyro.sample(
-                "x", dist.Normal(mean, self.scale * self.log_sigma.exp()).to_event(1), obs=x
-            )
+            noise = self.scale * self.log_sigma.exp()
+            pyro.sample("x", dist.Normal(mean, noise).to_event(1), obs=x.to(self.loc.dtype))
 
     @pyro_method
     def marginal(self, x: Tensor) -> None:
         """Score rows x with z integrated out: ``fit(model.marginal, None, x)`` needs no guide."""
         with pyro.plate("data", len(x)):
-            pyro.sample("x", self.density(), obs=x)
+            pyro.sample("x", self.density(), obs=x.to(self.loc.dtype))
 
     def density(self) -> dist.LowRankMultivariateNormal:
         """Return p(x): ``cov_factor`` is scale W, ``cov_diag`` the variances of the noise."""
@@ -74,4 +73,4 @@ class FactorAnalysisModel(PyroModule):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) of rows x, (rows, features), as (rows,) in nats."""
-        return self.density().log_prob(x)  # type: ignore[no-any-return]
+        return self.density().log_prob(x.to(self.loc.dtype))  # type: ignore[no-any-return]

@@ -62,6 +62,8 @@ class Pair:
             the pair (``HeldSubsamples``).
         looks: Which of the few rows that a look takes the pair overflows on, (rows,) of bool, by
             data and by positions of the rows (``core.blocks.quiet_look``).
+        judged: Which rows' observed values have been compared with their supports, by data
+            (``core.observed_values.Judged``).
     """
 
     model: Half
@@ -71,6 +73,9 @@ class Pair:
         default_factory=dict, compare=False, repr=False
     )
     looks: WeakKeyDictionary[Rows, dict[tuple[int, int], Tensor]] = field(
+        default_factory=WeakKeyDictionary, compare=False, repr=False
+    )
+    judged: WeakKeyDictionary[Rows, Any] = field(
         default_factory=WeakKeyDictionary, compare=False, repr=False
     )
 

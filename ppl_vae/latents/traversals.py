@@ -244,7 +244,8 @@ def _decode(
         expected = latent_draws.site_values(trace, expected=True)
         return places.fields_with_values(batch, data_sites(trace), expected, expected=True)
 
-    return in_data_form(rows, collect(pair, rows.subset(source), work, seed=seed))
+    decoded = collect(pair, rows.subset(source), work, seed=seed, judge=False)
+    return in_data_form(rows, decoded)
 
 
 def _prior_moments(

@@ -99,7 +99,7 @@ class CellPlaces:
 
         An integer field that receives expected values, or draws of a continuous likelihood, becomes
         one of floats. An integer field that receives draws of a discrete likelihood becomes one of
-        64-bit integers, so that no count is wrapped.
+        64-bit integers, so that no count is wrapped; a field of bool does where a draw is above 1.
 
         Args:
             batch: The rows.
@@ -116,11 +116,16 @@ class CellPlaces:
                     field = field.to(torch.get_default_dtype())
                 else:
                     value = value.round().long()
-            if not field.is_floating_point() and field.dtype != torch.bool:
+            if not field.is_floating_point() and not _fits_bool(field, value):
                 field = field.long()
             fields[position] = field
             field.view(-1)[cells] = value.to(field.dtype)
         return dict(enumerate(fields))
+
+
+def _fits_bool(field: Tensor, value: Tensor) -> bool:
+    """Return whether a field is one of bool, and a value holds 0 and 1 alone."""
+    return field.dtype == torch.bool and not bool(((value != 0) & (value != 1)).any())
 
 
 def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = None) -> Any:

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import shown
+from ppl_vae.data.cells import cell_name
 from ppl_vae.data.columns import remember
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
@@ -291,15 +292,37 @@ def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
     Returns:
         (features,) each, or (channels, 1, 1) each.
+
+    Raises:
+        ValueError: If the default dtype cannot hold the variance of a feature.
     """
     if isinstance(field.array, SparseArray):
         loc, scale = (torch.as_tensor(values) for values in field.array.moments())
     else:
         loc, scale = _moments(field, shape[0])
+    if not bool((scale < math.sqrt(torch.finfo(torch.get_default_dtype()).max)).all()):
+        raise ValueError(_largest_number(field))
     varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
     scale = torch.where(varies, scale, torch.ones_like(scale))
     dtype, each = torch.get_default_dtype(), (shape[0], *(1 for _ in shape[1:]))
     return loc.to(dtype).reshape(each), scale.to(dtype).reshape(each)
+
+
+def _largest_number(field: Field) -> str:
+    """Return the message on a field whose largest number is so large that a variance overflows."""
+    largest, place, start = 0.0, "", 0
+    for values in _blocks(field):
+        sizes = values.double().abs().nan_to_num(nan=0.0, posinf=torch.inf)
+        if float(sizes.max()) > largest:
+            largest = float(sizes.max())
+            at = (sizes == largest).nonzero()[0].tolist()
+            name = cell_name(at[1:], values.shape[1:], [(values.shape[1:], field.labels)])
+            place = f"{values[tuple(at)]:g} in row {start + at[0]}{name and f', {name}'}"
+        start += len(values)
+    return (
+        f"{field.name}: expected numbers whose variance {torch.get_default_dtype()} can hold, got "
+        f"{place}; correct or drop this row"
+    )
 
 
 def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:

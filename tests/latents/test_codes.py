@@ -337,6 +337,6 @@ def test_an_error_explains_rows_that_the_pair_cannot_take(bad):
         first = int(bad.isnan().any(1).nonzero()[0])
         message = f"got NaN or infinity, first in row {first}"
     else:
-        message = r"got a block of shapes \[\(40, 2\)\]"
+        message = r"expected rows of shape \(3,\), which the model gives, got rows of shape \(2,\)"
     with pytest.raises(ValueError, match=message):
         encode(linear_model, guide, bad)
