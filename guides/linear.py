@@ -17,7 +17,7 @@ from pyro.distributions import constraints
 from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 
-from ppl_vae.nn import Standardize
+from ppl_vae.nn import Standardize, check_sizes
 
 
 class LinearGuide(PyroModule):
@@ -46,6 +46,7 @@ class LinearGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=latents)
         self.features, self.latents, self.loc, self.scale = features, latents, loc, scale
         self.standardize = Standardize(loc, scale)
         self.encoder = nn.Linear(features, latents)

@@ -13,7 +13,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import Standardize, make_encoder
+from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
 class NormalGuide(PyroModule):
@@ -45,6 +45,7 @@ class NormalGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents, self.loc, self.scale = features, latents, loc, scale
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, 2 * latents)

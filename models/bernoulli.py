@@ -16,7 +16,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, make_decoder
 
 
 class BernoulliModel(PyroModule):
@@ -42,6 +42,7 @@ class BernoulliModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
 

@@ -5,7 +5,7 @@
     x_d ~ Categorical(softmax(l_d))                   x: (features,), each 0, ..., categories_d - 1
 
 The codes of feature d begin at 0. Features may have different numbers of categories; a code beyond
-a feature's own has probability 0.
+a feature's own is outside the support.
 
 Rows: vectors of categories, coded 0, 1, 2, ...
 
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 
-from ppl_vae.nn import MLP
+from ppl_vae.distributions import PaddedCategorical
+from ppl_vae.nn import MLP, check_sizes
 
 
 class CategoricalModel(PyroModule):
@@ -52,6 +53,7 @@ class CategoricalModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=latents)
         numbers = categories if isinstance(categories, Sequence) else [categories] * features
         each = [int(number) for number in numbers]
         if len(each) != features or min(each) < 1:
@@ -71,4 +73,4 @@ class CategoricalModel(PyroModule):
                 "z", dist.Normal(torch.zeros(self.latents, device=x.device), 1.0).to_event(1)
             )
             logits = pad(self.decoder(z), (0, 1), value=-torch.inf)[..., self.places]
-            pyro.sample("x", dist.Categorical(logits=logits).to_event(1), obs=x)
+            pyro.sample("x", PaddedCategorical(logits=logits).to_event(1), obs=x)

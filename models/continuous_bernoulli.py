@@ -22,7 +22,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.distributions import ContinuousBernoulli
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, make_decoder
 
 
 class ContinuousBernoulliModel(PyroModule):
@@ -48,6 +48,7 @@ class ContinuousBernoulliModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
 

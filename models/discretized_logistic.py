@@ -20,7 +20,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.distributions import RoundedLogistic
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class DiscretizedLogisticModel(PyroModule):
@@ -53,10 +53,11 @@ class DiscretizedLogisticModel(PyroModule):
         scale: float | Tensor = 64.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), whole numbers of any dtype."""

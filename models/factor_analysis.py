@@ -18,6 +18,8 @@ import torch
 from pyro.nn import PyroModule, pyro_method
 from torch import Tensor, nn
 
+from ppl_vae.nn import check_sizes, expanded
+
 
 class FactorAnalysisModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
@@ -41,9 +43,10 @@ class FactorAnalysisModel(PyroModule):
         self, features: int, latents: int = 8, loc: float | Tensor = 0, scale: float | Tensor = 1
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=latents)
         self.features, self.latents = features, latents
-        self.register_buffer("loc", torch.zeros(features).add_(loc))
-        self.register_buffer("scale", torch.zeros(features).add_(scale))
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
         self.weight = nn.Parameter(torch.randn(features, latents) / features**0.5)
         self.shift = nn.Parameter(torch.zeros(features))
         self.log_sigma = nn.Parameter(torch.zeros(features))  # log s
@@ -53,15 +56,14 @@ class FactorAnalysisModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
             mean = self.loc + self.scale * (z @ self.weight.T + self.shift)
-            pyro.sample(
-                "x", dist.Normal(mean, self.scale * self.log_sigma.exp()).to_event(1), obs=x
-            )
+            noise = self.scale * self.log_sigma.exp()
+            pyro.sample("x", dist.Normal(mean, noise).to_event(1), obs=x.to(self.loc.dtype))
 
     @pyro_method
     def marginal(self, x: Tensor) -> None:
         """Score rows x with z integrated out: ``fit(model.marginal, None, x)`` needs no guide."""
         with pyro.plate("data", len(x)):
-            pyro.sample("x", self.density(), obs=x)
+            pyro.sample("x", self.density(), obs=x.to(self.loc.dtype))
 
     def density(self) -> dist.LowRankMultivariateNormal:
         """Return p(x): ``cov_factor`` is scale W, ``cov_diag`` the variances of the noise."""
@@ -71,4 +73,4 @@ class FactorAnalysisModel(PyroModule):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) of rows x, (rows, features), as (rows,) in nats."""
-        return self.density().log_prob(x)  # type: ignore[no-any-return]
+        return self.density().log_prob(x.to(self.loc.dtype))  # type: ignore[no-any-return]

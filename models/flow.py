@@ -22,7 +22,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import CouplingNetwork
+from ppl_vae.nn import CouplingNetwork, check_sizes, expanded
 
 
 class FlowModel(PyroModule):
@@ -54,14 +54,15 @@ class FlowModel(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, layers=layers, hidden=hidden)
         self.features, self.first = features, features // 2
         sizes = (self.first, features - self.first, 0, hidden)
         self.networks = nn.ModuleList(CouplingNetwork(*sizes) for _ in range(layers))
         swap = torch.arange(features).flip(0)
         orders = [torch.randperm(features) if i % 2 else swap for i in range(layers)]
         self.register_buffer("orders", torch.stack(orders))
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Score rows x, (rows, features), in the data's units."""

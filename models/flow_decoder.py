@@ -24,7 +24,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import CouplingNetwork
+from ppl_vae.nn import CouplingNetwork, check_sizes, expanded
 
 
 class FlowDecoderModel(PyroModule):
@@ -52,14 +52,15 @@ class FlowDecoderModel(PyroModule):
         loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_sizes(features=features, latents=latents, layers=layers, hidden=hidden)
         self.features, self.latents, self.first = features, latents, features // 2
         sizes = (self.first, features - self.first, latents, hidden)
         self.networks = nn.ModuleList(CouplingNetwork(*sizes) for _ in range(layers))
         swap = torch.arange(features).flip(0)
         orders = [torch.randperm(features) if i % 2 else swap for i in range(layers)]
         self.register_buffer("orders", torch.stack(orders))
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""
@@ -76,5 +77,4 @@ class FlowDecoderModel(PyroModule):
             chain += [tf.AffineCoupling(self.first, heads), tf.Permute(order)]
         loc = self.loc.expand(*z.shape[:-1], -1)  # brings the particles of z to x, too
         chain.append(tf.AffineTransform(loc, self.scale, event_dim=1))
-        base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
-        return dist.TransformedDistribution(base, chain)
+        return dist.TransformedDistribution(dist.Normal(0 * loc, 1.0).to_event(1), chain)

@@ -21,7 +21,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP
+from ppl_vae.nn import MLP, check_sizes, expanded
 
 
 class FullCovarianceModel(PyroModule):
@@ -58,10 +58,12 @@ class FullCovarianceModel(PyroModule):
         floor: float = 0.01,
     ) -> None:
         super().__init__()
-        self.features, self.latents, self.rank, self.floor = features, latents, rank, floor
+        check_sizes(features=features, latents=latents, rank=rank)
+        self.features, self.latents, self.rank = features, latents, rank
+        self.floor = float(expanded("floor", floor, (), least=0))
         self.decoder = decoder or MLP(latents, (2 + rank) * features)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""

@@ -19,7 +19,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class GaussianModel(PyroModule):
@@ -57,12 +57,13 @@ class GaussianModel(PyroModule):
         floor: float | Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
-        floor = 0.01 * self.scale if floor is None else torch.as_tensor(floor)
-        self.register_buffer("floor", floor.expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
+        floor = 0.01 * self.scale if floor is None else floor
+        self.register_buffer("floor", expanded("floor", floor, features, least=0))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""

@@ -5,7 +5,9 @@
     x ~ Normal(loc + scale m, sigma)             x: (features,), data's units
 
 The covariance given z is sigma^2 I. With sigma = 1, the identity, log p(x given z) is a constant
-minus half the squared distance of x from its mean.
+minus half the squared distance of x from its mean. sigma has the data's units: where it is many
+times the spread of the data, x says nothing of z, and the fit is as good without a code. Then give
+the noise's own size, or learn it (``learn_sigma=True``).
 
 Rows: vectors or images of real numbers in one unit, with noise of one size.
 
@@ -20,7 +22,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class IsotropicModel(PyroModule):
@@ -31,7 +33,7 @@ class IsotropicModel(PyroModule):
         latents: Size of the latent code z.
         decoder: Network (..., latents) -> (..., features) that gives m, the mean without units;
             one hidden layer for vectors, convolutions for images, if ``None``.
-        sigma: Standard deviation of every feature given z, in the data's units.
+        sigma: Standard deviation of every feature given z, in the data's units, below their spread.
         learn_sigma: Whether sigma is trained; ``sigma`` is then where training begins.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a number or (features,), in the data's units.
@@ -58,14 +60,13 @@ class IsotropicModel(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
-        if not sigma > 0:
-            raise ValueError(f"sigma: expected a positive number, got {sigma}")
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
-        log_sigma = nn.Parameter(torch.tensor(float(sigma)).log(), requires_grad=learn_sigma)
-        self.log_sigma = log_sigma
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        log_sigma = expanded("sigma", sigma, (), positive=True).log()
+        self.log_sigma = nn.Parameter(log_sigma, requires_grad=learn_sigma)
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""

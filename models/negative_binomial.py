@@ -24,7 +24,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class NegativeBinomialModel(PyroModule):
@@ -55,12 +55,11 @@ class NegativeBinomialModel(PyroModule):
         rate: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
-        self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
+        self.register_buffer("rate", expanded("rate", rate, features, positive=True))
         self.log_theta = nn.Parameter(torch.zeros(features))
-        if not bool((self.rate > 0).all()):
-            raise ValueError(f"rate: expected positive numbers, got {float(self.rate.min())}")
 
     def forward(self, x: Tensor, size: Tensor | None = None) -> None:
         """Draw codes and score rows x, (rows, features), of whole numbers; size is (rows,)."""

@@ -21,7 +21,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class PoissonModel(PyroModule):
@@ -52,11 +52,10 @@ class PoissonModel(PyroModule):
         rate: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features)
-        self.register_buffer("rate", torch.as_tensor(rate).expand(features).clone())
-        if not bool((self.rate > 0).all()):
-            raise ValueError(f"rate: expected positive numbers, got {float(self.rate.min())}")
+        self.register_buffer("rate", expanded("rate", rate, features, positive=True))
 
     def forward(self, x: Tensor, size: Tensor | None = None) -> None:
         """Draw codes and score rows x, (rows, features), of whole numbers; size is (rows,)."""

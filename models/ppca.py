@@ -40,21 +40,21 @@ class PPCAModel(PyroModule):
         self.register_buffer("loc", torch.zeros(features).add_(loc))
         self.register_buffer("scale", torch.zeros(features).add_(scale).square().mean().sqrt())
         self.weight = nn.Parameter(torch.randn(features, latents) / features**0.5)
-        self.shift = nn.Parameter(torch.zeros(features))
-        self.log_sigma = nn.Parameter(torch.zeros(()))
+        self.shift, self.log_sigma = (nn.Parameter(torch.zeros(size)) for size in (features, ()))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(self.loc.new_zeros(self.latents), 1.0).to_event(1))
             loc = self.loc + self.scale * (z @ self.weight.T + self.shift)
-            pyro.sample("x", dist.Normal(loc, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
+            sigma = self.scale * self.log_sigma.exp()
+            pyro.sample("x", dist.Normal(loc, sigma).to_event(1), obs=x.to(self.loc.dtype))
 
     @pyro_method
     def marginal(self, x: Tensor) -> None:
         """Score rows x with z integrated out: ``fit(ppca.marginal, None, x)`` needs no guide."""
         with pyro.plate("data", len(x)):
-            pyro.sample("x", self.density(), obs=x)
+            pyro.sample("x", self.density(), obs=x.to(self.loc.dtype))
 
     def density(self) -> dist.LowRankMultivariateNormal:
         """Return p(x): ``cov_factor`` is scale W, ``cov_diag`` the variance of the noise."""
@@ -64,7 +64,7 @@ class PPCAModel(PyroModule):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Return the exact log p(x) of rows x, (rows, features), as (rows,) in nats."""
-        return self.density().log_prob(x)  # type: ignore[no-any-return]
+        return self.density().log_prob(x.to(self.loc.dtype))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def solve(self, x: Tensor) -> None:

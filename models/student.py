@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class StudentModel(PyroModule):
@@ -36,8 +36,7 @@ class StudentModel(PyroModule):
             channels; one hidden layer for vectors, convolutions for images, if ``None``.
         center: Center of the data, a number or (features,), in the data's units.
         spread: Spread of the data, a number or (features,), in the data's units.
-        floor: Lower bound of s, a number or (features,), in the data's units; ``0.01 * spread`` if
-            ``None``.
+        floor: Lower bound of s, in the same form and units; ``0.01 * spread`` if ``None``.
 
     Example:
         >>> model = StudentModel(features=3, latents=2, center=100.0, spread=30.0)
@@ -60,12 +59,13 @@ class StudentModel(PyroModule):
         floor: float | Tensor | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
         self.features, self.latents = features, latents
         self.decoder = decoder or make_decoder(latents, features, heads=2)
-        self.register_buffer("center", torch.as_tensor(center).expand(features).clone())
-        self.register_buffer("spread", torch.as_tensor(spread).expand(features).clone())
-        floor = 0.01 * self.spread if floor is None else torch.as_tensor(floor)
-        self.register_buffer("floor", floor.expand(features).clone())
+        self.register_buffer("center", expanded("center", center, features))
+        self.register_buffer("spread", expanded("spread", spread, features, positive=True))
+        floor = 0.01 * self.spread if floor is None else floor
+        self.register_buffer("floor", expanded("floor", floor, features, least=0))
         self.log_df = nn.Parameter(torch.ones(features))  # df = 1 + exp(log_df), from 3.7 on
 
     def forward(self, x: Tensor) -> None:

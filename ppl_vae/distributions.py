@@ -1,5 +1,6 @@
-"""Distributions of pixels that torch and Pyro lack, or have for a part of their parameters only.
+"""Distributions that torch and Pyro lack, or have for a part of their parameters only.
 
+    PaddedCategorical(logits=l)      categories, each column with a number of its own
     ContinuousBernoulli(logits=l)    density C(l) exp(l x) on [0, 1], at any l
     RoundedLogistic(loc, scale)      a logistic variable rounded and clamped to 0, 1, ..., 255
 
@@ -16,6 +17,29 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
+
+
+class PaddedCategorical(dist.Categorical):
+    """Categories of columns that have different numbers of them.
+
+    The logits of all columns are as long as those of the column with the most categories; a
+    category that a column does not have has a logit of minus infinity, after those that it has.
+    The support says so column by column. Torch's categorical takes every code below the length.
+
+    Args:
+        logits: Logits, (..., columns, most categories).
+
+    Example:
+        >>> logits = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]])
+        >>> PaddedCategorical(logits=logits).support.upper_bound
+        tensor([1, 2])
+    """
+
+    @property
+    def support(self) -> Any:
+        """Whole numbers from 0 to the number of the column's categories minus 1."""
+        categories = (self.logits != -torch.inf).sum(-1)
+        return dist.constraints.integer_interval(0, categories - 1)
 
 
 class ContinuousBernoulli(dist.ContinuousBernoulli):

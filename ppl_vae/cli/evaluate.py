@@ -116,7 +116,8 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
     """Print tables of means, reliability and sites; warn where rows are unreliable."""
     from ppl_vae.evaluation.summary import TERMS_DRAWS  # noqa: PLC0415  loads torch
 
-    report.show(f"{_rows(summary.rows)}, {summary.num_samples} draws of the latents for each row")
+    draws = "no" if summary.draws_nothing else str(summary.num_samples)
+    report.show(f"{_rows(summary.rows)}, {draws} draws of the latents for each row")
     means = [
         ("log-likelihood", *_nats(summary.log_prob)),
         ("ELBO", *_nats(summary.elbo)),
@@ -144,7 +145,7 @@ def _show(report: CommandOutput, summary: LikelihoodSummary, by_site: ElboSummar
 
 def _sentences(summary: LikelihoodSummary, by_site: ElboSummary) -> Iterator[str]:
     """Yield what a reader must know to interpret the numbers, a sentence each."""
-    if not summary.has_guide:
+    if not summary.has_guide and not summary.draws_nothing:
         yield "There is no guide: latents are drawn from the prior."
     if by_site.outside:
         yield (

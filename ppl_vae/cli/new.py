@@ -67,6 +67,7 @@ def new(
         halves = {"models": _entry(model, "models")}
         if guide != NO_GUIDE:
             halves["guides"] = _entry(guide, "guides")
+        _check_fits(halves)
         files = _files(halves)
         existing = [str(into / name) for name in files if (into / name).exists()]
         if existing and not force:
@@ -88,6 +89,26 @@ def _entry(name: str, kind: str) -> Entry:
     """Return the zoo's entry for a name; raise ``UsageError`` if there is none."""
     check_in_zoo(name, kind)
     return zoo(kind)[name]
+
+
+def _check_fits(halves: dict[str, Entry]) -> None:
+    """Raise ``UsageError`` for a guide without latents to draw, or for latents without a guide.
+
+    Args:
+        halves: ``{"models": entry, "guides": entry}``, without guides where none is to be used.
+    """
+    model = halves["models"]
+    if model.needs_guide and "guides" not in halves:
+        guides = " or ".join(zoo("guides"))
+        raise UsageError(
+            f"{model.name} has latents, which a guide draws: expected {guides} as GUIDE, got "
+            f"{NO_GUIDE}"
+        )
+    if not model.needs_guide and "guides" in halves:
+        raise UsageError(
+            f"{model.name} has nothing latent for a guide to draw: expected {NO_GUIDE} as GUIDE, "
+            f"got {halves['guides'].name}"
+        )
 
 
 def _files(halves: dict[str, Entry]) -> dict[str, str]:

@@ -46,8 +46,9 @@ Fields = Annotated[
         "--field",
         metavar="FIELD=NAME",
         help="A column of the table, or an array of the .npz file, that is a field of its own: "
-        "size=library passes the column library as size, and the other columns as x. May be "
-        "repeated. A run finds the column again by its name.",
+        "size=library passes the column library as size, and the other columns as x. A run finds "
+        "the column again by its name. size=sizes.npy reads a file of its own, with as many rows. "
+        "May be repeated.",
     ),
 ]
 Run = Annotated[

@@ -40,8 +40,8 @@ def read(
             brought into this form.
         columns: The columns of a table to read; ``None`` or none for all.
         drop: The columns of a table to leave out.
-        fields: Words of the form ``FIELD=NAME``: columns of a table, or arrays of an ``.npz`` file,
-            that are fields of their own.
+        fields: Words of the form ``FIELD=NAME``: columns of a table, arrays of an ``.npz`` file, or
+            other files, that are fields of their own.
         label: The column of a table that labels the rows.
 
     Raises:
@@ -49,12 +49,18 @@ def read(
             if a word is of another form.
         ValueError: If the file cannot be read, or does not have the columns of ``like``.
     """
-    from ppl_vae.data.files import check_exists, read_data  # noqa: PLC0415  loads pandas
+    from ppl_vae.data.files import (  # noqa: PLC0415  loads pandas
+        check_exists,
+        files_of_fields,
+        read_data,
+    )
     from ppl_vae.data.selection import ColumnChoiceError  # noqa: PLC0415  loads pandas
 
+    sources = _sources(fields or ())
     with usage():
         check_exists(path)
-    sources = _sources(fields or ())
+        for file in files_of_fields(sources).values():
+            check_exists(file)
     chosen = columns or None
     try:
         return read_data(path, like, columns=chosen, drop=drop, index=label, fields=sources)

@@ -66,9 +66,11 @@ def _use(info: Mapping[str, Any]) -> str:
         )
     from ppl_vae.saving.recipes import users_files  # noqa: PLC0415  loads torch
 
+    encode = "" if info["guide"] is None else "encode, "  # without a guide, rows have no codes
+    commands = f"evaluate, check, {encode}generate and report"
     if users_files(info["recipe"]):
         return (
-            "evaluate, check, encode, generate and report, with --trust-code, which executes "
-            f"{', '.join(info['sources'])}: read them first"
+            f"{commands}, with --trust-code, which executes {', '.join(info['sources'])}: "
+            "read them first"
         )
-    return "evaluate, check, encode, generate and report"
+    return commands

@@ -219,6 +219,9 @@ def mask_of(distribution: Any) -> Tensor | bool:
     return cast("Tensor | bool", distribution._mask)
 
 
+LinAlgError: type[RuntimeError] = torch.linalg.LinAlgError  # type: ignore[attr-defined]
+"""What torch raises where a factor of a matrix does not exist."""
+
 BatchNorm = nn.modules.batchnorm._BatchNorm
 """Base class of torch's batch normalization layers, in one to three dimensions and synchronized."""
 

@@ -18,11 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.core.failed_calls import find_cause
-from ppl_vae.core.failed_runs import FailedRun, error_text
+from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
+from ppl_vae.core.observed_values import refuse_outside, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
-from ppl_vae.core.supports import place_not_finite
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
@@ -93,6 +94,7 @@ def blocks(
     progress: str = "",
     copies: int = 1,
     size: int | None = None,
+    judge: bool = True,
 ) -> Iterator[tuple[Tensor, T]]:
     """Call ``work`` on each block of rows in turn, in evaluation mode and without gradients.
 
@@ -106,12 +108,15 @@ def blocks(
         progress: Title of a progress bar; no bar if empty.
         copies: Particles of each row that ``work`` holds at once.
         size: Rows in a block; ``block_rows`` by default.
+        judge: Whether to refuse observed values outside their likelihood's support. Rows of which
+            only the form is read, and not what they observe, are not judged.
 
     Yields:
         The positions of the block's rows, (rows,), and what ``work`` returned.
 
     Raises:
-        ValueError: If the pair does not run on a block.
+        ValueError: If the pair does not run on a block, or an observed value is outside its
+            likelihood's support.
     """
     size = size or block_rows(rows, copies)
     starts = range(0, len(rows), size)
@@ -120,6 +125,8 @@ def blocks(
     for block, start in enumerate(bar):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
+        if judge:
+            refuse_outside(pair, batch, index, rows)
         with (
             pyro_lock(),
             forked(child(seed, block)),
@@ -148,16 +155,21 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> I
             where all numbers are finite, what ``find_cause`` finds at fault; where that is
             nothing, the shapes of the rows and the original error. A ``ValueError`` that was raised
             outside torch and Pyro, by this library or by the user's own code, says what is wrong
-            and passes unchanged, and so does a failed ``assert`` of this library.
+            and passes unchanged, without the table of shapes that Pyro adds, and so does a failed
+            ``assert`` of this library.
     """
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
         if isinstance(error, ValueError) and not _raised_in(error, "torch", "pyro"):
-            raise
+            if not raised_again(error):
+                raise
+            cause = row_shape_cause(pair, batch)
+            raise ValueError(str(error.__cause__ if cause is None else cause)) from error
         if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
             raise
-        raise _error_about_rows(error, pair, batch, index, rows) from error
+        positions = rows.positions_in_data(index)
+        raise _error_about_rows(error, pair, batch, positions, rows) from error
 
 
 def _raised_in(error: Exception, *packages: str) -> bool:
@@ -185,14 +197,31 @@ def _error_about_rows(
 
     labels = [field.labels for field in rows.fields]
     failed = FailedRun(error, batch, index, "pair", pair.plate, pair.parameters(), run, labels)
-    cause = find_cause(failed)
+    cause = row_shape_cause(pair, batch) or find_cause(failed)
     if cause is not None:
         return ValueError(str(cause))
+    own = _refused_by_a_half(pair, batch)
+    if own is not None:
+        return own
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
         f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
         f"{error_text(error)}; lint(model, guide, data) says which site fails"
     )
+
+
+def _refused_by_a_half(pair: Pair, batch: Batch) -> ValueError | None:
+    """Return what the guide, or the model, says by itself of rows that it refuses, if it does."""
+    for half in (pair.guide, pair.model):
+        try:
+            with pair.quiet_run():
+                half(batch)
+        except ValueError as error:
+            if not _raised_in(error, "torch", "pyro"):
+                return ValueError(str(error.__cause__ if raised_again(error) else error))
+        except Exception:
+            continue
+    return None
 
 
 def collect(
@@ -204,6 +233,7 @@ def collect(
     progress: str = "",
     copies: int = 1,
     size: int | None = None,
+    judge: bool = True,
 ) -> dict[Key, Tensor]:
     """Call ``work`` on all blocks and return its results for all rows, block after block.
 
@@ -217,12 +247,15 @@ def collect(
         progress: Title of a progress bar; no bar if empty.
         copies: Particles of each row that ``work`` holds at once.
         size: Rows in a block; ``block_rows`` by default.
+        judge: As in ``blocks``.
 
     Returns:
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
     results: dict[Key, Tensor] = {}
-    options: dict[str, Any] = {"progress": progress, "copies": copies, "size": size}
+    options: dict[str, Any] = {
+        "progress": progress, "copies": copies, "size": size, "judge": judge,
+    }  # fmt: skip
     for index, part in blocks(pair, rows, work, seed=seed, **options):
         for name, value in part.items():
             if name not in results:
@@ -231,6 +264,20 @@ def collect(
             results[name] = results[name].to(wider)
             results[name][index] = value.detach().cpu().to(wider)
     return results
+
+
+def refuse_rows_outside(pair: Pair, rows: Rows) -> None:
+    """Raise if an observed value of any row is outside its likelihood's support.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+
+    Raises:
+        ValueError: With the site, the support, the value, its row, its column and what to do.
+    """
+    for _ in blocks(pair, rows, lambda *_: None, seed=0):
+        pass
 
 
 def mean_loss(pair: Pair, rows: Rows, loss: Callable[[Batch], float], *, seed: int | None) -> float:

@@ -1,4 +1,4 @@
-"""Fields that the model reads and does not observe: optional ones, and one that is at fault.
+"""The field that the model reads and does not observe which makes a row impossible.
 
 A size of zero makes every positive count impossible, and a negative one makes the rates of a model
 negative: the log-probability of the row is -infinity or NaN, and no site's trace says why. So a
@@ -16,7 +16,6 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import Cause
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.seeding import forked
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
 
@@ -53,44 +52,6 @@ def covariate_at_fault(pair: Pair, rows: Rows, bad: int, sound: int) -> Cause | 
     except Exception:  # the pair does not run on one row; whoever runs it says so
         return None
     return None
-
-
-def optional_covariates(pair: Pair, rows: Rows) -> list[str]:
-    """Return the fields that the model can silently do without: their absence changes no site.
-
-    Such a field is optional and not observed, such as the size of counts, which is 1 by default. A
-    label that is latent where it is not given is none of them: without it the sites are others.
-
-    Args:
-        pair: The pair.
-        rows: The data.
-
-    Returns:
-        The names of the fields; none where the data are no mapping.
-    """
-    batch = rows.take(torch.arange(min(len(rows), 2)), pair.device())
-    if not isinstance(batch, dict):
-        return []
-    found = []
-    with forked(0), pair.quiet_run(), pyro.validation_enabled(False):
-        draws = poutine.trace(pair.guide).get_trace(batch)
-        with_all = _roles(pair, batch, draws)
-        for name in pair.model.fields_read(batch):
-            without = {key: values for key, values in batch.items() if key != name}
-            try:
-                same = bool(without) and _roles(pair, without, draws) == with_all
-            except Exception:  # the model needs the field, and says so by itself
-                continue
-            if same:
-                found.append(name)
-    return found
-
-
-def _roles(pair: Pair, batch: Batch, draws: poutine.Trace) -> dict[str, str]:
-    """Return the role of each of the model's sites, run on a batch with given latents."""
-    trace = poutine.trace(poutine.replay(pair.model, trace=draws)).get_trace(batch)
-    roles = ("latent", "auxiliary", "data")
-    return {name: role for role in roles for name in sites.with_role(trace, role)}
 
 
 def _data_sites(pair: Pair, batch: Batch, draws: poutine.Trace) -> dict[str, sites.Site]:

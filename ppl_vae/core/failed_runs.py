@@ -8,16 +8,24 @@ outside a support. The frame that makes a plate holds its length. ``failed_calls
 from __future__ import annotations
 
 import linecache
+import math
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 from pyro.poutine.subsample_messenger import SubsampleMessenger
 from torch import Tensor
 from torch.distributions import Independent
 
-from ppl_vae.core.supports import cell_name, mend_outside
+from ppl_vae.core.supports import (
+    basic_distribution,
+    mend_outside,
+    support_of,
+    support_text,
+)
+from ppl_vae.data.cells import cell_name, cells_in
 from ppl_vae.data.rows import Batch, as_tuple, batch_rows
 
 LONGEST_TEXT = 500  # most characters of another library's message that are repeated
@@ -67,7 +75,7 @@ class FailedRun:
 
 def cause_in_frames(failed: FailedRun) -> Cause | None:
     """Return the cause that the frames of the error's traceback show."""
-    site = _failed_site(failed.error)
+    site = failed_site(failed.error)
     cause = _subsampling_cause(failed)
     if site is not None and cause is None:
         cause = (
@@ -83,9 +91,7 @@ def error_text(error: Exception) -> str:
 
     An error without a message, such as that of a bare ``assert``, is told by its line of code.
     """
-    # Pyro raises an error again, with a table of the shapes of all sites after its message
-    repeats = type(error.__cause__) is type(error) and str(error).startswith(str(error.__cause__))
-    text = " ".join(str(error.__cause__ if repeats else error).split())
+    text = " ".join(str(error.__cause__ if raised_again(error) else error).split())
     if not text:
         text = "no message"
         for frame, line in traceback.walk_tb(error.__traceback__):  # the last one raised it
@@ -98,6 +104,15 @@ def error_text(error: Exception) -> str:
     return f"{type(error).__name__}: {text}"
 
 
+def raised_again(error: Exception) -> bool:
+    """Return whether Pyro raised an error of a model or a guide again, with a table of all shapes.
+
+    The error's own words are those of its ``__cause__``; the table comes after them.
+    """
+    own = error.__cause__
+    return type(own) is type(error) and str(error).startswith(str(own))
+
+
 # Sites
 
 
@@ -106,7 +121,7 @@ def _frames(error: Exception) -> list[Any]:
     return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
 
 
-def _failed_site(error: Exception) -> dict[str, Any] | None:
+def failed_site(error: Exception) -> dict[str, Any] | None:
     """Return the sample statement that was executed, or scored, when an error was raised."""
     for frame in _frames(error):
         for name in ("msg", "site"):
@@ -158,16 +173,19 @@ def size_cause(site: dict[str, Any]) -> Cause | None:
     Args:
         site: The site, whose value is observed.
     """
-    value, event_shape = site.get("value"), tuple(site["fn"].event_shape)
+    value, event_shape = site.get("value"), tuple(getattr(site["fn"], "event_shape", ()))
     if not site.get("is_observed") or not isinstance(value, Tensor) or not event_shape:
         return None
-    got = tuple(value.shape[value.ndim - len(event_shape) :])
-    fits = (a == b or 1 in (a, b) for a, b in zip(got, event_shape, strict=False))  # broadcast
-    if value.ndim <= len(event_shape) or (len(got) == len(event_shape) and all(fits)):
+    batch_shape = tuple(site["fn"].batch_shape)
+    given, got = event_shape, tuple(value.shape[value.ndim - len(event_shape) :])
+    if value.ndim and len(batch_shape) > 1 and batch_shape[0] == len(value):
+        given, got = batch_shape[1:] + event_shape, tuple(value.shape[1:])  # rows came first
+    fits = (a == b or 1 in (a, b) for a, b in zip(got, given, strict=False))  # broadcast
+    if value.ndim <= len(event_shape) or (len(got) == len(given) and all(fits)):
         return None
     return Cause(
         f'site "{site["name"]}"',
-        f"expected rows of shape {event_shape}, which the model gives, got rows of shape {got}",
+        f"expected rows of shape {given}, which the model gives, got rows of shape {got}",
         "resize or crop the images, or give the columns that the model was made for; or make a "
         "model for these rows: build(Class, data)",
     )
@@ -178,28 +196,92 @@ def _support_cause(failed: FailedRun, site: dict[str, Any]) -> Cause | None:
     checks = [f.f_locals for f in _frames(failed.error) if f.f_code.co_name == "_validate_sample"]
     if not checks or not {"support", "valid", "value"} <= checks[0].keys():
         return None
-    support, valid, value = (checks[0][name] for name in ("support", "valid", "value"))
-    row_dim = value.ndim - valid.ndim - site["fn"].event_dim - 1  # from the right, in valid
-    if valid.ndim < -row_dim or valid.shape[row_dim] != len(failed.positions):
+    valid, value = checks[0]["valid"], checks[0]["value"]
+    row_dim = value.ndim - site["fn"].event_dim - 1
+    if not 0 <= row_dim < valid.ndim or valid.shape[row_dim] != len(failed.positions):
         return None
-    first = (~valid).nonzero()[0].tolist()
-    numbers = value[tuple(first)].flatten()[:5].tolist()
-    fields = [tuple(field.shape[1:]) for field in as_tuple(failed.batch)]
-    cell = cell_name(
-        first[len(first) + row_dim + 1 :],
-        valid.shape[valid.ndim + row_dim + 1 :],
-        zip(fields, failed.labels, strict=False),
-    )
-    fn = site["fn"]
-    while isinstance(fn, Independent):
-        fn = fn.base_dist
+    return outside_cause(site, ~valid, failed.batch, failed.positions, failed.labels)
+
+
+def outside_cause(
+    site: dict[str, Any],
+    outside: Tensor,
+    batch: Batch,
+    positions: Tensor,
+    labels: Sequence[Any] = (),
+    source: str = "data",
+) -> Cause:
+    """Return the cause for an observed value outside its likelihood's support.
+
+    Args:
+        site: The site, in the row plate.
+        outside: Which numbers of the value are outside, or which vectors; one is at least.
+        batch: The rows.
+        positions: Their positions in the data, (rows,).
+        labels: Labels of the columns of each field; empty where they are not known.
+        source: Name of the argument that the rows were given as.
+    """
+    fn, value = site["fn"], site["value"]
+    cell = first_cell(site, outside, batch, labels)
+    row = int(positions[cell.row]) if cell.row < len(positions) else cell.row
+    numbers = value[cell.at].flatten()[:5].tolist()
+    support = support_text(support_of(fn), cell.at)
+    place = f"row {row}{cell.name and f', {cell.name}'}"
+    place += "" if source == "data" else f" of {source}"
     return Cause(
         f'site "{site["name"]}"',
-        f"expected values in the support of {type(fn).__name__.lstrip('_')} ({support}), got "
-        f"{', '.join(f'{number:g}' for number in numbers)} "
-        f"in row {int(failed.positions[first[row_dim]])}{cell and f', {cell}'}",
-        mend_outside(support, numbers[0]),
+        f"expected values in the support of {type(basic_distribution(fn)).__name__.lstrip('_')} "
+        f"({support}), got {', '.join(f'{number:g}' for number in numbers)} in {place}",
+        mend_outside(fn, numbers[0]),
     )
+
+
+class Cell(NamedTuple):
+    """One number of a site's value, or one vector.
+
+    Attributes:
+        at: Where it stands in the value.
+        row: Its row in the batch.
+        name: Its place in the row of the data, such as ``column "age"``; "" where a row is one
+            number.
+    """
+
+    at: tuple[int, ...]
+    row: int
+    name: str
+
+
+def first_cell(
+    site: dict[str, Any], marked: Tensor, batch: Batch, labels: Sequence[Any] = ()
+) -> Cell:
+    """Return the first marked cell of an observed value, in the first row that has one.
+
+    A site may observe some columns of the data. The cell is named by its column in the data where
+    the observed value can be found there, else by its place in the event.
+
+    Args:
+        site: The site, in the row plate.
+        marked: (...) of bool, shaped like the value, or without the last dimensions of a vector.
+        batch: The rows.
+        labels: Labels of the columns of each field; empty where they are not known.
+    """
+    value, event_dim = site["value"], site["fn"].event_dim
+    row_dim = value.ndim - event_dim - 1
+    marks = marked.nonzero()
+    index = tuple(marks[marks[:, row_dim].argmin()].tolist())
+    fields = as_tuple(batch)
+    place = cells_in(batch, value, event_dim) if marked.shape == value.shape else None
+    if place is not None:
+        field = fields[place[0]]
+        shape = tuple(field.shape[1:])
+        cell = int(place[1][index]) % max(1, math.prod(shape))
+        position = [int(at) for at in np.unravel_index(cell, shape)] if shape else []
+        own = labels[place[0]] if labels else None
+        return Cell(index, index[row_dim], cell_name(position, shape, [(shape, own)]))
+    shapes = [tuple(field.shape[1:]) for field in fields]
+    described = zip(shapes, labels, strict=False)
+    name = cell_name(index[row_dim + 1 :], marked.shape[row_dim + 1 :], described)
+    return Cell(index, index[row_dim], name)
 
 
 # Plates

@@ -9,25 +9,31 @@ Rows do not depend on each other, so the results of all other rows stand.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeAlias, TypeVar
 
+import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.compat.of_torch import LinAlgError
 from ppl_vae.core import sites
 from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.failed_runs import Cause
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, Rows, as_tuple, map_batch
+from ppl_vae.data.cells import cell_name
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 
 T = TypeVar("T")
 Key = TypeVar("Key")
 Work: TypeAlias = Callable[[Batch, Tensor], T]
 
 LOOKED_AT = 64  # rows, evenly over the data, among which a sound one is looked for
+MOST_RUNS = 200  # runs of parts of a batch in the search for rows that fail by themselves
+MOST_CELLS = 4096  # most cells of a row in the search for the one that is at fault
 FAULTS = (RuntimeError, ValueError, ArithmeticError)
 
 
@@ -111,10 +117,15 @@ class FarRows:
             stacklevel: As ``warnings.warn`` has it, counted from the caller.
         """
         if bool(self.found.any()):
+            first = int(self.found.nonzero()[0])
+            cell = ""
+            if not bool(self.found.all()):
+                sound = int((~self.found).nonzero()[0])
+                cell = cell_at_fault(self.pair, self.rows, first, sound)
             warnings.warn(
                 f"{name}: expected finite numbers, got an overflow of the pair in "
                 f"{int(self.found.sum())} of {len(self.rows)} rows, first in row "
-                f"{int(self.found.nonzero()[0])}: their values are NaN; look whether these rows "
+                f"{first}{cell and f', {cell}'}: their values are NaN; look whether these rows "
                 "are far from the data, or bound what the networks give (a clamp on log_scale)",
                 stacklevel=stacklevel + 1,
             )
@@ -186,27 +197,140 @@ def nan_in_rows(value: Tensor, rows: Tensor, dim: int = 0) -> Tensor:
     return value.masked_fill(rows.reshape(shape).to(value.device), torch.nan)
 
 
-def overflowing_rows(pair: Pair, batch: Batch) -> Tensor:
+def overflowing_rows(pair: Pair, batch: Batch, *, impossible: bool = False) -> Tensor:
     """Return which rows have no finite log-probability though their data are sound, (rows,).
 
-    No row, where the pair fails without Pyro's checks, too (whoever runs it next meets the error),
-    where a number of the data is not finite, or where an observed value is outside its support.
+    Rows that make the run of all fail count too (``failing_rows``). No row, where the pair fails on
+    single rows as well (whoever runs it next meets the error), where a number of the data is not
+    finite, or where an observed value is outside its support.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        impossible: Whether a log-probability of minus infinity counts, too, which a row may have
+            for other reasons than an overflow.
     """
     fields = as_tuple(batch)
     none = torch.zeros(len(fields[0]), dtype=torch.bool, device=fields[0].device)
     if not all(bool(field.isfinite().all()) for field in fields):
         return none
-    far = none.clone()
     try:
-        with pyro.validation_enabled(False):
-            for site in _scored_sites(pair, batch):
-                if not _in_support(site):
-                    return none
-                by_row = sites.row_log_prob(site).expand(len(none))
-                far |= by_row.isnan() | (by_row == torch.inf) | ~_finite_rows(site)
+        return _rows_not_finite(pair, batch, none, impossible=impossible)
+    except LinAlgError:
+        failing = failing_rows(pair, batch)
     except Exception:
         return none
+    if not bool(failing.any()):
+        return none
+    places = torch.arange(len(none), device=none.device)
+    places = places.masked_fill(failing, int((~failing).nonzero()[0]))
+    sound = map_batch(batch, lambda field: field[places])
+    try:
+        others = _rows_not_finite(pair, sound, none, impossible=impossible)
+    except Exception:
+        return failing
+    return failing | others
+
+
+def _rows_not_finite(pair: Pair, batch: Batch, none: Tensor, *, impossible: bool) -> Tensor:
+    """Return which rows have no finite log-probability, or value, in one run of the pair, (rows,).
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        none: False for every row; returned where an observed value is outside its support.
+        impossible: As in ``overflowing_rows``.
+    """
+    far = none.clone()
+    with pyro.validation_enabled(False):
+        for site in _scored_sites(pair, batch):
+            if not _in_support(site):
+                return none
+            by_row = sites.row_log_prob(site).expand(len(none))
+            far |= by_row.isnan() | (by_row == torch.inf) | ~_finite_rows(site)
+            far |= impossible & (by_row == -torch.inf)
     return far
+
+
+def failing_rows(pair: Pair, batch: Batch) -> Tensor:
+    """Return the rows whose own numbers make the run of a whole batch fail, (rows,) of bool.
+
+    The Cholesky factor of a covariance that a network computes from 1e30 does not exist, and torch
+    then stops the whole batch. Parts of the batch run alone: a part that fails is halved, down to
+    single rows. Only errors of linear algebra count. No row is returned where the batch does not
+    fail, or where five rows of it fail by themselves, so that the numbers of single rows are not
+    the cause, or after ``MOST_RUNS``.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+
+    Raises:
+        Exception: Any other error of the pair.
+    """
+    count = batch_rows(batch)
+    failing = torch.zeros(count, dtype=torch.bool, device=as_tuple(batch)[0].device)
+    runs = 0
+
+    def fails(rows: range) -> bool:
+        nonlocal runs
+        runs += 1
+        part = map_batch(batch, lambda field: field[rows.start : rows.stop])
+        try:
+            with pyro.validation_enabled(False):
+                sites.traces(pair, part)
+        except LinAlgError:
+            return True
+        return False
+
+    spread = {number * (count - 1) // 4 for number in range(5)}
+    if all(fails(range(row, row + 1)) for row in spread):
+        return failing
+    parts = [range(count)]
+    while parts:
+        part = parts.pop()
+        if runs >= MOST_RUNS:
+            return torch.zeros_like(failing)
+        if not fails(part):
+            continue
+        if len(part) == 1:
+            failing[part.start] = True
+        else:
+            middle = part.start + len(part) // 2
+            parts += [range(middle, part.stop), range(part.start, middle)]
+    return failing
+
+
+def cell_at_fault(pair: Pair, rows: Rows, bad: int, sound: int) -> str:
+    """Return the cell that leaves a row without a finite log-probability; "" where it is not one.
+
+    Copies of a sound row get one cell of the bad row each. The copy without a finite
+    log-probability has the cell that is at fault.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        bad: Position of the row without a finite log-probability.
+        sound: Position of a row with one.
+
+    Returns:
+        The name, such as ``column "age"``.
+    """
+    device = pair.device()
+    fields, bad_fields = (as_tuple(rows.take(torch.tensor([r]), device)) for r in (sound, bad))
+    for position, (field, bad_field) in enumerate(zip(fields, bad_fields, strict=True)):
+        shape = tuple(field.shape[1:])
+        cells = math.prod(shape)
+        if not 0 < cells <= MOST_CELLS:
+            continue
+        copies = [other.repeat_interleave(cells, 0) for other in fields]
+        copies[position].view(cells, -1).diagonal().copy_(bad_field.flatten())
+        with pair.quiet_run():
+            far = overflowing_rows(pair, rows.batch(copies), impossible=True)
+        if bool(far.any()) and (cells == 1 or not bool(far.all())):
+            place = [int(at) for at in np.unravel_index(int(far.nonzero()[0]), shape)]
+            return cell_name(place, shape, [(shape, rows.fields[position].labels)])
+    return ""
 
 
 def without_rows(pair: Pair, rows: Rows, batch: Batch, far: Tensor) -> Batch | None:

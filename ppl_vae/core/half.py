@@ -12,7 +12,7 @@ import contextlib
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -128,7 +128,7 @@ class Half:
             return contextlib.nullcontext()
         return run_as_guide(self.base, Half(self.base.model, "model", self.plate).store, self.store)
 
-    def fields_read(self, batch: dict[str, Tensor]) -> list[str]:
+    def fields_read(self, batch: Iterable[str]) -> list[str]:
         """Return the fields of a mapping that the signature names: all of them for ``**fields``."""
         keys = tuple(batch)
         if keys not in self._fields_by_keys:
@@ -184,13 +184,13 @@ class Half:
             fitted_columns.remember(self.owner, columns, self._method)
 
     @property
-    def covariates(self) -> list[str]:
-        """Names of the optional covariates that this half was fitted with; empty if unknown."""
-        return fitted_columns.remembered_covariates(self.owner, self._method)
+    def fitted_fields(self) -> dict[str, bool] | None:
+        """Whether each field of the fit is an optional covariate; ``None`` before any fit."""
+        return fitted_columns.remembered_fields(self.owner, self._method)
 
-    def remember_covariates(self, names: Sequence[str]) -> None:
-        """Store the optional covariates that this half is fitted with."""
-        fitted_columns.remember_covariates(self.owner, names, self._method)
+    def remember_fields(self, fields: Mapping[str, bool]) -> None:
+        """Store the fields that this half is fitted with, and which are optional covariates."""
+        fitted_columns.remember_fields(self.owner, fields, self._method)
 
     def fields_given(self, keys: Sequence[str] | None, count: int) -> list[str]:
         """Return the names under which this half gets the fields of data.

@@ -24,6 +24,7 @@ from ppl_vae.compat.of_pyro import pyro_log_silenced
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import HeldSubsamples
+from ppl_vae.core.optional_fields import field_fault, optional_fields
 from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
@@ -61,6 +62,8 @@ class Pair:
             the pair (``HeldSubsamples``).
         looks: Which of the few rows that a look takes the pair overflows on, (rows,) of bool, by
             data and by positions of the rows (``core.blocks.quiet_look``).
+        judged: Which rows' observed values have been compared with their supports, by data
+            (``core.observed_values.Judged``).
     """
 
     model: Half
@@ -70,6 +73,9 @@ class Pair:
         default_factory=dict, compare=False, repr=False
     )
     looks: WeakKeyDictionary[Rows, dict[tuple[int, int], Tensor]] = field(
+        default_factory=WeakKeyDictionary, compare=False, repr=False
+    )
+    judged: WeakKeyDictionary[Rows, Any] = field(
         default_factory=WeakKeyDictionary, compare=False, repr=False
     )
 
@@ -109,19 +115,36 @@ class Pair:
 
         Raises:
             ValueError: If the data cannot be read as rows, or a frame has some of the columns
-                that the pair was fitted to, and not all, or an optional covariate of the model is
-                missing, such as a size, that it was fitted with.
+                that the pair was fitted to, and not all, or an optional covariate of the model,
+                such as a size, is there and was not in the fit, or was in the fit and is missing.
         """
         rows = as_rows(data, name, [half.columns for half in (self.model, self.guide)])
-        wanted = self.model.covariates
-        given = self.model.fields_given(rows.keys, len(rows.fields)) if wanted else []
-        missing = [field for field in wanted if field not in given]
-        if missing:
-            raise ValueError(
-                f'{name}: expected the field "{missing[0]}", with which the model was fitted and '
-                f"without which its numbers would be others, got {given}; pass a mapping with it"
-            )
+        fitted = self.model.fitted_fields
+        if fitted is None:
+            return rows
+        given = self.model.fields_given(rows.keys, len(rows.fields))
+        new = [field for field in self.model.fields_read(given) if field not in fitted]
+        fault = field_fault(fitted, given, self.optional_fields(rows) if new else [])
+        if fault is not None:
+            raise ValueError(f"{name}: expected {fault[0]}, got {given}; {fault[1]}")
         return rows
+
+    def optional_fields(self, rows: Rows) -> list[str]:
+        """Return the fields of the data that the model can silently do without.
+
+        Args:
+            rows: The data; the pair is run on the first two rows.
+        """
+        batch = rows.take(torch.arange(min(len(rows), 2)), self.device())
+        with self.quiet_run():
+            return optional_fields(self.model, self.guide, batch)
+
+    def remember_fields(self, rows: Rows) -> None:
+        """Store which fields the model is fitted with, for ``rows``."""
+        given = self.model.fields_given(rows.keys, len(rows.fields))
+        optional = self.optional_fields(rows)
+        read = self.model.fields_read(given)
+        self.model.remember_fields({field: field in optional for field in read})
 
     def remember_columns(self, columns: Columns) -> None:
         """Store the columns that the pair is fitted to, for ``rows``."""

@@ -1,4 +1,4 @@
-"""Which cells of the data a site has observed.
+"""Which cells of the data a site has observed, and the names of cells in messages.
 
 A model passes part of its argument to ``obs=``: a column, a slice, a transposed view, or a
 converted copy such as ``x[:, 2].long()``. Replicates must be written back into the same cells, so
@@ -18,6 +18,10 @@ A value that was computed from the data (``x.log()``) is found by neither.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -140,3 +144,43 @@ def column_cells(
     starts = field[0].numel() * torch.arange(len(field), device=field.device)[:, None]
     cells = (starts + torch.tensor(columns, device=field.device)).reshape(rows_first)
     return cells.movedim(0, row_dim)
+
+
+def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[Any]) -> str:
+    """Return the name of one cell of a row, for a message; "" for the only cell of a row.
+
+    Args:
+        position: Where the cell stands in the row.
+        shape: Shape of the row.
+        fields: Each field's shape of a row and its columns' labels, ``None`` where they have none.
+            Of a field that has the shape, the labels are taken.
+
+    Example:
+        >>> cell_name([0, 3, 5], [1, 28, 28], [])
+        'channel 0, row 3, column 5 of the image'
+        >>> cell_name([1], [2], [((2,), pd.Index(["a", "b"]))])
+        'column "b"'
+    """
+    if len(position) == 3:
+        return "channel {}, row {}, column {} of the image".format(*position)
+    for row_shape, labels in fields:
+        if isinstance(labels, pd.Index) and tuple(row_shape) == tuple(shape) == (len(labels),):
+            label = labels[position[0]]
+            return f'column "{label}"' if isinstance(label, str) else f"column {label}"
+    return f"column {', '.join(map(str, position))}" if position else ""
+
+
+def place_not_finite(field: Tensor, labels: Any) -> str:
+    """Return where the first number that is not finite stands in its row, for a message.
+
+    Args:
+        field: Rows of a field, (rows, ...), one of which at least has NaN or infinity.
+        labels: The labels of its columns, ``None`` where they have none.
+
+    Example:
+        >>> place_not_finite(torch.tensor([[0.0, torch.nan]]), pd.Index(["a", "b"]))
+        ' in column "b"'
+    """
+    position = (~field.isfinite()).nonzero()[0, 1:].tolist()
+    name = cell_name(position, field.shape[1:], [(field.shape[1:], labels)])
+    return f" in {name}" if name else ""

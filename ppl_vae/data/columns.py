@@ -12,7 +12,7 @@ import contextlib
 import difflib
 import weakref
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,25 +25,26 @@ Columns = dict[str, list[Any]]
 _FITTED: weakref.WeakKeyDictionary[Any, dict[str, Columns]] = weakref.WeakKeyDictionary()
 
 
-# The optional covariates that each model was fitted with, by owner and by the method's name.
-_COVARIATES: weakref.WeakKeyDictionary[Any, dict[str, list[str]]] = weakref.WeakKeyDictionary()
+# The fields that each model was fitted with, by owner and by the method's name, and whether
+# each is an optional covariate.
+_FIELDS: weakref.WeakKeyDictionary[Any, dict[str, dict[str, bool]]] = weakref.WeakKeyDictionary()
 
 
-def remember_covariates(owner: Any, names: Sequence[str], method: str = "") -> None:
-    """Store the optional covariates that a model was fitted with, in place of older ones.
+def remember_fields(owner: Any, fields: Mapping[str, bool], method: str = "") -> None:
+    """Store the fields that a model was fitted with, in place of older ones.
 
     Args:
         owner: The model, or the object whose bound method it is.
-        names: The names of the fields.
+        fields: Whether each field is an optional covariate, by the field's name.
         method: Name of the bound method; "" for a function or a module.
     """
     with contextlib.suppress(TypeError):
-        _COVARIATES.setdefault(owner, {})[method] = list(names)
+        _FIELDS.setdefault(owner, {})[method] = dict(fields)
 
 
-def remembered_covariates(owner: Any, method: str = "") -> list[str]:
-    """Return the optional covariates that a model was fitted with; none where none were stored."""
-    return _COVARIATES.get(owner, {}).get(method, [])
+def remembered_fields(owner: Any, method: str = "") -> dict[str, bool] | None:
+    """Return the fields that a model was fitted with, as stored; ``None`` where none were."""
+    return _FIELDS.get(owner, {}).get(method)
 
 
 def remember(owner: Any, columns: Columns, method: str = "") -> None:

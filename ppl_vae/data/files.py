@@ -61,7 +61,10 @@ def read_data(
         index: The column of a table that holds the labels of the rows, numbers or text. It is no
             feature: it becomes the frame's index, and results for each row have the same index.
         fields: Columns of a table, or arrays of an ``.npz`` file, that are fields of their own, by
-            the field's name: ``{"size": "library"}``. The other columns become the field ``x``.
+            the field's name: ``{"size": "library"}``. The other columns become the field ``x``. A
+            name with the ending of a data file is another file, with one column or array of as many
+            rows: ``{"size": "sizes.npy"}``, for a file such as that of a sparse matrix, which has
+            no place for more.
 
     Returns:
         A frame of numeric columns, an array, a sparse matrix of scipy, or a mapping of these and
@@ -84,6 +87,10 @@ def read_data(
         [70, 50]
     """
     check_arguments(path=path)
+    files = files_of_fields(fields)
+    if files:
+        names = {"columns": columns, "drop": drop, "index": index}
+        return _with_files(Path(path), like, files, fields or {}, **names)
     choice = ColumnChoice.of(columns, drop, index, fields, like)
     path = Path(path)
     check_exists(path)
@@ -102,6 +109,56 @@ def read_data(
         data if like is None else _in_form_of(data, like, str(path))
     )
     return result
+
+
+def files_of_fields(fields: Any) -> dict[str, Path]:
+    """Return the files among what fields are read from, by the field's name."""
+    named = fields.items() if isinstance(fields, Mapping) else ()
+    paths = {key: Path(name) for key, name in named if isinstance(name, str)}
+    return {key: path for key, path in paths.items() if _ending(path) in _READERS}
+
+
+def _with_files(
+    path: Path, like: Any, files: dict[str, Path], fields: Mapping[str, str], **names: Any
+) -> dict[str, Array]:
+    """Return the rows of a data file, with fields from files of their own.
+
+    Args:
+        path: The data file.
+        like: Rows in the form of the result, with these fields, or ``None``.
+        files: The file of each of these fields.
+        fields: What all fields are read from, these ones as well.
+        names: The arguments ``columns``, ``drop`` and ``index`` of ``read_data``.
+
+    Raises:
+        ValueError: If a file cannot be read, does not hold one column or array, or has another
+            number of rows than the data file.
+    """
+    others = {key: name for key, name in fields.items() if key not in files}
+    like_of: Mapping[str, Any] = like if isinstance(like, Mapping) else {}
+    rest, key = like, FEATURES
+    if like_of:
+        rest = {key: part for key, part in like_of.items() if key not in files}
+        if len(rest) == 1 and not others:
+            ((key, rest),) = rest.items()
+    data: Any = read_data(path, rest, fields=others, **names)
+    data = dict(data) if isinstance(data, Mapping) else {key: data}
+    for key, file in files.items():
+        values = np.asarray(_one_array(file))
+        data[key] = values if key not in like_of else _in_form_of(values, like_of[key], str(file))
+    _check_rows(data, path)
+    return {key: data[key] for key in {**like_of, **data}}
+
+
+def _one_array(file: Path) -> Any:
+    """Return the one column or array in a file, (rows,) of a column."""
+    values: Any = read_data(file)
+    if isinstance(values, pd.DataFrame) and len(values.columns) == 1:
+        return values.iloc[:, 0]
+    if isinstance(values, np.ndarray):
+        return values
+    got = list(values) if isinstance(values, Mapping | pd.DataFrame) else "a sparse matrix"
+    raise ValueError(f"{file}: expected one column or array for a field, got {shown(got)}")
 
 
 def _ending(path: Path) -> str:
@@ -276,7 +333,10 @@ def _check_field_count(data: Any, count: int, where: str) -> None:
     """Raise ``ValueError`` where a file has fewer arrays than the wanted form has fields."""
     present = len(data) if isinstance(data, Mapping) else 1
     if present < count:
-        raise ValueError(f"{where}: expected an .npz file of {count} arrays, got {present}")
+        raise ValueError(
+            f"{where}: expected an .npz file of {count} arrays, got {present}; fields= names the "
+            "file of a field that has one of its own"
+        )
 
 
 _READERS: dict[str, Callable[[Path, ColumnChoice], Any]] = {

@@ -82,6 +82,7 @@ def log_likelihood(
         probability above 0. ``frame.attrs["not_covered"]`` lists the latents outside the row plate:
         their draws are taken as given, so that no column says how far the guide of these latents is
         from their posterior. ``History.converged`` and ``predictive_check`` speak of them.
+        ``frame.attrs["exact"]`` says whether no latent is drawn at all.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
@@ -126,7 +127,7 @@ def log_likelihood(
     with bar:
         frame = _frame(rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=size))
     far_rows.warn("log_likelihood", stacklevel=2)
-    frame.attrs["not_covered"] = weights.outside
+    frame.attrs["not_covered"], frame.attrs["exact"] = weights.outside, weights.draws_nothing
     summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
     frame.attrs["k_hat_threshold"] = summary.threshold
     if summary.unreliable:

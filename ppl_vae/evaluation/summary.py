@@ -88,6 +88,7 @@ class LikelihoodSummary:
             means and quantiles leave them out.
         without_k_hat: Number of rows whose k-hat is NaN, the impossible and overflowed rows among
             them.
+        draws_nothing: Whether no latent is drawn at all, so that the log-likelihoods are exact.
     """
 
     rows: int
@@ -106,6 +107,7 @@ class LikelihoodSummary:
     impossible: int
     overflowed: int
     without_k_hat: int
+    draws_nothing: bool
 
     @classmethod
     def of(cls, scores: pd.DataFrame, num_samples: int, *, has_guide: bool) -> LikelihoodSummary:
@@ -145,6 +147,7 @@ class LikelihoodSummary:
             doubtful_ess=float(doubtful), exact=int(np.isneginf(k_hat).sum()),
             impossible=int(np.isneginf(log_prob).sum()), overflowed=rows - len(scores),
             without_k_hat=int(np.isnan(k_hat).sum()) + rows - len(scores),
+            draws_nothing=scores.attrs.get("exact", False),
         )  # fmt: skip
 
     def verdict(self) -> str:
@@ -153,6 +156,8 @@ class LikelihoodSummary:
         Returns:
             The sentence; empty where no row has a k-hat.
         """
+        if self.draws_nothing:
+            return "No latent is drawn: the log-likelihood is exact."
         if self.without_k_hat == self.rows:
             return ""
         at_most = f"{self.threshold:.2g}"
@@ -210,7 +215,7 @@ class LikelihoodSummary:
             option: The name under which the caller's user sets the number of draws.
         """
         sentences = []
-        if self.exact:
+        if self.exact and not self.draws_nothing:
             sentences.append(
                 f"k-hat is -inf in {self._share(self.exact)}: all draws have the same importance "
                 "weight, so the log-likelihood is exact there. Either the guide equals the "
@@ -227,6 +232,8 @@ class LikelihoodSummary:
                 "leave out: they are so far from the data that the networks overflow."
             )
         tied = self.without_k_hat - self.impossible - self.overflowed
+        if self.draws_nothing:
+            return sentences
         if self.num_samples < FEWEST:
             sentences.append(
                 f"k-hat is not known: it needs at least {FEWEST} draws for each row; "

@@ -104,10 +104,7 @@ def encode(
     parts = collect(pair, rows, far_rows.marked(work), seed=seed, progress=title)
     far_rows.warn("encode", stacklevel=2)
     if not parts:
-        raise ValueError(
-            f'guide: expected a latent in the row plate "{plate}", found none; a latent that the '
-            "model alone enumerates has no code: draw it in the guide"
-        )
+        raise no_code("encode", plate)
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
     codes.attrs["exact"] = exact
@@ -146,7 +143,9 @@ def reconstruct(
         overflow is NaN, and a warning counts such rows.
 
     Raises:
-        ValueError: If an observed site holds values that are no cells of the data.
+        ValueError: If an observed site holds values that are no cells of the data, or if nothing is
+            latent and all cells are observed: no expected row would depend on the row that it
+            stands for.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -158,6 +157,11 @@ def reconstruct(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     places, posterior = CellPlaces(pair, rows), latent_draws.LatentDraws(pair, rows)
+    if posterior.draws_nothing and places.observes_all:
+        raise ValueError(
+            "model: expected a latent to reconstruct rows from, found none: without one, the "
+            "expected row is the same for all rows; call generate for new rows"
+        )
     shared = _SharedLatents(GlobalDraws(pair, rows), seed)
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
@@ -234,7 +238,21 @@ def generate(
         return places.fields_with_values(batch, data_sites(trace), values, expected=expected)
 
     title = "generate" if progress else ""
-    return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title))
+    return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title, judge=False))
+
+
+def no_code(verb: str, plate: str) -> ValueError:
+    """Return the error that rows have no codes, as the guide draws none of their latents.
+
+    Args:
+        verb: What the rows' codes are needed for.
+        plate: Name of the row plate.
+    """
+    return ValueError(
+        f'guide: expected a latent in the row plate "{plate}" to {verb}, found none: without one, '
+        "rows have no codes. Draw the latents of the rows in a guide, also one that the model "
+        "alone enumerates; where nothing is latent, call generate for new rows"
+    )
 
 
 class _SharedLatents:

@@ -29,6 +29,7 @@ from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import row_log_prob
 from ppl_vae.core.supports import support_of
 from ppl_vae.data.rows import Batch, Data, Rows
+from ppl_vae.latents.codes import no_code
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -86,10 +87,7 @@ def interpolate(
     check_row_plate(pair, rows)
     codes = _codes(pair, rows, torch.arange(len(rows)), seed)
     if not codes:
-        raise ValueError(
-            "guide: expected a latent in the row plate to interpolate, found none: without one, "
-            "rows have no codes; call generate for new rows"
-        )
+        raise no_code("interpolate", plate)
     share = torch.linspace(0, 1, steps).repeat(len(rows) - 1)
     left = torch.arange(len(rows) - 1).repeat_interleave(steps)
     nearest = left + (share > 0.5)
@@ -153,8 +151,15 @@ def traverse(
     check_memory("steps", steps, steps * rows.bytes_per_row, "take fewer steps")
     check_row_plate(pair, rows)
     codes = _codes(pair, rows, torch.zeros(1, dtype=torch.long), seed)
+    if not codes:
+        raise no_code("traverse", plate)
     movable = [name for name, code in codes.items() if code.transform is not None]
     name = site if site is not None or not movable else movable[0]
+    if not movable:
+        raise ValueError(
+            f"guide: expected a continuous latent to traverse, got {', '.join(codes)}, which take "
+            "single values: call generate, or interpolate"
+        )
     if not isinstance(name, str) or name not in movable:
         raise ValueError(f"site: expected one of the continuous latents {movable}, got {site!r}")
     code = codes[name]
@@ -281,7 +286,8 @@ def _decode(
         expected = latent_draws.site_values(trace, expected=True)
         return places.fields_with_values(batch, data_sites(trace), expected, expected=True)
 
-    return in_data_form(rows, collect(pair, rows.subset(source), work, seed=seed))
+    decoded = collect(pair, rows.subset(source), work, seed=seed, judge=False)
+    return in_data_form(rows, decoded)
 
 
 def _prior_moments(

@@ -10,24 +10,39 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 import pandas as pd
 import torch
 from pyro.distributions import Independent, MaskedDistribution
 from torch import Tensor
 
+from ppl_vae.compat.of_torch import LinAlgError
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.covariates import covariate_at_fault
+from ppl_vae.core.failed_runs import first_cell
+from ppl_vae.core.far_rows import cell_at_fault, failing_rows
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.supports import cell_name, mend_outside, place_not_finite, support_of
+from ppl_vae.core.supports import (
+    cells_outside,
+    mend_outside,
+    support_of,
+    support_text,
+)
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
-KINDS = ("gaps", "values", "outside", "scores")  # the kinds of faults; see DataFaults.counts
+KINDS = (
+    "gaps",
+    "runs",
+    "values",
+    "outside",
+    "scores",
+)  # the kinds of faults; see DataFaults.counts
 
 Marks = dict[str, dict[str, Tensor]]
 """Rows at fault in one block, by kind and by field or site: (rows,) of bool."""
@@ -58,7 +73,8 @@ class DataFaults:
 
     Attributes:
         counts: Rows at fault, by kind and by field or site. The kinds: ``"gaps"``, NaN or infinity
-            in a field of the data; ``"values"``, draws of a site that are not finite;
+            in a field of the data; ``"runs"``, rows on which the run of a whole block fails;
+            ``"values"``, draws of a site that are not finite;
             ``"outside"``, observed values outside the support; ``"scores"``, log-probabilities
             that are not finite.
         low: Smallest value of each column, (columns,), by continuous data site.
@@ -99,7 +115,7 @@ def scan_data(inspection: Inspection) -> DataFaults:
     faults = DataFaults()
     work = functools.partial(_examine, inspection)
     try:
-        for index, marks in blocks(inspection.pair, inspection.rows, work, seed=0):
+        for index, marks in blocks(inspection.pair, inspection.rows, work, seed=0, judge=False):
             faults.add(marks, index)
     except CannotRunError as raised:
         faults.failure = raised.finding
@@ -121,10 +137,15 @@ def _examine(inspection: Inspection, batch: Batch, index: Tensor) -> Marks:
         marks["gaps"][name] = ~torch.isfinite(tensor).reshape(len(tensor), -1).all(1)
     try:
         model_trace, guide_trace = run_pair(inspection.pair, batch, index)
-    except CannotRunError:
-        if not any(bool(bad.any()) for bad in marks["gaps"].values()):
+    except CannotRunError as raised:
+        if any(bool(bad.any()) for bad in marks["gaps"].values()):
+            marks["values"] = marks["gaps"]  # the gaps explain the failure
+            return marks
+        if not isinstance(raised.__cause__, LinAlgError):
             raise
-        marks["values"] = marks["gaps"]  # the gaps explain the failure
+        marks["runs"]["model"] = failing_rows(inspection.pair, batch)
+        if not bool(marks["runs"]["model"].any()):
+            raise
         return marks
     for trace in (guide_trace, model_trace):
         for name, site in sites.with_role(trace, "latent", "data").items():
@@ -145,7 +166,9 @@ def _examine_site(marks: Marks, name: str, site: sites.Site, rows: int, unvalida
     if sites.role(site) == "latent":
         marks["values"][name] = not_finite
     else:
-        outside = _outside_support(site, unmasked, rows) & ~not_finite
+        outside = cells_outside(site, unmasked)
+        event_dim = site["fn"].event_dim - (value.ndim - outside.ndim)
+        outside = _any_cell(outside, site, rows, event_dim) & ~not_finite
         marks["outside"][name] = outside
         if not bool(outside.any()) or not unvalidated:
             explained = outside
@@ -167,32 +190,6 @@ def row_score(site: sites.Site) -> Tensor | None:
         return sites.row_log_prob(site)
     except Exception:
         return None
-
-
-def support_name(site: sites.Site) -> str:
-    """Return the support of a site's distribution as text, or "" where it is unknown."""
-    support = support_of(site["fn"])
-    text = "" if support is None else str(support)
-    bounds = (getattr(support, name, None) for name in ("lower_bound", "upper_bound"))
-    low, high = (bound if isinstance(bound, int | float) else None for bound in bounds)
-    if low is not None and high is not None:
-        whole = "whole numbers" if getattr(support, "is_discrete", False) else "numbers"
-        return f"{whole} from {low:g} to {high:g}"
-    return text.removesuffix("()").lstrip("_").lower().replace("greaterthan", "greater than")
-
-
-def _outside_support(site: sites.Site, unmasked: Tensor, rows: int) -> Tensor:
-    """Return which rows have an unmasked cell outside the support, (rows,) of bool."""
-    support, none = support_of(site["fn"]), torch.zeros(rows, dtype=torch.bool)
-    if support is None:
-        return none.to(unmasked.device)
-    try:
-        outside = ~support.check(site["value"])
-    except NotImplementedError:  # of a constraint that cannot be checked
-        return none.to(unmasked.device)
-    event_dim = unmasked.ndim - outside.ndim  # a vector has one answer for all its cells
-    unmasked = unmasked.flatten(-event_dim).any(-1) if event_dim else unmasked
-    return _any_cell(outside & unmasked, site, rows, site["fn"].event_dim - event_dim)
 
 
 def _is_continuous(site: sites.Site) -> bool:
@@ -248,8 +245,18 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
     if faults.failure:
         yield faults.failure
         return
+    for name, bad in counts["runs"].items():
+        problem = f"expected to run on every row, got an overflow in {_count(inspection, bad)}"
+        problem += _cell_at_fault(inspection, faults, bad)
+        yield error(
+            name,
+            problem,
+            "leave out or correct rows far from the data, or bound what the "
+            "networks give (a clamp on log_scale)",
+        )
     for name, bad in counts["values"].items():
         problem = f"expected finite values, got NaN or infinity in {_count(inspection, bad)}"
+        problem += _cell_at_fault(inspection, faults, bad)
         fix = "scale the inputs of the network (build fills loc and scale), or bound its output"
         yield error(f'site "{name}"', problem, fix)
     for name, bad in counts["outside"].items():
@@ -261,16 +268,25 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
         if cause is not None:
             yield error(*cause)
             continue
-        cell, *_ = _first_cell(inspection, name, bad.first, _unscored)
+        cell = _first_cell(inspection, name, bad.first, _unscored)
+        place = "" if cell.named else _cell_at_fault(inspection, faults, bad)
         yield error(
             f'site "{name}"',
             "expected a finite log-probability, got NaN or infinity in "
-            f"{_count(inspection, bad)}{cell}",
+            f"{_count(inspection, bad)}{place or cell.text}",
             "keep the scales above 0 and the guide's draws in the support of the model's prior"
-            + (", or change a value that the likelihood gives probability 0" if cell else ""),
+            + (", or change a value that the likelihood gives probability 0" if cell.text else ""),
         )
     yield from constant_columns(inspection, faults.low, faults.high)
     yield from negative_indices(inspection)
+
+
+def _cell_at_fault(inspection: Inspection, faults: DataFaults, bad: BadRows) -> str:
+    """Return the cell that makes the pair overflow on the first bad row, as a sentence's end."""
+    if faults.sound < 0:
+        return ""
+    name = cell_at_fault(inspection.pair, inspection.rows, bad.first, faults.sound)
+    return f", {name}" if name else ""
 
 
 def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding:
@@ -278,12 +294,12 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
 
     The finding is a warning where the user made the distribution with ``validate_args=False``.
     """
-    support = support_name(inspection.model_sites()[name])
-    value, site, number = _first_cell(inspection, name, bad.first, _outside)
-    fix = mend_outside(None if site is None else support_of(site["fn"]), number)
+    cell = _first_cell(inspection, name, bad.first, _outside)
+    fn = inspection.model_sites()[name]["fn"] if cell.site is None else cell.site["fn"]
+    support, fix = support_text(support_of(fn), cell.at), mend_outside(fn, cell.value)
     problem = (
         f"expected data in the likelihood's support ({support}), got values outside it in "
-        f"{_count(inspection, bad)}{value}"
+        f"{_count(inspection, bad)}{cell.text}"
     )
     if name not in inspection.unvalidated:
         return error(f'site "{name}"', problem, fix)
@@ -292,9 +308,27 @@ def _outside_finding(inspection: Inspection, name: str, bad: BadRows) -> Finding
     return warning(f'site "{name}"', problem, fix)
 
 
+class _BadCell(NamedTuple):
+    """The first bad value of an observed site in a row; the defaults where it is not found.
+
+    Attributes:
+        text: The value and its cell as the end of a sentence, such as `` with 7 in column 2``.
+        named: Whether the text names a cell of the row.
+        site: The site in a run on this row.
+        at: Where the value stands in the site's value.
+        value: The value.
+    """
+
+    text: str = ""
+    named: bool = False
+    site: sites.Site | None = None
+    at: tuple[int, ...] = ()
+    value: float = 0.0
+
+
 def _first_cell(
     inspection: Inspection, name: str, row: int, is_bad: Callable[[sites.Site], Tensor]
-) -> tuple[str, sites.Site | None, float]:
+) -> _BadCell:
     """Return the first bad value of an observed site in a row of the data, and its cell.
 
     Args:
@@ -302,33 +336,23 @@ def _first_cell(
         name: The site.
         row: Position of the row in the data.
         is_bad: Tells which numbers of the site's value are bad, or which vectors of them.
-
-    Returns:
-        The value and its cell as the end of a sentence, such as `` with 7 in column 2``; the site
-        in a run on this row; the value. "", ``None`` and 0 where they cannot be found.
     """
     rows, index = inspection.rows, torch.tensor([row])
     batch = rows.take(index, inspection.pair.device())
     try:
         site = sites.with_role(run_pair(inspection.pair, batch, index)[0], "data")[name]
-        bad = is_bad(site)
-        first = bad.nonzero()[0].tolist()
-        value = site["value"][tuple(first)].flatten().tolist()
+        cell = first_cell(site, is_bad(site), batch, [field.labels for field in rows.fields])
+        value = site["value"][cell.at].flatten().tolist()
     except Exception:  # a pair that does not run on one row, or another draw of its parameters
-        return "", None, 0.0
-    event_dim = site["fn"].event_dim - (site["value"].ndim - bad.ndim)
-    fields = [(field.array.shape[1:], field.labels) for field in rows.fields]
-    position = first[bad.ndim - event_dim :]
-    cell = cell_name(position, bad.shape[bad.ndim - event_dim :], fields)
+        return _BadCell()
     numbers = ", ".join(f"{number:g}" for number in value[:5])
-    return f" with {numbers}{cell and f' in {cell}'}", site, value[0]
+    text = f" with {numbers}{cell.name and f' in {cell.name}'}"
+    return _BadCell(text, bool(cell.name), site, cell.at, value[0])
 
 
 def _outside(site: sites.Site) -> Tensor:
     """Return which numbers, or vectors, of a site's value are outside the support."""
-    support: Any = support_of(site["fn"])
-    outside: Tensor = ~support.check(site["value"])
-    return outside
+    return cells_outside(site, sites.unmasked_cells(site))
 
 
 def _unscored(site: sites.Site) -> Tensor:

@@ -10,24 +10,25 @@ import contextlib
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyro
 import torch
 from pyro import poutine
-from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
 from pyro.infer.autoguide import AutoGuide
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from ppl_vae.compat.of_torch import argument_checks_off
 from ppl_vae.core import sites
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text
+from ppl_vae.core.far_rows import failing_rows, without_rows
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import Substitute, Unobserve
+from ppl_vae.core.observed_values import row_shape_cause
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.supports import validation_is_off
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
 from ppl_vae.elbo.objectives import Objective, choose_objective
 from ppl_vae.linting.watching import (
@@ -97,7 +98,8 @@ class Inspection:
         objective: The ELBO that the pair is checked for.
         kl_weighted: Whether the KL weight differs from 1 at some step.
         layers: The layers that have run so far.
-        batch: The first rows of the data, at most ``LARGER_BATCH``.
+        batch: The first rows of the data, at most ``LARGER_BATCH``, without rows on which the pair
+            fails because of their own numbers.
         model_trace: The model's trace on the batch, with the guide's draws.
         guide_trace: The guide's trace on the batch.
         watches: ``{"model": ..., "guide": ...}``, the parameters that each half asked for.
@@ -136,6 +138,36 @@ class Inspection:
             CannotRunError: If the guide fails, or the model fails even on draws from its prior.
         """
         batch = rows.take(torch.arange(min(len(rows), cls.LARGER_BATCH)), pair.device())
+
+        def on(batch: Batch) -> Inspection:
+            return cls._on_batch(pair, rows, batch, objective, kl_weighted, layers)
+
+        try:
+            inspection = on(batch)
+        except CannotRunError as raised:
+            cause = row_shape_cause(pair, batch)
+            if cause is not None:
+                raise CannotRunError(error(*cause)) from raised
+            sound = _without_failing_rows(pair, rows, batch)
+            if sound is None:
+                raise
+            return on(sound)
+        sound = None
+        if inspection.model_failure is not None:
+            sound = _without_failing_rows(pair, rows, batch)
+        return inspection if sound is None else on(sound)
+
+    @classmethod
+    def _on_batch(
+        cls,
+        pair: Pair,
+        rows: Rows,
+        batch: Batch,
+        objective: Objective | None,
+        kl_weighted: bool,
+        layers: Layers,
+    ) -> Inspection:
+        """Run a pair on a batch; see ``of``."""
         watches = {"model": ParameterWatch(), "guide": ParameterWatch()}
         guide_trace = attempt(pair.guide, batch, pair.plate, watches["guide"])
         model_failure = None
@@ -194,7 +226,7 @@ class Inspection:
         except CannotRunError:  # a distribution's parameters are not valid
             return set()
         model_sites = sites.sample_sites(trace)
-        return {name for name, site in model_sites.items() if _validation_is_off(site["fn"])}
+        return {name for name, site in model_sites.items() if validation_is_off(site["fn"])}
 
     def stored_parameters(self, half: Half, *, asked: bool) -> dict[str, Tensor]:
         """Return the parameters in a half's store that the half does not own as a module, by name.
@@ -241,13 +273,25 @@ class Inspection:
         return value.narrow(dim, 0, self.small_count)
 
 
-def _validation_is_off(fn: Any) -> bool:
-    """Return whether a distribution, or one inside its wrappers, does not validate."""
-    while not argument_checks_off(fn):
-        if not isinstance(fn, (Independent, MaskedDistribution, ExpandedDistribution)):
-            return False  # torch itself makes the base of a transformed distribution so
-        fn = fn.base_dist
-    return True
+def _without_failing_rows(pair: Pair, rows: Rows, batch: Batch) -> Batch | None:
+    """Return a batch with sound rows in the places of those on which the pair fails.
+
+    A covariance that a network computes from NaN, or from a number of 1e30, fails the run of the
+    whole batch. The pass over the data names these rows; the other rules need sound ones.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        batch: The first rows.
+
+    Returns:
+        The batch; ``None`` where no single rows are at fault, or all rows.
+    """
+    try:
+        failing = failing_rows(pair, batch).cpu()
+    except Exception:  # not the numbers of single rows
+        return None
+    return without_rows(pair, rows, batch, failing) if bool(failing.any()) else None
 
 
 def attempt(

@@ -18,6 +18,7 @@ from pyro.infer import ELBO, TraceMeanField_ELBO
 from ppl_vae.arguments import check_arguments, check_number
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.supports import support_of, support_text
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
 from ppl_vae.elbo.objectives import Objective, RowBound
@@ -31,11 +32,12 @@ from ppl_vae.linting import (
     rerun_rules,
     trace_rules,
 )
-from ppl_vae.linting.data_rules import DataFaults, support_name
+from ppl_vae.linting.data_rules import DataFaults
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection
 from ppl_vae.linting.left_behind import Appeared
 from ppl_vae.linting.objective_runs import findings_under_elbo, inspect_under_elbo
 from ppl_vae.linting.watching import Layers
+from ppl_vae.linting.wide_noise import wide_noise
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
 COLUMNS += ["plates", "support", "reparameterized", "estimator"]
@@ -123,7 +125,7 @@ def lint(
         >>> finding.where, finding.fix.partition(", or")[0]
         ('site "x"', 'threshold the values to 0 and 1 (x > 0.5)')
         >>> print(finding.problem.partition(", got")[0])
-        expected data in the likelihood's support (boolean)
+        expected data in the likelihood's support (0 or 1)
     """
     pair = Pair.of(model, guide, plate)
     check_arguments(seed=seed)
@@ -201,6 +203,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings += _findings_under_elbo(inspection, faults)
     if not _failed(findings):
         findings += objective_rules.unlike_the_elbo(inspection)
+        findings += wide_noise(inspection)
     return findings
 
 
@@ -247,7 +250,7 @@ def _table(inspection: Inspection) -> pd.DataFrame:
                 tuple(site["fn"].event_shape),
                 tuple(site["fn"].batch_shape),
                 ", ".join(frame.name for frame in site["cond_indep_stack"]),
-                support_name(site),
+                support_text(support_of(site["fn"])),
                 sites.is_reparameterized(site if guide_site is None else guide_site),
                 _estimator(inspection.objective, site, guide_site),
             )

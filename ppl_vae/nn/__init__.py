@@ -5,6 +5,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
+from ppl_vae.nn.checked import check_row, check_sizes, expanded
 from ppl_vae.nn.condition import Condition
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.coupling import CouplingNetwork
@@ -21,6 +22,9 @@ __all__ = [
     "CouplingNetwork",
     "ResidualBlock",
     "Standardize",
+    "check_row",
+    "check_sizes",
+    "expanded",
     "make_decoder",
     "make_encoder",
 ]

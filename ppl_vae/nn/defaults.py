@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from ppl_vae.nn.checked import check_row, check_sizes
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder
 from ppl_vae.nn.mlp import MLP
 
@@ -25,6 +26,7 @@ def make_encoder(features: int | Sequence[int], outputs: int) -> nn.Module:
         >>> type(make_encoder(16, 4)).__name__, type(make_encoder((1, 28, 28), 4)).__name__
         ('MLP', 'ConvEncoder')
     """
+    check_row(features)
     if isinstance(features, Sequence):
         return ConvEncoder(features, outputs)
     return MLP(features, outputs)
@@ -47,6 +49,8 @@ def make_decoder(latents: int, features: int | Sequence[int], heads: int = 1) ->
         >>> log_variance.shape
         torch.Size([5, 16])
     """
+    check_row(features)
+    check_sizes(latents=latents, heads=heads)
     if isinstance(features, Sequence):
         channels, *size = features
         return ConvDecoder(latents, (heads * channels, *size))

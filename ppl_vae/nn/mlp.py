@@ -12,6 +12,8 @@ from itertools import pairwise
 
 from torch import nn
 
+from ppl_vae.nn.checked import check_sizes
+
 
 class MLP(nn.Sequential):
     """A multilayer perceptron on the last dimension: (..., inputs) -> (..., outputs).
@@ -37,6 +39,7 @@ class MLP(nn.Sequential):
         hidden: Sequence[int] = (64,),
         activation: Callable[[], nn.Module] = nn.Tanh,
     ) -> None:
+        check_sizes(inputs=inputs, outputs=outputs, hidden=hidden)
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise((inputs, *hidden, outputs)):
             layers += [nn.Linear(width_in, width_out), activation()]

@@ -7,8 +7,9 @@ but log-probabilities would then be those of the scaled data. So the guide scale
 themselves are left as they are.
 """
 
-import torch
 from torch import Tensor, nn
+
+from ppl_vae.nn.checked import expanded
 
 
 class Standardize(nn.Module):
@@ -24,6 +25,7 @@ class Standardize(nn.Module):
         ValueError: If a scale is zero, negative or NaN.
 
     Example:
+        >>> import torch
         >>> Standardize(loc=10.0, scale=2.0)(torch.tensor([12.0]))
         tensor([1.])
     """
@@ -33,9 +35,8 @@ class Standardize(nn.Module):
 
     def __init__(self, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0) -> None:
         super().__init__()
-        dtype = torch.get_default_dtype()
-        self.register_buffer("loc", torch.as_tensor(loc, dtype=dtype).clone())
-        self.register_buffer("scale", torch.as_tensor(scale, dtype=dtype).clone())
+        self.register_buffer("loc", expanded("loc", loc))
+        self.register_buffer("scale", expanded("scale", scale))
         if not bool((self.scale > 0).all()):
             raise ValueError(
                 f"scale: expected positive numbers, got {scale}; a constant feature needs a scale "

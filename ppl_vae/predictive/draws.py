@@ -144,7 +144,9 @@ def prior_predictive(
     check_arguments(num_samples=num_samples, stream=stream, seed=seed, progress=progress)
     pair = Pair.of(model, None, plate)
     rows = pair.rows(like, "like")
-    sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=True, names=sites)
+    sampler = ReplicateSampler(
+        pair, rows, num_samples, seed=seed, prior=True, names=sites, judge=False
+    )
     title = "data sets" if progress else ""
     if stream:
         return _streamed(sampler, title, "prior_predictive")

@@ -99,6 +99,7 @@ class LatentDraws:
         nesting: Dimensions of the pair's plates.
         from_prior: Names of the latents that neither the guide draws nor the row decides.
         outside: Names of the latents, and of the guide's auxiliary sites, outside the row plate.
+        draws_nothing: Whether the pair has no latent at all.
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
@@ -113,6 +114,7 @@ class LatentDraws:
         self.from_prior = [name for name in model_only if name not in self._enumerated]
         either = {**latents, **in_guide}.items()
         self.outside = {name for name, site in either if not sites.in_plate(site, pair.plate)}
+        self.draws_nothing = not either
 
     def draw(
         self, batch: Batch, given: Mapping[str, Tensor], particles: Particles | None

@@ -122,6 +122,7 @@ class ReplicateSampler:
         seed: Seeds the draws.
         prior: Whether latents come from the prior; else they come from their posterior.
         names: Name or names of the observed sites to draw; ``None`` draws all.
+        judge: Whether to refuse observed values outside their likelihood's support.
 
     Attributes:
         sites: Names of the observed sites that are drawn.
@@ -140,10 +141,18 @@ class ReplicateSampler:
     """
 
     def __init__(
-        self, pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, prior: bool, names: Any
+        self,
+        pair: Pair,
+        rows: Rows,
+        num_samples: int,
+        *,
+        seed: int | None,
+        prior: bool,
+        names: Any,
+        judge: bool = True,
     ) -> None:
         check_arguments(num_samples=num_samples, seed=seed)
-        self.pair, self.rows, self.prior = pair, rows, prior
+        self.pair, self.rows, self.prior, self.judge = pair, rows, prior, judge
         self.num_samples, self.seed = num_samples, seed
         self.posterior, self.far_rows = LatentDraws(pair, rows), FarRows(pair, rows)
         width = sum(max(1, math.prod(field.array.shape[1:])) for field in rows.fields)
@@ -171,7 +180,8 @@ class ReplicateSampler:
                 draw = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 work = functools.partial(self.far_rows.run, draw, attrgetter("values"))
                 seed = child(self.seed, group.start)
-                for _, part in blocks(self.pair, self.rows, work, seed=seed, copies=len(group)):
+                options: dict[str, Any] = {"copies": len(group), "judge": self.judge}
+                for _, part in blocks(self.pair, self.rows, work, seed=seed, **options):
                     bar.update(len(part.index) * len(group))
                     yield part.without(self.far_rows.found[part.index], self.row_latents)
 

@@ -40,6 +40,7 @@ class CellPlaces:
     Attributes:
         columns: ``{site: (position of the field, columns of the field)}`` for sites that observe
             converted values (an integer column as floats), whose cells only their values tell.
+        observes_all: Whether every cell of the data is observed, so that no covariate is left.
 
     Raises:
         ValueError: If a site observes values that are no cells of the data.
@@ -65,6 +66,11 @@ class CellPlaces:
                     "before, and pass them as data"
                 )
             self.columns[name], self._event_dims[name] = columns, event_dim
+        unobserved = [torch.ones_like(f, dtype=torch.bool).flatten() for f in as_tuple(batch)]
+        for name, site in data_sites(trace).items():
+            position, cells = self.cells(name, batch, site["infer"]["obs"])
+            unobserved[position][cells] = False
+        self.observes_all = not any(bool(cells.any()) for cells in unobserved)
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.
@@ -93,7 +99,7 @@ class CellPlaces:
 
         An integer field that receives expected values, or draws of a continuous likelihood, becomes
         one of floats. An integer field that receives draws of a discrete likelihood becomes one of
-        64-bit integers, so that no count is wrapped.
+        64-bit integers, so that no count is wrapped; a field of bool does where a draw is above 1.
 
         Args:
             batch: The rows.
@@ -110,11 +116,16 @@ class CellPlaces:
                     field = field.to(torch.get_default_dtype())
                 else:
                     value = value.round().long()
-            if not field.is_floating_point() and field.dtype != torch.bool:
+            if not field.is_floating_point() and not _fits_bool(field, value):
                 field = field.long()
             fields[position] = field
             field.view(-1)[cells] = value.to(field.dtype)
         return dict(enumerate(fields))
+
+
+def _fits_bool(field: Tensor, value: Tensor) -> bool:
+    """Return whether a field is one of bool, and a value holds 0 and 1 alone."""
+    return field.dtype == torch.bool and not bool(((value != 0) & (value != 1)).any())
 
 
 def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = None) -> Any:

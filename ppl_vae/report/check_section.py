@@ -27,12 +27,13 @@ CALIBRATION_SIZE = (6.4, 4.5)
 def check_section(measured: Measurements | None) -> Markup:
     """Return the section with both checks: with the guide, and from the model alone."""
     if measured is None:
-        return render("check.html", posterior=None, prior=None)
+        return render("check.html", posterior=None, prior=None, latents=True)
     posterior, alone = measured.posterior_check, measured.posterior_check is None
     return render(
         "check.html",
         posterior=None if posterior is None else _part(posterior, detailed=True, intervals=True),
         prior=_part(measured.prior_check, detailed=alone, intervals=False),
+        latents=not measured.draws_nothing,
     )
 
 

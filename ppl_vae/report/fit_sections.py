@@ -38,7 +38,7 @@ def _facts(fitted: FitFacts, measured: Measurements | None) -> Iterator[Fact]:
     if fitted.guide:
         yield Fact("guide", code=fitted.guide)
     else:
-        yield Fact("guide", "none: latents are drawn from the prior")
+        yield Fact("guide", _no_guide(measured))
     if info.get("rows"):
         form = run_facts.form_of_rows(info["template"])
         yield Fact("fitted to", f"{info['rows']} rows, {form}")
@@ -52,6 +52,15 @@ def _facts(fitted: FitFacts, measured: Measurements | None) -> Iterator[Fact]:
         yield Fact("ending", fitted.ending)
     if history is not None:
         yield from run_facts.course(history, decimal)
+
+
+def _no_guide(measured: Measurements | None) -> str:
+    """Return what it means for the measurements that the pair has no guide."""
+    if measured is None or isinstance(measured.scores, ValueError):
+        return "none"
+    if measured.draws_nothing:
+        return "none: no latent is drawn"
+    return "none: latents are drawn from the prior"
 
 
 def _split_in_words(measured: Measurements) -> str:
@@ -115,6 +124,7 @@ def _scores(measured: Measurements) -> dict[str, object]:
     return {
         "scores_error": None, "num_samples": measured.num_samples,
         "proposal": "the guide" if measured.has_guide else "the prior",
+        "draws_nothing": summary.draws_nothing,
         "means": Table("Means over rows, in nats per row", columns, means),
         "sentences": summary.sentences(), "k_hat": _k_hat_figure(scores, summary),
         "quantiles": Table(reliability_title, heads, quantiles),
@@ -129,7 +139,7 @@ def _group(title: str, summary: LikelihoodSummary) -> list[object]:
 
 def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | None:
     """Draw the k-hat of each row; ``None`` where no row has one."""
-    if summary.without_k_hat == summary.rows:
+    if summary.without_k_hat == summary.rows or summary.draws_nothing:
         return None
     alt = "k-hat of each row in rising order. " + " ".join(summary.sentences())
     caption = (

@@ -92,6 +92,11 @@ class Measurements:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(rows, split, scores, terms, posterior, prior, num_samples, guide is not None)
 
+    @property
+    def draws_nothing(self) -> bool:
+        """Whether it is known that the pair draws no latent, so that log-likelihoods are exact."""
+        return not isinstance(self.scores, ValueError) and bool(self.scores.attrs.get("exact"))
+
     def groups(self) -> dict[str, np.ndarray]:
         """Return the groups of rows for which means are given, ``{title: positions}``.
 

@@ -75,7 +75,8 @@ def load(
             for name in info.get("frozen", ()):
                 present[name].requires_grad_(False)
         pair.remember_columns(record.columns)
-        pair.model.remember_covariates(info.get("covariates", ()))
+        if info.get("fields") is not None:  # a run of no fit, or an older one, does not hold them
+            pair.model.remember_fields(info["fields"])
         return pair.model.function, None if info["guide"] is None else pair.guide.function
     except (TypeError, KeyError, AttributeError, RuntimeError, RecursionError) as error:
         raise ValueError(

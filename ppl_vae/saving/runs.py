@@ -201,7 +201,7 @@ def create_run(
         "roots": sources.roots,
         "dtype": str(torch.get_default_dtype()),
         "frozen": [name for name, p in pair.tensors().items() if _is_frozen(p)],
-        "covariates": pair.model.covariates,
+        "fields": pair.model.fitted_fields,
         "template": None if rows is None else rows.template(),
         "rows": None if rows is None else len(rows),
         "versions": _versions(),

@@ -15,6 +15,7 @@ from ppl_vae.core.blocks import mean_loss
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.elbo.loss import BatchLoss
+from ppl_vae.linting.linter import lint_pair
 
 PASSES = 10  # passes over the held-out rows behind the reported ELBO
 
@@ -45,6 +46,11 @@ class HeldOut:
         """
         estimates = [self._one_pass(2 + number) for number in range(PASSES)]
         return statistics.mean(estimates), statistics.stdev(estimates) / math.sqrt(PASSES)
+
+    def fault(self) -> str:
+        """Return what ``lint`` says of the held-out rows, to go on a sentence; "" for no fault."""
+        faults = lint_pair(self.bound.pair, self.rows, elbo=None, kl_weight=1.0, seed=0).errors
+        return f": {faults[0]}" if faults else ""
 
     def _one_pass(self, number: int) -> float:
         """Return the ELBO from one draw for every row, in nats per row."""

@@ -249,10 +249,8 @@ class Loop:
         """Return the held-out ELBO, in nats per row, and store the weights where it is the best."""
         elbo = held_out.on_curve()
         if not math.isfinite(elbo):
-            raise NotFiniteError(
-                f"fit: the held-out ELBO became {elbo} at epoch {self.progress.epoch}; " + MEND,
-                None,
-            )
+            where = f"at epoch {self.progress.epoch}{held_out.fault()}"
+            raise NotFiniteError(f"fit: the held-out ELBO became {elbo} {where}; {MEND}", None)
         if elbo > self.progress.best_elbo:
             self.progress.best_elbo, self.progress.best_epoch = elbo, self.progress.epoch
             self.best = {n: t.detach().clone() for n, t in self.pair.tensors().items()}

@@ -21,7 +21,7 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from ppl_vae.compat.of_pyro import pyro_remarks_silenced
-from ppl_vae.core.covariates import optional_covariates
+from ppl_vae.core.blocks import refuse_rows_outside
 from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data
@@ -150,6 +150,8 @@ def fit(
         rows, held_out = arguments.split_rows(pair, data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
+        if held_out is not None:
+            refuse_rows_outside(pair, held_out)
         arguments.check_batch_holds_all_rows(report.summed_over_all_rows, batch_size, len(rows))
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
@@ -165,7 +167,7 @@ def fit(
         )  # fmt: skip
         stepper.plan(epochs)
         pair.remember_columns(rows.columns)
-        pair.model.remember_covariates(optional_covariates(pair, rows))
+        pair.remember_fields(rows)
         loop = Loop(stepper, held_out, schedule, kl_weight, seed)
         if path is None:
             return loop.run(epochs, patience, listed, show=progress)

@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.arguments import shown
+from ppl_vae.data.cells import cell_name
 from ppl_vae.data.columns import remember
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
@@ -58,7 +60,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     Raises:
         ValueError: If the constructor has no argument of a given name, or if the data cannot
             give an argument: ``features`` of images for a class that takes vectors, ``categories``
-            of numbers that are not whole, ``rate`` where a size is not positive.
+            of numbers that are not whole, ``rate`` where a size is not positive, is not one number
+            a row, or is a field without a name.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel
@@ -150,19 +153,41 @@ def _features(source: _Source) -> int | tuple[int, ...]:
 
 def _categories(source: _Source) -> int | tuple[int, ...]:
     """Return the largest integer code of each column plus one; one number for rows of one code."""
-    largest = []
+    largest: list[Tensor] = []
+    start = 0
     for values in _blocks(source.field):
-        if values.is_floating_point() and not bool((values == values.round()).all()):
-            raise ValueError(
-                f"{source.cls.__name__}: categories: expected integer codes, got {values.dtype} "
-                "with fractions or missing values; encode the categories as 0, 1, 2, ..., or give "
-                "categories= yourself"
-            )
+        if values.is_floating_point():
+            wrong = ~values.isfinite() | (values != values.round())
+            if bool(wrong.any()):
+                raise _no_code(source, values, wrong, start)
         largest.append(values.amax(0))
+        start += len(values)
     codes = torch.stack(largest).amax(0)
     if codes.dim() != 1:
         return int(codes.max()) + 1
     return tuple(int(code) + 1 for code in codes)
+
+
+def _no_code(source: _Source, values: Tensor, wrong: Tensor, start: int) -> ValueError:
+    """Return the error for a cell that is no integer code, with its row and column.
+
+    Args:
+        source: The field.
+        values: A block of its rows, (rows, ...).
+        wrong: Which cells of the block are no codes; one of them at least.
+        start: Number of rows before the block.
+    """
+    row, *place = (int(position) for position in wrong.nonzero()[0])
+    labels = source.field.labels
+    named = isinstance(labels, pd.Index) and len(place) == 1
+    column = f'"{labels[place[0]]}"' if named else ", ".join(map(str, place))
+    value = float(values[(row, *place)])
+    got = "NaN" if math.isnan(value) else f"{value:g}"
+    return ValueError(
+        f"{source.cls.__name__}: categories: expected integer codes, got {got} in row "
+        f"{start + row}{f', column {column}' if column else ''}; encode the categories as 0, 1, "
+        "2, ..., missing values too, or leave the row out"
+    )
 
 
 def _loc(source: _Source) -> Tensor:
@@ -217,12 +242,24 @@ def _rate(source: _Source) -> Tensor:
     A feature without counts, whose rate would be 0, is taken to have half a count in all the data.
 
     Raises:
-        ValueError: If a size is not a positive number.
+        ValueError: If a size is not a positive number, if a row has several of them, or if the data
+            are a tuple, of which none can be known as the size.
     """
     loc = source.mean_and_sd("rate")[0]
+    if source.rows.keys is None and len(source.rows.fields) > 1:
+        raise ValueError(
+            f"{source.cls.__name__}: rate: expected fields with names, got a tuple of "
+            f"{len(source.rows.fields)}, in which no field is known as the size; pass a mapping, "
+            '{"x": counts, "size": size}, or give rate= yourself'
+        )
     size = torch.ones((), dtype=torch.float64)
     if "size" in source.rows.names:
         field = source.rows.fields[source.rows.names.index("size")]
+        if math.prod(field.array.shape[1:]) != 1:
+            raise ValueError(
+                f"{field.name}: expected one size for each row, shape ({len(source.rows)},), got "
+                f"shape {tuple(field.array.shape)}"
+            )
         sizes = field.take(torch.arange(len(field.array))).double()
         bad = ~((sizes > 0) & sizes.isfinite()).reshape(len(sizes), -1).all(1)
         if bool(bad.any()):
@@ -314,15 +351,37 @@ def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
     Returns:
         (features,) each, or (channels, 1, 1) each.
+
+    Raises:
+        ValueError: If the default dtype cannot hold the variance of a feature.
     """
     if isinstance(field.array, SparseArray):
         loc, scale = (torch.as_tensor(values) for values in field.array.moments())
     else:
         loc, scale = _moments(field, shape[0])
+    if not bool((scale < math.sqrt(torch.finfo(torch.get_default_dtype()).max)).all()):
+        raise ValueError(_largest_number(field))
     varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
     scale = torch.where(varies, scale, torch.ones_like(scale))
     dtype, each = torch.get_default_dtype(), (shape[0], *(1 for _ in shape[1:]))
     return loc.to(dtype).reshape(each), scale.to(dtype).reshape(each)
+
+
+def _largest_number(field: Field) -> str:
+    """Return the message on a field whose largest number is so large that a variance overflows."""
+    largest, place, start = 0.0, "", 0
+    for values in _blocks(field):
+        sizes = values.double().abs().nan_to_num(nan=0.0, posinf=torch.inf)
+        if float(sizes.max()) > largest:
+            largest = float(sizes.max())
+            at = (sizes == largest).nonzero()[0].tolist()
+            name = cell_name(at[1:], values.shape[1:], [(values.shape[1:], field.labels)])
+            place = f"{values[tuple(at)]:g} in row {start + at[0]}{name and f', {name}'}"
+        start += len(values)
+    return (
+        f"{field.name}: expected numbers whose variance {torch.get_default_dtype()} can hold, got "
+        f"{place}; correct or drop this row"
+    )
 
 
 def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:

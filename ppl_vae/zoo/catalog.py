@@ -39,6 +39,8 @@ class Entry:
         title: First line of its docstring.
         equations: The indented lines of its docstring.
         rows: Which rows a model is for, as its docstring says after "Rows: "; "" for a guide.
+        needs_guide: Whether the file has a ``pyro.sample`` statement that neither observes its site
+            (``obs=``) nor asks to be summed out (``infer=``): of a model, a latent for a guide.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Entry:
     title: str
     equations: str
     rows: str = ""
+    needs_guide: bool = True
 
 
 def zoo(kind: str) -> dict[str, Entry]:
@@ -103,7 +106,16 @@ def _entry(path: Path) -> Entry:
     return Entry(
         path.stem, path, public[0], title, textwrap.dedent("\n".join(equations)),
         rows=about_rows[0] if about_rows else "",
+        needs_guide=any(_draws_latent(node) for node in ast.walk(tree)),
     )  # fmt: skip
+
+
+def _draws_latent(node: ast.AST) -> bool:
+    """Return whether a node is a ``pyro.sample`` statement without ``obs=`` and ``infer=``."""
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    is_sample = node.func.attr == "sample" and ast.unparse(node.func.value) == "pyro"
+    return is_sample and not {"obs", "infer"} & {keyword.arg for keyword in node.keywords}
 
 
 # Files of the user's own

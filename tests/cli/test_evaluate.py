@@ -13,6 +13,7 @@ import ppl_vae
 from ppl_vae.data.files import read_data
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.flow import FlowModel
 
 PAIR = """
 import pyro, pyro.distributions as dist, torch
@@ -156,6 +157,18 @@ def test_a_pair_without_a_guide_draws_from_the_prior(ppl):
     assert done["log_likelihood"]["mean"] == pytest.approx(scores["log_prob"].mean())
     assert list(done["elbo_by_site"]["sites"]) == ["x"]
     assert "no guide" in ppl("evaluate", "run", "x.npy", "--num-samples", "200").out
+
+
+def test_a_model_with_nothing_latent_has_an_exact_log_likelihood_and_no_codes(ppl):
+    ppl_vae.save(FlowModel(4), None, "run")
+    np.save("x.npy", np.ones((5, 4)))
+    for draws in ("20", "200"):
+        shown = ppl("evaluate", "run", "x.npy", "--num-samples", draws).out
+        assert "No latent is drawn: the log-likelihood is exact." in shown
+        assert "from the prior" not in shown
+        assert "no draws of the latents" in shown
+    assert "encode" not in ppl("show", "run").out
+    assert "no guide, so rows have no codes" in ppl("encode", "run", "x.npy", code=1).err
 
 
 def test_exact_rows_are_counted(ppl):

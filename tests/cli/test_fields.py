@@ -135,3 +135,38 @@ def test_a_pair_fits_counts_in_a_sparse_file(ppl):
     told = [ppl("evaluate", "run", file, *few).json["elbo"] for file in ("counts.npz", "dense.npz")]
     assert told[0] == told[1]
     assert ppl("generate", "run", "--json").json["form"] == "shape (4,)"
+
+
+def test_the_size_of_sparse_counts_is_in_a_file_of_its_own(ppl):
+    counts = np.random.default_rng(0).poisson(3 * SIZES[:, None], (40, 3))
+    sparse().save_npz("counts.npz", sparse().csr_matrix(counts))
+    np.save("sizes.npy", SIZES)
+    pd.DataFrame({"library": SIZES}).to_csv("sizes.csv", index=False)
+    pd.DataFrame(counts, columns=["a", "b", "c"]).to_csv("counts.csv", index=False)
+    np.savez("both.npz", counts=counts, size=SIZES)
+    pair, few = ("poisson", "normal"), ("--num-samples", "20", "--json")
+    words = ("--validation", "0.5", "--epochs", "1", "--run", "run", "--quiet")
+    ppl("fit", *pair, "counts.npz", "--field", "size=sizes.npy", *words)
+    read = [("counts.npz", "--field", f"size=sizes.{end}") for end in ("npy", "csv")]
+    read += [("both.npz",), ("counts.csv", "--field", "size=sizes.npy")]
+    told = [ppl("evaluate", "run", *files, *few).json["elbo"] for files in read]
+    assert told == [told[0]] * 4
+    error = ppl("evaluate", "run", "counts.npz", *few, code=1).err
+    assert "got 1; --field names the file of a field that has one of its own" in error
+    ppl("fit", *pair, "counts.csv", "--epochs", "1", "--run", "sizeless", "--quiet")
+    error = ppl("evaluate", "sizeless", "counts.csv", "--field", "size=sizes.npy", code=1).err
+    assert 'expected no field "size", without which the model was fitted' in error
+
+
+@pytest.mark.parametrize(
+    ("word", "code", "message"),
+    [
+        ("size=none.npy", 2, "none.npy: no such file; did you mean"),
+        ("size=cells.csv", 1, "cells.csv: expected one column or array for a field, got ["),
+        ("size=short.npy", 1, "expected arrays of one length"),
+    ],
+)
+def test_a_wrong_file_of_a_field_is_named(ppl, table, word, code, message):
+    np.save("short.npy", SIZES[:-1])
+    pd.read_csv(table).drop(columns="cell").to_csv(table, index=False)
+    assert message in ppl("lint", "poisson", "normal", table, "--field", word, code=code).err

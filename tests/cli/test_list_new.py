@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from parts.zoo import has_latents
 
 from ppl_vae.cli import new
 from ppl_vae.zoo.catalog import Entry, zoo
 
-EVERY_FILE = [(model, "normal") for model in zoo("models")]
+LATENT = [name for name, entry in zoo("models").items() if entry.needs_guide]
+EVERY_FILE = [(model, "normal") for model in LATENT]
 EVERY_FILE += [("gaussian", guide) for guide in zoo("guides") if guide != "normal"]
 
 
@@ -41,14 +43,28 @@ def test_a_name_or_equations_shows_equations(ppl):
     assert "did you mean gaussian?" in ppl("list", "gausian", code=2).err
 
 
-def test_new_copies_a_model_with_nothing_latent(ppl, wine_file):
-    told = ppl("new", "ppca", "none", "--into", "mine", "--json").json
-    assert told["files"] == ["mine/models/ppca.py", "mine/fit.py"]
-    assert told["pair"] == ["mine/models/ppca.py:PPCAModel", "none"]
+@pytest.mark.parametrize("model", [name for name in zoo("models") if name not in LATENT])
+def test_new_copies_a_model_with_nothing_latent(ppl, model):
+    told = ppl("new", model, "none", "--into", "mine", "--json").json
+    assert told["files"] == [f"mine/models/{model}.py", "mine/fit.py"]
+    assert told["pair"] == [f"mine/models/{model}.py:{zoo('models')[model].class_name}", "none"]
     script = Path("mine/fit.py").read_text()
     compile(script, "fit.py", "exec")
     assert "guide = None" in script
     assert "guides" not in script
+
+
+def test_new_refuses_a_pair_that_does_not_fit_together(ppl):
+    told = ppl("new", "flow", "normal", code=2).err
+    assert "flow has nothing latent for a guide to draw: expected none as GUIDE" in told
+    told = ppl("new", "gaussian", "none", code=2).err
+    assert "gaussian has latents, which a guide draws: expected linear or normal as GUIDE" in told
+    assert not list(Path().iterdir())
+
+
+def test_the_catalog_knows_from_the_text_which_models_have_latents():
+    for name, entry in zoo("models").items():
+        assert entry.needs_guide is has_latents(name)
 
 
 @pytest.mark.parametrize(("model", "guide"), EVERY_FILE)

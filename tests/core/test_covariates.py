@@ -8,8 +8,6 @@ import pytest
 import torch
 
 from ppl_vae import build, elbo_terms, encode, fit, lint, load, log_likelihood
-from ppl_vae.core.covariates import optional_covariates
-from ppl_vae.core.pair import Pair
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.categorical import CategoricalModel
@@ -106,26 +104,69 @@ def test_a_feature_without_counts_has_the_rate_of_half_a_count():
     np.testing.assert_allclose(rate.numpy(), expected, rtol=1e-5)
 
 
+SIZED = {"x": torch.poisson(torch.rand(40, 3)), "size": torch.rand(40) + 1}
+
+
+def fitted_pair(data, folder):
+    """A pair fitted to data, and the same pair reopened from its run."""
+    halves = pair(PoissonModel, data)
+    fit(*halves, data, epochs=2, compile=False, progress=False, run=folder / "run")
+    return halves, load(folder / "run")
+
+
+def assert_needs_the_size(halves):
+    for rows in (SIZED["x"], {"x": SIZED["x"]}):
+        with pytest.raises(ValueError, match='data: expected the field "size", with which'):
+            log_likelihood(*halves, rows, num_samples=2)
+    elbo_terms(*halves, SIZED)
+
+
 def test_a_model_fitted_with_a_size_refuses_rows_without_it(tmp_path):
-    size = torch.rand(40) * 100 + 1
-    x = torch.poisson(size[:, None] * torch.rand(3))
-    data = {"x": x, "size": size}
-    model, guide = build(PoissonModel, data, latents=1), build(NormalGuide, data, latents=1)
-    fit(model, guide, data, epochs=2, compile=False, progress=False, run=tmp_path / "run")
-    for pair in ((model, guide), load(tmp_path / "run")):
-        for rows in (x, {"x": x}):
-            with pytest.raises(ValueError, match='data: expected the field "size"'):
-                log_likelihood(*pair, rows, num_samples=2)
-        elbo_terms(*pair, data)
-        elbo_terms(pair[0], None, (x, size))
+    for halves in fitted_pair(SIZED, tmp_path):
+        assert_needs_the_size(halves)
+        elbo_terms(halves[0], None, tuple(SIZED.values()))
 
 
-def test_a_label_that_is_latent_where_it_is_not_given_may_be_missing():
+def test_a_size_passed_by_position_is_known_by_the_name_of_its_argument():
+    def guide(x, size=None):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    model = build(PoissonModel, SIZED, latents=2)
+    fit(model, guide, tuple(SIZED.values()), epochs=2, compile=False, progress=False)
+    assert_needs_the_size((model, guide))
+
+
+def test_a_model_fitted_without_a_size_refuses_rows_with_it(tmp_path):
+    x = SIZED["x"]
+    for halves in fitted_pair(x, tmp_path):
+        for call in (log_likelihood, elbo_terms, lint, fit):
+            with pytest.raises(ValueError, match='data: expected no field "size", without which'):
+                call(*halves, SIZED)
+        for rows in (x, {"x": x}, {"x": x, "y": torch.arange(40)}):  # nobody reads y
+            elbo_terms(*halves, rows)
+
+
+def test_a_model_that_was_never_fitted_takes_rows_with_a_size_and_without():
+    for data in (SIZED["x"], SIZED):
+        halves = pair(PoissonModel, data)
+        for rows in (SIZED["x"], SIZED):
+            elbo_terms(*halves, rows)
+
+
+def test_a_label_that_is_latent_where_it_is_not_given_may_be_missing_or_new():
     def model(x, y=None):
+        level = pyro.param("level", torch.tensor(0.0))
         with pyro.plate("data", len(x)):
             y = pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
-            pyro.sample("x", dist.Normal(y, 1.0), obs=x)
+            pyro.sample("x", dist.Normal(y + level, 1.0), obs=x)
+
+    def guide(x, y=None):
+        if y is None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("y", dist.Normal(x / 2, 1.0))
 
     data = {"x": torch.randn(20), "y": torch.randn(20)}
-    pair = Pair.of(model, None, "data")
-    assert optional_covariates(pair, pair.rows(data)) == []
+    for first, then in ((data, data["x"]), (data["x"], data)):
+        fit(model, guide, first, epochs=1, compile=False, progress=False)
+        elbo_terms(model, guide, then)

@@ -146,7 +146,7 @@ def test_a_category_outside_the_support_of_its_likelihood():
     labels[31] = -1
     with pytest.raises(ValueError, match=r'site "label": .*support of Categorical') as raised:
         log_likelihood(model, None, {"x": X, "label": labels})
-    assert "got -1 in row 31; change the likelihood or the data" in str(raised.value)
+    assert "(whole numbers from 0 to 3), got -1 in row 31; code the categor" in str(raised.value)
 
 
 # Plates

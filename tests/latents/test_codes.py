@@ -201,7 +201,10 @@ def test_a_site_that_observes_computed_values_is_an_error():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: encode(nothing, nothing, X), 'latent in the row plate "data", found none'),
+        (lambda: encode(nothing, nothing, X), 'latent in the row plate "data" to encode, found'),
+        (lambda: traverse(linear_model, None, X), 'row plate "data" to traverse, found none'),
+        (lambda: interpolate(linear_model, None, X), 'row plate "data" to interpolate, found none'),
+        (lambda: reconstruct(nothing, None, X), "expected a latent to reconstruct rows"),
         (lambda: generate(linear_model, None, X, num_samples=0), "num_samples: expected a whole"),
         (lambda: reconstruct(linear_model, linear_guide, X, num_samples=0), "num_samples"),
         (lambda: encode(linear_model, linear_guide, X, num_samples=0), "num_samples"),
@@ -334,6 +337,6 @@ def test_an_error_explains_rows_that_the_pair_cannot_take(bad):
         first = int(bad.isnan().any(1).nonzero()[0])
         message = f"got NaN or infinity, first in row {first}"
     else:
-        message = r"got a block of shapes \[\(40, 2\)\]"
+        message = r"expected rows of shape \(3,\), which the model gives, got rows of shape \(2,\)"
     with pytest.raises(ValueError, match=message):
         encode(linear_model, guide, bad)

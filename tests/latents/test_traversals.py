@@ -42,7 +42,7 @@ def test_discrete_latents_change_half_way_and_cannot_be_traversed():
 
     ends = torch.tensor([[-1.0, 0, 0], [1.0, 0, 0]])
     assert interpolate(model, guide, ends, steps=4)[:, 0].tolist() == [0.0, 0.0, 1.0, 1.0]
-    with pytest.raises(ValueError, match="continuous latents"):
+    with pytest.raises(ValueError, match="expected a continuous latent to traverse, got y"):
         traverse(model, guide, ends)
 
 

@@ -295,7 +295,7 @@ def test_the_table_says_how_each_sites_term_is_estimated():
     assert table.loc["z", "estimator"] == "closed-form KL"
     assert table.loc["z", ["distribution", "guide"]].tolist() == ["Normal", "Normal"]
     assert table.loc["z", ["event_shape", "batch_shape"]].tolist() == [(8,), (16,)]
-    assert table.loc["x", ["plates", "support"]].tolist() == ["data", "boolean"]
+    assert table.loc["x", ["plates", "support"]].tolist() == ["data", "0 or 1"]
     assert lint(*bottom_up()).sites["estimator"].iloc[0] == "reparameterized draw"
 
 

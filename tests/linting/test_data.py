@@ -24,7 +24,7 @@ from pyro.infer import Trace_ELBO, TraceEnum_ELBO
 from pyro.nn import PyroModule, PyroParam
 from torch import nn
 
-from ppl_vae import IWAE, fit, lint
+from ppl_vae import IWAE, build, fit, lint
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.categorical import CategoricalModel
@@ -37,7 +37,7 @@ from ppl_vae.nn import MLP
 def test_data_outside_the_support_in_a_late_row():
     x = (X[:1].repeat(20000, 1) > 0).float()
     x[[12345, 19999], 1] = 0.5
-    pieces = ("support (boolean)", "2 of 20000 rows, the first is row 12345 with 0.5 in column 1;")
+    pieces = ("support (0 or 1)", "2 of 20000 rows, the first is row 12345 with 0.5 in column 1;")
     verdict = lint(BernoulliModel(FEATURES), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
@@ -54,12 +54,28 @@ def test_data_outside_the_support_in_a_row_with_a_label():
     )
 
 
-def test_a_value_of_probability_zero_is_named_with_its_column():
-    x = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
-    model = CategoricalModel(2, 2, categories=(2, 3))
-    x[33, 0] = 2  # a category of the other column
-    pieces = ("the first is row 33 with 2 in column 0;", "gives probability 0")
+def test_a_category_of_another_column_is_named_with_its_column_and_the_number_of_categories():
+    x = torch.stack([torch.arange(40) % 3, torch.arange(40) % 2], 1)
+    model = CategoricalModel(2, 2, categories=(3, 2))
+    x[33, 1] = 2  # a category of the other column
+    pieces = ("(whole numbers from 0 to 1)", "the first is row 33 with 2 in column 1; code the")
     assert_only_finding(lint(model, NormalGuide(2, 2), x), "error", 'site "x"', *pieces)
+
+
+def test_a_value_of_probability_zero_is_named_with_its_column():
+    class Impossible(CategoricalModel):
+        def forward(self, x):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                logits = self.decoder(z).reshape(*z.shape[:-1], 2, 3)
+                logits = logits + torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]])
+                pyro.sample("x", dist.Categorical(logits=logits).to_event(1), obs=x)
+
+    x = torch.stack([torch.arange(40) % 2, torch.arange(40) % 3], 1)
+    x[33, 0] = 2
+    pieces = ("the first is row 33 with 2 in column 0;", "gives probability 0")
+    verdict = lint(Impossible(2, 2, categories=3), NormalGuide(2, 2), x)
+    assert_only_finding(verdict, "error", 'site "x"', *pieces)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -139,8 +155,21 @@ def test_guide_that_leaves_the_support_of_the_prior():
 def test_constant_columns_under_a_continuous_likelihood():
     x = X.clone()
     x[:, 1] = 3.0
-    verdict = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), x)
+    verdict = lint(GaussianModel(FEATURES, floor=0.0), NormalGuide(FEATURES), x)
     assert_only_finding(verdict, "warning", 'site "x"', "1 with one value (column 1)")
+
+
+def test_constant_columns_are_named_as_the_data_name_them():
+    frame = pd.DataFrame(X.numpy(), columns=["a", "b", "c"]).assign(b=3.0, c=1.0)
+    verdict = lint(GaussianModel(FEATURES, floor=0.0), NormalGuide(FEATURES), frame)
+    pieces = '2 with one value (column "b", column "c")'
+    assert_only_finding(verdict, "warning", 'site "x"', pieces)
+    images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images[:, 0, 2, 5] = 0.5
+    model = build(GaussianModel, images, floor=0.0)
+    verdict = lint(model, build(NormalGuide, images), images)
+    pixel = "1 with one value (channel 0, row 2, column 5 of the image)"
+    assert_only_finding(verdict, "warning", 'site "x"', pixel)
 
 
 def test_field_that_nobody_reads():

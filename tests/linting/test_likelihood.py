@@ -136,10 +136,34 @@ def test_constant_columns_are_harmless_where_the_scale_cannot_shrink(fn):
     assert not verdict.findings, str(verdict)
 
 
-def test_a_learned_scale_with_a_floor_still_gives_a_warning():
-    (finding,) = lint(GaussianModel(FEATURES), NormalGuide(FEATURES), CONSTANT).findings
+FLOORS = {
+    "added": lambda loc, scale: dist.Normal(loc, scale + 0.01),
+    "root of squares": lambda loc, scale: dist.Normal(loc, (scale**2 + 1e-6).sqrt()),
+    "clamped": lambda loc, scale: dist.Normal(loc, loc.exp().clamp_min(1e-3)),
+    "masked": lambda loc, scale: dist.StudentT(3.0, loc, scale + 0.01).mask(True),
+    "LogNormal": lambda loc, scale: dist.LogNormal(loc, scale + 0.01),
+    "a largest concentration": lambda loc, scale: dist.Gamma(scale.clamp_max(50.0), loc.exp()),
+    "low rank": lambda loc, scale: dist.LowRankMultivariateNormal(
+        loc, loc[..., None], scale + 0.01
+    ),
+}
+
+
+@pytest.mark.parametrize("fn", FLOORS.values(), ids=FLOORS)
+def test_constant_columns_are_harmless_where_the_scale_has_a_floor(fn):
+    verdict = linted(fn, CONSTANT)
+    assert not verdict.findings, str(verdict)
+
+
+def test_the_search_for_a_floor_leaves_the_weights_as_they_were():
+    model = GaussianModel(FEATURES, floor=0.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    (finding,) = lint(model, NormalGuide(FEATURES), CONSTANT).findings
     assert (finding.severity, finding.where) == ("warning", 'site "x"')
-    assert "a floor" in finding.fix
+    assert "give the scale a floor" in finding.fix
+    after = model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not lint(GaussianModel(FEATURES), NormalGuide(FEATURES), CONSTANT).findings
 
 
 def test_constant_columns_are_harmless_under_a_frozen_pair():

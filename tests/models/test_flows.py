@@ -182,7 +182,7 @@ def test_the_exact_score_needs_one_sample_and_has_no_warning():
         many = log_likelihood(model, None, x, num_samples=1000)
         spent = len(calls)
         one = log_likelihood(model, None, x, num_samples=1)
-    assert spent < 10
+    assert spent < 20  # not once for each of 1,000 draws
     exact = model.density().log_prob(x).detach().numpy()
     assert many["log_prob"].to_numpy() == pytest.approx(exact, rel=1e-6)
     assert one["log_prob"].to_numpy() == pytest.approx(exact, rel=1e-6)

@@ -1,0 +1,129 @@
+"""Every pair of the zoo refuses rows that it cannot take, in every function over rows.
+
+One cell of one row is made impossible, or every row gets a column too many. Each function must name
+the row and the column, or both shapes.
+"""
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from parts.zoo import has_latents, zoo_data, zoo_names, zoo_pair
+
+import ppl_vae
+from ppl_vae.cli.pairs import NO_GUIDE
+from ppl_vae.core.pair import Pair
+from ppl_vae.core.sites import traces, with_role
+from ppl_vae.core.supports import support_of
+
+ROW, COLUMN = 37, 2
+
+FUNCTIONS = {
+    "lint": lambda *pair: ppl_vae.lint(*pair).raise_if_failed(),
+    "fit": functools.partial(ppl_vae.fit, epochs=1, compile=False, progress=False),
+    "log_likelihood": functools.partial(ppl_vae.log_likelihood, num_samples=2),
+    "elbo_terms": functools.partial(ppl_vae.elbo_terms, num_samples=2),
+    "encode": functools.partial(ppl_vae.encode, num_samples=2),
+    "reconstruct": functools.partial(ppl_vae.reconstruct, num_samples=2),
+    "interpolate": functools.partial(ppl_vae.interpolate, steps=2),
+    "posterior_predictive": functools.partial(ppl_vae.posterior_predictive, num_samples=1),
+    "predictive_check": functools.partial(ppl_vae.predictive_check, num_samples=2),
+}
+OF_CODES = {"encode", "interpolate", "reconstruct"}  # functions that need a guide
+
+
+@functools.cache
+def made(names):
+    """A pair and its rows, built once; ``None`` where a constructor refuses the rows."""
+    try:
+        return zoo_pair(*names)
+    except ValueError:
+        return None
+
+
+NAMES = [n for n in zoo_names() if has_latents(n[0]) == (n[1] != NO_GUIDE) and made(n)]
+FIRST = dict(reversed(NAMES))  # a guide of each model
+every_pair = pytest.mark.parametrize("names", NAMES, ids="-".join)
+
+
+def functions_of(names):
+    """All functions for one guide of a model, and those that the guide decides for the others."""
+    chosen = FUNCTIONS if FIRST[names[0]] == names[1] else OF_CODES
+    return {n: FUNCTIONS[n] for n in chosen if names[1] != NO_GUIDE or n not in OF_CODES}
+
+
+def with_x(data, x):
+    """The data with other values of what the model observes."""
+    return {**data, "x": x} if isinstance(data, dict) else x
+
+
+def values_outside(names):
+    """Values that the cell (ROW, COLUMN) cannot have; none where all numbers are possible."""
+    model, guide, data = made(names)
+    pair = Pair.of(model, guide, "data")
+    rows = pair.rows(data)
+    with pair.quiet_run():
+        model_trace, _ = traces(pair, rows.take(torch.arange(len(rows))))
+    (site,) = with_role(model_trace, "data").values()
+    support = support_of(site["fn"])
+    tried = [torch.full_like(site["value"], value) for value in (-1, 300, 0.5)]
+    return [v[0, 0].item() for v in tried if not bool(support.check(v)[ROW].all())]
+
+
+def refusals(names, data):
+    """What each function over rows says of the data, by the function's name."""
+    model, guide, _ = made(names)
+    messages = {}
+    for name, function in functions_of(names).items():
+        with pytest.raises(ValueError, match="expected") as raised:
+            function(model, guide, data)
+        messages[name] = str(raised.value)
+    return messages
+
+
+@every_pair
+def test_a_value_outside_the_support_is_refused_with_its_row_column_and_mend(names):
+    data = zoo_data(names[0])
+    x = data["x"] if isinstance(data, dict) else data
+    for value in values_outside(names)[:1]:
+        bad = x.clone()
+        bad[ROW, COLUMN] = value
+        for function, message in refusals(names, with_x(data, bad)).items():
+            assert 'site "x": expected ' in message, function
+            assert f"row {ROW}" in message, function
+            assert f"{value:g}" in message, function
+            assert f"column {COLUMN}; " in message, function
+
+
+@every_pair
+def test_rows_with_a_column_too_many_are_refused_with_both_shapes(names):
+    data = zoo_data(names[0])
+    x = data["x"] if isinstance(data, dict) else data
+    wide = torch.cat([x, x[:, :1]], 1)
+    for function, message in refusals(names, with_x(data, wide)).items():
+        assert 'site "x": expected rows of shape (4,), which the model gives' in message, function
+        assert "got rows of shape (5,); " in message, function
+
+
+@pytest.mark.parametrize("names", FIRST.items(), ids="-".join)
+def test_rows_of_bool_are_rows_of_0_and_1(names):
+    """The same numbers come out, and counts above 1 are not made True."""
+    data = zoo_data(names[0])
+    bits = torch.rand(60, 4, generator=torch.Generator().manual_seed(3)) > 0.5
+    numbers = bits.to((data["x"] if isinstance(data, dict) else data).dtype)
+    pair = zoo_pair(*names, with_x(data, numbers))[:2]
+    results = [
+        [
+            ppl_vae.elbo_terms(*pair, rows, num_samples=2).to_numpy(),
+            ppl_vae.generate(*pair, rows, num_samples=9),
+            ppl_vae.posterior_predictive(*pair, rows, num_samples=2)["x"],
+            *([] if pair[1] is None else [ppl_vae.encode(*pair, rows).to_numpy()]),
+            *([] if pair[1] is None else [ppl_vae.reconstruct(*pair, rows, num_samples=2)]),
+        ]
+        for rows in (with_x(data, numbers), with_x(data, bits))
+    ]
+    for pairs in zip(*results, strict=True):
+        right, found = (np.asarray(r["x"] if isinstance(r, dict) else r, float) for r in pairs)
+        np.testing.assert_allclose(found, right, rtol=1e-5)
+    ppl_vae.lint(*pair, with_x(data, bits)).raise_if_failed()

@@ -1,0 +1,61 @@
+"""Constructor arguments without a meaning are refused by their names, whoever makes the class."""
+
+import inspect
+
+import pytest
+import torch
+
+from ppl_vae.nn import MLP, expanded
+from ppl_vae.zoo.catalog import find_class, zoo
+
+CLASSES = [find_class(name, kind) for kind in ("models", "guides") for name in zoo(kind)]
+CLASSES.remove(find_class("ppca", "models"))  # its latents are fewer than its features: test_ppca
+SIZES = dict.fromkeys(("features", "latents", "rank", "layers"), (0, -1, 2.5, "a", True))
+SCALES = dict.fromkeys(("scale", "spread", "rate", "sigma"), (0.0, -1.0, torch.nan, "a"))
+WRONG = {**SIZES, **SCALES, "floor": (-1.0, torch.nan), "hidden": (64, (8, 0)), "loc": ("a",)}
+WRONG["center"] = ("a",)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_class_of_the_zoo_names_the_argument(cls):
+    takes = inspect.signature(cls).parameters
+    for name, values in WRONG.items():
+        for value in values if name in takes else ():
+            arguments = {"features": 4, name: value}
+            with pytest.raises(ValueError, match=rf"^{name}: expected"):
+                cls(**arguments)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_every_class_of_the_zoo_names_numbers_of_another_shape(cls):
+    takes = inspect.signature(cls).parameters
+    for name in ("loc", "scale", "center", "spread", "rate"):
+        if name in takes and cls.__name__.endswith("Model"):  # a guide scales whatever it is given
+            with pytest.raises(ValueError, match=rf"^{name}: expected a number or .*\(3,\)"):
+                cls(features=4, **{name: torch.ones(3)})
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_images_are_refused_by_classes_of_vectors_and_vectors_of_pixels_by_those_of_images(cls):
+    takes_images = "Sequence" in str(inspect.signature(cls).parameters["features"].annotation)
+    if takes_images:
+        assert cls((1, 8, 8), latents=2).features == (1, 8, 8)
+    for shape in ((8, 8), (1, 0, 8), *([] if takes_images else [(1, 8, 8)])):
+        with pytest.raises(ValueError, match=r"^features: expected"):
+            cls(shape)
+
+
+def test_numbers_become_a_tensor_of_their_own_in_the_default_dtype():
+    given = torch.ones(1, dtype=torch.float64)
+    made = expanded("loc", given, (2, 3))
+    assert made.dtype == torch.get_default_dtype()
+    made[0, 0] = 5.0
+    assert made.sum() == 10.0
+    assert given.item() == 1.0
+    assert expanded("floor", 0, (), least=0).shape == ()
+
+
+def test_a_perceptron_names_its_sizes():
+    for name in ("inputs", "outputs", "hidden"):
+        with pytest.raises(ValueError, match=f"^{name}: expected"):
+            MLP(**{"inputs": 1, "outputs": 1, name: 0})
