@@ -17,7 +17,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP, Condition, Standardize, make_encoder
+from ppl_vae.nn import MLP, Condition, Standardize, check_sizes, make_encoder
 
 
 class ConditionalGuide(PyroModule):
@@ -52,6 +52,7 @@ class ConditionalGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents, conditions=conditions, hidden=(hidden,))
         self.features, self.latents, self.conditions = features, latents, conditions
         self.standardize = Standardize(loc, scale)
         self.condition = Condition(conditions)

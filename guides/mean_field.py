@@ -22,7 +22,7 @@ from pyro.infer.autoguide import AutoNormal, init_to_sample
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import Standardize, make_encoder
+from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
 class MeanFieldGuide(PyroModule):
@@ -57,6 +57,8 @@ class MeanFieldGuide(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents)
+        self.features, self.latents = features, latents
         shared = poutine.block(model, _of_rows)
         self.shared = AutoNormal(shared, init_loc_fn=init_to_sample, init_scale=0.01)
         self.standardize = Standardize(loc, scale)

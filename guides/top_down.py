@@ -22,7 +22,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import Standardize, make_encoder
+from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
 class TopDownGuide(PyroModule):
@@ -46,17 +46,13 @@ class TopDownGuide(PyroModule):
     """
 
     def __init__(
-        self,
-        features: int | Sequence[int],
-        model: Any,
-        hidden: int = 64,
-        encoder: nn.Module | None = None,
-        loc: float | Tensor = 0.0,
-        scale: float | Tensor = 1.0,
-    ) -> None:
+        self, features: int | Sequence[int], model: Any, hidden: int = 64,
+        encoder: nn.Module | None = None, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not hasattr(model, "given_above"):
             raise ValueError(f"model: expected layers as of HierarchicalModel, got {type(model)}")
+        check_sizes(hidden=(hidden,))
         self.features, self.model = features, model
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, hidden)

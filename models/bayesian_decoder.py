@@ -1,6 +1,6 @@
 """Real features from a Gaussian code through a decoder whose weights are random, with a prior.
 
-    W_i ~ Normal(0, 1 / columns)                             W_i: (outputs, columns)
+    W_i ~ Normal(0, columns^(-1/2))                          W_i: (outputs, columns)
     z ~ Normal(0, I)                                         z: (latents,)
     h_0 = z,  h_i = tanh(W_i [h_(i-1), 1])                   h_i: (hidden_i,), i = 1, ..., n - 1
     x ~ Normal(loc + scale W_n [h_(n-1), 1], scale sigma)    x: (features,), data's units
@@ -18,9 +18,10 @@ from itertools import pairwise
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+
+from ppl_vae.nn import check_sizes, expanded
 
 
 class BayesianDecoderModel(PyroModule):
@@ -35,6 +36,7 @@ class BayesianDecoderModel(PyroModule):
         scale: Spread of the data, a positive number or (features,), in the data's units.
 
     Example:
+        >>> import torch
         >>> model = BayesianDecoderModel(features=3, latents=2, hidden=(5,))
         >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(10, 3))
         >>> trace.nodes["weights2"]["value"].shape
@@ -45,19 +47,16 @@ class BayesianDecoderModel(PyroModule):
     scale: Tensor
 
     def __init__(
-        self,
-        features: int,
-        latents: int = 8,
-        hidden: Sequence[int] = (),
-        sigma: float | None = None,
-        loc: float | Tensor = 0.0,
-        scale: float | Tensor = 1.0,
-    ) -> None:
+        self, features: int, latents: int = 8, hidden: Sequence[int] = (),
+        sigma: float | None = None, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.latents, self.sizes = latents, (latents, *hidden, features)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
-        start = torch.tensor(1.0 if sigma is None else float(sigma)).log()
+        check_sizes(features=features, latents=latents, hidden=hidden)
+        self.features, self.latents = features, latents
+        self.sizes = (latents, *hidden, features)
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
+        start = expanded("sigma", 1.0 if sigma is None else sigma, (), positive=True).log()
         self.log_sigma = nn.Parameter(start, requires_grad=sigma is None)
 
     def forward(self, x: Tensor) -> None:

@@ -22,7 +22,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import Condition, make_decoder
+from ppl_vae.nn import Condition, check_sizes, make_decoder
 
 
 class ConditionalModel(PyroModule):
@@ -50,6 +50,7 @@ class ConditionalModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents, conditions=conditions)
         self.features, self.latents, self.conditions = features, latents, conditions
         self.condition = Condition(conditions)
         self.decoder = decoder or make_decoder(latents + conditions, features)

@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import CouplingNetwork, make_decoder
+from ppl_vae.nn import CouplingNetwork, check_sizes, make_decoder
 
 
 class FlowPriorModel(PyroModule):
@@ -53,6 +53,7 @@ class FlowPriorModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents, layers=layers, hidden=hidden)
         self.features, self.latents, self.first = features, latents, latents // 2
         self.decoder = decoder or make_decoder(latents, features)
         sizes = (self.first, latents - self.first, 0, hidden)

@@ -18,7 +18,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP, make_decoder
+from ppl_vae.nn import MLP, check_sizes, make_decoder
 
 
 class HierarchicalModel(PyroModule):
@@ -50,9 +50,9 @@ class HierarchicalModel(PyroModule):
     ) -> None:
         super().__init__()
         self.features = features
-        self.latents = (latents, latents) if isinstance(latents, int) else tuple(latents)
-        if not self.latents or min(self.latents) < 1:
-            raise ValueError(f"latents: expected positive sizes of the layers, got {latents}")
+        self.latents = tuple(latents) if isinstance(latents, Sequence) else (latents, latents)
+        for size in self.latents or (0,):
+            check_sizes(latents=size, hidden=(hidden,))
         self.decoder = decoder or make_decoder(self.latents[0], features)
         self.networks = nn.ModuleList(  # networks[l - 1] gives z_l from z_(l+1)
             MLP(above, 2 * below, (hidden,)) for below, above in pairwise(self.latents)

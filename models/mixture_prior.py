@@ -19,7 +19,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, make_decoder
 
 
 class MixturePriorModel(PyroModule):
@@ -46,6 +46,7 @@ class MixturePriorModel(PyroModule):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_sizes(latents=latents, components=components)
         self.features, self.latents, self.components = features, latents, components
         self.decoder = decoder or make_decoder(latents, features)
         self.centers = nn.Parameter(torch.randn(components, latents))

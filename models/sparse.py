@@ -20,6 +20,8 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.nn import check_sizes, expanded
+
 
 class SparseModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
@@ -49,11 +51,12 @@ class SparseModel(PyroModule):
         scale: float | Tensor = 1.0,
     ) -> None:
         super().__init__()
+        check_sizes(features=features, latents=1 if latents is None else latents)
         self.features = features
         self.latents = 2 * features if latents is None else latents
         self.decoder = decoder or nn.Linear(self.latents, features)
-        self.register_buffer("loc", torch.as_tensor(loc).expand(features).clone())
-        self.register_buffer("scale", torch.as_tensor(scale).expand(features).clone())
+        self.register_buffer("loc", expanded("loc", loc, features))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
         self.log_sigma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> None:

@@ -22,7 +22,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import make_decoder
+from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
 class VampPriorModel(PyroModule):
@@ -45,20 +45,16 @@ class VampPriorModel(PyroModule):
     """
 
     def __init__(
-        self,
-        features: int | Sequence[int],
-        guide: nn.Module,
-        latents: int = 8,
-        pseudo_inputs: int = 100,
-        decoder: nn.Module | None = None,
-        loc: float | Tensor = 0.5,
-    ) -> None:
+        self, features: int | Sequence[int], guide: nn.Module, latents: int = 8,
+        pseudo_inputs: int = 100, decoder: nn.Module | None = None, loc: float | Tensor = 0.5,
+    ) -> None:  # fmt: skip
         super().__init__()
         if not isinstance(guide, nn.Module):
             raise ValueError(f"guide: expected a module with a site z, got {type(guide).__name__}")
+        check_sizes(latents=latents, pseudo_inputs=pseudo_inputs)
         self.features, self.latents, self.guide = features, latents, guide
         self.decoder = decoder or make_decoder(latents, features)
-        start = torch.as_tensor(loc).expand(features).clamp(0.02, 0.98).logit()
+        start = expanded("loc", loc, features).clamp(0.02, 0.98).logit()
         self.pseudo_logits = nn.Parameter(start + torch.randn(pseudo_inputs, *start.shape))
 
     def prior(self) -> dist.MixtureSameFamily:

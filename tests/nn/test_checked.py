@@ -5,23 +5,37 @@ import inspect
 import pytest
 import torch
 
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.hierarchical import HierarchicalModel
 from ppl_vae.nn import MLP, expanded
 from ppl_vae.zoo.catalog import find_class, zoo
 
 CLASSES = [find_class(name, kind) for kind in ("models", "guides") for name in zoo(kind)]
 CLASSES.remove(find_class("ppca", "models"))  # its latents are fewer than its features: test_ppca
-SIZES = dict.fromkeys(("features", "latents", "rank", "layers"), (0, -1, 2.5, "a", True))
+COUNTS = ("features", "latents", "rank", "layers", "components", "pseudo_inputs", "conditions")
+SIZES = dict.fromkeys(COUNTS, (0, -1, 2.5, "a", True))
 SCALES = dict.fromkeys(("scale", "spread", "rate", "sigma"), (0.0, -1.0, torch.nan, "a"))
 WRONG = {**SIZES, **SCALES, "floor": (-1.0, torch.nan), "hidden": (64, (8, 0)), "loc": ("a",)}
 WRONG["center"] = ("a",)
 
 
+def partners(cls):
+    """The other half, of a class that takes one; a class that fits with its sizes."""
+    halves = {"guide": NormalGuide(4, 2), "model": HierarchicalModel(4, (2, 2))}
+    return {
+        name: half for name, half in halves.items() if name in inspect.signature(cls).parameters
+    }
+
+
 @pytest.mark.parametrize("cls", CLASSES)
 def test_every_class_of_the_zoo_names_the_argument(cls):
     takes = inspect.signature(cls).parameters
-    for name, values in WRONG.items():
+    wrong = dict(WRONG)
+    if "hidden" in takes and takes["hidden"].annotation is int:
+        wrong["hidden"] = SIZES["latents"]
+    for name, values in wrong.items():
         for value in values if name in takes else ():
-            arguments = {"features": 4, name: value}
+            arguments = {"features": 4, **partners(cls), name: value}
             with pytest.raises(ValueError, match=rf"^{name}: expected"):
                 cls(**arguments)
 
@@ -32,17 +46,18 @@ def test_every_class_of_the_zoo_names_numbers_of_another_shape(cls):
     for name in ("loc", "scale", "center", "spread", "rate"):
         if name in takes and cls.__name__.endswith("Model"):  # a guide scales whatever it is given
             with pytest.raises(ValueError, match=rf"^{name}: expected a number or .*\(3,\)"):
-                cls(features=4, **{name: torch.ones(3)})
+                cls(features=4, **partners(cls), **{name: torch.ones(3)})
 
 
 @pytest.mark.parametrize("cls", CLASSES)
 def test_images_are_refused_by_classes_of_vectors_and_vectors_of_pixels_by_those_of_images(cls):
     takes_images = "Sequence" in str(inspect.signature(cls).parameters["features"].annotation)
     if takes_images:
-        assert cls((1, 8, 8), latents=2).features == (1, 8, 8)
+        latents = {"latents": 2} if "latents" in inspect.signature(cls).parameters else {}
+        assert cls((1, 8, 8), **partners(cls), **latents).features == (1, 8, 8)
     for shape in ((8, 8), (1, 0, 8), *([] if takes_images else [(1, 8, 8)])):
         with pytest.raises(ValueError, match=r"^features: expected"):
-            cls(shape)
+            cls(shape, **partners(cls))
 
 
 def test_numbers_become_a_tensor_of_their_own_in_the_default_dtype():
