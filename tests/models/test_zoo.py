@@ -12,7 +12,7 @@ import pyro
 import pytest
 import torch
 from parts.steps import Sides
-from parts.zoo import refusal, zoo_lint, zoo_names, zoo_pair
+from parts.zoo import FEW_MODELS, refusal, zoo_lint, zoo_names, zoo_pair
 from pyro import poutine
 
 import ppl_vae
@@ -24,7 +24,18 @@ from ppl_vae.elbo.points import point_latents
 from ppl_vae.zoo.catalog import zoo
 
 NAMES = zoo_names()
-every_pair = pytest.mark.parametrize("names", NAMES, ids="-".join, scope="module")
+
+
+def of_pairs(is_slow):
+    """Parametrize a test over all pairs, of which those that ``is_slow`` picks run slow-marked."""
+    marked = [pytest.param(n, marks=pytest.mark.slow if is_slow(*n) else []) for n in NAMES]
+    return pytest.mark.parametrize("names", marked, ids="-".join, scope="module")
+
+
+# Guides normal and linear differ in the network alone, so that linear runs with few models every
+# time; the table lints it with all. Its traced step is compared in compiled/test_equality.py.
+every_pair = of_pairs(lambda model, guide: guide == "linear" and model not in FEW_MODELS)
+every_pair_traced = of_pairs(lambda model, guide: guide == "linear")
 pytestmark = pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 
 
@@ -216,15 +227,7 @@ def test_two_particles_in_one_run_are_two_runs(pair):
                 torch.testing.assert_close(found[number], right, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(names, marks=pytest.mark.slow if names[1] == "linear" else [])
-        for names in NAMES
-    ],  # the traced step of a guide is compared with the other models in compiled/test_equality.py
-    ids="-".join,
-    scope="module",
-)
+@every_pair_traced
 @pytest.mark.usefixtures("pair", "double")
 def test_the_traced_step_is_the_eager_step_and_double_precision_reaches_every_number(names):
     model, guide, data = zoo_pair(*names)
