@@ -38,7 +38,7 @@ class Gated(nn.Sequential):
         layers: list[nn.Module] = []
         for width_in, width_out in pairwise((inputs, *hidden)):
             layers += [nn.Linear(width_in, 2 * width_out), nn.GLU(-1)]
-        super().__init__(*layers, nn.Linear(hidden[-1], outputs))
+        super().__init__(*layers, nn.Linear((inputs, *hidden)[-1], outputs))
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,13 @@ def images(tmp_path_factory):
 
 @pytest.mark.parametrize(
     ("protocol", "published"),
-    [("meanfield", "-97.10"), ("rezende", "-89.90"), ("vae", "-86.76"), ("iwae5", "-85.54")],
+    [
+        ("meanfield", "-97.10"),
+        ("rezende", "-89.90"),
+        ("vae", "-86.76"),
+        ("iwae5", "-85.54"),
+        ("layers", "-86.05"),
+    ],
 )
 def test_every_protocol_prints_the_published_and_the_measured_figure(
     protocol, published, images, tmp_path
