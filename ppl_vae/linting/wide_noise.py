@@ -23,6 +23,7 @@ from ppl_vae.core.supports import support_of
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, run_pair, warning
 
 LEAST = 0.01  # nats a row; one feature tells less where the noise is 7 times as wide as the data
+FEWEST_ROWS = 20  # fewer do not tell how wide the data are
 COMPARED_ROWS = 512  # rows, spread evenly over the data, that measure how wide the data are
 
 
@@ -32,6 +33,8 @@ def wide_noise(inspection: Inspection) -> Iterator[Finding]:
     The pair is run with gradients on: a variance that requires a gradient is learned.
     """
     rows, pair = inspection.rows, inspection.pair
+    if len(rows) < FEWEST_ROWS:
+        return
     positions = torch.linspace(0, len(rows) - 1, min(len(rows), COMPARED_ROWS)).long()
     try:
         with torch.enable_grad():
