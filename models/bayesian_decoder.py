@@ -71,7 +71,8 @@ class BayesianDecoderModel(PyroModule):
             for w in layers[:-1]:
                 h = _linear(w, h).tanh()
             loc = self.loc + self.scale * _linear(layers[-1], h)
-            pyro.sample("x", dist.Normal(loc, self.scale * self.log_sigma.exp()).to_event(1), obs=x)
+            noise = self.scale * self.log_sigma.exp()
+            pyro.sample("x", dist.Normal(loc, noise).to_event(1), obs=x.to(self.loc.dtype))
 
 
 def _linear(w: Tensor, h: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def test_a_number_stands_for_two_layers_of_this_size():
 
 @pytest.mark.parametrize("latents", [(), 0, (3, 0)])
 def test_sizes_that_are_no_layers_are_refused(latents):
-    with pytest.raises(ValueError, match="latents: expected positive sizes of the layers"):
+    with pytest.raises(ValueError, match="latents: expected a whole number of at least 1"):
         HierarchicalModel(FEATURES, latents)
 
 
