@@ -163,7 +163,13 @@ COMPILED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMPILED)
+# Of other optimizers and ELBOs, every time as traced fits alone: a compilation takes ten seconds.
+OFTEN_COMPILED = [
+    pytest.param(name, marks=[] if name == "adamw" else pytest.mark.slow) for name in COMPILED
+]
+
+
+@pytest.mark.parametrize("name", OFTEN_COMPILED)
 def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkeypatch):
     make, settings = COMPILED[name]
     eager, compiled = (learn(make, s, monkeypatch, **settings) for s in ("eager", "compiled"))
@@ -172,7 +178,7 @@ def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkey
         assert same(compiled, learn(make, "compiled", monkeypatch, **settings))
 
 
-@pytest.mark.parametrize("name", ["mixture", "dropout"])
+@pytest.mark.parametrize("name", ["mixture", pytest.param("dropout", marks=pytest.mark.slow)])
 def test_a_seed_decides_every_bit_of_a_traced_fit(name, monkeypatch):
     first, again = (learn(PAIRS[name], "traced", monkeypatch) for _ in range(2))
     assert same(first, again)
@@ -217,7 +223,9 @@ RESUMED = {
 
 @pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("step", STEPS[:2])
-@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n == "mixture" else []) for n in RESUMED]
+)
 def test_a_fit_cut_off_is_resumed_bit_for_bit(name, step, tmp_path, monkeypatch):
     make, settings = PAIRS[RESUMED[name][0]], RESUMED[name][1]
     whole = learn(make, step, monkeypatch, **settings)

@@ -68,8 +68,14 @@ def mixture_log_prob(x, noise):
 
 
 @pytest.mark.usefixtures("double")
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("name", SUMMED)
+@pytest.mark.parametrize(
+    ("name", "compiled"),
+    [
+        pytest.param(name, compiled, marks=pytest.mark.slow if compiled and "guide" in name else [])
+        for name in SUMMED
+        for compiled in (False, True)
+    ],  # every time two compilations: with and without a guide
+)
 def test_log_likelihood_sums_enumerated_latents_exactly(name, compiled):
     model, guide, noise = SUMMED[name]
     x = 2 * torch.randn(30)

@@ -40,7 +40,15 @@ def made(names):
     return zoo_pair(*names)
 
 
-every_model = pytest.mark.parametrize("model", zoo("models"))
+# One model of each kind of likelihood and guide; the others run with the slow tests.
+EVERY_TIME = {
+    "bayesian_decoder", "bernoulli", "categorical", "conditional", "discretized_logistic", "flow",
+    "full_covariance", "gaussian", "hierarchical", "poisson", "ppca",
+}  # fmt: skip
+every_model = pytest.mark.parametrize(
+    "model",
+    [pytest.param(m, marks=[] if m in EVERY_TIME else pytest.mark.slow) for m in zoo("models")],
+)
 
 
 @functools.cache

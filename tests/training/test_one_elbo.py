@@ -195,7 +195,18 @@ def disagreements(found, reference, names):
     return far
 
 
-@pytest.mark.parametrize("name", AGREE)
+# One kind of latent, of plate or of half each; the others, with the slow tests, repeat these.
+EVERY_TIME = {
+    "gaussian", "sampled_class", "mixture", "baseline", "obs_masked", "hierarchy", "tilted",
+    "penalized", "in_a_tuple", "enumerated_in_the_model", "enumerated_in_the_guide", "pyro_param",
+    "ppca-linear", "bernoulli-normal",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in EVERY_TIME else pytest.mark.slow) for name in AGREE],
+)
 @pytest.mark.filterwarnings("ignore:layer .*BatchNorm")
 @pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 def test_every_elbo_is_one_number(name):
