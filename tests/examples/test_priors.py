@@ -6,7 +6,7 @@ import pytest
 from parts.extras import sklearn
 from parts.scripts import run_script
 
-sklearn("datasets")  # the examples read its digits and photographs
+sklearn("datasets")  # the examples read its digits
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
