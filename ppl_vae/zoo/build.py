@@ -18,24 +18,19 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.arguments import shown
 from ppl_vae.data.cells import cell_name
 from ppl_vae.data.columns import remember
-from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
-from ppl_vae.data.sparse import SparseArray
+from ppl_vae.zoo.moments import blocks, mean_and_sd, quartiles
 
 T = TypeVar("T")
-
-BLOCK = 1 << 20  # most numbers of the data that are read at once
 
 
 def build(cls: type[T], data: Data, **arguments: Any) -> T:
@@ -113,8 +108,12 @@ class _Source:
             argument: The argument that is to be read, for the message of ``checked_shape``.
         """
         if self._mean_and_sd is None:
-            self._mean_and_sd = _mean_and_sd(self.field, self.checked_shape(argument))
+            self._mean_and_sd = mean_and_sd(self.field, self.checked_shape(argument))
         return self._mean_and_sd
+
+    def quartiles(self, argument: str) -> Tensor:
+        """Return the quartiles of each feature or channel; ``argument`` as in ``mean_and_sd``."""
+        return quartiles(self.field, self.checked_shape(argument))
 
     def checked_shape(self, argument: str) -> tuple[int, ...]:
         """Return the shape of a row: (features,), or (channels, height, width) of an image.
@@ -155,7 +154,7 @@ def _categories(source: _Source) -> int | tuple[int, ...]:
     """Return the largest integer code of each column plus one; one number for rows of one code."""
     largest: list[Tensor] = []
     start = 0
-    for values in _blocks(source.field):
+    for values in blocks(source.field):
         if values.is_floating_point():
             wrong = ~values.isfinite() | (values != values.round())
             if bool(wrong.any()):
@@ -177,15 +176,13 @@ def _no_code(source: _Source, values: Tensor, wrong: Tensor, start: int) -> Valu
         wrong: Which cells of the block are no codes; one of them at least.
         start: Number of rows before the block.
     """
-    row, *place = (int(position) for position in wrong.nonzero()[0])
-    labels = source.field.labels
-    named = isinstance(labels, pd.Index) and len(place) == 1
-    column = f'"{labels[place[0]]}"' if named else ", ".join(map(str, place))
+    row, *place = wrong.nonzero()[0].tolist()
+    name = cell_name(place, values.shape[1:], [(values.shape[1:], source.field.labels)])
     value = float(values[(row, *place)])
     got = "NaN" if math.isnan(value) else f"{value:g}"
     return ValueError(
         f"{source.cls.__name__}: categories: expected integer codes, got {got} in row "
-        f"{start + row}{f', column {column}' if column else ''}; encode the categories as 0, 1, "
+        f"{start + row}{name and f', {name}'}; encode the categories as 0, 1, "
         "2, ..., missing values too, or leave the row out"
     )
 
@@ -202,7 +199,7 @@ def _scale(source: _Source) -> Tensor:
 
 def _center(source: _Source) -> Tensor:
     """Return the median of each feature, (features,), or of each channel."""
-    return _quartiles(source, "center")[1]
+    return source.quartiles("center")[1]
 
 
 def _spread(source: _Source) -> Tensor:
@@ -211,28 +208,9 @@ def _spread(source: _Source) -> Tensor:
     It is the interquartile range by 1.349, which is the standard deviation of a normal variable.
     Where the quartiles are equal, it is the standard deviation.
     """
-    lower, _, upper = _quartiles(source, "spread")
+    lower, _, upper = source.quartiles("spread")
     spread = (upper - lower) / 1.349
     return torch.where(spread > 0, spread, source.mean_and_sd("spread")[1])
-
-
-def _quartiles(source: _Source, argument: str) -> Tensor:
-    """Return the quartiles of each feature, (3, features), or of each channel, (3, channels, 1, 1).
-
-    Of large data they are those of rows at equal distances, ``BLOCK`` numbers in all, or 1,000 rows
-    where a row is long. Missing cells are left out.
-
-    Args:
-        source: The field.
-        argument: The argument that is to be read, for the message of ``checked_shape``.
-    """
-    shape, count = source.checked_shape(argument), len(source.field.array)
-    looked_at = min(count, max(1000, BLOCK // math.prod(shape)))
-    rows = torch.linspace(0, count - 1, looked_at).long()
-    values = source.field.take(rows).double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
-    quartiles = np.nanquantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
-    each = (3, shape[0], *(1 for _ in shape[1:]))
-    return torch.as_tensor(quartiles, dtype=torch.get_default_dtype()).reshape(each)
 
 
 def _rate(source: _Source) -> Tensor:
@@ -329,73 +307,6 @@ def _label_count(labels: Tensor, cls: str) -> int:
             "labels from 0, or leave these rows out"
         )
     return int(labels.long().max()) + 1
-
-
-def _blocks(field: Field) -> Iterator[Tensor]:
-    """Yield all rows of a field, (rows, ...), a block that fits into memory at a time."""
-    rows = max(1, BLOCK // max(1, math.prod(field.array.shape[1:])))
-    for index in torch.arange(len(field.array)).split(rows):
-        yield field.take(index)
-
-
-def _mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature or channel, without missing cells.
-
-    Two passes in float64 over blocks of rows: the squares of distances from the mean are summed,
-    never the squares of the values, which would lose all digits where the mean is far from zero.
-    The sums are over the whole data, however large the memory map; only one block is in memory.
-
-    Args:
-        field: The field of the data.
-        shape: Shape of a row, (features,) or (channels, height, width).
-
-    Returns:
-        (features,) each, or (channels, 1, 1) each.
-
-    Raises:
-        ValueError: If the default dtype cannot hold the variance of a feature.
-    """
-    if isinstance(field.array, SparseArray):
-        loc, scale = (torch.as_tensor(values) for values in field.array.moments())
-    else:
-        loc, scale = _moments(field, shape[0])
-    if not bool((scale < math.sqrt(torch.finfo(torch.get_default_dtype()).max)).all()):
-        raise ValueError(_largest_number(field))
-    varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
-    scale = torch.where(varies, scale, torch.ones_like(scale))
-    dtype, each = torch.get_default_dtype(), (shape[0], *(1 for _ in shape[1:]))
-    return loc.to(dtype).reshape(each), scale.to(dtype).reshape(each)
-
-
-def _largest_number(field: Field) -> str:
-    """Return the message on a field whose largest number is so large that a variance overflows."""
-    largest, place, start = 0.0, "", 0
-    for values in _blocks(field):
-        sizes = values.double().abs().nan_to_num(nan=0.0, posinf=torch.inf)
-        if float(sizes.max()) > largest:
-            largest = float(sizes.max())
-            at = (sizes == largest).nonzero()[0].tolist()
-            name = cell_name(at[1:], values.shape[1:], [(values.shape[1:], field.labels)])
-            place = f"{values[tuple(at)]:g} in row {start + at[0]}{name and f', {name}'}"
-        start += len(values)
-    return (
-        f"{field.name}: expected numbers whose variance {torch.get_default_dtype()} can hold, got "
-        f"{place}; correct or drop this row"
-    )
-
-
-def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of each feature or channel, (features,) of float64."""
-    total, squares, count = (torch.zeros(features, dtype=torch.float64) for _ in range(3))
-    for block in _blocks(field):
-        values = block.double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
-        total += values.nansum(1)
-        count += (~values.isnan()).sum(1)
-    loc = total / count.clamp_min(1)
-    for block in _blocks(field):
-        values = block.double().cpu().transpose(0, 1).flatten(1)
-        squares += ((values - loc[:, None]) ** 2).nansum(1)
-    return loc, (squares / count.clamp_min(1)).sqrt()
 
 
 _OF_COLUMNS = {"loc", "scale", "center", "spread", "rate"}  # the order of the columns matters
