@@ -219,7 +219,7 @@ def _refused_by_a_half(pair: Pair, batch: Batch) -> ValueError | None:
         except ValueError as error:
             if not _raised_in(error, "torch", "pyro"):
                 return ValueError(str(error.__cause__ if raised_again(error) else error))
-        except Exception:
+        except Exception:  # torch's or Pyro's words, which the caller tells with the shapes
             continue
     return None
 

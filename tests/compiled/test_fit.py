@@ -163,13 +163,9 @@ COMPILED = {
 }  # fmt: skip
 
 
-# Of other optimizers and ELBOs, every time as traced fits alone: a compilation takes ten seconds.
-OFTEN_COMPILED = [
-    pytest.param(name, marks=[] if name == "adamw" else pytest.mark.slow) for name in COMPILED
-]
-
-
-@pytest.mark.parametrize("name", OFTEN_COMPILED)
+@pytest.mark.parametrize(  # a compilation takes ten seconds: the others every time as traced fits
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "adamw")) for n in COMPILED]
+)
 def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkeypatch):
     make, settings = COMPILED[name]
     eager, compiled = (learn(make, s, monkeypatch, **settings) for s in ("eager", "compiled"))

@@ -382,13 +382,6 @@ def test_an_error_names_a_row_plate_that_does_not_exist():
             function(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 4), plate="rows")
 
 
-def test_rows_of_another_width_are_refused():
-    with pytest.raises(
-        ValueError, match=r"expected rows of shape \(4,\), .* got rows of shape \(5,\)"
-    ):
-        log_likelihood(BernoulliModel(4, 2), NormalGuide(4, 2), torch.ones(3, 5))
-
-
 def test_latents_outside_the_row_plate_are_named_since_k_hat_does_not_cover_them():
     def model(x):
         shift = pyro.sample("shift", dist.HalfNormal(torch.tensor(5.0)))
