@@ -19,6 +19,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.distributions import MixtureSameFamily
 from ppl_vae.nn import check_sizes, make_decoder
 
 
@@ -54,10 +55,10 @@ class MixturePriorModel(PyroModule):
         self.log_spreads = nn.Parameter(start)
         self.logits = nn.Parameter(torch.zeros(components))
 
-    def prior(self) -> dist.MixtureSameFamily:
+    def prior(self) -> MixtureSameFamily:
         """Return p(z) of one row."""
         each = dist.Normal(self.centers, self.log_spreads.exp()).to_event(1)
-        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits), each)
+        return MixtureSameFamily(dist.Categorical(logits=self.logits), each)
 
     def cluster(self, z: Tensor) -> Tensor:
         """Return the probability of each component given codes z, as (..., components)."""

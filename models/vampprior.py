@@ -22,6 +22,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.distributions import MixtureSameFamily
 from ppl_vae.nn import check_sizes, expanded, make_decoder
 
 
@@ -57,7 +58,7 @@ class VampPriorModel(PyroModule):
         start = expanded("loc", loc, features).clamp(0.02, 0.98).logit()
         self.pseudo_logits = nn.Parameter(start + torch.randn(pseudo_inputs, *start.shape))
 
-    def prior(self) -> dist.MixtureSameFamily:
+    def prior(self) -> MixtureSameFamily:
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
         with poutine.block(expose_types=["param"]):
             trace = poutine.trace(self.guide).get_trace(self.pseudo_logits.sigmoid())
@@ -65,7 +66,7 @@ class VampPriorModel(PyroModule):
             raise ValueError(f"guide: expected a site z, got sites {trace.stochastic_nodes}")
         each = trace.nodes["z"]["fn"]  # batch (pseudo_inputs,), event (latents,)
         equal = dist.Categorical(logits=self.pseudo_logits.new_zeros(len(self.pseudo_logits)))
-        return dist.MixtureSameFamily(equal, each)
+        return MixtureSameFamily(equal, each)
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
