@@ -192,7 +192,7 @@ VAE = Protocol(
     make=standard, dynamic=True, warm_up=0.1, xavier=True, published={"log p": -86.76},
 )  # fmt: skip
 TOMCZAK = Protocol(
-    (300, 300), 40, None, adam(1e-3, 1e-8), falling, batch_size=250, epochs=100, samples=5000,
+    (300, 300), 40, None, adam(1e-3, 1e-8), falling, batch_size=250, epochs=50, samples=5000,
     make=standard, warm_up=0.1, published={"log p": -88.56},
 )  # fmt: skip
 PROTOCOLS = {

@@ -1,13 +1,15 @@
 """Top-down guide for layers of codes: what the row says meets the prior given the layer above.
 
-    d_1 = tanh(encoder((x - loc) / scale)), d_l = tanh(A_l d_(l-1) + a_l)   (hidden,), upwards
+    d_1 = tanh(encoder((x - loc) / scale)), d_l = tanh(A_l d_(l-1) + a_l)   upwards, (hidden,)
     m_l, v_l = B_l d_l + b_l                      (latents_l,) each: what the row says of z_l
-    p_l, w_l = the model's mean and log-variance of z_l given z_(l+1)
+    p_l, s_l = the model's mean and standard deviation of z_l given z_(l+1)
     z_L ~ Normal(m_L, exp(v_L / 2))               z_l: (latents_l,), downwards from the top
-    z_l ~ Normal((m_l e^-v_l + p_l e^-w_l) / t_l, t_l^(-1/2)),  t_l = e^-v_l + e^-w_l
+    z_l ~ Normal(p_l / t_l + m_l s_l / sqrt(t_l), s_l / sqrt(t_l)),  t_l = 1 + exp(v_l)
 
-The last line is the product of Normal(m_l, exp(v_l / 2)) and Normal(p_l, exp(w_l / 2)). The
-networks of the model are trained through both halves.
+The last line is the prior times a Gaussian factor of the row, given by the precision that it adds,
+exp(v_l) prior precisions, and by how far it moves the mean, m_l, in standard deviations of the
+product. A factor given by its own mean and variance has no say while it is vague, and may stay so.
+The networks of the model are trained through both halves.
 
 Source: Sønderby et al. (2016), section 2, arXiv:1602.02282.
 """
@@ -18,9 +20,9 @@ from typing import Any
 
 import pyro
 import pyro.distributions as dist
-import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
@@ -66,11 +68,12 @@ class TopDownGuide(PyroModule):
             layers.append(upwards(layers[-1]).tanh())
         with pyro.plate("data", len(x)):
             for layer in range(len(layers), 0, -1):
-                mean, log_variance = self.evidence[layer - 1](layers[layer - 1]).chunk(2, -1)
-                if z is not None:
+                m, v = self.evidence[layer - 1](layers[layer - 1]).chunk(2, -1)
+                if z is None:
+                    mean, log_sd = m, v / 2
+                else:
                     prior_mean, prior_log_variance = self.model.given_above(layer, z)
-                    total = torch.logaddexp(-log_variance, -prior_log_variance)  # log of t_l
-                    weight = (-log_variance - total).exp()  # of the row, 0 to 1
-                    mean, log_variance = weight * mean + (1 - weight) * prior_mean, -total
-                normal = dist.Normal(mean, (log_variance / 2).exp()).to_event(1)
-                z = pyro.sample(f"z{layer}", normal)
+                    log_t = softplus(v)
+                    log_sd = (prior_log_variance - log_t) / 2
+                    mean = prior_mean * (-log_t).exp() + m * log_sd.exp()
+                z = pyro.sample(f"z{layer}", dist.Normal(mean, log_sd.exp()).to_event(1))
