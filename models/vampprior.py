@@ -65,6 +65,8 @@ class VampPriorModel(PyroModule):
         if "z" not in trace.nodes:
             raise ValueError(f"guide: expected a site z, got sites {trace.stochastic_nodes}")
         each = trace.nodes["z"]["fn"]  # batch (pseudo_inputs,), event (latents,)
+        if isinstance(each, dist.Delta):
+            raise ValueError("guide: expected a distribution at z, got a point; use another guide")
         equal = dist.Categorical(logits=self.pseudo_logits.new_zeros(len(self.pseudo_logits)))
         return MixtureSameFamily(equal, each)
 

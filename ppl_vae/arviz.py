@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import with_particles
+from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive.latent_draws import seeded_run
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 
@@ -94,6 +96,9 @@ def to_arviz(
         ValueError: If the model observes nothing in the row plate, ``sites`` holds anything but
             observed sites, or a site has the name of a dimension.
 
+    Warns:
+        UserWarning: If the guide gives a latent of the rows as a point.
+
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
@@ -110,6 +115,12 @@ def to_arviz(
     from_posterior = _draws(posterior, "posterior" if progress else "", scored=True)
     from_prior = _draws(prior, "prior" if progress else "", scored=False)
     posterior.far_rows.warn("to_arviz", stacklevel=2)
+    for name in points_given(pair, rows):
+        warnings.warn(
+            f'to_arviz: site "{name}" is a point of the guide: all its draws are equal, and '
+            "replicates lack its spread; fit a guide that draws it",
+            stacklevel=2,
+        )
     groups = {
         "posterior": from_posterior["latents"],
         "posterior_predictive": from_posterior["values"],

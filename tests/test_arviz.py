@@ -16,6 +16,8 @@ from parts.pairs import PAIRS, Guide, Model, made, reals
 from ppl_vae import arviz as arviz_module
 from ppl_vae import elbo_terms, posterior_predictive, prior_predictive
 from ppl_vae.core import blocks
+from ppl_vae.guides.delta import DeltaGuide
+from ppl_vae.models.bernoulli import BernoulliModel
 
 SAMPLES = 70  # more than one run of the pair draws
 GROUPS = {
@@ -321,6 +323,13 @@ def test_all_observed_sites_or_the_named_ones_are_returned(to_arviz):
         assert set(alone[group].data_vars) == {"label"}
     with pytest.raises(ValueError, match=r"sites: expected some of \['x', 'label'\], got \['y'\]"):
         to_arviz(model, guide, data, sites="y")
+
+
+def test_a_point_is_warned_of(to_arviz):
+    pair = BernoulliModel(4, 2), DeltaGuide(4, 2)
+    with pytest.warns(UserWarning, match='to_arviz: site "z" is a point of the guide'):
+        draws = to_arviz(*pair, torch.ones(5, 4), num_samples=3)
+    assert float(values(draws, "posterior", "z").std(1).max()) == 0
 
 
 def test_a_model_without_latents_has_no_posterior(to_arviz):

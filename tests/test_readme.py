@@ -101,6 +101,13 @@ def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
     assert "torch.Size([10, 8])" in run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
 
 
+def test_the_program_on_autoencoders_runs(tmp_path):
+    output = run(PROGRAMS["Autoencoders"], tmp_path)
+    assert output.count("training log joint density") == 2
+    assert output.count("trained value") == 2
+    assert "torch.Size([1797, 64])" in output
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(

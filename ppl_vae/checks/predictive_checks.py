@@ -29,6 +29,7 @@ from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
 from ppl_vae.data.text import printable
+from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive.replicates import ReplicateSampler
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class PredictiveCheck:
         factors: Sites whose replicates do not follow a ``pyro.factor`` of the model, so that even a
             perfect model may be flagged: ``{site: names of the factors}``; empty without factors.
         left_out: Number of rows that the check leaves out, because the networks overflow on them.
+        points: Latents that the guide gives as a point: replicates lack their spread, so that even
+            a perfect model may be flagged.
 
     Example:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
@@ -114,6 +117,7 @@ class PredictiveCheck:
     prior: bool
     factors: dict[str, list[str]] = field(default_factory=dict)
     left_out: int = 0
+    points: list[str] = field(default_factory=list)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw where every observed statistic lies among its replicates; return the axes."""
@@ -154,17 +158,33 @@ class PredictiveCheck:
             title += f"; {rows} left out, on which the networks overflow"
         if self.num_samples < MIN_REPLICATES:
             return [title, f"nothing can be flagged with fewer than {MIN_REPLICATES} replicates"]
-        chance = f"{LEVEL:.0%}{'' if self.prior else ' or less'}"
-        verdict = (
-            f"{int(self.frame['flagged'].sum())} of {len(self.frame)} statistics flagged (a model "
-            f"that made these data would have any flagged with a chance of {chance})"
-        )
-        return [title, verdict, *self.factor_notes]
+        verdict = f"{int(self.frame['flagged'].sum())} of {len(self.frame)} statistics flagged"
+        if not self.points:
+            chance = f"{LEVEL:.0%}{'' if self.prior else ' or less'}"
+            verdict += (
+                f" (a model that made these data would have any flagged with a chance of {chance})"
+            )
+        return [title, verdict, *self.caveats]
 
     @property
     def notes(self) -> list[str]:
         """Lines of text that a reader of the frame should know."""
         return [WORST_FEATURE_NOTE] if self.prior else [WORST_FEATURE_NOTE, GUIDE_NOTE]
+
+    @property
+    def caveats(self) -> list[str]:
+        """Lines of text that say why a flag may be no fault of the model."""
+        return [*self.factor_notes, *self.point_notes]
+
+    @property
+    def point_notes(self) -> list[str]:
+        """A line of text for each latent that the guide gives as a point."""
+        return [
+            f'site "{site}" is a point of the guide: a flag may be the fault of the guide, because '
+            "replicates lack the spread of the latent; fit a guide that draws it, or check the "
+            "model alone, with guide=None"
+            for site in self.points
+        ]
 
     @property
     def factor_notes(self) -> list[str]:
@@ -209,6 +229,9 @@ def predictive_check(
     censoring as a factor) cannot be drawn from. Replicates of a site whose data the factor reads
     do not follow it; with latents from the prior, no site's replicates do. The verdict names these
     sites, and ``PredictiveCheck.factors`` has them.
+
+    A guide that gives latents as points, as an autoencoder's does, leaves their spread out of the
+    replicates: even a perfect model may be flagged. ``PredictiveCheck.points`` has these latents.
 
     The built-in statistics of a site depend on the kind of its values
     (``ppl_vae.checks.statistics``). Where the model reads columns that it does not observe, such as
@@ -266,11 +289,16 @@ def predictive_check(
     for part in sampler.stream("predictive check" if progress else ""):
         comparison.add(part)
     sampler.far_rows.warn("predictive_check", stacklevel=2)
-    return _check_of(comparison)
+    return _check_of(comparison, [] if guide is None else points_given(pair, rows))
 
 
-def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
-    """Return the check, once all replicates were added to the comparison."""
+def _check_of(comparison: ReplicateComparison, points: list[str]) -> PredictiveCheck:
+    """Return the check, once all replicates were added to the comparison.
+
+    Args:
+        comparison: The comparison of the data with the replicates.
+        points: Latents that the guide gives as a point.
+    """
     sampler, features, pit = comparison.sampler, comparison.features, comparison.pit.values()
     covered = {name: coverage(u, features[name]) for name, u in pit.items()}
     tables = CheckTables.of(comparison)
@@ -283,7 +311,7 @@ def _check_of(comparison: ReplicateComparison) -> PredictiveCheck:
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
         factors={name: sampler.factors[name] for name in features if name in sampler.factors},
-        left_out=int(sampler.far_rows.found.sum()),
+        left_out=int(sampler.far_rows.found.sum()), points=points,
     )  # fmt: skip
 
 

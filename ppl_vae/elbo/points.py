@@ -17,9 +17,10 @@ from pyro import poutine
 from torch import Tensor
 
 from ppl_vae.core import sites
+from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch
+from ppl_vae.data.rows import Batch, Rows
 
 LOG_JOINT = "log joint density"  # what an "ELBO" is where a latent is a point
 REDRAWS = 8  # new auxiliary draws; a discrete one may repeat its value by chance
@@ -58,6 +59,17 @@ def point_latents(pair: Pair, batch: Batch) -> list[str]:
         for name, site in points.items()
         if bool((~moved[name] & _by_row(site, sites.unmasked_cells(site))).any())
     ]
+
+
+def points_given(pair: Pair, rows: Rows) -> list[str]:
+    """Return the latents of the rows that the guide gives as a point, from a look at a few rows.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+    """
+    with quiet_look(pair, rows) as few_rows:
+        return point_latents(pair, few_rows)
 
 
 def _by_row(site: sites.Site, cells: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, generator
+from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -65,6 +66,8 @@ def encode(
         in the latent's units; a categorical site has ``(site, "probability", category)``.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
         ``encode(...).attrs["exact"]`` says which sites have exact moments, ``{site: bool}``.
+        ``encode(...).attrs["points"]`` lists the latents that the guide gives as a point: their
+        standard deviation is 0 and says nothing about the posterior.
         A row on which the networks overflow is NaN, and a warning counts such rows.
 
     Raises:
@@ -107,7 +110,7 @@ def encode(
         raise no_code("encode", plate)
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
-    codes.attrs["exact"] = exact
+    codes.attrs["exact"], codes.attrs["points"] = exact, points_given(pair, rows)
     return codes
 
 

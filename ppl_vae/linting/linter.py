@@ -163,6 +163,7 @@ def lint_pair(
             findings += _findings(inspection)
             if not _failed(findings):
                 points = point_latents(pair, inspection.batch)
+                findings += objective_rules.bounds_of_points(inspection, points)
     if _failed(findings):
         appeared.remove()
     findings.sort(key=lambda finding: finding.severity != "error")
@@ -173,7 +174,7 @@ def lint_pair(
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
         objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)
     summed = tuple(elbo_rules.summed_over_all_rows(inspection))
-    return Lint(_table(inspection), tuple(findings), objective, summed)
+    return Lint(_table(inspection, points), tuple(findings), objective, summed)
 
 
 def _findings(inspection: Inspection) -> list[Finding]:
@@ -234,8 +235,13 @@ def _failed(findings: list[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
 
 
-def _table(inspection: Inspection) -> pd.DataFrame:
-    """Return the table of sites, with the columns ``COLUMNS``; the model's sites come first."""
+def _table(inspection: Inspection, points: list[str]) -> pd.DataFrame:
+    """Return the table of sites, with the columns ``COLUMNS``; the model's sites come first.
+
+    Args:
+        inspection: The pair, run on a batch.
+        points: Latents that the guide gives as a point.
+    """
     model_sites, guide_sites = inspection.model_sites(), inspection.guide_sites()
     records = []
     for name in dict.fromkeys([*model_sites, *guide_sites]):
@@ -252,7 +258,9 @@ def _table(inspection: Inspection) -> pd.DataFrame:
                 ", ".join(frame.name for frame in site["cond_indep_stack"]),
                 support_text(support_of(site["fn"])),
                 sites.is_reparameterized(site if guide_site is None else guide_site),
-                _estimator(inspection.objective, site, guide_site),
+                "log p at a point"
+                if name in points
+                else _estimator(inspection.objective, site, guide_site),
             )
         )
     return pd.DataFrame(records, columns=COLUMNS)

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 import torch
 
 from ppl_vae.core import sites
+from ppl_vae.elbo.bounds import IWAE, RowELBO
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.training_terms import training_terms
-from ppl_vae.linting.inspection import Finding, Inspection, warning
+from ppl_vae.linting.inspection import Finding, Inspection, site_error, warning
 from ppl_vae.linting.trace_rules import range_of_scale, scale_without_plates
 
 DIFFERS = "which enters the training loss and not the ELBO (objective and elbo of the history)"
@@ -37,6 +38,28 @@ def unlike_the_elbo(inspection: Inspection) -> Iterator[Finding]:
     for name in sorted(training_terms(inspection.pair, inspection.batch)):
         yield _term_of_guide(name, inspection.guide_sites().get(name))
     yield from _scaled_sites(inspection)
+
+
+def bounds_of_points(inspection: Inspection, points: list[str]) -> Iterator[Finding]:
+    """Find a bound that needs a distribution where the guide gives a latent as a point.
+
+    The importance weights of ``IWAE`` are equal for equal draws, and the doubly reparameterized
+    gradient relies on their randomness. Free bits are of a KL divergence, which a point lacks.
+
+    Args:
+        inspection: The pair, run on a batch, with the objective.
+        points: Latents in the row plate that the guide gives as a point.
+    """
+    elbo = inspection.objective.elbo
+    if not points or not (isinstance(elbo, IWAE) or (isinstance(elbo, RowELBO) and elbo.free_bits)):
+        return
+    name = "free_bits" if isinstance(elbo, RowELBO) else "IWAE"
+    yield site_error(
+        points[0],
+        f"expected a guide that draws the latent from a distribution under {name}, got a point "
+        "(Delta), whose objective is the log joint density log p(x, z)",
+        "leave elbo= out, or fit a guide with a distribution",
+    )
 
 
 def _term_of_guide(name: str, site: sites.Site | None) -> Finding:

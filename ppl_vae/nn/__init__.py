@@ -8,6 +8,7 @@ from ppl_vae.nn.any_batch import AnyBatch
 from ppl_vae.nn.checked import check_row, check_sizes, expanded
 from ppl_vae.nn.condition import Condition
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
+from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.mlp import MLP
@@ -20,7 +21,10 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "CouplingNetwork",
+    "GaussianNoise",
+    "MaskingNoise",
     "ResidualBlock",
+    "SaltAndPepperNoise",
     "Standardize",
     "check_row",
     "check_sizes",

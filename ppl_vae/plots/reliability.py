@@ -110,7 +110,8 @@ def elbo_bars(
     ax.margins(x=0.4)  # room for the numbers
     ax.set_yticks(range(len(bars)), labels=[name for name, *_ in bars])
     ax.invert_yaxis()
-    title = "ELBO by site" if title is None else title
+    measure = getattr(terms, "attrs", {}).get("measure", "ELBO")
+    title = f"{measure[0].upper()}{measure[1:]} by site" if title is None else title
     x = "nats per row: mean ± standard error over rows (higher is better)"
     style.label_axes(ax, title, x, left=False)
     return ax

@@ -118,7 +118,9 @@ def _verdict(check: PredictiveCheck) -> str:
     """Return how many statistics are flagged, and how often that happens by chance."""
     flagged, count = len(_flagged(check)), len(check.frame)
     at_most = "" if check.prior else " or less"
-    notes = "".join(f" {numbers.capitalized(note)}." for note in check.factor_notes)
+    notes = "".join(f" {numbers.capitalized(note)}." for note in check.caveats)
+    if check.points:
+        return f"{flagged} of {count} statistics are flagged.{notes}"
     return (
         f"{flagged} of {count} statistics are flagged; if the model were right, the chance that "
         f"any statistic is flagged would be {100 * LEVEL:.0f} %{at_most}.{notes}"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from ppl_vae.elbo.points import LOG_JOINT
 from ppl_vae.evaluation.summary import TERMS_DRAWS, ElboSummary, LikelihoodSummary, MeanOverRows
 from ppl_vae.plots import elbo_bars, reliability
 from ppl_vae.report import run_facts
@@ -153,7 +154,7 @@ def _terms(measured: Measurements) -> dict[str, object]:
     """Return a table and a figure of each site's contribution to the ELBO, or the error instead."""
     terms = measured.terms
     if isinstance(terms, ValueError):
-        return {"terms_error": terms}
+        return {"terms_error": terms, "terms_measure": "ELBO", "is_point": False}
     summary = ElboSummary.of(terms)
     lines = [_site(name, site) for name, site in summary.sites.items()]
     lines += [
@@ -171,6 +172,8 @@ def _terms(measured: Measurements) -> dict[str, object]:
     caption = f"{summary.measure} by site, means over rows in nats per row"
     return {
         "terms_error": None,
+        "terms_measure": summary.measure,
+        "is_point": summary.measure == LOG_JOINT,
         "terms_draws": min(measured.num_samples, TERMS_DRAWS),
         "sites": Table(caption, ["site", "mean", "standard error"], lines, foot=together),
         "bars": Figure.drawn(lambda ax: elbo_bars(terms, ax=ax), alt, size=size),

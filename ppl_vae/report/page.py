@@ -198,6 +198,10 @@ def _checked(measured: Measurements) -> Iterator[str]:
     if unreliable:
         named = ", ".join(shortened(site, 48) for site in unreliable)
         yield f"Flags of {named} are no findings: replicates do not follow the model's factors."
+    points = {site: None for check in checks.values() for site in check.points}
+    if points:
+        named = ", ".join(shortened(site, 48) for site in points)
+        yield f"The guide gives {named} as a point, so that a flag may be the fault of the guide."
 
 
 def _what_is_missed(check: PredictiveCheck) -> str:

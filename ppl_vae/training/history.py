@@ -26,6 +26,7 @@ class History:
             ``validation_elbo``, of the held-out rows after the epoch, from a draw for every row,
             NaN without held-out rows; ``seconds`` since the fit began. An ELBO is always the bound
             of the unscaled model and guide, as in ``elbo_terms``; all are in nats per row.
+            ``frame.attrs["measure"]`` is ``measure``.
         objective: Class of the ELBO that was maximized, such as ``"TraceMeanField_ELBO"``.
         reason: Why this ELBO was chosen.
         stopped: What ended the fit: ``"epochs"``, ``"patience"``, ``"callback"`` or
@@ -52,6 +53,9 @@ class History:
     validation_elbo: float | None = None
     validation_elbo_se: float | None = None
     measure: str = "ELBO"
+
+    def __post_init__(self) -> None:
+        self.frame.attrs["measure"] = self.measure
 
     @property
     def converged(self) -> bool | None:

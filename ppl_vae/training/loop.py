@@ -115,7 +115,8 @@ class Loop:
                 if interrupted:  # the history closes the epoch, a resumed fit goes on within it
                     self._snapshot(now=True)
                 row = self._close_epoch()
-                bar.set_postfix_str(_elbo_of(row), refresh=False)
+                text = _elbo_of(row, self.stepper.objective.measure)
+                bar.set_postfix_str(text, refresh=False)
                 if self._call(callbacks, row):
                     stopped = "callback"
                 elif self._patience_is_over(patience):
@@ -382,11 +383,11 @@ def _is_finite(tensors: dict[str, Tensor]) -> bool:
     return all(bool(value.isfinite().all()) for value in tensors.values())
 
 
-def _elbo_of(row: dict[str, float]) -> str:
-    """Return the words of the progress bar: the held-out ELBO, or else the training ELBO."""
+def _elbo_of(row: dict[str, float], measure: str) -> str:
+    """Return the words of the progress bar: the held-out ``measure``, or else that of training."""
     held_out = row["validation_elbo"]
-    name, value = ("ELBO", row["elbo"]) if math.isnan(held_out) else ("held-out ELBO", held_out)
-    return f"{name} {value:.2f} nats/row"
+    name, value = ("", row["elbo"]) if math.isnan(held_out) else ("held-out ", held_out)
+    return f"{name}{measure} {value:.2f} nats/row"
 
 
 def _best_row(history: History) -> dict[str, float | None]:

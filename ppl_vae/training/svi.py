@@ -26,6 +26,7 @@ from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.elbo.points import LOG_JOINT
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.saving import runs
 from ppl_vae.saving.proof import refuse_within_a_check
@@ -35,6 +36,12 @@ from ppl_vae.training.loop import Loop
 from ppl_vae.training.run_directory import check_recipe, may_continue, recording
 from ppl_vae.training.settings import fit_settings
 from ppl_vae.training.stepper import Stepper
+
+WEIGHTED_POINT = (
+    "kl_weight: expected 1 where rows are held out and the guide gives a latent as a point, got "
+    "another; the held-out log joint density, which chooses the epoch, has log p(z) in full and so "
+    "differs from what is trained; leave validation= out, and judge held-out rows by elbo_terms"
+)
 
 
 def fit(
@@ -116,6 +123,10 @@ def fit(
             the loss stops being finite, or under ``compile=True`` where the traced step is not
             equal to the eager one.
 
+    Warns:
+        UserWarning: With each warning of ``lint``; where ``kl_weight`` is not 1, rows are held out,
+            and the guide gives a latent as a point: epochs are then chosen by another measure.
+
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
@@ -156,13 +167,16 @@ def fit(
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
         assert report.objective is not None
+        weighted = callable(kl_weight) or kl_weight != 1
+        if held_out is not None and weighted and report.objective.measure == LOG_JOINT:
+            warnings.warn(WEIGHTED_POINT, stacklevel=2)
         parameters = arguments.trainable_parameters(pair)
         made = arguments.make_optimizer(optimizer, parameters)
         schedule = arguments.make_scheduler(scheduler, made)
         stepper = Stepper(
             pair, rows, report.objective, parameters, made, clip_norm,
             requested=compile, batch_size=min(batch_size, len(rows)),
-            weighted=callable(kl_weight) or kl_weight != 1,
+            weighted=weighted,
             watched=bool(listed) or callable(kl_weight),
         )  # fmt: skip
         stepper.plan(epochs)

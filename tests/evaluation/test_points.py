@@ -9,10 +9,11 @@ import pytest
 import torch
 from pyro.infer.autoguide import AutoDelta
 
-from ppl_vae import elbo_terms, fit, lint, log_likelihood
+from ppl_vae import IWAE, RowELBO, elbo_terms, encode, fit, lint, log_likelihood, predictive_check
 from ppl_vae.core.pair import Pair
 from ppl_vae.elbo.points import point_latents
 from ppl_vae.evaluation.summary import ElboSummary
+from ppl_vae.plots import elbo_bars
 
 pytestmark = pytest.mark.usefixtures("double")
 PARALLEL, AUXILIARY = {"enumerate": "parallel"}, {"is_auxiliary": True}
@@ -145,6 +146,49 @@ def test_the_history_and_lint_say_that_a_log_joint_density_is_trained():
     assert 'site "z" is a point: a log joint density' in str(verdict)
     history = fit(model, point, rows(), epochs=1, progress=False)
     assert "log joint density" in str(history)
+
+
+def test_every_number_of_a_point_is_marked():
+    x = rows()
+    guide = POINTS["a point of the row"]
+    check = predictive_check(model, guide, x, num_samples=20)
+    assert check.points == ["z"]
+    assert 'site "z" is a point of the guide: a flag may be the fault of the guide' in str(check)
+    assert "with a chance of" not in str(check)
+    assert predictive_check(model, None, x, num_samples=20).points == []
+    assert encode(model, guide, x).attrs["points"] == ["z"]
+    axes = elbo_bars(elbo_terms(model, guide, x))
+    assert axes.get_title(loc="left") + axes.get_title() == "Log joint density by site"
+    (estimator,) = (s for s in lint(model, guide, x).sites["estimator"] if "log p" in s)
+    assert estimator == "log p at a point"
+
+
+def test_draws_of_a_transform_are_not_marked():
+    x = rows()
+    assert predictive_check(model, TRANSFORMS["a transform"], x, num_samples=20).points == []
+    assert encode(model, TRANSFORMS["a transform"], x).attrs["points"] == []
+
+
+def trained_point(x):
+    loc = pyro.param("loc", torch.tensor(0.1))
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(loc * x))
+
+
+@pytest.mark.parametrize("elbo", [IWAE(5), RowELBO(free_bits=0.1)])
+def test_bounds_that_need_a_distribution_refuse_a_point(elbo):
+    (finding,) = lint(model, trained_point, rows(), elbo=elbo).errors
+    assert finding.where == 'site "z"'
+    assert "got a point" in finding.problem
+    assert not lint(model, trained_point, rows(), elbo=RowELBO(2)).errors
+
+
+def test_another_kl_weight_beside_held_out_rows_is_warned_of():
+    settings = {"epochs": 1, "progress": False, "compile": False}
+    with pytest.warns(UserWarning, match="kl_weight: expected 1 where rows are held out"):
+        fit(model, trained_point, rows(), validation=rows(), kl_weight=0, **settings)
+    fit(model, trained_point, rows(), validation=rows(), **settings)
+    fit(model, trained_point, rows(), kl_weight=0, **settings)
 
 
 def coin(chance=0.5):

@@ -16,6 +16,7 @@ from parts.pairs import functions, made, mapping, with_global
 
 import ppl_vae
 from ppl_vae.data.rows import Rows
+from ppl_vae.guides.delta import DeltaGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
@@ -225,6 +226,17 @@ def test_a_failed_measurement_leaves_its_error_in_the_report(tmp_path):
     ):
         assert note in page.text
     assert page.text.count("values in the support of Bernoulli (0 or 1)") == 4  # in every part
+
+
+def test_a_point_has_no_log_likelihood_and_no_elbo(tmp_path):
+    with pytest.warns(UserWarning, match="a part could not be measured: .* got a point"):
+        page = report(tmp_path, BernoulliModel(4, 2), DeltaGuide(4, 2), torch.ones(30, 4))
+    assert "The log-likelihood could not be measured: " in page.text
+    assert "Log joint density by site" in page.text
+    assert "no bound on the log-likelihood" in page.text
+    assert (
+        "The guide gives z as a point, so that a flag may be the fault of the guide." in page.text
+    )
 
 
 def interrupted(x):
