@@ -101,6 +101,11 @@ def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
     assert "torch.Size([10, 8])" in run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
 
 
+def test_the_program_of_other_guides_runs_after_it(tmp_path):
+    output = run(PROGRAMS["Images"] + PROGRAMS["Guides"], tmp_path)
+    assert len(re.findall(r"^-\d+\.\d+$", output, re.MULTILINE)) == 2
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(
