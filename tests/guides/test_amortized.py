@@ -27,11 +27,11 @@ TARGETS = {
     "Laplace": lambda: dist.Laplace(1.0, 0.5),
     "StudentT": lambda: dist.StudentT(4.0, 1.0, 0.5),
     "Logistic": lambda: dist.Logistic(1.0, 0.5),
-    "Uniform": lambda: dist.Uniform(-2.0, 2.0),
+    "Uniform": lambda: dist.Uniform(-1.0, 1.0),
     "Exponential": lambda: dist.Exponential(2.0),
     "Cauchy": lambda: dist.Cauchy(1.0, 0.5),
     "Weibull": lambda: dist.Weibull(2.0, 1.5),
-    "Pareto": lambda: dist.Pareto(0.6, 1.5),
+    "Pareto": lambda: dist.Pareto(0.6, 1.3),
     "Gumbel": lambda: dist.Gumbel(1.0, 0.5),
     "LogNormal": lambda: dist.LogNormal(0.5, 0.5),
     "Gamma": lambda: dist.Gamma(3.0, 2.0),
@@ -103,6 +103,7 @@ def single(fn):
 def integral(function, fn):
     """The integral of function(z) over the density of a distribution of numbers, by trapezoids."""
     t = torch.linspace(-30, 30, 6001).reshape(-1, *(1 for _ in fn.batch_shape))
+    t = t.expand(-1, *fn.batch_shape)
     if fn.support is constraints.real:
         z, slope = t.sinh(), t.cosh()
     else:
@@ -127,16 +128,16 @@ def test_a_target_of_the_family_is_recovered(name):
 
     So Uniform and Pareto come from within, in small steps, and stop when they are near.
     """
-    model, x = Target(TARGETS[name]()), torch.randn(100, 1)
+    model, x = Target(TARGETS[name]()), torch.randn(500, 1)
     parameters = AmortizedGuide(1, 2, family=name).transforms
     guide = AmortizedGuide(1, 2, name, encoder=Constant(*[0.0] * 2 * len(parameters)))
 
     moves = name in MOVING
 
     def near(row, model, guide):
-        return moves and bool((divergence(drawn(guide, x)[0], model.prior) < 0.009).all())
+        return moves and bool((divergence(drawn(guide, x[:1])[0], model.prior) < 0.009).all())
 
-    how = steps(0.002, 1000) | {"scheduler": None} if moves else steps(0.1, 150)
+    how = steps(0.003, 400) | {"scheduler": None} if moves else steps(0.15, 80)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*draws")  # the support of MOVING is narrow at first
         fit(model, guide, x, callbacks=[near], **how)
@@ -174,7 +175,7 @@ CONJUGATE = {  # prior; likelihood of rows x given z, and what is observed; rows
         lambda x: dist.Normal(0.8 * x, 0.2**0.5),
     ),
     "LogNormal": (
-        lambda: dist.LogNormal(0.0, 1.0), lambda z, x: (dist.LogNormal(z.log(), 0.5), x), EXPOSURES,
+        lambda: dist.LogNormal(0.0, 1.0), lambda z, x: (dist.LogNormal(z.log(), 0.5), x), 1 + EXPOSURES,
         lambda x: dist.LogNormal(0.8 * x.log(), 0.2**0.5),
     ),
     "Gamma": (
@@ -206,7 +207,12 @@ CONJUGATE = {  # prior; likelihood of rows x given z, and what is observed; rows
 """Exact posteriors. Those of Uniform and Pareto have ends that differ from row to row."""
 
 
-@pytest.mark.parametrize("name", CONJUGATE)
+OFTEN = ("Gamma", "Dirichlet", "Gumbel")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in OFTEN else pytest.mark.slow) for n in CONJUGATE]
+)
 def test_an_exact_posterior_of_the_family_is_recovered_row_by_row(name):
     prior, likelihood, x, posterior = CONJUGATE[name]
     x = x.to(torch.get_default_dtype())
@@ -216,7 +222,7 @@ def test_an_exact_posterior_of_the_family_is_recovered_row_by_row(name):
         latents, latents, name, encoder=MLP(latents, k * latents, (32,)), loc=x.mean(0),
         scale=x.std(0),
     )  # fmt: skip
-    fit(Conjugate(prior(), likelihood), guide, x, **(steps(0.02, 150) | {"batch_size": 100}))
+    fit(Conjugate(prior(), likelihood), guide, x, **(steps(0.03, 100) | {"batch_size": 100}))
     with torch.no_grad():
         kl = divergence(drawn(guide, x)[0], posterior(x))
     assert kl.mean() < 0.01
@@ -302,7 +308,7 @@ def test_the_best_uniform_under_a_normal_posterior_has_its_mean_and_its_variance
     model = Target(dist.Normal(1.0, 0.5))
     guide = AmortizedGuide(1, 2, dist.Uniform, encoder=Constant(*[0.0] * 4))
     with pytest.warns(UserWarning, match="draws numbers between"):
-        fit(model, guide, x, **steps(0.03, 300))
+        fit(model, guide, x, **steps(0.06, 100))
     fn = drawn(guide, x[:1])[0].base_dist
     torch.testing.assert_close(fn.loc, torch.ones(1, 2), rtol=0, atol=0.02)
     torch.testing.assert_close(fn.width, torch.full((1, 2), 3**0.5), rtol=0, atol=0.02)
@@ -317,7 +323,7 @@ def test_the_best_uniform_under_a_normal_posterior_has_its_mean_and_its_variance
 @pytest.mark.parametrize(
     ("prior", "family", "severity", "words"),
     [
-        (dist.Exponential, "Laplace", "error", "positive numbers.*a guide that draws real numbers"),
+        (dist.Exponential, "Laplace", "error", "numbers from 0.*a guide that draws real numbers"),
         (dist.Exponential, "Uniform", "error", "a guide that draws numbers between"),
         (dist.Gumbel, "Exponential", "warning", "real numbers.*one that draws"),
     ],

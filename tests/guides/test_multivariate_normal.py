@@ -13,7 +13,7 @@ from ppl_vae.models.ppca import PPCAModel
 from ppl_vae.nn import MLP
 
 pytestmark = pytest.mark.usefixtures("double")
-LATENTS, FEATURES, ROWS, EPOCHS = 3, 5, 400, 100
+LATENTS, FEATURES, ROWS, EPOCHS = 3, 5, 400, 60
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def fitted_gap(model, guide, x):
     """Mean over rows of log p(x) - ELBO after a fit of the guide alone, in nats."""
     history = fit(
         model, guide, x, epochs=EPOCHS, batch_size=100, compile=False, progress=False,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.03),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.04),
         scheduler=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, EPOCHS),
     )  # fmt: skip
     assert history.objective == "TraceMeanField_ELBO"
@@ -38,7 +38,8 @@ def fitted_gap(model, guide, x):
     return (model.log_prob(x).numpy() - scores["elbo"]).mean()
 
 
-@pytest.mark.parametrize("positive", ["exp", "softplus"])
+@pytest.mark.parametrize("positive", ["exp", pytest.param("softplus", marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")  # of the diagonal guide
 def test_a_full_covariance_closes_the_gap_that_a_diagonal_one_leaves(model, positive):
     """1/2 (sum of the logs of the precision's diagonal + log det of the covariance), and 0."""
     x = model.density().sample((ROWS,))
