@@ -13,12 +13,13 @@ Source: Kingma & Welling (2014), appendix B, arXiv:1312.6114 (for a diagonal S).
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.distributions import Independent, MultivariateNormal, Normal, register_kl
 
 
-@register_kl(MultivariateNormal, Independent)
-def full_from_diagonal(p: MultivariateNormal, q: Independent) -> Tensor:
+def full_from_diagonal(p: MultivariateNormal, q: Independent[Any]) -> Tensor:
     """Return the KL divergence of a normal distribution from a diagonal one, in nats.
 
     Args:
@@ -45,3 +46,6 @@ def full_from_diagonal(p: MultivariateNormal, q: Independent) -> Tensor:
     squares = (variances + (p.loc - base.loc).square()) / base.variance
     total: Tensor = (squares + base.variance.log() - 1).sum(-1) - log_det
     return total / 2
+
+
+register_kl(MultivariateNormal, Independent)(full_from_diagonal)
