@@ -159,11 +159,14 @@ def draw(found: pd.DataFrame, curves: dict[str, pd.Series]) -> plt.Figure:
     for name, marker in {SCORE: "s", BASELINE: "^", PATHWISE: "o", LANDING: "v"}.items():
         left.loglog(found.index, found[name], marker=marker, label=name)
     left.axhline(1, color="0.6", linewidth=1)
-    left.annotate("as large as the gradient", (1, 1), xytext=(0, -12), textcoords="offset points",
-                  color="0.4", fontsize=9)  # fmt: skip
+    left.annotate(
+        "as large as the gradient", (NUMBERS[-1], 1), xytext=(0, 4), textcoords="offset points",
+        color="0.4", fontsize=9, horizontalalignment="right",
+    )  # fmt: skip
+    left.set_ylim(top=30 * found.max().max())  # room for the legend
     left.set(xlabel="draws", ylabel="error of the gradient, as a share of it")
     left.set_title("Error of the estimate at the fitted guide")
-    left.legend()
+    left.legend(loc="upper right")
     for (name, curve), color in zip(curves.items(), ("C0", "C2"), strict=True):
         right.plot(curve.index, curve, color=color, label=name)
     right.xaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))

@@ -103,7 +103,7 @@ def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
 
 def test_the_program_of_other_guides_runs_after_it(tmp_path):
     output = run(PROGRAMS["Images"] + PROGRAMS["Guides"], tmp_path)
-    assert len(re.findall(r"^-\d+\.\d+$", output, re.MULTILINE)) == 2
+    assert len(re.findall(r"^-?\d+\.\d+$", output, re.MULTILINE)) == 2
 
 
 def test_the_program_on_counts_runs(tmp_path):
