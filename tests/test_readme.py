@@ -108,6 +108,11 @@ def test_the_program_on_autoencoders_runs(tmp_path):
     assert "torch.Size([1797, 64])" in output
 
 
+def test_the_program_of_other_guides_runs_after_it(tmp_path):
+    output = run(PROGRAMS["Images"] + PROGRAMS["Guides"], tmp_path)
+    assert len(re.findall(r"^-?\d+\.\d+$", output, re.MULTILINE)) == 2
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(

@@ -6,12 +6,13 @@ scores without it. The library then takes the values for real numbers without bo
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import ExpandedDistribution, Independent, MaskedDistribution
+from pyro.distributions import Delta, ExpandedDistribution, Independent, MaskedDistribution
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 from torch.distributions.constraints import Constraint
@@ -194,6 +195,47 @@ def mend_outside(fn: Any, value: float) -> str:
     elif isinstance(low, int | float) and isinstance(high, int | float) and (low, high) == (0, 1):
         mend = "scale the values to between 0 and 1 (8-bit pixels: x / 255), or "
     return f"{mend}change the likelihood or the data"
+
+
+def reaches_outside(fn: Any, other: Any) -> bool:
+    """Return whether a distribution has values that another distribution of the same shape has not.
+
+    A discrete distribution, a point, and a support that is no interval count as having none.
+
+    Args:
+        fn: A distribution, such as the guide's of a latent.
+        other: The other, such as the model's of the same latent.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> reaches_outside(dist.Normal(0.0, 1.0), dist.Gamma(1.0, 1.0))
+        True
+        >>> reaches_outside(dist.Gamma(1.0, 1.0), dist.Normal(0.0, 1.0))
+        False
+    """
+    if any(isinstance(basic_distribution(each), Delta) for each in (fn, other)):
+        return False
+    inner, outer = (_interval(support_of(each)) for each in (fn, other))
+    if inner is None or outer is None:
+        return False
+    below, above = inner[0] < outer[0], inner[1] > outer[1]
+    return bool(torch.as_tensor(below).any() or torch.as_tensor(above).any())
+
+
+def _interval(support: Any) -> tuple[Any, Any] | None:
+    """Return the ends of a support that is an interval of real numbers; ``None`` for others.
+
+    Returns:
+        The low and the high end: numbers, infinity included, or tensors with one for each cell.
+    """
+    if getattr(support, "is_discrete", True):  # None has no such attribute
+        return None
+    if isinstance(support, type(constraints.real)):
+        return -math.inf, math.inf
+    low, high = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))
+    if low is None and high is None:
+        return None
+    return -math.inf if low is None else low, math.inf if high is None else high
 
 
 def validation_is_off(fn: Any) -> bool:

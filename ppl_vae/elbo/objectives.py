@@ -37,6 +37,7 @@ from ppl_vae.compat.of_pyro import (
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
+from ppl_vae.elbo import divergences as _registered  # noqa: F401  torch finds them from now on
 
 PYRO_ELBOS = (
     infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,

@@ -92,7 +92,8 @@ def log_likelihood(
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data: all columns of the
-            row are NaN, and those of the other rows are computed.
+            row are NaN, and those of the other rows are computed. If the guide draws only a part
+            of a prior's support, such as an interval of the real numbers.
         UnreliableWarning: If in any row k-hat is above its threshold and ``ess`` below S/2; the
             warning says in how many, and their effective number of draws and standard error.
 
@@ -127,6 +128,13 @@ def log_likelihood(
     with bar:
         frame = _frame(rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=size))
     far_rows.warn("log_likelihood", stacklevel=2)
+    for name in weights.narrow:
+        warnings.warn(
+            f'log_likelihood: site "{name}": the guide draws only a part of what the prior can '
+            "give, so that log_prob leaves out the rest and is too low unless the posterior is 0 "
+            "there, whatever k-hat says; give the guide a family of the prior's support",
+            stacklevel=2,
+        )
     frame.attrs["not_covered"], frame.attrs["exact"] = weights.outside, weights.draws_nothing
     summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
     frame.attrs["k_hat_threshold"] = summary.threshold

@@ -22,6 +22,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
+from ppl_vae.core.supports import reaches_outside
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
@@ -49,6 +50,7 @@ class LogWeights:
         draws_discrete: Whether a discrete latent of the rows is drawn and not summed.
         draws_nothing: Whether no latent at all is drawn: every call returns the same weights.
         outside: Names of the latents outside the row plate, which the weights leave out.
+        narrow: Names of the latents whose guide draws only a part of the prior's support.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point.
@@ -72,6 +74,12 @@ class LogWeights:
             name
             for name, site in sites.sample_sites(draw.model_trace).items()
             if sites.role(site) == "latent" and not sites.in_plate(site, pair.plate)
+        ]
+        prior, drawn = (sites.sample_sites(t) for t in (draw.model_trace, draw.guide_trace))
+        self.narrow = [
+            name
+            for name in sites.with_role(draw.guide_trace, "latent")
+            if name in prior and reaches_outside(prior[name]["fn"], drawn[name]["fn"])
         ]
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []

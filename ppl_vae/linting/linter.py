@@ -30,6 +30,7 @@ from ppl_vae.linting import (
     objective_rules,
     observed_shapes,
     rerun_rules,
+    support_rules,
     trace_rules,
 )
 from ppl_vae.linting.data_rules import DataFaults
@@ -184,6 +185,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     the user would read two messages about one mistake.
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
+    findings += support_rules.unequal_supports(inspection)
     findings += observed_shapes.rows_read_as_an_event(inspection)
     findings += observed_shapes.rows_of_another_shape(inspection)
     if inspection.model_failure is not None and not _failed(findings):

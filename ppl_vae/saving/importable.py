@@ -4,6 +4,7 @@ ppl_vae.models.bernoulli:BernoulliModel   models, guides and networks of the lib
 torch.nn:Linear                           layers of torch
 pyro.nn:PyroModule[Linear]                the same as Pyro modules
 pyro.infer.autoguide.guides:AutoNormal    autoguides, and the networks of pyro.nn
+pyro.distributions:Laplace                classes of distributions, as values of arguments
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+import pyro.distributions
 import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.nn import PyroModule
 from torch import nn
+
+import ppl_vae.distributions
 
 _LIBRARY_MODULES = ("ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.")
 _PYRO_MODULES = ("pyro.infer.autoguide.", "pyro.nn.dense_nn", "pyro.nn.auto_reg_nn")
@@ -73,3 +78,31 @@ def imported_name(cls: type) -> str | None:
         if inner is not None and inner.startswith("torch.nn:") and PyroModule[layer] is cls:
             return f"pyro.nn:PyroModule[{inner.partition(':')[2]}]"
     return None
+
+
+def distribution_name(cls: type) -> str | None:
+    """Return the name by which a recipe refers to a class of distributions; ``None`` for others.
+
+    Example:
+        >>> distribution_name(pyro.distributions.Laplace)
+        'pyro.distributions:Laplace'
+    """
+    for module in (pyro.distributions, ppl_vae.distributions):
+        name = f"{module.__name__}:{cls.__name__}"
+        if issubclass(cls, TorchDistributionMixin) and vars(module).get(cls.__name__) is cls:
+            return name
+    return None
+
+
+def importable_distribution(name: str) -> type:
+    """Return the class of distributions that a recipe names.
+
+    Raises:
+        ValueError: If the name is not that of a class of distributions of Pyro or of the library.
+    """
+    place, _, cls_name = name.partition(":")
+    for module in (pyro.distributions, ppl_vae.distributions):
+        cls = vars(module).get(cls_name)
+        if module.__name__ == place and isinstance(cls, type) and distribution_name(cls) == name:
+            return cls
+    raise ValueError(f"expected a class of distributions, got {name}")

@@ -19,6 +19,7 @@ were not given are left to the constructor. A value is written as
     network or layer       {"object": its own recipe}
     torch.dtype, device    {"dtype": "float32"}, {"device": "cpu"}
     the user's function    {"member": "module:name", "file": "mine.py"}
+    class of distributions {"distribution": "pyro.distributions:Laplace"}
 
 A class that is imported is one of the library, a layer of ``torch.nn`` (``torch.nn:Linear``, and
 ``pyro.nn:PyroModule[Linear]``), an autoguide or a network of Pyro. ``proof.py`` tests a recipe
@@ -46,7 +47,9 @@ from ppl_vae.saving.construction import LARGEST_TENSOR, Unrecorded, arguments_of
 from ppl_vae.saving.importable import (
     ACTIVATION_FUNCTIONS,
     ACTIVATIONS,
+    distribution_name,
     importable_class,
+    importable_distribution,
     imported_name,
 )
 from ppl_vae.saving.kept_code import KeptCode
@@ -299,6 +302,8 @@ def _to_json(value: Any, setting: _Setting) -> Any:  # noqa: PLR0911, PLR0912  o
             return {"activation": activation}
     if isinstance(value, type) and imported_name(value) is not None:
         return {"layer": imported_name(value)}
+    if isinstance(value, type) and distribution_name(value) is not None:
+        return {"distribution": distribution_name(value)}
     if isinstance(value, FunctionType | type) and _is_users(value, setting):
         return _member(value, "member", setting)
     got = value.type_name if isinstance(value, Unrecorded) else type(value).__name__
@@ -341,6 +346,8 @@ def _from_json(  # noqa: PLR0911, PLR0912  one for each form
         return ACTIVATION_FUNCTIONS[value["activation"]]
     if "layer" in value:
         return importable_class(value["layer"])
+    if "distribution" in value:
+        return importable_distribution(value["distribution"])
     if "member" in value:
         return code.member(*_split(value["member"]))
     if "device" in value:

@@ -140,7 +140,7 @@ def test_svi_reaches_the_solution_by_eigenvectors(wine):
     exact = solved(wine)
     model, guide = (build(cls, wine, latents=2) for cls in (PPCAModel, LinearGuide))
     history = fit(model, guide, wine, **FIT)
-    assert history.objective == "Trace_ELBO"
+    assert history.objective == "TraceMeanField_ELBO"
     elbo = log_likelihood(model, guide, wine, num_samples=20)["elbo"].mean()
     best = exact.log_prob(wine).mean().item()
     assert best - 0.01 < elbo < best + 1e-3

@@ -25,7 +25,14 @@ SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS, "con
 FEW_MODELS = ("bernoulli", "gaussian", "ppca")
 """For tests of what ``test_zoo`` shows for the whole zoo already, in more settings."""
 
-EVERY_TIME = {"linear": FEW_MODELS, "delta": ("gaussian",), "denoising": ("gaussian",)}
+EVERY_TIME = {
+    "linear": FEW_MODELS,
+    "amortized": ("sparse",),
+    "delta": ("gaussian",),
+    "denoising": ("gaussian",),
+    "flow": ("bernoulli",),
+    "multivariate_normal": ("gaussian",),
+}
 """Models that a guide runs with every time in ``test_zoo``; the others run with the slow tests. A
 guide that is not here runs with every model. The table lints every guide with every model."""
 

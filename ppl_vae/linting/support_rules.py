@@ -1,0 +1,39 @@
+"""The linter's rule on supports: what the guide draws against what the model's prior allows.
+
+    support of q within the support of p        else log p(z) of some draws is minus infinity
+    support of p within the support of q        else no draw is where the posterior may be, too
+
+Only the first is an error. A posterior may have a smaller support than the prior, and the ELBO of a
+smaller support is still a bound; but importance sampling then misses the rest, and no weight of a
+draw can show what is never drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ppl_vae.core.supports import reaches_outside, support_of, support_text
+from ppl_vae.linting.inspection import Finding, Inspection, site_error, warning
+
+
+def unequal_supports(inspection: Inspection) -> Iterator[Finding]:
+    """Find latents whose draws can be outside the prior's support, or only in a part of it."""
+    for name, (in_model, in_guide) in inspection.shared_latents().items():
+        prior, guide = in_model["fn"], in_guide["fn"]
+        supports = [support_text(support_of(fn)) for fn in (prior, guide)]
+        if reaches_outside(guide, prior):
+            yield site_error(
+                name,
+                f"expected draws of the guide in the support of the model's prior ({supports[0]}), "
+                f"got a guide that draws {supports[1]}",
+                "give the guide a family of the prior's support, or map its draws into it "
+                "(dist.TransformedDistribution)",
+            )
+        elif reaches_outside(prior, guide):
+            yield warning(
+                f'site "{name}"',
+                f"expected a guide that can draw all values of the model's prior ({supports[0]}), "
+                f"got one that draws {supports[1]}: log_likelihood leaves out the rest and is too "
+                "low, whatever k-hat says, unless the posterior is 0 there",
+                "give the guide a family of the prior's support",
+            )
