@@ -153,6 +153,7 @@ def train(
         epochs=protocol.epochs,
         batch_size=protocol.batch_size,
         kl_weight=linear(math.ceil(protocol.warm_up * steps)) if protocol.warm_up else 1.0,
+        patience=protocol.patience,
         callbacks=[images.redraw] if protocol.dynamic else [],
         seed=seed,
         run=run,

@@ -101,6 +101,11 @@ def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
     assert "torch.Size([10, 8])" in run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
 
 
+def test_the_programs_flow_is_fitted_after_it(tmp_path):
+    fitted = "print(fit(model, flow, images, epochs=1, progress=False).objective)"
+    assert "Trace_ELBO" in run(PROGRAMS["Images"] + PROGRAMS["Flows"] + fitted, tmp_path)
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(
