@@ -9,7 +9,7 @@
 
     flow="planar"            u + a tanh(w.u + b)    a, w, b: linear in h
     flow="autoregressive"    m_i + exp(s_i) u_i     m_i, s_i = network(u_1 ... u_(i-1), h)
-    flow="spline"            spline_i(u_i)          its knots: network(u_1 ... u_(i-1), h)
+    flow="spline"            m_i + exp(s_i) g_i(u_i)    the knots of the spline g_i likewise
 
 The direction: a fit scores no codes but those that the guide has drawn just before. So the map from
 u to z must be cheap; u is known, and nothing is inverted. In these layers a draw is one pass. The

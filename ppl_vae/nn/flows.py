@@ -6,7 +6,7 @@
 
     planar            u -> u + a tanh(w.u + b)  a, w: (latents,); b: (1,); all are linear in h
     autoregressive    u_i -> m_i + exp(s_i) u_i    m_i, s_i = network(u_1 ... u_(i-1), h), |s_i| < 2
-    spline            u_i -> spline_i(u_i)      its knots and slopes: network(u_1 ... u_(i-1), h)
+    spline            u_i -> m_i + exp(s_i) g_i(u_i)    knots of the spline g_i as m_i and s_i
 
 A new layer is near the identity, so that a flow begins near a normal.
 
@@ -162,6 +162,21 @@ def affine(u: Tensor, numbers: Tensor, *, inverse: bool = False) -> tuple[Tensor
     return value, log_scale
 
 
+def affine_spline(u: Tensor, numbers: Tensor, *, inverse: bool = False) -> tuple[Tensor, Tensor]:
+    """Return what ``affine`` makes of a spline's values; numbers: (..., 3 pieces + 1).
+
+    The spline alone is the identity outside its box, and moves no draw out of it.
+    """
+    of_spline, of_affine = numbers[..., :-2], numbers[..., -2:]
+    if inverse:
+        u, log_scale = affine(u, of_affine, inverse=True)
+        value, log_slope = spline(u, of_spline, bound=BOX, inverse=True)
+    else:
+        u, log_slope = spline(u, of_spline, bound=BOX)
+        value, log_scale = affine(u, of_affine)
+    return value, log_slope + log_scale
+
+
 class MaskedNetwork(nn.Module):
     """A perceptron with one hidden layer, whose outputs for a latent read the latents before it.
 
@@ -206,7 +221,7 @@ class MaskedNetwork(nn.Module):
     def forward(self, u: Tensor, context: Tensor) -> Tensor:
         """Return (..., latents, outputs) for latents (..., latents) and context (..., context)."""
         units = (linear(u, self.first.weight * self.reads) + self.context(context)).tanh()
-        numbers = linear(units, self.last.weight * self.read, self.last.bias)
+        numbers: Tensor = linear(units, self.last.weight * self.read, self.last.bias)
         return numbers.unflatten(-1, (self.latents, self.outputs))
 
 
@@ -275,18 +290,20 @@ class AutoregressiveFlow(nn.Module):
 
 
 class SplineFlow(AutoregressiveFlow):
-    """Autoregressive layers of splines; arguments as of ``AutoregressiveFlow``.
+    """Autoregressive layers of splines, shifted and scaled; arguments as of ``AutoregressiveFlow``.
 
     Example:
         >>> len(SplineFlow(latents=3, context=8, layers=2)(torch.zeros(5, 8)))
         2
     """
 
-    outputs = 3 * PIECES - 1
-    curve = staticmethod(partial(spline, bound=BOX))
+    outputs = 3 * PIECES + 1
+    curve = staticmethod(affine_spline)
 
 
-FLOWS = {"planar": PlanarFlow, "autoregressive": AutoregressiveFlow, "spline": SplineFlow}
+FLOWS: dict[str, type[nn.Module]] = {
+    "planar": PlanarFlow, "autoregressive": AutoregressiveFlow, "spline": SplineFlow,
+}  # fmt: skip
 
 
 def make_flow(flow: str, latents: int, context: int, layers: int, hidden: int = 64) -> nn.Module:

@@ -32,10 +32,13 @@ def of_pairs(is_slow):
     return pytest.mark.parametrize("names", marked, ids="-".join, scope="module")
 
 
-# Guides normal and linear differ in the network alone, so that linear runs with few models every
-# time; the table lints it with all. Its traced step is compared in compiled/test_equality.py.
-every_pair = of_pairs(lambda model, guide: guide == "linear" and model not in FEW_MODELS)
-every_pair_traced = of_pairs(lambda model, guide: guide == "linear")
+# Guides that differ from normal in the family alone run with few models every time; the table lints
+# them with all. Traced steps of linear are compared in compiled/test_equality.py.
+EVERY_TIME = {"linear": FEW_MODELS, "flow": ("bernoulli",)}
+every_pair = of_pairs(lambda model, guide: model not in EVERY_TIME.get(guide, [model]))
+every_pair_traced = of_pairs(
+    lambda model, guide: guide == "linear" or model not in EVERY_TIME.get(guide, [model])
+)
 pytestmark = pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 
 
