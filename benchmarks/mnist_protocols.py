@@ -219,7 +219,7 @@ TOMCZAK = Protocol(
 )  # fmt: skip
 DIAGONAL = replace(
     TOMCZAK, rate=lambda epoch, epochs: 1.0, epochs=1000, patience=20, make=diagonal,
-    published={"ELBO": -89.9},
+    published={"log p": -89.9},
 )  # fmt: skip
 PROTOCOLS = {
     "meanfield": MEANFIELD,
@@ -235,8 +235,8 @@ PROTOCOLS = {
     "layers": replace(TOMCZAK, make=layers, published={"log p": -86.05}),
     "conv": replace(TOMCZAK, make=convolutions, hidden=(32, 64), shape=IMAGE, published={}),
     "diagonal": DIAGONAL,
-    "planar": replace(DIAGONAL, make=bent("planar", 10), published={"ELBO": -87.5}),
-    "planar80": replace(DIAGONAL, make=bent("planar", 80), published={"ELBO": -85.1}),
+    "planar": replace(DIAGONAL, make=bent("planar", 10), published={"log p": -87.5}),
+    "planar80": replace(DIAGONAL, make=bent("planar", 80), published={"log p": -85.1}),
     "autoregressive": replace(DIAGONAL, make=bent("autoregressive", 4), published={}),
     "spline": replace(DIAGONAL, make=bent("spline", 2), published={}),
 }
