@@ -2,7 +2,7 @@
 
     python examples/banana.py [--epochs 100] [--run runs/banana]
 
-A model with two latents shows one number, z_2 + z_1 + z_1^2 with a little noise. The codes that
+A model with two latents shows one number, z_2 + z_1 + z_1^2 / 2 with a little noise. The codes that
 explain x = 1 lie along a parabola. The script fits guides of three families to this posterior: a
 diagonal normal, a normal with full covariance, and a planar flow. It prints how many nats the ELBO
 of each stays below log p(x), which a sum over a grid gives, and draws the guides under the contours
@@ -42,7 +42,7 @@ class BananaModel(PyroModule):
         """Draw codes and score rows x, (rows, 1)."""
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2
+            mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2 / 2
             pyro.sample("x", dist.Normal(mean, NOISE).to_event(1), obs=x)
 
 
@@ -149,7 +149,7 @@ def draw(axis: Tensor, posterior: Tensor, densities: dict, table: pd.DataFrame) 
     panels[0].set_ylabel("z_2")
     figure.suptitle(
         "Guides (blue) and the exact posterior (red: its most probable 50, 90 and 99 %) where "
-        "z_2 + z_1 + z_1^2 + noise is seen to be 1"
+        "z_2 + z_1 + z_1^2 / 2 + noise is seen to be 1"
     )
     return figure
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 from parts.steps import Sides, alike, learn
 from pyro.nn import PyroModule
-from torch import nn
 
 from ppl_vae import (
     IWAE,
@@ -31,32 +30,35 @@ from ppl_vae.elbo.objectives import Objective
 from ppl_vae.guides.flow import FlowGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.nn import MLP
 from ppl_vae.nn.flows import FLOWS
 
 every_flow = pytest.mark.parametrize("kind", FLOWS)
 
 
 class Banana(PyroModule):
-    """Shows z_2 + z_1 + z_1^2, up to noise: the codes of a row lie along a parabola."""
+    """Shows z_2 + z_1 + z_1^2 / 2, up to noise: the codes of a row lie along a parabola."""
 
     def forward(self, x):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
-            mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2
+            mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2 / 2
             pyro.sample("x", dist.Normal(mean, 0.3).to_event(1), obs=x)
 
 
 class FullCovariance(PyroModule):
-    """A normal with a full covariance, the same for all rows."""
+    """A normal with a full covariance from an encoder."""
 
     def __init__(self):
         super().__init__()
-        self.loc, self.spread = nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(2, 2))
+        self.encoder = MLP(1, 6)
 
     def forward(self, x):
-        scale_tril = self.spread.tril(-1) + self.spread.diagonal().exp().diag_embed()
+        loc, numbers = self.encoder(x).split([2, 4], -1)
+        square = numbers.unflatten(-1, (2, 2))
+        scale_tril = square.tril(-1) + square.diagonal(0, -1, -2).exp().diag_embed()
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(self.loc, scale_tril=scale_tril))
+            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=scale_tril))
 
 
 X = torch.ones(640, 1)  # equal rows: one posterior, and many draws of the guide in a batch
@@ -67,7 +69,7 @@ def exact():
     axis = torch.linspace(-5.0, 5.0, 500, dtype=torch.double)
     z = torch.cartesian_prod(axis, axis)
     log_prior = dist.Normal(0.0, 1.0).log_prob(z).sum(-1)
-    log_joint = log_prior + dist.Normal(z[:, 1] + z[:, 0] + z[:, 0] ** 2, 0.3).log_prob(
+    log_joint = log_prior + dist.Normal(z[:, 1] + z[:, 0] + z[:, 0] ** 2 / 2, 0.3).log_prob(
         X.double()[0, 0]
     )
     return float(log_joint.logsumexp(0) + 2 * math.log(10 / 499))
