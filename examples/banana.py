@@ -123,7 +123,8 @@ def main() -> None:
 def log_density(half: PyroModule, z: Tensor) -> Tensor:
     """Return the log-density of codes z, (codes, 1, 2), in a guide; of a model, log p(x, z)."""
     given = poutine.condition(half, {"z": z})
-    trace = poutine.trace(given).get_trace(ROWS[:1])
+    with pyro.get_param_store().scope():  # parameters of the guides have the same names
+        trace = poutine.trace(given).get_trace(ROWS[:1])
     trace.compute_log_prob()
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     return sum(site["log_prob"] for site in sites if "log_prob" in site).squeeze(-1)
