@@ -223,7 +223,8 @@ class MaskedNetwork(nn.Module):
         units = (linear(u, self.first.weight * self.reads) + self.context(context)).tanh()
         numbers: Tensor = linear(units, self.last.weight * self.read, self.last.bias)
         numbers = numbers / len(self.reads) ** 0.5  # so that an update of Adam's moves them little
-        return numbers.unflatten(-1, (self.latents, self.outputs))
+        by_latent: Tensor = numbers.unflatten(-1, (self.latents, self.outputs))
+        return by_latent
 
 
 class PlanarFlow(nn.Module):
