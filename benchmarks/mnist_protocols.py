@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ppl_vae.guides.flow import FlowGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -61,6 +62,7 @@ class Protocol:
         particles: Of the importance-weighted bound; ``None`` is the ELBO.
         dynamic: Whether images are binarized anew every epoch.
         components: Components of the prior, or pseudo-inputs.
+        patience: Epochs without a better validation ELBO before the fit ends.
         shape: Shape of a row.
         published: ``{quantity: nats a row}``.
     """
@@ -79,6 +81,7 @@ class Protocol:
     warm_up: float = 0.0
     xavier: bool = False
     components: int = 500
+    patience: int | None = None
     shape: tuple[int, ...] = (PIXELS,)
     published: dict[str, float] = field(default_factory=dict)
 
@@ -151,6 +154,25 @@ def convolutions(p: Protocol) -> tuple[Any, Any]:
     return BernoulliModel(IMAGE, p.latents, decoder), NormalGuide(IMAGE, p.latents, encoder)
 
 
+def diagonal(p: Protocol) -> tuple[Any, Any]:
+    """A diagonal normal guide, with the network of ``bent``."""
+    model, width = BernoulliModel(PIXELS, p.latents, p.decoder()), p.hidden[-1]
+    last = nn.Linear(width, 2 * p.latents)
+    encoder = nn.Sequential(p.network(PIXELS, width, p.hidden[:-1]), nn.Tanh(), last)
+    return model, NormalGuide(PIXELS, p.latents, encoder)
+
+
+def bent(flow: str, count: int) -> Callable[[Protocol], tuple[Any, Any]]:
+    """A guide of so many layers of a flow, whose normal has the network of ``diagonal``."""
+
+    def make(p: Protocol) -> tuple[Any, Any]:
+        model, width = BernoulliModel(PIXELS, p.latents, p.decoder()), p.hidden[-1]
+        encoder = p.network(PIXELS, width, p.hidden[:-1])
+        return model, FlowGuide(PIXELS, p.latents, flow, count, width, encoder)
+
+    return make
+
+
 def rezende_rate(epoch: int, epochs: int) -> float:
     """Times 10^-0.2 at epochs 200, 350 and 500 of 500, and at the same shares of fewer."""
     return float(10 ** (-0.2 * sum(500 * epoch >= mark * epochs for mark in (200, 350, 500))))
@@ -195,6 +217,10 @@ TOMCZAK = Protocol(
     (300, 300), 40, None, adam(1e-3, 1e-8), falling, batch_size=250, epochs=50, samples=5000,
     make=standard, warm_up=0.1, published={"log p": -88.56},
 )  # fmt: skip
+DIAGONAL = replace(
+    TOMCZAK, rate=lambda epoch, epochs: 1.0, epochs=1000, patience=20, make=diagonal,
+    published={"log p": -89.9},
+)  # fmt: skip
 PROTOCOLS = {
     "meanfield": MEANFIELD,
     "rezende": REZENDE,
@@ -208,6 +234,11 @@ PROTOCOLS = {
     "flow": replace(TOMCZAK, make=flow, published={}),
     "layers": replace(TOMCZAK, make=layers, published={"log p": -86.05}),
     "conv": replace(TOMCZAK, make=convolutions, hidden=(32, 64), shape=IMAGE, published={}),
+    "diagonal": DIAGONAL,
+    "planar": replace(DIAGONAL, make=bent("planar", 10), published={"log p": -87.5}),
+    "planar80": replace(DIAGONAL, make=bent("planar", 80), published={"log p": -85.1}),
+    "autoregressive": replace(DIAGONAL, make=bent("autoregressive", 4), published={}),
+    "spline": replace(DIAGONAL, make=bent("spline", 2), published={}),
 }
 FULL = {  # of the dynamic protocols
     "batch_size": 20, "epochs": 3280, "rate": burda_rate, "activation": nn.Tanh, "warm_up": 0.0,

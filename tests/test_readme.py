@@ -113,6 +113,11 @@ def test_the_program_of_other_guides_runs_after_it(tmp_path):
     assert len(re.findall(r"^-?\d+\.\d+$", output, re.MULTILINE)) == 2
 
 
+def test_the_programs_flow_is_fitted_after_it(tmp_path):
+    fitted = "print(fit(model, flow, images, epochs=1, progress=False).objective)"
+    assert "Trace_ELBO" in run(PROGRAMS["Images"] + PROGRAMS["Flows"] + fitted, tmp_path)
+
+
 def test_the_program_on_counts_runs(tmp_path):
     sparse()
     quicker = PROGRAMS["Counts"].replace(

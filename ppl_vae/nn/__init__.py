@@ -11,24 +11,29 @@ from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
+from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.scaling import Standardize
 
 __all__ = [
     "MLP",
     "AnyBatch",
+    "AutoregressiveFlow",
     "Condition",
     "ConvDecoder",
     "ConvEncoder",
     "CouplingNetwork",
     "GaussianNoise",
     "MaskingNoise",
+    "PlanarFlow",
     "ResidualBlock",
     "SaltAndPepperNoise",
+    "SplineFlow",
     "Standardize",
     "check_row",
     "check_sizes",
     "expanded",
     "make_decoder",
     "make_encoder",
+    "make_flow",
 ]

@@ -64,4 +64,9 @@ class CouplingNetwork(nn.Module):
         elif not self.inputs:
             half = half.new_ones(*half.shape[:-1], 1)  # nothing to read: the network is a constant
         shift, log_scale = self.network(half).chunk(2, -1)
-        return shift, self.bound * (log_scale / self.bound).tanh()
+        return shift, bounded(log_scale, self.bound)
+
+
+def bounded(values: Tensor, bound: float) -> Tensor:
+    """Return values, (...), squeezed between -bound and bound; small ones hardly change."""
+    return bound * (values / bound).tanh()

@@ -44,6 +44,7 @@ def images(tmp_path_factory):
         ("vae", "-86.76"),
         ("iwae5", "-85.54"),
         ("layers", "-86.05"),
+        ("planar", "-87.50"),
     ],
 )
 def test_every_protocol_prints_the_published_and_the_measured_figure(
