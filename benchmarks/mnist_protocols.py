@@ -214,12 +214,12 @@ VAE = Protocol(
     make=standard, dynamic=True, warm_up=0.1, xavier=True, published={"log p": -86.76},
 )  # fmt: skip
 TOMCZAK = Protocol(
-    (300, 300), 40, None, adam(1e-3, 1e-8), falling, batch_size=250, epochs=50, samples=5000,
+    (300, 300), 40, None, adam(2e-3, 1e-8), falling, batch_size=250, epochs=50, samples=5000,
     make=standard, warm_up=0.1, published={"log p": -88.56},
 )  # fmt: skip
 DIAGONAL = replace(
-    TOMCZAK, rate=lambda epoch, epochs: 1.0, epochs=1000, patience=20, make=diagonal,
-    published={"log p": -89.9},
+    TOMCZAK, optimizer=adam(1e-3, 1e-8), rate=lambda epoch, epochs: 1.0, epochs=1000,
+    patience=20, make=diagonal, published={"log p": -89.9},
 )  # fmt: skip
 PROTOCOLS = {
     "meanfield": MEANFIELD,
