@@ -167,15 +167,9 @@ def _factor(where: str, values: Any, index: pd.Index) -> np.ndarray:
     if isinstance(values, Tensor):
         values = values.detach().cpu().numpy()
     if not isinstance(values, pd.Series):
-        values = (
-            np.asarray(values)
-            if not isinstance(values, pd.api.extensions.ExtensionArray)
-            else values
-        )
         if np.ndim(values) != 1:
-            raise ValueError(
-                f"{where}: expected one value for each row, got shape {np.shape(values)}"
-            )
+            shape = np.shape(values)
+            raise ValueError(f"{where}: expected one value for each row, got shape {shape}")
         values = pd.Series(values)
     elif not _in_order(values.index, index):
         raise ValueError(

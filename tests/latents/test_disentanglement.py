@@ -61,7 +61,8 @@ def test_a_rotation_of_two_equal_factors_is_informative_and_not_disentangled():
     turned = factors @ np.array([[1.0, 1.0], [-1.0, 1.0]]) / np.sqrt(2)
     found = values(turned, named(factors))
     assert found["dci_informativeness"] == pytest.approx(1.0, abs=0.02)
-    assert (found.drop("dci_informativeness") < 0.05).all()
+    bounds = {"mig": 0.03, "sap": 0.08, "modularity": 0.15, **dict.fromkeys(DCI[:2], 0.01)}
+    assert all(found[name] < bound for name, bound in bounds.items()), found
 
 
 @pytest.mark.parametrize("names", [False, True], ids=["numbers", "names"])
@@ -89,7 +90,7 @@ def test_curves_of_one_code_are_informative_and_products_of_two_are_not():
     codes = 2 * independent(3000, 2) - 1
     bend, product = np.cos(7 * codes[:, 0]), codes[:, 0] * codes[:, 1]
     found = score(codes, {"bend": bend, "product": product}).importance
-    assert found["bend"].to_numpy() == pytest.approx([0.97, 0.0], abs=0.03)
+    assert found["bend"].to_numpy() == pytest.approx([0.95, 0.0], abs=0.03)
     assert found["product"].to_numpy() == pytest.approx([0.0, 0.0], abs=0.02)
 
 
@@ -249,7 +250,7 @@ FACTORS = {"size": np.arange(200.0), "kind": ["a", "b"] * 100}
             r'factors\["size"\]: expected one value for each',
         ),
         ({**FACTORS, "kind": [None, "b"] * 100}, r"got none in 100 of 200, the first is row 0"),
-        ({**FACTORS, "size": np.arange(200.0) / 0.0}, r"expected a value for each|finite numbers"),
+        ({**FACTORS, "size": [np.inf, *range(199)]}, r"expected finite numbers, got inf"),
         ({**FACTORS, "kind": ["a", 1.0] * 100}, r'factors\["kind"\]: expected numbers or names'),
         ({"who": [f"name {i}" for i in range(200)]}, r'expected more rows for the bins.* "who"'),
         (np.zeros((200, 2)), r"factors: expected a frame, or a mapping"),
@@ -269,7 +270,6 @@ FACTORS = {"size": np.arange(200.0), "kind": ["a", "b"] * 100}
         "order",
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value|divide by zero:RuntimeWarning")
 def test_factors_that_cannot_be_scored_are_refused_by_name(factors, words):
     with pytest.raises(ValueError, match=words):
         score(independent(200), factors)
