@@ -164,11 +164,11 @@ def disentanglement(
                 f"in all {finite.sum()} rows; leave the factor out, or score other rows"
             )
     scores, share, importance = _scored(codes.variables, targets, num_bootstrap, seed)
-    names = {"index": [code.name for code in codes.variables], "columns": [t.name for t in targets]}
+    latents, names = [code.name for code in codes.variables], [target.name for target in targets]
     return Disentanglement(
         frame=scores,
-        importance=pd.DataFrame(importance, **names),
-        information=pd.DataFrame(share, **names),
+        importance=pd.DataFrame(importance, latents, names),
+        information=pd.DataFrame(share, latents, names),
         collapsed=codes.collapsed,
         rows=int(finite.sum()),
         left_out=int((~finite).sum()),

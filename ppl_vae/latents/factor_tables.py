@@ -75,7 +75,8 @@ class FactorTables:
         size = high * wide * factors.shape[1]
         cells = factors + high * wide * np.arange(factors.shape[1])  # of code bin 0
         counts = [np.bincount((cells + wide * b[:, None]).ravel(), minlength=size) for b in bins.T]
-        return np.reshape(counts, (bins.shape[1], factors.shape[1], high, wide))
+        tables: np.ndarray = np.stack(counts).reshape(-1, factors.shape[1], high, wide)
+        return tables
 
     def _alone(self, rows: np.ndarray, tables: Sequence[np.ndarray]) -> np.ndarray:
         """Return what each code says of each factor by itself, (codes, factors).

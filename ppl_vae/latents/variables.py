@@ -194,7 +194,7 @@ def _factor(where: str, values: Any, index: pd.Index) -> np.ndarray:
             f"{where}: expected numbers or names, got {shown(next(iter(values)))} of dtype "
             f"{values.dtype}; turn the values into numbers, or into strings"
         )
-    numbers = values.to_numpy(dtype=float)
+    numbers: np.ndarray = values.to_numpy(dtype=float)
     if not np.isfinite(numbers).all():
         raise ValueError(
             f"{where}: expected finite numbers, got {numbers[~np.isfinite(numbers)][0]}"
