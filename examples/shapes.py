@@ -87,7 +87,7 @@ def drawn_factors() -> pd.DataFrame:
 
 def rendered(factors: pd.DataFrame) -> Tensor:
     """Return the images, (rows, pixels), from 0 to the brightness of the bar."""
-    columns = torch.as_tensor(factors.to_numpy()).float().T[..., None, None]
+    columns = torch.tensor(factors.to_numpy()).float().T[..., None, None]  # (factors, rows, 1, 1)
     across, down, size, rotation, brightness = columns
     line = torch.linspace(-1, 1, SIDE)
     x, y = line - across, line[:, None] - down  # (rows, 1 or side, side)

@@ -104,7 +104,8 @@ def disentanglement(
       needs one latent) and ``dci_informativeness`` (R^2 on held-out rows): of a regression of each
       factor on all codes. It is a sum of one step function of each code, on the same bins, so that
       it finds any curve of a single code. What only several codes together tell, as an angle is
-      told by its sine and cosine, does not count as informative.
+      told by its sine and cosine, does not count as informative. As the regression is fitted to
+      half of the rows, R^2 is below that of more rows where they are few.
     - ``sap``: how much better one latent alone predicts a factor, on a straight line, than any
       other; of categories, by the code's bin.
     - ``modularity``: whether each latent has information on one factor only. Collapsed latents, and

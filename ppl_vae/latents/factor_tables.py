@@ -85,7 +85,7 @@ class FactorTables:
             rows: Positions of all rows that are measured.
             tables: Numbers of rows of each half.
         """
-        alone = (balanced_accuracy(*tables) + balanced_accuracy(*tables[::-1])) / 2
+        alone: np.ndarray = (balanced_accuracy(*tables) + balanced_accuracy(*tables[::-1])) / 2
         for k, factor in enumerate(self._factors):
             for j, code in enumerate(self._codes):
                 if factor.values is not None:
