@@ -157,17 +157,16 @@ def means(groups) -> pd.DataFrame:
 def draw(images: Tensor, strips: dict[float, dict[str, Tensor]], table: pd.DataFrame) -> plt.Figure:
     """Draw images, traversals with beta of 1 and 4, and both numbers against beta."""
     figure, axes = plt.subplot_mosaic(
-        [["images", "images", "mig"], ["few", "many", "mig"], ["few", "many", "KL"]],
-        figsize=(12.5, 6.6), layout="constrained", width_ratios=[1, 1, 0.75],
-        height_ratios=[0.6, 0.6, 1],
+        [["images", "images", "mig"], ["few", "many", "KL"]],
+        figsize=(13, 6.4), layout="constrained", width_ratios=[1, 1, 0.8], height_ratios=[0.8, 1],
     )  # fmt: skip
     shown = images[:20].reshape(-1, SIDE, SIDE)
     title = "Images: the bar's place, size, rotation and brightness vary"
     image_grid(shown, columns=10, low=0, high=1, title=title, ax=axes["images"])
     for place, beta in zip(("few", "many"), BETAS, strict=False):
-        title = f"beta = {beta:g}: one latent moves in each line"
+        title = f"beta = {beta:g}: in each line a latent moves"
         image_grid(strips[beta], low=0, high=1, title=title, ax=axes[place])
-    titles = {"mig": "mutual-information gap", "KL": "KL divergence, nats per image"}
+    titles = {"mig": "mutual-information gap", "KL": "KL divergence, nats"}
     for name, title in titles.items():
         ax, mean = axes[name], table.groupby("beta")[name].mean()
         ax.plot(table["beta"], table[name], "o", color=COLOURS[name], alpha=0.4, label="one seed")
