@@ -3,8 +3,8 @@
     python examples/shapes.py [--betas 1 4] [--seeds 5] [--epochs 40] [--run runs/shapes]
 
 Renders images of 12 x 12 pixels: a soft bar that differs in its place across and down, its size,
-its rotation and its brightness. Fits the same pair with two weights of the KL term, beta (Higgins et
-al., 2017), each from the same seeds, and scores the latents against the factors that the images
+its rotation and its brightness. Fits the same pair with two weights of the KL term, beta (Higgins
+et al., 2017), each from the same seeds, and scores the latents against the factors that the images
 were made from. beta = 1 is the ELBO itself, whose code spreads a factor over several latents. With
 beta = 4, a latent has to earn its place.
 
@@ -80,8 +80,8 @@ def main() -> None:
     figure.savefig(arguments.run / "shapes.png", dpi=130)
     print(
         f"\nLook at   {arguments.run}/shapes.png"
-        '\nTry next  --betas 1 2 4 8 16, or "down": (-0.6, 0.6) in RANGES, so that both places change'
-        "\n          the images alike and may share two latents."
+        '\nTry next  --betas 1 2 4 8 16, or "down": (-0.6, 0.6) in RANGES: both places then change'
+        "\n          the images alike, and may share two latents."
     )
 
 
