@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ppl_vae.latents.codes import encode as encode
     from ppl_vae.latents.codes import generate as generate
     from ppl_vae.latents.codes import reconstruct as reconstruct
+    from ppl_vae.latents.disentanglement import Disentanglement as Disentanglement
+    from ppl_vae.latents.disentanglement import disentanglement as disentanglement
     from ppl_vae.latents.traversals import interpolate as interpolate
     from ppl_vae.latents.traversals import traverse as traverse
     from ppl_vae.linting.linter import Lint as Lint

@@ -130,3 +130,11 @@ def test_the_program_on_counts_runs(tmp_path):
 
 def test_the_program_on_labels_runs(tmp_path):
     assert "torch.Size([10, 64])" in run(PROGRAMS["Labels"], tmp_path)
+
+
+def test_the_program_on_factors_runs(tmp_path):
+    text = README.read_text().split("\n## Does each latent stand for one factor\n")[1]
+    (program,) = re.findall(r"```python\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+    output = run(program, tmp_path)
+    assert "4 latents, 2 factors, 2000 rows" in output
+    assert "dci_informativeness" in output

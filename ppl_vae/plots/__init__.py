@@ -6,6 +6,7 @@ Every function draws on the ``ax`` that it is given, or on a new figure, and can
 from ppl_vae.plots.coverage import interval_coverage as interval_coverage
 from ppl_vae.plots.curves import learning_curves as learning_curves
 from ppl_vae.plots.images import image_grid as image_grid
+from ppl_vae.plots.importance import importance_map as importance_map
 from ppl_vae.plots.maps import latent_map as latent_map
 from ppl_vae.plots.overlays import density_overlay as density_overlay
 from ppl_vae.plots.pit import pit_histogram as pit_histogram

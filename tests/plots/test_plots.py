@@ -5,7 +5,14 @@ import pandas as pd
 import pytest
 import torch
 
-from ppl_vae.plots import elbo_bars, image_grid, latent_map, learning_curves, reliability
+from ppl_vae.plots import (
+    elbo_bars,
+    image_grid,
+    importance_map,
+    latent_map,
+    learning_curves,
+    reliability,
+)
 from ppl_vae.training.history import History
 
 
@@ -338,3 +345,20 @@ def test_bars_of_one_row_and_of_impossible_rows_are_drawn():
 def test_terms_without_one_number_for_each_row_are_refused(terms):
     with pytest.raises(ValueError, match=r"terms.*: expected"):
         elbo_bars(terms)
+
+
+def test_the_area_of_a_square_is_the_importance_and_the_largest_of_a_factor_is_dark():
+    names = {"index": ["z[0]", "z[1]"], "columns": ["place", "size"]}
+    ax = importance_map(pd.DataFrame([[0.8, 0.0], [0.2, 0.4]], **names))
+    areas = {tuple(np.add(s.get_xy(), s.get_width() / 2)): s.get_width() ** 2 for s in ax.patches}
+    assert areas == pytest.approx({(0, 0): 0.81 * 0.8, (0, 1): 0.81 * 0.2, (1, 1): 0.81 * 0.4})
+    colours = [square.get_facecolor() for square in ax.patches]
+    assert colours[0] == colours[2] != colours[1]
+    assert [text.get_text() for text in ax.texts] == ["0.80", "0.40"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["z[0]", "z[1]"]
+
+
+def test_importances_below_zero_or_of_another_form_are_refused():
+    for wrong in ([[-0.1]], [0.1, 0.2], np.zeros((0, 2)), [[np.nan]]):
+        with pytest.raises(ValueError, match="importance: expected a table"):
+            importance_map(wrong)
