@@ -49,9 +49,9 @@ is trained further on the scored rows alone, and the rest is a tenth of the publ
 
 Measured with ``standard mixture vampprior layers --rows 500``, seed 0, log p of the same 500 test
 rows from 5,000 samples: -90.62, -89.08, -87.77 and -90.03. ELBO -94.52, -93.46, -91.75 and -94.66;
-k-hat is above 0.7 in 80 to 91 % of rows. The rate is the best of 5e-4, 1e-3 and 2e-3 by the validation
-ELBO after 12 epochs (``--epochs 12 --rate``): standard -123.7, -112.4, -106.8; mixture -134.1, -120.3,
--108.7; vampprior -122.2, -110.2, -104.1; layers were tried at the last alone.
+k-hat is above 0.7 in 80 to 91 % of rows. The rate is the best of 5e-4, 1e-3 and 2e-3 by the
+validation ELBO after 12 epochs (``--epochs 12 --rate``): standard -123.7, -112.4, -106.8; mixture
+-134.1, -120.3, -108.7; vampprior -122.2, -110.2, -104.1; layers were tried at the last alone.
 
 Papers take the mean over a batch as loss, fit the sum over the data: an optimizer's epsilon, which
 is compared with gradients, is multiplied by the number of rows.
