@@ -11,6 +11,7 @@ from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "CouplingNetwork",
+    "KnownRows",
     "ResidualBlock",
     "Standardize",
     "check_row",
@@ -27,4 +29,5 @@ __all__ = [
     "expanded",
     "make_decoder",
     "make_encoder",
+    "row_keys",
 ]

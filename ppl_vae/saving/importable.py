@@ -15,7 +15,9 @@ import torch
 from pyro.nn import PyroModule
 from torch import nn
 
-_LIBRARY_MODULES = ("ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.")
+_LIBRARY_MODULES = (
+    "ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.", "ppl_vae.elbo.refined_guide",
+)  # fmt: skip
 _PYRO_MODULES = ("pyro.infer.autoguide.", "pyro.nn.dense_nn", "pyro.nn.auto_reg_nn")
 
 ACTIVATIONS = frozenset(
