@@ -1,12 +1,12 @@
 """What does an encoder's answer to new rows cost, beside a posterior fitted to each of them?
 
-    python examples/amortized_or_local.py [--epochs 100] [--run runs/amortized_or_local]
+    python examples/amortized_or_local.py [--epochs 100] [--steps 10 30 100 300] [--run RUN]
 
 Fits a Bernoulli pair to 1,497 of scikit-learn's digits (8 x 8 pixels, each black or white). For the
 300 others the model stays as it is, and their posteriors come from
 
     the encoder        one call of a network for all rows, which is fast
-    refine             the encoder's answers, improved row by row: 10, 30, 100 and 300 steps
+    refine             the encoder's answers, improved row by row, by so many steps
     from the prior     the same without the encoder: no amortization
 
 and again from an encoder of four hidden units, whose answers are worse and cost as little. Prints
@@ -29,13 +29,14 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
 
-LATENTS, STEPS = 8, (10, 30, 100, 300)
+LATENTS = 8
 
 
 def main() -> None:
     """Fit the model and the encoders, print the table and draw the figure."""
     parser = argparse.ArgumentParser(description="Time and ELBO of encoders and of local fits.")
     parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 30, 100, 300])
     parser.add_argument("--run", type=Path, default=Path("runs/amortized_or_local"))
     arguments = parser.parse_args()
     mpl.use("agg")
@@ -59,12 +60,11 @@ def main() -> None:
         )  # fmt: skip
         model.requires_grad_(False)
 
-    table = pd.concat([local(model, None, new, "prior"), *(
-        local(model, guide, new, name) for name, guide in encoders.items()
-    )])  # fmt: skip
-    log_prob = log_likelihood(
-        model, refine(model, encoders["encoder of 128 hidden units"], new, steps=300), new
-    )["log_prob"].mean()
+    starts = {"prior": None, **encoders}
+    steps = [0, *arguments.steps]
+    table = pd.concat(local(model, guide, new, steps, name) for name, guide in starts.items())
+    best = refine(model, encoders["encoder of 128 hidden units"], new, steps=steps[-1])
+    log_prob = log_likelihood(model, best, new)["log_prob"].mean()
     print(table.round(3).to_string(index=False))
     print(f"log-likelihood of the new rows: {log_prob:.2f} nats per row")
     arguments.run.mkdir(parents=True, exist_ok=True)
@@ -76,28 +76,29 @@ def main() -> None:
     )
 
 
-def local(model: BernoulliModel, guide: NormalGuide | None, x: Tensor, name: str) -> pd.DataFrame:
+def local(
+    model: BernoulliModel, guide: NormalGuide | None, x: Tensor, steps: list[int], name: str
+) -> pd.DataFrame:
     """Return the time and the ELBO of a guide and of its refinements on new rows.
 
     Args:
         model: The model, which stays as it is.
         guide: The guide to begin at; ``None`` is the prior.
         x: The new rows, (rows, 64).
+        steps: Steps on each row, of each refinement; 0 is the guide as it is.
         name: What the guide is called.
 
     Returns:
         Columns ``start``, ``steps``, ``seconds`` for all rows, and ``elbo``, nats per row.
     """
     found = []
-    for steps in (0, *STEPS):
+    for count in steps:
         start = time.perf_counter()
-        if steps:
-            refined = refine(model, guide, x, steps=steps)
-        elif guide is not None:
-            encode(model, guide, x)
+        better = refine(model, guide, x, steps=count) if count else guide
+        encode(model, better, x)
         seconds = time.perf_counter() - start
-        terms = elbo_terms(model, refined if steps else guide, x, num_samples=100)
-        found.append((name, steps, seconds, terms.sum(axis=1).mean()))
+        terms = elbo_terms(model, better, x, num_samples=100)
+        found.append((name, count, seconds, terms.sum(axis=1).mean()))
     return pd.DataFrame(found, columns=["start", "steps", "seconds", "elbo"])
 
 

@@ -34,8 +34,16 @@ def of_pairs(is_slow):
 
 # Guides normal and linear differ in the network alone, so that linear runs with few models every
 # time; the table lints it with all. Its traced step is compared in compiled/test_equality.py.
-every_pair = of_pairs(lambda model, guide: guide == "linear" and model not in FEW_MODELS)
-every_pair_traced = of_pairs(lambda model, guide: guide == "linear")
+# Guide local takes every model alike, and runs with one of them.
+every_pair = of_pairs(
+    lambda model, guide: (
+        (guide == "linear" and model not in FEW_MODELS)
+        or (guide == "local" and model != "bernoulli")
+    )
+)
+every_pair_traced = of_pairs(
+    lambda model, guide: guide == "linear" or (guide == "local" and model != "bernoulli")
+)
 pytestmark = pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 
 
