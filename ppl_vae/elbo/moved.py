@@ -30,7 +30,7 @@ from pyro.distributions.transforms import AffineTransform
 from torch import Tensor
 from torch.distributions import biject_to
 
-from ppl_vae.compat.of_torch import mask_of
+from ppl_vae.compat.of_torch import is_traced, mask_of
 
 WIDEST = 64  # most numbers of a latent that get all entries of L; wider ones have a diagonal L
 
@@ -79,6 +79,27 @@ def moved(fn: Any, offset: Tensor) -> Any:
         normal, transforms = image
         return dist.TransformedDistribution(moved(normal, offset), transforms)
     return _moved_normal(fn, offset) if _is_normal(fn) else _moved_by_support(fn, offset)
+
+
+def normal_of(fn: Any) -> Any | None:
+    """Return the normal with a distribution's mean and sd; ``None`` where it has none over reals.
+
+    Example:
+        >>> normal_of(dist.Laplace(torch.zeros(3), 1.0).to_event(1)).base_dist.scale
+        tensor([1.4142, 1.4142, 1.4142])
+        >>> normal_of(dist.Gamma(torch.ones(3), 1.0)) is None
+        True
+    """
+    try:
+        mean, sd = fn.mean, fn.stddev
+    except (NotImplementedError, AttributeError):
+        return None
+    inside = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    if isinstance(inside, MaskedDistribution | dist.Delta) or not _is_real(fn) or _is_normal(fn):
+        return None
+    if not is_traced() and not bool((mean.isfinite() & sd.isfinite()).all()):
+        return None
+    return dist.Normal(mean, sd).to_event(fn.event_dim)
 
 
 def _core(fn: Any) -> Any:
@@ -153,6 +174,8 @@ def _center_and_scale(fn: Any) -> tuple[Any, Any]:
 def _is_real(fn: Any) -> bool:
     """Return whether the support of a distribution is all reals."""
     support = fn.support
+    if support is constraints.real_vector:
+        return True
     while isinstance(support, constraints.independent):
         support = support.base_constraint
     return support is constraints.real

@@ -37,6 +37,7 @@ Offsets = dict[str, Tensor]
 """``{site: (rows, plates inside the rows..., numbers)}``, as the refined guide takes them."""
 
 JUDGED = 8  # estimates of its bound that say whether a row's offset is better than none
+TIGHT_FROM = 1.0
 LEAST_SLOPE = 1e-3  # nats per standard deviation: smaller slopes make smaller steps
 
 
@@ -54,6 +55,7 @@ class OffsetSearch:
         self.pair, self.refined, self.num_particles = pair, refined, num_particles
         self.graph: Callable[..., list[Tensor]] | None = None
         self.size = 0  # rows that the graph takes
+        self.tight = False
         with quiet_look(pair, rows) as few_rows:
             with self._acting(self._zeros(few_rows)):
                 self.runs = ParticleRuns.probe(pair, few_rows)
@@ -75,6 +77,7 @@ class OffsetSearch:
         offsets = self._zeros(batch)
         optimizer = torch.optim.Adam(offsets.values(), lr, eps=LEAST_SLOPE, maximize=True)
         for step in range(steps):
+            self.tight = step >= TIGHT_FROM * steps
             optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
             for offset, slope in zip(offsets.values(), self.gradient(batch, offsets), strict=True):
                 offset.grad = slope.nan_to_num(0.0, 0.0, 0.0)
@@ -146,9 +149,11 @@ class OffsetSearch:
             with self._acting(leaves):
                 draws = self._draws(batch, detached)
             log_weights = torch.cat([draw.log_weights() for draw in draws])  # (particles, rows)
-            bound = log_weights.logsumexp(0).sum()
+            if self.tight:
+                bound, share = log_weights.logsumexp(0).sum(), log_weights.softmax(0).detach()
+            else:
+                bound, share = log_weights.mean(0).sum(), None
             if detached is not None:
-                share = log_weights.softmax(0).detach()
                 bound = gradient_through_draws(bound, detached, draws[0], share)
             return list(torch.autograd.grad(bound, list(leaves.values())))
 

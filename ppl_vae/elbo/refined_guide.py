@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ppl_vae.core import sites
 from ppl_vae.core.half import Half, named_fields
-from ppl_vae.elbo.moved import moved
+from ppl_vae.elbo.moved import moved, normal_of
 from ppl_vae.nn.row_keys import refuse_other_rows, row_keys
 
 
@@ -40,8 +40,22 @@ class MoveSites(Messenger):
             msg["fn"] = moved(msg["fn"], self.offsets[msg["name"]].movedim(0, -2))
 
 
+class NormalLatents(Messenger):
+    """Handler that draws each latent from the normal with its distribution's mean and sd.
+
+    Only distributions over all reals whose mean and standard deviation are finite are replaced:
+    mixtures, which cannot be reparameterized, and families that have no correlations.
+    """
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if _is_no_latent(msg) or msg["type"] != "sample" or site_is_subsample(msg):
+            return
+        normal = normal_of(msg["fn"])
+        msg["fn"] = msg["fn"] if normal is None else normal
+
+
 class PriorGuide(nn.Module):
-    """The guide that draws the latents of a model from their prior.
+    """The guide that draws the latents of a model from their prior, or a normal like it.
 
     Args:
         model: The model, which runs on the rows; what it observes is hidden.
@@ -53,7 +67,7 @@ class PriorGuide(nn.Module):
 
     def forward(self, *fields: Tensor, **named: Tensor) -> None:
         """Draw the latents of a batch."""
-        with poutine.block(hide_fn=_is_no_latent):
+        with poutine.block(hide_fn=_is_no_latent), NormalLatents():
             names = named_fields(self.model, tuple(named))
             self.model(*fields, **{name: named[name] for name in names})
 

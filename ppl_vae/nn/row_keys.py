@@ -106,7 +106,10 @@ class KnownRows(nn.Module):
             ValueError: If an index is not below N, or in evaluation mode a row is another one.
         """
         fits = (index >= 0) & (index < len(self.keys))
-        mend = "refine(model, None, data) fits new rows, with the model as it is"
+        mend = (
+            "refine(model, None, data) fits new rows, with the model as it is; rows that fit holds "
+            "out are new rows, so leave validation= out"
+        )
         refuse_other_rows(fits, f"indices from 0 to {len(self.keys) - 1}; {mend}")
         keys = row_keys(x)
         if self.training:

@@ -8,6 +8,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pandas.testing import assert_frame_equal
 from parts import pairs
 from parts.discrete import Labeled, LabeledGuide
 from pyro.nn import PyroModule
@@ -18,6 +19,7 @@ from ppl_vae import elbo_terms, fit, load, log_likelihood, refine, save
 from ppl_vae.core.pair import Pair
 from ppl_vae.elbo import refinement
 from ppl_vae.elbo.offset_search import OffsetSearch
+from ppl_vae.evaluation import log_weights
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -120,10 +122,10 @@ class Plates(PyroModule):
 class PlatesGuide(PyroModule):
     def __init__(self):
         super().__init__()
-        self.level = nn.Parameter(torch.zeros(()))
+        self.loc = nn.Parameter(torch.zeros(()))
 
     def forward(self, x):
-        pyro.sample("level", dist.Normal(self.level, 0.1))
+        pyro.sample("level", dist.Normal(self.loc, 0.1))
         with pyro.plate("data", len(x), dim=-1):
             pyro.sample("w", dist.Normal(x.mean(1), 0.5))
             with pyro.plate("places", 5, dim=-2):
@@ -137,7 +139,7 @@ def plates():
 MAKERS = (
     pairs.gaussian, pairs.functions, pairs.dropout, pairs.batch_norm, pairs.masked,
     pairs.obs_masked, pairs.mapping, pairs.in_a_tuple, pairs.integers, pairs.gamma_latent,
-    pairs.hierarchy, pairs.mixture, labeled, layers, pseudo_inputs, methods, plates,
+    pairs.hierarchy, pairs.enumerated_in_the_model, labeled, layers, pseudo_inputs, methods, plates,
 )  # fmt: skip
 
 
@@ -182,11 +184,16 @@ def test_any_block_of_the_rows_is_taken_in_any_order_and_no_other_row():
     for function in (log_likelihood, elbo_terms, ppl_vae.encode, ppl_vae.predictive_check):
         with pytest.raises(ValueError, match=r"1 other rows .* place 3; call refine"):
             function(model, refined, other)
-    graph = {"num_samples": 100, "compile": True}
+
+
+def test_a_graph_of_the_weights_refuses_other_rows_too(monkeypatch):
+    monkeypatch.setattr(log_weights, "TRACED_FROM", 1)
+    model, guide, x = pairs.gaussian()
+    refined = refine(model, guide, x, steps=5)
+    traced = log_likelihood(model, refined, x, num_samples=100)
+    assert_frame_equal(traced, log_likelihood(model, refined, x, num_samples=100, compile=False))
     with pytest.raises(ValueError, match="1 other rows in a batch"):
-        log_likelihood(model, refined, torch.cat([x, other[3:4]]), **graph)
-    traced = log_likelihood(model, refined, x, **graph)
-    assert traced.equals(log_likelihood(model, refined, x, num_samples=100, compile=False))
+        log_likelihood(model, refined, torch.cat([x, x[3:4] + 1]), num_samples=100)
 
 
 def test_equal_rows_share_an_offset():
@@ -199,7 +206,7 @@ def test_every_function_takes_a_refined_guide(tmp_path):
     model, guide, x = small()
     refined = refine(model, guide, x, steps=10)
     pair = model, refined, x
-    assert ppl_vae.lint(*pair).errors == ()
+    assert ppl_vae.lint(*pair).errors == []
     assert ppl_vae.encode(*pair).attrs["exact"]["z"]
     assert ppl_vae.reconstruct(*pair).shape == x.shape
     assert ppl_vae.generate(*pair, num_samples=3).shape == (3, 5)
@@ -283,7 +290,7 @@ def point(x):
         (pairs.sampled_class, ..., 'site "z": expected a reparameterized draw'),
         (pairs.enumerated_in_the_guide, ..., "there is nothing to refine"),
         (pairs.with_global, ..., "there is nothing to refine"),
-        (pairs.mixture, None, 'site "k": expected a guide beside a latent that the model sums'),
+        (pairs.enumerated_in_the_model, None, 'site "k": expected a guide beside a latent that'),
     ],
     ids=["point", "discrete", "enumerated", "global", "prior of a summed latent"],
 )
