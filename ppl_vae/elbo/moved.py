@@ -174,11 +174,9 @@ def _center_and_scale(fn: Any) -> tuple[Any, Any]:
 def _is_real(fn: Any) -> bool:
     """Return whether the support of a distribution is all reals."""
     support = fn.support
-    if support is constraints.real_vector:
-        return True
-    while isinstance(support, constraints.independent):
+    while hasattr(support, "base_constraint"):  # of independent numbers, of a mixture
         support = support.base_constraint
-    return support is constraints.real
+    return support is constraints.real or support is constraints.real_vector
 
 
 def _unbounded_shape(fn: Any) -> tuple[int, ...]:

@@ -1,14 +1,20 @@
 """The offsets of a block of rows that maximize each row's bound, by steps of Adam on all at once.
 
-    w_p  = p(x, z_p) / q(z_p given x),  z_p ~ q       p = 1 ... P; q: the guide, moved by the offset
-    L    = log 1/P sum_p w_p                          each row's bound, in nats
-    dL   = sum_p s_p^2 dlog w_p/dz_p dz_p             s_p = w_p / sum w, the share of a particle
+    w_p     = p(x, z_p) / q(z_p given x),  z_p ~ q    p = 1 ... P; q: the guide, moved by the offset
+    ELBO    = E 1/P sum_p log w_p                     a row's bound in the first half of the steps
+    IWAE_P  = E log 1/P sum_p w_p                     and in the second half, in nats
+    slope   = sum_p s_p dlog w_p/dz_p dz_p            s_p = 1/P, then (w_p / sum w)^2
 
-The gradient flows through the draws alone, so that its noise vanishes as q nears the posterior.
+The ELBO leads there from afar, where one particle would have all the weight. Its optimum is narrow,
+unless it is the posterior: weights have heavy tails, and k-hat is high. The importance-weighted
+bound then makes q cover the posterior.
+
+The slopes flow through the draws alone, so that their noise vanishes as q nears the posterior.
 Where that is impossible (a flow without an inverse, a latent that is summed, networks that take one
-particle at a time) the plain gradient of L is taken.
+particle at a time) the plain gradients of the bounds are taken.
 
-Source: Tucker et al. (2019), section 4, arXiv:1810.04152.
+Sources: Burda, Grosse & Salakhutdinov (2016), section 3, arXiv:1509.00519 (the bound); Roeder, Wu &
+Duvenaud (2017), arXiv:1703.09194; Tucker et al. (2019), section 4, arXiv:1810.04152 (the slopes).
 """
 
 from __future__ import annotations
@@ -36,8 +42,9 @@ from ppl_vae.elbo.refined_guide import RefinedGuide
 Offsets = dict[str, Tensor]
 """``{site: (rows, plates inside the rows..., numbers)}``, as the refined guide takes them."""
 
-JUDGED = 8  # estimates of its bound that say whether a row's offset is better than none
-TIGHT_FROM = 1.0
+BETAS = (0.9, 0.95)  # slopes get a hundred times smaller on the way: old ones are forgotten soon
+JUDGED = 10  # estimates of its bound that say whether a row's offset is worse than none
+COVERING_FROM = 0.5  # part of the steps after which the importance-weighted bound is maximized
 LEAST_SLOPE = 1e-3  # nats per standard deviation: smaller slopes make smaller steps
 
 
@@ -53,20 +60,20 @@ class OffsetSearch:
 
     def __init__(self, pair: Pair, refined: RefinedGuide, rows: Rows, num_particles: int) -> None:
         self.pair, self.refined, self.num_particles = pair, refined, num_particles
-        self.graph: Callable[..., list[Tensor]] | None = None
-        self.size = 0  # rows that the graph takes
-        self.tight = False
+        self.graphs: dict[bool, Callable[..., list[Tensor]]] = {}  # by whether they are covering
+        self.size = 0  # rows that the graphs take
         with quiet_look(pair, rows) as few_rows:
             with self._acting(self._zeros(few_rows)):
                 self.runs = ParticleRuns.probe(pair, few_rows)
-            self.through_draws = self.runs.vectorized
+                summed = any(draw.has_enumerated for draw in self._draws(few_rows))
+            self.through_draws = self.runs.vectorized and not summed
             try:
-                self._gradient(few_rows, self._zeros(few_rows))
-            except Exception:  # a flow without an inverse, or a latent that is summed
+                self._gradient(few_rows, self._zeros(few_rows), covering=False)
+            except Exception:  # a flow without an inverse, for example
                 self.through_draws = False
 
     def offsets(self, batch: Batch, steps: int, lr: float, bar: Any) -> Offsets:
-        """Return the offsets of the rows of a batch, 0 where no offset is better.
+        """Return the offsets of the rows of a batch, 0 where that is better.
 
         Args:
             batch: The rows.
@@ -75,36 +82,49 @@ class OffsetSearch:
             bar: The progress bar, which counts steps.
         """
         offsets = self._zeros(batch)
-        optimizer = torch.optim.Adam(offsets.values(), lr, eps=LEAST_SLOPE, maximize=True)
+        optimizer = torch.optim.Adam(
+            offsets.values(), lr, betas=BETAS, eps=LEAST_SLOPE, maximize=True
+        )
         for step in range(steps):
-            self.tight = step >= TIGHT_FROM * steps
+            slopes = self.gradient(batch, offsets, covering=step >= COVERING_FROM * steps)
             optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
-            for offset, slope in zip(offsets.values(), self.gradient(batch, offsets), strict=True):
+            for offset, slope in zip(offsets.values(), slopes, strict=True):
                 offset.grad = slope.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
             bar.update()
-        return self._where_better(batch, offsets)
+        return self._where_not_worse(batch, offsets)
 
-    def gradient(self, batch: Batch, offsets: Offsets) -> list[Tensor]:
-        """Return the gradient of the sum of all rows' bounds by the offsets, with new draws."""
-        if self.graph is None or batch_rows(batch) != self.size:
-            return self._gradient(batch, offsets)
-        return self.graph(*offsets.values(), *as_tuple(batch))[1:]
-
-    def trace(self, batch: Batch) -> None:
-        """Record the gradient as a graph for batches of this size, if the graph is the gradient.
+    def gradient(self, batch: Batch, offsets: Offsets, *, covering: bool) -> list[Tensor]:
+        """Return the gradient of the sum of all rows' bounds by the offsets, with new draws.
 
         Args:
-            batch: Rows on which both are compared, from the same random numbers.
+            batch: The rows.
+            offsets: Their offsets.
+            covering: Whether the bound is the importance-weighted one, else the ELBO.
         """
-        if self.size:
-            return
-        self.size = batch_rows(batch)
+        if covering not in self.graphs or batch_rows(batch) != self.size:
+            return self._gradient(batch, offsets, covering=covering)
+        return self.graphs[covering](*offsets.values(), *as_tuple(batch))[1:]
+
+    def trace(self, batch: Batch) -> None:
+        """Record both gradients as graphs for batches of this size; once.
+
+        Args:
+            batch: Rows on which graph and gradient are compared, from the same random numbers.
+        """
+        if not self.size:
+            self.size = batch_rows(batch)
+            for covering in (False, True):
+                self._trace(batch, covering)
+
+    def _trace(self, batch: Batch, covering: bool) -> None:
+        """Record a gradient as a graph, and use the graph if it is the gradient."""
         offsets = self._zeros(batch)
 
         def function(*given: Tensor) -> list[Tensor]:
             named = dict(zip(offsets, given, strict=False))
-            gradient = self._gradient(in_form_of(batch, given[len(offsets) :]), named)
+            fields = in_form_of(batch, given[len(offsets) :])
+            gradient = self._gradient(fields, named, covering=covering)
             return [gradient[0].new_zeros(()), *gradient]  # the first gets marks of bad arguments
 
         inputs = [*offsets.values(), *as_tuple(batch)]
@@ -125,7 +145,7 @@ class OffsetSearch:
                 expected,
             )
         ):
-            self.graph = partial(graph.module, *graph.constants)
+            self.graphs[covering] = partial(graph.module, *graph.constants)
 
     def _zeros(self, batch: Batch) -> Offsets:
         """Return offsets of 0 for the rows of a batch."""
@@ -141,7 +161,7 @@ class OffsetSearch:
         finally:
             self.refined.batch_offsets = None
 
-    def _gradient(self, batch: Batch, offsets: Offsets) -> list[Tensor]:
+    def _gradient(self, batch: Batch, offsets: Offsets, *, covering: bool) -> list[Tensor]:
         """Return the gradient by the pair's own Python."""
         detached = DetachedDraws(self.pair.plate) if self.through_draws else None
         with torch.enable_grad():
@@ -149,7 +169,7 @@ class OffsetSearch:
             with self._acting(leaves):
                 draws = self._draws(batch, detached)
             log_weights = torch.cat([draw.log_weights() for draw in draws])  # (particles, rows)
-            if self.tight:
+            if covering:
                 bound, share = log_weights.logsumexp(0).sum(), log_weights.softmax(0).detach()
             else:
                 bound, share = log_weights.mean(0).sum(), None
@@ -165,17 +185,21 @@ class OffsetSearch:
             )
         )
 
-    def _where_better(self, batch: Batch, offsets: Offsets) -> Offsets:
-        """Return the offsets of those rows whose bound they raise, and 0 for the others."""
+    def _where_not_worse(self, batch: Batch, offsets: Offsets) -> Offsets:
+        """Return the offsets, and 0 for the rows whose bound they lower by more than its noise.
+
+        Both bounds are estimated from the same random numbers, ``JUDGED`` times. NaN is worse.
+        """
         seed = int(torch.randint(2**31, ()))
         bounds = []
-        for each in (self._zeros(batch), offsets):
-            with forked(seed), self._acting(each), pyro.validation_enabled(False):
-                runs = [self._draws(batch) for _ in range(JUDGED)]
-            weights = [torch.cat([draw.log_weights() for draw in run]) for run in runs]
-            bounds.append(torch.stack([each.logsumexp(0) for each in weights]).mean(0))
-        better = bounds[1] > bounds[0]  # no where either is NaN
+        for acting in (self._zeros(batch), offsets):
+            with forked(seed), self._acting(acting), pyro.validation_enabled(False):
+                draws = [self._draws(batch) for _ in range(JUDGED)]
+            weights = [torch.cat([draw.log_weights() for draw in each]) for each in draws]
+            bounds.append(torch.stack([each.logsumexp(0) for each in weights]))
+        gains = bounds[1] - bounds[0]  # (repetitions, rows)
+        good = gains.mean(0) >= -2 * gains.std(0) / JUDGED**0.5
         return {
-            name: torch.where(better.reshape(-1, *(1,) * (offset.ndim - 1)), offset, 0.0)
+            name: torch.where(good.reshape(-1, *(1,) * (offset.ndim - 1)), offset, 0.0)
             for name, offset in offsets.items()
         }

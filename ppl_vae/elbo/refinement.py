@@ -1,16 +1,17 @@
 """``refine``: a guide for given rows, better than the encoder's answer to them.
 
     q_r(z given x_r) = the guide's distribution, moved by offset_r      offset_r begins at 0
-    bound_r          = E log 1/P sum_p p(x_r, z_p) / q_r(z_p given x_r)   z_p ~ q_r, p = 1 ... P
-    offset_r        <- a step of Adam on bound_r;  model and guide stay as they are
+    offset_r        <- steps of Adam on the row's bounds; model and guide stay as they are
+
+    E 1/P sum_p log w_p, then E log 1/P sum_p w_p       w_p = p(x_r, z_p) / q_r(z_p given x_r)
 
 A network that answers for all rows (amortization) is not at the optimum of each. Rows do not depend
 on each other, so that the gradient of the sum over rows is each row's own gradient, and one step
 moves all rows. The offsets act in each distribution's own coordinates and give a normal all its
 correlations (``moved``), so that the guide's family gets wider, too.
 
-The importance-weighted bound asks the guide to cover the posterior where the ELBO would rather have
-it narrow: narrow guides have weights with heavy tails, and a high k-hat.
+First the ELBO is maximized, then the importance-weighted bound, which asks the guide to cover the
+posterior: a narrow guide has weights with heavy tails, and a high k-hat (``offset_search``).
 
 Sources: Kim et al. (2018), section 3, arXiv:1802.02550 (semi-amortized inference); Cremer, Li &
 Duvenaud (2018), arXiv:1801.03558 (the gaps of amortization and of the family); Burda, Grosse &
@@ -77,8 +78,8 @@ def refine(
         plate: Name of the row plate.
 
     Returns:
-        The guide. A row whose bound did not get better keeps the guide's answer. Other rows are
-        a ``ValueError``. Latents outside the row plate, and those that are summed
+        The guide. A row whose bound got worse keeps the guide's answer. Other rows are a
+        ``ValueError``. Latents outside the row plate, and those that are summed
         (``infer={"enumerate": ...}``), are drawn as the guide draws them.
 
     Raises:
@@ -136,7 +137,8 @@ def _copy_of_the_guide(pair: Pair) -> Any:
     guide = copy.deepcopy(pair.guide.function, memo)
     shared = {id(parameter) for parameter in pair.model.parameters().values()}
     module = Half(guide, "guide", pair.plate).module
-    for parameter in [] if module is None else module.parameters():
+    copied = module is not None and module is not pair.guide.module
+    for parameter in module.parameters() if module is not None and copied else ():
         if id(parameter) not in shared:
             parameter.requires_grad_(False)
     return guide

@@ -42,32 +42,32 @@ def correlated(rows=200):
 
 
 def mean_elbo(model, guide, x):
-    return elbo_terms(model, guide, x, num_samples=400).sum(axis=1).mean()
+    return elbo_terms(model, guide, x, num_samples=200).sum(axis=1).mean()
 
 
 def test_a_refined_normal_is_the_exact_posterior_of_a_linear_model():
-    model, x = correlated()
+    model, x = correlated(50)
+    exact = model.log_prob(x).detach().numpy()
     for guide in (NormalGuide(4, 2), None):
-        refined = refine(model, guide, x, steps=300, lr=0.1)
-        scores = log_likelihood(model, refined, x, num_samples=100)
-        exact = model.log_prob(x).detach().numpy()
-        assert (exact - scores["elbo"]).mean() < 0.01
-        assert np.abs(scores["log_prob"] - exact).max() < 0.05
+        refined = refine(model, guide, x, steps=150, lr=0.1)
+        scores = log_likelihood(model, refined, x, num_samples=100, compile=False)
+        assert (exact - scores["elbo"]).mean() < 0.05  # 0.06 after 100 steps, 30 before
+        assert np.abs(scores["log_prob"] - exact).max() < 0.2
 
 
 def test_refining_recovers_the_amortization_gap_of_a_small_encoder():
-    model, x = correlated(400)
+    model, x = correlated(260)
     model.requires_grad_(False)
     guide = NormalGuide(4, 2, encoder=MLP(4, 4, (4,)))
-    train, new = x[:300], x[300:]
+    train, new = x[:200], x[200:]
     fit(
-        model, guide, train, validation=0.2, epochs=200, patience=10, progress=False,
+        model, guide, train, validation=0.2, epochs=100, patience=5, progress=False,
         optimizer=lambda parameters: torch.optim.Adam(parameters, 0.02),
     )  # fmt: skip
     best = float(model.log_prob(new).mean())  # the optimum: a normal with all correlations
     before = mean_elbo(model, guide, new)
     after = mean_elbo(model, refine(model, guide, new), new)
-    assert best - before > 0.05
+    assert best - before > 0.05, (best, before, after)
     assert (after - before) / (best - before) > 0.9
 
 
@@ -136,6 +136,7 @@ def plates():
     return Plates(), PlatesGuide(), pairs.reals()
 
 
+OFTEN = (pairs.functions, pairs.in_a_tuple, pairs.batch_norm, labeled, layers, methods, plates)
 MAKERS = (
     pairs.gaussian, pairs.functions, pairs.dropout, pairs.batch_norm, pairs.masked,
     pairs.obs_masked, pairs.mapping, pairs.in_a_tuple, pairs.integers, pairs.gamma_latent,
@@ -143,7 +144,10 @@ MAKERS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [pytest.param(m, marks=[] if m in OFTEN else pytest.mark.slow) for m in MAKERS],
+    ids=lambda make: make.__name__,
+)  # fmt: skip
 def test_every_kind_of_pair_has_a_higher_elbo_and_is_left_as_it_was(make):
     torch.manual_seed(0)
     model, guide, data = make()
@@ -152,19 +156,19 @@ def test_every_kind_of_pair_has_a_higher_elbo_and_is_left_as_it_was(make):
     weights = {name: value.clone() for name, value in pair.tensors().items()}
     frozen = {name: value.requires_grad for name, value in pair.parameters().items()}
     state = torch.get_rng_state()
-    refined = refine(model, guide, data, steps=30)
+    refined = refine(model, guide, data, steps=15)
     assert torch.equal(torch.get_rng_state(), state)
     assert {name: p.requires_grad for name, p in pair.parameters().items()} == frozen
     assert all(torch.equal(value, weights[name]) for name, value in pair.tensors().items())
     assert mean_elbo(model, guide, data) == before
-    assert mean_elbo(model, refined, data) > before + 0.02
+    assert mean_elbo(model, refined, data) > before + 0.005
 
 
 def test_the_prior_is_refined_for_every_model_without_an_encoder():
     for make in (pairs.functions, pairs.mapping, layers, pseudo_inputs, plates):
         model, _, data = make()
-        elbos = [mean_elbo(model, guide, data) for guide in (None, refine(model, None, data))]
-        assert elbos[1] > elbos[0] + 0.02
+        refined = refine(model, None, data, steps=20)
+        assert mean_elbo(model, refined, data) > mean_elbo(model, None, data) + 0.005, make
 
 
 def small(rows=60):
@@ -255,10 +259,10 @@ def test_frames_are_read_by_the_names_of_their_columns():
     assert log_likelihood(model, refined, frame[list("edcba")]).equals(expected)
 
 
-def test_rows_that_get_no_better_keep_the_answer_of_the_guide(monkeypatch):
+def test_rows_that_get_worse_keep_the_answer_of_the_guide(monkeypatch):
     model, guide, x = small()
     noise = [torch.randn(60, 5)]
-    monkeypatch.setattr(OffsetSearch, "gradient", lambda *_: [1e6 * noise[0]])
+    monkeypatch.setattr(OffsetSearch, "gradient", lambda *_, **__: [1e6 * noise[0]])
     refined = refine(model, guide, x, steps=20, lr=10.0)
     assert (refined.offsets[0] == 0).all()
 
@@ -270,11 +274,11 @@ def test_a_traced_search_finds_the_offsets_of_the_eager_one(monkeypatch):
     graphs = []
     monkeypatch.setattr(
         OffsetSearch, "offsets", lambda search, *given, original=OffsetSearch.offsets: (
-            graphs.append(search.graph), original(search, *given)
+            graphs.append(search), original(search, *given)
         )[1],
     )  # fmt: skip
     traced = refine(model, guide, x, steps=20)
-    assert graphs[0] is not None
+    assert set(graphs[0].graphs) == {False, True}
     torch.testing.assert_close(traced.offsets[0], eager.offsets[0], rtol=1e-2, atol=1e-2)
 
 
