@@ -131,7 +131,8 @@ def _mixed(numbers: Tensor) -> Tensor:
     """Return numbers whose every bit depends on every bit of the number that it was made from."""
     numbers = (numbers ^ _shifted(numbers, 30)) * _FIRST
     numbers = (numbers ^ _shifted(numbers, 27)) * _SECOND
-    return numbers ^ _shifted(numbers, 31)
+    mixed: Tensor = numbers ^ _shifted(numbers, 31)
+    return mixed
 
 
 def _shifted(numbers: Tensor, count: int) -> Tensor:
