@@ -124,7 +124,8 @@ def _image_of_a_normal(fn: Any) -> tuple[Any, list[Any]] | None:
         count, inner = fn.reinterpreted_batch_ndims, fn.base_dist
     if not isinstance(inner, torch.distributions.TransformedDistribution):
         return None
-    normal = inner.base_dist.to_event(count) if count else inner.base_dist
+    base: Any = inner.base_dist
+    normal = base.to_event(count) if count else base
     invertible = all(transform.bijective for transform in inner.transforms)
     return (normal, inner.transforms) if invertible and _is_normal(_core(normal)) else None
 
