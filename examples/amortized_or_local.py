@@ -95,7 +95,8 @@ def local(
     for count in steps:
         start = time.perf_counter()
         better = refine(model, guide, x, steps=count) if count else guide
-        encode(model, better, x)
+        if better is not None:
+            encode(model, better, x)
         seconds = time.perf_counter() - start
         terms = elbo_terms(model, better, x, num_samples=100)
         found.append((name, count, seconds, terms.sum(axis=1).mean()))

@@ -165,7 +165,7 @@ def test_every_kind_of_pair_has_a_higher_elbo_and_is_left_as_it_was(make):
 
 
 def test_the_prior_is_refined_for_every_model_without_an_encoder():
-    for make in (pairs.functions, pairs.mapping, layers, pseudo_inputs, plates):
+    for make in (pairs.functions, pairs.mapping, layers, plates):
         model, _, data = make()
         refined = refine(model, None, data, steps=20)
         assert mean_elbo(model, refined, data) > mean_elbo(model, None, data) + 0.005, make
