@@ -186,19 +186,22 @@ class OffsetSearch:
         )
 
     def _where_not_worse(self, batch: Batch, offsets: Offsets) -> Offsets:
-        """Return the offsets, and 0 for the rows whose bound they lower by more than its noise.
+        """Return the offsets, and 0 for the rows that have neither bound better than without.
 
-        Both bounds are estimated from the same random numbers, ``JUDGED`` times. NaN is worse.
+        Both bounds are estimated ``JUDGED`` times from the same random numbers, with the offsets
+        and without. Few draws of a wide guide say little of its importance-weighted bound, so that
+        an offset with a higher ELBO stays. NaN is worse.
         """
         seed = int(torch.randint(2**31, ()))
-        bounds = []
+        log_weights = []  # (repetitions, particles, rows): without the offsets, and with them
         for acting in (self._zeros(batch), offsets):
             with forked(seed), self._acting(acting), pyro.validation_enabled(False):
                 draws = [self._draws(batch) for _ in range(JUDGED)]
-            weights = [torch.cat([draw.log_weights() for draw in each]) for each in draws]
-            bounds.append(torch.stack([each.logsumexp(0) for each in weights]))
-        gains = bounds[1] - bounds[0]  # (repetitions, rows)
+            each = [torch.cat([draw.log_weights() for draw in run]) for run in draws]
+            log_weights.append(torch.stack(each))
+        gains = log_weights[1].logsumexp(1) - log_weights[0].logsumexp(1)  # (repetitions, rows)
         good = gains.mean(0) >= -2 * gains.std(0) / JUDGED**0.5
+        good = good | ((log_weights[1] - log_weights[0]).mean((0, 1)) > 0)
         return {
             name: torch.where(good.reshape(-1, *(1,) * (offset.ndim - 1)), offset, 0.0)
             for name, offset in offsets.items()

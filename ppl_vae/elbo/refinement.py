@@ -78,7 +78,7 @@ def refine(
         plate: Name of the row plate.
 
     Returns:
-        The guide. A row whose bound got worse keeps the guide's answer. Other rows are a
+        The guide. A row whose bounds got worse keeps the guide's answer. Other rows are a
         ``ValueError``. Latents outside the row plate, and those that are summed
         (``infer={"enumerate": ...}``), are drawn as the guide draws them.
 
