@@ -21,6 +21,7 @@ import matplotlib as mpl
 import pandas as pd
 import torch
 from matplotlib import pyplot as plt
+from matplotlib.ticker import NullFormatter
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -109,11 +110,17 @@ def draw(table: pd.DataFrame, log_prob: float) -> plt.Figure:
     table = table[(table["steps"] > 0) | (table["start"] != "prior")]
     for (name, rows), marker in zip(table.groupby("start", sort=False), "sod", strict=True):
         ax.plot(rows["seconds"], rows["elbo"], marker=marker, label=f"from the {name}")
+        for row in rows.itertuples():
+            ax.annotate(f"{row.steps}", (row.seconds, row.elbo), (4, 6), fontsize=8,
+                        textcoords="offset points")  # fmt: skip
     ax.axhline(log_prob, color="0.5", lw=0.8)
     ax.annotate("log-likelihood", (1, log_prob), (0, 3), xycoords=("axes fraction", "data"),
                 textcoords="offset points", ha="right", color="0.4")  # fmt: skip
     ax.set(xscale="log", xlabel="seconds for 300 new rows", ylabel="ELBO (nats per row)")
-    ax.set_title("New digits: an encoder answers at once, steps on each row close its gap")
+    ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.set_title(
+        "New digits: an encoder answers at once, steps on each row (numbers) close its gap"
+    )
     ax.legend(frameon=False)
     return figure
 
