@@ -114,13 +114,14 @@ def draw(table: pd.DataFrame, log_prob: float) -> plt.Figure:
             ax.annotate(f"{row.steps}", (row.seconds, row.elbo), (4, 6), fontsize=8,
                         textcoords="offset points")  # fmt: skip
     ax.axhline(log_prob, color="0.5", lw=0.8)
-    ax.annotate("log-likelihood", (1, log_prob), (0, 3), xycoords=("axes fraction", "data"),
-                textcoords="offset points", ha="right", color="0.4")  # fmt: skip
-    ax.set(xscale="log", xlabel="seconds for 300 new rows", ylabel="ELBO (nats per row)")
+    ax.annotate("log-likelihood", (0.01, log_prob), (0, 3), xycoords=("axes fraction", "data"),
+                textcoords="offset points", color="0.4")  # fmt: skip
+    ax.set(xscale="log", ylabel="ELBO (nats per row)",
+           xlabel="seconds for 300 new rows (numbers: steps on each row)")  # fmt: skip
+    ax.margins(y=0.1)
+    ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_title(
-        "New digits: an encoder answers at once, steps on each row (numbers) close its gap"
-    )
+    ax.set_title("New digits: an encoder answers at once, steps on each row close its gap")
     ax.legend(frameon=False)
     return figure
 
