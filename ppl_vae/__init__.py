@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ppl_vae.data.rows import Data as Data
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
+    from ppl_vae.elbo.refinement import refine as refine
     from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
     from ppl_vae.evaluation.likelihood import log_likelihood as log_likelihood
     from ppl_vae.latents.codes import encode as encode

@@ -12,7 +12,9 @@ from parts.scripts import run_script
 
 sklearn("datasets")  # the program reads its digits or wines
 README = Path(__file__).parents[1] / "README.md"
-PROGRAM, EVALUATION, CHECK, *_ = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+PROGRAM, EVALUATION, REFINED, CHECK, *_ = re.findall(
+    r"```python\n(.*?)```", README.read_text(), re.DOTALL
+)
 EDITS = re.split(r"\n\*\*(.+?)\*\*:", README.read_text().split("Three edits")[1])[1:]
 EDITS = dict(zip(EDITS[::2], EDITS[1::2], strict=True))
 
@@ -70,6 +72,13 @@ def test_the_evaluation_runs_after_it(tmp_path):
     output = run(PROGRAM + quicker, tmp_path)
     assert re.search(r"log_prob +-\d+", output)
     assert re.search(r"k_hat +-?\d", output)
+
+
+def test_the_refined_guide_is_evaluated_after_it(tmp_path):
+    quicker = REFINED.replace("(model, guide, x)", "(model, guide, x[:100], steps=10)")
+    quicker = quicker.replace("(model, refined, x)", "(model, refined, x[:100], num_samples=50)")
+    assert quicker.count("x[:100]") == 2
+    assert re.search(r"^[01]\.\d+$", run(PROGRAM + quicker, tmp_path), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

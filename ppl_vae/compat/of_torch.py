@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node, graph_module
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -268,6 +269,14 @@ def draws_random_numbers(operation: Any) -> bool:
     Expected: every operation that draws has the tag ``torch.Tag.nondeterministic_seeded``.
     """
     return torch.Tag.nondeterministic_seeded in getattr(operation, "tags", ())
+
+
+def is_traced() -> bool:
+    """Return whether ``make_fx`` is recording operations, so that no value can be read.
+
+    Expected: ``torch.fx.experimental.proxy_tensor.get_proxy_mode``, ``None`` outside of a trace.
+    """
+    return get_proxy_mode() is not None
 
 
 def memory_of(tensor: Tensor) -> StorageWeakRef | None:

@@ -132,7 +132,7 @@ class Half:
         """Return the fields of a mapping that the signature names: all of them for ``**fields``."""
         keys = tuple(batch)
         if keys not in self._fields_by_keys:
-            self._fields_by_keys[keys] = _named_fields(self.base, keys)
+            self._fields_by_keys[keys] = named_fields(self.base, keys)
         return self._fields_by_keys[keys]
 
     @property
@@ -239,10 +239,10 @@ def _without_handlers(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
+def named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[str]:
     """Return those of the keys that are arguments of the function; all keys for ``**fields``."""
     if isinstance(function, GuideMessenger):  # its call takes anything, and passes it to its model
-        return _named_fields(_without_handlers(function.model), keys)
+        return named_fields(_without_handlers(function.model), keys)
     target = function.forward if isinstance(function, nn.Module) else function
     arguments = inspect.signature(target).parameters.values()
     if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):

@@ -188,12 +188,18 @@ class LikelihoodSummary:
         if not self.unreliable:
             return ""
         if self.has_guide:
-            cause, mend = "the guide misses part of their posterior", "fit a better guide"
+            cause = "the guide misses part of their posterior"
+            mend = (
+                "refine the guide for these rows, refine(model, guide, data), fit a wider one, as "
+                "guides/multivariate_normal.py or flow.py"
+            )
         else:
-            cause, mend = "draws from the prior rarely reach their posterior", "fit a guide"
+            cause = "draws from the prior rarely reach their posterior"
+            mend = "fit a guide, let refine(model, None, data) find one for these rows"
         return (
             f"In these rows {cause}, with a median of {self._effective_draws()}, so that "
-            f"a few draws decide the estimate, which may be far too low; {mend}, or raise {option}."
+            f"a few draws decide the estimate, which may be far too low; {mend}, or "
+            f"raise {option}."
         )
 
     def _effective_draws(self) -> str:

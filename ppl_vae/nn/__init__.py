@@ -13,6 +13,7 @@ from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
 from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "ConvEncoder",
     "CouplingNetwork",
     "GaussianNoise",
+    "KnownRows",
     "MaskingNoise",
     "PlanarFlow",
     "ResidualBlock",
@@ -36,4 +38,5 @@ __all__ = [
     "make_decoder",
     "make_encoder",
     "make_flow",
+    "row_keys",
 ]

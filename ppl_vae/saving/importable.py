@@ -20,7 +20,9 @@ from torch import nn
 
 import ppl_vae.distributions
 
-_LIBRARY_MODULES = ("ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.")
+_LIBRARY_MODULES = (
+    "ppl_vae.models.", "ppl_vae.guides.", "ppl_vae.nn.", "ppl_vae.elbo.refined_guide",
+)  # fmt: skip
 _PYRO_MODULES = ("pyro.infer.autoguide.", "pyro.nn.dense_nn", "pyro.nn.auto_reg_nn")
 
 ACTIVATIONS = frozenset(

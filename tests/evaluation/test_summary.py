@@ -68,9 +68,12 @@ def test_the_verdict_weighs_the_effective_number_of_draws_and_the_standard_error
 
 def test_advice_depends_on_the_guide_and_names_the_caller_s_option():
     unreliable = [0.9, 0.1]
-    assert "fit a better guide, or raise num_samples" in summary([-1.0, -2], unreliable).advice()
+    advice = summary([-1.0, -2], unreliable).advice()
+    assert "refine the guide for these rows, refine(model, guide, data)" in advice
+    assert advice.endswith("or raise num_samples.")
     without = summary([-1.0, -2], unreliable, has_guide=False).advice("--num-samples")
-    assert "fit a guide, or raise --num-samples" in without
+    assert "fit a guide, let refine(model, None, data) find one for these rows" in without
+    assert without.endswith("or raise --num-samples.")
 
 
 def test_without_any_k_hat_there_is_no_verdict():

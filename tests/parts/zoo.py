@@ -31,6 +31,7 @@ EVERY_TIME = {
     "delta": ("gaussian",),
     "denoising": ("gaussian",),
     "flow": ("bernoulli",),
+    "local": ("bernoulli",),
     "multivariate_normal": ("gaussian",),
 }
 """Models that a guide runs with every time in ``test_zoo``; the others run with the slow tests. A
@@ -88,6 +89,9 @@ def zoo_pair(model, guide, data=None):
     data = zoo_data(model) if data is None else data
     classes = [find_class(model, "models")]
     classes += [find_class(guide, "guides")] if guide != NO_GUIDE else []
+    fields = data if isinstance(data, dict) else {"x": data}
+    if "index" in inspect.signature(classes[-1].forward).parameters and "index" not in fields:
+        data = {**fields, "index": torch.arange(len(fields["x"]))}
     takes = any("latents" in inspect.signature(cls).parameters for cls in classes)
     return *build_pair(model, guide, data, ["latents=2"] if takes else [], seed=0), data
 
