@@ -133,24 +133,25 @@ def log_density(half: PyroModule, z: Tensor) -> Tensor:
 def draw(axis: Tensor, posterior: Tensor, densities: dict, table: pd.DataFrame) -> plt.Figure:
     """Draw the density of three guides, and the contours of the posterior over each."""
     figure, panels = plt.subplots(
-        1, 3, figsize=(12.4, 4.6), layout="constrained", sharex=True, sharey=True
+        1, 3, figsize=(12.4, 5.6), layout="constrained", sharex=True, sharey=True
     )
+    edge = axis.numpy()
     shares = posterior.exp().sort(descending=True).values
     cumulated = shares.cumsum(0) / shares.sum()
     levels = [shares[(cumulated < share).sum()].item() for share in (0.99, 0.9, 0.5)]
     for ax, (name, log_prob) in zip(panels, densities.items(), strict=True):
-        density = log_prob.exp().reshape(SIDE, SIDE).T
-        ax.pcolormesh(axis, axis, density, cmap="Blues", shading="nearest", rasterized=True)
+        density = log_prob.exp().reshape(SIDE, SIDE).T.numpy()
+        ax.pcolormesh(edge, edge, density, cmap="Blues", shading="nearest", rasterized=True)
         ax.contour(
-            axis, axis, posterior.exp().reshape(SIDE, SIDE).T, levels, colors="firebrick",
+            edge, edge, posterior.exp().reshape(SIDE, SIDE).T.numpy(), levels, colors="firebrick",
             linewidths=1,
         )  # fmt: skip
-        ax.set(title=f"{name}\nELBO {table['gap'][name]:.2f} nats below log p(x)", xlabel="z_1")
+        ax.set(title=f"{name}\nELBO {table['gap'][name]:.2f} nats below log p(x)", xlabel="$z_1$")
         ax.set_aspect("equal")
-    panels[0].set_ylabel("z_2")
+    panels[0].set_ylabel("$z_2$")
     figure.suptitle(
         "Guides (blue) and the exact posterior (red: its most probable 50, 90 and 99 %) where "
-        "z_2 + z_1 + z_1^2 / 2 + noise is seen to be 1"
+        "$z_2 + z_1 + z_1^2 / 2$ + noise is seen to be 1"
     )
     return figure
 

@@ -16,5 +16,5 @@ def test_three_families_are_compared_in_one_figure(tmp_path):
     for name in ("diagonal normal", "full covariance", "planar flow    "):
         elbo, gap = map(float, lines[name][2:4])
         assert gap > 0  # the ELBO is a bound, and the sum over the grid is log p(x)
-        assert abs(elbo + gap - float(out.split()[7])) < 0.01
+        assert abs(elbo + gap - float(out.split()[8])) < 0.01
     assert "Try next" in out

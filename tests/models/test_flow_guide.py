@@ -103,7 +103,7 @@ def gap_of_normals():
 def test_a_flow_comes_nearer_to_a_curved_posterior_than_normals_do(kind, gap_of_normals):
     torch.manual_seed(0)
     guide = fitted(build(FlowGuide, X, latents=2, flow=kind))
-    assert 0 < gap(guide) < gap_of_normals / 2
+    assert 0 < gap(guide) < gap_of_normals / 2  # in long fits 0.02 against 0.32 and 1.13
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "log_likelihood: k-hat")
         scores = log_likelihood(Banana(), guide, X[:2], num_samples=5000).iloc[0]
@@ -124,7 +124,9 @@ BOUNDS = {
     "sticking": RowELBO(2, sticking_the_landing=True),
 }
 TRACED = [
-    pytest.param(k, b, marks=[] if b == "chosen" or k == "planar" else pytest.mark.slow)
+    pytest.param(
+        k, b, marks=[] if b == "chosen" or (k, b) == ("planar", "sticking") else pytest.mark.slow
+    )
     for k in FLOWS
     for b in BOUNDS
 ]
