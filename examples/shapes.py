@@ -37,11 +37,11 @@ from ppl_vae.plots import image_grid
 
 SIDE, ROWS, LATENTS, SIGMA, STEPS = 12, 2000, 6, 0.1, 7
 RANGES = {
-    "across": (-0.7, 0.7),  # of half the width of the image
-    "down": (-0.35, 0.35),
-    "size": (0.35, 0.5),
-    "rotation": (-0.7, 0.7),  # radians
-    "brightness": (0.6, 1.0),
+    "across": (-0.6, 0.6),  # of half the width of the image
+    "down": (-0.2, 0.2),
+    "size": (0.3, 0.45),
+    "rotation": (-0.6, 0.6),  # radians
+    "brightness": (0.7, 1.0),
 }
 COLOURS = {"mig": "#0b5394", "KL": "#d55e00"}
 
@@ -99,8 +99,8 @@ def rendered(factors: pd.DataFrame) -> Tensor:
     x, y = line - across, line[:, None] - down  # (rows, 1 or side, side)
     along = rotation.cos() * x + rotation.sin() * y
     aside = rotation.cos() * y - rotation.sin() * x
-    outside = torch.maximum(along.abs() - 1.2 * size, aside.abs() - 0.6 * size)
-    return (brightness * (-outside / 0.25).sigmoid()).flatten(1)
+    outside = torch.maximum(along.abs() - 1.3 * size, aside.abs() - 0.6 * size)
+    return (brightness * (-outside / 0.2).sigmoid()).flatten(1)
 
 
 def fitted(images: Tensor, beta: float, seed: int, epochs: int) -> tuple:
