@@ -28,8 +28,8 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from ppl_vae import elbo_terms, fit, log_likelihood
 from ppl_vae.guides.flow import FlowGuide
+from ppl_vae.guides.multivariate_normal import MultivariateNormalGuide
 from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.nn import make_encoder
 
 NOISE, DRAWS, SIDE = 0.3, 20_000, 201
 ROWS = torch.ones(640, 1)  # equal rows: one posterior, and many draws of the guide in a batch
@@ -44,23 +44,6 @@ class BananaModel(PyroModule):
             z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
             mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2 / 2
             pyro.sample("x", dist.Normal(mean, NOISE).to_event(1), obs=x)
-
-
-class MultivariateNormalGuide(PyroModule):
-    """q(z given x), a normal with full covariance. Plate "data"; latent site "z"."""
-
-    def __init__(self, features: int, latents: int = 2) -> None:
-        super().__init__()
-        self.latents = latents
-        self.encoder = make_encoder(features, latents + latents**2)
-
-    def forward(self, x: Tensor) -> None:
-        """Draw codes for rows x, (rows, features)."""
-        loc, numbers = self.encoder(x).split([self.latents, self.latents**2], -1)
-        square = numbers.unflatten(-1, (self.latents, self.latents))
-        scale_tril = square.tril(-1) + square.diagonal(0, -1, -2).exp().diag_embed()
-        with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=scale_tril))
 
 
 FAMILIES = {
