@@ -216,19 +216,19 @@ class MixtureSameFamily(dist.MixtureSameFamily):
         torch.Size([7])
     """
 
-    _of_all_rows: "MixtureSameFamily | None" = None  # this mixture before ``expand``
+    unexpanded: "MixtureSameFamily | None" = None  # this mixture before ``expand``
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the mixture for a batch of values, whose density is still one mixture's."""
         new = super().expand(batch_shape, _instance)
-        new._of_all_rows = self._of_all_rows or self
+        new.unexpanded = self.unexpanded or self
         return new
 
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-density of values, (..., dimensions), in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        one = self._of_all_rows or self
+        one = self.unexpanded or self
         each: Any = one.component_distribution
         normal: Any = getattr(each, "base_dist", None)
         plain = type(normal) is dist.Normal and normal.loc.dim() == 2 and len(each.event_shape) == 1

@@ -80,6 +80,13 @@ def keywords_of(name, folder):
     own = {
         "save": {**pair, "run": folder / f"run {next(COUNTER)}"},
         "load": {"run": folder / "kept"},
+        "disentanglement": {
+            **pair,
+            "data": X,
+            "factors": {"a": X[:, 0], "b": X[:, 1]},
+            "num_bins": 2,
+            "num_bootstrap": 0,
+        },
         "build": {"cls": BernoulliModel, "data": X},
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
@@ -206,7 +213,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
         "arguments", "callbacks", "clip_norm", "cls", "columns", "data", "drop", "elbo", "end",
-        "fields", "index", "free_bits", "given",
-        "guide", "history", "kl_weight", "like", "model", "optimizer", "patience", "period", "ramp",
+        "factors", "fields", "index", "free_bits", "given",
+        "guide", "history", "kl_weight", "like", "lr", "model",
+        "num_bins", "num_bootstrap", "optimizer", "patience", "period", "ramp",
         "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
     }  # fmt: skip

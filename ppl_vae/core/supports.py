@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from pyro.distributions import Delta, ExpandedDistribution, Independent, MaskedDistribution
 from torch import Tensor
-from torch.distributions import Categorical, constraints
+from torch.distributions import (
+    AffineTransform,
+    Categorical,
+    ComposeTransform,
+    TransformedDistribution,
+    constraints,
+)
 from torch.distributions.constraints import Constraint
 
 from ppl_vae.compat.of_torch import argument_checks_off
@@ -215,11 +221,25 @@ def reaches_outside(fn: Any, other: Any) -> bool:
     """
     if any(isinstance(basic_distribution(each), Delta) for each in (fn, other)):
         return False
-    inner, outer = (_interval(support_of(each)) for each in (fn, other))
+    inner, outer = (_interval(_sure_support(each)) for each in (fn, other))
     if inner is None or outer is None:
         return False
     below, above = inner[0] < outer[0], inner[1] > outer[1]
     return bool(torch.as_tensor(below).any() or torch.as_tensor(above).any())
+
+
+def _sure_support(fn: Any) -> Constraint | None:
+    """Return a distribution's support; ``None`` where it is only said to be all real numbers.
+
+    torch says so of every shifted and scaled variable, a positive one that is shifted by 0 too.
+    """
+    basic = basic_distribution(fn)
+    if type(basic).__dict__.get("support") or not isinstance(basic, TransformedDistribution):
+        return support_of(fn)
+    last: Any = basic.transforms[-1] if basic.transforms else None
+    while isinstance(last, ComposeTransform) and last.parts:
+        last = last.parts[-1]
+    return None if isinstance(last, AffineTransform) else support_of(fn)
 
 
 def _interval(support: Any) -> tuple[Any, Any] | None:

@@ -44,6 +44,7 @@ from ppl_vae.elbo.refined_guide import PriorGuide, RefinedGuide
 from ppl_vae.nn.row_keys import row_keys
 
 TRACED_FROM = 300  # steps from which tracing is repaid
+LONGEST = 10.0  # of a step; a hundred of such lead beyond every number
 
 
 def refine(
@@ -98,6 +99,8 @@ def refine(
     """
     check_arguments(steps=steps, num_particles=num_particles, seed=seed, progress=progress)
     check_number("lr", lr, positive=True)
+    if lr > LONGEST:
+        raise ValueError(f"lr: expected at most {LONGEST} standard deviations a step, got {lr:g}")
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     start, source = (
@@ -192,8 +195,8 @@ def _shapes(pair: Pair, rows: Rows) -> dict[str, tuple[int, ...]]:
         shapes[name] = _shape(name, site, pair.plate)
     if not shapes:
         raise ValueError(
-            "guide: expected a latent of the rows that is drawn, got none; there is nothing to "
-            "refine"
+            f'guide: expected a latent drawn in the row plate, got none in plate "{pair.plate}"; '
+            "there is nothing to refine; or name the row plate with plate="
         )
     return shapes
 

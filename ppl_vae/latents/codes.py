@@ -110,7 +110,10 @@ def encode(
         raise no_code("encode", plate)
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
-    codes.attrs["exact"], codes.attrs["points"] = exact, points_given(pair, rows)
+    codes.attrs["exact"] = exact
+    spreads = [value for (_, moment), value in parts.items() if moment == "sd"]
+    points = any((spread == 0).any() for spread in spreads)  # the look costs a run of the guide
+    codes.attrs["points"] = points_given(pair, rows) if points else []
     return codes
 
 

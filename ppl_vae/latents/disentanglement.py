@@ -146,7 +146,9 @@ def disentanglement(
         ((2, 2), ['value', 'lower', 'upper'])
     """
     check_count("num_bins", num_bins, least=2)
-    check_count("num_bootstrap", num_bootstrap, least=0 if num_bootstrap == 0 else FEWEST)
+    check_count("num_bootstrap", num_bootstrap, least=0)
+    if num_bootstrap:
+        check_count("num_bootstrap", num_bootstrap, least=FEWEST)
     check_arguments(seed=seed)
     means = encode(model, guide, data, seed=seed, plate=plate)
     known = factors_of(factors, means.index)

@@ -66,7 +66,7 @@ def test_defaults_are_those_of_the_library():
         ),
         (["fit", "gaussian", "normal", "x.csv", "--run", "r", "--epoch", "1"], "--epochs"),
         (["lint", "gausian", "normal", "x.csv"], "did you mean gaussian?"),
-        (["lint", "gaussian", "nomal", "x.csv"], "did you mean normal?"),
+        (["lint", "gaussian", "normla", "x.csv"], "did you mean normal?"),
         (["lint", "mine.py", "normal", "x.csv"], "mine.py:Class"),
         (["lint", "mine.py:Mine", "normal", "wine.csv"], "mine.py: no such file"),
         (["lint", "gaussian", "normal", "wines.csv"], "no such file; did you mean wine.csv?"),

@@ -91,7 +91,13 @@ def test_what_a_callback_changes_once_is_traced_again(change, monkeypatch):
     alike(eager, automatic)
 
 
-@pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
+@pytest.mark.parametrize(
+    "change",
+    [
+        set_number,
+        *(pytest.param(c, marks=pytest.mark.slow) for c in (replace_list, reassign_buffer)),
+    ],
+)
 def test_what_a_callback_changes_at_every_epoch_ends_the_traced_step(change):
     eager, automatic, _ = both(change, set(range(9)))
     assert automatic[0].step == "eager"

@@ -174,7 +174,8 @@ def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkey
         assert same(compiled, learn(make, "compiled", monkeypatch, **settings))
 
 
-@pytest.mark.parametrize("name", ["mixture", pytest.param("dropout", marks=pytest.mark.slow)])
+@pytest.mark.slow  # every time: one outcome a seed of a compiled fit, above
+@pytest.mark.parametrize("name", ["mixture", "dropout"])
 def test_a_seed_decides_every_bit_of_a_traced_fit(name, monkeypatch):
     first, again = (learn(PAIRS[name], "traced", monkeypatch) for _ in range(2))
     assert same(first, again)
@@ -249,6 +250,7 @@ def test_a_compiled_fit_cut_off_is_resumed_bit_for_bit_as_compiled(tmp_path, mon
     assert same(whole, learn(make, "compiled", monkeypatch, **settings))
 
 
+@pytest.mark.slow  # every time: eager fits, in saving/test_resume.py
 @pytest.mark.usefixtures("always")
 def test_a_traced_fit_killed_within_its_disk_actions_ends_as_if_it_had_not_been(
     tmp_path, monkeypatch

@@ -145,7 +145,11 @@ def test_guide_that_leaves_the_support_of_the_prior():
 
     verdict = lint(positive, guide, X)
     assert_only_finding(
-        verdict, "error", 'site "z"', "finite log-probability", "support of the model's prior"
+        verdict,
+        "error",
+        'site "z"',
+        "support of the model's prior (numbers from 0)",
+        "draws real numbers",
     )
 
 

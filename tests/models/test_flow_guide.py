@@ -97,9 +97,8 @@ def gap_of_normals():
     return min(gap(fitted(build(NormalGuide, X, latents=2))), gap(fitted(FullCovariance())))
 
 
-@pytest.mark.parametrize(
-    "kind", ["planar", *(pytest.param(k, marks=pytest.mark.slow) for k in FLOWS if k != "planar")]
-)
+@pytest.mark.slow  # every time: examples/test_banana.py
+@pytest.mark.parametrize("kind", FLOWS)
 def test_a_flow_comes_nearer_to_a_curved_posterior_than_normals_do(kind, gap_of_normals):
     torch.manual_seed(0)
     guide = fitted(build(FlowGuide, X, latents=2, flow=kind))

@@ -50,3 +50,10 @@ def test_held_out_rows_are_refused_by_fit_and_fitted_by_refine():
     refined = refine(model, None, new, lr=0.1)
     exact = model.log_prob(new["x"]).numpy()
     assert (exact - elbo(model, refined, new)).mean() < 0.1
+
+
+@pytest.mark.parametrize("argument", ["rows", "latents"])
+@pytest.mark.parametrize("value", [0, -1, 2.5, "a", True])
+def test_sizes_without_a_meaning_are_refused_by_name(argument, value):
+    with pytest.raises(ValueError, match=f"^{argument}: expected"):
+        LocalGuide(**{"rows": 4, "latents": 2, argument: value})

@@ -17,7 +17,7 @@ def normal(loc, scale=1.0):
     return dist.Normal(loc, scale).to_event(1)
 
 
-@pytest.fixture(params=["one run", "one run each"])
+@pytest.fixture(params=["one run", pytest.param("one run each", marks=pytest.mark.slow)])
 def either_way(request, monkeypatch):
     if request.param == "one run each":
         monkeypatch.setattr("ppl_vae.predictive.replicates.can_vectorize", lambda *_: False)
