@@ -234,8 +234,8 @@ def _sure_support(fn: Any) -> Constraint | None:
     torch says so of every shifted and scaled variable, a positive one that is shifted by 0 too.
     """
     basic = basic_distribution(fn)
-    if type(basic).__dict__.get("support") or not isinstance(basic, TransformedDistribution):
-        return support_of(fn)
+    if getattr(type(basic), "support", None) is not TransformedDistribution.support:
+        return support_of(fn)  # the distribution's own word, such as Gumbel's
     last: Any = basic.transforms[-1] if basic.transforms else None
     while isinstance(last, ComposeTransform) and last.parts:
         last = last.parts[-1]
