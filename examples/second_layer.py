@@ -5,8 +5,7 @@
 Fits two pairs to scikit-learn's digits (8 x 8 pixels, each black or white). Both have the same
 linear decoder, the same optimizer and number of steps. In one, the code next to the data has a
 standard normal prior; in the other, its prior is a second layer, through a network. The KL weight
-rises over the first half of the steps (Sønderby et al., 2016, arXiv:1602.02282); without this, the
-lower code holds next to nothing that the upper does not say.
+rises over the first half of the steps (Sønderby et al., 2016, arXiv:1602.02282).
 
 Prints the held-out log-likelihood of both in nats per image and what each code holds. Draws one
 figure: the held-out ELBO over the epochs, and new digits, of one upper code in each row, whose
