@@ -211,10 +211,10 @@ def killed_at_snapshot(monkeypatch, at):
 
 
 RESUMED = {
-    "gaussian": ("gaussian", {"clip_norm": 30.0, "kl_weight": linear(9), "validation": 0.2}),
-    "batch_norm": ("batch_norm", {"optimizer": OPTIMIZERS["adamw"]}),
-    "mixture": ("mixture", {"optimizer": OPTIMIZERS["momentum"]}),
-    "sampled_class": ("sampled_class", {"optimizer": two_groups}),
+    "gaussian": {"clip_norm": 30.0, "kl_weight": linear(9), "validation": 0.2},
+    "batch_norm": {"optimizer": OPTIMIZERS["adamw"]},
+    "mixture": {"optimizer": OPTIMIZERS["momentum"]},
+    "sampled_class": {"optimizer": two_groups},
 }
 
 
@@ -224,7 +224,7 @@ RESUMED = {
     "name", [pytest.param(n, marks=pytest.mark.slow if n == "mixture" else []) for n in RESUMED]
 )
 def test_a_fit_cut_off_is_resumed_bit_for_bit(name, step, tmp_path, monkeypatch):
-    make, settings = PAIRS[RESUMED[name][0]], RESUMED[name][1]
+    make, settings = PAIRS[name], RESUMED[name]
     whole = learn(make, step, monkeypatch, **settings)
     with monkeypatch.context() as patch:
         killed_at_snapshot(patch, 8)  # within the third epoch
