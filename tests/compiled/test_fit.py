@@ -91,16 +91,6 @@ def test_every_optimizer_updates_as_in_the_eager_fit(name, monkeypatch):
     alike(eager, traced)
 
 
-def test_an_optimizer_of_some_parameters_is_left_to_torch():
-    update_of = step_module.TensorUpdate.of
-    parameters = [torch.nn.Parameter(torch.zeros(2)) for _ in range(3)]
-    assert update_of(Adam(parameters, 0.1), parameters) is not None
-    assert update_of(Adam(parameters[:2], 0.1), parameters) is None
-    assert update_of(RMSprop(parameters, 0.1, centered=True), parameters) is not None
-    for settings in ({}, {"centered": True, "momentum": 0.9}):
-        assert update_of(RMSprop(parameters, 0.1, **settings), parameters) is None
-
-
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_of_a_fit_holds_in_the_traced_one(name, monkeypatch):
     settings = {"optimizer": OPTIMIZERS["adam"], "epochs": 8, **SETTINGS[name]}
