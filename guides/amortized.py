@@ -22,8 +22,13 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.families import find_family, parameter_transforms
-from ppl_vae.nn import Standardize, check_sizes, make_encoder
+from ppl_vae.nn import (
+    Standardize,
+    check_sizes,
+    find_family,
+    make_encoder,
+    parameter_transforms,
+)
 
 
 class AmortizedGuide(PyroModule):

@@ -18,8 +18,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.families import positive_transform
-from ppl_vae.nn import Standardize, check_sizes, make_encoder
+from ppl_vae.nn import Standardize, check_sizes, make_encoder, positive_transform
 
 
 class MultivariateNormalGuide(PyroModule):
