@@ -93,9 +93,8 @@ def _narrows_without_limit(inspection: Inspection, name: str, columns: Tensor) -
     The pair is run with gradients on: a scale that requires a gradient depends on a parameter. A
     scale with a floor does as well, so the parameters of the model then take steps that make the
     scale smaller, each by 1 against the sign of its gradient: a bias before an exponential falls by
-    60, and the scale by exp(60). A scale that does not fall so far has a floor. A scale that columns
-    with one value share with columns that vary cannot become small in training. The parameters are
-    restored.
+    60, and the scale by exp(60). A scale that does not fall so far has a floor. A scale that is
+    shared with columns that vary cannot become small in training. The parameters are restored.
 
     Args:
         inspection: The pair and its data.
