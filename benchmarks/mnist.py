@@ -26,8 +26,8 @@
     layers      the same, two layers of 40 latents, inferred from the top down
     conv        the same, convolutions of 32 and 64 channels each way
     diagonal    static binarized, 784-300-300 gated, a tanh before the guide's last layer, 40
-                latents, Adam 2e-3, batches of 250, until the validation ELBO has not risen for 10
-                epochs; 5,000 samples
+                latents, Adam 2e-3, batches of 250, the KL weight risen from 0 over 5 epochs,
+                until the validation ELBO has not risen for 10 epochs; 5,000 samples
     planar, planar80, autoregressive, spline    the same, the guide's normal bent by 10 or 80 planar
                 layers, 4 inverse autoregressive ones or 2 of splines
 
