@@ -36,7 +36,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.nn import MLP
 
-HELD_OUT, MEMBERS, SIDE, WIDTH = 300, 5, 161, 4.0
+HELD_OUT, MEMBERS, SIDE, WIDTH = 300, 5, 81, 4.0
 COLORS = {"encoder, 95 %": "darkorange", "other encoders of the ensemble, 95 %": "seagreen"}
 SHOWN = (0.5, 0.7, 0.9, 0.98)  # digits at these quantiles of the encoder's divergence
 
@@ -108,7 +108,7 @@ def fitted(
 def answer(model: BernoulliModel, guide: torch.nn.Module, rows: Tensor) -> Tensor:
     """Return mean and sd of a guide's codes, (rows, 2 latents, 2)."""
     codes = encode(model, guide, rows)["z"]
-    return torch.stack([torch.as_tensor(codes[name].to_numpy()) for name in ("mean", "sd")], -1)
+    return torch.stack([torch.tensor(codes[name].to_numpy()) for name in ("mean", "sd")], -1)
 
 
 @torch.no_grad()
@@ -140,16 +140,18 @@ def draw(axis: Tensor, images: Tensor, exact: Tensor, dots: Tensor, answers: Ten
     for column, ax in enumerate(panels):
         density = exact[column].exp().reshape(SIDE, SIDE).T.numpy()
         ax.pcolormesh(edge, edge, density, cmap="Blues", shading="nearest", rasterized=True)
-        center = (exact[column].softmax(-1)[:, None] * torch.cartesian_prod(axis, axis)).sum(0)
+        center = (exact[column].softmax(-1) @ torch.cartesian_prod(axis, axis)).tolist()
         for member in reversed(range(MEMBERS)):  # the encoder is the first, and drawn last
             mean, sd = answers[member, column].unbind(-1)
             ax.add_patch(ellipse(mean, sd, member == 0))
-        ax.plot(*dots[1:, column].T, "+", color="black", label=f"{MEMBERS - 1} other points")
-        ax.plot(*dots[0, column], "X", color="black", markersize=9, label="point")
+        ax.plot(
+            *dots[1:, column].T.tolist(), "+", color="black", label=f"{MEMBERS - 1} other points"
+        )
+        ax.plot(*dots[0, column].tolist(), "X", color="black", markersize=9, label="point")
         ax.set(xlim=(center[0] - 1.8, center[0] + 1.8), ylim=(center[1] - 1.8, center[1] + 1.8))
         ax.set_aspect("equal")
         inset = ax.inset_axes([0.74, 0.74, 0.25, 0.25])
-        inset.imshow(images[column].reshape(8, 8), cmap="gray_r")
+        inset.imshow(images[column].reshape(8, 8).numpy(), cmap="gray_r")
         inset.set(xticks=[], yticks=[])
     handles = [
         *panels[0].get_legend_handles_labels()[0][::-1],
