@@ -208,7 +208,7 @@ def generate(
             observe (covariates) are copied from rows of the data, chosen at random.
         num_samples: Number of new rows.
         given: ``{field name or position: values}`` for covariates, one value for all rows or
-            ``num_samples`` of them.
+            ``num_samples`` of them. What the model observes is drawn, and cannot be given.
         expected: Whether to return expected values given the latents (the most probable
             category) instead of draws.
         seed: Seeds the draws; the generators are restored afterwards.
@@ -219,8 +219,8 @@ def generate(
         ``num_samples`` rows in the data's own form and units.
 
     Raises:
-        ValueError: If ``given`` names no field or does not fit it, or an observed site holds values
-            that are no cells of the data.
+        ValueError: If ``given`` names no field or an observed one, or does not fit it, or an
+            observed site holds values that are no cells of the data.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -235,7 +235,8 @@ def generate(
     check_row_plate(pair, rows)
     places = CellPlaces(pair, rows)
     chosen = torch.randint(len(rows), (num_samples,), generator=generator(seed))
-    template = with_given(rows, rows.take(chosen), {} if given is None else given, num_samples)
+    given = {} if given is None else given
+    template = with_given(rows, rows.take(chosen), given, num_samples, places.observed_fields)
     shared = Substitute(GlobalDraws(pair, rows, guide=guide is not None).draw(child(seed, 2)))
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:

@@ -40,6 +40,7 @@ class CellPlaces:
     Attributes:
         columns: ``{site: (position of the field, columns of the field)}`` for sites that observe
             converted values (an integer column as floats), whose cells only their values tell.
+        observed_fields: Positions of the fields all of whose cells are observed.
         observes_all: Whether every cell of the data is observed, so that no covariate is left.
 
     Raises:
@@ -70,7 +71,8 @@ class CellPlaces:
         for name, site in data_sites(trace).items():
             position, cells = self.cells(name, batch, site["infer"]["obs"])
             unobserved[position][cells] = False
-        self.observes_all = not any(bool(cells.any()) for cells in unobserved)
+        self.observed_fields = {i for i, cells in enumerate(unobserved) if not bool(cells.any())}
+        self.observes_all = len(self.observed_fields) == len(unobserved)
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.
@@ -139,17 +141,23 @@ def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = 
     return rows.restore([parts[i] for i in range(len(rows.fields))], index)
 
 
-def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -> Rows:
+def with_given(
+    rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int, observed: set[int]
+) -> Rows:
     """Return rows in which some fields have the values that a user gave.
+
+    Truth values are the numbers 0 and 1.
 
     Args:
         rows: The data, for the fields' names.
         batch: The rows to change, as many as asked for.
         given: ``{field name or position: values}``, one value for all rows or one for each row.
         count: Rows, for messages.
+        observed: Positions of the fields that the model observes, which it draws itself.
 
     Raises:
-        ValueError: If a name is no field, or values do not fit the field's shape or dtype.
+        ValueError: If a name is no field, or values do not fit the field's shape or dtype, or the
+            model observes the field.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"given: expected {{field: values}}, got {shown(given)}")
@@ -159,9 +167,16 @@ def with_given(rows: Rows, batch: Batch, given: Mapping[Any, Any], count: int) -
         if str(key) not in names:
             raise ValueError(f"given: expected fields among {names}, got {key!r}")
         position = names.index(str(key))
+        if position in observed:
+            covariates = [name for i, name in enumerate(names) if i not in observed]
+            raise ValueError(
+                f"given: expected fields that the model reads and does not observe ({covariates}), "
+                f"got {key!r}, which the model observes and draws; leave {key!r} out"
+            )
         old = fields[position]
         columns = rows.columns.get(names[position])
         new = _given_tensor(values, columns, f"given[{key!r}]").to(old.device)
+        new = new.to(torch.uint8) if new.dtype == torch.bool else new
         if not old.is_floating_point() and bool((new != new.round()).any()):
             raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
         converted = new.to(old.dtype)

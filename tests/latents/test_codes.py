@@ -1,5 +1,6 @@
 """``encode``, ``reconstruct`` and ``generate``: against closed forms, and what they refuse."""
 
+import numpy as np
 import pandas as pd
 import pyro
 import pyro.distributions as dist
@@ -11,6 +12,7 @@ from pyro.nn import PyroModule
 from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.conditional import ConditionalModel
 from ppl_vae.models.gaussian import GaussianModel
 
 
@@ -157,12 +159,23 @@ def test_given_covariates_are_used():
     assert torch.equal(rows["dose"], doses)
 
 
+@pytest.mark.parametrize("labels", [torch.arange(4) % 2, torch.arange(4) % 2 == 1])
+def test_a_truth_value_is_given_as_a_label_of_0_or_1(labels):
+    data = {"x": (X[:4] > 0).float(), "y": labels}
+    model = ConditionalModel(3, latents=2, conditions=2)
+    for value in (True, 1, [True] * 5, np.ones(5, dtype=bool)):
+        rows = generate(model, None, data, num_samples=5, given={"y": value})
+        assert rows["y"].dtype == labels.dtype
+        assert rows["y"].tolist() == [1] * 5
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"dose": "much"}, "expected numbers"),
         ({"mass": 1.0}, r"fields among \['x', 'dose'\], got 'mass'"),
         ({"dose": torch.ones(3)}, "50"),
+        ({"x": 0.0}, "fields that the model reads and does not observe .* got 'x'"),
     ],
 )
 def test_wrong_covariates_are_refused(given, message):
