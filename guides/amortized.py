@@ -8,7 +8,8 @@ Draws have gradients where z = g(noise, p): with location and scale (Normal, Lap
 Logistic, Uniform by loc and width), by an inverse CDF (Exponential, Cauchy, Weibull, Pareto,
 Gumbel), or composed (LogNormal, Gamma, Dirichlet, Beta, Chi2). Parameters are in alphabetical
 order. The family needs the support of the model's prior. Its tails must not be too heavy for it:
-under a normal prior, the ELBO of Cauchy draws is minus infinity, whatever an estimate says.
+under a normal prior, the ELBO of Cauchy draws, or of StudentT draws with df up to 2, is minus
+infinity, whatever an estimate says. At a_1 = 0, df is 10, from where a fit can raise or lower it.
 
 Source: Kingma & Welling (2014), section 2.4, arXiv:1312.6114; Figurnov et al. (2018),
 arXiv:1805.08498 (Gamma, Beta, Dirichlet, StudentT).

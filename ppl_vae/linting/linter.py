@@ -31,6 +31,7 @@ from ppl_vae.linting import (
     observed_shapes,
     rerun_rules,
     support_rules,
+    tail_rules,
     trace_rules,
 )
 from ppl_vae.linting.data_rules import DataFaults
@@ -186,6 +187,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     """
     findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     findings += support_rules.unequal_supports(inspection)
+    findings += tail_rules.heavy_tails(inspection)
     findings += observed_shapes.rows_read_as_an_event(inspection)
     findings += observed_shapes.rows_of_another_shape(inspection)
     if inspection.model_failure is not None and not _failed(findings):

@@ -1,5 +1,6 @@
 """The guide of any family: targets of the family itself, exact posteriors, gradients, refusals."""
 
+import math
 import re
 import warnings
 
@@ -135,7 +136,8 @@ def test_a_target_of_the_family_is_recovered(name):
     """
     model, x = Target(TARGETS[name]()), torch.randn(500, 1)
     parameters = AmortizedGuide(1, 2, family=name).transforms
-    guide = AmortizedGuide(1, 2, name, encoder=Constant(*[0.0] * 2 * len(parameters)))
+    start = [-math.log(10) if each == "alpha" else 0.0 for each in parameters for _ in range(2)]
+    guide = AmortizedGuide(1, 2, name, encoder=Constant(*start))
 
     moves = name in MOVING
 
@@ -274,6 +276,8 @@ def test_gradients_of_an_expectation_agree_with_the_score_function_and_with_quad
         (dist.Bernoulli, "draws have gradients .reparameterized., got Bernoulli"),
         (dist.VonMises, "draws have gradients .reparameterized., got VonMises"),
         (dist.Delta, "got v of Delta"),
+        ("Wishart", "each free of the others, got the parameters of Wishart"),
+        ("MixtureOfDiagNormals", "takes just .*locs.*, got MixtureOfDiagNormals"),
         (dist.MultivariateNormal, "got covariance_matrix of MultivariateNormal"),
         (dist.RelaxedBernoulli, "takes just .*logits.*, got RelaxedBernoulli"),
         (torch.distributions.Normal, "a class of pyro.distributions or its name, as dist.Laplace"),
@@ -300,6 +304,19 @@ def test_positive_parameters_are_exp_or_softplus_of_the_outputs(positive):
     for cls in (AmortizedGuide, NormalGuide):
         with pytest.raises(ValueError, match=r'^positive: expected "exp" or "softplus", got .relu'):
             cls(4, positive="relu")
+
+
+@pytest.mark.parametrize("positive", ["exp", "softplus"])
+@pytest.mark.parametrize("name", ["StudentT", "Pareto", "InverseGamma", "FisherSnedecor"])
+def test_the_outputs_0_give_a_finite_variance(name, positive):
+    k = len(AmortizedGuide(4, 2, name).transforms)
+    guide = AmortizedGuide(4, 2, name, encoder=Constant(*[0.0] * 2 * k), positive=positive)
+    fn = drawn(guide, torch.zeros(3, 4))[0].base_dist
+    assert fn.variance.isfinite().all()
+    if name == "StudentT":
+        torch.testing.assert_close(fn.df, torch.full((3, 2), 10.0))
+        low = guide.transforms["df"](torch.tensor(-20.0))  # every degree of freedom can be reached
+        assert 0 < low < 1e-6
 
 
 def test_the_best_uniform_under_a_normal_posterior_has_its_mean_and_its_variance_but_no_tails():
