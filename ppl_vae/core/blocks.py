@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
-from ppl_vae.core.observed_values import refuse_outside, row_shape_cause
+from ppl_vae.core.observed_values import refuse_outside, refuse_swapped, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
 from ppl_vae.data.cells import place_not_finite
@@ -68,13 +68,15 @@ def quiet_look(
         The rows as a batch, on the pair's device.
 
     Raises:
-        ValueError: If the pair does not run on the rows.
+        ValueError: If the pair does not run on the rows, or its model and guide are swapped.
     """
     count = min(len(rows), count, max(PROBE_ROWS, block_rows(rows)))
     last = len(rows) - 1 if spread else count - 1
     index = torch.linspace(0, last, count, dtype=torch.float64).long()
     batch = rows.take(index, pair.device())
     looks = pair.looks.setdefault(rows, {})
+    if not looks:
+        refuse_swapped(pair, batch)
     if (count, last) not in looks:
         with pair.quiet_run():
             looks[count, last] = overflowing_rows(pair, batch).cpu()

@@ -48,6 +48,21 @@ class Cause(NamedTuple):
         return f"{self.where}: {self.problem}; {self.fix}"
 
 
+class FieldsError(ValueError):
+    """Raised where a half cannot be called on the fields of the data.
+
+    Pyro may raise it again, with the same class and with the text alone; the error that this
+    library raised is then the ``__cause__``.
+
+    Attributes:
+        cause: The field, what was expected and what came, and what to pass.
+    """
+
+    def __init__(self, cause: Cause | str) -> None:
+        super().__init__(str(cause))
+        self.cause = cause if isinstance(cause, Cause) else None
+
+
 @dataclass(frozen=True)
 class FailedRun:
     """A run of a pair, or of a half, that raised an error.
@@ -74,7 +89,10 @@ class FailedRun:
 
 
 def cause_in_frames(failed: FailedRun) -> Cause | None:
-    """Return the cause that the frames of the error's traceback show."""
+    """Return the cause that the error itself has, or the frames of its traceback show."""
+    for error in (failed.error, failed.error.__cause__):
+        if isinstance(error, FieldsError) and error.cause is not None:
+            return error.cause
     site = failed_site(failed.error)
     cause = _subsampling_cause(failed)
     if site is not None and cause is None:

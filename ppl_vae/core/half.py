@@ -22,6 +22,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from ppl_vae.core.effect_guides import run_as_guide
+from ppl_vae.core.failed_runs import Cause, FieldsError
 from ppl_vae.core.handlers import RowPlateOfBatch
 from ppl_vae.core.held_modules import held_modules
 from ppl_vae.core.private_store import PrivateStore, plain_name
@@ -115,12 +116,26 @@ class Half:
         self.store.follow_global_store()
 
     def __call__(self, batch: Batch) -> Any:
-        """Run the half on a batch, inside its private store, and return what the half returns."""
+        """Run the half on a batch, inside its private store, and return what the half returns.
+
+        Args:
+            batch: The rows.
+
+        Raises:
+            FieldsError: If the half has an argument without a value that no field of the batch has
+                the name of, or more fields come by position than it has arguments.
+        """
         row_plate = RowPlateOfBatch(self.plate, batch_rows(batch))
         with self.store, self._keep_parameters, row_plate, self._acting_as_guide():
-            if isinstance(batch, dict):
-                return self.function(**{key: batch[key] for key in self.fields_read(batch)})
-            return self.function(*batch)
+            try:
+                if isinstance(batch, dict):
+                    return self.function(**{key: batch[key] for key in self.fields_read(batch)})
+                return self.function(*batch)
+            except TypeError as error:
+                cause = self._wrong_fields(batch)
+                if cause is None:
+                    raise
+                raise FieldsError(cause) from error
 
     def _acting_as_guide(self) -> contextlib.AbstractContextManager[None]:
         """Return the context in which an effect-based guide acts as an ordinary one."""
@@ -134,6 +149,45 @@ class Half:
         if keys not in self._fields_by_keys:
             self._fields_by_keys[keys] = named_fields(self.base, keys)
         return self._fields_by_keys[keys]
+
+    def _wrong_fields(self, batch: Batch) -> Cause | None:
+        """Return the cause where the half cannot be called with the fields of a batch.
+
+        Args:
+            batch: Rows on which a call of the half has raised ``TypeError``.
+
+        Returns:
+            The field that is missing, or the fields in excess; ``None`` where the signature takes
+            the fields, so that the error was raised inside.
+        """
+        try:
+            parameters = inspect.signature(_target(self.base)).parameters.values()
+        except ValueError:  # a callable without a signature
+            return None
+        named = [p.name for p in parameters if p.kind in _BY_NAME]
+        needed = [p.name for p in parameters if p.kind in _BY_NAME and p.default is p.empty]
+        takes_any = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in parameters)
+        form = ", ".join(f'"{name}": ...' for name in needed)
+        if isinstance(batch, dict):
+            given, got = list(batch), f"fields {list(batch)}"
+        else:
+            given, got = named[: len(batch)], f"{len(batch)} without names"
+            if len(batch) > len(named) and not takes_any:
+                return Cause(
+                    "data",
+                    f"expected at most {len(named)} fields, the arguments {named} of the "
+                    f"{self.role}, got {len(batch)}",
+                    f"pass a mapping, {{{form}}}, of which model and guide each read the fields "
+                    "that their arguments name",
+                )
+        missing = [name for name in needed if name not in given]
+        if not missing:
+            return None
+        return Cause(
+            f'field "{missing[0]}"',
+            f"expected data with this field, which the {self.role} reads, got {got}",
+            f"pass a mapping with one entry for each row in every field, {{{form}}}",
+        )
 
     @property
     def module(self) -> nn.Module | None:
@@ -201,8 +255,7 @@ class Half:
         """
         if keys is not None:
             return list(keys)
-        target = self.base.forward if isinstance(self.base, nn.Module) else self.base
-        return list(inspect.signature(target).parameters)[:count]
+        return list(inspect.signature(_target(self.base)).parameters)[:count]
 
     def _forget_replaced_parameters(self) -> None:
         """Drop a module's old parameters from the store after the user assigned new ones.
@@ -216,6 +269,14 @@ class Half:
             for name, value in list(tables.named_parameters()):
                 if isinstance(value, nn.Parameter) and id(value) not in owned:
                     del tables[name]
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _target(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function whose signature names the fields: ``forward`` of a module."""
+    return function.forward if isinstance(function, nn.Module) else function
 
 
 def _guide_without_sites(*args: Any, **fields: Any) -> None:
@@ -243,8 +304,7 @@ def named_fields(function: Callable[..., Any], keys: tuple[str, ...]) -> list[st
     """Return those of the keys that are arguments of the function; all keys for ``**fields``."""
     if isinstance(function, GuideMessenger):  # its call takes anything, and passes it to its model
         return named_fields(_without_handlers(function.model), keys)
-    target = function.forward if isinstance(function, nn.Module) else function
-    arguments = inspect.signature(target).parameters.values()
+    arguments = inspect.signature(_target(function)).parameters.values()
     if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):
         return list(keys)
     names = {argument.name for argument in arguments}

@@ -24,6 +24,7 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core import sites
@@ -106,6 +107,48 @@ def row_shape_cause(pair: Pair, batch: Batch) -> Cause | None:
     data = sites.with_role(trace, "data").values()
     causes = (size_cause(site) for site in data if sites.in_plate(site, pair.plate))
     return next((cause for cause in causes if cause is not None), None)
+
+
+def swapped_cause(model_trace: Trace, guide_trace: Trace) -> Cause | None:
+    """Return the cause where the model observes nothing and the guide does: each is the other.
+
+    Args:
+        model_trace: Trace of what was passed as the model.
+        guide_trace: Trace of what was passed as the guide.
+    """
+    observed = sites.with_role(guide_trace, "data")
+    if not observed or sites.with_role(model_trace, "data", "factor"):
+        return None
+    return Cause(
+        "model and guide",
+        f"expected sites with obs= in the model, got none there and {list(observed)} in the guide",
+        "model and guide are swapped: pass the model first",
+    )
+
+
+def refuse_swapped(pair: Pair, batch: Batch) -> None:
+    """Raise if the guide was passed as the model, and the model as the guide.
+
+    Such a pair would give numbers: the "ELBO" of a model that observes nothing.
+
+    Args:
+        pair: The pair.
+        batch: A few rows. Where the pair fails on them, whoever runs it next tells the cause.
+
+    Raises:
+        ValueError: If the model observes nothing, and the guide does.
+    """
+    with pair.quiet_run():
+        try:
+            model_trace = poutine.trace(pair.model).get_trace(batch)
+            if sites.with_role(model_trace, "data", "factor"):
+                return
+            guide_trace = poutine.trace(pair.guide).get_trace(batch)
+        except Exception:
+            return
+    cause = swapped_cause(model_trace, guide_trace)
+    if cause is not None:
+        raise ValueError(str(cause))
 
 
 def _bounded_sites(pair: Pair, few_rows: Batch) -> list[str]:
