@@ -10,7 +10,6 @@ Source: Vincent et al. (2010), section 3, Journal of Machine Learning Research 1
 section 3, arXiv:1511.06406 (the bound).
 """
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,7 +19,15 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MaskingNoise, Standardize, check_row, check_sizes, make_encoder
+from ppl_vae.nn import (
+    MaskingNoise,
+    Standardize,
+    check_reads_rows,
+    check_row,
+    check_sizes,
+    fields_read,
+    make_encoder,
+)
 
 
 class DenoisingGuide(PyroModule):
@@ -29,15 +36,15 @@ class DenoisingGuide(PyroModule):
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
         latents: Size of the latent code z, as in the model; not used where ``guide`` is given.
-        guide: The guide inside, whose first argument is the row; a diagonal normal of the site "z",
-            with the default network, if ``None``.
+        guide: The guide inside, whose first argument is the row, which it must read; a diagonal
+            normal of the site "z", with the default network, if ``None``.
         corruption: Module that returns rows of about unit size corrupted in train mode, and
             unchanged in evaluation mode; ``MaskingNoise()`` if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a positive number or (features,), in the data's units.
 
     Example:
-        >>> guide = DenoisingGuide(features=16, latents=2, corruption=MaskingNoise(0.5))
+        >>> guide = DenoisingGuide(features=16, latents=2, corruption=MaskingNoise(share=0.5))
         >>> guide.corrupted(torch.ones(5, 16)).unique()
         tensor([0., 1.])
     """
@@ -49,6 +56,7 @@ class DenoisingGuide(PyroModule):
     ) -> None:  # fmt: skip
         super().__init__()
         check_row(features)
+        check_reads_rows(guide)
         check_sizes(latents=latents)
         self.features, self.latents, self.guide = features, latents, guide
         self.standardize, self.corruption = Standardize(loc, scale), corruption or MaskingNoise()
@@ -65,16 +73,8 @@ class DenoisingGuide(PyroModule):
         """Draw codes for rows x, (rows, features), in the data's units."""
         seen = self.corrupted(x) if self.training else x
         if self.guide is not None:
-            self.guide(seen, *others, **_fields_of(self.guide, fields))
+            self.guide(seen, *others, **fields_read(self.guide, fields))
             return
         mean, log_variance = self.encoder(self.standardize(seen)).chunk(2, -1)
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))
-
-
-def _fields_of(guide: Callable[..., Any], fields: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the fields that a guide takes, of those that the data have beside the row."""
-    function = guide.forward if isinstance(guide, nn.Module) else guide
-    taken = inspect.signature(function).parameters
-    takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
-    return {name: field for name, field in fields.items() if takes_any or name in taken}

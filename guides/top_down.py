@@ -33,7 +33,7 @@ class TopDownGuide(PyroModule):
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
         model: The partner, a ``HierarchicalModel`` or a model with its ``latents``, the sizes of
-            the layers, and its ``given_above``, which gives p_l and w_l.
+            the layers, and its ``given_above``, which gives p_l and 2 log s_l.
         hidden: Width of the layers d_l.
         encoder: Network (..., features) -> (..., hidden) that reads rows of about unit size; one
             hidden layer for vectors, convolutions for images, if ``None``.

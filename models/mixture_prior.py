@@ -12,6 +12,7 @@ Source: Jiang et al. (2017), Variational deep embedding, section 3.1, arXiv:1611
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -60,9 +61,12 @@ class MixturePriorModel(PyroModule):
         each = dist.Normal(self.centers, self.log_spreads.exp()).to_event(1)
         return MixtureSameFamily(dist.Categorical(logits=self.logits), each)
 
-    def cluster(self, z: Tensor) -> Tensor:
-        """Return the probability of each component given codes z, as (..., components)."""
-        each: Tensor = self.prior().component_distribution.log_prob(z.unsqueeze(-2))
+    @torch.no_grad()
+    def cluster(self, z: Any) -> Tensor:
+        """Return each component's probability, (..., components), given codes: tensor or frame."""
+        codes = z if isinstance(z, Tensor) else torch.tensor(getattr(z, "values", z))
+        codes = codes.to(self.centers).unsqueeze(-2)
+        each: Tensor = self.prior().component_distribution.log_prob(codes)
         return (each + self.logits.log_softmax(-1)).softmax(-1)
 
     def forward(self, x: Tensor) -> None:

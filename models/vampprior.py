@@ -23,7 +23,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.distributions import MixtureSameFamily
-from ppl_vae.nn import check_sizes, expanded, make_decoder
+from ppl_vae.nn import check_reads_rows, check_sizes, code_distribution, expanded, make_decoder
 
 
 class VampPriorModel(PyroModule):
@@ -53,6 +53,7 @@ class VampPriorModel(PyroModule):
         super().__init__()
         if not isinstance(guide, nn.Module):
             raise ValueError(f"guide: expected a module with a site z, got {type(guide).__name__}")
+        check_reads_rows(guide)
         check_sizes(latents=latents, pseudo_inputs=pseudo_inputs)
         self.features, self.latents, self.guide = features, latents, guide
         self.decoder = decoder or make_decoder(latents, features)
@@ -63,11 +64,7 @@ class VampPriorModel(PyroModule):
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
         with poutine.block(expose_types=["param"]):
             trace = poutine.trace(self.guide).get_trace(self.pseudo_logits.sigmoid())
-        if "z" not in trace.nodes:
-            raise ValueError(f"guide: expected a site z, got sites {trace.stochastic_nodes}")
-        each = trace.nodes["z"]["fn"]  # batch (pseudo_inputs,), event (latents,)
-        if isinstance(each, dist.Delta):
-            raise ValueError("guide: expected a distribution at z, got a point; use another guide")
+        each = code_distribution(trace, self.latents)  # batch (pseudo_inputs,), event (latents,)
         equal = dist.Categorical(logits=self.pseudo_logits.new_zeros(len(self.pseudo_logits)))
         return MixtureSameFamily(equal, each)
 

@@ -107,7 +107,9 @@ def test_the_program_on_images_runs(tmp_path):
 
 def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
     fitted = "fit(vampprior, guide, bits, epochs=1, progress=False)\nprint(clusters.centers.shape)"
-    assert "torch.Size([10, 8])" in run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
+    output = run(PROGRAMS["Images"] + PROGRAMS["Priors"] + fitted, tmp_path)
+    assert "torch.Size([1797, 10])" in output
+    assert "torch.Size([10, 8])" in output
 
 
 def test_the_program_on_autoencoders_runs(tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
@@ -18,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ppl_vae.core.failed_calls import find_cause
-from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again
+from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again, raised_in
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.observed_values import refuse_outside, refuse_swapped, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
@@ -163,21 +162,15 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> I
     try:
         yield
     except (RuntimeError, ValueError, TypeError, LookupError, AssertionError) as error:
-        if isinstance(error, ValueError) and not _raised_in(error, "torch", "pyro"):
+        if isinstance(error, ValueError) and not raised_in(error, "torch", "pyro"):
             if not raised_again(error):
                 raise
             cause = row_shape_cause(pair, batch)
             raise ValueError(str(error.__cause__ if cause is None else cause)) from error
-        if isinstance(error, AssertionError) and _raised_in(error, "ppl_vae"):
+        if isinstance(error, AssertionError) and raised_in(error, "ppl_vae"):
             raise
         positions = rows.positions_in_data(index)
         raise _error_about_rows(error, pair, batch, positions, rows) from error
-
-
-def _raised_in(error: Exception, *packages: str) -> bool:
-    """Return whether the line of code that raised an error belongs to one of the packages."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_globals.get("__name__", "").partition(".")[0] in packages
 
 
 def _error_about_rows(
@@ -219,7 +212,7 @@ def _refused_by_a_half(pair: Pair, batch: Batch) -> ValueError | None:
             with pair.quiet_run():
                 half(batch)
         except ValueError as error:
-            if not _raised_in(error, "torch", "pyro"):
+            if not raised_in(error, "torch", "pyro"):
                 return ValueError(str(error.__cause__ if raised_again(error) else error))
         except Exception:  # torch's or Pyro's words, which the caller tells with the shapes
             continue

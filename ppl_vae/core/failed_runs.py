@@ -131,6 +131,12 @@ def raised_again(error: Exception) -> bool:
     return type(own) is type(error) and str(error).startswith(str(own))
 
 
+def raised_in(error: Exception, *packages: str) -> bool:
+    """Return whether the line of code that raised an error belongs to one of the packages."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_globals.get("__name__", "").partition(".")[0] in packages
+
+
 # Sites
 
 

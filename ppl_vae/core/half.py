@@ -171,7 +171,7 @@ class Half:
         if isinstance(batch, dict):
             given, got = list(batch), f"fields {list(batch)}"
         else:
-            given, got = named[: len(batch)], f"{len(batch)} without names"
+            given, got = named[: len(batch)], f"{len(batch)} field(s) without names"
             if len(batch) > len(named) and not takes_any:
                 return Cause(
                     "data",

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.failed_calls import find_cause
-from ppl_vae.core.failed_runs import FailedRun, error_text
+from ppl_vae.core.failed_runs import FailedRun, error_text, raised_in
 from ppl_vae.core.far_rows import failing_rows, without_rows
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import Substitute, Unobserve
@@ -380,7 +380,11 @@ def _wrong_plate_length(half: Half, plate: str, batch: Batch, length: int) -> Fi
 
 
 def _failed_run(half: Half, batch: Batch, failure: Exception) -> Finding:
-    """Return the finding for a half that raised an error on a batch."""
+    """Return the finding for a half that raised an error on a batch.
+
+    A ``ValueError`` of the half's own code has the form "what is wrong; what to do": its mend is
+    the finding's, and no other stands beside it.
+    """
     fields = [tuple(tensor.shape) for tensor in as_tuple(batch)]
     shapes = dict(zip(batch, fields, strict=True)) if isinstance(batch, dict) else fields
     fix = f"make the {half.role} take these rows, whatever their number, or pass other data"
@@ -389,8 +393,8 @@ def _failed_run(half: Half, batch: Batch, failure: Exception) -> Finding:
             "; where the guide has parameters for single rows, pass row numbers as a field and "
             "index the parameters by them"
         )
-    return error(
-        half.role,
-        f"expected to run on a batch of shapes {shapes}, got {error_text(failure)}",
-        fix,
-    )
+    got, own_fix = error_text(failure), ""
+    if isinstance(failure, ValueError) and not raised_in(failure, "torch", "pyro"):
+        got, _, own_fix = got.partition("; ")
+    problem = f"expected to run on a batch of shapes {shapes}, got {got}"
+    return error(half.role, problem, own_fix or fix)

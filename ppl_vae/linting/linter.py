@@ -29,6 +29,7 @@ from ppl_vae.linting import (
     likelihood_rules,
     objective_rules,
     observed_shapes,
+    partner_rules,
     rerun_rules,
     support_rules,
     tail_rules,
@@ -146,7 +147,8 @@ def lint_pair(
 ) -> Lint:
     """Return what ``lint`` returns, for a pair and rows that have been read already."""
     given = None if elbo is None else Objective.of(elbo, "given")
-    findings = list(data_rules.unread_fields(pair, rows))
+    partners = list(partner_rules.other_partners(pair))
+    findings = [*data_rules.unread_fields(pair, rows), *partners]
     inspection: Inspection | None = None
     points: list[str] = []
     appeared = Appeared(pair)
@@ -162,7 +164,7 @@ def lint_pair(
                 [failure] if inspection is None else findings_under_elbo(inspection, failure)
             )
         else:
-            findings += _findings(inspection)
+            findings += [] if _failed(partners) else _findings(inspection)
             if not _failed(findings):
                 points = point_latents(pair, inspection.batch)
                 findings += objective_rules.bounds_of_points(inspection, points)
@@ -185,7 +187,10 @@ def _findings(inspection: Inspection) -> list[Finding]:
     A pair with faults in its traces would fail in the later runs because of the same faults, and
     the user would read two messages about one mistake.
     """
-    findings = [finding for rule in trace_rules.RULES for finding in rule(inspection)]
+    findings = list(partner_rules.swapped_halves(inspection))
+    if findings:
+        return findings
+    findings += [finding for rule in trace_rules.RULES for finding in rule(inspection)]
     findings += support_rules.unequal_supports(inspection)
     findings += tail_rules.heavy_tails(inspection)
     findings += observed_shapes.rows_read_as_an_event(inspection)

@@ -33,9 +33,13 @@ def heavy_tails(inspection: Inspection) -> Iterator[Finding]:
         if is_discrete(in_guide):
             continue
         variance, mean = _moment(guide, "variance"), _moment(guide, "mean")
-        if variance is None or mean is None or bool(variance.isfinite().all()):
+        if variance is None or mean is None:
             continue
-        needed, order = ("variance", 1.5) if bool(mean.isfinite().all()) else ("mean", 0.5)
+        drawn = in_guide["value"].isfinite()  # a row with NaN in it has other faults
+        if not bool((drawn & ~variance.isfinite()).any()):
+            continue
+        without_mean = bool((drawn & ~mean.isfinite()).any())
+        needed, order = ("mean", 0.5) if without_mean else ("variance", 1.5)
         if _tail_order(prior) <= order:
             continue
         families = [type(basic_distribution(fn)).__name__.lstrip("_") for fn in (prior, guide)]

@@ -14,6 +14,7 @@ from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.families import find_family, parameter_transforms, positive_transform
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
 from ppl_vae.nn.mlp import MLP
+from ppl_vae.nn.partners import check_reads_rows, code_distribution, fields_read
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize
 
@@ -33,9 +34,12 @@ __all__ = [
     "SaltAndPepperNoise",
     "SplineFlow",
     "Standardize",
+    "check_reads_rows",
     "check_row",
     "check_sizes",
+    "code_distribution",
     "expanded",
+    "fields_read",
     "find_family",
     "make_decoder",
     "make_encoder",

@@ -28,6 +28,8 @@ class MaskingNoise(nn.Module):
         ValueError: If the share is no probability.
 
     Example:
+        >>> MaskingNoise()
+        MaskingNoise(share=0.25)
         >>> noise = MaskingNoise(share=1.0)
         >>> noise(torch.ones(3)), noise.eval()(torch.ones(3))
         (tensor([0., 0., 0.]), tensor([1., 1., 1.]))
@@ -37,6 +39,10 @@ class MaskingNoise(nn.Module):
         super().__init__()
         _check_share(share)
         self.share = share
+
+    def extra_repr(self) -> str:
+        """Return the arguments, which the representation of the module shows."""
+        return f"share={self.share:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with a share of its cells at 0; x itself in evaluation mode."""
@@ -62,6 +68,10 @@ class GaussianNoise(nn.Module):
         super().__init__()
         check_number("sd", sd, positive=True)
         self.sd = sd
+
+    def extra_repr(self) -> str:
+        """Return the arguments, which the representation of the module shows."""
+        return f"sd={self.sd:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with noise; x itself in evaluation mode."""
@@ -94,6 +104,10 @@ class SaltAndPepperNoise(nn.Module):
         if high <= low:
             raise ValueError(f"high: expected a number above low={low:g}, got {high:g}")
         self.share, self.low, self.high = share, low, high
+
+    def extra_repr(self) -> str:
+        """Return the arguments, which the representation of the module shows."""
+        return f"share={self.share:g}, low={self.low:g}, high={self.high:g}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x with a share of its cells at the two values; x itself in evaluation mode."""

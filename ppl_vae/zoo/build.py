@@ -53,8 +53,9 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
         arguments: Constructor arguments; they take precedence over the data.
 
     Raises:
-        ValueError: If the constructor has no argument of a given name, or if the data cannot
-            give an argument: ``features`` of images for a class that takes vectors, ``categories``
+        ValueError: If the constructor has no argument of a given name, or an argument without a
+            value, such as the partner of a half that needs one, or if the data cannot give an
+            argument: ``features`` of images for a class that takes vectors, ``categories``
             of numbers that are not whole, ``rate`` where a size is not positive, is not one number
             a row, or is a field without a name.
 
@@ -79,11 +80,30 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     read_names = [name for name in _READERS if name in parameters and name not in arguments]
     for name in read_names:
         arguments[name] = _READERS[name](source)
+    missing = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and p.kind in _BY_NAME and name not in arguments
+    ]
+    if missing:
+        raise ValueError(_without_value(cls, missing[0]))
     made = cls(**arguments)
     if not _OF_COLUMNS.isdisjoint(read_names):
         name = source.name
         remember(made, {name: rows.columns[name]} if name in rows.columns else {})
     return made
+
+
+_BY_NAME = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+def _without_value(cls: type[Any], name: str) -> str:
+    """Return the message that an argument of a constructor has no value."""
+    what = f", the {name} that it is fitted with" if name in ("model", "guide") else ""
+    return (
+        f"{cls.__name__}: {name}: expected a value, got none: the data do not say it; "
+        f"pass build({cls.__name__}, data, {name}=...){what}"
+    )
 
 
 class _Source:

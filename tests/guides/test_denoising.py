@@ -12,6 +12,7 @@ from ppl_vae import build, elbo_terms, encode, fit, lint, load, log_likelihood, 
 from ppl_vae.guides.conditional import ConditionalGuide
 from ppl_vae.guides.delta import DeltaGuide
 from ppl_vae.guides.denoising import DenoisingGuide
+from ppl_vae.guides.local import LocalGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.conditional import ConditionalModel
@@ -19,6 +20,7 @@ from ppl_vae.models.continuous_bernoulli import ContinuousBernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.models.hierarchical import HierarchicalModel
 from ppl_vae.models.negative_binomial import NegativeBinomialModel
+from ppl_vae.models.vampprior import VampPriorModel
 from ppl_vae.nn import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 
 STILL = {"optimizer": lambda parameters: torch.optim.SGD(parameters, lr=0.0), "progress": False}
@@ -42,6 +44,15 @@ class Reader(nn.Module):
 
     def forward(self, x, **fields):
         self.read = x, fields
+
+
+def test_a_guide_with_parameters_for_single_rows_is_refused():
+    """At once: a fit of it would end with a pair that refuses its own rows."""
+    for inside in (LocalGuide(60, 2), nn.Sequential(LocalGuide(60, 2))):
+        with pytest.raises(ValueError, match=r"^guide: expected a guide that reads its rows, got"):
+            DenoisingGuide(4, guide=inside)
+        with pytest.raises(ValueError, match=r"^guide: expected a guide that reads its rows, got"):
+            VampPriorModel(4, inside)
 
 
 @pytest.mark.parametrize("noise", [MaskingNoise(), GaussianNoise(), SaltAndPepperNoise()])

@@ -183,7 +183,7 @@ def test_field_that_nobody_reads():
 def test_mapping_without_the_fields_of_the_model():
     verdict = lint(model, guide, {"image": X})
     assert_finding(verdict, "error", 'field "image"', "rename the field or the argument")
-    assert_finding(verdict, "error", "guide", "missing 1 required positional argument: 'x'")
+    assert_finding(verdict, "error", 'field "x"', "which the guide reads", "got fields ['image']")
 
 
 def test_guide_for_another_model():

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -108,6 +109,8 @@ def test_the_mixture_is_the_weighted_sum_of_its_components():
     torch.testing.assert_close(model.cluster(z), torch.stack(terms, -1) / total[:, None])
     many = model.cluster(z.expand(4, 7, 2))
     assert torch.equal(many[1], model.cluster(z))
+    for codes in (pd.DataFrame(z.numpy()), z.numpy(), z.tolist(), z.requires_grad_()):
+        assert torch.equal(model.cluster(codes), many[1])
 
 
 def test_draws_of_the_mixture_have_its_moments():
@@ -128,8 +131,7 @@ def test_the_mixture_finds_three_planted_clusters():
     model = build(MixturePriorModel, x, latents=2, components=3)
     guide = build(NormalGuide, x, latents=2)
     fit(model, guide, x, epochs=50, batch_size=100, optimizer=adam(0.01), progress=False)
-    codes = torch.tensor(encode(model, guide, x)["z"]["mean"].to_numpy())
-    clusters = model.cluster(codes).argmax(1)
+    clusters = model.cluster(encode(model, guide, x)["z"]["mean"]).argmax(1)
     assert sklearn("metrics").adjusted_rand_score(label, clusters) > 0.95
 
 
@@ -277,7 +279,7 @@ def test_a_partner_that_is_no_guide_of_z_is_refused_by_name():
             with pyro.plate("data", len(x)):
                 pyro.sample("code", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match=r"guide: expected a site z, got sites .*'code'"):
+    with pytest.raises(ValueError, match=r"guide: expected a latent site z, got .*'code'"):
         VampPriorModel(6, Other(6)).prior()
 
 

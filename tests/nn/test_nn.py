@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae.nn import MLP, Standardize
+from ppl_vae.nn import MLP, GaussianNoise, MaskingNoise, SaltAndPepperNoise, Standardize
 
 
 @pytest.mark.parametrize("shape", [(3,), (7, 3), (5, 7, 3), (2, 5, 7, 3)])
@@ -32,3 +32,10 @@ def test_standardize_takes_integers_and_booleans_and_saves_its_buffers():
 def test_a_scale_that_is_not_positive_is_refused(scale):
     with pytest.raises(ValueError, match="positive numbers"):
         Standardize(0.0, scale)
+
+
+def test_the_representation_of_a_corruption_has_its_arguments():
+    assert repr(MaskingNoise()) == "MaskingNoise(share=0.25)"
+    assert repr(GaussianNoise(2)) == "GaussianNoise(sd=2)"
+    expected = "SaltAndPepperNoise(share=0.25, low=-2, high=1.5)"
+    assert repr(SaltAndPepperNoise(high=1.5)) == expected

@@ -6,10 +6,13 @@ import pytest
 import torch
 
 from ppl_vae import build
+from ppl_vae.guides.mean_field import MeanFieldGuide
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.models.poisson import PoissonModel
+from ppl_vae.models.vampprior import VampPriorModel
 
 X = torch.randn(200, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0.1]) + 5
 
@@ -158,3 +161,13 @@ def test_labels_that_were_read_as_floats_are_one_covariate_and_a_warning_says_so
 def test_conditions_that_the_data_cannot_give_are_an_error(data, message):
     with pytest.raises(ValueError, match=f"Conditioned: conditions: .*{message}"):
         build(Conditioned, data)
+
+
+@pytest.mark.parametrize(
+    ("cls", "partner"),
+    [(VampPriorModel, "guide"), (TopDownGuide, "model"), (MeanFieldGuide, "model")],
+)
+def test_a_partner_that_is_not_passed_is_named(cls, partner):
+    message = f"{cls.__name__}: {partner}: expected a value.*{partner}=.*, the {partner} that it is"
+    with pytest.raises(ValueError, match=message):
+        build(cls, torch.ones(5, 3))
