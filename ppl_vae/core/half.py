@@ -175,9 +175,9 @@ class Half:
             if len(batch) > len(named) and not takes_any:
                 return Cause(
                     "data",
-                    f"expected at most {len(named)} fields, the arguments {named} of the "
-                    f"{self.role}, got {len(batch)}",
-                    f"pass a mapping, {{{form}}}, of which model and guide each read the fields "
+                    f"expected no more fields than the arguments {named} of the {self.role}, got "
+                    f"{len(batch)}",
+                    'pass fields by name, {"x": ..., ...}: model and guide then each read those '
                     "that their arguments name",
                 )
         missing = [name for name in needed if name not in given]

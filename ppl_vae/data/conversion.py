@@ -99,11 +99,18 @@ def check_numbers(array: np.ndarray[Any, Any], name: str) -> None:
         )
     if array.dtype.kind not in "biuf":
         holds_numbers = array.dtype.kind in "OUS" and _spells_numbers(array)
-        mend = "encode text and dates as numbers first"
+        mend = (
+            "encode text and dates as numbers first, names of classes as 0, 1, 2, ... "
+            "(pandas.factorize(values)[0])"
+        )
         if array.dtype.kind == "c":
             mend = "pass the real and the imaginary part as features"
         if holds_numbers:
-            mend = "all of its values are numbers: convert them with .astype(float)"
+            mend = (
+                "all of its values are numbers: where they measure something (features, a "
+                "covariate), convert them with .astype(float); where they name classes, number "
+                "the classes 0, 1, 2, ..., as pandas.factorize(values)[0] does"
+            )
         raise ValueError(f"{name}: expected numbers, got an array of dtype {array.dtype}; {mend}")
 
 
@@ -153,7 +160,10 @@ def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
         bad = None if numbers is None else (numbers.isna() & values.notna()).to_numpy()
         about, mend = f"{dtype}", "drop them or encode them (pandas.get_dummies, or .cat.codes)"
         if bad is not None and not bad.any():
-            mend = "convert columns that hold numbers with pandas.to_numeric"
+            mend = (
+                "convert columns that hold numbers with pandas.to_numeric, and number the classes "
+                "of labels 0, 1, 2, ... with pandas.factorize(labels)[0]"
+            )
         elif bad is not None and bad.sum() * 2 < len(bad):
             first = int(bad.argmax())
             about += f'; no number in row {first}: "{str(values.iloc[first])[:40]}"'

@@ -16,6 +16,7 @@ Source: Hastie & Tibshirani (1986), Generalized additive models, Statistical Sci
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,16 @@ class AdditiveRegression:
             for penalty in PENALTIES
         ]
         return PENALTIES[int(np.argmax(explained))]
+
+    def shuffled(self, random: np.random.Generator) -> AdditiveRegression:
+        """Return the regression of factors that belong to other rows, of which codes know nothing.
+
+        Args:
+            random: Draws which row's factors a row gets.
+        """
+        other = copy.copy(self)
+        other._outputs = self._outputs[random.permutation(len(self._outputs))]
+        return other
 
     def fit(self, rows: np.ndarray, penalty: float) -> Fit:
         """Return the regression on some rows, (rows,), in closed form.

@@ -24,13 +24,14 @@ from ppl_vae.data.text import printable
 from ppl_vae.latents.additive_regression import Halves
 from ppl_vae.latents.codes import encode
 from ppl_vae.latents.factor_scores import SCORES
-from ppl_vae.latents.factor_tables import FactorTables
+from ppl_vae.latents.factor_tables import FactorTables, entropy, information_by_chance
 from ppl_vae.latents.variables import Variable, as_variable, codes_of, factors_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SHUFFLES = 100  # of the rows, which measure the mutual information by chance
+NOISE = 0.2  # share of the importances by chance, from which on scores made of them say little
 FEWEST = 20  # data sets of a bootstrap, so that an interval of 95 % is one
 
 
@@ -50,6 +51,10 @@ class Disentanglement:
         collapsed: Names of latents whose means hardly vary from row to row: they count as constant.
         rows: Number of rows that were scored.
         left_out: Number of rows without a finite code, which are not scored.
+        noise: Share of the sum of all importances that codes have by chance: the sum for codes of
+            other rows, by that for the rows' own. Near 0 where latents tell the factors, near 1
+            where they know nothing: then the importances, and ``dci_disentanglement``,
+            ``dci_completeness`` and ``modularity``, are those of noise. Printing says so from 0.2.
     """
 
     frame: pd.DataFrame
@@ -58,6 +63,7 @@ class Disentanglement:
     collapsed: list[str]
     rows: int
     left_out: int = 0
+    noise: float = 0.0
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the importance of every latent for every factor; return the axes."""
@@ -75,6 +81,13 @@ class Disentanglement:
         lines = [title, "", self.frame.to_string(float_format="{:.3f}".format), ""]
         lines += ["importance: the share of a factor's variance that a latent adds"]
         lines += [self.importance.to_string(float_format="{:.3f}".format)]
+        if self.noise >= NOISE:
+            lines += [
+                "",
+                f"the latents tell little of the factors: codes of other rows have "
+                f"{self.noise:.0%} of these importances, by chance. dci_disentanglement, "
+                "dci_completeness and modularity say little here",
+            ]
         if self.collapsed:
             lines += ["", f"collapsed, counted as constant: {', '.join(self.collapsed)}"]
         return printable("\n".join(lines))
@@ -127,8 +140,8 @@ def disentanglement(
             labels that are numbers into strings.
         num_bins: Most bins of a code or factor; a factor with at most so many different values has
             a bin for each.
-        num_bootstrap: Times that rows are drawn with replacement; 0 leaves ``lower`` and ``upper``
-            NaN.
+        num_bootstrap: Times that rows are drawn with replacement, 20 or more; 0 leaves ``lower``
+            and ``upper`` NaN.
         seed: Seeds all draws; the generators are restored afterwards.
         plate: Name of the row plate.
 
@@ -166,22 +179,47 @@ def disentanglement(
                 f'factors["{target.name}"]: expected at least two different values, got the same '
                 f"in all {finite.sum()} rows; leave the factor out, or score other rows"
             )
-    scores, share, importance = _scored(codes.variables, targets, num_bootstrap, seed)
+    _refuse_too_few(codes.variables, targets)
+    scores, found = _scored(codes.variables, targets, num_bootstrap, seed)
     latents, names = [code.name for code in codes.variables], [target.name for target in targets]
     return Disentanglement(
         frame=scores,
-        importance=pd.DataFrame(importance, latents, names),
-        information=pd.DataFrame(share, latents, names),
+        importance=pd.DataFrame(found.importance, latents, names),
+        information=pd.DataFrame(found.share, latents, names),
         collapsed=codes.collapsed,
         rows=int(finite.sum()),
         left_out=int((~finite).sum()),
+        noise=found.noise,
     )
+
+
+def _refuse_too_few(codes: list[Variable], factors: list[Variable]) -> None:
+    """Raise ``ValueError`` where a factor has so many bins that any code tells them by chance.
+
+    The look is quick, at the code with the most entropy and one shuffle of each factor. It spares
+    the time and the memory of tables with a column for each bin.
+    """
+    random = np.random.default_rng(0)
+    bins = max((code.bins for code in codes), key=entropy)
+    for factor in factors:
+        by_chance, most = information_by_chance(bins, factor.bins, random)
+        if by_chance > most / 2:
+            raise _too_few(len(bins), factor.name, _by_chance(by_chance, most))
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What the scores are made of: A and R of ``factor_scores``, and the share of R by chance."""
+
+    share: np.ndarray
+    importance: np.ndarray
+    noise: float
 
 
 def _scored(
     codes: list[Variable], factors: list[Variable], num_bootstrap: int, seed: int | None
-) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """Return the scores, and A and R of ``factor_scores``, (codes, factors) each.
+) -> tuple[pd.DataFrame, _Found]:
+    """Return the scores, and what they are made of.
 
     A bootstrap draws the rows of each half from that half, so that no row which the regression is
     fitted to is also held out. Rows that are drawn several times seem to follow each other, which
@@ -197,10 +235,9 @@ def _scored(
     found = tables.measure(halves)
     chance = np.stack([tables.shuffled_information(rows, random) for _ in range(SHUFFLES)])
     worst = (chance.mean(0).max(0) / found.entropy).argmax()
-    by_chance, entropy = chance.mean(0).max(0)[worst], found.entropy[worst]
-    if by_chance > entropy / 2:
-        numbers = f"{by_chance:.2f} of {entropy:.2f} nats by chance alone"
-        raise _too_few(len(rows), factors[worst].name, numbers)
+    by_chance, most = chance.mean(0).max(0)[worst], found.entropy[worst]
+    if by_chance > most / 2:
+        raise _too_few(len(rows), factors[worst].name, _by_chance(by_chance, most))
     value = found.scores(chance)
     lower = upper = np.full(len(SCORES), np.nan)
     if num_bootstrap:
@@ -216,7 +253,10 @@ def _scored(
         lower, upper = np.quantile(centered, [0.025, 0.975], axis=0).clip(0.0, 1.0)
     columns = {"value": value, "lower": lower, "upper": upper}
     frame = pd.DataFrame(columns, index=pd.Index(SCORES, name="score"))
-    return frame, found.adjusted(chance), found.importance
+    noise = np.mean([tables.importance_by_chance(halves, random) for _ in range(FEWEST)])
+    total = found.importance.sum()
+    share = min(1.0, float(noise / total)) if total > 0 else 1.0
+    return frame, _Found(found.adjusted(chance), found.importance, share)
 
 
 def _any_seed() -> int:
@@ -224,9 +264,14 @@ def _any_seed() -> int:
     return int(torch.randint(2**31, ()))
 
 
+def _by_chance(information: float, most: float) -> str:
+    """Return how much a code tells of a factor by chance, of the most that it can, in words."""
+    return f"{information:.2f} of {most:.2f} nats by chance alone"
+
+
 def _too_few(rows: int, factor: str, what: str) -> ValueError:
     """Return the error that there are too few rows to score a factor."""
     return ValueError(
         f'data: expected more rows for the bins of the codes and of factor "{factor}", got {rows} '
-        f"rows, with {what}; pass more rows, or a smaller num_bins"
+        f"rows, with {what}; pass more rows, a smaller num_bins, or a factor of fewer categories"
     )

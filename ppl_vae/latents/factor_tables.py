@@ -63,6 +63,17 @@ class FactorTables:
         others = random.permutation(len(self._code_bins))
         return mutual_information(self._tables(rows, others[rows]))
 
+    def importance_by_chance(self, halves: Halves, random: np.random.Generator) -> float:
+        """Return the sum of R over codes and factors where the codes are those of other rows.
+
+        Args:
+            halves: Positions of all rows, in two halves.
+            random: Draws which row's factors a row gets.
+        """
+        regression = self._regression.shuffled(random)
+        fits = [regression.fit(half, self._penalty) for half in halves]
+        return float(regression.importance(np.concatenate(halves), fits).sum())
+
     def _tables(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Return numbers of rows, (codes, factors, code bins, factor bins).
 
@@ -107,6 +118,41 @@ def mutual_information(tables: np.ndarray) -> np.ndarray:
     expected = joint.sum(-1, keepdims=True) * joint.sum(-2, keepdims=True)
     ratio = np.divide(joint, expected, out=np.ones_like(joint), where=joint > 0)
     return np.asarray(np.sum(joint * np.log(ratio), (-2, -1)))
+
+
+def information_by_chance(
+    code: np.ndarray, factor: np.ndarray, random: np.random.Generator
+) -> tuple[float, float]:
+    """Return the mutual information of a code and a shuffled factor, and the most it can be.
+
+    The most is the smaller entropy of the two, which a code reaches by chance where nearly every
+    row has a bin, or a category, of its own.
+
+    Only pairs of bins that hold rows are counted, so that many bins cost no more than few.
+
+    Args:
+        code: Bins of a code, (rows,).
+        factor: Bins of a factor, (rows,).
+        random: Draws which row's factor a row gets.
+
+    Returns:
+        Both in nats.
+
+    Example:
+        >>> each = np.arange(100)  # a bin for every row: the code tells any factor, by chance
+        >>> information, most = information_by_chance(each, each, np.random.default_rng(0))
+        >>> round(information / most, 6)
+        1.0
+    """
+    pairs = code * (int(factor.max()) + 1) + random.permutation(factor)
+    of_code, of_factor, of_pairs = (entropy(bins) for bins in (code, factor, pairs))
+    return of_code + of_factor - of_pairs, min(of_code, of_factor)
+
+
+def entropy(bins: np.ndarray) -> float:
+    """Return the entropy of the bins of rows, (rows,), in nats."""
+    shares = np.unique(bins, return_counts=True)[1] / len(bins)
+    return float(-np.sum(shares * np.log(shares)))
 
 
 def balanced_accuracy(fitted: np.ndarray, tested: np.ndarray) -> np.ndarray:

@@ -33,7 +33,7 @@ from ppl_vae.core.supports import (
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
-from ppl_vae.linting.index_rules import negative_indices
+from ppl_vae.linting.index_rules import negative_indices, shared_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
 
 KINDS = (
@@ -279,6 +279,7 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
         )
     yield from constant_columns(inspection, faults.low, faults.high)
     yield from negative_indices(inspection)
+    yield from shared_indices(inspection)
 
 
 def _cell_at_fault(inspection: Inspection, faults: DataFaults, bad: BadRows) -> str:

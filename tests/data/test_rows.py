@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from ppl_vae.data.rows import Rows, as_tuple
 
 ARRAY = np.arange(12.0).reshape(6, 2)
+LABELS = np.array(["7", "0", "1", "7", "0", "1"])
 
 
 class Pairs(Dataset):
@@ -152,7 +153,12 @@ class Stream(IterableDataset):
         ([1.0, 2.0], r"pass numpy.array\(rows\) for a list of rows"),
         (DataLoader(Pairs(), batch_size=2), "got DataLoader; pass loader.dataset, and batch_size="),
         (np.array(["a", "b"]), "dtype <U1; encode text"),
-        (ARRAY.astype(str), r"all of its values are numbers: convert them with .astype\(float\)"),
+        (
+            ARRAY.astype(str),
+            r"all of its values are numbers: .* convert them with .astype\(float\)",
+        ),
+        ({"x": ARRAY, "y": LABELS}, r'"y"\]?: .* name classes, .*pandas.factorize\(values\)\[0\]'),
+        ({"x": ARRAY, "y": pd.Series(LABELS)}, r"pandas.factorize\(labels\)\[0\]"),
         (ARRAY.astype(object), r"dtype object; all of its values are numbers"),
         (np.array(["2026-01-01"], dtype="datetime64[D]"), "datetime64"),
         (pd.DataFrame({"a": [1.0], "city": ["Bern"]}), '"city".*drop them or encode them'),
@@ -171,7 +177,8 @@ def test_columns_of_objects_that_hold_numbers_are_told_from_text():
     frame = pd.DataFrame({"a": ["1", "2.5", "3"], "city": ["Bern", "Basel", "Chur"]}, dtype=object)
     with pytest.raises(ValueError, match=r'"a" \(object\), "city" \(object\)') as raised:
         Rows(frame)
-    assert "hold numbers with pandas.to_numeric; drop them or encode them" in str(raised.value)
+    assert "hold numbers with pandas.to_numeric, and number the classes" in str(raised.value)
+    assert "; drop them or encode them" in str(raised.value)
     Rows(frame[["a"]].apply(pd.to_numeric))
 
 

@@ -1,5 +1,7 @@
 """``disentanglement``: closed-form cases, what leaves scores as they are, intervals, refusals."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pyro
@@ -140,6 +142,29 @@ def test_latents_that_know_nothing_have_no_information_from_few_rows():
     assert found.information.max(axis=None) < 0.05
     assert found.importance.max(axis=None) < 0.05
     assert found.frame["value"]["dci_informativeness"] < 0.05
+
+
+def test_importances_of_latents_that_know_nothing_are_marked_as_those_of_noise():
+    factors, random = independent(1000), np.random.default_rng(1)
+    noise, telling = random.standard_normal((1000, 4)), factors + random.normal(0, 0.3, (1000, 3))
+    found = score(noise, named(factors))
+    assert found.noise > 0.5
+    assert "the latents tell little of the factors" in str(found)
+    for codes in (factors, telling):
+        found = score(codes, named(factors))
+        assert found.noise < 0.1
+        assert "little" not in str(found)
+
+
+def test_a_factor_with_a_level_for_each_row_is_refused_at_once():
+    """Tables of all levels would take a minute, and the error was the same."""
+    codes, names = independent(3000), [f"row {i}" for i in range(3000)]
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r'bins of the codes and of factor "a".*by chance alone'):
+        score(codes, {"a": names})
+    with pytest.raises(ValueError, match=r'bins of the codes and of factor "a".*smaller num_bins'):
+        score(codes, named(codes), num_bins=1000)
+    assert time.perf_counter() - start < 10
 
 
 def test_categorical_latents_and_factors_are_scored_by_their_categories():

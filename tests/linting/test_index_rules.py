@@ -1,4 +1,4 @@
-"""Categories of -1: a table that is indexed directly takes them, and counts from its end."""
+"""Indices: categories of -1, which count from the end of a table, and rows that share an index."""
 
 import pandas as pd
 import pyro
@@ -8,6 +8,8 @@ import torch
 from parts.linter import X, assert_only_finding
 
 from ppl_vae import lint
+from ppl_vae.guides.local import LocalGuide
+from ppl_vae.models.gaussian import GaussianModel
 
 LABELS = torch.arange(len(X)) % 4
 
@@ -48,3 +50,22 @@ def test_negative_numbers_that_are_no_index_are_no_fault():
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
     assert not lint(model, None, {"x": X, "shift": LABELS - 2}).findings
+
+
+def test_different_rows_of_one_index_have_no_parameters_of_their_own():
+    index = torch.arange(len(X))
+    index[[20, 35]] = index[[3, 30]]
+    pair = GaussianModel(3, 2), LocalGuide(len(X), 2)
+    pieces = "got 3 in rows 3 and 20, which are different", "torch.arange(len(x))"
+    verdict = lint(*pair, {"x": X, "index": index})
+    assert_only_finding(verdict, "error", 'field "index"', *pieces)
+    assert not pair[1].known._forward_pre_hooks
+
+
+def test_the_same_row_may_come_twice_with_its_index():
+    index = torch.arange(len(X))
+    index[20] = 3
+    x = X.clone()
+    x[20] = x[3]
+    for data in ({"x": x, "index": index}, {"x": X, "index": torch.arange(len(X)) % len(X)}):
+        assert lint(GaussianModel(3, 2), LocalGuide(len(X), 2), data).findings == ()
