@@ -180,7 +180,7 @@ def _built(model: Entry, guide: Entry | None) -> str:
         "model": _arguments(model, "__init__"),
         "guide": {} if guide is None else _arguments(guide, "__init__"),
     }
-    given_once = takes["model"].get("latents") == "8"
+    given_once = takes["model"].get("latents", "").isdigit()
     lines = ["latents = 8  # dimensions of the latent space"] if given_once else []
     chosen = "latents" if given_once else "model.latents"  # by the model, from the data
 
