@@ -1,6 +1,7 @@
 """``ppl-vae new``: copy a model and a guide of the zoo, with a script that fits them, to edit."""
 
 import ast
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,7 @@ SCRIPT = '''"""Fit {files} to a data file.
     python fit.py DATA
 
 DATA is a .csv, .tsv, .parquet, .npy or .npz file. A column that is a field of its own is named by
-read_data(..., fields={{"size": "library"}}). Each fit is stored in its own run directory
+read_data(..., fields={{{example}}}). Each fit is stored in its own run directory
 below runs/. Open a run with ppl-vae show, evaluate, encode or generate, or with ppl_vae.load.
 """
 
@@ -33,14 +34,14 @@ from ppl_vae import read_data
 
 if len(sys.argv) != 2:
     sys.exit(__doc__)
-data = read_data(sys.argv[1])
+{read}
 pyro.set_rng_seed(0)  # for the initial weights
 
 {built}
 
 print(lint(model, guide, data))
 run = Path("runs", f"{{datetime.now():%Y-%m-%d-%H%M%S}}")
-print(fit(model, guide, data, validation=0.1, epochs=200, patience=20, run=run))
+print(fit(model, guide, data, {stop}, run=run))
 print(f"\\nStored in {{run}}. New rows:\\n", generate(model, guide, data, num_samples=5))
 '''
 
@@ -122,10 +123,15 @@ def _files(halves: dict[str, Entry]) -> dict[str, str]:
         f"from {kind}.{entry.name} import {entry.class_name}"
         for kind, entry in sorted(halves.items())
     ]
+    fields = {name for entry in halves.values() for name in _arguments(entry, "forward")}
+    by_index = "index" in fields  # parameters for single rows, so that none can be held out
     script = SCRIPT.format(
         files=" and ".join(names.values()),
-        imports="\n".join(imports),
+        imports="\n".join([*["import torch"] * by_index, *imports]),
+        example='"y": "label"' if "y" in fields else '"size": "library"',
+        read="\n".join(_reading(fields)),
         built=_built(halves["models"], halves.get("guides")),
+        stop="epochs=200" if by_index else "validation=0.1, epochs=200, patience=20",
     )
     copies = {names[kind]: entry.path.read_text("utf-8") for kind, entry in halves.items()}
     return {**copies, "fit.py": script}
@@ -151,17 +157,36 @@ def _write(into: Path, files: dict[str, str]) -> None:
             raise UsageError(f"{path}: cannot be written: {error.strerror}") from error
 
 
+def _reading(fields: Collection[str]) -> list[str]:
+    """Return the lines of ``fit.py`` that read the data, with the fields that the pair takes."""
+    given = ', fields={"y": "label"})  # your column of labels' if "y" in fields else ")"
+    lines = [f"data = read_data(sys.argv[1]{given}"]
+    if "index" in fields:
+        whole = "**data" if "y" in fields else '"x": data'
+        count = 'data["x"]' if "y" in fields else "data"
+        lines += [
+            f'data = {{{whole}, "index": torch.arange(len({count}))}}  # the place of each row'
+        ]
+    return lines
+
+
 def _built(model: Entry, guide: Entry | None) -> str:
     """Return the lines of ``fit.py`` that build the pair.
 
     A half that takes the other half as an argument is built second, and the number of latents is
     given once for both.
     """
-    takes = {"model": _arguments(model), "guide": [] if guide is None else _arguments(guide)}
-    lines = ["latents = 8  # dimensions of the latent space"] if "latents" in takes["model"] else []
+    takes = {
+        "model": _arguments(model, "__init__"),
+        "guide": {} if guide is None else _arguments(guide, "__init__"),
+    }
+    given_once = takes["model"].get("latents", "").isdigit()
+    lines = ["latents = 8  # dimensions of the latent space"] if given_once else []
+    chosen = "latents" if given_once else "model.latents"  # by the model, from the data
 
     def call(half: str, partner: str, class_name: str) -> str:
-        given = ["latents=latents"] if lines and "latents" in takes[half] else []
+        of_both = "latents" in takes["model"] and "latents" in takes[half]
+        given = [f"latents={chosen}"] if of_both and (given_once or half == "guide") else []
         given += [f"{partner}={partner}"] if partner in takes[half] else []
         return f"{half} = build({', '.join([class_name, 'data', *given])})"
 
@@ -171,11 +196,19 @@ def _built(model: Entry, guide: Entry | None) -> str:
     return "\n".join([*lines, *((of_guide, of_model) if guide_first else (of_model, of_guide))])
 
 
-def _arguments(entry: Entry) -> list[str]:
-    """Return the names of the constructor's arguments, read without executing the file."""
+def _arguments(entry: Entry, method: str) -> dict[str, str]:
+    """Return the arguments of a method of the class, read without executing the file.
+
+    Returns:
+        ``{name: default as it is written, "" without one}``, without ``self``.
+    """
     for node in ast.walk(ast.parse(entry.path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ClassDef) and node.name == entry.class_name:
             for part in node.body:
-                if isinstance(part, ast.FunctionDef) and part.name == "__init__":
-                    return [a.arg for a in (*part.args.args, *part.args.kwonlyargs)][1:]
-    return []
+                if isinstance(part, ast.FunctionDef) and part.name == method:
+                    names = [a.arg for a in (*part.args.args, *part.args.kwonlyargs)]
+                    written = [*part.args.defaults, *part.args.kw_defaults]
+                    defaults = ["" if d is None else ast.unparse(d) for d in written]
+                    padded = [""] * (len(names) - len(defaults)) + defaults
+                    return dict(list(zip(names, padded, strict=True))[1:])
+    return {}

@@ -70,7 +70,7 @@ class Disentanglement:
         from ppl_vae.plots.importance import importance_map  # noqa: PLC0415  loads slowly
 
         mig = self.frame["value"]["mig"]
-        title = f"Which latent stands for which factor: mutual-information gap {mig:.2f}"
+        title = f"Which latent stands for which factor:\nmutual-information gap {mig:.2f}"
         return importance_map(self.importance, title=title, ax=ax)
 
     def __str__(self) -> str:

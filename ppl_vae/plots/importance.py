@@ -48,7 +48,7 @@ def importance_map(
         )
     frame = importance if isinstance(importance, pd.DataFrame) else pd.DataFrame(values)
     latents, factors = values.shape
-    ax = axes_or_new(ax, 2.2 + 0.8 * factors, 1.6 + 0.42 * latents)
+    ax = axes_or_new(ax, max(4.4, 2.2 + 0.8 * factors), 2.0 + 0.42 * latents)
     largest = values.argmax(0)
     for j, k in zip(*np.nonzero(values), strict=True):
         side = min(values[j, k], 1.0) ** 0.5 * 0.9
@@ -67,5 +67,5 @@ def importance_map(
     ax.set_xticks(range(factors), labels=[shorten(name, 14) for name in frame.columns])
     ax.set_yticks(range(latents), labels=[shorten(name, 14) for name in frame.index])
     ax.tick_params(length=0)
-    label_axes(ax, title, "factor (area: share of its variance that the latent adds)", "latent")
+    label_axes(ax, title, "factor\n(area: share of its variance that the latent adds)", "latent")
     return ax

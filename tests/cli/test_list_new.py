@@ -124,3 +124,17 @@ def test_the_script_builds_a_partner_first(tmp_path):
         "guide = build(NormalGuide, data, latents=latents)",
         "model = build(Prior, data, latents=latents, guide=guide)",
     ]
+
+
+def test_the_script_gives_a_pair_the_fields_and_the_latents_that_it_takes(ppl):
+    def script(*pair):
+        ppl("new", *pair, "--into", "mine", "--force")
+        return Path("mine/fit.py").read_text()
+
+    local = script("bernoulli", "local")
+    assert '"index": torch.arange(len(data))' in local
+    assert "validation" not in local  # rows that are held out have no parameters
+    assert 'fields={"y": "label"}' in script("conditional", "conditional")
+    sparse = script("sparse", "normal")  # its number of latents comes from the data
+    assert "build(SparseModel, data)" in sparse
+    assert "build(NormalGuide, data, latents=model.latents)" in sparse
