@@ -41,7 +41,7 @@ def with_nan(row):
         (with_nan(37), "got NaN or infinity in 1 of 40 rows, the first is row 37"),
         (GOOD + 0.5, r"support \(0 or 1\), got values outside it in 40 of 40 rows"),
         ({"x": GOOD, "weight": GOOD}, 'field "weight": expected an argument of this name'),
-        ({"rows": GOOD}, "expected to run on a batch of shapes"),
+        ({"rows": GOOD}, 'field "x": expected data with this field'),
         ([GOOD], "got list"),
     ],
 )
