@@ -218,8 +218,8 @@ TOMCZAK = Protocol(
     make=standard, warm_up=0.1, published={"log p": -88.56},
 )  # fmt: skip
 DIAGONAL = replace(
-    TOMCZAK, optimizer=adam(1e-3, 1e-8), rate=lambda epoch, epochs: 1.0, epochs=1000,
-    patience=20, make=diagonal, published={"log p": -89.9},
+    TOMCZAK, rate=lambda epoch, epochs: 1.0, epochs=1000, patience=10, warm_up=0.005,
+    make=diagonal, published={"log p": -89.9},
 )  # fmt: skip
 PROTOCOLS = {
     "meanfield": MEANFIELD,

@@ -110,14 +110,12 @@ def draw(table: pd.DataFrame, log_prob: float) -> plt.Figure:
     table = table[(table["steps"] > 0) | (table["start"] != "prior")]
     for (name, rows), marker in zip(table.groupby("start", sort=False), "sod", strict=True):
         ax.plot(rows["seconds"], rows["elbo"], marker=marker, label=f"from the {name}")
-        for row in rows.itertuples():
-            ax.annotate(f"{row.steps}", (row.seconds, row.elbo), (4, 6), fontsize=8,
-                        textcoords="offset points")  # fmt: skip
     ax.axhline(log_prob, color="0.5", lw=0.8)
     ax.annotate("log-likelihood", (0.01, log_prob), (0, 3), xycoords=("axes fraction", "data"),
                 textcoords="offset points", color="0.4")  # fmt: skip
+    counts = ", ".join(str(count) for count in sorted(table["steps"].unique()))
     ax.set(xscale="log", ylabel="ELBO (nats per row)",
-           xlabel="seconds for 300 new rows (numbers: steps on each row)")  # fmt: skip
+           xlabel=f"seconds for 300 new rows (points: {counts} steps on each row)")  # fmt: skip
     ax.margins(y=0.1)
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_formatter(NullFormatter())

@@ -31,7 +31,8 @@ class VampPriorModel(PyroModule):
 
     Args:
         features: Number of features in a row, or (channels, height, width) of an image.
-        guide: The guide that the model is fitted with, a module whose latent site is "z".
+        guide: The guide that the model is fitted with, a module whose latent site is "z"; of a
+            denoising guide the guide inside, so that no pseudo-input is corrupted.
         latents: Size of the latent code z, as in the guide.
         pseudo_inputs: Number K of pseudo-inputs.
         decoder: Network (..., latents) -> (..., features) that gives the logit of each feature;

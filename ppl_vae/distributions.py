@@ -226,10 +226,12 @@ class MixtureSameFamily(dist.MixtureSameFamily):
         plain = type(normal) is dist.Normal and normal.loc.dim() == 2 and len(each.event_shape) == 1
         if not plain or value.device.type == "mps":  # which has no double precision
             return super().log_prob(value)
-        x, locs, precisions = value.double(), normal.loc.double(), normal.scale.double() ** -2
+        x, infinite = value.double(), value.isinf()
+        x = x.masked_fill(infinite, 0.0)
+        locs, precisions = normal.loc.double(), normal.scale.double() ** -2
         constants = (locs**2 * precisions - precisions.log() + math.log(2 * math.pi)).sum(-1)
         squares = x**2 @ precisions.T - 2 * x @ (locs * precisions).T + constants
         logits = one.mixture_distribution.logits.log_softmax(-1)
-        density = (logits - squares / 2).logsumexp(-1)
+        density = (logits - squares / 2).logsumexp(-1).masked_fill(infinite.any(-1), -math.inf)
         density = density.to(torch.promote_types(value.dtype, normal.loc.dtype))
         return density.expand(torch.broadcast_shapes(density.shape, self.batch_shape))

@@ -101,3 +101,14 @@ def test_values_outside_the_support_are_refused():
         MixtureSameFamily(weights, each, validate_args=True).log_prob(
             torch.tensor([torch.nan, 0.0, 0.0]).double()
         )
+
+
+def test_an_infinite_value_has_no_density():
+    arguments, _ = parts(seed=0)
+    x = torch.tensor([[0.0, torch.inf, 0.0], [0.0, -1.0, 0.0], [-torch.inf, torch.inf, 0.0]])
+    found, expected = (
+        kind(*arguments).log_prob(x.double())
+        for kind in (MixtureSameFamily, dist.MixtureSameFamily)
+    )
+    assert found.isinf().tolist() == [True, False, True]
+    torch.testing.assert_close(found, expected)

@@ -70,10 +70,12 @@ class KeepModuleParameters(Messenger):
                 return
             own = {} if self.module is None else dict(self.module.named_parameters())
             names = [name for name, value in own.items() if value is parameter]
-            value = self.store.waiting.pop((*names, plain_name(msg["name"]))[0], None)
+            name = (*names, plain_name(msg["name"]))[0]
+            value = self.store.waiting.pop(name, None)
             if value is not None:
                 with torch.no_grad():
                     parameter.copy_(value)
+                parameter.requires_grad_(name not in self.store.waiting_frozen)
                 msg["value"] = self.store.tables[msg["name"]]
 
 

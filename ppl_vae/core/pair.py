@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 from weakref import WeakKeyDictionary
@@ -244,6 +244,17 @@ class Pair:
                 write_back(target, tensors[name])
             else:
                 target.data = tensors[name].to(target.device)
+
+    def freeze(self, names: Iterable[str]) -> None:
+        """Freeze parameters by the names that ``tensors()`` gives, those too that appear later."""
+        present = self.tensors()
+        for name in names:
+            if name in present:
+                present[name].requires_grad_(False)
+            else:
+                role, _, own = name.partition(".")
+                half = self.model if role == self.model.role else self.guide
+                half.store.waiting_frozen.add(own)
 
     def _run_once(self, batch: Batch) -> None:
         """Run guide and model on a batch so that their parameters appear; errors do not matter."""

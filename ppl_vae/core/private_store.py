@@ -92,6 +92,7 @@ class PrivateStore:
         tables: The private content, a store of Pyro's own class.
         waiting: Values for parameters that have not appeared yet, by name.
             ``KeepModuleParameters`` copies each one into its parameter when that appears.
+        waiting_frozen: Names of those whose parameters are to be frozen when they appear.
         looks_at_global: Whether parameters of functions follow the global store; False once a
             run directory has given the values.
         news: What the user has to be told.
@@ -102,6 +103,7 @@ class PrivateStore:
     def __init__(self) -> None:
         self.tables = ParamStoreDict()
         self.waiting: dict[str, Tensor] = {}
+        self.waiting_frozen: set[str] = set()
         self.looks_at_global = True
         self.news = News()
         self._functions: dict[str, FunctionParameter] = {}

@@ -7,9 +7,11 @@
 with c and s the loc and the scale of a distribution over all reals that has them, else 0 and 1.
 
 L is lower triangular with exp(a) on its diagonal, so that a normal with a diagonal covariance
-becomes one with any covariance. The offset holds b, a and what stands below the diagonal of L. At
-an offset of 0 the distribution is what it was. One unit of b is one standard deviation of a normal,
-whatever its units, so that steps of one size suit all latents.
+becomes one with any covariance. The offset holds b, a and what stands below the diagonal of L,
+times sqrt(d - 1) for d latents. At an offset of 0 the distribution is what it was. One unit of b is
+one standard deviation of a normal, whatever its units, so that steps of one size suit all latents.
+The factor sqrt(d - 1) makes steps suit any number of latents: up to d - 1 entries of L move the
+same latent, and with steps as long as those of b their noise would outweigh the gain.
 
 An offset is added to what a guide computes. Where the guide computes a latent's distribution from
 earlier draws, the distribution still depends on them.
@@ -143,7 +145,7 @@ def _moved_normal(fn: Any, offset: Tensor) -> Any:
     if full and size > 1:
         row, column = torch.tril_indices(size, size, -1, device=offset.device)
         below = torch.zeros_like(factor)
-        below[..., row, column] = offset[..., 2 * size :]
+        below[..., row, column] = offset[..., 2 * size :] / math.sqrt(size - 1)
         factor = factor + below
     if hasattr(fn, "scale_tril"):
         loc = fn.loc + (fn.scale_tril @ shift[..., None]).squeeze(-1)

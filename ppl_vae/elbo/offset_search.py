@@ -20,6 +20,7 @@ Duvenaud (2017), arXiv:1703.09194; Tucker et al. (2019), section 4, arXiv:1810.0
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -43,7 +44,8 @@ Offsets = dict[str, Tensor]
 """``{site: (rows, plates inside the rows..., numbers)}``, as the refined guide takes them."""
 
 BETAS = (0.9, 0.95)  # slopes get a hundred times smaller on the way: old ones are forgotten soon
-JUDGED = 10  # estimates of its bound that say whether a row's offset is worse than none
+JUDGED = 400  # draws of a row that say whether its offset is worse than none
+LUCKY = 0.3  # standard error of log p from which a high value may be a single lucky draw
 COVERING_FROM = 0.5  # part of the steps after which the importance-weighted bound is maximized
 LEAST_SLOPE = 1e-3  # nats per standard deviation: smaller slopes make smaller steps
 
@@ -186,23 +188,39 @@ class OffsetSearch:
         )
 
     def _where_not_worse(self, batch: Batch, offsets: Offsets) -> Offsets:
-        """Return the offsets, and 0 for the rows that have neither bound better than without.
+        """Return the offsets, and 0 for the rows that are better without.
 
-        Both bounds are estimated ``JUDGED`` times from the same random numbers, with the offsets
-        and without. Few draws of a wide guide say little of its importance-weighted bound, so that
-        an offset with a higher ELBO stays. NaN is worse.
+        From ``JUDGED`` draws with the offsets and as many without, by the same random numbers: a
+        row's offset stays if it made the ELBO or the importance-weighted bound higher, and did not
+        make log p lower by more than three standard errors. A guide that follows one mode of the
+        posterior has a good ELBO and a good k-hat, but a log p without the other modes, which a
+        wider guide had found. A log p of few effective draws is no evidence. NaN is worse.
         """
-        seed = int(torch.randint(2**31, ()))
-        log_weights = []  # (repetitions, particles, rows): without the offsets, and with them
+        seed, runs = int(torch.randint(2**31, ())), math.ceil(JUDGED / self.num_particles)
+        judged = []
         for acting in (self._zeros(batch), offsets):
             with forked(seed), self._acting(acting), pyro.validation_enabled(False):
-                draws = [self._draws(batch) for _ in range(JUDGED)]
+                draws = [self._draws(batch) for _ in range(runs)]
             each = [torch.cat([draw.log_weights() for draw in run]) for run in draws]
-            log_weights.append(torch.stack(each))
-        gains = log_weights[1].logsumexp(1) - log_weights[0].logsumexp(1)  # (repetitions, rows)
-        good = gains.mean(0) >= -2 * gains.std(0) / JUDGED**0.5
-        good = good | ((log_weights[1] - log_weights[0]).mean((0, 1)) > 0)
+            judged.append(torch.stack(each))  # (runs, particles, rows)
+        before, after = judged
+        elbo_gain = (after - before).mean((0, 1))
+        bound_gain = (after.logsumexp(1) - before.logsumexp(1)).mean(0)
+        (before_log_p, before_error), (after_log_p, after_error) = map(_log_p, judged)
+        error = torch.hypot(before_error, after_error)
+        lost = (before_error < LUCKY) & (before_log_p - after_log_p > 3 * error)
+        good = ((elbo_gain > 0) | (bound_gain > 0)) & ~lost
         return {
             name: torch.where(good.reshape(-1, *(1,) * (offset.ndim - 1)), offset, 0.0)
             for name, offset in offsets.items()
         }
+
+
+def _log_p(log_weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's log p up to a constant and its standard error, (rows,), in nats.
+
+    Args:
+        log_weights: (runs, particles, rows).
+    """
+    flat = log_weights.flatten(0, 1)
+    return flat.logsumexp(0), (2 * flat).logsumexp(0).sub(2 * flat.logsumexp(0)).exp().sqrt()

@@ -117,10 +117,15 @@ class RefinedGuide(nn.Module):
         Raises:
             ValueError: If a row of the batch is none of the refined rows.
         """
-        names = named_fields(self.guide, tuple(named))
+        taken = {name: named[name] for name in named_fields(self.guide, tuple(named))}
         offsets = self.batch_offsets
-        with MoveSites(self.offsets_of(*fields, **named) if offsets is None else offsets):
-            self.guide(*fields, **{name: named[name] for name in names})
+        try:
+            offsets = self.offsets_of(*fields, **named) if offsets is None else offsets
+        except ValueError:
+            self.guide(*fields, **taken)  # makes the parameters that appear on a first call
+            raise
+        with MoveSites(offsets):
+            self.guide(*fields, **taken)
 
     def offsets_of(self, *fields: Tensor, **named: Tensor) -> dict[str, Tensor]:
         """Return the offsets of the rows of a batch, ``{site: (rows, plates..., numbers)}``.

@@ -79,8 +79,9 @@ def refine(
         plate: Name of the row plate.
 
     Returns:
-        The guide. A row whose bounds got worse keeps the guide's answer. Other rows are a
-        ``ValueError``. Latents outside the row plate, and those that are summed
+        The guide. A row keeps the guide's answer if neither bound got better, or if its log p fell
+        by more than three standard errors of 400 draws, as where several modes became one. Other
+        rows are a ``ValueError``. Latents outside the row plate, and those that are summed
         (``infer={"enumerate": ...}``), are drawn as the guide draws them.
 
     Raises:

@@ -64,7 +64,7 @@ class LogWeights:
                 raise ValueError(
                     f'site "{name}": expected a guide that draws the latent from a distribution, '
                     "got a point (Delta), which has a log joint density log p(x, z) but no "
-                    "log-likelihood; fit another guide to the model, or call elbo_terms"
+                    "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
                 )
             draw = next(self.runs.draws(pair, few_rows, 2))
         self.draws_discrete, self.draws_nothing = draw.draws_discrete, draw.draws_nothing

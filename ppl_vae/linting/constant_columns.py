@@ -93,8 +93,8 @@ def _narrows_without_limit(inspection: Inspection, name: str, columns: Tensor) -
     The pair is run with gradients on: a scale that requires a gradient depends on a parameter. A
     scale with a floor does as well, so the parameters of the model then take steps that make the
     scale smaller, each by 1 against the sign of its gradient: a bias before an exponential falls by
-    60, and the scale by exp(60). A scale that does not fall so far has a floor. The parameters are
-    restored.
+    60, and the scale by exp(60). A scale that does not fall so far has a floor. A scale that is
+    shared with columns that vary cannot become small in training. The parameters are restored.
 
     Args:
         inspection: The pair and its data.
@@ -114,16 +114,20 @@ def _narrows_without_limit(inspection: Inspection, name: str, columns: Tensor) -
             fn = density()
             if not _learns_to_narrow(fn):
                 return False
-            first = now = _widths(fn, columns)
+            first = now = _widths(fn)
             for _ in range(MOST_STEPS):
-                if first is None or now is None or bool((now / first < NARROWEST).any()):
+                if first is None or now is None:
                     return True
-                gradients = torch.autograd.grad(now.log().sum(), parameters, allow_unused=True)
+                shrunk = now / first
+                if bool((shrunk[..., columns] < NARROWEST).any()):
+                    return not _held_by_others(shrunk, columns)
+                at_columns = now[..., columns].log().sum()
+                gradients = torch.autograd.grad(at_columns, parameters, allow_unused=True)
                 with torch.no_grad():
                     for parameter, gradient in zip(parameters, gradients, strict=True):
                         if gradient is not None:
                             parameter.sub_(gradient.sign())
-                now = _widths(density(), columns)
+                now = _widths(density())
     except (CannotRunError, KeyError):  # by chance of the draws, or a step too far
         return False
     finally:
@@ -133,17 +137,29 @@ def _narrows_without_limit(inspection: Inspection, name: str, columns: Tensor) -
     return False
 
 
+def _held_by_others(shrunk: Tensor, columns: Tensor) -> bool:
+    """Return whether the widths of columns that vary shrank exactly as those of the constant ones.
+
+    Args:
+        shrunk: By what factor the width of each cell shrank, (..., cells).
+        columns: Positions of the columns with one value, (some columns,).
+    """
+    varies = torch.ones(shrunk.shape[-1], dtype=torch.bool)
+    varies[columns] = False
+    low, high = shrunk.aminmax(dim=-1)
+    return bool(varies.any()) and bool((high <= low * (1 + 1e-4)).all())
+
+
 def _model_parameters(pair: Pair) -> list[Tensor]:
     """Return the trainable parameters of the model."""
     return [p for name, p in pair.trainable().items() if name.startswith("model.")]
 
 
-def _widths(fn: Any, columns: Tensor) -> Tensor | None:
-    """Return how wide a density is at some columns, (..., some columns).
+def _widths(fn: Any) -> Tensor | None:
+    """Return how wide a density is at each cell of a row, (..., cells).
 
     Args:
         fn: The distribution.
-        columns: Positions among the cells of a row, (some columns,).
 
     Returns:
         The learned parameters that set the width, the inverse of those that grow as the density
@@ -162,9 +178,8 @@ def _widths(fn: Any, columns: Tensor) -> Tensor | None:
             or math.prod(width.shape[width.ndim - len(fn.event_shape) :]) != cells
         ):
             return None
-        flat = width.reshape(*width.shape[: width.ndim - len(fn.event_shape)], cells)
-        chosen: Tensor = flat[..., columns.to(flat.device)] if cells > 1 else flat
-        return 1 / chosen if name in GROWING else chosen
+        flat: Tensor = width.reshape(*width.shape[: width.ndim - len(fn.event_shape)], cells)
+        return 1 / flat if name in GROWING else flat
     return None
 
 

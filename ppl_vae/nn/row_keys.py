@@ -21,14 +21,12 @@ from ppl_vae.compat.of_torch import is_traced
 _STEP, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685
 """The three constants of SplitMix64, as signed numbers of 64 bits."""
 
-_BITS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
-
 
 def row_keys(*fields: Tensor) -> Tensor:
     """Return a number for each row that depends on every cell of the row, (rows,) of int64.
 
-    The number is odd, and so never 0. It is the same on every device and in any order of the
-    fields, but another one for other dtypes: 1 and 1.0 are different cells; 0.0 and -0.0 are equal.
+    The number is odd, and so never 0. It is the same on every device, in any order of the fields,
+    and for equal values of any dtype: 1, 1.0 and True are the same cell, and 0.0 and -0.0.
 
     Args:
         fields: (rows, ...) each, of any dtype.
@@ -42,7 +40,7 @@ def row_keys(*fields: Tensor) -> Tensor:
     for field in fields:
         cells = _bits(field).reshape(len(field), -1)  # (rows, cells)
         places = _STEP * torch.arange(1, cells.shape[1] + 1, device=cells.device)
-        total = total + _mixed(_mixed(cells + _mixed(places)).sum(1))
+        total = total + _mixed(_mixed(cells + _mixed(places)).sum(1)).to(total.device)
     return _mixed(total) | 1
 
 
@@ -120,10 +118,18 @@ class KnownRows(nn.Module):
 
 
 def _bits(field: Tensor) -> Tensor:
-    """Return the bits of a field's cells as numbers, in the field's shape, of int64."""
-    if field.is_floating_point():
-        field = (field + 0.0).contiguous().view(_BITS[field.element_size()])  # -0.0 + 0.0 is 0.0
-    return field.long()
+    """Return numbers that say which values a field's cells have, in the field's shape, of int64.
+
+    They are the bits of the values in double precision. A whole number too large for it is told
+    from its neighbours by what double precision leaves out.
+    """
+    if field.device.type == "mps":  # which has no double precision
+        field = field.cpu()
+    double = field.double() + 0.0  # -0.0 + 0.0 is 0.0
+    bits: Tensor = double.contiguous().view(torch.int64)
+    if field.dtype == torch.int64:
+        bits = bits + _SECOND * (field - double.long())
+    return bits
 
 
 def _mixed(numbers: Tensor) -> Tensor:

@@ -71,9 +71,7 @@ def load(
         record = Run(path, info)
         pair.load_tensors(weights, _example_batch(record))
         if model is None and guide is None:  # a pair of the caller's is frozen as the caller wants
-            present = pair.tensors()
-            for name in info.get("frozen", ()):
-                present[name].requires_grad_(False)
+            pair.freeze(info.get("frozen", ()))
         pair.remember_columns(record.columns)
         if info.get("fields") is not None:  # a run of no fit, or an older one, does not hold them
             pair.model.remember_fields(info["fields"])

@@ -16,6 +16,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
         ("autoencoder", ["Autoencoder", "Variational autoencoder", "sample to digit"]),
         ("denoising_digits", ["half of the pixels hidden", "noise", "denoising guide"]),
         ("digit_codes", ["PCA", "variational", "right labels"]),
+        ("point_encoder_ensemble", ["exact posterior", "5 points", "KL divergence"]),
     ],
 )
 def test_ways_are_compared_in_one_figure(name, words, tmp_path):

@@ -102,6 +102,10 @@ def mixture(loc, scale):
     return dist.MixtureSameFamily(dist.Categorical(torch.ones(*loc.shape, 2)), parts)
 
 
+def shared(scale):
+    return scale[..., :1].expand(scale.shape)
+
+
 NARROWING = {
     "Normal": dist.Normal,
     "masked Normal": lambda loc, scale: dist.Normal(loc, scale).mask(True),
@@ -119,6 +123,7 @@ BOUNDED = {
     "Beta": lambda loc, scale: dist.Beta(5 * loc.sigmoid(), 5 * (1 - loc.sigmoid())),
     "Exponential": lambda loc, scale: dist.Exponential(loc.exp()),
     "HalfNormal": lambda loc, scale: dist.HalfNormal(loc.exp()),
+    "one learned scale for all columns": lambda loc, scale: dist.Normal(loc, shared(scale)),
     "mixture of scale 1": lambda loc, scale: mixture(loc, torch.ones(FEATURES)),
 }
 
@@ -134,6 +139,11 @@ def test_constant_columns_where_the_scale_is_learned(fn):
 def test_constant_columns_are_harmless_where_the_scale_cannot_shrink(fn):
     verdict = linted(fn, CONSTANT)
     assert not verdict.findings, str(verdict)
+
+
+def test_one_learned_scale_narrows_where_no_column_varies():
+    (finding,) = linted(lambda loc, scale: dist.Normal(loc, shared(scale)), 0 * CONSTANT).findings
+    assert f"{FEATURES} with one value" in finding.problem
 
 
 FLOORS = {

@@ -34,6 +34,14 @@ def test_fields_count_in_any_order_and_zero_has_one_sign():
     assert torch.equal(row_keys(torch.zeros(2, 1)), row_keys(-torch.zeros(2, 1)))
 
 
+def test_equal_values_of_any_dtype_are_the_same_cells():
+    bits = torch.randint(2, (20, 6), generator=torch.Generator().manual_seed(0)).bool()
+    for dtype in (torch.uint8, torch.int64, torch.float16, torch.float32, torch.float64):
+        assert torch.equal(row_keys(bits), row_keys(bits.to(dtype)))
+    large = torch.tensor([[2**60], [2**60 + 1], [2**60 - 1]])  # one number in double precision
+    assert len(row_keys(large).unique()) == 3
+
+
 def test_a_record_takes_the_rows_it_was_trained_on_alone():
     x, index = torch.randn(6, 3), torch.arange(6)
     known = KnownRows(8)
