@@ -151,13 +151,13 @@ def build_pair(
         UsageError: If a name or a setting is unknown.
         ValueError: If a file raises an error, or a constructor refuses its arguments.
     """
-    import pyro  # noqa: PLC0415  loads torch
+    from ppl_vae.core.seeding import seed_generators  # noqa: PLC0415  loads torch
 
     classes = {"model": _find(model, "models")}
     if guide != NO_GUIDE:
         classes["guide"] = _find(guide, "guides")
     arguments = assign(settings or (), classes)
-    pyro.set_rng_seed(seed)
+    seed_generators(seed)
     model_takes_guide = "guide" in inspect.signature(classes["model"]).parameters
     halves: dict[str, Any] = {}
     for role in sorted(classes, reverse=not model_takes_guide):  # "guide" sorts before "model"
