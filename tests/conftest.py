@@ -7,6 +7,7 @@ start inherit them. A test that is about threads calls ``torch.set_num_threads``
 """
 
 import os
+import sys
 
 os.environ["OMP_NUM_THREADS"] = "1"  # torch, NumPy's BLAS and scikit-learn read it when imported
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # threads that a test asks for sleep while they wait
@@ -18,6 +19,8 @@ import pyro
 import pytest
 import torch
 
+from ppl_vae.core.seeding import seed_generators
+
 mpl.use("agg")
 torch.set_num_threads(1)
 
@@ -25,11 +28,12 @@ torch.set_num_threads(1)
 @pytest.fixture(autouse=True)
 def _seeded():
     pyro.clear_param_store()
-    pyro.set_rng_seed(0)
+    seed_generators(0)
     yield
-    import matplotlib.pyplot as plt
+    if "matplotlib.pyplot" in sys.modules:
+        import matplotlib.pyplot as plt
 
-    plt.close("all")
+        plt.close("all")
     pyro.clear_param_store()  # fixtures of a whole file are made before the next test clears it
 
 

@@ -61,7 +61,8 @@ Settings = Annotated[
         "--set",
         metavar="NAME=VALUE",
         help="A constructor argument: model.latents=8 for the model, guide.latents=8 for the "
-        "guide, latents=8 for both. May be repeated.",
+        "guide, latents=8 for both. A value is a number, a text, or a network such as "
+        "GaussianNoise(0.5). May be repeated.",
     ),
 ]
 Statistics = Annotated[

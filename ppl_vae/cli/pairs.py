@@ -151,13 +151,13 @@ def build_pair(
         UsageError: If a name or a setting is unknown.
         ValueError: If a file raises an error, or a constructor refuses its arguments.
     """
-    import pyro  # noqa: PLC0415  loads torch
+    from ppl_vae.core.seeding import seed_generators  # noqa: PLC0415  loads torch
 
     classes = {"model": _find(model, "models")}
     if guide != NO_GUIDE:
         classes["guide"] = _find(guide, "guides")
     arguments = assign(settings or (), classes)
-    pyro.set_rng_seed(seed)
+    seed_generators(seed)
     model_takes_guide = "guide" in inspect.signature(classes["model"]).parameters
     halves: dict[str, Any] = {}
     for role in sorted(classes, reverse=not model_takes_guide):  # "guide" sorts before "model"
@@ -177,7 +177,8 @@ def assign(settings: Sequence[str], classes: Mapping[str, type[Any]]) -> dict[st
     constructor has the argument.
 
     Args:
-        settings: Words of the form ``NAME=VALUE``; a value is a Python literal, or else a text.
+        settings: Words of the form ``NAME=VALUE``; a value is a Python literal, a network of
+            ``ppl_vae.nn`` such as ``GaussianNoise(0.5)``, or else a text.
         classes: ``{"model": class, "guide": class}``; the guide may be absent.
 
     Returns:
@@ -244,11 +245,34 @@ def _no_argument(name: str, roles: list[str], classes: Mapping[str, type[Any]]) 
 
 
 def _value(text: str) -> Any:
-    """Return the Python literal that a text is, or the text itself."""
+    """Return the Python literal or the network that a text stands for, or the text itself.
+
+    A network is a class of ``ppl_vae.nn`` with literals as arguments: ``GaussianNoise(0.5)``.
+
+    Raises:
+        UsageError: If a text is a call, and there is no such class, or it refuses the arguments.
+    """
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    name, bracket, _ = text.partition("(")
+    if not (bracket and name.isidentifier()):
         return text
+    from ppl_vae import nn as networks  # noqa: PLC0415  loads torch
+
+    try:
+        call: Any = ast.parse(text, mode="eval").body
+        given = [ast.literal_eval(argument) for argument in call.args]
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+    except (AttributeError, ValueError, SyntaxError):
+        return text
+    cls = getattr(networks, name, None)
+    if not isinstance(cls, type):
+        classes = [n for n in networks.__all__ if isinstance(getattr(networks, n), type)]
+        raise UsageError(f"--set: expected a network among {', '.join(classes)}, got {name}")
+    with usage():
+        return cls(*given, **named)
 
 
 def _construct(cls: type[Any], data: Data, arguments: dict[str, Any]) -> Any:

@@ -204,14 +204,20 @@ def pyro_log_silenced() -> Iterator[None]:
 
     Expected: the logger ``pyro.infer.elbo``, whose lines of level INFO Pyro prints to stderr. Where
     the logger has another name, the lines are shown and nothing else changes.
+
+    A filter is set and not the level: a change of level makes Python empty a table of every logger
+    of the process, and torch has hundreds.
     """
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
     logger = logging.getLogger("pyro.infer.elbo")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    logger.addFilter(is_warning)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(is_warning)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -64,7 +65,7 @@ def zoo(kind: str) -> dict[str, Entry]:
     """
     folder = Path(importlib.import_module(f"ppl_vae.{kind}").__path__[0])
     files = sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
-    return {path.stem: _entry(path) for path in files}
+    return {path.stem: _entry(path, path.read_text(encoding="utf-8")) for path in files}
 
 
 def find_class(spec: str, kind: str) -> type[Any]:
@@ -95,9 +96,10 @@ def find_class(spec: str, kind: str) -> type[Any]:
     return cast("type[Any]", getattr(module, entries[spec].class_name))
 
 
-def _entry(path: Path) -> Entry:
-    """Parse a file of the zoo."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def _entry(path: Path, text: str) -> Entry:
+    """Parse a file of the zoo, once for each text that the file has had."""
+    tree = ast.parse(text)
     public = [n.name for n in tree.body if isinstance(n, ast.ClassDef) and n.name[0] != "_"]
     title, _, rest = (ast.get_docstring(tree, clean=False) or "").partition("\n")
     equations = [line for line in rest.splitlines() if line.startswith("    ")]

@@ -231,6 +231,8 @@ def test_ctrl_c_ends_with_130_and_a_run_that_opens(ppl, wine_file):
             "latents: expected a whole number of at least 1, got 'wide'",
         ),
         (["--set", "latents=-1"], 1, "latents: expected a whole number of at least 1, got -1"),
+        (["--set", "guide.encoder=Blur(2)"], 2, "expected a network among MLP"),
+        (["--set", "guide.encoder=MaskingNoise(2)"], 2, "share: expected a probability"),
         (["--plate", "rows"], 1, 'row plate "rows"'),
         (["--clip-norm", "-1"], 1, "clip_norm: expected a positive number"),
     ],
@@ -240,6 +242,12 @@ def test_bad_settings_give_one_message_and_leave_no_run(ppl, wine_file, more, co
     assert message in done.err
     assert "Traceback" not in done.err
     assert not Path("run").exists() or not any(Path("run").iterdir())
+
+
+def test_a_setting_may_be_a_network(ppl, wine_file):
+    words = "--set", "guide.corruption=GaussianNoise(sd=0.25)", "--epochs", "1", "--run", "run"
+    ppl("fit", "gaussian", "denoising", wine_file, *words)
+    assert ppl_vae.load("run")[1].corruption.sd == 0.25
 
 
 @pytest.mark.parametrize(

@@ -33,13 +33,8 @@ def test_json_names_the_file_and_its_size(ppl, own_run, wine_file):
     assert not (own_run / "report.html").exists()
 
 
-def test_a_weights_file_stands_for_its_run(ppl, own_run, wine_file):
-    ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet")
-    assert (own_run / "report.html").exists()
-
-
-def test_the_seed_reaches_the_report(ppl, own_run, wine_file):
-    ppl("report", own_run, wine_file, *FEW, "--seed", "7", "--quiet")
+def test_a_weights_file_stands_for_its_run_and_the_seed_reaches_the_report(ppl, own_run, wine_file):
+    ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--seed", "7", "--quiet")
     assert "<dt>report&#39;s seed</dt><dd>7</dd>" in (own_run / "report.html").read_text()
 
 

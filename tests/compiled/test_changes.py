@@ -82,7 +82,9 @@ def both(change, epochs, monkeypatch=None):
     return eager, automatic, traces
 
 
-@pytest.mark.parametrize("change", [set_number, replace_list, reassign_buffer])
+@pytest.mark.parametrize(
+    "change", [set_number, pytest.param(replace_list, marks=pytest.mark.slow), reassign_buffer]
+)
 def test_what_a_callback_changes_once_is_traced_again(change, monkeypatch):
     eager, automatic, traces = both(change, {3}, monkeypatch)
     assert automatic[0].step == "traced"

@@ -57,7 +57,9 @@ def dtype(request):
 
 @pytest.mark.usefixtures("dtype")
 @pytest.mark.parametrize("elbo", ELBOS)
-@pytest.mark.parametrize("model", FEW_MODELS)
+@pytest.mark.parametrize(  # every time, each model is traced in models/test_zoo.py
+    "model", [pytest.param(m, marks=[pytest.mark.slow] * (m != "bernoulli")) for m in FEW_MODELS]
+)
 def test_the_zoo_under_every_objective(model, elbo):
     sides = Sides(*zoo_pair(model), ELBOS[elbo]())
     sides.shake()
@@ -67,7 +69,14 @@ def test_the_zoo_under_every_objective(model, elbo):
 @pytest.mark.usefixtures("double")
 @pytest.mark.parametrize("bound", BOUNDS)
 @pytest.mark.parametrize(
-    ("model", "weighted"), [("bernoulli", False), *((model, True) for model in FEW_MODELS)]
+    ("model", "weighted"),
+    [
+        ("bernoulli", False),
+        *(
+            pytest.param(model, True, marks=[pytest.mark.slow] * (model != "gaussian"))
+            for model in FEW_MODELS
+        ),
+    ],  # every time: each bound without a KL weight and with one
 )
 def test_traced_equals_eager_for_every_bound(model, bound, weighted):
     sides = Sides(*zoo_pair(model), BOUNDS[bound], weighted=weighted)
@@ -75,8 +84,17 @@ def test_traced_equals_eager_for_every_bound(model, bound, weighted):
     sides.compare(0.4 if weighted else 1.0)
 
 
-@pytest.mark.parametrize("particles", ["three", "vectorized"])
-@pytest.mark.parametrize("elbo", ELBOS)
+@pytest.mark.parametrize(  # every time, the other ELBOs are vectorized for pairs of every kind
+    ("elbo", "particles"),
+    [
+        *((elbo, "three") for elbo in ELBOS),
+        ("Trace", "vectorized"),
+        *(
+            pytest.param(elbo, "vectorized", marks=pytest.mark.slow)
+            for elbo in ("MeanField", "Graph", "Enum")
+        ),
+    ],
+)
 def test_the_zoo_with_particles(elbo, particles):
     sides = Sides(*zoo_pair("bernoulli"), ELBOS[elbo](**PARTICLES[particles]))
     sides.shake()
@@ -104,8 +122,11 @@ def test_pairs_of_every_kind(name):
     sides.compare()
 
 
-WEIGHTED = ["sampled_class", "baseline", "enumerated_in_the_guide", "enumerated_in_the_model",
-            "mixture", "with_global", "obs_masked", "hierarchy"]  # fmt: skip
+WEIGHTED = [
+    "sampled_class", "baseline", "enumerated_in_the_guide", "mixture", "with_global", "obs_masked",
+    *(pytest.param(n, marks=pytest.mark.slow) for n in ("enumerated_in_the_model", "hierarchy")),
+]  # fmt: skip
+"""Kinds of terms that a KL weight scales; the slow tests have a second one of two kinds."""
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor")  # Pyro reads a scale; fit silences it
@@ -123,10 +144,16 @@ def test_pairs_of_every_kind_at_every_kl_weight(name):
 @pytest.mark.parametrize(
     ("name", "elbo"),
     [
-        ("sampled_class", "Graph"), ("sampled_class", "Trace"), ("sampled_class", "Enum"),
-        ("enumerated_in_the_guide", "Enum"), ("enumerated_in_the_model", "Enum"),
-        ("mixture", "Enum"), ("with_global", "MeanField"),
-        ("obs_masked", "Trace"), ("hierarchy", "Graph"), ("gamma_latent", "Trace"),
+        ("sampled_class", "Graph"), ("sampled_class", "Trace"),
+        ("enumerated_in_the_guide", "Enum"), ("mixture", "Enum"), ("with_global", "MeanField"),
+        ("obs_masked", "Trace"),
+        *(
+            pytest.param(*names, marks=pytest.mark.slow)
+            for names in (
+                ("sampled_class", "Enum"), ("enumerated_in_the_model", "Enum"),
+                ("hierarchy", "Graph"), ("gamma_latent", "Trace"),
+            )
+        ),
     ],
 )  # fmt: skip
 def test_pairs_of_every_kind_with_particles(name, elbo, particles):

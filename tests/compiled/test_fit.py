@@ -1,5 +1,7 @@
 """A fit by the traced or the compiled step is the eager fit, from its seed to its resumption."""
 
+import functools
+import itertools
 import re
 import signal
 
@@ -98,10 +100,10 @@ def test_every_setting_of_a_fit_holds_in_the_traced_one(name, monkeypatch):
     alike(eager, traced)
 
 
-LEARN_EVERY_TIME = {"gaussian", "mixture", "batch_norm", "dropout", "mapping", "sampled_class"}
+LEARN_EVERY_TIME = {"batch_norm", "dropout", "mapping", "sampled_class"}
 KINDS = [
     pytest.param(name, marks=[] if name in LEARN_EVERY_TIME else pytest.mark.slow) for name in PAIRS
-]  # one step of every kind is compared in test_equality.py
+]  # one step of every kind is compared in test_equality.py; fits of "gaussian" are above
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -153,18 +155,29 @@ COMPILED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(  # a compilation takes ten seconds: the others every time as traced fits
+@functools.cache
+def compiled_fit(name):
+    """One compiled fit, which several tests read: a compilation takes ten seconds."""
+    make, settings = COMPILED[name]
+    with pytest.MonkeyPatch.context() as patch:
+        return learn(make, "compiled", patch, **settings)
+
+
+@pytest.mark.parametrize(  # the others every time as traced fits
     "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "adamw")) for n in COMPILED]
 )
-def test_a_compiled_fit_is_the_eager_one_and_has_one_outcome_a_seed(name, monkeypatch):
+def test_a_compiled_fit_is_the_eager_one(name, monkeypatch):
     make, settings = COMPILED[name]
-    eager, compiled = (learn(make, s, monkeypatch, **settings) for s in ("eager", "compiled"))
-    alike(eager, compiled)
-    if name == "adamw":
-        assert same(compiled, learn(make, "compiled", monkeypatch, **settings))
+    alike(learn(make, "eager", monkeypatch, **settings), compiled_fit(name))
 
 
-@pytest.mark.slow  # every time: one outcome a seed of a compiled fit, above
+@pytest.mark.slow  # every time: the resumed compiled fit, below, ends with the same bits
+def test_a_compiled_fit_has_one_outcome_a_seed(monkeypatch):
+    make, settings = COMPILED["adamw"]
+    assert same(compiled_fit("adamw"), learn(make, "compiled", monkeypatch, **settings))
+
+
+@pytest.mark.slow  # every time: resumed fits, below, end with the bits of whole ones
 @pytest.mark.parametrize("name", ["mixture", "dropout"])
 def test_a_seed_decides_every_bit_of_a_traced_fit(name, monkeypatch):
     first, again = (learn(PAIRS[name], "traced", monkeypatch) for _ in range(2))
@@ -208,11 +221,17 @@ RESUMED = {
 }
 
 
+# Every time: settings of a fit, and buffers beside parameters. Eager fits of more kinds are in
+# saving/test_resume_kinds.py.
+CUT_OFF_EVERY_TIME = {("gaussian", "eager"), ("gaussian", "traced"), ("batch_norm", "traced")}
+CUT_OFF = [
+    pytest.param(*names, marks=[] if names in CUT_OFF_EVERY_TIME else pytest.mark.slow)
+    for names in itertools.product(RESUMED, STEPS[:2])
+]
+
+
 @pytest.mark.usefixtures("always")
-@pytest.mark.parametrize("step", STEPS[:2])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n == "mixture" else []) for n in RESUMED]
-)
+@pytest.mark.parametrize(("name", "step"), CUT_OFF)
 def test_a_fit_cut_off_is_resumed_bit_for_bit(name, step, tmp_path, monkeypatch):
     make, settings = PAIRS[name], RESUMED[name]
     whole = learn(make, step, monkeypatch, **settings)
@@ -229,7 +248,7 @@ def test_a_fit_cut_off_is_resumed_bit_for_bit(name, step, tmp_path, monkeypatch)
 @pytest.mark.usefixtures("always")
 def test_a_compiled_fit_cut_off_is_resumed_bit_for_bit_as_compiled(tmp_path, monkeypatch):
     make, settings = COMPILED["adamw"]
-    whole = learn(make, "compiled", monkeypatch, **settings)
+    whole = compiled_fit("adamw")
     with monkeypatch.context() as patch:
         killed_at_snapshot(patch, 8)
         with pytest.raises(Killed):

@@ -71,8 +71,14 @@ def spoil_running_statistics(inputs):
 FAILURES = {"first": (6, spoil_everything), "later": (9, spoil_running_statistics)}
 
 
-@pytest.mark.parametrize("requested", [True, "auto"])
-@pytest.mark.parametrize("failure", FAILURES)
+@pytest.mark.parametrize(
+    ("failure", "requested"),
+    [
+        ("first", True), ("later", "auto"),
+        pytest.param("first", "auto", marks=pytest.mark.slow),
+        pytest.param("later", True, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_fit_goes_on_traced_where_compiled_code_raises(failure, requested, monkeypatch):
     from ppl_vae.training import stepper
 

@@ -51,7 +51,9 @@ SCHEDULE = {
 }
 
 
-@pytest.mark.parametrize("name", ELBOS)
+@pytest.mark.parametrize(  # every time, MeanField has the latent tempered, below
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n == "MeanField")) for n in ELBOS]
+)
 def test_a_global_latent_reaches_its_posterior(name):
     x = 1.0 + NOISE_SD * torch.randn(N)
     guide, found = make_guide()

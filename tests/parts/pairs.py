@@ -336,5 +336,5 @@ PAIRS = {make.__name__: make for make in MAKERS}
 
 def made(make, seed=0):
     """Make a pair and its data, equal at every call."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     return make()

@@ -27,7 +27,7 @@ SETTINGS = {
 
 def pair():
     """A model with dropout and its guide, with the same initial weights at each call."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     dropout = torch.nn.Sequential(torch.nn.Dropout(0.2), MLP(3, 12, (16,)))
     return BernoulliModel(12, 3, dropout), NormalGuide(12, 3, MLP(12, 6, (16,)))
 

@@ -78,12 +78,12 @@ class Sides:
         """Compare on other rows, weights and draws than those that were traced with."""
         index = torch.randperm(len(self.rows), generator=torch.Generator().manual_seed(1))[:SIZE]
         constants = [c.clone() for c in self.traced_step.graph.constants]
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         traced = self.traced_step.derivative(
             self.parameters, constants, index, weight, interpreted=True
         )
         state = torch.get_rng_state()
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         tensor = torch.tensor(weight) if self.weighted else None
         eager = self.derivative(self.rows.take(index), tensor)
         assert torch.equal(state, torch.get_rng_state()), "the steps draw differently often"

@@ -178,8 +178,13 @@ style="border: 0"></iframe><script>{leave}
 window.addEventListener("message", (event) => leave(event.data));</script></body></html>"""
 
 
-@pytest.mark.parametrize("width", [390, 1000])
-@pytest.mark.parametrize("which", ["file", "hostile_file"])
+@pytest.mark.parametrize(
+    ("which", "width"),
+    [
+        ("file", 390), ("file", 1000), ("hostile_file", 390),
+        pytest.param("hostile_file", 1000, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_no_content_is_wider_than_the_screen(which, width, browse, tmp_path, request):
     with_script(request.getfixturevalue(which), MEASURE, tmp_path / "copy.html")
     frame = tmp_path / "frame.html"

@@ -187,7 +187,11 @@ def test_a_pair_without_a_guide_is_checked_from_the_model_alone(tmp_path):
     assert "rate of feature" in page.text
 
 
-@pytest.mark.parametrize("make", [functions, mapping, with_global], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(  # every time: several fields, and a latent outside the row plate
+    "make",
+    [pytest.param(functions, marks=pytest.mark.slow), mapping, with_global],
+    ids=lambda make: make.__name__,
+)
 def test_functions_mappings_and_global_latents_have_reports(make, tmp_path):
     model, guide, data = made(make)
     history = ppl_vae.fit(model, guide, data, epochs=2, progress=False)

@@ -31,8 +31,14 @@ class Watched(Guide):
         super().forward(x)
 
 
-@pytest.mark.parametrize("requested", [False, True])
-@pytest.mark.parametrize(("size", "sizes"), [(13, [13, 13, 14]), (39, [40]), (20, [20, 20])])
+@pytest.mark.parametrize(
+    ("size", "sizes", "requested"),
+    [
+        (13, [13, 13, 14], False), (39, [40], False), (20, [20, 20], False),
+        (13, [13, 13, 14], True), (39, [40], True),
+        pytest.param(20, [20, 20], True, marks=pytest.mark.slow),  # no last row
+    ],
+)  # fmt: skip
 def test_the_last_row_joins_the_batch_before_it(size, sizes, requested, monkeypatch):
     monkeypatch.setattr(of_torch, "compile_with_inductor", lambda module, *others: module)
     model, guide, x = made(normalized)

@@ -198,8 +198,7 @@ def disagreements(found, reference, names):
 # One kind of latent, of plate or of half each; the others, with the slow tests, repeat these.
 EVERY_TIME = {
     "gaussian", "sampled_class", "mixture", "baseline", "obs_masked", "hierarchy", "tilted",
-    "penalized", "in_a_tuple", "enumerated_in_the_model", "enumerated_in_the_guide", "pyro_param",
-    "ppca-linear", "bernoulli-normal",
+    "penalized", "enumerated_in_the_model", "enumerated_in_the_guide", "pyro_param", "ppca-linear",
 }  # fmt: skip
 
 
