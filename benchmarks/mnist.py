@@ -3,6 +3,7 @@
     python benchmarks/mnist.py meanfield --data DIR [--run runs/meanfield] [--seed 0]
     python benchmarks/mnist.py rezende vae --data DIR --out mnist.jsonl    goes on if cut off
     python benchmarks/mnist.py rezende --data DIR --samples 5000 --rows 500
+    python benchmarks/mnist.py standard --data DIR --rows 500 --refine 100    refined for each row
     python benchmarks/mnist.py meanfield --data DIR --steps 2000    beside Pyro's SVI, timed
 
     meanfield   static binarized, 784-256-256 ReLU, 128 latents, centered RMSprop 1e-3, batches of

@@ -23,13 +23,8 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import (
-    Standardize,
-    check_sizes,
-    find_family,
-    make_encoder,
-    parameter_transforms,
-)
+from ppl_vae.distributions import find_family, parameter_transforms
+from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
 class AmortizedGuide(PyroModule):

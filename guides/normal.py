@@ -14,7 +14,8 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import Standardize, check_sizes, make_encoder, positive_transform
+from ppl_vae.distributions import positive_transform
+from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
 class NormalGuide(PyroModule):

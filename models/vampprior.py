@@ -22,8 +22,8 @@ from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.distributions import MixtureSameFamily
-from ppl_vae.nn import check_reads_rows, check_sizes, code_distribution, expanded, make_decoder
+from ppl_vae.distributions import MixtureSameFamily, code_distribution
+from ppl_vae.nn import check_reads_rows, check_sizes, expanded, make_decoder
 
 
 class VampPriorModel(PyroModule):

@@ -16,7 +16,6 @@ Source: Hastie & Tibshirani (1986), Generalized additive models, Statistical Sci
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +47,7 @@ class AdditiveRegression:
     """
 
     def __init__(self, bins: np.ndarray, outputs: Sequence[np.ndarray]) -> None:
+        self._bins, self._given = bins, outputs
         sizes = bins.max(0) + 1
         self._starts = np.cumsum([0, *sizes[:-1]])  # first column of each code
         self._columns = bins + self._starts  # (rows, codes)
@@ -70,9 +70,8 @@ class AdditiveRegression:
         Args:
             random: Draws which row's factors a row gets.
         """
-        other = copy.copy(self)
-        other._outputs = self._outputs[random.permutation(len(self._outputs))]
-        return other
+        others = random.permutation(len(self._bins))
+        return AdditiveRegression(self._bins, [output[others] for output in self._given])
 
     def fit(self, rows: np.ndarray, penalty: float) -> Fit:
         """Return the regression on some rows, (rows,), in closed form.

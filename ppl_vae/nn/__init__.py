@@ -11,10 +11,9 @@ from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
-from ppl_vae.nn.families import find_family, parameter_transforms, positive_transform
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
 from ppl_vae.nn.mlp import MLP
-from ppl_vae.nn.partners import check_reads_rows, code_distribution, fields_read
+from ppl_vae.nn.partners import check_reads_rows, fields_read
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize
 
@@ -37,14 +36,10 @@ __all__ = [
     "check_reads_rows",
     "check_row",
     "check_sizes",
-    "code_distribution",
     "expanded",
     "fields_read",
-    "find_family",
     "make_decoder",
     "make_encoder",
     "make_flow",
-    "parameter_transforms",
-    "positive_transform",
     "row_keys",
 ]

@@ -1,15 +1,13 @@
 """Guides that a model or another guide is built around: what these need of them.
 
 A prior that is made of the guide's answers, and a guide that corrupts the rows of the guide inside,
-run a guide on rows that are none of the data, and read its distribution of the code.
+run a guide on rows that are none of the data.
 """
 
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from pyro.distributions import Delta
-from pyro.poutine.trace_struct import Trace
 from torch import Tensor, nn
 
 from ppl_vae.nn.row_keys import KnownRows
@@ -25,10 +23,8 @@ def check_reads_rows(guide: Any) -> None:
         guide: A guide that is to run on other rows than those of the data.
 
     Example:
-        >>> from ppl_vae.guides.local import LocalGuide
-        >>> check_reads_rows(LocalGuide(rows=10))
-        Traceback (most recent call last):
-        ValueError: guide: expected a guide that reads its rows, got LocalGuide, which finds ...
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> check_reads_rows(NormalGuide(features=4))  # it has an encoder
     """
     modules = guide.modules() if isinstance(guide, nn.Module) else ()
     if any(isinstance(module, KnownRows) for module in modules):
@@ -37,33 +33,6 @@ def check_reads_rows(guide: Any) -> None:
             "parameters of each row by its index and refuses other rows; use a guide with an "
             "encoder, such as NormalGuide"
         )
-
-
-def code_distribution(trace: Trace, latents: int) -> Any:
-    """Return the distribution at the site "z" of a guide's trace: batch (rows,), event (latents,).
-
-    Args:
-        trace: A trace of the guide.
-        latents: Size of the latent code z in the model.
-
-    Raises:
-        ValueError: If the guide has no site "z", draws a point, or a code of another size.
-    """
-    if "z" not in trace.nodes:
-        raise ValueError(
-            f"guide: expected a latent site z, got the sites {trace.stochastic_nodes}; use a guide "
-            "that draws z"
-        )
-    code: Any = trace.nodes["z"]["fn"]
-    if isinstance(code, Delta):
-        raise ValueError("guide: expected a distribution at z, got a point; use another guide")
-    if tuple(code.event_shape) != (latents,):
-        size = ", ".join(str(number) for number in code.event_shape)
-        raise ValueError(
-            f"latents: expected {size}, the size of the guide's code, got {latents} in the model; "
-            "build model and guide with the same latents="
-        )
-    return code
 
 
 def fields_read(guide: Callable[..., Any], fields: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -26,8 +26,8 @@ from pyro.distributions.transforms import (
 )
 from torch.distributions import transform_to
 
-from ppl_vae import distributions
 from ppl_vae.arguments import shown
+from ppl_vae.distributions import additions
 
 HEAVY = 10.0
 """The value, at an output of 0, of a parameter that makes tails heavy where it is small."""
@@ -69,14 +69,14 @@ def find_family(family: Any) -> type[dist.TorchDistribution]:
     """
     cls = family
     if isinstance(family, str):
-        cls = getattr(distributions, family, getattr(dist, family, None))
+        cls = getattr(additions, family, getattr(dist, family, None))
     if not (isinstance(cls, type) and issubclass(cls, TorchDistributionMixin)):
         raise ValueError(
             "family: expected a class of pyro.distributions or its name, as dist.Laplace or "
             f'"Laplace", got {shown(family)}'
         )
     return (
-        distributions.CenteredUniform
+        additions.CenteredUniform
         if cls is dist.Uniform
         else cast("type[dist.TorchDistribution]", cls)
     )

@@ -1,0 +1,33 @@
+"""The distribution of a code that another guide gives, for a prior that is made of it."""
+
+from typing import Any
+
+from pyro.distributions import Delta
+from pyro.poutine.trace_struct import Trace
+
+
+def code_distribution(trace: Trace, latents: int) -> Any:
+    """Return the distribution at the site "z" of a guide's trace: batch (rows,), event (latents,).
+
+    Args:
+        trace: A trace of the guide.
+        latents: Size of the latent code z in the model.
+
+    Raises:
+        ValueError: If the guide has no site "z", draws a point, or a code of another size.
+    """
+    if "z" not in trace.nodes:
+        raise ValueError(
+            f"guide: expected a latent site z, got the sites {trace.stochastic_nodes}; use a guide "
+            "that draws z"
+        )
+    code: Any = trace.nodes["z"]["fn"]
+    if isinstance(code, Delta):
+        raise ValueError("guide: expected a distribution at z, got a point; use another guide")
+    if tuple(code.event_shape) != (latents,):
+        size = ", ".join(str(number) for number in code.event_shape)
+        raise ValueError(
+            f"latents: expected {size}, the size of the guide's code, got {latents} in the model; "
+            "build model and guide with the same latents="
+        )
+    return code
