@@ -27,7 +27,6 @@ from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 from ppl_vae.elbo.points import point_latents
-from ppl_vae.elbo.refined_guide import RefinedGuide
 
 TRACED_FROM = 100  # calls from which tracing is repaid
 COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
@@ -144,10 +143,7 @@ class LogWeights:
             self.constants, self.size = graph.constants, size
             if not self._use_if_equal(graph.module, "traced", 1000 * graph.precision):
                 return
-            # Code that inductor made of a refined guide's row keys has corrupted the heap (torch
-            # 2.13, 162 rows of whole numbers), so that such a guide stays traced.
-            safe = not isinstance(self.pair.guide.base, RefinedGuide)
-            if safe and (requested is True or calls >= COMPILED_FROM):
+            if requested is True or calls >= COMPILED_FROM:
                 with contextlib.suppress(Exception):  # no compiler, or one that fails
                     compiled = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
                     self._use_if_equal(compiled, "compiled", 30 * graph.precision**0.5)
