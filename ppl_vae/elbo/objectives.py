@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import infer
 from pyro.distributions import Delta
@@ -38,6 +39,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo import divergences as _registered  # noqa: F401  torch finds them from now on
+from ppl_vae.elbo.relaxations import relaxed_latents
 
 PYRO_ELBOS = (
     infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,
@@ -211,15 +213,22 @@ class Objective:
         """Return the loss, a scalar in nats, without gradients.
 
         Pyro's own ``TraceEnum_ELBO.loss`` returns a number, which no traced step can follow, and
-        is computed here from its traces.
+        is computed here from its traces. ``TraceMeanField_ELBO`` checks that every draw has a
+        gradient, which a loss without gradients does not need: a relaxed guide draws discrete
+        values in evaluation mode. So it runs without the check, on traces that were checked.
         """
         elbo = self.elbo
         with torch.no_grad(), pyro_log_silenced():
-            if not isinstance(elbo, infer.TraceEnum_ELBO) or "loss" in _own_methods(elbo):
+            by_particle = isinstance(elbo, infer.TraceEnum_ELBO | infer.TraceMeanField_ELBO)
+            if not by_particle or "loss" in _own_methods(elbo):
                 return torch.as_tensor(elbo.loss(model, guide, batch))
             total = torch.zeros(())
             for traces in particle_traces(elbo, model, guide, batch):
-                total = total - enumerated_elbo(*traces)
+                if isinstance(elbo, infer.TraceEnum_ELBO):
+                    total = total - enumerated_elbo(*traces)
+                    continue
+                with pyro.validation_enabled(False):
+                    total = total + particle_loss(elbo, *traces)[1]
             return torch.as_tensor(total / elbo.num_particles)
 
 
@@ -282,6 +291,9 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
             why = f'sampled KL: site "{name}" has none in closed form'
             return Objective(infer.Trace_ELBO(), why)
     why = "closed-form KL for every latent, drawn by the guide in the model's order"
+    relaxed = relaxed_latents(model_trace, guide_trace)
+    if relaxed:
+        why += f'; site "{relaxed[0]}" is relaxed in training, whose value is no bound'
     return Objective(infer.TraceMeanField_ELBO(), why)
 
 
