@@ -33,7 +33,7 @@ class BernoulliGuide(PyroModule):
             if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a positive number or (features,), in the data's units.
-        enumerate: Whether the latents are summed over all configurations instead of drawn.
+        enumerated: Whether the latents are summed over all configurations instead of drawn.
         baseline: Network (..., features) -> (..., 1) that predicts a row's bound where the latents
             are drawn: the score function's gradient gets less noisy.
 
@@ -47,14 +47,14 @@ class BernoulliGuide(PyroModule):
     def __init__(
         self, features: int | Sequence[int], latents: int | Sequence[int] = 8,
         encoder: nn.Module | None = None, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
-        enumerate: bool = False, baseline: nn.Module | None = None,
+        enumerated: bool = False, baseline: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         sizes = tuple(latents) if isinstance(latents, Sequence) else (latents,)
         for size in sizes or (0,):
             check_sizes(latents=size)
         self.features, self.latents = features, latents
-        self.enumerate, self.baseline = enumerate, baseline
+        self.enumerated, self.baseline = enumerated, baseline
         self.names = ["z"] if len(sizes) == 1 else [f"z{i}" for i in range(1, len(sizes) + 1)]
         self.standardize = Standardize(loc, scale)
         upwards = [nn.Linear(below, above) for below, above in pairwise(sizes)]
@@ -63,8 +63,8 @@ class BernoulliGuide(PyroModule):
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""
         below = x = self.standardize(x)
-        infer: dict[str, Any] = {"enumerate": "parallel"} if self.enumerate else {}
-        if self.baseline is not None and not self.enumerate:
+        infer: Any = {"enumerate": "parallel"} if self.enumerated else {}
+        if self.baseline is not None and not self.enumerated:
             squeezed = lambda rows: self.baseline(rows).squeeze(-1)  # noqa: E731
             infer = {"baseline": {"nn_baseline": squeezed, "nn_baseline_input": x}}
         with pyro.plate("data", len(x)):

@@ -33,7 +33,7 @@ class CategoricalGuide(PyroModule):
             ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a positive number or (features,), in the data's units.
-        enumerate: Whether the latents are summed over all configurations instead of drawn.
+        enumerated: Whether the latents are summed over all configurations instead of drawn.
         baseline: Network (..., features) -> (..., 1) that predicts a row's bound where the latents
             are drawn: the score function's gradient gets less noisy.
 
@@ -48,14 +48,14 @@ class CategoricalGuide(PyroModule):
     def __init__(
         self, features: int | Sequence[int], latents: int = 8, states: int = 3,
         encoder: nn.Module | None = None, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
-        enumerate: bool = False, baseline: nn.Module | None = None,
+        enumerated: bool = False, baseline: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(latents=latents, states=states)
         if states < 3:
             raise ValueError(f"states: expected 3 or more, got {states}; use BernoulliGuide for 2")
         self.features, self.latents, self.states = features, latents, states
-        self.enumerate, self.baseline = enumerate, baseline
+        self.enumerated, self.baseline = enumerated, baseline
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, latents * states)
 
@@ -63,8 +63,8 @@ class CategoricalGuide(PyroModule):
         """Draw codes for rows x, (rows, features), in the data's units."""
         x = self.standardize(x)
         logits = self.encoder(x).unflatten(-1, (self.latents, self.states))
-        infer: dict[str, Any] = {"enumerate": "parallel"} if self.enumerate else {}
-        if self.baseline is not None and not self.enumerate:
+        infer: Any = {"enumerate": "parallel"} if self.enumerated else {}
+        if self.baseline is not None and not self.enumerated:
             squeezed = lambda rows: self.baseline(rows).squeeze(-1)  # noqa: E731
             infer = {"baseline": {"nn_baseline": squeezed, "nn_baseline_input": x}}
         with pyro.plate("data", len(x)):

@@ -67,13 +67,10 @@ class RelaxedGuide(PyroModule):
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""
         logits = self.encoder(self.standardize(x))
+        discrete, relaxed = dist.BernoulliVector, dist.RelaxedBernoulliVector
         if self.states > 2:
             logits = logits.unflatten(-1, (self.latents, self.states))
-        fns = dist.BernoulliVector, dist.RelaxedBernoulliVector
-        discrete, relaxed = fns if self.states == 2 else RELAXED_CATEGORICAL
+            discrete, relaxed = dist.CategoricalVector, dist.RelaxedCategoricalVector
         how = self.temperature, self.straight_through
         with pyro.plate("data", len(x)):
             pyro.sample("z", relaxed(logits, *how) if self.training else discrete(logits))
-
-
-RELAXED_CATEGORICAL = dist.CategoricalVector, dist.RelaxedCategoricalVector

@@ -80,7 +80,7 @@ class _Vector(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the distribution for a larger batch; the logits are the same memory."""
-        new = _instance or self.__new__(type(self))
+        new: Any = _instance or self.__new__(type(self))
         vars(new).update(vars(self))
         new.logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
         new._batch_shape = torch.Size(batch_shape)
@@ -114,7 +114,7 @@ class _Vector(TorchDistribution):
             raise ValueError(
                 f"{type(self).__name__}: expected few enough joint configurations to enumerate, "
                 f"got {values}^{variables} = {float(count):.3g}; draw the latent "
-                "(enumerate=False, with a baseline), or relax it"
+                "(a guide with enumerated=False, and a baseline), or relax it"
             )
         numbers = torch.arange(count, device=self.logits.device)[:, None]
         places = values ** torch.arange(variables - 1, -1, -1, device=numbers.device)
@@ -290,19 +290,21 @@ class RelaxedBernoulliVector(BernoulliVector):
         return (noisy > 0).to(noisy.dtype) + (relaxed - relaxed.detach())
 
 
-@register_kl(CategoricalVector, CategoricalVector)
 def _kl_categorical(p: CategoricalVector, q: CategoricalVector) -> Tensor:
     """Return sum_i sum_k p_ik (log p_ik - log q_ik), of the batch shape, in nats."""
     difference: Tensor = _weighted(p.mean, p.log_probs - q.log_probs).sum((-2, -1))
     return difference
 
 
-@register_kl(BernoulliVector, BernoulliVector)
 def _kl_bernoulli(p: BernoulliVector, q: BernoulliVector) -> Tensor:
     """Return sum_i p_i (l_i - m_i) - log(1 + exp(l_i)) + log(1 + exp(m_i)), in nats."""
     constant = logsigmoid(-p.logits) - logsigmoid(-q.logits)
     total: Tensor = (p.mean * (p.logits - q.logits) + constant).sum(-1)
     return total
+
+
+register_kl(CategoricalVector, CategoricalVector)(_kl_categorical)
+register_kl(BernoulliVector, BernoulliVector)(_kl_bernoulli)
 
 
 def _one_hot(scores: Tensor) -> Tensor:

@@ -23,13 +23,11 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from ppl_vae.core import sites
 from ppl_vae.core.blocks import PROBE_ROWS
 from ppl_vae.core.handlers import TrainingScale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.objectives import Objective, RowBound, loss_at_unit_weight
-from ppl_vae.elbo.relaxations import relaxed_latents
 from ppl_vae.elbo.training_terms import training_terms
 
 Gradients = list[Tensor | None]
@@ -53,7 +51,6 @@ class BatchLoss:
         self.model: Any = self.scale(pair.model)
         self.guide: Any = self.scale(pair.guide)
         self._training_terms: frozenset[str] | None = None
-        self._relaxes: bool | None = None
 
     def __call__(self, batch: Batch, kl_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return the losses, and the surrogate to differentiate.
@@ -70,7 +67,7 @@ class BatchLoss:
             negative_elbo, loss, surrogate = self.elbo.losses_and_surrogate(
                 self.pair, batch, self.rows, kl_weight
             )
-            if self.relaxes(batch):
+            if self.objective.relaxes:
                 with self.pair.evaluating():
                     negative_elbo = self.negative_elbo(batch)
             return torch.stack([negative_elbo.detach(), loss.detach()]), surrogate
@@ -79,7 +76,7 @@ class BatchLoss:
         self.scale.scaled.clear()
         loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
         differs = self.objective.is_derived or self.scale.scaled or self.training_terms(batch)
-        if differs or self.relaxes(batch):
+        if differs or self.objective.relaxes:
             with self.pair.evaluating():
                 negative_elbo = self.negative_elbo(batch)
         else:
@@ -106,24 +103,9 @@ class BatchLoss:
         if self._training_terms is None:
             self._training_terms = frozenset()
             with contextlib.suppress(Exception), self.pair.quiet_run():
-                self._training_terms = training_terms(self.pair, _few_rows(batch))
+                few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
+                self._training_terms = training_terms(self.pair, few_rows)
         return self._training_terms
-
-    def relaxes(self, batch: Batch) -> bool:
-        """Return whether the guide draws a discrete latent relaxed; found at the first call.
-
-        The call must come while the pair is in the mode in which it is trained.
-        """
-        if self._relaxes is None:
-            self._relaxes = False
-            with contextlib.suppress(Exception), self.pair.quiet_run():
-                self._relaxes = bool(relaxed_latents(*sites.traces(self.pair, _few_rows(batch))))
-        return self._relaxes
-
-
-def _few_rows(batch: Batch) -> Batch:
-    """Return the first rows of a batch."""
-    return map_batch(batch, lambda field: field[:PROBE_ROWS])
 
 
 class LossAndGradient:

@@ -39,7 +39,6 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo import divergences as _registered  # noqa: F401  torch finds them from now on
-from ppl_vae.elbo.relaxations import relaxed_latents
 
 PYRO_ELBOS = (
     infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,
@@ -91,11 +90,14 @@ class Objective:
         reason: Why it was chosen, in words for the history.
         measure: What the pair's "ELBO" is: ``"ELBO"``, or ``"log joint density"`` where the guide
             gives a latent of the rows as a point.
+        relaxes: Whether the guide draws a discrete latent relaxed in train mode, so that the
+            training loss is no bound, and the ELBO needs a run in evaluation mode.
     """
 
     elbo: Any
     reason: str
     measure: str = "ELBO"
+    relaxes: bool = False
 
     @classmethod
     def of(cls, elbo: infer.ELBO | RowBound, reason: str) -> Objective:
@@ -166,8 +168,9 @@ class Objective:
         base = next((c for c in type(elbo).__mro__ if c in PYRO_ELBOS), infer.Trace_ELBO)
         options = ("num_particles", "max_plate_nesting", "vectorize_particles")
         return Objective(
-            base(**{name: getattr(elbo, name) for name in options}), self.reason, self.measure
-        )
+            base(**{name: getattr(elbo, name) for name in options}),
+            self.reason, self.measure, self.relaxes,
+        )  # fmt: skip
 
     @property
     def enumerates(self) -> bool:
@@ -291,9 +294,6 @@ def choose_objective(model_trace: Trace, guide_trace: Trace) -> Objective:
             why = f'sampled KL: site "{name}" has none in closed form'
             return Objective(infer.Trace_ELBO(), why)
     why = "closed-form KL for every latent, drawn by the guide in the model's order"
-    relaxed = relaxed_latents(model_trace, guide_trace)
-    if relaxed:
-        why += f'; site "{relaxed[0]}" is relaxed in training, whose value is no bound'
     return Objective(infer.TraceMeanField_ELBO(), why)
 
 

@@ -21,7 +21,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.supports import support_of, support_text
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
-from ppl_vae.elbo.objectives import Objective, RowBound
+from ppl_vae.elbo.objectives import Objective, RowBound, choose_objective
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.linting import (
     data_rules,
@@ -30,6 +30,7 @@ from ppl_vae.linting import (
     objective_rules,
     observed_shapes,
     partner_rules,
+    relaxation_rules,
     rerun_rules,
     support_rules,
     tail_rules,
@@ -168,12 +169,21 @@ def lint_pair(
             if not _failed(findings):
                 points = point_latents(pair, inspection.batch)
                 findings += objective_rules.bounds_of_points(inspection, points)
+    relaxed = None
+    if inspection is not None and not _failed(findings):
+        relaxed = relaxation_rules.traces_of_relaxed(inspection)
+        findings += [] if relaxed is None else relaxation_rules.relaxed_draws(*relaxed)
     if _failed(findings):
         appeared.remove()
     findings.sort(key=lambda finding: finding.severity != "error")
     if inspection is None:
         return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
     objective = inspection.objective
+    if relaxed is not None:
+        chosen = objective if given else choose_objective(*relaxed)
+        reason = f"{chosen.reason}; {relaxation_rules.reason(*relaxed)}"
+        objective = dataclasses.replace(chosen, reason=reason, relaxes=True)
+        inspection = dataclasses.replace(inspection, objective=objective)
     if points:
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
         objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)

@@ -17,7 +17,7 @@ from ppl_vae.compat.of_torch import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.private_store import plain_name
 from ppl_vae.core.row_plate import row_plate_faults
-from ppl_vae.elbo.objectives import RowBound, has_log_density
+from ppl_vae.elbo.objectives import has_log_density
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
@@ -227,13 +227,6 @@ def wrong_estimator(inspection: Inspection) -> Iterator[Finding]:
                 "expected a reparameterized draw, got one whose gradient TraceMeanField_ELBO "
                 "ignores",
                 "leave elbo=None, or pass TraceGraph_ELBO()",
-            )
-        elif isinstance(elbo, RowBound) and not sites.is_enumerated(site):
-            yield site_error(
-                name,
-                f"expected a reparameterized draw under {inspection.objective.name}, got one whose "
-                "gradient it ignores",
-                'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
             )
         elif isinstance(elbo, Trace_ELBO):
             yield warning(
