@@ -12,6 +12,8 @@ Sources: Jang, Gu & Poole (2017), section 3, arXiv:1611.01144; Maddison, Mnih & 
 
 from __future__ import annotations
 
+import warnings
+
 import pyro
 import torch
 from pyro import poutine
@@ -53,8 +55,8 @@ def traces_in_training(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
         Exception: Whatever the pair raises.
     """
     hide, unchecked = poutine.block(), pyro.validation_enabled(False)
-    quiet = torch.no_grad(), pyro_log_silenced(), pair.keeping_buffers()
-    with pyro_lock(), forked(0), hide, unchecked, quiet[0], quiet[1], quiet[2]:
+    quiet = pyro_log_silenced(), warnings.catch_warnings(action="ignore"), pair.keeping_buffers()
+    with pyro_lock(), forked(0), hide, unchecked, torch.no_grad(), quiet[0], quiet[1], quiet[2]:
         return sites.traces(pair, batch)
 
 

@@ -158,10 +158,9 @@ def lint_pair(
     points: list[str] = []
     appeared = Appeared(pair)
     relaxed = None
-    without_warnings = warnings.catch_warnings(action="ignore")
-    with Layers(pair) as layers, without_warnings:
+    with Layers(pair) as layers:
         kl_weighted = callable(kl_weight) or kl_weight != 1.0
-        with pair.quiet_run(seed or 0):
+        with pair.quiet_run(seed or 0), warnings.catch_warnings(action="ignore"):
             try:
                 inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
             except CannotRunError as raised:
@@ -175,7 +174,8 @@ def lint_pair(
                 under_elbo_alone = False
         if inspection is not None and not _failed(findings):
             relaxed = relaxation_rules.traces_of_relaxed(inspection)  # in train mode
-            with pair.quiet_run(child(seed or 0, 1) or 0):  # other draws than the inspection's
+            other = child(seed or 0, 1) or 0  # for other draws than the inspection's
+            with pair.quiet_run(other), warnings.catch_warnings(action="ignore"):
                 findings += [] if under_elbo_alone else _findings(inspection, relaxed)
                 if not (under_elbo_alone or _failed(findings)):
                     points = point_latents(pair, inspection.batch)
