@@ -169,9 +169,8 @@ def _estimator(pair: Pair, objective: Objective, rows: Rows, seed: int | None) -
     Raises:
         ValueError: If the pair has no parameters to train.
     """
-    positions = torch.arange(len(rows))
-    if len(rows) > BATCH_ROWS:
-        positions = torch.randperm(len(rows), generator=generator(seed))[:BATCH_ROWS].sort().values
+    # in random order, so that the rows of a block are no more alike than others
+    positions = torch.randperm(len(rows), generator=generator(seed))[:BATCH_ROWS]
     batch = rows.take(positions, pair.device())
     estimator = Estimator(pair, objective, len(rows), batch)
     if not estimator.parameters:
