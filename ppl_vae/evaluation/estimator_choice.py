@@ -55,6 +55,13 @@ class Judged:
         unsure = self.target == "relaxed" and self.share + self.visible > NEGLIGIBLE
         return 2 if found or unsure else 0
 
+    @property
+    def shown(self) -> float:
+        """The bias for a figure: the share where it was found, 0 for none, NaN if not known."""
+        if self.tier == 0:
+            return 0.0
+        return self.share if self.share > self.visible else math.nan
+
     def sentence(self) -> str:
         """Return in words what is known of the bias."""
         if self.tier == 1:
@@ -64,10 +71,11 @@ class Judged:
             if self.target == "relaxed":
                 return f"biased by its relaxation, nobody knows how much: {why}"
             return f"unbiased by construction, which is not checked: {why}"
-        if self.tier == 2 and self.share > self.visible:
-            return f"bias {_percent(self.share)} of the gradient"
-        if self.visible < 1e-6:
+        if self.visible < 1e-6 and self.tier == 0:
             return "no bias: its gradient is the exact one"
+        if self.share > self.visible:
+            little = "" if self.tier == 2 else ", too little to count"
+            return f"bias {_percent(self.share)} of the gradient{little}"
         words = f"no bias found: from {_percent(self.visible)} of the gradient on it would be"
         return words if self.tier == 0 else f"{words}; biased by its relaxation"
 

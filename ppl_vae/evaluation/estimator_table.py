@@ -123,7 +123,7 @@ class GradientEstimators:
         from ppl_vae.plots.estimators import estimator_plane  # noqa: PLC0415  loads slowly
 
         table = self.frame.xs(self.group, level="group")
-        bias = [each.share if each.tier else 0.0 for each in self.judged]
+        bias = [each.shown for each in self.judged]
         title = f"Noise, time and bias of the gradient of the {self.group}"
         numbers = table["milliseconds"], table["variance"], bias
         return estimator_plane(*numbers, names=list(table.index), title=title, ax=ax)
