@@ -1,6 +1,6 @@
 """Can a cluster be a moon?
 
-    python examples/two_moons.py [--epochs 200] [--run runs/two_moons]
+    python examples/two_moons.py [--epochs 120] [--run runs/two_moons]
 
 Points of scikit-learn's two moons lie along two half circles. In a mixture of normals a cluster is
 an ellipse, so that two clusters are not the two moons, and with many clusters a moon is cut into
@@ -94,7 +94,7 @@ class DeepMixtureGuide(PyroModule):
 def main() -> None:
     """Fit the models, print the table and draw the figure."""
     parser = argparse.ArgumentParser(description="Cluster two moons by ellipses and by curves.")
-    parser.add_argument("--epochs", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--run", type=Path, default=Path("runs/two_moons"))
     arguments = parser.parse_args()
     mpl.use("agg")
@@ -122,7 +122,7 @@ def main() -> None:
             "standard error": held_out.std() / HELD_OUT**0.5,
             "Rand index": adjusted_rand_score(moons[:HELD_OUT], clusters),
         }
-        scores = log_likelihood(model, guide, grid, num_samples=100)["log_prob"]
+        scores = log_likelihood(model, guide, grid, num_samples=200)["log_prob"]
         drawn[name] = scores.to_numpy().reshape(SIDE, SIDE), clusters
     table = pd.DataFrame(rows).T
     print(table.to_string(float_format="{:.2f}".format))
@@ -151,7 +151,7 @@ def draw(
     points: Tensor,
 ) -> plt.Figure:
     """Draw each density, with the held-out points on it, coloured by cluster."""
-    figure, axes = plt.subplots(1, len(drawn), figsize=(12, 3.7), layout="constrained")
+    figure, axes = plt.subplots(1, len(drawn), figsize=(12, 3.3), layout="constrained")
     for ax, (name, (log_density, clusters)) in zip(axes, drawn.items(), strict=True):
         density = np.exp(np.nan_to_num(log_density, nan=-np.inf))
         levels = np.linspace(0, 1.2, 13)
