@@ -199,7 +199,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
-    findings += elbo_rules.outside_summed_plates(inspection)
+    findings += elbo_rules.unsound_sums(inspection)
     if _failed(findings):
         return findings
     for rule in rerun_rules.RULES:
