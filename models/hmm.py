@@ -50,6 +50,8 @@ class HMMModel(PyroModule):
         logits = self.initial
         with pyro.plate("data", len(x)):
             for t in pyro.markov(range(x.shape[1])):
-                z = pyro.sample(f"z_{t}", dist.Categorical(logits=logits), infer={"enumerate": "parallel"})
+                z = pyro.sample(
+                    f"z_{t}", dist.Categorical(logits=logits), infer={"enumerate": "parallel"}
+                )
                 pyro.sample(f"x_{t}", dist.Normal(loc[z], sd[z]).to_event(1), obs=x[:, t])
                 logits = self.transition[z]

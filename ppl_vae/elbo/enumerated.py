@@ -209,31 +209,29 @@ class EnumeratedSum:
                 in place of the probabilities of each.
 
         Returns:
-            ``{site: (rows, places, values)}``, where the places are those of plates inside the
-            rows, 1 without any. They are probabilities; 1 at the value of the most probable joint
-            values and 0 elsewhere if ``joint``; NaN in a row that is impossible at all values.
+            ``{site: (rows, ..., values)}``, with the places of plates inside the rows, from left to
+            right, between the rows and the values. They are probabilities, or, if ``joint``, 1 at
+            the most probable joint values and 0 elsewhere; NaN in a row that no value allows.
         """
         symbols = {_symbol(self.model_trace, name) for name in self._in_model}
-        zeros = {name: self._zeros(name) for name in self._in_model}
+        in_order = [name for name in self.model_trace.nodes if name in self._in_model]
+        zeros = {name: self._zeros(name) for name in in_order}
         factors = [factor for factor in self.factors if factor.sign > 0]
         with torch.enable_grad():
             terms = self._contract(factors, symbols, MaxOfLogs() if joint else SumOfLogs(), zeros)
             by_row = [self._by_row(term) for term in terms]
             shares = torch.autograd.grad(total(by_row).sum(), list(zeros.values()))
-        impossible = (total(by_row)[0] == -torch.inf)[:, None, None]
+        impossible = total(by_row)[0] == -torch.inf
         return {
-            name: share.reshape(self.rows, -1, share.shape[-1]).masked_fill(impossible, torch.nan)
+            name: share.masked_fill(impossible.reshape(-1, *[1] * (share.ndim - 1)), torch.nan)
             for name, share in zip(zeros, shares, strict=True)
         }
 
     def _zeros(self, name: str) -> Packed:
-        """Return zeros to add to an enumerated latent's log-probability: (rows, ..., values).
-
-        They have a dimension for each plate of the latent, the rows first, and one for its values.
-        """
+        """Return zeros to add to an enumerated latent's log-probability: (rows, ..., values)."""
         site: sites.Site = self.model_trace.nodes[name]
         frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
-        frames.sort(key=lambda frame: frame.name != self.plate)
+        frames.sort(key=lambda frame: (frame.name != self.plate, frame.dim))
         dims = [self.model_trace.plate_to_symbol[frame.name] for frame in frames]
         values = len(site["fn"].enumerate_support(expand=False))
         fitting = _pack(Factor(site, 1)).new_zeros([*(frame.size for frame in frames), values])

@@ -248,9 +248,7 @@ def elbo_terms(
     return frame
 
 
-def _particles_and_rows(
-    pair: Pair, rows: Rows, num_samples: int, numbers: int
-) -> tuple[int, int]:
+def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
     """Return the particles of one run of the pair, and the rows of one block.
 
     A guide may compute the distribution of a latent outside the row plate from the rows. Such a

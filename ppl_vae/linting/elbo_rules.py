@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import error_text
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.configurations import TooManyConfigurationsError, draw_of_one_row
-from ppl_vae.elbo.enumerated import plate_fault
+from ppl_vae.elbo.enumerated import OutsidePlateError, plate_fault
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.particles import draw_particles, plate_nesting
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
@@ -81,7 +82,8 @@ def unsound_sums(inspection: Inspection) -> Iterator[Finding]:
     if not (inspection.objective.enumerates and summed):
         return
     try:
-        draw_of_one_row(inspection.pair, inspection.batch)
+        with contextlib.suppress(OutsidePlateError):  # told below
+            draw_of_one_row(inspection.pair, inspection.batch)
         nesting = plate_nesting(inspection.pair, inspection.batch)
         draw = draw_particles(inspection.pair, inspection.batch, nesting, None, Messenger())
         missing = list(draw.missing_plates())
