@@ -9,6 +9,8 @@ A row is a kind of latents and an estimator, as ``categorical-rloo``:
 
     categorical        20 latents of 10 states
     bernoulli          200 latents of 2 states
+    belief             sigmoid belief network of 200 latents, everything linear
+    layers             sigmoid belief network of two layers of 200 latents
     gumbel             relaxed guide; temperature 1, times 0.98 each epoch down to 0.5
     straight-through   the same, one-hot draws with the relaxed draws' gradients
     score              score function without a baseline, four particles
@@ -17,16 +19,17 @@ A row is a kind of latents and an estimator, as ``categorical-rloo``:
     rloo               the mean of the row's other particles as baseline, four particles
     vimco              the importance-weighted bound of four particles, the same kind of baseline
 
-Model 784 <- 256 <- 256 <- z, guide 784 -> 256 -> 256 -> z, SiLU; a learned prior; Adam over half a
-cosine, batches of 100, no KL warm-up; the weights of the best epoch by the validation ELBO. The
-learning rate is the best of 3e-4, 1e-3 and 3e-3 by the validation ELBO after ``--grid-epochs``
-epochs, for each row alone. log p is from 1,000 samples (``log_likelihood``), of all test rows or of
-``--rows`` of them, evenly spaced. A fit goes on where it was cut off; lines of ``--out`` that are
-there are not computed again.
+Model 784 <- 256 <- 256 <- z, guide 784 -> 256 -> 256 -> z, SiLU (linear both ways in the belief
+networks); a learned prior; Adam over half a cosine, batches of 100, no KL warm-up; the weights of
+the best epoch by the validation ELBO. The learning rate is the best of 3e-4, 1e-3 and 3e-3 by the
+validation ELBO after ``--grid-epochs`` epochs, for each row alone. log p is from 1,000 samples
+(``log_likelihood``), of all test rows or of ``--rows`` of them, evenly spaced. A fit goes on where
+it was cut off; lines of ``--out`` that are there are not computed again.
 
 Published: Jang, Gu & Poole (2017), table 1, arXiv:1611.01144: log p bounds of 1,000 samples for one
 layer of the same latents, where each estimator has its own rate as well, and the score function has
-variance normalization.
+variance normalization. Mnih & Gregor (2014), table 1, arXiv:1402.0030 (as recalled: the bound of
+sigmoid belief networks of 200 and of 200-200 latents).
 """
 
 from __future__ import annotations
@@ -46,18 +49,22 @@ import torch
 from json_lines import ResultLines
 from mnist import Images
 from mnist_protocols import PIXELS
+from torch import nn
 
 from ppl_vae import IWAE, RowELBO, fit, log_likelihood
 from ppl_vae.guides.bernoulli import BernoulliGuide
 from ppl_vae.guides.categorical import CategoricalGuide
 from ppl_vae.guides.relaxed import RelaxedGuide
 from ppl_vae.models.discrete import DiscreteModel
+from ppl_vae.models.sigmoid_belief import SigmoidBeliefModel
 from ppl_vae.nn import MLP
 
 LATENTS = {"categorical": (20, 10), "bernoulli": (200, 2)}
+BELIEF = {"belief": 200, "layers": (200, 200)}
 PUBLISHED = {
     "categorical-score": 110.6, "categorical-straight-through": 110.9, "categorical-gumbel": 101.5,
     "bernoulli-score": 112.2, "bernoulli-straight-through": 116.0, "bernoulli-gumbel": 105.0,
+    "belief-network": 113.1, "layers-network": 99.8,
 }  # fmt: skip
 HIDDEN = (256, 256)
 RATES = (3e-4, 1e-3, 3e-3)
@@ -71,13 +78,21 @@ ESTIMATORS: dict[str, Callable[[], Any] | None] = {
     "rloo": partial(RowELBO, PARTICLES, baseline="leave_one_out"),
     "vimco": partial(IWAE, PARTICLES, baseline="leave_one_out"),
 }
+DRAWN = [name for name, make_elbo in ESTIMATORS.items() if make_elbo is not None]
 ROWS = [f"{kind}-{estimator}" for kind in LATENTS for estimator in ESTIMATORS]
+ROWS += [f"{kind}-{estimator}" for kind in BELIEF for estimator in DRAWN]
 
 
 def make_pair(name: str, seed: int) -> tuple[Any, Any]:
     """Return the model and the guide of a row."""
     torch.manual_seed(seed)
     kind, _, estimator = name.partition("-")
+    baseline = MLP(PIXELS, 1, (100,)) if estimator == "network" else None
+    if kind in BELIEF:
+        sizes = BELIEF[kind]
+        encoder = nn.Linear(PIXELS, 200)
+        guide = BernoulliGuide(PIXELS, sizes, encoder, baseline=baseline)
+        return SigmoidBeliefModel(PIXELS, sizes), guide
     latents, states = LATENTS[kind]
     size = latents if states == 2 else latents * states
     model = DiscreteModel(PIXELS, latents, states, MLP(size, PIXELS, HIDDEN))
@@ -86,7 +101,6 @@ def make_pair(name: str, seed: int) -> tuple[Any, Any]:
         hard = estimator == "straight-through"
         how = {"temperature": 1.0, "straight_through": hard}
         return model, RelaxedGuide(PIXELS, latents, states, encoder, **how)
-    baseline = MLP(PIXELS, 1, (100,)) if estimator == "network" else None
     if states == 2:
         return model, BernoulliGuide(PIXELS, latents, encoder, baseline=baseline)
     return model, CategoricalGuide(PIXELS, latents, states, encoder, baseline=baseline)
@@ -192,15 +206,16 @@ def show(line: dict[str, Any]) -> None:
 
 def draw(lines: list[dict[str, Any]], file: Path) -> None:
     """Draw the validation ELBO of all lines against epochs, a panel for each kind of latents."""
-    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharey=True, layout="constrained")
-    for ax, kind in zip(axes, LATENTS, strict=True):
+    figure, axes = plt.subplots(1, 4, figsize=(20, 4), sharey=True, layout="constrained")
+    for ax, kind in zip(axes, (*LATENTS, *BELIEF), strict=True):
         for line in lines:
             if line["stage"] == "result" and line["row"].startswith(kind):
                 elbos = [elbo for _, elbo in line["curve"]]
                 label = f"{line['row'].partition('-')[2]}, {line['epochs']} epochs"
                 ax.plot(range(1, len(elbos) + 1), elbos, label=label)
         ax.set(title=kind, xlabel="epoch", xscale="log")
-        ax.legend()
+        if ax.lines:
+            ax.legend()
     axes[0].set_ylabel("held-out ELBO (nats per row; higher is better)")
     figure.savefig(file, dpi=120)
 
