@@ -27,6 +27,11 @@ validation ELBO after ``--grid-epochs`` epochs, for each row alone. log p is fro
 (``log_likelihood``), of all test rows or of ``--rows`` of them, evenly spaced. A fit goes on where
 it was cut off; lines of ``--out`` that are there are not computed again.
 
+Measured with ``--epochs 100``, seed 0, all test rows: categorical-gumbel -log p 94.11 +- 0.26,
+-ELBO 104.19 (rate 1e-3; relaxed draws earn more than discrete ones, the trained objective is 94.9
+where the training ELBO is 100.7); categorical-rloo 98.00 +- 0.28, -ELBO 106.10 (rate 1e-3, best
+epoch 88). 20 and 36 minutes of fit, beside other work on two cores.
+
 Published: Jang, Gu & Poole (2017), table 1, arXiv:1611.01144: log p bounds of 1,000 samples for one
 layer of the same latents, where each estimator has its own rate as well, and the score function has
 variance normalization. Mnih & Gregor (2014), table 1, arXiv:1402.0030 (as recalled: the bound of
