@@ -81,6 +81,11 @@ class IWAE(ParticleBound):
             self._check_one_run("doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
 
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation: no, its bound is tighter."""
+        return False
+
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -198,6 +203,11 @@ class RowELBO(ParticleBound):
         if sticking_the_landing:
             self._check_one_run("sticking_the_landing")
         self.sticking_the_landing, self.free_bits = sticking_the_landing, float(free_bits)
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation: yes, without free bits."""
+        return not self.free_bits
 
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None

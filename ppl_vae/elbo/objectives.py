@@ -60,6 +60,11 @@ class RowBound(ABC):
     num_particles: int
     vectorize_particles: bool
 
+    @property
+    @abstractmethod
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation, at a KL weight of 1."""
+
     @abstractmethod
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
@@ -171,6 +176,16 @@ class Objective:
             base(**{name: getattr(elbo, name) for name in options}),
             self.reason, self.measure, self.relaxes,
         )  # fmt: skip
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation, at a KL weight of 1.
+
+        Of a class of the user's it is not known; a relaxed guide's loss is no bound at all.
+        """
+        if isinstance(self.elbo, RowBound):
+            return self.elbo.estimates_elbo and not self.relaxes
+        return not (self.is_derived or self.relaxes)
 
     @property
     def enumerates(self) -> bool:

@@ -12,14 +12,12 @@ Sources: Jang, Gu & Poole (2017), section 3, arXiv:1611.01144; Maddison, Mnih & 
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
+import warnings
 
 import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.trace_struct import Trace
-from torch import nn
 
 from ppl_vae.compat.of_pyro import pyro_log_silenced
 from ppl_vae.core import sites
@@ -57,25 +55,9 @@ def traces_in_training(pair: Pair, batch: Batch) -> tuple[Trace, Trace]:
         Exception: Whatever the pair raises.
     """
     hide, unchecked = poutine.block(), pyro.validation_enabled(False)
-    quiet = torch.no_grad(), pyro_log_silenced(), _keeping_buffers(pair)
-    with pyro_lock(), forked(0), hide, unchecked, quiet[0], quiet[1], quiet[2]:
+    quiet = pyro_log_silenced(), warnings.catch_warnings(action="ignore"), pair.keeping_buffers()
+    with pyro_lock(), forked(0), hide, unchecked, torch.no_grad(), quiet[0], quiet[1], quiet[2]:
         return sites.traces(pair, batch)
-
-
-@contextlib.contextmanager
-def _keeping_buffers(pair: Pair) -> Iterator[None]:
-    """Make a context on leaving which the buffers of all layers are as they were."""
-    layers: list[nn.Module] = [layer for top in pair.modules() for layer in top.modules()]
-    kept = [(layer._buffers, dict(layer._buffers)) for layer in layers]
-    values = {id(b): b.clone() for _, buffers in kept for b in buffers.values() if b is not None}
-    try:
-        yield
-    finally:
-        for table, buffers in kept:
-            table.update(buffers)
-            for buffer in buffers.values():
-                if buffer is not None:
-                    buffer.copy_(values[id(buffer)])
 
 
 def _has_gradient(site: sites.Site) -> bool:
