@@ -88,6 +88,12 @@ def keywords_of(name, folder):
             "num_bootstrap": 0,
         },
         "build": {"cls": BernoulliModel, "data": X},
+        "gradient_estimators": {
+            "model": pair["model"],
+            "estimators": {"plain": pair["guide"]},
+            "data": X,
+            "num_draws": 2,
+        },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
     }
@@ -212,9 +218,9 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "callbacks", "clip_norm", "cls", "columns", "data", "drop", "elbo", "end",
-        "factors", "fields", "index", "free_bits", "given",
+        "arguments", "baseline", "callbacks", "clip_norm", "cls", "columns", "data", "drop", "elbo",
+        "end", "estimators", "factors", "fields", "index", "free_bits", "given",
         "guide", "history", "kl_weight", "like", "lr", "model",
-        "num_bins", "num_bootstrap", "optimizer", "patience", "period", "ramp",
+        "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
         "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
     }  # fmt: skip

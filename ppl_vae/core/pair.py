@@ -21,7 +21,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.arguments import check_arguments
 from ppl_vae.compat.of_pyro import pyro_log_silenced
-from ppl_vae.compiled.layout import write_back
+from ppl_vae.compat.of_torch import buffers_of
+from ppl_vae.compiled.layout import copy_with_strides, write_back
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import HeldSubsamples
 from ppl_vae.core.optional_fields import field_fault, optional_fields
@@ -290,6 +291,30 @@ class Pair:
         hide, unchecked = poutine.block(), pyro.validation_enabled(False)
         with pyro_lock(), forked(seed), hide, self.evaluating(), pyro_log_silenced(), unchecked:
             yield
+
+    @contextlib.contextmanager
+    def keeping_buffers(self) -> Iterator[None]:
+        """Make a context on leaving which the buffers of all layers are as they were.
+
+        Layers keep the modes that they are in, and some change their buffers in train mode.
+
+        Yields:
+            Nothing.
+        """
+        tops = [top for half in (self.model, self.guide) for top in half.layers().values()]
+        tables = {id(layer): buffers_of(layer) for top in tops for layer in top.modules()}
+        kept = [(table, dict(table)) for table in tables.values()]
+        values = {
+            id(b): copy_with_strides(b) for _, held in kept for b in held.values() if b is not None
+        }
+        try:
+            yield
+        finally:
+            for table, held in kept:
+                table.update(held)
+                for buffer in held.values():
+                    if buffer is not None:
+                        write_back(buffer, values[id(buffer)])
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:

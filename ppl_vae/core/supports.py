@@ -74,7 +74,8 @@ def support_text(support: Any, position: Sequence[int] = ()) -> str:
     """
     if support is None:
         return ""
-    known = _WORDS.get(type(support)) or _bounds_in_words(support, position)
+    own = (_WORDS[cls] for cls in type(support).__mro__ if cls in _WORDS)
+    known = next(own, "") or _bounds_in_words(support, position)
     words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(support).__name__.strip("_"))
     return known or words.replace("_", " ").lower()
 

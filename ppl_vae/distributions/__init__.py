@@ -8,13 +8,23 @@ from ppl_vae.distributions.additions import (
     RoundedLogistic,
 )
 from ppl_vae.distributions.code import code_distribution
+from ppl_vae.distributions.discrete import (
+    BernoulliVector,
+    CategoricalVector,
+    RelaxedBernoulliVector,
+    RelaxedCategoricalVector,
+)
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
 
 __all__ = [
+    "BernoulliVector",
+    "CategoricalVector",
     "CenteredUniform",
     "ContinuousBernoulli",
     "MixtureSameFamily",
     "PaddedCategorical",
+    "RelaxedBernoulliVector",
+    "RelaxedCategoricalVector",
     "RoundedLogistic",
     "code_distribution",
     "find_family",

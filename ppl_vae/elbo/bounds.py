@@ -24,128 +24,19 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments, check_memory, check_number
+from ppl_vae.arguments import check_arguments, check_number
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import PROBE_ROWS
-from ppl_vae.core.handlers import DetachedDraws, has_own_scale
+from ppl_vae.core.handlers import DetachedDraws
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, map_batch
-from ppl_vae.elbo.enumerated import total, was_summed
+from ppl_vae.data.rows import Batch
+from ppl_vae.elbo.baselines import score_term, without_particle
+from ppl_vae.elbo.enumerated import total
 from ppl_vae.elbo.gradients import gradient_through_draws
 from ppl_vae.elbo.importance_weights import Draw, kl_groups
-from ppl_vae.elbo.objectives import RowBound
-from ppl_vae.elbo.particles import ParticleRuns
+from ppl_vae.elbo.particle_bound import ParticleBound
 
 
-class _ParticleBound(RowBound):
-    """What ``IWAE`` and ``RowELBO`` share: how particles are drawn, and what is refused.
-
-    Args:
-        num_particles: P, draws of the guide for each row.
-        vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
-            networks to act on the last dimensions alone; else each particle has a run of its own.
-
-    Raises:
-        ValueError: If P is not a whole number of at least 1.
-    """
-
-    def __init__(self, num_particles: int, *, vectorize_particles: bool) -> None:
-        check_arguments(num_particles=num_particles, vectorize_particles=vectorize_particles)
-        check_memory("num_particles", num_particles, 4 * num_particles, "draw fewer particles")
-        self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
-        self._runs: ParticleRuns | None = None
-
-    def draws(self, pair: Pair, batch: Batch, detached: DetachedDraws | None = None) -> list[Draw]:
-        """Return the runs of the pair that draw all particles: a single run, or P runs.
-
-        Args:
-            pair: The pair.
-            batch: The rows.
-            detached: Cuts the draws from what made them, for a gradient through draws alone.
-
-        Raises:
-            ValueError: If the pair has a site that this bound would get wrong.
-        """
-        if self._runs is None:
-            self._runs = self._checked_runs(pair, batch)
-        draws = list(
-            self._runs.draws(pair, batch, self.num_particles, share_globals=True, handler=detached)
-        )
-        self._check_sites(draws[0])
-        if detached is not None and draws[0].has_enumerated:
-            raise ValueError(
-                f"{type(self).__name__}: expected no latent that is summed under this gradient, "
-                "which flows through draws alone; leave doubly_reparameterized and "
-                "sticking_the_landing off"
-            )
-        return draws
-
-    def _check_one_run(self, option: str) -> None:
-        """Raise if each particle is to have its own run, which an option's gradient rules out."""
-        if not self.vectorize_particles:
-            raise ValueError(
-                f"vectorize_particles: expected True with {option}, whose gradient "
-                "needs all particles in one run, got False; leave one of them out"
-            )
-
-    def _checked_runs(self, pair: Pair, batch: Batch) -> ParticleRuns:
-        """Return whether all particles are drawn in one execution of the pair, or one in each.
-
-        Raises:
-            ValueError: If one execution was asked for, and a network of the pair combines numbers
-                of different particles.
-        """
-        few_rows = map_batch(batch, lambda field: field[:PROBE_ROWS])
-        with pair.quiet_run():
-            if not self.vectorize_particles or self.num_particles == 1:
-                return ParticleRuns.of(pair, few_rows, vectorized=self.vectorize_particles)
-            runs = ParticleRuns.probe(pair, few_rows)
-        if not runs.vectorized:
-            raise ValueError(
-                "vectorize_particles: expected networks that act on the last dimensions alone, so "
-                "that particles can be drawn in one run, got others (batch normalization, "
-                f"convolutions, a view); pass {type(self).__name__}(..., vectorize_particles=False)"
-            )
-        return runs
-
-    def _check_sites(self, draw: Draw) -> None:
-        """Raise if a site has a scale of its own, or a draw that no gradient flows through."""
-        name_of_bound = type(self).__name__
-        for trace in (draw.model_trace, draw.guide_trace):
-            for name, site in sites.sample_sites(trace).items():
-                if has_own_scale(site):
-                    raise ValueError(
-                        f'site "{name}": expected no poutine.scale under {name_of_bound}, '
-                        "whose logarithm is taken of unscaled weights; use kl_weight="
-                    )
-        for name, site in sites.sample_sites(draw.guide_trace).items():
-            differentiable = was_summed(site) or sites.is_reparameterized(site)
-            if not site["is_observed"] and not differentiable:
-                raise ValueError(
-                    f'site "{name}": expected a reparameterized draw under {name_of_bound}, '
-                    f"got {type(site['fn']).__name__}; sum it with "
-                    'infer={"enumerate": "parallel"}, or use TraceGraph_ELBO'
-                )
-
-    @staticmethod
-    def _global_totals(draw: Draw, kl_weight: Tensor | None) -> tuple[Tensor | float, ...]:
-        """Return the sum of the terms outside the row plate: at a KL weight of 1, and weighted.
-
-        Two scalars, in nats of the whole data set. Particles share these latents, so that the terms
-        of the first run are those of all.
-        """
-        plain: Tensor | float = 0.0
-        weighted: Tensor | float = 0.0
-        all_sites = {**sites.sample_sites(draw.guide_trace), **sites.sample_sites(draw.model_trace)}
-        observed = {name for name, site in all_sites.items() if site["is_observed"]}
-        for name, term in draw.global_terms().items():
-            plain = plain + term.mean()
-            factor = 1.0 if kl_weight is None or name in observed else kl_weight
-            weighted = weighted + factor * term.mean()
-        return plain, weighted
-
-
-class IWAE(_ParticleBound):
+class IWAE(ParticleBound):
     """The importance-weighted bound: tighter than the ELBO, and tighter with more particles.
 
     A latent that the guide enumerates is summed inside the weight, where q(y given x) cancels: no
@@ -155,6 +46,10 @@ class IWAE(_ParticleBound):
         num_particles: P, draws of the guide for each row.
         doubly_reparameterized: Use the gradient of Tucker et al. (2019). The plain gradient of the
             guide drowns in noise as P grows; this one does not.
+        baseline: What is subtracted from a row's bound in the score-function gradient of draws that
+            have no gradient: ``"leave_one_out"``, the bound without the particle (VIMCO);
+            ``"average"``, the mean bound of the batch's other rows; or nothing. The gradient stays
+            unbiased and gets less noisy. A baseline of the guide is subtracted too (``baselines``).
         vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
             networks to act on the last dimensions alone; else each particle has a run of its own.
 
@@ -177,13 +72,19 @@ class IWAE(_ParticleBound):
         num_particles: int,
         *,
         doubly_reparameterized: bool = False,
+        baseline: str | None = None,
         vectorize_particles: bool = True,
     ) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles)
+        super().__init__(num_particles, baseline=baseline, vectorize_particles=vectorize_particles)
         check_arguments(doubly_reparameterized=doubly_reparameterized)
         if doubly_reparameterized:
             self._check_one_run("doubly_reparameterized")
         self.doubly_reparameterized = doubly_reparameterized
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation: no, its bound is tighter."""
+        return False
 
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
@@ -210,9 +111,12 @@ class IWAE(_ParticleBound):
         if kl_weight is not None or draws[0].has_enumerated:
             weighted = torch.cat([draw.log_weights(kl_weight) for draw in draws])
         negative_elbo = -factor * ratios.mean(0).sum() - outside
-        loss = -factor * _log_mean_exp(weighted).sum() - weighted_outside
+        bound = _log_mean_exp(weighted)
+        loss = -factor * bound.sum() - weighted_outside
         if detached is None:
-            return negative_elbo, loss, loss
+            others = without_particle(weighted) if self.baseline == "leave_one_out" else None
+            score, fits = score_term(draws, bound.expand_as(weighted), self.baseline, others)
+            return negative_elbo, loss, loss - factor * score.sum() + fits
         surrogate = self._doubly_reparameterized(draws[0], weighted, kl_weight, detached)
         return negative_elbo, loss, -factor * surrogate - weighted_outside
 
@@ -250,7 +154,7 @@ class IWAE(_ParticleBound):
         return through_model + through_guide
 
 
-class RowELBO(_ParticleBound):
+class RowELBO(ParticleBound):
     """The ELBO formed row by row, with gradients and constraints that Pyro's ELBOs do not have.
 
     Args:
@@ -261,6 +165,10 @@ class RowELBO(_ParticleBound):
         free_bits: Nats of KL divergence, averaged over the batch's rows, that cost nothing: for
             every dimension of a latent with independent dimensions, else for the whole latent. The
             loss that is reported is without free bits.
+        baseline: What is subtracted from a row's ELBO in the score-function gradient of draws that
+            have no gradient: ``"leave_one_out"``, the mean of the row's other particles (RLOO);
+            ``"average"``, the mean of the batch's other rows; or nothing. The gradient stays
+            unbiased and gets less noisy. A baseline of the guide is subtracted too (``baselines``).
         vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
             networks to act on the last dimensions alone; else each particle has a run of its own.
 
@@ -284,9 +192,10 @@ class RowELBO(_ParticleBound):
         *,
         sticking_the_landing: bool = False,
         free_bits: float = 0.0,
+        baseline: str | None = None,
         vectorize_particles: bool = True,
     ) -> None:
-        super().__init__(num_particles, vectorize_particles=vectorize_particles)
+        super().__init__(num_particles, baseline=baseline, vectorize_particles=vectorize_particles)
         check_arguments(sticking_the_landing=sticking_the_landing)
         check_number("free_bits", free_bits, least=0)
         if free_bits and sticking_the_landing:
@@ -294,6 +203,11 @@ class RowELBO(_ParticleBound):
         if sticking_the_landing:
             self._check_one_run("sticking_the_landing")
         self.sticking_the_landing, self.free_bits = sticking_the_landing, float(free_bits)
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation: yes, without free bits."""
+        return not self.free_bits
 
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
@@ -324,7 +238,13 @@ class RowELBO(_ParticleBound):
         weight = 1.0 if kl_weight is None else kl_weight
         loss = weight * total_kl - factor * likelihood.mean(0).sum() - weighted_outside
         if detached is None:
-            return negative_elbo, loss, loss
+            score, fits = score_term(draws, likelihood - weight * kl, self.baseline)
+            if self.free_bits and score.requires_grad:
+                raise ValueError(
+                    "free_bits: expected reparameterized draws, got a latent under a score "
+                    "function, to which free bits give no gradient; leave free_bits at 0"
+                )
+            return negative_elbo, loss, loss - factor * score.mean(0).sum() + fits
         surrogate = self._sticking_the_landing(draws[0], kl_weight, detached)
         return negative_elbo, loss, -factor * surrogate - weighted_outside
 

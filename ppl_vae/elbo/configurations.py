@@ -1,154 +1,108 @@
-"""How much memory a row takes where latents are summed, measured on one row before many are run.
+"""How many values discrete latents have together, counted from their shapes.
 
-A site that depends on n summed latents of K values has K^n numbers for every row: the latents'
-joint configurations. A chain has few, as each site depends on one or two of the latents. How many
-there are is known once a row has run; so one row is run first, under a watch on the size of every
-tensor, and a block then gets as many rows as fit.
+    V          values of one variable: 2 for 0 and 1, K for K categories
+    n          variables of a latent in a row: its event's, times the places of plates in the row
+    joint      the product of V^n over latents
+
+No table of the configurations is built, so that the count may be any.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from pyro.poutine.messenger import Messenger
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from pyro.distributions import constraints
+from pyro.poutine.trace_struct import Trace
 
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import quiet_look
-from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, Rows, map_batch
-from ppl_vae.elbo.importance_weights import Draw
-from ppl_vae.elbo.particles import ParticleRuns
-
-LARGEST = 1 << 29  # bytes of the largest tensor that one row may need: half a gigabyte
-NUMBERS = 1 << 24  # most numbers of a block's sites where latents are summed: 64 MiB of floats
+from ppl_vae.core.supports import support_of
 
 
-class TooManyConfigurationsError(ValueError):
-    """Raised where the joint values of summed latents do not fit in memory for a single row.
+def values_of_event(fn: Any) -> int | float:
+    """Return how many values one event of a discrete distribution has; infinity if without end.
 
     Args:
-        names: Names of the latents that were enumerated.
-        count: Number of their joint values.
-
-    Attributes:
-        site: Name of the last latent that was enumerated.
-        problem: What was expected and what was found.
-        mend: What to change.
-    """
-
-    def __init__(self, names: list[str], count: int) -> None:
-        self.site = names[-1]
-        number = f"{count:,}" if count < 10**15 else f"{float(count):.2g}"
-        latents = ", ".join(names if len(names) < 5 else [*names[:2], "...", names[-1]])
-        self.problem = (
-            "expected summed latents whose joint values fit in memory, got a site that depends on "
-            f"up to {number} joint values of {latents}"
-        )
-        self.mend = (
-            "let each site depend on few of them, write a chain with pyro.markov, or draw the "
-            "latents in the guide without enumeration"
-        )
-        super().__init__(f'site "{self.site}": {self.problem}; {self.mend}')
-
-
-class _TooLarge(Exception):  # noqa: N818  no error that Pyro would raise again in its own words
-    """Raised inside a run whose tensors are too large, and never outside of this file."""
-
-
-class _Watch(TorchFunctionMode):
-    """Context that stops a run with summed latents as soon as one tensor is too large."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.summed: dict[str, int] = {}  # the latents enumerated so far, with their values
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if self.summed and isinstance(result, Tensor) and result.layout is torch.strided:
-            # an expanded tensor takes less memory than its numbers, a view less than its memory
-            if min(result.nbytes, result.untyped_storage().nbytes()) > LARGEST:
-                raise _TooLarge
-        return result
-
-
-class _Enumerated(Messenger):
-    """Handler that tells a watch which latents Pyro has enumerated."""
-
-    def __init__(self, watch: _Watch) -> None:
-        super().__init__()
-        self.watch = watch
-
-    def _pyro_post_sample(self, msg: Any) -> None:
-        dim = msg["infer"].get("_enumerate_dim")
-        if dim is not None:
-            shape = msg["value"].shape[: msg["value"].ndim - msg["fn"].event_dim]
-            self.watch.summed[msg["name"]] = shape[dim] if len(shape) >= -dim else 1
-
-
-def draw_of_one_row(pair: Pair, batch: Batch) -> Draw:
-    """Run a pair on the first row of a batch, its summed latents enumerated, and watch the memory.
-
-    Args:
-        pair: The pair. Call the function inside ``Pair.quiet_run``.
-        batch: The rows.
-
-    Raises:
-        TooManyConfigurationsError: If a tensor is too large.
-    """
-    row = map_batch(batch, lambda field: field[:1])
-    runs = ParticleRuns.of(pair, row, vectorized=False)
-    watch = _Watch()
-    try:
-        with watch, _Enumerated(watch):
-            (draw,) = runs.draws(pair, row, 1)
-            draw.log_weights()
-    except _TooLarge:
-        count = math.prod(watch.summed.values())
-        raise TooManyConfigurationsError([*watch.summed], count) from None
-    return draw
-
-
-def numbers_of_a_row(pair: Pair, rows: Rows) -> int:
-    """Return how many numbers the sites of one row hold where latents are summed; 0 where none is.
-
-    Args:
-        pair: The pair.
-        rows: The data; the pair is run on a few rows.
-
-    Raises:
-        TooManyConfigurationsError: If not even one row fits in memory.
-    """
-    with quiet_look(pair, rows) as batch:
-        if not any(map(sites.is_enumerated, _sites(*sites.traces(pair, batch)))):
-            return 0
-        draw = draw_of_one_row(pair, batch)
-    return sum(
-        math.prod(site["fn"].batch_shape + site["fn"].event_shape)
-        for site in _sites(draw.model_trace, draw.guide_trace)
-    )
-
-
-def rows_that_fit(size: int, numbers: int, copies: int = 1) -> int:
-    """Return the rows of a block that fit in memory where latents are summed, at least one.
-
-    Args:
-        size: Rows of a block where none is summed.
-        numbers: Numbers of one row, from ``numbers_of_a_row``.
-        copies: Particles of each row that are held at once.
+        fn: A distribution; its batch counts as one.
 
     Example:
-        >>> rows_that_fit(8192, 0), rows_that_fit(8192, 3**12)
-        (8192, 31)
+        >>> import pyro.distributions as dist
+        >>> values_of_event(dist.Bernoulli(torch.full((5, 3), 0.5)).to_event(1))
+        8
+        >>> values_of_event(dist.Categorical(torch.ones(4))), values_of_event(dist.Poisson(1.0))
+        (4, inf)
     """
-    return min(size, max(1, NUMBERS // (numbers * copies))) if numbers else size
+    support: Any = support_of(fn)
+    numbers = fn.event_shape.numel()
+    if isinstance(support, type(constraints.one_hot)):
+        values = int(fn.event_shape[-1])
+        return values ** (numbers // values)
+    if isinstance(support, type(constraints.boolean)):
+        return int(2**numbers)
+    if isinstance(support, constraints.integer_interval):
+        ends = torch.as_tensor(support.upper_bound) - torch.as_tensor(support.lower_bound)
+        return int((int(ends.max()) + 1) ** numbers)
+    return math.inf
 
 
-def _sites(*traces: Any) -> list[sites.Site]:
-    """Return the sample sites of some traces."""
-    return [site for trace in traces for site in sites.sample_sites(trace).values()]
+def joint_configurations(
+    latents: Mapping[str, sites.Site], model_trace: Trace, plate: str
+) -> int | float:
+    """Return how many configurations discrete latents of one row have together.
+
+    The places of a plate inside the rows count apart, V at each, where all that follows the latent
+    in the model stands in the plate; else together, V^places.
+
+    Args:
+        latents: Discrete sites of the guide in the row plate, by name.
+        model_trace: Trace of the model.
+        plate: Name of the row plate.
+    """
+    count: int | float = 1
+    for name, site in latents.items():
+        values = values_of_event(site["fn"])
+        if values == math.inf:
+            return math.inf
+        inner = inner_plates(site, plate)
+        together = inner and not is_summed_by_place(name, model_trace, plate)
+        count *= values ** math.prod(inner.values()) if together else values
+    return count
+
+
+def inner_plates(site: sites.Site, plate: str) -> dict[str, int]:
+    """Return the plates that a site stands in, other than the row plate, with their sizes."""
+    frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+    return {frame.name: frame.size for frame in frames if frame.name != plate}
+
+
+def is_summed_by_place(name: str, model_trace: Trace, plate: str) -> bool:
+    """Return whether the model's sites after a latent stand in all of the latent's plates.
+
+    A sum over the latent's values can then be taken at each place of a plate by itself.
+
+    Args:
+        name: Name of the latent.
+        model_trace: Trace of the model.
+        plate: Name of the row plate.
+    """
+    in_model = sites.sample_sites(model_trace)
+    if name not in in_model:
+        return False
+    inner = inner_plates(in_model[name], plate)
+    names = list(in_model)
+    after = [in_model[other] for other in names[names.index(name) + 1 :]]
+    return all(inner.keys() <= inner_plates(site, plate).keys() for site in after)
+
+
+def count_in_words(count: int | float) -> str:
+    """Return a number of configurations as text.
+
+    Example:
+        >>> count_in_words(6561), count_in_words(2**200), count_in_words(math.inf)
+        ('6,561', '10^60', 'infinitely many')
+    """
+    if count == math.inf:
+        return "infinitely many"
+    return f"{count:,}" if count < 10**6 else f"10^{round(math.log10(count))}"

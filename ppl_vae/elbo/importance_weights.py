@@ -79,6 +79,19 @@ class Draw:
         drawn = [site for site in self._drawn() if sites.in_plate(site, self.plate)]
         return any(sites.is_discrete(site) for site in drawn)
 
+    def without_gradient(self) -> dict[str, sites.Site]:
+        """Return the guide's draws that no gradient flows through, by name."""
+        drawn = sites.with_role(self.guide_trace, "latent", "auxiliary")
+        return {
+            name: site
+            for name, site in drawn.items()
+            if not (site["is_observed"] or was_summed(site) or sites.is_reparameterized(site))
+        }
+
+    def log_prob_of(self, site: sites.Site) -> Tensor:
+        """Return the log-probability of a row's site, (particles or 1, rows), in nats."""
+        return self.fold(self._log_prob(site), site["fn"])
+
     def _drawn(self) -> list[sites.Site]:
         """Return the latent and auxiliary sites of this run that were not enumerated."""
         return [
@@ -109,7 +122,7 @@ class Draw:
         parts = []
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
-                part = sign * self.fold(self._log_prob(site), site["fn"])
+                part = sign * self.log_prob_of(site)
                 part = part.detach() if fixed_guide and sign < 0 else part
                 weight = 1.0 if kl_weight is None or site["is_observed"] else kl_weight
                 parts.append(weight * part)
@@ -156,7 +169,7 @@ class Draw:
         for site, sign in self._factors():
             name = sites.full_site_name(self.model_trace, site["name"])
             if name not in exact and sites.in_plate(site, self.plate):
-                part = sign * self.fold(self._log_prob(site), site["fn"])
+                part = sign * self.log_prob_of(site)
                 terms[name] = terms[name] + part if name in terms else part
         return {(name,): terms[name] for name in self._names_latents_first() if name in terms}
 

@@ -9,7 +9,8 @@
 
 Row sites are scaled by N / B and latent sites by the KL weight (``core.handlers.TrainingScale``).
 Where nothing but the KL weight makes the training loss differ from -ELBO, one run of the pair gives
-both. Elsewhere the pair runs a second time for the ELBO, in evaluation mode and without gradients.
+both. Elsewhere the pair runs a second time for the ELBO, in evaluation mode and without gradients:
+under a loss of the user's, a scale or a term of the guide, and where the guide relaxes a latent.
 """
 
 from __future__ import annotations
@@ -66,12 +67,16 @@ class BatchLoss:
             negative_elbo, loss, surrogate = self.elbo.losses_and_surrogate(
                 self.pair, batch, self.rows, kl_weight
             )
+            if self.objective.relaxes:
+                with self.pair.evaluating():
+                    negative_elbo = self.negative_elbo(batch)
             return torch.stack([negative_elbo.detach(), loss.detach()]), surrogate
         weight = None if kl_weight is None else kl_weight.detach().requires_grad_()
         self.scale.kl_weight = weight
         self.scale.scaled.clear()
         loss, surrogate = self.objective.loss_and_surrogate(self.model, self.guide, batch)
-        if self.objective.is_derived or self.scale.scaled or self.training_terms(batch):
+        differs = self.objective.is_derived or self.scale.scaled or self.training_terms(batch)
+        if differs or self.objective.relaxes:
             with self.pair.evaluating():
                 negative_elbo = self.negative_elbo(batch)
         else:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyro
 import torch
 from pyro import infer
 from pyro.distributions import Delta
@@ -59,6 +60,11 @@ class RowBound(ABC):
     num_particles: int
     vectorize_particles: bool
 
+    @property
+    @abstractmethod
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation, at a KL weight of 1."""
+
     @abstractmethod
     def losses_and_surrogate(
         self, pair: Pair, batch: Batch, rows: int, kl_weight: Tensor | None
@@ -89,11 +95,14 @@ class Objective:
         reason: Why it was chosen, in words for the history.
         measure: What the pair's "ELBO" is: ``"ELBO"``, or ``"log joint density"`` where the guide
             gives a latent of the rows as a point.
+        relaxes: Whether the guide draws a discrete latent relaxed in train mode, so that the
+            training loss is no bound, and the ELBO needs a run in evaluation mode.
     """
 
     elbo: Any
     reason: str
     measure: str = "ELBO"
+    relaxes: bool = False
 
     @classmethod
     def of(cls, elbo: infer.ELBO | RowBound, reason: str) -> Objective:
@@ -164,8 +173,19 @@ class Objective:
         base = next((c for c in type(elbo).__mro__ if c in PYRO_ELBOS), infer.Trace_ELBO)
         options = ("num_particles", "max_plate_nesting", "vectorize_particles")
         return Objective(
-            base(**{name: getattr(elbo, name) for name in options}), self.reason, self.measure
-        )
+            base(**{name: getattr(elbo, name) for name in options}),
+            self.reason, self.measure, self.relaxes,
+        )  # fmt: skip
+
+    @property
+    def estimates_elbo(self) -> bool:
+        """Whether the training loss is minus the ELBO in expectation, at a KL weight of 1.
+
+        Of a class of the user's it is not known; a relaxed guide's loss is no bound at all.
+        """
+        if isinstance(self.elbo, RowBound):
+            return self.elbo.estimates_elbo and not self.relaxes
+        return not (self.is_derived or self.relaxes)
 
     @property
     def enumerates(self) -> bool:
@@ -211,15 +231,22 @@ class Objective:
         """Return the loss, a scalar in nats, without gradients.
 
         Pyro's own ``TraceEnum_ELBO.loss`` returns a number, which no traced step can follow, and
-        is computed here from its traces.
+        is computed here from its traces. ``TraceMeanField_ELBO`` checks that every draw has a
+        gradient, which a loss without gradients does not need: a relaxed guide draws discrete
+        values in evaluation mode. So it runs without the check, on traces that were checked.
         """
         elbo = self.elbo
         with torch.no_grad(), pyro_log_silenced():
-            if not isinstance(elbo, infer.TraceEnum_ELBO) or "loss" in _own_methods(elbo):
+            by_particle = isinstance(elbo, infer.TraceEnum_ELBO | infer.TraceMeanField_ELBO)
+            if not by_particle or "loss" in _own_methods(elbo):
                 return torch.as_tensor(elbo.loss(model, guide, batch))
             total = torch.zeros(())
             for traces in particle_traces(elbo, model, guide, batch):
-                total = total - enumerated_elbo(*traces)
+                if isinstance(elbo, infer.TraceEnum_ELBO):
+                    total = total - enumerated_elbo(*traces)
+                    continue
+                with pyro.validation_enabled(False):
+                    total = total + particle_loss(elbo, *traces)[1]
             return torch.as_tensor(total / elbo.num_particles)
 
 

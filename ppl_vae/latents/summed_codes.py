@@ -37,7 +37,7 @@ from ppl_vae.core.handlers import (
 )
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.configurations import numbers_of_a_row
+from ppl_vae.elbo.sum_memory import numbers_of_a_row
 from ppl_vae.elbo.enumerated import EnumeratedSum, Factor
 from ppl_vae.elbo.one_by_one import values_one_by_one
 from ppl_vae.elbo.particles import draw_given, plate_nesting
@@ -55,7 +55,7 @@ class SummedLatents:
         in_guide: Names of the latents that the guide sums out.
         are_all: Whether the guide draws no latent, so that these are all there are.
         given_others: Whether the guide draws latents that are not summed.
-        numbers: Numbers of one row in a run that sums them (``elbo.configurations``).
+        numbers: Numbers of one row in a run that sums them (``elbo.sum_memory``).
 
     Raises:
         ValueError: If a latent is summed out in the model while another one is left to its prior.

@@ -14,22 +14,27 @@ from typing import Any
 import pandas as pd
 import torch
 from pyro.infer import ELBO, TraceMeanField_ELBO
+from pyro.poutine.trace_struct import Trace
 
 from ppl_vae.arguments import check_arguments, check_number
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.seeding import child
 from ppl_vae.core.supports import support_of, support_text
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
-from ppl_vae.elbo.objectives import Objective, RowBound
+from ppl_vae.elbo.objectives import Objective, RowBound, choose_objective
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
+from ppl_vae.elbo.relaxations import relaxed_latents
 from ppl_vae.linting import (
     data_rules,
     elbo_rules,
+    estimator_rules,
     likelihood_rules,
     objective_rules,
     observed_shapes,
     partner_rules,
+    relaxation_rules,
     rerun_rules,
     support_rules,
     tail_rules,
@@ -152,45 +157,72 @@ def lint_pair(
     inspection: Inspection | None = None
     points: list[str] = []
     appeared = Appeared(pair)
-    without_warnings = warnings.catch_warnings(action="ignore")
-    with pair.quiet_run(seed or 0), Layers(pair) as layers, without_warnings:
+    relaxed = None
+    with Layers(pair) as layers:
         kl_weighted = callable(kl_weight) or kl_weight != 1.0
-        try:
-            inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
-        except CannotRunError as raised:
-            inspection = inspect_under_elbo(pair, rows, given, kl_weighted, layers)
-            failure = raised.finding
-            findings += (
-                [failure] if inspection is None else findings_under_elbo(inspection, failure)
-            )
-        else:
-            findings += [] if _failed(partners) else _findings(inspection)
-            if not _failed(findings):
-                points = point_latents(pair, inspection.batch)
-                findings += objective_rules.bounds_of_points(inspection, points)
+        with pair.quiet_run(seed or 0), warnings.catch_warnings(action="ignore"):
+            try:
+                inspection = Inspection.of(pair, rows, given, kl_weighted, layers)
+            except CannotRunError as raised:
+                failure = raised.finding
+                inspection = inspect_under_elbo(pair, rows, given, kl_weighted, layers)
+                findings += (
+                    [failure] if inspection is None else findings_under_elbo(inspection, failure)
+                )
+                under_elbo_alone = True
+            else:
+                under_elbo_alone = False
+        if inspection is not None and not _failed(findings):
+            relaxed = relaxation_rules.traces_of_relaxed(inspection)  # in train mode
+            other = child(seed or 0, 1) or 0  # for other draws than the inspection's
+            with pair.quiet_run(other), warnings.catch_warnings(action="ignore"):
+                findings += [] if under_elbo_alone else _findings(inspection, relaxed)
+                if not (under_elbo_alone or _failed(findings)):
+                    points = point_latents(pair, inspection.batch)
+                    findings += objective_rules.bounds_of_points(inspection, points)
     if _failed(findings):
         appeared.remove()
     findings.sort(key=lambda finding: finding.severity != "error")
     if inspection is None:
         return Lint(pd.DataFrame(columns=COLUMNS), tuple(findings), None)
     objective = inspection.objective
+    if relaxed is not None:
+        chosen = objective if given else choose_objective(*relaxed)
+        reason = f"{chosen.reason}; {relaxation_rules.reason(*relaxed)}"
+        objective = dataclasses.replace(chosen, reason=reason, relaxes=True)
+        inspection = dataclasses.replace(inspection, objective=objective)
     if points:
         reason = f'{objective.reason}; site "{points[0]}" is a point: a log joint density, no ELBO'
         objective = dataclasses.replace(objective, reason=reason, measure=LOG_JOINT)
     summed = tuple(elbo_rules.summed_over_all_rows(inspection))
-    return Lint(_table(inspection, points), tuple(findings), objective, summed)
+    table = _table(inspection, points, relaxed)
+    return Lint(table, tuple(findings), objective, summed)
 
 
-def _findings(inspection: Inspection) -> list[Finding]:
+def _findings(inspection: Inspection, relaxed: tuple[Trace, Trace] | None) -> list[Finding]:
     """Apply the rules, cheap ones first; later rules run only where no earlier one failed.
 
     A pair with faults in its traces would fail in the later runs because of the same faults, and
     the user would read two messages about one mistake.
+
+    Args:
+        inspection: The pair and its traces in evaluation mode.
+        relaxed: The traces in train mode, where the guide relaxes a latent there.
     """
     findings = list(partner_rules.swapped_halves(inspection))
     if findings:
         return findings
     findings += [finding for rule in trace_rules.RULES for finding in rule(inspection)]
+    trained = inspection
+    if relaxed is not None:
+        trained = dataclasses.replace(inspection, model_trace=relaxed[0], guide_trace=relaxed[1])
+        findings += relaxation_rules.relaxed_draws(*relaxed)
+        if isinstance(
+            inspection.objective.elbo, TraceMeanField_ELBO
+        ):  # which refuses discrete draws
+            plain = choose_objective(inspection.model_trace, inspection.guide_trace)
+            inspection = dataclasses.replace(inspection, objective=plain)
+    findings += [finding for rule in estimator_rules.RULES for finding in rule(trained)]
     findings += support_rules.unequal_supports(inspection)
     findings += tail_rules.heavy_tails(inspection)
     findings += observed_shapes.rows_read_as_an_event(inspection)
@@ -212,7 +244,7 @@ def _findings(inspection: Inspection) -> list[Finding]:
     if not _failed(findings):
         findings += _findings_under_elbo(inspection, faults)
     if not _failed(findings):
-        findings += objective_rules.unlike_the_elbo(inspection)
+        findings += objective_rules.unlike_the_elbo(trained)
         findings += wide_noise(inspection)
     return findings
 
@@ -244,13 +276,19 @@ def _failed(findings: list[Finding]) -> bool:
     return any(finding.severity == "error" for finding in findings)
 
 
-def _table(inspection: Inspection, points: list[str]) -> pd.DataFrame:
+def _table(
+    inspection: Inspection, points: list[str], relaxed: tuple[Trace, Trace] | None
+) -> pd.DataFrame:
     """Return the table of sites, with the columns ``COLUMNS``; the model's sites come first.
 
     Args:
         inspection: The pair, run on a batch.
         points: Latents that the guide gives as a point.
+        relaxed: The traces in train mode, where the guide relaxes a latent there.
     """
+    special = dict.fromkeys(points, "log p at a point")
+    if relaxed is not None:
+        special |= dict.fromkeys(relaxed_latents(*relaxed), "relaxed draw")
     model_sites, guide_sites = inspection.model_sites(), inspection.guide_sites()
     records = []
     for name in dict.fromkeys([*model_sites, *guide_sites]):
@@ -267,9 +305,7 @@ def _table(inspection: Inspection, points: list[str]) -> pd.DataFrame:
                 ", ".join(frame.name for frame in site["cond_indep_stack"]),
                 support_text(support_of(site["fn"])),
                 sites.is_reparameterized(site if guide_site is None else guide_site),
-                "log p at a point"
-                if name in points
-                else _estimator(inspection.objective, site, guide_site),
+                special.get(name) or _estimator(inspection.objective, site, guide_site),
             )
         )
     return pd.DataFrame(records, columns=COLUMNS)
@@ -292,6 +328,7 @@ def _estimator(objective: Objective, site: sites.Site, guide_site: sites.Site | 
     if guide_site is None:
         return ""
     if not sites.is_reparameterized(guide_site):
-        return "score function"
+        baselines = estimator_rules.baselines_of(objective, guide_site)
+        return f"score function ({', '.join(baselines)})" if baselines else "score function"
     closed = isinstance(objective.elbo, TraceMeanField_ELBO)
     return "closed-form KL" if closed else "reparameterized draw"

@@ -1,7 +1,8 @@
 """The linter's rules on a pair's traces: a function for each fault.
 
 The rules are on sites and plates, on names of parameters that collide, and on layers that couple
-rows. Every rule takes an ``Inspection`` and yields a ``Finding`` for each fault.
+rows; those on how the gradient is estimated are in ``estimator_rules``. Every rule takes an
+``Inspection`` and yields a ``Finding`` for each fault.
 """
 
 from __future__ import annotations
@@ -9,15 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from pyro.infer import Trace_ELBO, TraceEnum_ELBO, TraceMeanField_ELBO
-from pyro.infer.tracetmc_elbo import TraceTMC_ELBO
+from pyro.infer import TraceMeanField_ELBO
 from torch import Tensor, nn
 
 from ppl_vae.compat.of_torch import BatchNorm
 from ppl_vae.core import sites
 from ppl_vae.core.private_store import plain_name
 from ppl_vae.core.row_plate import row_plate_faults
-from ppl_vae.elbo.objectives import RowBound, has_log_density
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 
 Rule = Callable[[Inspection], Iterator[Finding]]
@@ -212,114 +211,6 @@ def odd_row_plates(inspection: Inspection) -> Iterator[Finding]:
             )
 
 
-# The ELBO
-
-
-def wrong_estimator(inspection: Inspection) -> Iterator[Finding]:
-    """Yield a finding for each site whose gradient the chosen ELBO ignores or estimates badly."""
-    elbo = inspection.objective.elbo
-    for name, site in sites.with_role(inspection.guide_trace, "latent", "auxiliary").items():
-        if site["is_observed"] or sites.is_reparameterized(site):
-            continue
-        if isinstance(elbo, TraceMeanField_ELBO):
-            yield site_error(
-                name,
-                "expected a reparameterized draw, got one whose gradient TraceMeanField_ELBO "
-                "ignores",
-                "leave elbo=None, or pass TraceGraph_ELBO()",
-            )
-        elif isinstance(elbo, RowBound) and not sites.is_enumerated(site):
-            yield site_error(
-                name,
-                f"expected a reparameterized draw under {inspection.objective.name}, got one whose "
-                "gradient it ignores",
-                'sum the site out with infer={"enumerate": "parallel"}, or leave elbo=None',
-            )
-        elif isinstance(elbo, Trace_ELBO):
-            yield warning(
-                f'site "{name}"',
-                "expected a reparameterized draw, got one whose gradient Trace_ELBO estimates "
-                "without a baseline, with a high variance",
-                "leave elbo=None, pass TraceGraph_ELBO(), or enumerate the site",
-            )
-
-
-def unwanted_enumeration(inspection: Inspection) -> Iterator[Finding]:
-    """Find sites that ask to be summed out under an ELBO that only draws."""
-    if inspection.objective.enumerates:
-        return
-    for name, site in {**inspection.model_sites(), **inspection.guide_sites()}.items():
-        if sites.is_enumerated(site):
-            problem = f"expected an ELBO that enumerates, got {inspection.objective.name}"
-            fix = 'leave elbo=None, pass TraceEnum_ELBO(), or remove infer={"enumerate": ...}'
-            if isinstance(inspection.objective.elbo, TraceTMC_ELBO):
-                problem += ": it applies N/B inside its logsumexp, so it is no bound in minibatches"
-                fix += "; ppl_vae.IWAE(num_particles) is a bound of several draws"
-            yield site_error(name, problem, fix)
-
-
-def nothing_enumerated(inspection: Inspection) -> Iterator[Finding]:
-    """Find an ELBO that enumerates, given by the user, where no site asks to be summed out.
-
-    Pyro warns of it in every step; ``TraceEnum_ELBO(strict_enumeration_warning=False)`` does not.
-    """
-    elbo = inspection.objective.elbo
-    if not isinstance(elbo, TraceEnum_ELBO) or not elbo.strict_enumeration_warning:
-        return
-    halves = inspection.model_sites(), inspection.guide_sites()
-    if not any(sites.is_enumerated(site) for half in halves for site in half.values()):
-        yield warning(
-            "elbo",
-            "expected a site that asks to be summed out under TraceEnum_ELBO, got none",
-            'write infer={"enumerate": "parallel"} in the sample statement of a discrete latent, '
-            "apply config_enumerate, or leave elbo=None",
-        )
-
-
-def out_of_order(inspection: Inspection) -> Iterator[Finding]:
-    """Find a guide that draws latents in another order than the model, under a mean-field ELBO."""
-    if not isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
-        return
-    in_guide = list(inspection.shared_latents())
-    in_model = [name for name in inspection.model_sites() if name in in_guide]
-    if in_guide != in_model:
-        yield error(
-            "guide",
-            f"expected the latents in the model's order {in_model} under TraceMeanField_ELBO, got "
-            f"{in_guide}: its KL divergence is silently wrong where a latent's parent in the model "
-            "is its child in the guide",
-            "leave elbo=None, pass Trace_ELBO(), or draw the latents in the model's order",
-        )
-
-
-def ignored_log_densities(inspection: Inspection) -> Iterator[Finding]:
-    """Find auxiliary draws and changes of variables in the guide, under a mean-field ELBO.
-
-    Pyro's "KL divergence" of a ``Delta`` is minus log p at its value: the log-density of the
-    ``Delta``, which holds the Jacobian of a change of variables, is left out.
-    """
-    if not isinstance(inspection.objective.elbo, TraceMeanField_ELBO):
-        return
-    fix = "leave elbo=None, or pass Trace_ELBO()"
-    for name, site in sites.with_role(inspection.guide_trace, "latent", "auxiliary").items():
-        point = sites.point_of(site["fn"])
-        if sites.role(site) == "auxiliary":
-            yield site_error(
-                name,
-                "expected no auxiliary draw in the guide under TraceMeanField_ELBO, got one: what "
-                "is computed from the draw has no KL divergence in closed form, and the Jacobian "
-                "of a change of variables would be ignored",
-                fix,
-            )
-        elif point is not None and has_log_density(point):
-            yield site_error(
-                name,
-                "expected a Delta without a log-density in the guide under TraceMeanField_ELBO, "
-                "got one whose log-density (the Jacobian of a change of variables) it ignores",
-                fix,
-            )
-
-
 # Parameters and layers
 
 
@@ -386,7 +277,6 @@ def lost_layers(inspection: Inspection) -> Iterator[Finding]:
 
 RULES: tuple[Rule, ...] = (
     missing_latents, extra_latents, observed_in_guide, unequal_shapes, unequal_masks,
-    unequal_scales, nothing_observed, row_plates, odd_row_plates, wrong_estimator,
-    unwanted_enumeration, nothing_enumerated, out_of_order, ignored_log_densities,
-    twin_parameters, shared_names, coupling_layers, lost_layers,
+    unequal_scales, nothing_observed, row_plates, odd_row_plates, twin_parameters, shared_names,
+    coupling_layers, lost_layers,
 )  # fmt: skip

@@ -5,6 +5,7 @@ Every function draws on the ``ax`` that it is given, or on a new figure, and can
 
 from ppl_vae.plots.coverage import interval_coverage as interval_coverage
 from ppl_vae.plots.curves import learning_curves as learning_curves
+from ppl_vae.plots.estimators import estimator_plane as estimator_plane
 from ppl_vae.plots.images import image_grid as image_grid
 from ppl_vae.plots.importance import importance_map as importance_map
 from ppl_vae.plots.maps import latent_map as latent_map

@@ -230,6 +230,7 @@ def only_data(x):
         (only_data, None, "Trace_ELBO", "nothing is latent"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*expected a baseline for the score function")
 def test_the_sites_of_a_pair_decide_the_objective(model, guide, objective, reason):
     x = torch.randn(30)
     chosen = lint(model, guide, x).objective

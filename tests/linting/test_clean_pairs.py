@@ -155,8 +155,15 @@ class Classifier(PyroModule):
             pyro.sample("k", dist.Categorical(logits=self.net(x)), **self.how)
 
 
-def categorical():
-    return Mixture(), Classifier(), X
+def categorical_with_a_baseline():
+    classifier = Classifier()
+
+    def guide(x):
+        classifier.how = {"infer": {"baseline": {"baseline_value": x.new_full((len(x),), -4.0)}}}
+        pyro.module("classifier", classifier)
+        classifier(x)
+
+    return Mixture(), guide, X
 
 
 def categorical_enumerated_in_guide():
@@ -226,7 +233,7 @@ PAIRS = [
     functions_with_dropout,
     top_down,
     bottom_up,
-    categorical,
+    categorical_with_a_baseline,
     categorical_enumerated_in_guide,
     categorical_enumerated_in_model,
     global_latent,
@@ -288,8 +295,8 @@ def test_the_table_says_how_each_sites_term_is_estimated():
     table = lint(*categorical_enumerated_in_guide()).sites.set_index("site")
     assert table.loc["k", ["role", "estimator"]].tolist() == ["latent", "summed exactly"]
     assert table.loc["x", ["role", "estimator"]].tolist() == ["data", "log-probability"]
-    table = lint(*categorical()).sites.set_index("site")
-    assert table.loc["k", "estimator"] == "score function"
+    table = lint(*categorical_with_a_baseline()).sites.set_index("site")
+    assert table.loc["k", "estimator"] == "score function (value)"
     assert not table.loc["k", "reparameterized"]
     table = lint(*bernoulli()).sites.set_index("site")
     assert table.loc["z", "estimator"] == "closed-form KL"

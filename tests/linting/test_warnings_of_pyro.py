@@ -74,7 +74,9 @@ class Shown(PyroModule):
 
     def forward(self, x):
         with pyro.plate("data", len(x)):
-            pyro.sample("shown", dist.Bernoulli(logits=self.encoder(x)).to_event(1))
+            fn = dist.Bernoulli(logits=self.encoder(x)).to_event(1)
+            level = {"baseline": {"baseline_value": x.new_full((len(x),), -20.0)}}
+            pyro.sample("shown", fn, infer=level)
 
 
 @pytest.mark.filterwarnings("ignore:Default grid_sample:UserWarning")
