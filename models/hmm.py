@@ -1,17 +1,20 @@
-"""Sequences of real numbers from a hidden state that moves from step to step: a hidden Markov model.
+"""Sequences from a hidden state that moves from step to step: a hidden Markov model.
 
     z_0 ~ Categorical(softmax(initial))                              z_t: 0 ... states - 1
     z_t ~ Categorical(softmax(transition[z_(t-1)]))                  t = 1 ... steps - 1
-    x_t ~ Normal(loc + scale c_(z_t), sqrt(scale^2 exp(2 s_(z_t)) + floor^2))
+    x_t ~ Normal(loc_t + scale_t c_(z_t), sqrt(scale_t^2 exp(2 s_(z_t)) + floor_t^2))
 
-x: (steps, features), in the data's units; c and s, (states, features) without units, are learned,
-as are the probabilities of states and transitions. Every z_t is summed out, at a cost that grows
-with the number of steps, not with that of all paths: ``fit(model, None, x)`` needs no guide.
+x: (steps,) or (steps, size), in the data's units; c and s, (states, size) without units, are
+learned, as are the probabilities of states and transitions. Every z_t is summed out, at a cost that
+grows with the number of steps, not with that of all paths: ``fit(model, None, x)`` needs no guide.
+``encode(model, None, x, joint=True)`` has the most probable path of every row.
 
-Rows: sequences of vectors of real numbers, all of one length.
+Rows: sequences of real numbers, or of vectors, all of one length.
 
 Source: Rabiner (1989), A tutorial on hidden Markov models, sections II and IV.A.
 """
+
+from collections.abc import Sequence
 
 import pyro
 import pyro.distributions as dist
@@ -23,35 +26,53 @@ from ppl_vae.nn import check_sizes, expanded
 
 
 class HMMModel(PyroModule):
-    """p(x, z). Plate "data"; latent sites "z_0", "z_1", ...; observed sites "x_0", "x_1", ...
+    """p(x, z). Plate "data"; latent sites "z_0", "z_1", ..., summed out; observed "x_0", "x_1", ...
 
     Args:
-        features: Number of features at a step.
-        states: Number of states.
+        features: Number of steps of a sequence of numbers, or (steps, size) of vectors.
+        states: Number of hidden states.
+        loc: Center of the data, a number or of the shape of a row, in the data's units.
+        scale: Spread of the data, a number or of the shape of a row, in the data's units.
+        floor: Lower bound of the standard deviations, as ``scale``; ``0.01 * scale`` if ``None``.
+
+    Example:
+        >>> from ppl_vae import encode
+        >>> model = HMMModel(features=(7, 2), states=3)
+        >>> encode(model, None, torch.randn(5, 7, 2), joint=True)["z"]["mode"].shape
+        (5, 7)
     """
 
-    def __init__(self, features, states=4, loc=0.0, scale=1.0, floor=None):
+    loc: Tensor
+    scale: Tensor
+    floor: Tensor
+
+    def __init__(
+        self, features: int | Sequence[int], states: int = 4, loc: float | Tensor = 0.0,
+        scale: float | Tensor = 1.0, floor: float | Tensor | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
-        check_sizes(features=features, states=states)
-        self.features, self.states = features, states
-        self.register_buffer("loc", expanded("loc", loc, features))
-        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
-        floor = 0.01 * self.scale if floor is None else floor
-        self.register_buffer("floor", expanded("floor", floor, features, least=0))
-        self.centers = nn.Parameter(torch.randn(states, features))
-        self.log_spreads = nn.Parameter(torch.zeros(states, features))
+        steps, size = features if isinstance(features, Sequence) else (features, 1)
+        check_sizes(steps=steps, size=size, states=states)
+        self.features, self.states, shape = features, states, (steps, size)
+        self.register_buffer("loc", expanded("loc", loc, features).reshape(shape))
+        spread = expanded("scale", scale, features, positive=True)
+        self.register_buffer("scale", spread.reshape(shape))
+        lowest = expanded("floor", 0.01 * spread if floor is None else floor, features, least=0)
+        self.register_buffer("floor", lowest.reshape(shape))
+        self.centers = nn.Parameter(torch.randn(states, size))
+        self.log_spreads = nn.Parameter(torch.zeros(states, size))
         self.initial = nn.Parameter(torch.zeros(states))
         self.transition = nn.Parameter(torch.zeros(states, states))
 
     def forward(self, x: Tensor) -> None:
-        x = x.to(self.loc.dtype)
-        loc = self.loc + self.scale * self.centers
-        sd = (self.scale**2 * (2 * self.log_spreads).exp() + self.floor**2).sqrt()
-        logits = self.initial
+        """Score sequences x, (rows, steps) or (rows, steps, size), in the data's units."""
+        x = x.to(self.loc.dtype).reshape(len(x), *self.loc.shape)
+        logits: Tensor = self.initial
         with pyro.plate("data", len(x)):
-            for t in pyro.markov(range(x.shape[1])):
-                z = pyro.sample(
-                    f"z_{t}", dist.Categorical(logits=logits), infer={"enumerate": "parallel"}
-                )
-                pyro.sample(f"x_{t}", dist.Normal(loc[z], sd[z]).to_event(1), obs=x[:, t])
+            for t in pyro.markov(range(len(self.loc))):
+                chances = dist.Categorical(logits=logits)
+                z = pyro.sample(f"z_{t}", chances, infer={"enumerate": "parallel"})
+                mean = (self.loc[t] + self.scale[t] * self.centers)[z]
+                sd = (self.scale[t] ** 2 * (2 * self.log_spreads).exp() + self.floor[t] ** 2).sqrt()
+                pyro.sample(f"x_{t}", dist.Normal(mean, sd[z]).to_event(1), obs=x[:, t])
                 logits = self.transition[z]

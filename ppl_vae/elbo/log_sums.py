@@ -43,7 +43,8 @@ def einsum(equation: str, *factors: Tensor) -> Tensor:
     inputs, output = equation.split("->")
     dims = output + "".join(sorted(set(inputs) - {",", *output}))
     joint = reduce(add, map(lambda names, f: _aligned(f, names, dims), inputs.split(","), factors))
-    return torch_log.einsum(f"{dims}->{output}", joint)
+    result: Tensor = torch_log.einsum(f"{dims}->{output}", joint)
+    return result
 
 
 def _aligned(factor: Tensor, names: str, dims: str) -> Tensor:
@@ -55,7 +56,7 @@ def _aligned(factor: Tensor, names: str, dims: str) -> Tensor:
 tensordot = Tensordot(einsum)
 
 
-class SumOfLogs(LogRing):  # type: ignore[misc]
+class SumOfLogs(LogRing):
     """Sums of products of factors, given by their logarithms, in which nothing is lost."""
 
     _backend = __name__  # where opt_einsum looks for einsum, tensordot and transpose

@@ -59,6 +59,13 @@ class _TooLarge(Exception):  # noqa: N818  no error that Pyro would raise again 
     """Raised inside a run whose tensors are too large, and never outside of this file."""
 
 
+def _memory(tensor: Tensor) -> int:
+    """Return the bytes of a tensor: of an expanded one or a view, those that are there."""
+    if tensor.layout is not torch.strided:
+        return 0
+    return min(tensor.nbytes, tensor.untyped_storage().nbytes())
+
+
 class _Watch(TorchFunctionMode):
     """Context that stops a run with summed latents as soon as one tensor is too large."""
 
@@ -70,10 +77,8 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if self.summed and isinstance(result, Tensor) and result.layout is torch.strided:
-            # an expanded tensor takes less memory than its numbers, a view less than its memory
-            if min(result.nbytes, result.untyped_storage().nbytes()) > LARGEST:
-                raise _TooLarge
+        if self.summed and isinstance(result, Tensor) and _memory(result) > LARGEST:
+            raise _TooLarge
         return result
 
 

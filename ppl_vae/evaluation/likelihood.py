@@ -27,10 +27,10 @@ from ppl_vae.core.blocks import ELEMENTS, block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
-from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
+from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning

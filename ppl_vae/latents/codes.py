@@ -28,8 +28,8 @@ from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.data.rows import Batch, Data, Rows, generator
-from ppl_vae.elbo.sum_memory import rows_that_fit
 from ppl_vae.elbo.points import points_given
+from ppl_vae.elbo.sum_memory import rows_that_fit
 from ppl_vae.latents.summed_codes import SummedLatents, by_chain
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.global_draws import GlobalDraws

@@ -37,10 +37,10 @@ from ppl_vae.core.handlers import (
 )
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.sum_memory import numbers_of_a_row
 from ppl_vae.elbo.enumerated import EnumeratedSum, Factor
 from ppl_vae.elbo.one_by_one import values_one_by_one
 from ppl_vae.elbo.particles import draw_given, plate_nesting
+from ppl_vae.elbo.sum_memory import numbers_of_a_row
 
 
 class SummedLatents:

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import error_text
 from ppl_vae.data.rows import Batch
-from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, draw_of_one_row
 from ppl_vae.elbo.enumerated import OutsidePlateError, plate_fault
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.particles import draw_particles, plate_nesting
+from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, draw_of_one_row
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.linting.watching import names_of_values, own_parameters
 
