@@ -32,8 +32,8 @@ Measured with ``--epochs 100``, seed 0, all test rows: categorical-gumbel -log p
 where the training ELBO is 100.7); categorical-rloo 98.00 +- 0.28, -ELBO 106.10 (rate 1e-3, best
 epoch 88); bernoulli-gumbel 110.84 +- 0.31, -ELBO 122.04 (rate 3e-3): above the published 105.0.
 The score functions learn the 200 binary latents as slowly (after 58 epochs the validation ELBO of
-bernoulli-rloo is -121.6), so that it is not the relaxation. 20 to 36 minutes each, beside other work
-on two cores. With ``--epochs 10 --rows 1000``, at equal evaluations of the decoder:
+bernoulli-rloo is -121.6), so that it is not the relaxation. 20 to 36 minutes each, beside other
+work on two cores. With ``--epochs 10 --rows 1000``, at equal evaluations of the decoder:
 categorical-score 141.1, categorical-rloo 113.9.
 
 Published: Jang, Gu & Poole (2017), table 1, arXiv:1611.01144: log p bounds of 1,000 samples for one
