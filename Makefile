@@ -16,7 +16,7 @@ NOT_QUICK := \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
   cli/test_readme_section.py cli/test_report.py \
   compiled/test_blow_ups.py compiled/test_changes.py compiled/test_equality.py \
-  compiled/test_faults.py compiled/test_fit.py \
+  compiled/test_faults.py compiled/test_fit.py compiled/test_large_numbers.py \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
   examples/test_convolutions.py examples/test_digits.py examples/test_pixel_likelihoods.py \

@@ -4,8 +4,10 @@
     z_i ~ Bernoulli(sigmoid(l_i))        z: (latents,), each 0 or 1, where there are two states
     x ~ Bernoulli(logits=decoder(z))     x: (features,), each 0 or 1
 
-Rows: vectors or images of 0 and 1. The guide decides how the gradient is estimated: the latents are
-drawn or enumerated (``categorical``, ``bernoulli``), or relaxed (``relaxed``).
+Rows: vectors or images of 0 and 1.
+
+The guide decides how the gradient is estimated: the latents are drawn or enumerated
+(``categorical``, ``bernoulli``), or relaxed (``relaxed``).
 
 Source: Jang, Gu & Poole (2017), section 4.2, arXiv:1611.01144; Mnih & Gregor (2014),
 arXiv:1402.0030.

@@ -4,7 +4,9 @@
     z_l ~ Bernoulli(sigmoid(W_l z_(l+1) + b_l))         z_l: (latents[l - 1],)
     x ~ Bernoulli(sigmoid(W_0 z_1 + b_0))               x: (features,), each 0 or 1
 
-Rows: vectors of 0 and 1. Its guides are ``bernoulli`` and ``relaxed``, with as many layers.
+Rows: vectors of 0 and 1.
+
+Its guides are ``bernoulli``, with as many layers, and ``relaxed``, for one.
 
 Source: Neal (1992), doi:10.1016/0004-3702(92)90065-6; Mnih & Gregor (2014), section 4.1,
 arXiv:1402.0030.

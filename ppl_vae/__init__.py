@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
     from ppl_vae.elbo.refinement import refine as refine
-    from ppl_vae.evaluation.gradient_estimators import GradientEstimators as GradientEstimators
+    from ppl_vae.evaluation.estimator_table import GradientEstimators as GradientEstimators
     from ppl_vae.evaluation.gradient_estimators import gradient_estimators as gradient_estimators
     from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
     from ppl_vae.evaluation.likelihood import log_likelihood as log_likelihood

@@ -32,6 +32,10 @@ def encode(
     fields: Fields = None,
     label: Label = None,
     out: Out = None,
+    joint: Annotated[
+        bool,
+        typer.Option("--joint", help="The most probable joint values of latents that are summed."),
+    ] = False,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Draws for each row, where the guide has no closed form.")
     ] = 32,
@@ -41,19 +45,15 @@ def encode(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Compute the mean and the standard deviation of every row's latents under a run's guide.
+    """Compute the codes of every row: means and standard deviations, or probabilities of values.
 
     Columns of DATA are found by name. Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
         opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
-        if opened.guide is None:
-            raise ValueError(
-                f"{run}: its pair has no guide, so rows have no codes; fit a guide to it"
-            )
         rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
         settings = opened.settings(seed, report)
         codes = ppl_vae.encode(
-            opened.model, opened.guide, rows, num_samples=num_samples, **settings
+            opened.model, opened.guide, rows, joint=joint, num_samples=num_samples, **settings
         )
         hand_over(codes, out, report)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyro
 import torch
@@ -25,6 +26,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.node import map_arg
 
 from ppl_vae.compat import of_torch
 from ppl_vae.compiled.layout import copy_with_strides
@@ -253,16 +255,52 @@ def _lift_tensors(module: GraphModule, parameters: list[Tensor]) -> list[Tensor]
     return tensors[len(parameters) :]
 
 
-def _refuse_lookups(module: GraphModule) -> None:
-    """Raise ``NotImplementedError`` for a graph that looks rows up, as a refined guide's does.
+def _lift_large_numbers(module: GraphModule) -> list[Tensor]:
+    """Make inputs of whole numbers beyond 32 bits that depend on no input, and return their values.
 
-    Code that inductor made of such graphs has corrupted the process's memory, in some runs and not
-    in others (torch 2.13: keys of 162 rows of whole numbers, and the offsets found by them). Which
-    of its kernels is at fault is not known. The traced graph runs torch's own operations instead.
+    The problem: inductor turns ``C * torch.arange(n)`` into C times the counter of a loop, in
+    signed numbers of C++. torch's numbers wrap around where they leave 64 bits. In C++ a signed
+    number may not leave them, from which gcc concludes that the counter stays small, and drops the
+    branch for the last cells of a row, those that fill no whole vector. The loop then computes with
+    cells that are not there and writes past the end of every tensor that it fills (torch 2.13, gcc
+    12: keys of rows of 100 cells were wrong, and the heap of the process was corrupted).
+
+    The mend: torch computes such numbers here, and the compiled code reads them from memory.
+
+    Why smaller numbers can stay: they have not left 64 bits unless a counter passes 2^32.
+
+    The values are those of the new inputs, which stand in front of the graph's own. It needs the
+    tensors in ``node.meta["val"]``, and so runs before ``_forget_values``.
     """
+    values = _whole_numbers(module)
+    lifted: list[Tensor] = []
+    first = next(iter(module.graph.nodes))
+    for node, value in reversed(values.items()):
+        if node.users and bool((value != value.int()).any()):
+            with module.graph.inserting_before(first):
+                node.replace_all_uses_with(module.graph.placeholder(f"large_{len(lifted)}"))
+            lifted.append(value)
+        if not node.users:
+            module.graph.erase_node(node)
+    return lifted
+
+
+def _whole_numbers(module: GraphModule) -> dict[Node, Tensor]:
+    """Return the values of the nodes that are whole numbers and depend on no input or draw."""
+    values: dict[Node, Tensor] = {}
+    written = _written_results(module)
     for node in module.graph.nodes:
-        if getattr(node.target, "overloadpacket", None) is torch.ops.aten.searchsorted:
-            raise NotImplementedError("searchsorted: compiled code of torch has corrupted memory")
+        example = node.meta.get("val")
+        if node.op != "call_function" or node in written or of_torch.changes_an_input(node):
+            continue
+        if not isinstance(example, Tensor) or not torch.can_cast(example.dtype, torch.int64):
+            continue
+        if of_torch.has_tag(node, torch.Tag.nondeterministic_seeded):
+            continue
+        if all(source in values for source in node.all_input_nodes):
+            args, kwargs = map_arg((node.args, node.kwargs), values.__getitem__)
+            values[node] = node.target(*args, **kwargs)
+    return values
 
 
 def compile_graph(
@@ -295,7 +333,6 @@ def compile_graph(
 
     Raises:
         Exception: Whatever stops inductor, for example a missing C++ compiler.
-        NotImplementedError: If the graph looks rows up by ``searchsorted``.
     """
     on_cpu = (state or inputs)[0].device.type == "cpu"
     examples = [*map(copy_with_strides, state), *inputs]
@@ -304,9 +341,10 @@ def compile_graph(
     with of_torch.compiler_silenced(), of_torch.sources_forgotten():
         table = of_torch.decompositions(_TAKEN_APART)
         module = make_fx(function, decomposition_table=table)(*examples)
-        _refuse_lookups(module)
         _sink_expands(module)
+        large = _lift_large_numbers(module)
         _forget_values(module)
-        compiled = of_torch.compile_with_inductor(module, examples, options)
+        compiled = of_torch.compile_with_inductor(module, [*large, *examples], options)
+        compiled = partial(compiled, *large)
         compiled(*examples)
     return compiled

@@ -33,7 +33,7 @@ MOST_NUMBERS = 2**28
 TOLERANCE = 1e-4  # how far a relaxed value may lie outside the simplex, by rounding
 
 
-class _OneHotOrRelaxed(type(constraints.one_hot)):  # type: ignore[misc]
+class _OneHot(type(constraints.one_hot)):  # type: ignore[misc]
     """One-hot vectors, and vectors of the simplex, which a relaxed guide draws in their place."""
 
     def check(self, value: Any) -> Any:
@@ -41,7 +41,7 @@ class _OneHotOrRelaxed(type(constraints.one_hot)):  # type: ignore[misc]
         return (value >= -TOLERANCE).all(-1) & ((value.sum(-1) - 1).abs() < TOLERANCE)
 
 
-class _BooleanOrRelaxed(type(constraints.boolean)):  # type: ignore[misc]
+class _ZeroOrOne(type(constraints.boolean)):  # type: ignore[misc]
     """0 and 1, and numbers between them, which a relaxed guide draws in their place."""
 
     def check(self, value: Any) -> Any:
@@ -136,7 +136,7 @@ class CategoricalVector(_Vector):
         (torch.Size([5, 2, 3]), torch.Size([5]), 9)
     """
 
-    support: Any = constraints.independent(_OneHotOrRelaxed(), 1)
+    support: Any = constraints.independent(_OneHot(), 1)
     arg_constraints: ClassVar[Any] = {"logits": constraints.independent(constraints.real_vector, 1)}
     event_dims = 2
 
@@ -189,7 +189,7 @@ class BernoulliVector(_Vector):
         (torch.Size([5, 3]), torch.Size([5]), 8)
     """
 
-    support: Any = constraints.independent(_BooleanOrRelaxed(), 1)
+    support: Any = constraints.independent(_ZeroOrOne(), 1)
     arg_constraints: ClassVar[Any] = {"logits": constraints.real_vector}
     event_dims = 1
 

@@ -35,10 +35,10 @@ def values_of_event(fn: Any) -> int | float:
         (4, inf)
     """
     support: Any = support_of(fn)
-    numbers = fn.event_shape.numel()
+    numbers = int(fn.event_shape.numel())
     if isinstance(support, type(constraints.one_hot)):
         values = int(fn.event_shape[-1])
-        return values ** (numbers // values)
+        return int(values ** (numbers // values))
     if isinstance(support, type(constraints.boolean)):
         return int(2**numbers)
     if isinstance(support, constraints.integer_interval):
@@ -60,7 +60,7 @@ def joint_configurations(
         model_trace: Trace of the model.
         plate: Name of the row plate.
     """
-    count: int | float = 1
+    count: Any = 1
     for name, site in latents.items():
         values = values_of_event(site["fn"])
         if values == math.inf:
@@ -68,7 +68,7 @@ def joint_configurations(
         inner = inner_plates(site, plate)
         together = inner and not is_summed_by_place(name, model_trace, plate)
         count *= values ** math.prod(inner.values()) if together else values
-    return count
+    return int(count)
 
 
 def inner_plates(site: sites.Site, plate: str) -> dict[str, int]:

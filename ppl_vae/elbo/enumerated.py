@@ -5,6 +5,7 @@
 
     log w   = log sum_y p(x, y, z) / q(z given y, x)                     (particles, rows)
     E_q[c]  = sum_y q(y given x) c(y)                                    (particles, rows)
+    p(y given x, z) = d log w / d log p(y)                               (rows, places, values)
 
 How Pyro lays an enumerated latent out. An enumerated latent is not drawn. Pyro gives the site all
 of its K values at once, in a tensor of shape (K, 1, ..., 1): the values lie along a dimension of
@@ -30,25 +31,34 @@ are still there at the end.
 What would break this: a release of Pyro that changes ``symbolize_dims``, ``pack`` or the attributes
 ``_pyro_dims``, ``_enumerate_dim``, ``_enumerate_symbol`` and ``_dim_to_symbol``, which are private.
 
-Source: Obermeyer et al. (2019), Tensor variable elimination for plated factor graphs, sections 3
-and 4, arXiv:1902.03210.
+How a latent that is summed out gets its posterior. Were the logarithm of p(y) raised by a small
+number at one value of y, log w would rise by that number times p(y given x, z). So the gradient of
+log w with respect to zeros that are added to log p(y) is the posterior of y, for all latents at
+once: in a chain it is what the forward-backward algorithm computes. With maxima in the place of the
+sums, the gradient is 1 along the most probable joint values, which Viterbi's algorithm finds.
+
+Sources: Obermeyer et al. (2019), Tensor variable elimination for plated factor graphs, sections 3
+and 4, arXiv:1902.03210; Darwiche (2003), A differential approach to inference in Bayesian networks,
+section 3 (gradients); Rabiner (1989), A tutorial on hidden Markov models, section III.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from pyro.ops import packed
 from pyro.ops.contract import contract_tensor_tree
+from pyro.ops.rings import Ring
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.compat.of_pyro import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
+from ppl_vae.elbo.log_sums import MaxOfLogs, SumOfLogs
 
 SUMMED = "_summed_one_by_one"  # entry of ``infer`` where a run has one value of a summed latent
 Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
@@ -191,18 +201,73 @@ class EnumeratedSum:
             problem, fix = plate_fault(latent, plate)
             raise OutsidePlateError(f'site "{name}": {problem}; {fix}')
 
-    def _contract(self, factors: list[Factor], symbols: set[str]) -> list[Packed]:
+    def posteriors(self, *, joint: bool) -> dict[str, Tensor]:
+        """Return the posterior of every latent that the model enumerates, given the row and z.
+
+        Args:
+            joint: Whether to find the most probable joint values of all these latents together,
+                in place of the probabilities of each.
+
+        Returns:
+            ``{site: (rows, ..., values)}``, with the places of plates inside the rows, from left to
+            right, between the rows and the values. They are probabilities, or, if ``joint``, 1 at
+            the most probable joint values and 0 elsewhere; NaN in a row that no value allows.
+        """
+        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
+        in_order = [name for name in self.model_trace.nodes if name in self._in_model]
+        zeros = {name: self._zeros(name) for name in in_order}
+        factors = [factor for factor in self.factors if factor.sign > 0]
+        with torch.enable_grad():
+            terms = self._contract(factors, symbols, MaxOfLogs() if joint else SumOfLogs(), zeros)
+            by_row = [self._by_row(term) for term in terms]
+            shares = torch.autograd.grad(total(by_row).sum(), list(zeros.values()))
+        impossible = total(by_row)[0] == -torch.inf
+        return {
+            name: share.masked_fill(impossible.reshape(-1, *[1] * (share.ndim - 1)), torch.nan)
+            for name, share in zip(zeros, shares, strict=True)
+        }
+
+    def _zeros(self, name: str) -> Packed:
+        """Return zeros to add to an enumerated latent's log-probability: (rows, ..., values)."""
+        site: sites.Site = self.model_trace.nodes[name]
+        frames = [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+        frames.sort(key=lambda frame: (frame.name != self.plate, frame.dim))
+        dims = [self.model_trace.plate_to_symbol[frame.name] for frame in frames]
+        values = len(site["fn"].enumerate_support(expand=False))
+        fitting = _pack(Factor(site, 1)).new_zeros([*(frame.size for frame in frames), values])
+        named = name_dims(fitting, "".join(dims) + _symbol(self.model_trace, name))
+        return named.requires_grad_()
+
+    def _contract(
+        self,
+        factors: list[Factor],
+        symbols: set[str],
+        ring: Ring | None = None,
+        added: Mapping[str, Packed] | None = None,
+    ) -> list[Packed]:
         """Sum the product of the factors over the symbols' values; return the logarithm.
 
-        The result is a list of packed tensors, whose sum is the logarithm: one for each set of
-        plates that factors are left in.
+        Args:
+            factors: The factors.
+            symbols: The dimensions to sum over.
+            ring: How to sum; exact sums by default.
+            added: ``{site: numbers to add to its factor}``.
+
+        Returns:
+            Packed tensors, whose sum is the logarithm: one for each set of plates that factors are
+            left in.
         """
         tree: Any = OrderedDict()
         for factor in factors:
             frames = [frame for frame in factor.site["cond_indep_stack"] if frame.vectorized]
             plates = frozenset(self.model_trace.plate_to_symbol[frame.name] for frame in frames)
-            tree.setdefault(plates, []).append(_pack(factor))
-        return [term for terms in contract_tensor_tree(tree, symbols).values() for term in terms]
+            term = _pack(factor)
+            if added and factor.site["name"] in added:
+                both = packed.broadcast_all(term, added[factor.site["name"]])
+                term = name_dims(both[0] + both[1], named_dims(both[0]))
+            tree.setdefault(plates, []).append(term)
+        summed = contract_tensor_tree(tree, symbols, ring=ring or SumOfLogs())
+        return [term for terms in summed.values() for term in terms]
 
     def _expectation(self, term: Packed) -> Tensor:
         """Return sum_y q(y given x) term(y), y enumerated in the guide: (particles or 1, rows).

@@ -118,7 +118,7 @@ class Draw:
         """
         if self.has_enumerated:
             refuse_kl_weight(kl_weight)
-            return self._enumerated().log_weights()
+            return self.enumerated().log_weights()
         parts = []
         for site, sign in self._factors():
             if sites.in_plate(site, self.plate):
@@ -163,7 +163,7 @@ class Draw:
             ValueError: If an enumerated latent stands outside the row plate.
         """
         if self.has_enumerated:
-            return self._enumerated().terms()
+            return self.enumerated().terms()
         terms = self._closed_terms() if closed else {}
         exact = set(terms)
         for site, sign in self._factors():
@@ -207,7 +207,7 @@ class Draw:
                 latents[name] = after[0][0]
         return latents
 
-    def _enumerated(self) -> EnumeratedSum:
+    def enumerated(self) -> EnumeratedSum:
         """Return the sums over the values of the enumerated latents of this run."""
         factors = list(self._factors())
         for site, _ in factors:

@@ -38,7 +38,7 @@ class ParticleBound(RowBound):
         check_arguments(num_particles=num_particles, vectorize_particles=vectorize_particles)
         check_memory("num_particles", num_particles, 4 * num_particles, "draw fewer particles")
         self.num_particles, self.vectorize_particles = int(num_particles), vectorize_particles
-        if baseline not in BASELINES:
+        if not (baseline is None or (isinstance(baseline, str) and baseline in BASELINES)):
             names = '"leave_one_out", "average" or None'
             raise ValueError(f"baseline: expected {names}, got {shown(baseline)}")
         if baseline == "leave_one_out" and num_particles == 1:

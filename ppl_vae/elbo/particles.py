@@ -21,6 +21,7 @@ import torch
 from pyro import poutine
 from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core import sites
@@ -121,6 +122,23 @@ def draw_particles(
         guide_trace = poutine.trace(guide).get_trace(batch)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
     return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch), excluded)
+
+
+def draw_given(pair: Pair, batch: Batch, nesting: int, guide_trace: Trace) -> Draw:
+    """Run the model on what the guide drew without enumeration.
+
+    The latents that the model alone sums are enumerated; one that the guide draws too has the
+    guide's value.
+
+    Args:
+        pair: The pair.
+        batch: The rows.
+        nesting: Dimensions of the pair's plates, from ``plate_nesting``.
+        guide_trace: Trace of a plain run of the guide.
+    """
+    model = EnumMessenger(first_available_dim=-1 - nesting)(EnumerateInParallel()(pair.model))
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
+    return Draw(model_trace, guide_trace, pair.plate, None, batch_rows(batch))
 
 
 @dataclass(frozen=True)

@@ -95,13 +95,13 @@ def judge(
     return [
         Judged(
             str(name),
-            row["bias"] / norms[name] if norms[name] > 0 else math.nan,
-            SEEN * row["bias_se"] / norms[name] if norms[name] > 0 else math.nan,
+            row["bias"] / norm if norm > 0 else math.nan,
+            SEEN * row["bias_se"] / norm if norm > 0 else math.nan,
             row["variance"],
             (row["variance"] + between) * row["milliseconds"],
             targets[str(name)],
         )
-        for name, row in frame.iterrows()
+        for (name, row), norm in zip(frame.iterrows(), norms.loc[frame.index], strict=True)
     ]
 
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -104,8 +104,9 @@ class GradientEstimators:
             "guide" if all("guide" in each.parameters for each in measured.values()) else "model"
         )
         between = _batch_variance(exact)
-        table = frame.xs(group, level="group"), norm.xs(group, level="group")
-        judged = judge(*table, between.get(group, math.nan), targets)
+        table: Any = frame.xs(group, level="group")
+        of_group: Any = norm.xs(group, level="group")
+        judged = judge(table, of_group, between.get(group, math.nan), targets)
         rows = batch_rows(next(iter(measured.values())).batch)
         return cls(frame, norm, between, group, tuple(judged), rows, num_draws, same_guides)
 

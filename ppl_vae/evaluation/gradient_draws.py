@@ -138,7 +138,7 @@ def _parameters(pair: Pair, batch: Batch) -> dict[str, list[Tensor]]:
     """
     with torch.enable_grad():
         model_trace, guide_trace = sites.traces(pair, batch)
-        total = model_trace.log_prob_sum() + guide_trace.log_prob_sum()
+        total = torch.as_tensor(model_trace.log_prob_sum() + guide_trace.log_prob_sum())
     trainable: Mapping[str, Tensor] = pair.trainable()
     gradients = torch.autograd.grad(total, list(trainable.values()), allow_unused=True)
     groups: dict[str, list[Tensor]] = {}

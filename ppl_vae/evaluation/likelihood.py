@@ -30,6 +30,7 @@ from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
+from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
 from ppl_vae.evaluation.log_weights import LogWeights
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
@@ -107,10 +108,12 @@ def log_likelihood(
     check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    count, size = _particles_and_rows(pair, rows, num_samples)
+    numbers = numbers_of_a_row(pair, rows)
+    count, size = _particles_and_rows(pair, rows, num_samples, numbers)
     weights, rounds = LogWeights(pair, rows, count), math.ceil(num_samples / count)
     if weights.draws_nothing:  # one particle, whose weight is repeated as often as it is summed
-        rounds, size = 1, min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
+        largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
+        rounds, size = 1, rows_that_fit(largest, numbers)
     weights.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
     bar = tqdm(
         total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
@@ -199,7 +202,8 @@ def elbo_terms(
     check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    count, size = _particles_and_rows(pair, rows, num_samples)
+    numbers = numbers_of_a_row(pair, rows)
+    count, size = _particles_and_rows(pair, rows, num_samples, numbers)
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)
         measure = LOG_JOINT if point_latents(pair, few_rows) else "ELBO"
@@ -244,7 +248,7 @@ def elbo_terms(
     return frame
 
 
-def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int) -> tuple[int, int]:
+def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
     """Return the particles of one run of the pair, and the rows of one block.
 
     A guide may compute the distribution of a latent outside the row plate from the rows. Such a
@@ -255,9 +259,10 @@ def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int) -> tuple[int, 
         pair: The pair.
         rows: The data.
         num_samples: S, particles in all.
+        numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
     count = particles_per_run(num_samples, PARTICLES)
-    size = min(block_rows(rows, count), len(rows))
+    size = rows_that_fit(min(block_rows(rows, count), len(rows)), numbers, count)
     if size < len(rows):
         outside = GlobalDraws(pair, rows, model=False)
         if outside.names and len(outside.index) == len(rows) and outside.reading_rows():

@@ -1,6 +1,7 @@
 """From rows to their latents and back: codes, reconstructions and new rows.
 
     encode        E[z given x], sd[z given x]  under the guide          z: (rows, latents)
+                  p(k given x)                 of latents k summed out  k: (rows, categories)
     reconstruct   E[x' given x] = E_q(z given x) E[x' given z]          x': (rows, features)
     generate      z ~ p(z), x ~ p(x given z)                            x: (num_samples, features)
 
@@ -9,7 +10,7 @@ Source: Kingma & Welling (2014), section 5 and appendix A, arXiv:1312.6114.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -19,19 +20,21 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_memory
-from ppl_vae.core.blocks import collect
+from ppl_vae.core.blocks import block_rows, collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
-from ppl_vae.data.rows import Batch, Data, generator
+from ppl_vae.data.rows import Batch, Data, Rows, generator
 from ppl_vae.elbo.points import points_given
+from ppl_vae.elbo.sum_memory import rows_that_fit
+from ppl_vae.latents.summed_codes import SummedLatents, by_chain
 from ppl_vae.predictive import latent_draws
 from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import data_sites, simulate
-from ppl_vae.predictive.moments import averaged_moments
+from ppl_vae.predictive.moments import averaged_moments, exact_moments
 from ppl_vae.predictive.row_form import CellPlaces, in_data_form, with_given
 
 
@@ -40,21 +43,31 @@ def encode(
     guide: Guide,
     data: Data,
     *,
+    joint: bool = False,
     num_samples: int = 32,
     seed: int | None = 0,
     progress: bool = False,
     plate: str = "data",
 ) -> pd.DataFrame:
-    """Return the mean and standard deviation of every row's latents under the guide.
+    """Return the codes of every row: moments of its latents, or probabilities of their categories.
 
-    The moments of a site are exact where its distribution knows them and does not depend on
-    anything drawn. Otherwise they are averaged over draws of the guide, by the law of total
-    variance, with the number of draws minus 1 below the spread.
+    The mean and the standard deviation of a latent are those under the guide. They are exact where
+    its distribution knows them and does not depend on anything drawn. Otherwise they are averaged
+    over draws of the guide, by the law of total variance, with the number of draws minus 1 below
+    the spread.
+
+    A discrete latent that the model sums out, and the guide does not draw, has its posterior
+    probabilities under the model: exact where no other latent is drawn, else averaged over draws
+    of the others from the guide. Under ``joint`` the most probable joint values of all summed
+    latents are searched instead: in a chain, the path that Viterbi's algorithm finds.
 
     Args:
-        model: The model; it has no influence on the codes.
-        guide: The guide.
+        model: The model; it has no influence on the codes of latents that the guide draws.
+        guide: The guide; ``None`` where the model sums out all of its latents.
         data: N rows, in any form that ``fit`` takes.
+        joint: Whether to return the most probable joint values of all latents that are summed.
+            Those that the guide sums are the most probable under the guide; those that the model
+            sums are so given the former and the centers of the guide's other latents.
         num_samples: Draws of the guide where the moments are not exact; a single one leaves their
             standard deviation unknown (NaN).
         seed: Seeds the draws; the generators are restored afterwards.
@@ -65,13 +78,19 @@ def encode(
         N rows with the data's index and columns ``(site, "mean", i)`` and ``(site, "sd", i)``,
         in the latent's units; a categorical site has ``(site, "probability", category)``.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
-        ``encode(...).attrs["exact"]`` says which sites have exact moments, ``{site: bool}``.
+        Under ``joint`` the columns are ``(site, "mode", step)``, numbers of categories: the sites
+        ``z_0``, ``z_1``, ... of a chain are the steps of ``z``; any other site has step 0. In
+        plates inside the rows, the places follow each other.
+        ``encode(...).attrs["exact"]`` says which sites have exact codes, ``{site: bool}``.
         ``encode(...).attrs["points"]`` lists the latents that the guide gives as a point: their
         standard deviation is 0 and says nothing about the posterior.
-        A row on which the networks overflow is NaN, and a warning counts such rows.
+        A row on which the networks overflow is NaN, and a warning counts such rows. So are the
+        codes of a summed latent in a row that none of its values allows.
 
     Raises:
-        ValueError: If the guide draws no latent in the row plate.
+        ValueError: If no latent in the row plate is drawn by the guide or summed out (under
+            ``joint``: summed out), if the posterior of a summed latent depends on one that is left
+            to its prior, or if the joint values of summed latents do not fit in memory.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -83,38 +102,97 @@ def encode(
     check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    shared = _SharedLatents(GlobalDraws(pair, rows, model=False), seed)
+    summed = SummedLatents(pair, rows)
     exact: dict[str, bool] = {}
+    if joint and not (summed.in_model or summed.in_guide):
+        raise ValueError(
+            f'joint: expected a latent in the row plate "{plate}" that is summed out, found none; '
+            'ask for the sum, infer={"enumerate": "parallel"}, or take joint=False'
+        )
+    work = (_joint_values if joint else _moments)(pair, rows, summed, num_samples, seed, exact)
+    far_rows = FarRows(pair, rows)
+    parts = collect(
+        pair, rows, far_rows.marked(work), seed=seed, progress="encode" if progress else "",
+        size=rows_that_fit(block_rows(rows), summed.numbers),
+    )  # fmt: skip
+    far_rows.warn("encode", stacklevel=2)
+    if not parts:
+        raise no_code("encode", plate)
+    frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
+    names = ["site", "moment", "step" if joint else "index"]
+    codes = pd.concat(frames, axis=1, names=names)
+    codes.attrs["exact"] = exact
+    spreads = [value for (_, moment), value in parts.items() if moment == "sd"]
+    points = any((spread == 0).any() for spread in spreads)  # the look costs a run of the guide
+    codes.attrs["points"] = points_given(pair, rows) if points else []
+    return codes
+
+
+Work = Callable[[Batch, Tensor], dict[tuple[str, str], Tensor]]
+
+
+def _moments(
+    pair: Pair,
+    rows: Rows,
+    summed: SummedLatents,
+    num_samples: int,
+    seed: int | None,
+    exact: dict[str, bool],
+) -> Work:
+    """Return the work of ``encode`` on a block: moments and probabilities, (rows, ...) each.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        summed: The latents that are summed out.
+        num_samples: Most draws of the guide.
+        seed: Seed of the whole computation.
+        exact: Which sites have exact codes; the work adds to it.
+    """
+    shared = _SharedLatents(GlobalDraws(pair, rows, model=False), seed)
 
     def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
         def run(number: int) -> dict[str, Site]:
             guide = Substitute(shared[number])(pair.guide)
             trace = poutine.trace(guide).get_trace(batch)
             raise_plate_fault(pair, Trace(), trace, batch)
-            return latent_draws.row_latents(trace, pair)
+            return {**latent_draws.row_latents(trace, pair), **summed.posteriors(batch, trace)}
 
-        averages, _ = averaged_moments(run, num_samples, shared.random)
+        if summed.are_all:
+            drawn: Mapping[str, Site] = run(0)
+            averages = exact_moments(drawn)
+        else:
+            averages, drawn = averaged_moments(run, num_samples, shared.random)
+        codes = {}
         for name, moments in averages.items():
             exact[name] = moments.exact and exact.get(name, True)
-        return {
-            (name, moment): value.reshape(len(index), -1)
-            for name, moments in averages.items()
-            for moment, value in moments.result().items()
-        }
+            for moment, value in moments.result().items():
+                event_dim = drawn[name]["fn"].event_dim + (moment == "probability")
+                by_row = value.movedim(-1 - event_dim, 0)  # plates inside the rows are on the left
+                codes[name, moment] = by_row.reshape(len(index), -1)
+        return codes
 
-    far_rows = FarRows(pair, rows)
-    title = "encode" if progress else ""
-    parts = collect(pair, rows, far_rows.marked(work), seed=seed, progress=title)
-    far_rows.warn("encode", stacklevel=2)
-    if not parts:
-        raise no_code("encode", plate)
-    frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
-    codes = pd.concat(frames, axis=1, names=["site", "moment", "index"])
-    codes.attrs["exact"] = exact
-    spreads = [value for (_, moment), value in parts.items() if moment == "sd"]
-    points = any((spread == 0).any() for spread in spreads)  # the look costs a run of the guide
-    codes.attrs["points"] = points_given(pair, rows) if points else []
-    return codes
+    return work
+
+
+def _joint_values(
+    pair: Pair,
+    rows: Rows,
+    summed: SummedLatents,
+    num_samples: int,
+    seed: int | None,
+    exact: dict[str, bool],
+) -> Work:
+    """Return the work of ``encode`` on a block under ``joint``; see ``_moments``."""
+    draws = GlobalDraws(pair, rows, model=False)
+    given = draws.centers(child(seed, 2))
+
+    def work(batch: Batch, index: Tensor) -> dict[tuple[str, str], Tensor]:
+        found = by_chain(summed.most_probable(batch, given))
+        exact.update(dict.fromkeys(found, not summed.given_others))
+        return {(name, "mode"): values for name, values in found.items()}
+
+    return work
 
 
 def reconstruct(
@@ -249,7 +327,7 @@ def generate(
 
 
 def no_code(verb: str, plate: str) -> ValueError:
-    """Return the error that rows have no codes, as the guide draws none of their latents.
+    """Return the error that rows have no codes, as none of their latents is drawn or summed out.
 
     Args:
         verb: What the rows' codes are needed for.
@@ -257,8 +335,8 @@ def no_code(verb: str, plate: str) -> ValueError:
     """
     return ValueError(
         f'guide: expected a latent in the row plate "{plate}" to {verb}, found none: without one, '
-        "rows have no codes. Draw the latents of the rows in a guide, also one that the model "
-        "alone enumerates; where nothing is latent, call generate for new rows"
+        "rows have no codes. Draw the latents of the rows in a guide; only encode takes one that "
+        "the model alone enumerates. Where nothing is latent, call generate for new rows"
     )
 
 

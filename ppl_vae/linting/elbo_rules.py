@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import error_text
 from ppl_vae.data.rows import Batch
-from ppl_vae.elbo.enumerated import plate_fault
+from ppl_vae.elbo.enumerated import OutsidePlateError, plate_fault
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.particles import draw_particles, plate_nesting
+from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, draw_of_one_row
 from ppl_vae.linting.inspection import Finding, Inspection, error, site_error, warning
 from ppl_vae.linting.watching import names_of_values, own_parameters
 
@@ -69,19 +71,25 @@ def under_elbo(inspection: Inspection, batch: Batch) -> Iterator[Finding]:
     yield error("model and guide", f"expected a finite ELBO, got {-float(losses.sum())}", fix)
 
 
-def outside_summed_plates(inspection: Inspection) -> Iterator[Finding]:
+def unsound_sums(inspection: Inspection) -> Iterator[Finding]:
     """Find sites that depend on a summed latent but stand outside one of its plates.
 
-    The pair is run once with its latents enumerated, as the ELBO would run it.
+    The pair is run once with its latents enumerated, as the ELBO would run it, after a run of a
+    single row has shown that the latents' joint values fit in memory.
     """
     halves = inspection.model_sites(), inspection.guide_sites()
     summed = any(sites.is_enumerated(site) for half in halves for site in half.values())
     if not (inspection.objective.enumerates and summed):
         return
     try:
+        with contextlib.suppress(OutsidePlateError):  # told below
+            draw_of_one_row(inspection.pair, inspection.batch)
         nesting = plate_nesting(inspection.pair, inspection.batch)
         draw = draw_particles(inspection.pair, inspection.batch, nesting, None, Messenger())
         missing = list(draw.missing_plates())
+    except TooManyConfigurationsError as raised:
+        yield site_error(raised.site, raised.problem, raised.mend)
+        return
     except Exception:  # what fails here fails under the ELBO as well, which says so
         return
     for name, latent, plate in missing:

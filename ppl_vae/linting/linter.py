@@ -231,7 +231,7 @@ def _findings(inspection: Inspection, relaxed: tuple[Trace, Trace] | None) -> li
         findings.append(inspection.model_failure)
     if _failed(findings):
         return findings
-    findings += elbo_rules.outside_summed_plates(inspection)
+    findings += elbo_rules.unsound_sums(inspection)
     if _failed(findings):
         return findings
     for rule in rerun_rules.RULES:

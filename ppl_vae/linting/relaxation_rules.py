@@ -35,7 +35,7 @@ def traces_of_relaxed(inspection: Inspection) -> tuple[Trace, Trace] | None:
 
 
 def relaxed_draws(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
-    """Find latents whose prior takes no relaxed draw, or would read a draw as its nearest value.
+    """Find relaxed draws that are not finite, or that the model's prior would read as discrete.
 
     Args:
         model_trace: Trace of the model in train mode.
@@ -44,6 +44,13 @@ def relaxed_draws(model_trace: Trace, guide_trace: Trace) -> Iterator[Finding]:
     for name in relaxed_latents(model_trace, guide_trace):
         site: sites.Site = model_trace.nodes[name]
         prior = type(site["fn"]).__name__
+        if not bool(site["value"].isfinite().all()):
+            yield site_error(
+                name,
+                "expected finite draws in train mode, got NaN or infinity from the relaxed guide",
+                "keep the temperature a positive number, lowered by factors",
+            )
+            continue
         if bool(torch.as_tensor(site["fn"].support.check(site["value"])).all()):
             continue
         yield site_error(

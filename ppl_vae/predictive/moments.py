@@ -112,6 +112,19 @@ class RunningMoments:
         return moments[0], moments[1]
 
 
+def exact_moments(drawn: Mapping[str, Site]) -> dict[str, RunningMoments]:
+    """Return the moments of sites from one run, in which they depend on nothing that was drawn.
+
+    Args:
+        drawn: The sites by name; their distributions know their moments.
+    """
+    moments = {name: RunningMoments() for name in drawn}
+    for name, site in drawn.items():
+        moments[name].add(site)
+        moments[name].exact = True
+    return moments
+
+
 def averaged_moments(
     run: Callable[[int], Mapping[str, Site]], num_samples: int, given: Collection[str] = ()
 ) -> tuple[dict[str, RunningMoments], Mapping[str, Site]]:

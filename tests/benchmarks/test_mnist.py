@@ -104,3 +104,15 @@ def test_the_loop_by_hand_gives_the_numbers_of_log_likelihood():
         np.testing.assert_allclose(library[name].mean(), loop[name].mean().item(), atol=0.1)
     assert torch.all((loop["ess"] >= 1) & (loop["ess"] <= 4000))
     np.testing.assert_allclose(library["ess"].mean(), loop["ess"].mean().item(), rtol=0.2)
+
+
+def test_estimators_of_discrete_latents_stand_beside_the_published_figures(images, tmp_path):
+    words = "--data", images, "--tiny", "--rate", 1e-3, "--out", tmp_path / "lines.jsonl"
+    first = command("discrete.py", "categorical-gumbel", "layers-network", *words, folder=tmp_path)
+    assert "published  101.5" in first
+    assert "published   99.8" in first
+    again = command("discrete.py", "categorical-gumbel", "layers-network", *words, folder=tmp_path)
+    assert again.count("-log p") == 2
+    assert "steps in" not in again  # nothing was fitted again
+    command("discrete.py", "--draw", tmp_path / "lines.jsonl", "curves.png", folder=tmp_path)
+    assert (tmp_path / "curves.png").exists()

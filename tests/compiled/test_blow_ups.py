@@ -11,7 +11,6 @@ from parts.pairs import PAIRS, Guide, Model, made, reals
 from torch.optim import SGD, Adam
 
 from ppl_vae import fit
-from ppl_vae.compiled import graphs
 from ppl_vae.training import step as step_module
 from ppl_vae.training.diagnosis import NotFiniteError
 
@@ -110,9 +109,3 @@ def test_a_compiler_whose_result_differs_leaves_the_traced_graph(monkeypatch):
     assert history.step == "traced"
     exact = fit(*made(PAIRS["gaussian"]), compile=False, **settings)
     assert history.frame["elbo"].tolist() == pytest.approx(exact.frame["elbo"].tolist(), rel=1e-5)
-
-
-def test_a_graph_that_looks_rows_up_is_not_compiled():
-    keys = torch.arange(4)
-    with pytest.raises(NotImplementedError, match="searchsorted"):
-        graphs.compile_graph(lambda x: [torch.searchsorted(keys, x)], [], [torch.tensor([2])])

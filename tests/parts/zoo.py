@@ -14,7 +14,7 @@ from pyro import poutine
 from ppl_vae import lint
 from ppl_vae.cli.pairs import NO_GUIDE, build_pair
 from ppl_vae.core.seeding import forked
-from ppl_vae.core.sites import with_role
+from ppl_vae.core.sites import is_enumerated, with_role
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.zoo.catalog import find_class, zoo
 
@@ -98,13 +98,14 @@ def zoo_pair(model, guide, data=None):
 
 @functools.cache
 def has_latents(model):
-    """Whether a zoo model draws anything that it does not observe."""
+    """Whether a zoo model draws anything that it neither observes nor sums out."""
     if "guide" in inspect.signature(find_class(model, "models")).parameters:
         return True  # its latents come from the guide
     half, _, data = zoo_pair(model, NO_GUIDE)
     batch = data if isinstance(data, dict) else {"x": data}
     with forked(0), pyro.get_param_store().scope():
-        return bool(with_role(poutine.trace(half).get_trace(**batch), "latent"))
+        latents = with_role(poutine.trace(half).get_trace(**batch), "latent")
+    return not all(map(is_enumerated, latents.values()))
 
 
 @functools.cache
