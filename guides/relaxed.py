@@ -19,7 +19,12 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae import distributions as dist
+from ppl_vae.distributions import (
+    BernoulliVector,
+    CategoricalVector,
+    RelaxedBernoulliVector,
+    RelaxedCategoricalVector,
+)
 from ppl_vae.nn import Standardize, check_sizes, make_encoder
 
 
@@ -55,11 +60,10 @@ class RelaxedGuide(PyroModule):
         super().__init__()
         check_sizes(latents=latents, states=states)
         if states < 2 or not temperature > 0:
-            raise ValueError(
-                f"states, temperature: expected 2 or more and a positive number, got {states} and "
-                f"{temperature}"
-            )
-        self.latents, self.states, self.straight_through = latents, states, straight_through
+            need = "states, temperature: expected 2 or more and a positive number"
+            raise ValueError(f"{need}, got {states} and {temperature}")
+        self.features, self.latents, self.states = features, latents, states
+        self.straight_through = straight_through
         self.register_buffer("temperature", torch.tensor(float(temperature)))
         self.standardize = Standardize(loc, scale)
         self.encoder = encoder or make_encoder(features, latents * (1 if states == 2 else states))
@@ -67,10 +71,10 @@ class RelaxedGuide(PyroModule):
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, features), in the data's units."""
         logits = self.encoder(self.standardize(x))
-        discrete, relaxed = dist.BernoulliVector, dist.RelaxedBernoulliVector
+        discrete, relaxed = BernoulliVector, RelaxedBernoulliVector
         if self.states > 2:
             logits = logits.unflatten(-1, (self.latents, self.states))
-            discrete, relaxed = dist.CategoricalVector, dist.RelaxedCategoricalVector
+            discrete, relaxed = CategoricalVector, RelaxedCategoricalVector
         how = self.temperature, self.straight_through
         with pyro.plate("data", len(x)):
             pyro.sample("z", relaxed(logits, *how) if self.training else discrete(logits))

@@ -14,7 +14,7 @@ Rows: sequences of real numbers, or of vectors, all of one length.
 Source: Rabiner (1989), A tutorial on hidden Markov models, sections II and IV.A.
 """
 
-from collections.abc import Sequence
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -47,12 +47,14 @@ class HMMModel(PyroModule):
     floor: Tensor
 
     def __init__(
-        self, features: int | Sequence[int], states: int = 4, loc: float | Tensor = 0.0,
+        self, features: int | tuple[int, int], states: int = 4, loc: float | Tensor = 0.0,
         scale: float | Tensor = 1.0, floor: float | Tensor | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        steps, size = features if isinstance(features, Sequence) else (features, 1)
-        check_sizes(steps=steps, size=size, states=states)
+        given: Any = features
+        steps, size = given if isinstance(given, tuple) and len(given) == 2 else (given, 1)
+        check_sizes(features=steps, states=states)
+        check_sizes(features=size)
         self.features, self.states, shape = features, states, (steps, size)
         self.register_buffer("loc", expanded("loc", loc, features).reshape(shape))
         spread = expanded("scale", scale, features, positive=True)

@@ -164,7 +164,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     ),
     **dict.fromkeys(
         (
-            "progress", "stream", "expected", "overwrite", "resume", "trust_code",
+            "progress", "stream", "expected", "joint", "overwrite", "resume", "trust_code",
             "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
         ),
         check_flag,

@@ -80,11 +80,9 @@ class _Vector(TorchDistribution):
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the distribution for a larger batch; the logits are the same memory."""
-        new: Any = _instance or self.__new__(type(self))
-        vars(new).update(vars(self))
-        new.logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
-        new._batch_shape = torch.Size(batch_shape)
-        return new
+        logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
+        temperature = getattr(self, "temperature", None)
+        return type(self)(logits, temperature, self.straight_through, self._validate_args)
 
     @property
     def variance(self) -> Any:

@@ -99,7 +99,7 @@ def encode(
         >>> codes["z"]["mean"].shape, codes.attrs["exact"]
         ((3, 2), {'z': True})
     """
-    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
+    check_arguments(joint=joint, num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     summed = SummedLatents(pair, rows)

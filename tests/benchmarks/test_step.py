@@ -58,6 +58,7 @@ def losses(contestant, epochs, *arguments):
     return [epoch() for _ in range(epochs)]
 
 
+@pytest.mark.filterwarnings("ignore:site .*expected a baseline")  # a plain score function
 def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
     monkeypatch.setattr(step, "has_numpyro", lambda: False)
     names = ["class-graph", "class-enum", "conv-128x28x28"]  # one is compiled by hand

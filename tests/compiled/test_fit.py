@@ -82,6 +82,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.filterwarnings("ignore:site .*expected a baseline")  # a plain score function
 def test_pairs_of_every_kind_learn_as_in_the_eager_fit(name, monkeypatch):
     settings = {"optimizer": OPTIMIZERS["adam"], "epochs": 2}
     alike(*(learn(PAIRS[name], step, monkeypatch, **settings) for step in STEPS[:2]))

@@ -84,6 +84,7 @@ objectives = pytest.mark.parametrize("objective", OBJECTIVES)
 @objectives
 @plates
 @pytest.mark.filterwarnings("ignore:parameter:UserWarning")  # a network that an objective lacks
+@pytest.mark.filterwarnings("ignore:site .*expected a baseline")  # a plain score function
 def test_it_fits_to_the_same_history_as_with_a_size(plate, objective):
     def history(plate):
         pair = OBJECTIVES[objective](SemiSupervised(plate))
