@@ -29,31 +29,13 @@ from pyro.nn import PyroModule
 from sklearn.datasets import make_moons
 from sklearn.metrics import adjusted_rand_score
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
-from ppl_vae import fit, log_likelihood
+from ppl_vae import build, encode, fit, log_likelihood
+from ppl_vae.models.mixture import MixtureModel
 from ppl_vae.nn import MLP
 
 HELD_OUT, SIDE, CLUSTERS = 500, 60, (2, 8)
-
-
-class NormalMixture(PyroModule):
-    """p(x, k), k the cluster, summed in the model: no guide is needed, and p(x) is exact."""
-
-    def __init__(self, rows: Tensor, clusters: int) -> None:
-        super().__init__()
-        first = torch.randperm(len(rows))[:clusters]  # the means begin at points of the data
-        self.logits = nn.Parameter(torch.zeros(clusters))
-        self.means = nn.Parameter(rows[first].clone())
-        self.log_sd = nn.Parameter(torch.full((clusters, 2), math.log(0.3)))
-        self.below = nn.Parameter(torch.zeros(clusters, 2, 2))
-
-    def forward(self, x: Tensor) -> None:
-        """Score rows x, (rows, 2)."""
-        tril = self.below.tril(-1) + torch.diag_embed(self.log_sd.exp())
-        with pyro.plate("data", len(x)):
-            summed = {"enumerate": "parallel"}
-            k = pyro.sample("k", dist.Categorical(logits=self.logits), infer=summed)
-            pyro.sample("x", dist.MultivariateNormal(self.means[k], scale_tril=tril[k]), obs=x)
 
 
 class DeepMixture(PyroModule):
@@ -67,10 +49,10 @@ class DeepMixture(PyroModule):
     def forward(self, x: Tensor) -> None:
         """Score rows x, (rows, 2)."""
         with pyro.plate("data", len(x)):
-            k = pyro.sample("k", dist.OneHotCategorical(logits=x.new_zeros(2)))
+            k = pyro.sample("k", dist.Categorical(logits=x.new_zeros(2)))
             z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
             places = torch.stack([curve(z) for curve in self.curves], -2)  # (..., clusters, 2)
-            mean = (k[..., None] * places).sum(-2)
+            mean = (one_hot(k, 2)[..., None] * places).sum(-2)
             pyro.sample("x", dist.Normal(mean, self.log_sd.exp()).to_event(1), obs=x)
 
 
@@ -84,9 +66,9 @@ class DeepMixtureGuide(PyroModule):
     def forward(self, x: Tensor) -> None:
         """Draw codes for rows x, (rows, 2)."""
         with pyro.plate("data", len(x)):
-            q = dist.OneHotCategorical(logits=self.cluster(x))
+            q = dist.Categorical(logits=self.cluster(x))
             k = pyro.sample("k", q, infer={"enumerate": "parallel"})
-            both = torch.cat(torch.broadcast_tensors(k, x), -1)
+            both = torch.cat(torch.broadcast_tensors(one_hot(k, 2), x), -1)
             mean, log_sd = self.place(both).chunk(2, -1)
             pyro.sample("z", dist.Normal(mean, log_sd.exp()).to_event(1))
 
@@ -106,7 +88,7 @@ def main() -> None:
     across, down = np.meshgrid(np.linspace(-1.5, 2.5, SIDE), np.linspace(-1.1, 1.6, SIDE))
     grid = torch.tensor(np.stack([across, down], -1).reshape(-1, 2)).float()
     pyro.set_rng_seed(0)
-    models = {f"{n} normals": (NormalMixture(train, n), None) for n in CLUSTERS}
+    models = {f"{n} normals": (build(MixtureModel, train, components=n), None) for n in CLUSTERS}
     rows, drawn = {}, {}
     for name, (model, guide) in (
         models | {"2 curves": (DeepMixture(), DeepMixtureGuide())}
@@ -135,13 +117,9 @@ def main() -> None:
 
 
 def clusters_of(model: PyroModule, guide: PyroModule | None, x: Tensor) -> np.ndarray:
-    """Return the most probable cluster of each row, (rows,): of the guide, or by Bayes' rule."""
-    with torch.no_grad():
-        if isinstance(guide, DeepMixtureGuide):
-            return guide.cluster(x).argmax(-1).numpy()
-        tril = model.below.tril(-1) + torch.diag_embed(model.log_sd.exp())
-        each = dist.MultivariateNormal(model.means, scale_tril=tril)
-        return (each.log_prob(x[:, None]) + model.logits.log_softmax(-1)).argmax(-1).numpy()
+    """Return the most probable cluster of each row, (rows,)."""
+    clusters: np.ndarray = encode(model, guide, x)["k"]["probability"].to_numpy().argmax(-1)
+    return clusters
 
 
 def draw(

@@ -149,3 +149,19 @@ def test_the_program_on_factors_runs(tmp_path):
     output = run(program, tmp_path)
     assert "4 latents, 2 factors, 2000 rows" in output
     assert "dci_informativeness" in output
+
+
+def test_the_programs_on_discrete_latents_run(tmp_path):
+    text = README.read_text().split("\n## Discrete latents\n")[1].split("\n## ")[0]
+    fits, chains, estimators = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    fits, chains = (program.replace("epochs=30", "epochs=1") for program in (fits, chains))
+    quicker = estimators.replace("num_draws=100", "num_draws=3")
+    assert quicker != estimators
+    for program, words in {
+        fits + quicker: "recommended: ",
+        chains: "[200 rows x 12 columns]",
+    }.items():
+        (tmp_path / "program.py").write_text(program)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "fit: the ELBO was still rising")
+            assert words in run_script(tmp_path / "program.py", folder=tmp_path)[0]

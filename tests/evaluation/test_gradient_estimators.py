@@ -18,6 +18,7 @@ from ppl_vae import IWAE, RowELBO, gradient_estimators
 from ppl_vae.distributions import BernoulliVector
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.evaluation.estimator_choice import Judged, best_of
+from ppl_vae.evaluation.estimator_table import _bias
 from ppl_vae.evaluation.gradient_draws import Moments
 from ppl_vae.guides.bernoulli import BernoulliGuide
 from ppl_vae.guides.normal import NormalGuide
@@ -321,6 +322,19 @@ def test_moments_are_those_of_numpy():
         moments.add(torch.tensor(vector))
     assert moments.mean.numpy() == pytest.approx(vectors.mean(0))
     assert moments.variance == pytest.approx(vectors.var(0, ddof=1).sum())
+
+
+@pytest.mark.parametrize("true", [0.0, 6.0])
+def test_the_noise_of_the_mean_is_taken_off_the_bias(true):
+    """2,000 numbers of unit variance, drawn 50 times: the mean is 6.3 from its expectation."""
+    drawn, exact = Moments(), Moments()
+    for vector in np.random.default_rng(1).normal(true / 2000**0.5, 1.0, (50, 2000)):
+        drawn.add(torch.tensor(vector))
+    exact.add(torch.zeros(2000))
+    bias, error = _bias(drawn, exact)
+    assert drawn.mean.norm().item() > 6
+    assert error == pytest.approx(40**0.5, rel=0.05)
+    assert bias == pytest.approx(true, abs=2)
 
 
 def judged(name, share=0.0, visible=0.01, variance=1.0, noise=1.0, target="ELBO"):
