@@ -2,7 +2,7 @@
 
     z_i ~ Categorical(softmax(l_i))      z: (latents, states), one-hot;  l: learned, likewise
     z_i ~ Bernoulli(sigmoid(l_i))        z: (latents,), each 0 or 1, where there are two states
-    x ~ Bernoulli(logits=decoder(z))     x: (features,), each 0 or 1
+    x ~ Bernoulli(logits=decoder(z))     x: (features,), each 0 or 1; it reads two states as -1, 1
 
 Rows: vectors or images of 0 and 1.
 
@@ -65,6 +65,6 @@ class DiscreteModel(PyroModule):
         vector = BernoulliVector if self.states == 2 else CategoricalVector
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", vector(self.prior_logits))
-            code = z if self.states == 2 else z.flatten(-2)
+            code = 2 * z - 1 if self.states == 2 else z.flatten(-2)
             logits = self.decoder(code)  # (..., rows, features): particles lead
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

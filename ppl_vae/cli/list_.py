@@ -41,7 +41,12 @@ def list_zoo(
         cells = [(_sentence(entry.rows), entry.name, _sentence(entry.title)) for entry in models]
         report.show(table(["my rows are", "model", ""], cells))
         guides = [(entry.name, _sentence(entry.title)) for entry in entries["guides"].values()]
-        report.show(table(["guide", ""], [*guides, ("none", "No guide: nothing is latent")]))
+        report.show(
+            table(
+                ["guide", ""],
+                [*guides, ("none", "No guide: nothing is latent, or the model sums it out")],
+            )
+        )
         report.show("ppl-vae list NAME shows equations, ppl-vae new MODEL GUIDE copies the files")
 
 

@@ -50,7 +50,9 @@ def new(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A model from the zoo.")],
     guide: Annotated[
         str,
-        typer.Argument(metavar="GUIDE", help="A guide from the zoo; none where nothing is latent."),
+        typer.Argument(
+            metavar="GUIDE", help="A guide from the zoo; none where nothing is to be drawn."
+        ),
     ],
     into: Annotated[
         Path, typer.Option(metavar="DIR", help="The folder to write the files to.")
@@ -62,7 +64,7 @@ def new(
     """Copy a model and a guide from the zoo into your own files, with a script that fits them.
 
     Writes models/MODEL.py, guides/GUIDE.py and fit.py, for you to edit. GUIDE is none for a model
-    with nothing latent.
+    with nothing latent, or whose latents are all summed out.
     """
     with reporting(as_json, quiet) as report:
         halves = {"models": _entry(model, "models")}

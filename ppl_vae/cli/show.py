@@ -66,7 +66,9 @@ def _use(info: Mapping[str, Any]) -> str:
         )
     from ppl_vae.saving.recipes import users_files  # noqa: PLC0415  loads torch
 
-    encode = "" if info["guide"] is None else "encode, "  # without a guide, rows have no codes
+    # without a guide, rows have codes only where latents are summed out
+    has_codes = info["guide"] is not None or info.get("objective") == "TraceEnum_ELBO"
+    encode = "encode, " if has_codes else ""
     commands = f"evaluate, check, {encode}generate and report"
     if users_files(info["recipe"]):
         return (

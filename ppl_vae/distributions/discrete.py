@@ -61,6 +61,7 @@ class _Vector(TorchDistribution):
 
     has_enumerate_support = True
     event_dims: int
+    temperature: Tensor
 
     def __init__(
         self,
@@ -81,13 +82,24 @@ class _Vector(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the distribution for a larger batch; the logits are the same memory."""
         logits = self.logits.expand(torch.Size(batch_shape) + self.event_shape)
-        temperature = getattr(self, "temperature", None)
+        temperature = vars(self).get("temperature")
         return type(self)(logits, temperature, self.straight_through, self._validate_args)
 
     @property
     def variance(self) -> Any:
         """Variance of each number of a draw."""
         return self.mean * (1 - self.mean)
+
+    def sample(self, sample_shape: Any = ()) -> Any:
+        """Return draws without gradients: discrete, or relaxed."""
+        with torch.no_grad():
+            noisy = self._noisy(sample_shape)
+            return self._relaxed(noisy) if self.has_rsample else self._discrete(noisy)
+
+    def _relaxed(self, noisy: Tensor) -> Any:
+        """Return relaxed draws from logits with noise, or discrete ones with their gradients."""
+        soft = self._soft(noisy / self.temperature)
+        return self._discrete(noisy) + (soft - soft.detach()) if self.straight_through else soft
 
     def _uniform(self, sample_shape: Any) -> Tensor:
         """Return uniform draws for draws of a shape, above 0 and below 1."""
@@ -148,11 +160,6 @@ class CategoricalVector(_Vector):
         """Probabilities of the categories, (..., variables, categories)."""
         return self.logits.softmax(-1)
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        """Return one-hot draws, by the largest of the logits plus Gumbel noise."""
-        with torch.no_grad():
-            return _one_hot(self._noisy(sample_shape))
-
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-probability of one-hot values, (..., variables, categories), in nats."""
         if self._validate_args:
@@ -173,6 +180,17 @@ class CategoricalVector(_Vector):
     def _noisy(self, sample_shape: Any) -> Tensor:
         """Return the logits plus Gumbel noise, of the shape of draws."""
         return self.logits - (-self._uniform(sample_shape).log()).log()
+
+    @staticmethod
+    def _discrete(noisy: Tensor) -> Tensor:
+        """Return 1 at the largest number of each variable and 0 elsewhere."""
+        each = torch.arange(noisy.shape[-1], device=noisy.device)
+        return (noisy.argmax(-1, keepdim=True) == each).to(noisy.dtype)
+
+    @staticmethod
+    def _soft(noisy: Tensor) -> Tensor:
+        """Return the vector of the simplex for each variable."""
+        return noisy.softmax(-1)
 
 
 class BernoulliVector(_Vector):
@@ -196,11 +214,6 @@ class BernoulliVector(_Vector):
         """Probabilities of 1, (..., variables)."""
         return self.logits.sigmoid()
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        """Return draws: 0 and 1 as floats."""
-        with torch.no_grad():
-            return (self._noisy(sample_shape) > 0).to(self.logits.dtype)
-
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-probability of values, (..., variables), of 0 and 1, in nats."""
         if self._validate_args:
@@ -218,6 +231,16 @@ class BernoulliVector(_Vector):
     def _noisy(self, sample_shape: Any) -> Tensor:
         """Return the logits plus logistic noise, the difference of two Gumbel variables."""
         return self.logits + torch.logit(self._uniform(sample_shape))
+
+    @staticmethod
+    def _discrete(noisy: Tensor) -> Tensor:
+        """Return 1 where a number is above 0, and else 0."""
+        return (noisy > 0).to(noisy.dtype)
+
+    @staticmethod
+    def _soft(noisy: Tensor) -> Tensor:
+        """Return the number between 0 and 1 for each variable."""
+        return noisy.sigmoid()
 
 
 class RelaxedCategoricalVector(CategoricalVector):
@@ -240,18 +263,9 @@ class RelaxedCategoricalVector(CategoricalVector):
     }
     has_rsample = True
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        """Return draws without gradients."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def rsample(self, sample_shape: Any = ()) -> Any:
         """Return draws through which gradients reach the logits."""
-        noisy = self._noisy(sample_shape)
-        relaxed = (noisy / self.temperature).softmax(-1)
-        if not self.straight_through:
-            return relaxed
-        return _one_hot(noisy) + (relaxed - relaxed.detach())
+        return self._relaxed(self._noisy(sample_shape))
 
 
 class RelaxedBernoulliVector(BernoulliVector):
@@ -274,18 +288,9 @@ class RelaxedBernoulliVector(BernoulliVector):
     }
     has_rsample = True
 
-    def sample(self, sample_shape: Any = ()) -> Any:
-        """Return draws without gradients."""
-        with torch.no_grad():
-            return self.rsample(sample_shape)
-
     def rsample(self, sample_shape: Any = ()) -> Any:
         """Return draws through which gradients reach the logits."""
-        noisy = self._noisy(sample_shape)
-        relaxed = (noisy / self.temperature).sigmoid()
-        if not self.straight_through:
-            return relaxed
-        return (noisy > 0).to(noisy.dtype) + (relaxed - relaxed.detach())
+        return self._relaxed(self._noisy(sample_shape))
 
 
 def _kl_categorical(p: CategoricalVector, q: CategoricalVector) -> Tensor:
@@ -303,12 +308,6 @@ def _kl_bernoulli(p: BernoulliVector, q: BernoulliVector) -> Tensor:
 
 register_kl(CategoricalVector, CategoricalVector)(_kl_categorical)
 register_kl(BernoulliVector, BernoulliVector)(_kl_bernoulli)
-
-
-def _one_hot(scores: Tensor) -> Tensor:
-    """Return 1 at the largest score of the last dimension and 0 elsewhere, in the scores' dtype."""
-    each = torch.arange(scores.shape[-1], device=scores.device)
-    return (scores.argmax(-1, keepdim=True) == each).to(scores.dtype)
 
 
 def _weighted(weights: Tensor, log_probs: Tensor) -> Tensor:

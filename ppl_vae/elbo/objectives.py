@@ -154,10 +154,14 @@ class Objective:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Settings of one of the library's bounds, by name; empty for Pyro's ELBOs."""
+        """Settings of one of the library's bounds that are not ``None``; empty for Pyro's ELBOs.
+
+        So a run of an older version, which knew fewer settings, goes on with the same bound.
+        """
         if not isinstance(self.elbo, RowBound):
             return {}
-        return {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
+        options = {name: value for name, value in vars(self.elbo).items() if name[0] != "_"}
+        return {name: value for name, value in options.items() if value is not None}
 
     @property
     def is_derived(self) -> bool:

@@ -1,6 +1,7 @@
 """``build``: make a model or a guide whose sizes and scales come from the data.
 
     features     number of features in a row          (), or (channels, height, width) of an image
+    steps        number of steps of a sequence        ()
     categories   largest code of each column plus 1   (), or one number a column
     rows         number of rows                       ()
     loc, scale   mean and standard deviation          (features,) each, data's units
@@ -11,6 +12,8 @@
 
 Where nothing else is said, an argument is found in the field "x", else in the first field. An image
 has one ``loc``, ``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
+A class that asks for ``steps``, without a default, takes sequences, rows of shape (steps,
+features), whose steps share what a feature has.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ T = TypeVar("T")
 def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
-    The arguments ``features``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
+    The arguments ``features``, ``steps``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
     ``spread``, ``rate`` and ``conditions`` are filled in where the constructor has them and the
     caller does not give them. They come from the field ``x`` of a mapping, else from the first
     field; ``conditions`` from the field ``y``: the number of labels where it holds integers, of
@@ -45,7 +48,7 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
     of ``features`` allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape
-    (channels, 1, 1).
+    (channels, 1, 1). Rows of shape (steps, features) are for classes that ask for ``steps``.
 
     Args:
         cls: Class of a model or a guide.
@@ -78,6 +81,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     rows = as_rows(data)
     source = _Source(rows, cls)
     read_names = [name for name in _READERS if name in parameters and name not in arguments]
+    if not source.takes_sequences and "steps" in read_names:
+        read_names.remove("steps")  # it has a default: the steps of something else
     for name in read_names:
         arguments[name] = _READERS[name](source)
     missing = [
@@ -121,6 +126,12 @@ class _Source:
         self.shape = tuple(self.field.array.shape[1:])
         self._mean_and_sd: tuple[Tensor, Tensor] | None = None
 
+    @property
+    def takes_sequences(self) -> bool:
+        """Whether the class is for sequences: its constructor asks for their number of steps."""
+        steps = inspect.signature(self.cls).parameters.get("steps")
+        return steps is not None and steps.default is steps.empty
+
     def mean_and_sd(self, argument: str) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each feature or channel, computed once.
 
@@ -138,12 +149,22 @@ class _Source:
     def checked_shape(self, argument: str) -> tuple[int, ...]:
         """Return the shape of a row: (features,), or (channels, height, width) of an image.
 
+        The shape of a row (steps, features), a sequence, is that of one step: (features,).
+
         Args:
             argument: The argument that is to be read, for the message.
 
         Raises:
-            ValueError: If a row is neither, or if the class takes vectors and a row is an image.
+            ValueError: If the class takes no rows of this shape.
         """
+        if self.takes_sequences:
+            if len(self.shape) == 2:
+                return self.shape[1:]
+            raise ValueError(
+                f"{self.cls.__name__}: {argument}: expected sequences, data of shape (rows, steps, "
+                f"features), got {self.field.name} of shape {tuple(self.field.array.shape)}; one "
+                "feature a step is data[:, :, None]"
+            )
         features = inspect.signature(self.cls).parameters.get("features")
         takes_images = features is not None and "Sequence" in str(features.annotation)
         if len(self.shape) == 1 or (len(self.shape) == 3 and takes_images):
@@ -168,6 +189,12 @@ def _features(source: _Source) -> int | tuple[int, ...]:
     """Return the number of features in a row, or the shape of an image."""
     shape = source.checked_shape("features")
     return shape[0] if len(shape) == 1 else shape
+
+
+def _steps(source: _Source) -> int:
+    """Return the number of steps of a sequence."""
+    source.checked_shape("steps")
+    return int(source.shape[0])
 
 
 def _categories(source: _Source) -> int | tuple[int, ...]:
@@ -333,6 +360,7 @@ _OF_COLUMNS = {"loc", "scale", "center", "spread", "rate"}  # the order of the c
 
 _READERS: dict[str, Callable[[_Source], Any]] = {
     "features": _features,
+    "steps": _steps,
     "categories": _categories,
     "rows": lambda source: len(source.rows),
     "loc": _loc,

@@ -3,6 +3,7 @@
     mean and standard deviation    (features,), or (channels, 1, 1), from all rows
     quartiles                      (3, features), or (3, channels, 1, 1), from some rows if many
 
+All cells of a channel count alike, and all steps of a feature in rows of shape (steps, features).
 Missing cells are left out. A field may be larger than memory: it is read a block of rows at a time.
 """
 
@@ -38,7 +39,7 @@ def mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
     Args:
         field: The field of the data.
-        shape: Shape of a row, (features,) or (channels, height, width).
+        shape: Shape of a row, (features,) or (channels, height, width); of a step in sequences.
 
     Returns:
         (features,) each, or (channels, 1, 1) each.
@@ -49,7 +50,7 @@ def mean_and_sd(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     if isinstance(field.array, SparseArray):
         loc, scale = (torch.as_tensor(values) for values in field.array.moments())
     else:
-        loc, scale = _moments(field, shape[0])
+        loc, scale = _moments(field, shape)
     if not bool((scale < math.sqrt(torch.finfo(torch.get_default_dtype()).max)).all()):
         raise ValueError(_largest_number(field))
     varies = scale > 1e-12 * loc.abs().clamp_min(1.0)  # by more than rounding
@@ -75,16 +76,21 @@ def _largest_number(field: Field) -> str:
     )
 
 
-def _moments(field: Field, features: int) -> tuple[Tensor, Tensor]:
+def _cells(values: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return rows of a field, (rows, ...), as the cells of each feature: (features, cells)."""
+    return values.double().cpu().movedim(values.ndim - len(shape), 0).flatten(1)
+
+
+def _moments(field: Field, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of each feature or channel, (features,) of float64."""
-    total, squares, count = (torch.zeros(features, dtype=torch.float64) for _ in range(3))
+    total, squares, count = (torch.zeros(shape[0], dtype=torch.float64) for _ in range(3))
     for block in blocks(field):
-        values = block.double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
+        values = _cells(block, shape)
         total += values.nansum(1)
         count += (~values.isnan()).sum(1)
     loc = total / count.clamp_min(1)
     for block in blocks(field):
-        values = block.double().cpu().transpose(0, 1).flatten(1)
+        values = _cells(block, shape)
         squares += ((values - loc[:, None]) ** 2).nansum(1)
     return loc, (squares / count.clamp_min(1)).sqrt()
 
@@ -97,12 +103,12 @@ def quartiles(field: Field, shape: tuple[int, ...]) -> Tensor:
 
     Args:
         field: The field of the data.
-        shape: Shape of a row, (features,) or (channels, height, width).
+        shape: As in ``mean_and_sd``.
     """
     count = len(field.array)
     looked_at = min(count, max(1000, BLOCK // math.prod(shape)))
     rows = torch.linspace(0, count - 1, looked_at).long()
-    values = field.take(rows).double().cpu().transpose(0, 1).flatten(1)  # (features, cells)
+    values = _cells(field.take(rows), shape)
     found = np.nanquantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
     each = (3, shape[0], *(1 for _ in shape[1:]))
     return torch.as_tensor(found, dtype=torch.get_default_dtype()).reshape(each)

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from parts.zoo import has_latents
+from parts.zoo import needs_guide
 
 from ppl_vae.cli import new
 from ppl_vae.zoo.catalog import Entry, zoo
@@ -44,7 +44,7 @@ def test_a_name_or_equations_shows_equations(ppl):
 
 
 @pytest.mark.parametrize("model", [name for name in zoo("models") if name not in LATENT])
-def test_new_copies_a_model_with_nothing_latent(ppl, model):
+def test_new_copies_a_model_that_needs_no_guide(ppl, model):
     told = ppl("new", model, "none", "--into", "mine", "--json").json
     assert told["files"] == [f"mine/models/{model}.py", "mine/fit.py"]
     assert told["pair"] == [f"mine/models/{model}.py:{zoo('models')[model].class_name}", "none"]
@@ -63,9 +63,9 @@ def test_new_refuses_a_pair_that_does_not_fit_together(ppl):
     assert not list(Path().iterdir())
 
 
-def test_the_catalog_knows_from_the_text_which_models_have_latents():
+def test_the_catalog_knows_from_the_text_which_models_need_a_guide():
     for name, entry in zoo("models").items():
-        assert entry.needs_guide is has_latents(name)
+        assert entry.needs_guide is needs_guide(name)
 
 
 @pytest.mark.parametrize(("model", "guide"), EVERY_FILE)

@@ -56,7 +56,8 @@ def test_log_likelihood_of_an_enumerated_guide_is_the_exact_sum(states):
         prior = dist.Bernoulli(logits=model.prior_logits).log_prob(z).sum(-1)
     else:
         prior = (z * model.prior_logits.log_softmax(-1).flatten()).sum(-1)
-    likelihood = dist.Bernoulli(logits=model.decoder(z)).log_prob(X[:, None]).sum(-1)
+    code = 2 * z - 1 if states == 2 else z
+    likelihood = dist.Bernoulli(logits=model.decoder(code)).log_prob(X[:, None]).sum(-1)
     exact = (prior + likelihood).logsumexp(-1)
     scores = log_likelihood(model, guide, X, num_samples=1)
     torch.testing.assert_close(torch.tensor(scores["log_prob"].values).float(), exact.detach())

@@ -9,7 +9,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from parts.zoo import refusal, zoo_data, zoo_names, zoo_pair
+from parts.zoo import SEQUENCES, refusal, zoo_data, zoo_names, zoo_pair
 
 import ppl_vae
 from ppl_vae.cli.pairs import NO_GUIDE
@@ -43,11 +43,15 @@ def made(names):
 # One model of each kind of likelihood and guide; the others run with the slow tests.
 EVERY_TIME = {
     "bayesian_decoder", "bernoulli", "categorical", "conditional", "discretized_logistic", "flow",
-    "full_covariance", "gaussian", "hierarchical", "poisson", "ppca",
+    "full_covariance", "gaussian", "hierarchical", "mixture", "poisson", "ppca",
 }  # fmt: skip
 every_model = pytest.mark.parametrize(
     "model",
-    [pytest.param(m, marks=[] if m in EVERY_TIME else pytest.mark.slow) for m in zoo("models")],
+    [
+        pytest.param(m, marks=[] if m in EVERY_TIME else pytest.mark.slow)
+        for m in zoo("models")
+        if m not in SEQUENCES
+    ],
 )
 
 

@@ -48,8 +48,19 @@ def binaries():
     return (reals() > 100).float()
 
 
-FIXED = {"bernoulli": binaries, "gaussian": reals, "ppca": reals}
-"""Models whose rows are not drawn from the prior, because other tests rely on the numbers."""
+def sequences():
+    """(60, 3, 4) real numbers, the steps of a sequence around one center or the other."""
+    center = torch.where(reals() > 100, 20.0, -20.0)
+    steps = torch.randn(ROWS, 3, FEATURES, generator=torch.Generator().manual_seed(2))
+    return 100 + 5 * steps + center[:, None]
+
+
+FIXED = {"bernoulli": binaries, "gaussian": reals, "hmm": sequences, "ppca": reals}
+"""Models whose rows are not drawn from the prior, because other tests rely on the numbers, or
+because the rows are observed at several sites."""
+
+SEQUENCES = ("hmm",)
+"""Models whose rows are no vectors and no images."""
 
 FIELDS = {
     "x": lambda: torch.zeros(ROWS, FEATURES),
@@ -97,7 +108,7 @@ def zoo_pair(model, guide, data=None):
 
 
 @functools.cache
-def has_latents(model):
+def needs_guide(model):
     """Whether a zoo model draws anything that it neither observes nor sums out."""
     if "guide" in inspect.signature(find_class(model, "models")).parameters:
         return True  # its latents come from the guide
@@ -126,11 +137,11 @@ def refusal(model, guide):
 
 
 def zoo_names():
-    """All names ``(model, guide)`` to try: a model with nothing latent is a pair by itself, too."""
+    """All names ``(model, guide)`` to try: a model that needs no guide is a pair by itself, too."""
     return [
         (model, guide)
         for model in zoo("models")
-        for guide in (*zoo("guides"), *([] if has_latents(model) else [NO_GUIDE]))
+        for guide in (*zoo("guides"), *([] if needs_guide(model) else [NO_GUIDE]))
     ]
 
 

@@ -11,6 +11,7 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.guides.top_down import TopDownGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.hmm import HMMModel
 from ppl_vae.models.poisson import PoissonModel
 from ppl_vae.models.vampprior import VampPriorModel
 
@@ -171,3 +172,21 @@ def test_a_partner_that_is_not_passed_is_named(cls, partner):
     message = f"{cls.__name__}: {partner}: expected a value.*{partner}=.*, the {partner} that it is"
     with pytest.raises(ValueError, match=message):
         build(cls, torch.ones(5, 3))
+
+
+class Diffusion(torch.nn.Module):
+    def __init__(self, features, steps=5):
+        super().__init__()
+        self.features, self.steps = features, steps
+
+
+def test_steps_share_what_a_feature_has():
+    x = torch.randn(50, 7, 2) * torch.tensor([1.0, 10.0]) + 5
+    model = build(HMMModel, x, states=3)
+    cells = x.flatten(0, 1)
+    assert (model.steps, model.features, model.states) == (7, 2, 3)
+    assert torch.allclose(model.loc, cells.mean(0), rtol=1e-5)
+    assert torch.allclose(model.scale, cells.std(0, correction=0), rtol=1e-5)
+    with pytest.raises(ValueError, match=r"expected sequences.*got data of shape \(50, 2\)"):
+        build(HMMModel, x[:, 0])
+    assert build(Diffusion, x[:, 0]).steps == 5  # not of a sequence: it has a default
