@@ -14,9 +14,15 @@ Source: Obermeyer et al. (2019), sections 3 and 4, arXiv:1902.03210 (elimination
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import reduce
 from operator import add
+from typing import Any
+from unittest.mock import patch
 
+from pyro.infer import traceenum_elbo
+from pyro.infer.discrete import TraceEnumSample_ELBO
 from pyro.ops.einsum import torch_log
 from pyro.ops.einsum.util import Tensordot
 from pyro.ops.rings import LogRing, MapRing
@@ -63,3 +69,18 @@ class SumOfLogs(LogRing):
 
 
 MaxOfLogs = MapRing  # Pyro adds the logarithms first, as is done here
+
+
+@contextmanager
+def exact_sums_in_pyro(elbo: Any) -> Iterator[None]:
+    """Run the block with the sums of ``TraceEnum_ELBO`` over enumerated latents made exact.
+
+    Where Pyro's ring loses a product, the loss of a fit is infinite, or that of other values, and
+    nothing says so.
+
+    Expected: ``traceenum_elbo`` makes a ``SampleRing``, whose sums are those of ``LogRing``. Only
+    ``TraceEnumSample_ELBO`` uses what it has more, the means to draw the summed latents.
+    """
+    draws = isinstance(elbo, TraceEnumSample_ELBO)
+    with nullcontext() if draws else patch.object(traceenum_elbo, "SampleRing", SumOfLogs):
+        yield

@@ -39,6 +39,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo import divergences as _registered  # noqa: F401  torch finds them from now on
+from ppl_vae.elbo.log_sums import exact_sums_in_pyro
 
 PYRO_ELBOS = (
     infer.TraceMeanField_ELBO, infer.TraceGraph_ELBO, infer.TraceEnum_ELBO, infer.Trace_ELBO,
@@ -205,7 +206,7 @@ class Objective:
         gradient: under ``TraceGraph_ELBO`` and ``Trace_ELBO``, if a site needs the score-function
         estimator.
         """
-        with pyro_log_silenced():
+        with pyro_log_silenced(), exact_sums_in_pyro(self.elbo):
             return self._loss_and_surrogate(model, guide, batch)
 
     def _loss_and_surrogate(
@@ -240,7 +241,7 @@ class Objective:
         values in evaluation mode. So it runs without the check, on traces that were checked.
         """
         elbo = self.elbo
-        with torch.no_grad(), pyro_log_silenced():
+        with torch.no_grad(), pyro_log_silenced(), exact_sums_in_pyro(self.elbo):
             by_particle = isinstance(elbo, infer.TraceEnum_ELBO | infer.TraceMeanField_ELBO)
             if not by_particle or "loss" in _own_methods(elbo):
                 return torch.as_tensor(elbo.loss(model, guide, batch))

@@ -23,7 +23,7 @@ from ppl_vae.data.rows import Batch, Rows, map_batch
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 
-LARGEST = 1 << 29  # bytes of the largest tensor that one row may need: half a gigabyte
+LARGEST = 1 << 26  # bytes of the largest tensor that one row may need; lint runs 16 rows
 NUMBERS = 1 << 24  # most numbers of a block's sites where latents are summed: 64 MiB of floats
 
 

@@ -12,9 +12,17 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments, check_count, check_number, names_in, shown
+from ppl_vae.arguments import (
+    check_arguments,
+    check_count,
+    check_memory,
+    check_number,
+    names_in,
+    shown,
+)
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, numbers_of_a_row
 
 Callback: TypeAlias = Callable[[dict[str, float], Any, Any], object]
 """Called once an epoch with the epoch's entry of the history, the model and the guide."""
@@ -230,6 +238,31 @@ def check_batch_holds_all_rows(summed: Sequence[str], batch_size: int, rows: int
             f"outside the row plate and is summed over all rows at once, got batch_size="
             f"{batch_size}; pass batch_size={rows}, or draw the latent in the guide"
         )
+
+
+def check_sums_fit_in_memory(pair: Pair, rows: Rows, batch_size: int) -> None:
+    """Raise where a batch needs more memory than there is, because latents are summed.
+
+    Every site that depends on summed latents holds its numbers for all of their joint values, and
+    a step needs them, their log-probabilities and the gradients.
+
+    Args:
+        pair: The pair, which ``lint`` has run on one row.
+        rows: The data.
+        batch_size: Rows of one update.
+
+    Raises:
+        ValueError: If the machine's memory is smaller.
+    """
+    try:
+        numbers = numbers_of_a_row(pair, rows)
+    except TooManyConfigurationsError:
+        raise
+    except Exception:  # of a pair that runs under its own ELBO alone, whose step raises it again
+        return
+    size = numbers * torch.get_default_dtype().itemsize * 3 * min(batch_size, len(rows))
+    mend = "take smaller batches, or draw the summed latents in the guide"
+    check_memory("batch_size", batch_size, size, mend)
 
 
 def plain_numbers(value: Any) -> Any:

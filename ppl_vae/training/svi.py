@@ -164,6 +164,7 @@ def fit(
         if held_out is not None:
             refuse_rows_outside(pair, held_out)
         arguments.check_batch_holds_all_rows(report.summed_over_all_rows, batch_size, len(rows))
+        arguments.check_sums_fit_in_memory(pair, rows, batch_size)
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
         assert report.objective is not None

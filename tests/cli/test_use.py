@@ -26,6 +26,17 @@ def test_encode_equals_the_public_function(ppl, wine_run, wine_file):
     assert "..." in shown.out
 
 
+def test_a_model_that_sums_its_latents_out_has_codes_without_a_guide(ppl, wine_file):
+    ppl("fit", "mixture", "none", wine_file, "--run", "run", "--epochs", 2, "--set", "components=3")
+    assert "encode" in ppl("show", "run").out
+    table = ppl("encode", "run", wine_file, "--json").json
+    assert table["columns"] == [f"k.probability.{i}" for i in range(3)]
+    assert np.allclose(np.sum(table["values"], 1), 1)
+    modes = ppl("encode", "run", wine_file, "--joint", "--json").json
+    assert modes["columns"] == ["k.mode.0"]
+    assert np.array_equal(np.array(modes["values"])[:, 0], np.argmax(table["values"], 1))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_result_files_can_be_read_as_data(ppl, wine_run, wine_file, kind):
     told = ppl("encode", wine_run, wine_file, "--out", f"codes.{kind}", "--json").json

@@ -191,7 +191,7 @@ class PlainPrior(DiscreteModel):
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(1), obs=x)
 
 
-def test_bad_input_is_named():
+def test_bad_input_is_named(monkeypatch):
     (finding,) = lint(PlainPrior(5, 2, 3), RelaxedGuide(5, 2, 3), X).errors
     assert finding.where == 'site "z"'
     assert "expected a prior that takes the guide's relaxed draws" in finding.problem
@@ -199,6 +199,14 @@ def test_bad_input_is_named():
     many = DiscreteModel(5, 20, 10), CategoricalGuide(5, 20, 10, enumerated=True)
     with pytest.raises(ValueError, match=r"joint configurations to enumerate, got 10\^20 = 1e\+20"):
         fit(*many, X, progress=False)
+    many = DiscreteModel(5, 15, 3), CategoricalGuide(5, 15, 3, enumerated=True)
+    with pytest.raises(ValueError, match=r"joint configurations|joint values of z"):
+        fit(*many, X, progress=False)
+    few = DiscreteModel(5, 5, 3), CategoricalGuide(5, 5, 3, enumerated=True)
+    monkeypatch.setattr("ppl_vae.arguments.machine_memory", lambda: 4e5)
+    with pytest.raises(ValueError, match=r"batch_size: expected .* memory, got 40, .* smaller"):
+        fit(*few, X, batch_size=40, progress=False)
+    fit(*few, X, batch_size=10, epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"temperature: expected .* positive number, got .* 0"):
         RelaxedGuide(5, 2, temperature=0.0)
     guide = RelaxedGuide(5, 2, 3)

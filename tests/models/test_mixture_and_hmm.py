@@ -4,12 +4,16 @@ import numpy as np
 import pyro
 import pytest
 import torch
+from pyro.infer import TraceEnum_ELBO
 from scipy.special import logsumexp
 from scipy.stats import norm
 from sklearn.datasets import load_wine
 from sklearn.mixture import GaussianMixture
 
 from ppl_vae import build, encode, fit, generate, lint, log_likelihood, predictive_check
+from ppl_vae.core.pair import Pair
+from ppl_vae.elbo.loss import LossAndGradient
+from ppl_vae.elbo.objectives import Objective
 from ppl_vae.models.hmm import HMMModel
 from ppl_vae.models.mixture import MixtureModel
 
@@ -79,6 +83,23 @@ def test_the_marginal_of_a_hidden_markov_model_is_its_likelihood(chain):
     before = marginal["log_prob"].mean()
     fit(model.marginal, None, x, epochs=5, batch_size=5, progress=False, compile=False)
     assert log_likelihood(model, None, x)["log_prob"].mean() > before
+
+
+def test_a_fit_sees_the_likelihood_where_factors_are_far_apart():
+    """In single precision, exp(-200) is 0: a state that the first step denies is not lost."""
+    model = HMMModel(6, 1, 2)
+    with torch.no_grad():
+        model.centers.copy_(torch.tensor([[0.0], [20.0]]))
+        model.transition.copy_(torch.tensor([[300.0, 0.0], [0.0, 300.0]]))
+    x = torch.tensor([0.0, *[20.0] * 5]).reshape(1, 6, 1)
+    exact = log_likelihood(model, None, x)["log_prob"].item()
+    pair = Pair.of(model, None, "data")
+    trained = list(pair.trainable().values())
+    run = LossAndGradient(pair, Objective.of(TraceEnum_ELBO(), "test"), 1, trained)
+    losses, gradients = run({"x": x}, None)
+    assert -losses[0].item() == pytest.approx(exact, rel=1e-5)
+    assert gradients[0].isfinite().all()
+    assert gradients[0].norm() > 0
 
 
 def test_posterior_probabilities_are_those_of_forward_and_backward(chain):
