@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pyro.distributions import (  # type: ignore[attr-defined]
+from pyro.distributions import (
     ExpandedDistribution,
     Independent,
     MaskedDistribution,
@@ -52,19 +52,23 @@ class CellShares:
                 observes cannot be found in the data.
         """
         with quiet_look(pair, rows, LOOKED_AT, spread=True) as batch:
-            model_trace = sites.traces(pair, batch)[0]
-            found = {}
-            for name, site in sites.sample_sites(model_trace).items():
+            model_trace, guide_trace = sites.traces(pair, batch)
+            in_model, in_guide = map(sites.sample_sites, (model_trace, guide_trace))
+            for name, site in [*in_guide.items(), *in_model.items()]:
                 if sites.is_enumerated(site):
                     raise ValueError(
-                        f'site "{name}": attribution: expected latents that are drawn, got one that '
-                        "is summed, so that the cells of a row are not independent of each other; "
-                        "leave attribution out"
+                        f'site "{name}": attribution: expected latents that are drawn, got one '
+                        "that is summed, so that the cells of a row depend on each other; leave "
+                        "attribution out"
                     )
-                if sites.role(site) == "data" and sites.in_plate(site, pair.plate):
-                    found[name] = _cells_of(site, batch)
+            found = {
+                name: _cells_of(site, batch)
+                for name, site in in_model.items()
+                if sites.role(site) == "data" and sites.in_plate(site, pair.plate)
+            }
         used = sorted({field for field, _ in found.values()})
-        starts, labels = {}, []
+        starts: dict[int, int] = {}
+        labels: list[str] = []
         for field in used:
             starts[field] = len(labels)
             labels += _labels(rows, field, named=len(used) > 1)
@@ -114,21 +118,21 @@ def _cells_of(site: sites.Site, batch: Batch) -> tuple[int, Tensor]:
 
 
 def _rows_first(values: Tensor, site: sites.Site) -> Tensor:
-    """Return values shaped like a site's value without particles, with the rows' dimension first."""
+    """Return values shaped like a site's, without particles, with the rows' dimension first."""
     return values.movedim(values.ndim - 1 - site["fn"].event_dim, 0)
 
 
 def _log_probs_of(site: sites.Site, draw: Draw) -> Tensor:
     """Return a site's log-probability cell by cell, (particles or 1, rows, cells of the site)."""
-    fn, value = site["fn"], site["value"]
-    log_prob = _base(site).log_prob(value)
+    fn = site["fn"]
+    log_prob: Tensor = _base(site).log_prob(site["value"])
     log_prob = log_prob.masked_fill(~sites.unmasked_cells(site), 0.0)
     log_prob = log_prob.expand(torch.broadcast_shapes(log_prob.shape, fn.shape()))
     batch_dims = log_prob.ndim - fn.event_dim
-    if draw.dim is not None and batch_dims >= -draw.dim:
-        return log_prob.movedim(batch_dims - 1, 1).flatten(2) if log_prob.ndim > 2 else log_prob[..., None]
-    by_row = log_prob.movedim(batch_dims - 1, 0)
-    return by_row.reshape(1, len(by_row), -1)
+    if draw.dim is None or batch_dims < -draw.dim:
+        log_prob, batch_dims = log_prob[None], batch_dims + 1
+    rows_second = log_prob.movedim(batch_dims - 1, 1)  # (particles or 1, rows, ...)
+    return rows_second.reshape(*rows_second.shape[:2], -1)
 
 
 def _labels(rows: Rows, position: int, *, named: bool) -> list[str]:

@@ -105,7 +105,7 @@ class PairScores:
                 sums.add(terms)
             result = sums.result()
             for name in self.names:
-                check_numbers(batch, index, result[name])
+                check_numbers(rows, batch, index, result[name])
             return result
 
         far_rows = FarRows(self.pair, rows)
@@ -125,7 +125,10 @@ class PairScores:
         terms: Terms = {}
         if draw.has_enumerated:
             by_site = draw.terms()
-            terms["log_weights"], terms["log_likelihoods"] = draw.log_weights(), draw.log_likelihoods()
+            terms["log_weights"], terms["log_likelihoods"] = (
+                draw.log_weights(),
+                draw.log_likelihoods(),
+            )
         else:
             by_site = draw.terms(closed=False)
             terms["log_weights"] = _sum(list(by_site.values()))

@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
-from ppl_vae.arguments import check_arguments, check_flag
+from ppl_vae.arguments import check_arguments, check_flag, shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows
+from ppl_vae.data.rows import Data
 from ppl_vae.evaluation.psis import k_threshold
 
 Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
@@ -106,19 +105,18 @@ def anomaly_scores(
     check_flag("attribution", attribution)
     if attribution and reference is None:
         raise ValueError(
-            "reference: expected rows that are known to be normal, with which the cells of a row are "
-            "compared, got None; pass the rows that the pair was fitted to"
+            "reference: expected rows that are known to be normal, with which the cells of a row "
+            "are compared, got None; pass the rows that the pair was fitted to"
         )
     pairs = [Pair.of(*each, plate) for each in members(model, guide)]
     each_of_data, each_of_reference = [], []
-    rows = None
     for pair in pairs:
-        settings: dict[str, Any] = {"compile": compile, "attribution": attribution}
         rows = pair.rows(data)
-        scorer = PairScores(pair, rows, num_samples, **settings)
+        known = None if reference is None else pair.rows(reference, "reference")
+        most = rows if known is None or len(rows) >= len(known) else known
+        scorer = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
         each_of_data.append(scorer.of(rows, seed=seed, progress=progress))
-        if reference is not None:
-            known = pair.rows(reference, "reference")
+        if known is not None:
             each_of_reference.append(scorer.of(known, seed=seed, progress=progress))
     columns = averaged(each_of_data)
     cells = columns.pop("cells", None)
@@ -145,17 +143,17 @@ def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:
     Raises:
         ValueError: If an ensemble is empty, has members that are no pairs, or comes with a guide.
     """
-    if not isinstance(model, list | tuple):
+    if callable(model):
         return [(model, guide)]
     if guide is not None:
         raise ValueError(
             "guide: expected None beside a list of pairs, each of which has its own guide, got "
             f"{type(guide).__name__}"
         )
-    if not model or not all(isinstance(each, list | tuple) and len(each) == 2 for each in model):
+    are_pairs = isinstance(model, list | tuple) and len(model) > 0
+    if not are_pairs or not all(isinstance(e, list | tuple) and len(e) == 2 for e in model):
         raise ValueError(
-            "model: expected a model, or a list of (model, guide) pairs, got a list of "
-            f"{[type(each).__name__ for each in model]}"
+            f"model: expected a model, or a list of (model, guide) pairs, got {shown(model)}"
         )
     return [(each[0], each[1]) for each in model]
 

@@ -112,6 +112,7 @@ def blocks(
         size: Rows in a block; ``block_rows`` by default.
         judge: Whether to refuse observed values outside their likelihood's support. Rows of which
             only the form is read, and not what they observe, are not judged.
+        first_block: Number of the first block, where the rows are a part of the data.
 
     Yields:
         The positions of the block's rows, (rows,), and what ``work`` returned.

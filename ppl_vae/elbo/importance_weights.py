@@ -261,7 +261,7 @@ class Draw:
 
         The keys are those of ``terms``.
         """
-        terms = {}
+        terms: dict[tuple[str, ...], Tensor] = {}
         for name in closed_forms(self.model_trace, self.guide_trace):
             guide_site: sites.Site = self.guide_trace.nodes[name]
             model_site: sites.Site = self.model_trace.nodes[name]

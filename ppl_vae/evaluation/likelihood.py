@@ -118,12 +118,14 @@ def log_likelihood(
         result = sums.result()
         if bool(result["log_prob"].isnan().any()):
             weights.eager(batch)  # under Pyro's own checks, which may name the fault
-        check_numbers(batch, index, result["log_prob"])
+        check_numbers(rows, batch, index, result["log_prob"])
         return result
 
     far_rows = FarRows(pair, rows)
     with bar:
-        frame = _frame(rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=particles.size))
+        frame = _frame(
+            rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=particles.size)
+        )
     far_rows.warn("log_likelihood", stacklevel=2)
     for name in weights.narrow:
         warnings.warn(
@@ -224,7 +226,7 @@ def elbo_terms(
                 "model, or pass its name as plate="
             )
         for total in totals.values():
-            check_numbers(batch, index, total)
+            check_numbers(rows, batch, index, total)
         for name, used, nats in totals_outside:
             outside.setdefault(name, []).append((used, nats))
         return {name: total / num_samples for name, total in totals.items()}

@@ -1,4 +1,4 @@
-"""One pass over the rows with many particles for each: block by block, and in parts of memory's size.
+"""One pass over the rows, with many particles for each, in parts that fit in memory.
 
     for terms in particles.parts(batch):      {name: (particles, rows, ...)}, S particles in all
 
@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.blocks import ELEMENTS, block_rows
 from ppl_vae.core.pair import Pair
+from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, particles_per_run
@@ -61,7 +62,10 @@ class ParticlePass:
         self.num_samples = num_samples
         numbers = numbers_of_a_row(pair, rows)
         count, self.size = particles_and_rows(pair, rows, num_samples, numbers)
-        self.terms, rounds = ParticleTerms(pair, rows, count, measure), math.ceil(num_samples / count)
+        self.terms, rounds = (
+            ParticleTerms(pair, rows, count, measure),
+            math.ceil(num_samples / count),
+        )
         for name in self.terms.points if refuse_points else []:
             raise ValueError(
                 f'site "{name}": expected a guide that draws the latent from a distribution, '
@@ -137,21 +141,29 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
     return count, size
 
 
-def check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
+def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> None:
     """Raise if a row's value is NaN, or infinite while a cell of the row is infinite or NaN.
 
     Args:
-        batch: The rows.
-        index: Positions of the rows in the data, (rows,).
+        rows: The data, whose columns have names.
+        batch: A block of them.
+        index: Positions of the block's rows in the data, (rows,).
         values: A log-probability for each row, (rows,).
     """
     values = values.cpu()
-    bad = values.isnan()
-    for field in as_tuple(batch):
+    for described, field in zip(rows.fields, as_tuple(batch), strict=True):
         finite_rows = field.isfinite().reshape(len(field), -1).all(1).cpu()
-        bad |= ~values.isfinite() & ~finite_rows
-    if bool(bad.any()):
+        bad = ~values.isfinite() & ~finite_rows
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0])
+            cell = place_not_finite(field[first : first + 1], described.labels)
+            raise ValueError(
+                f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
+                f"{int(rows.positions_in_data(index)[first])}{cell}; impute or drop these rows"
+            )
+    if bool(values.isnan().any()):
         raise ValueError(
-            f"data: expected rows that have a log-probability, got NaN for row "
-            f"{int(index[bad][0])}; look for NaN or infinity in the row or in the networks' weights"
+            "data: expected rows that have a log-probability, got NaN for row "
+            f"{int(rows.positions_in_data(index)[values.isnan()][0])}; look for NaN or infinity in "
+            "the networks' weights"
         )

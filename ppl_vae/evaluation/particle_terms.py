@@ -102,9 +102,7 @@ class ParticleTerms:
             repeated = torch.arange(self.size) % count
             batch = map_batch(batch, lambda field: field[repeated.to(field.device)])
         outputs = self.function(*self.constants, *as_tuple(batch))
-        return {
-            name: value[:, :count] for name, value in zip(self.names, outputs, strict=True)
-        }
+        return {name: value[:, :count] for name, value in zip(self.names, outputs, strict=True)}
 
     def eager(self, batch: Batch) -> Terms:
         """Draw P particles for every row by the pair's own Python; returns what a call returns."""
