@@ -37,7 +37,8 @@ from ppl_vae.core.handlers import (
 )
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, support_values
+from ppl_vae.elbo.log_sums import MaxOfLogs, SumOfLogs
 from ppl_vae.elbo.one_by_one import values_one_by_one
 from ppl_vae.elbo.particles import draw_given, plate_nesting
 from ppl_vae.elbo.sum_memory import numbers_of_a_row
@@ -108,7 +109,7 @@ class SummedLatents:
         draw = draw_given(self.pair, batch, self._nesting, guide_trace)
         found = {
             name: probability.reshape(len(probability), -1, probability.shape[-1]).movedim(0, 1)
-            for name, probability in draw.enumerated().posteriors(joint=False).items()
+            for name, probability in draw.enumerated().posteriors(SumOfLogs()).items()
         }
 
         def posterior() -> None:  # sites of Pyro, so that handlers see what the numbers depend on
@@ -140,13 +141,13 @@ class SummedLatents:
             trace = self._enumerated_guide(batch, given)
             factors = [Factor(trace.nodes[name], 1) for name in self.in_guide]
             sum_ = EnumeratedSum(trace, Trace(), self.pair.plate, batch_rows(batch), factors)
-            best = {name: share.argmax(-1) for name, share in sum_.posteriors(joint=True).items()}
-            values = {name: _support(trace.nodes[name])[at] for name, at in best.items()}
+            best = {name: share.argmax(-1) for name, share in sum_.posteriors(MaxOfLogs()).items()}
+            values = {name: support_values(trace.nodes[name])[at] for name, at in best.items()}
             centers = ReplayReplicates(values, None)(centers)
         if self.in_model:
             guide_trace = poutine.trace(centers).get_trace(batch)
             draw = draw_given(self.pair, batch, self._nesting, guide_trace)
-            for name, share in draw.enumerated().posteriors(joint=True).items():
+            for name, share in draw.enumerated().posteriors(MaxOfLogs()).items():
                 gap = share.isnan().any(-1)
                 category = share.argmax(-1)
                 best[name] = (
@@ -201,12 +202,6 @@ def by_chain(categories: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name in sorted(categories, key=lambda name: steps[name][1]):
         joined.setdefault(steps[name][0], []).append(categories[name])
     return {chain: torch.cat(parts, 1) for chain, parts in joined.items()}
-
-
-def _support(site: sites.Site) -> Tensor:
-    """Return the values of an enumerated site, (values, ...) with the dimensions of an event."""
-    values: Tensor = site["fn"].enumerate_support(expand=False)
-    return values.reshape(len(values), *site["fn"].event_shape)
 
 
 def _is_summed(site: sites.Site) -> bool:
