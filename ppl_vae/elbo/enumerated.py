@@ -59,6 +59,7 @@ from torch import Tensor
 from ppl_vae.compat.of_pyro import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
+from ppl_vae.elbo.configurations import support_values
 from ppl_vae.elbo.log_sums import SumOfLogs
 
 SUMMED = "_summed_one_by_one"  # entry of ``infer`` where a run has one value of a summed latent
@@ -92,10 +93,16 @@ def was_summed(site: sites.Site) -> bool:
     return was_enumerated(site) or bool(site["infer"].get(SUMMED))
 
 
-def support_values(site: sites.Site) -> Tensor:
-    """Return the values of an enumerated site, (values, ...) with the dimensions of an event."""
-    values: Tensor = site["fn"].enumerate_support(expand=False)
-    return values.reshape(len(values), *site["fn"].event_shape)
+def marked_value(share: Tensor, site: sites.Site) -> Tensor:
+    """Return the value of an enumerated latent that is marked, laid out as in a plain run.
+
+    Args:
+        share: 1 at the value and 0 elsewhere, from ``EnumeratedSum.posteriors``.
+        site: The site; the row plate is at dim -1.
+    """
+    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    shape = [sizes.get(dim, 1) for dim in range(min(sizes), 0)]
+    return support_values(site["fn"])[share.argmax(-1).movedim(0, -1).reshape(shape)]
 
 
 def factor_log_prob(site: sites.Site) -> Tensor:

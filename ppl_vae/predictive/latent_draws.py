@@ -22,7 +22,7 @@ from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Un
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, support_values
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, marked_value
 from ppl_vae.elbo.log_draws import DrawOfLogs
 from ppl_vae.elbo.particles import plate_nesting, with_particles
 from ppl_vae.predictive.moments import RunningMoments
@@ -162,7 +162,8 @@ class LatentDraws:
     ) -> dict[str, Tensor]:
         """Return one joint draw of the enumerated latents, given all others; see ``draw``."""
         model = with_particles(self.pair.model, particles)
-        model = poutine.condition(model, data=given)  # Pyro names no dimension where a site is done
+        # a site that is done already would get no names of its dimensions from Pyro
+        model = poutine.condition(model, data=dict(given))
         first = -1 - self.nesting - (particles is not None)
         model = EnumMessenger(first_available_dim=first)(EnumerateInParallel()(model))
         trace = poutine.trace(model).get_trace(batch)
@@ -177,21 +178,8 @@ class LatentDraws:
                     f"site has a posterior, got {rows} of {len(share)} rows with none; drop the "
                     "rows that no value of the summed latents allows"
                 )
-            site = trace.nodes[name]
-            drawn[name] = support_values(site)[_in_plates(share.argmax(-1), site)]
+            drawn[name] = marked_value(share, trace.nodes[name])
         return drawn
-
-
-def _in_plates(positions: Tensor, site: sites.Site) -> Tensor:
-    """Return numbers of a site's plates in the layout of the site's own batch.
-
-    Args:
-        positions: (rows, ...), the plates other than that of the rows from left to right.
-        site: The site; the row plate is at dim -1.
-    """
-    dims = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
-    shape = [dims.get(dim, 1) for dim in range(min(dims), 0)]
-    return positions.movedim(0, -1).reshape(shape)
 
 
 def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:
