@@ -18,12 +18,15 @@ from torch.overrides import TorchFunctionMode
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
+from ppl_vae.core.failed_runs import failed_site
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, map_batch
+from ppl_vae.elbo.configurations import values_of_event
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 
 LARGEST = 1 << 26  # bytes of the largest tensor that one row may need; lint runs 16 rows
+BYTES = 4  # of a number in single precision
 NUMBERS = 1 << 24  # most numbers of a block's sites where latents are summed: 64 MiB of floats
 
 
@@ -116,6 +119,16 @@ def draw_of_one_row(pair: Pair, batch: Batch) -> Draw:
     except _TooLarge:
         count = math.prod(watch.summed.values())
         raise TooManyConfigurationsError([*watch.summed], count) from None
+    except ValueError as error:
+        site = failed_site(error)
+        if site is None or not sites.is_enumerated(site):
+            raise
+        values = values_of_event(site["fn"])
+        if values * site["fn"].event_shape.numel() * BYTES < LARGEST:
+            raise
+        # the distribution itself has refused a table of all its values
+        count = math.prod(watch.summed.values()) * int(values)
+        raise TooManyConfigurationsError([*watch.summed, site["name"]], count) from None
     return draw
 
 

@@ -103,7 +103,7 @@ def encode(
     check_arguments(joint=joint, num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    summed = SummedLatents(pair, rows)
+    summed = SummedLatents(pair, rows, joint=joint)
     exact: dict[str, bool] = {}
     if joint and not (summed.in_model or summed.in_guide):
         raise ValueError(

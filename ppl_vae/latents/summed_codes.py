@@ -47,6 +47,7 @@ class SummedLatents:
     Args:
         pair: The pair.
         rows: The data; the pair is run on a few rows.
+        joint: Whether the joint values of all these latents are asked for.
 
     Attributes:
         in_model: Names of the latents that the model sums out without the guide.
@@ -56,10 +57,11 @@ class SummedLatents:
         numbers: Numbers of one row in a run that sums them (``elbo.sum_memory``).
 
     Raises:
-        ValueError: If a latent is summed out in the model while another one is left to its prior.
+        ValueError: If a latent is summed out in the model while another one is left to its prior,
+            or the joint values of one row do not fit in memory.
     """
 
-    def __init__(self, pair: Pair, rows: Rows) -> None:
+    def __init__(self, pair: Pair, rows: Rows, *, joint: bool) -> None:
         self.pair = pair
         # a guide by itself is asked for no other number of rows than the blocks will have
         with quiet_look(pair, rows, block_rows(rows)) as block:
@@ -88,7 +90,8 @@ class SummedLatents:
                     f'"{self.in_model[0]}", which the model sums out, depends on it; draw it in '
                     "the guide"
                 )
-        self.numbers = numbers_of_a_row(pair, rows) if self.in_model else 0
+        runs_all_values = self.in_model or (joint and self.in_guide)
+        self.numbers = numbers_of_a_row(pair, rows) if runs_all_values else 0
 
     def posteriors(self, batch: Batch, guide_trace: Trace) -> dict[str, sites.Site]:
         """Return a site with the moments of each latent that the model sums, given a guide's draws.
