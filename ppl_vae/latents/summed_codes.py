@@ -16,8 +16,7 @@ Source: Rabiner (1989), A tutorial on hidden Markov models, section III.B (both 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pyro
@@ -30,6 +29,7 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import block_rows, quiet_look
+from ppl_vae.core.chains import steps_of
 from ppl_vae.core.handlers import CentralValues, EnumerateInParallel, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
@@ -172,29 +172,6 @@ class SummedLatents:
         guide = EnumerateInParallel()(Substitute(given)(self.pair.guide))
         guide = EnumMessenger(first_available_dim=-1 - self._nesting)(guide)
         return poutine.trace(CentralValues()(guide)).get_trace(batch)
-
-
-def steps_of(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Return which step of which chain each site is, ``{site: (chain, step)}``.
-
-    The sites ``z_0``, ``z_1``, ... are a chain ``z`` where none of the numbers up to the largest is
-    missing, and no site is called ``z`` itself. Any other site is step 0 of its own name.
-
-    Args:
-        names: Names of sites.
-
-    Example:
-        >>> steps_of(["z_0", "z_1", "k", "a_1"])
-        {'z_0': ('z', 0), 'z_1': ('z', 1), 'k': ('k', 0), 'a_1': ('a_1', 0)}
-    """
-    names = list(names)
-    chains: dict[str, set[int]] = {}
-    parts = {name: re.fullmatch(r"(.+)_(0|[1-9]\d*)", name) for name in names}
-    for part in parts.values():
-        if part:
-            chains.setdefault(part[1], set()).add(int(part[2]))
-    whole = {c for c, steps in chains.items() if c not in names and max(steps) == len(steps) - 1}
-    return {n: (p[1], int(p[2])) if p and p[1] in whole else (n, 0) for n, p in parts.items()}
 
 
 def by_chain(categories: Mapping[str, Tensor]) -> dict[str, Tensor]:
