@@ -2,8 +2,8 @@
 
 A site that depends on n summed latents of K values has K^n numbers for every row: the latents'
 joint configurations. A chain has few, as each site depends on one or two of the latents. How many
-there are is known once a row has run; so one row is run first, and then two, under a watch on the size
-of every tensor, and a block gets as many rows as fit.
+there are is known once a row has run; so one row is run first, and then two, under a watch on the
+size of every tensor, and a block gets as many rows as fit.
 """
 
 from __future__ import annotations
