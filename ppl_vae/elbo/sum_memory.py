@@ -185,7 +185,7 @@ def numbers_of_a_row(pair: Pair, rows: Rows) -> int:
         if not any(map(sites.is_enumerated, _sites(*sites.traces(pair, batch)))):
             return 0
         draw, by_row = _measured(pair, batch)
-    of_sites = sum(
+    of_sites: int = sum(
         math.prod(site["fn"].batch_shape + site["fn"].event_shape)
         for site in _sites(draw.model_trace, draw.guide_trace)
     )
