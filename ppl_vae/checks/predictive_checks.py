@@ -24,7 +24,7 @@ from ppl_vae.checks import covariates
 from ppl_vae.checks.comparison import ReplicateComparison
 from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
-from ppl_vae.checks.tables import LEVEL, CheckTables, features_in
+from ppl_vae.checks.tables import LEVEL, CheckTables, features_in, of_worst_steps
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
@@ -169,7 +169,17 @@ class PredictiveCheck:
     @property
     def notes(self) -> list[str]:
         """Lines of text that a reader of the frame should know."""
-        return [WORST_FEATURE_NOTE] if self.prior else [WORST_FEATURE_NOTE, GUIDE_NOTE]
+        chains = [
+            f"{chain}_0 to {chain}_{steps - 1} are the steps of a chain: a line here is of the "
+            "worst step; the frame has them all."
+            for chain, steps in of_worst_steps(self.frame)[1].items()
+        ]
+        return [WORST_FEATURE_NOTE, *chains, *([] if self.prior else [GUIDE_NOTE])]
+
+    @property
+    def lines(self) -> pd.DataFrame:
+        """Lines of the frame to read: a chain has one for each statistic, of its worst step."""
+        return of_worst_steps(self.frame)[0]
 
     @property
     def caveats(self) -> list[str]:
@@ -196,7 +206,7 @@ class PredictiveCheck:
         ]
 
     def __str__(self) -> str:
-        lines = [*self.headline, "", _as_text(self.frame), "", *self.notes]
+        lines = [*self.headline, "", _as_text(self.lines), "", *self.notes]
         return printable("\n".join(lines))
 
 

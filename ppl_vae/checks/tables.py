@@ -7,6 +7,7 @@ features   one line for each feature, category or pair of each statistic
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from ppl_vae.checks import covariates
 from ppl_vae.checks.comparison import OWN, ReplicateComparison
 from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
+from ppl_vae.core.chains import steps_of
 
 LEVEL = 0.05  # probability that a perfect model has any statistic flagged
 INTERVAL = (0.05, 0.95)
@@ -55,6 +57,29 @@ class CheckTables:
             pd.concat(tables.values()).sort_index(level=[0, 1], sort_remaining=False),
             {key: compared[key][1][:, judged[key].worst].numpy() for key in compared},
         )
+
+
+def of_worst_steps(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Return the lines of a check's frame, one for each statistic of a chain: of its worst step.
+
+    Args:
+        frame: A line for each site and statistic, the worst ones first.
+
+    Returns:
+        Lines of the frame, and the number of steps of each chain (``core.chains``) that has more
+        than one.
+
+    Example:
+        >>> index = pd.MultiIndex.from_tuples([("x_1", "mean"), ("y", "mean"), ("x_0", "mean")])
+        >>> lines, chains = of_worst_steps(pd.DataFrame({"p": [0.1, 0.2, 0.3]}, index=index))
+        >>> list(lines["p"]), chains
+        ([0.1, 0.2], {'x': 2})
+    """
+    step_of = steps_of(dict.fromkeys(site for site, _ in frame.index))
+    lengths = Counter(chain for chain, _ in step_of.values())
+    keys = pd.Series([(step_of[site][0], statistic) for site, statistic in frame.index])
+    chains = {chain: steps for chain, steps in lengths.items() if steps > 1}
+    return frame[~keys.duplicated().to_numpy()], chains
 
 
 def features_in(title: str, names: list[str]) -> list[str]:

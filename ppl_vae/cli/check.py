@@ -105,7 +105,7 @@ def _show(report: CommandOutput, result: PredictiveCheck) -> None:
     several_sites = len(set(result.frame.index.get_level_values("site"))) > 1
     heads = ["statistic", "feature", *NUMBERS, ""]
     lines = []
-    for line in result.frame.reset_index().to_dict("records"):
+    for line in result.lines.reset_index().to_dict("records"):
         numbers = [f"{line[name]:.4g}" for name in NUMBERS]
         cells = [line["statistic"], line["feature"], *numbers]
         cells.append("FLAGGED" if line["flagged"] else "")

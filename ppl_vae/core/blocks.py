@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again, raised_in
+from ppl_vae.core.failed_sums import cause_in_sums
 from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.observed_values import refuse_outside, refuse_swapped, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
@@ -200,6 +201,9 @@ def _error_about_rows(
     own = _refused_by_a_half(pair, batch)
     if own is not None:
         return own
+    cause = cause_in_sums(pair, batch, index)
+    if cause is not None:
+        return ValueError(str(cause))
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
         f"data: expected rows that the pair takes, got a block of shapes {shapes}: "

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -52,6 +53,32 @@ class PlateLength(Messenger):
         value = msg["value"]
         if msg["name"] == self.plate and isinstance(value, Tensor) and value.ndim:
             self.length = len(value)  # row numbers, or rows themselves
+
+
+class LatentValues(Messenger):
+    """Handler that stores the values of latents.
+
+    Attributes:
+        values: ``{site: value}``, as drawn, or all values of a latent that is summed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        latent = not msg["is_observed"] and not site_is_subsample(msg)
+        if latent and isinstance(msg["value"], Tensor):
+            self.values[msg["name"]] = msg["value"]
+
+    def site_of(self, tensor: Tensor) -> str | None:
+        """Return the latent whose numbers a tensor holds, in any shape and dtype."""
+        numbers = tensor.flatten()
+        for name, value in self.values.items():
+            same = value.numel() == numbers.numel()
+            if same and torch.equal(value.flatten().to(numbers.dtype), numbers):
+                return name
+        return None
 
 
 class FailedCall(TorchFunctionMode):
@@ -104,16 +131,16 @@ def _cause_in_call(failed: FailedRun) -> Cause | None:
     """Run the same code again, and return the cause that its failed call of torch shows."""
     if any(field.device.type != "cpu" for field in as_tuple(failed.batch)):
         return None  # on a GPU a wrong index ends all later work of the process
-    call, opened = FailedCall(), PlateLength(failed.plate)
+    call, opened, latents = FailedCall(), PlateLength(failed.plate), LatentValues()
     try:
-        with call, opened:
+        with call, opened, latents:
             failed.run()
     except Exception as again:
         row_count = batch_rows(failed.batch)
         if opened.length is not None and opened.length != row_count:
             return plate_cause(failed.plate, failed.role, row_count, opened.length)
         if call.error is not None and call.error in (again, again.__cause__):
-            return _dtype_cause(failed, call) or _index_cause(failed, call)
+            return _dtype_cause(failed, call) or _index_cause(failed, call, latents)
     return None
 
 
@@ -192,11 +219,16 @@ def _wrong_dtype(
     return Cause(where, problem, f"write {cast} where the {failed.role} reads it")
 
 
-def _index_cause(failed: FailedRun, call: FailedCall) -> Cause | None:
+def _index_cause(failed: FailedRun, call: FailedCall, latents: LatentValues) -> Cause | None:
     """Return the cause where the call succeeds with zeros in place of a tensor of integers.
 
     The tensor is then an index (into a table of embeddings, a one-hot code, a parameter), and some
     of its values are outside the table: categories of -1, or ones that the table has no row for.
+
+    Args:
+        failed: The run.
+        call: The call of torch that failed in it.
+        latents: The values of the run's latents, one of which may be the index.
     """
     for place, index in enumerate(tensors_in(call.arguments)):
         is_index = not index.is_floating_point() and index.dtype != torch.bool and index.numel()
@@ -219,10 +251,13 @@ def _index_cause(failed: FailedRun, call: FailedCall) -> Cause | None:
         if most > 0:  # the table is as long as the smallest number that it does not take
             length = bisect.bisect_left(range(most), True, key=lambda v: not takes(v))
             upto = f" to {length - 1}"
-        return Cause(
-            where,
-            f"expected categories from 0{upto} in the {failed.role}, got {got}",
-            "give every category a number from 0 upwards, a missing one too, and the table "
-            "(embedding, one-hot code) a row for each number",
-        )
+        fix = "give every category a number from 0 upwards, a missing one too, and the table "
+        fix += "(embedding, one-hot code) a row for each number"
+        site = latents.site_of(index) if rows is None else None
+        if site is not None:
+            where = f'site "{site}"'
+            fix = "give the table that the latent indexes (means, an embedding) a row for each of "
+            fix += "its values, or the latent as many values as the table has rows"
+        problem = f"expected categories from 0{upto} in the {failed.role}, got {got}"
+        return Cause(where, problem, fix)
     return None

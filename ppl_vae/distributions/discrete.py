@@ -77,7 +77,16 @@ class _Vector(TorchDistribution):
         if temperature is not None:
             self.temperature = temperature
         split = logits.dim() - self.event_dims
-        super().__init__(logits.shape[:split], logits.shape[split:], validate_args=validate_args)
+        shapes = logits.shape[:split], logits.shape[split:]
+        try:
+            super().__init__(*shapes, validate_args=validate_args)
+        except ValueError as error:
+            if temperature is None or bool((temperature > 0).all()):
+                raise
+            raise ValueError(
+                f"temperature: expected a positive number, got {float(temperature):.3g}; lower it "
+                "by factors: guide.temperature.mul_(0.98)"
+            ) from error
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the distribution for a larger batch; the logits are the same memory."""

@@ -49,7 +49,8 @@ class IWAE(ParticleBound):
         baseline: What is subtracted from a row's bound in the score-function gradient of draws that
             have no gradient: ``"leave_one_out"``, the bound without the particle (VIMCO);
             ``"average"``, the mean bound of the batch's other rows; or nothing. The gradient stays
-            unbiased and gets less noisy. A baseline of the guide is subtracted too (``baselines``).
+            unbiased and gets less noisy. A network of the guide (``baselines``) is subtracted too,
+            and trained, but not under ``"leave_one_out"``.
         vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
             networks to act on the last dimensions alone; else each particle has a run of its own.
 
@@ -168,7 +169,8 @@ class RowELBO(ParticleBound):
         baseline: What is subtracted from a row's ELBO in the score-function gradient of draws that
             have no gradient: ``"leave_one_out"``, the mean of the row's other particles (RLOO);
             ``"average"``, the mean of the batch's other rows; or nothing. The gradient stays
-            unbiased and gets less noisy. A baseline of the guide is subtracted too (``baselines``).
+            unbiased and gets less noisy. A network of the guide (``baselines``) is subtracted too,
+            and trained, but not under ``"leave_one_out"``.
         vectorize_particles: Whether all particles are drawn in one run of the pair, which asks the
             networks to act on the last dimensions alone; else each particle has a run of its own.
 

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from pyro.distributions import constraints
 from pyro.poutine.trace_struct import Trace
+from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.supports import support_of
@@ -45,6 +46,43 @@ def values_of_event(fn: Any) -> int | float:
         ends = torch.as_tensor(support.upper_bound) - torch.as_tensor(support.lower_bound)
         return int((int(ends.max()) + 1) ** numbers)
     return math.inf
+
+
+def numbers_of_categories(fn: Any) -> Tensor:
+    """Return the category of each variable in each value of a discrete distribution.
+
+    Args:
+        fn: A distribution whose values can be enumerated.
+
+    Returns:
+        (values, variables) of integers. A one-hot variable's category is the place of its 1, that
+        of 0 and 1 the number itself; a distribution of single numbers counts its values from 0.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> numbers_of_categories(dist.OneHotCategorical(torch.ones(3)))
+        tensor([[0],
+                [1],
+                [2]])
+        >>> from ppl_vae.distributions import BernoulliVector
+        >>> numbers_of_categories(BernoulliVector(torch.zeros(2))).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    values = support_values(fn)
+    if not fn.event_dim:
+        return torch.arange(len(values), device=values.device)[:, None]
+    is_one_hot = isinstance(support_of(fn), type(constraints.one_hot))
+    return (values.argmax(-1) if is_one_hot else values.long()).reshape(len(values), -1)
+
+
+def support_values(fn: Any) -> Tensor:
+    """Return the values of a discrete distribution, (values, ...) with the dimensions of an event.
+
+    Args:
+        fn: A distribution whose values can be enumerated; its batch has the same values throughout.
+    """
+    values: Tensor = fn.enumerate_support(expand=False)
+    return values.reshape(len(values), *fn.event_shape)
 
 
 def joint_configurations(

@@ -35,7 +35,8 @@ How a latent that is summed out gets its posterior. Were the logarithm of p(y) r
 number at one value of y, log w would rise by that number times p(y given x, z). So the gradient of
 log w with respect to zeros that are added to log p(y) is the posterior of y, for all latents at
 once: in a chain it is what the forward-backward algorithm computes. With maxima in the place of the
-sums, the gradient is 1 along the most probable joint values, which Viterbi's algorithm finds.
+sums, the gradient is 1 along the most probable joint values, which Viterbi's algorithm finds; with
+draws, along values that are drawn from their joint posterior (``log_draws``).
 
 Sources: Obermeyer et al. (2019), Tensor variable elimination for plated factor graphs, sections 3
 and 4, arXiv:1902.03210; Darwiche (2003), A differential approach to inference in Bayesian networks,
@@ -58,7 +59,8 @@ from torch import Tensor
 from ppl_vae.compat.of_pyro import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
-from ppl_vae.elbo.log_sums import MaxOfLogs, SumOfLogs
+from ppl_vae.elbo.configurations import support_values
+from ppl_vae.elbo.log_sums import SumOfLogs
 
 SUMMED = "_summed_one_by_one"  # entry of ``infer`` where a run has one value of a summed latent
 Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
@@ -89,6 +91,18 @@ def was_enumerated(site: sites.Site) -> bool:
 def was_summed(site: sites.Site) -> bool:
     """Return whether a sum over the site's values was asked for, in parallel or one by one."""
     return was_enumerated(site) or bool(site["infer"].get(SUMMED))
+
+
+def marked_value(share: Tensor, site: sites.Site) -> Tensor:
+    """Return the value of an enumerated latent that is marked, laid out as in a plain run.
+
+    Args:
+        share: 1 at the value and 0 elsewhere, from ``EnumeratedSum.posteriors``.
+        site: The site; the row plate is at dim -1.
+    """
+    sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
+    shape = [sizes.get(dim, 1) for dim in range(min(sizes), 0)]
+    return support_values(site["fn"])[share.argmax(-1).movedim(0, -1).reshape(shape)]
 
 
 def factor_log_prob(site: sites.Site) -> Tensor:
@@ -221,29 +235,31 @@ class EnumeratedSum:
             problem, fix = plate_fault(latent, plate)
             raise OutsidePlateError(f'site "{name}": {problem}; {fix}')
 
-    def posteriors(self, *, joint: bool) -> dict[str, Tensor]:
+    def posteriors(self, ring: Ring) -> dict[str, Tensor]:
         """Return the posterior of every latent that the model enumerates, given the row and z.
 
         Args:
-            joint: Whether to find the most probable joint values of all these latents together,
-                in place of the probabilities of each.
+            ring: How to sum. ``SumOfLogs`` gives the probabilities of each latent by itself;
+                ``MaxOfLogs`` 1 at the most probable joint values of all of them and 0 elsewhere;
+                ``DrawOfLogs`` 1 at joint values that are drawn from their posterior.
 
         Returns:
-            ``{site: (rows, ..., values)}``, with the places of plates inside the rows, from left to
-            right, between the rows and the values. They are probabilities, or, if ``joint``, 1 at
-            the most probable joint values and 0 elsewhere; NaN in a row that no value allows.
+            ``{site: (rows, ..., values)}``, with the particles and the places of plates inside the
+            rows, from left to right, between the rows and the values; NaN in a row that no value
+            allows, and in one whose log-probability is not finite.
         """
         symbols = {_symbol(self.model_trace, name) for name in self._in_model}
         in_order = [name for name in self.model_trace.nodes if name in self._in_model]
         zeros = {name: self._zeros(name) for name in in_order}
         factors = [factor for factor in self.factors if factor.sign > 0]
         with torch.enable_grad():
-            terms = self._contract(factors, symbols, MaxOfLogs() if joint else SumOfLogs(), zeros)
-            by_row = [self._by_row(term) for term in terms]
+            by_row = [self._by_row(term) for term in self._contract(factors, symbols, ring, zeros)]
             shares = torch.autograd.grad(total(by_row).sum(), list(zeros.values()))
-        impossible = total(by_row)[0] == -torch.inf
+        undefined = ~total(by_row).isfinite().T  # (rows, particles or 1)
         return {
-            name: share.masked_fill(impossible.reshape(-1, *[1] * (share.ndim - 1)), torch.nan)
+            name: share.masked_fill(
+                undefined.reshape(*undefined.shape, *[1] * (share.ndim - 2)), torch.nan
+            )
             for name, share in zip(zeros, shares, strict=True)
         }
 

@@ -3,6 +3,8 @@
     SumOfLogs    log sum_y prod_f f(y)      gradient: p(y), the share of y in the sum
     MaxOfLogs    max_y sum_f log f(y)       gradient: 1 at the y of the largest product, else 0
 
+``log_draws`` has the sum whose gradient is a draw of y.
+
 Pyro's own ``LogRing`` scales every factor by itself, by its largest value, before it multiplies.
 Where one factor is large just where the other is small, the product is lost: in a chain whose
 state fits the row badly, and is yet the only one that leads on, exp(-150) is 0 in single precision,
@@ -46,11 +48,27 @@ def einsum(equation: str, *factors: Tensor) -> Tensor:
         >>> einsum("a,a->", torch.tensor([0.0, -200.0]), torch.tensor([-200.0, 0.0]))
         tensor(-199.3069)
     """
-    inputs, output = equation.split("->")
-    dims = output + "".join(sorted(set(inputs) - {",", *output}))
-    joint = reduce(add, map(lambda names, f: _aligned(f, names, dims), inputs.split(","), factors))
-    result: Tensor = torch_log.einsum(f"{dims}->{output}", joint)
+    joint, kept, summed = aligned_sum(equation, *factors)
+    result: Tensor = torch_log.einsum(f"{kept}{summed}->{kept}", joint)
     return result
+
+
+def aligned_sum(equation: str, *factors: Tensor) -> tuple[Tensor, str, str]:
+    """Return the sum of factors along the dimensions that their letters name.
+
+    Args:
+        equation: One letter for each dimension of each factor and of the result: ``"ab,b->a"``.
+        factors: The factors' logarithms.
+
+    Returns:
+        The sum, and the letters of its dimensions: those of the result, and after them those that
+        the result lacks.
+    """
+    inputs, kept = equation.split("->")
+    summed = "".join(sorted(set(inputs) - {",", *kept}))
+    dims = kept + summed
+    joint = reduce(add, map(lambda names, f: _aligned(f, names, dims), inputs.split(","), factors))
+    return joint, kept, summed
 
 
 def _aligned(factor: Tensor, names: str, dims: str) -> Tensor:

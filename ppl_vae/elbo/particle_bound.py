@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_memory, shown
@@ -88,6 +90,8 @@ class ParticleBound(RowBound):
             if not self.vectorize_particles or self.num_particles == 1:
                 return ParticleRuns.of(pair, few_rows, vectorized=self.vectorize_particles)
             runs = ParticleRuns.probe(pair, few_rows)
+            if not runs.vectorized:  # what fails with a single particle, too, is told as it is
+                list(replace(runs, vectorized=False).draws(pair, few_rows, 1))
         if not runs.vectorized:
             raise ValueError(
                 "vectorize_particles: expected networks that act on the last dimensions alone, so "

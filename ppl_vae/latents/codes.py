@@ -76,11 +76,12 @@ def encode(
 
     Returns:
         N rows with the data's index and columns ``(site, "mean", i)`` and ``(site, "sd", i)``,
-        in the latent's units; a categorical site has ``(site, "probability", category)``.
+        in the latent's units; a categorical site has ``(site, "probability", category)``, a vector
+        of discrete variables the mean and sd of each of its numbers.
         ``encode(...)["z"]["mean"]`` is a frame of N rows and one column for each dimension of z.
         Under ``joint`` the columns are ``(site, "mode", step)``, numbers of categories: the sites
-        ``z_0``, ``z_1``, ... of a chain are the steps of ``z``; any other site has step 0. In
-        plates inside the rows, the places follow each other.
+        ``z_0``, ``z_1``, ... of a chain are the steps of ``z``; any other site has step 0. The
+        variables of a vector follow each other, and so do the places of plates inside the rows.
         ``encode(...).attrs["exact"]`` says which sites have exact codes, ``{site: bool}``.
         ``encode(...).attrs["points"]`` lists the latents that the guide gives as a point: their
         standard deviation is 0 and says nothing about the posterior.
@@ -102,7 +103,7 @@ def encode(
     check_arguments(joint=joint, num_samples=num_samples, seed=seed, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    summed = SummedLatents(pair, rows)
+    summed = SummedLatents(pair, rows, joint=joint)
     exact: dict[str, bool] = {}
     if joint and not (summed.in_model or summed.in_guide):
         raise ValueError(

@@ -16,8 +16,8 @@ Source: Rabiner (1989), A tutorial on hidden Markov models, section III.B (both 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -29,15 +29,13 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import block_rows, quiet_look
-from ppl_vae.core.handlers import (
-    CentralValues,
-    EnumerateInParallel,
-    ReplayReplicates,
-    Substitute,
-)
+from ppl_vae.core.chains import steps_of
+from ppl_vae.core.handlers import CentralValues, EnumerateInParallel, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor
+from ppl_vae.elbo.configurations import numbers_of_categories, support_values
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, marked_value
+from ppl_vae.elbo.log_sums import MaxOfLogs, SumOfLogs
 from ppl_vae.elbo.one_by_one import values_one_by_one
 from ppl_vae.elbo.particles import draw_given, plate_nesting
 from ppl_vae.elbo.sum_memory import numbers_of_a_row
@@ -49,6 +47,7 @@ class SummedLatents:
     Args:
         pair: The pair.
         rows: The data; the pair is run on a few rows.
+        joint: Whether the joint values of all these latents are asked for.
 
     Attributes:
         in_model: Names of the latents that the model sums out without the guide.
@@ -58,10 +57,11 @@ class SummedLatents:
         numbers: Numbers of one row in a run that sums them (``elbo.sum_memory``).
 
     Raises:
-        ValueError: If a latent is summed out in the model while another one is left to its prior.
+        ValueError: If a latent is summed out in the model while another one is left to its prior,
+            or the joint values of one row do not fit in memory.
     """
 
-    def __init__(self, pair: Pair, rows: Rows) -> None:
+    def __init__(self, pair: Pair, rows: Rows, *, joint: bool) -> None:
         self.pair = pair
         # a guide by itself is asked for no other number of rows than the blocks will have
         with quiet_look(pair, rows, block_rows(rows)) as block:
@@ -90,33 +90,42 @@ class SummedLatents:
                     f'"{self.in_model[0]}", which the model sums out, depends on it; draw it in '
                     "the guide"
                 )
-        self.numbers = numbers_of_a_row(pair, rows) if self.in_model else 0
+        runs_all_values = self.in_model or (joint and self.in_guide)
+        self.numbers = numbers_of_a_row(pair, rows) if runs_all_values else 0
 
     def posteriors(self, batch: Batch, guide_trace: Trace) -> dict[str, sites.Site]:
-        """Return a categorical site for each latent that the model sums, given the guide's draws.
+        """Return a site with the moments of each latent that the model sums, given a guide's draws.
 
         Args:
             batch: The rows.
             guide_trace: Trace of a plain run of the guide.
 
         Returns:
-            ``{site: site}``, with probabilities of shape (places, rows, categories); there is one
-            place unless the latent stands in plates inside the rows.
+            ``{site: site}``: a single variable has probabilities of shape (places, rows,
+            categories), a vector of variables the mean and the standard deviation of its numbers,
+            (places, rows, ...) each. There is one place unless the latent stands in plates inside
+            the rows.
         """
         if not self.in_model:
             return {}
         draw = draw_given(self.pair, batch, self._nesting, guide_trace)
         found = {
-            name: probability.reshape(len(probability), -1, probability.shape[-1]).movedim(0, 1)
-            for name, probability in draw.enumerated().posteriors(joint=False).items()
+            name: _moments(
+                share.reshape(len(share), -1, share.shape[-1]).movedim(0, 1),
+                draw.model_trace.nodes[name]["fn"],
+            )
+            for name, share in draw.enumerated().posteriors(SumOfLogs()).items()
         }
 
         def posterior() -> None:  # sites of Pyro, so that handlers see what the numbers depend on
-            for name, probability in found.items():
-                pyro.sample(name, dist.Categorical(probability, validate_args=False))
+            for name, fn in found.items():
+                pyro.sample(name, fn)
 
-        best = {name: probability.argmax(-1) for name, probability in found.items()}
-        return sites.sample_sites(poutine.trace(Substitute(best)(posterior)).get_trace())
+        values = {
+            name: fn.probs.argmax(-1) if isinstance(fn, dist.Categorical) else fn.mean
+            for name, fn in found.items()
+        }
+        return sites.sample_sites(poutine.trace(Substitute(values)(posterior)).get_trace())
 
     def most_probable(self, batch: Batch, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the most probable joint values of all latents that are summed.
@@ -129,7 +138,8 @@ class SummedLatents:
             given: Values of latents that are known already, ``{site: value}``.
 
         Returns:
-            ``{site: (rows, places)}``, numbers of categories; NaN in a row that no value allows.
+            ``{site: (rows, places)}``, numbers of categories, those of a vector side by side; NaN
+            in a row that no value allows.
 
         Raises:
             ValueError: If the guide sums latents one value at a time.
@@ -140,19 +150,16 @@ class SummedLatents:
             trace = self._enumerated_guide(batch, given)
             factors = [Factor(trace.nodes[name], 1) for name in self.in_guide]
             sum_ = EnumeratedSum(trace, Trace(), self.pair.plate, batch_rows(batch), factors)
-            best = {name: share.argmax(-1) for name, share in sum_.posteriors(joint=True).items()}
-            values = {name: _support(trace.nodes[name])[at] for name, at in best.items()}
-            centers = ReplayReplicates(values, None)(centers)
+            shares = sum_.posteriors(MaxOfLogs())
+            values = {name: marked_value(s, trace.nodes[name]) for name, s in shares.items()}
+            centers = Substitute(values)(centers)
+            best = {name: _categories(s, trace.nodes[name]["fn"]) for name, s in shares.items()}
         if self.in_model:
             guide_trace = poutine.trace(centers).get_trace(batch)
             draw = draw_given(self.pair, batch, self._nesting, guide_trace)
-            for name, share in draw.enumerated().posteriors(joint=True).items():
-                gap = share.isnan().any(-1)
-                category = share.argmax(-1)
-                best[name] = (
-                    category.double().masked_fill(gap, torch.nan) if gap.any() else category
-                )
-        return {name: category.reshape(len(category), -1) for name, category in best.items()}
+            for name, share in draw.enumerated().posteriors(MaxOfLogs()).items():
+                best[name] = _categories(share, draw.model_trace.nodes[name]["fn"])
+        return best
 
     def _enumerated_guide(self, batch: Batch, given: Mapping[str, Tensor]) -> Trace:
         """Return a trace of the guide with all values of its summed latents, others at centers."""
@@ -165,29 +172,6 @@ class SummedLatents:
         guide = EnumerateInParallel()(Substitute(given)(self.pair.guide))
         guide = EnumMessenger(first_available_dim=-1 - self._nesting)(guide)
         return poutine.trace(CentralValues()(guide)).get_trace(batch)
-
-
-def steps_of(names: Iterable[str]) -> dict[str, tuple[str, int]]:
-    """Return which step of which chain each site is, ``{site: (chain, step)}``.
-
-    The sites ``z_0``, ``z_1``, ... are a chain ``z`` where none of the numbers up to the largest is
-    missing, and no site is called ``z`` itself. Any other site is step 0 of its own name.
-
-    Args:
-        names: Names of sites.
-
-    Example:
-        >>> steps_of(["z_0", "z_1", "k", "a_1"])
-        {'z_0': ('z', 0), 'z_1': ('z', 1), 'k': ('k', 0), 'a_1': ('a_1', 0)}
-    """
-    names = list(names)
-    chains: dict[str, set[int]] = {}
-    parts = {name: re.fullmatch(r"(.+)_(0|[1-9]\d*)", name) for name in names}
-    for part in parts.values():
-        if part:
-            chains.setdefault(part[1], set()).add(int(part[2]))
-    whole = {c for c, steps in chains.items() if c not in names and max(steps) == len(steps) - 1}
-    return {n: (p[1], int(p[2])) if p and p[1] in whole else (n, 0) for n, p in parts.items()}
 
 
 def by_chain(categories: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -203,10 +187,37 @@ def by_chain(categories: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {chain: torch.cat(parts, 1) for chain, parts in joined.items()}
 
 
-def _support(site: sites.Site) -> Tensor:
-    """Return the values of an enumerated site, (values, ...) with the dimensions of an event."""
-    values: Tensor = site["fn"].enumerate_support(expand=False)
-    return values.reshape(len(values), *site["fn"].event_shape)
+def _moments(probability: Tensor, fn: Any) -> Any:
+    """Return a distribution that has the moments of a latent with these probabilities.
+
+    Args:
+        probability: Of the latent's values, (..., values).
+        fn: The latent's prior, which has these values.
+    """
+    if numbers_of_categories(fn).shape[1] == 1:
+        return dist.Categorical(probability, validate_args=False)
+    values = support_values(fn).to(probability.dtype)
+    mean = torch.tensordot(probability, values, 1)
+    variance = torch.tensordot(probability, values**2, 1) - mean**2
+    spread = variance.clamp(min=0.0).sqrt()
+    return dist.Normal(mean, spread, validate_args=False).to_event(fn.event_dim)  # moments alone
+
+
+def _categories(share: Tensor, fn: Any) -> Tensor:
+    """Return the numbers of the categories that are marked by a share of 1, NaN where it is NaN.
+
+    Args:
+        share: (rows, ..., values).
+        fn: The latent's prior, which has these values.
+
+    Returns:
+        (rows, places times variables) of integers, or of floats where some are NaN.
+    """
+    categories = numbers_of_categories(fn)[share.argmax(-1)]
+    gap = share.isnan().any(-1)
+    if gap.any():
+        categories = categories.double().masked_fill(gap[..., None], torch.nan)
+    return categories.reshape(len(share), -1)
 
 
 def _is_summed(site: sites.Site) -> bool:

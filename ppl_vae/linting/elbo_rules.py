@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import error_text
-from ppl_vae.data.rows import Batch
+from ppl_vae.core.failed_sums import cause_in_sums
+from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.elbo.enumerated import OutsidePlateError, plate_fault
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.particles import draw_particles, plate_nesting
@@ -161,6 +162,9 @@ def _failed_elbo(inspection: Inspection, batch: Batch, failure: Exception) -> Fi
         problem = "expected a KL weight of 1 on a site that the model sums out, got another"
         fix = "leave kl_weight at 1, or enumerate the site in the guide"
         return site_error(summed_out[0], problem, fix)
+    cause = cause_in_sums(inspection.pair, batch, torch.arange(batch_rows(batch)))
+    if cause is not None:
+        return error(*cause)
     return error(
         "model and guide",
         f"expected {inspection.objective.name} to run, got {error_text(failure)}",

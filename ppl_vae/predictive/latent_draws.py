@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 from pyro import poutine
-from pyro.infer import infer_discrete
+from pyro.poutine.enum_messenger import EnumMessenger
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -21,7 +21,9 @@ from ppl_vae.core.blocks import errors_naming_rows, quiet_look
 from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Unobserve
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Batch, Rows
+from ppl_vae.data.rows import Batch, Rows, batch_rows
+from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, marked_value
+from ppl_vae.elbo.log_draws import DrawOfLogs
 from ppl_vae.elbo.particles import plate_nesting, with_particles
 from ppl_vae.predictive.moments import RunningMoments
 
@@ -122,8 +124,8 @@ class LatentDraws:
         """Return one draw of every latent for each row, or one for each particle.
 
         Enumerated latents need three runs. The guide gives its own latents; the model, run on
-        these, gives those that come from the prior; last, Pyro's ``infer_discrete`` draws the
-        enumerated ones, with all others and the data held fixed.
+        these, gives those that come from the prior; last, the enumerated ones are drawn from their
+        joint posterior, with all others and the data held fixed.
 
         Args:
             batch: The rows.
@@ -135,7 +137,8 @@ class LatentDraws:
 
         Raises:
             ValueError: If an enumerated latent stands outside the row plate: its posterior depends
-                on all rows, and a block holds only some of them.
+                on all rows, and a block holds only some of them. If no values of the enumerated
+                latents allow some row.
         """
         for name in self.outside & set(self._enumerated):
             raise ValueError(
@@ -151,12 +154,32 @@ class LatentDraws:
             trace = simulate(self.pair, batch, Substitute(values), particles)
             values.update({name: trace.nodes[name]["value"] for name in self.from_prior})
         if self._enumerated:
-            model = with_particles(self.pair.model, particles)
-            model = EnumerateInParallel()(poutine.condition(model, data=values))
-            first = -1 - self.nesting - (particles is not None)
-            trace = poutine.trace(infer_discrete(model, first, temperature=1)).get_trace(batch)
-            values.update({name: trace.nodes[name]["value"] for name in self._enumerated})
+            values.update(self._from_posterior(batch, values, particles))
         return values
+
+    def _from_posterior(
+        self, batch: Batch, given: Mapping[str, Tensor], particles: Particles | None
+    ) -> dict[str, Tensor]:
+        """Return one joint draw of the enumerated latents, given all others; see ``draw``."""
+        model = with_particles(self.pair.model, particles)
+        # a site that is done already would get no names of its dimensions from Pyro
+        model = poutine.condition(model, data=dict(given))
+        first = -1 - self.nesting - (particles is not None)
+        model = EnumMessenger(first_available_dim=first)(EnumerateInParallel()(model))
+        trace = poutine.trace(model).get_trace(batch)
+        factors = [Factor(site, 1) for site in sites.sample_sites(trace).values()]
+        total = EnumeratedSum(trace, Trace(), self.pair.plate, batch_rows(batch), factors)
+        drawn = {}
+        for name, share in total.posteriors(DrawOfLogs()).items():
+            if share.isnan().any():
+                rows = int(share.isnan().flatten(1).any(1).sum())
+                raise ValueError(
+                    f'site "{name}": expected rows with a finite log-probability, so that the '
+                    f"site has a posterior, got {rows} of {len(share)} rows with none; drop the "
+                    "rows that no value of the summed latents allows"
+                )
+            drawn[name] = marked_value(share, trace.nodes[name])
+        return drawn
 
 
 def site_values(trace: Trace, *, expected: bool) -> dict[str, Tensor]:

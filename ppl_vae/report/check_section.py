@@ -138,13 +138,15 @@ def _table(check: PredictiveCheck, *, detailed: bool) -> Table:
         "lower": True, "upper": True, "p": detailed, "adjusted p": True, "verdict": True,
     }  # fmt: skip
     shown = [name for name, wanted in columns.items() if wanted]
-    cells = [_cells(key, line) for key, line in _lines(check.frame)]
+    cells = [_cells(key, line) for key, line in _lines(check.lines)]
+    steps = "; of the steps of a chain, the worst" if len(cells) < len(check.frame) else ""
     replicated = "the mean and central 90 %" if detailed else "the central 90 %"
     return Table(
-        f"Statistics of the observed data, and {replicated} of the replicates; flagged first",
+        f"Statistics of the observed data, and {replicated} of the replicates; flagged first"
+        + steps,
         shown,
         [[line[name] for name in shown] for line in cells],
-        marked=check.frame["flagged"].tolist(),
+        marked=check.lines["flagged"].tolist(),
     )
 
 

@@ -197,10 +197,10 @@ def test_bad_input_is_named(monkeypatch):
     assert "expected a prior that takes the guide's relaxed draws" in finding.problem
     assert "CategoricalVector" in finding.fix
     many = DiscreteModel(5, 20, 10), CategoricalGuide(5, 20, 10, enumerated=True)
-    with pytest.raises(ValueError, match=r"joint configurations to enumerate, got 10\^20 = 1e\+20"):
+    with pytest.raises(ValueError, match=r'site "z": .* 1e\+20 joint values of z;'):
         fit(*many, X, progress=False)
     many = DiscreteModel(5, 15, 3), CategoricalGuide(5, 15, 3, enumerated=True)
-    with pytest.raises(ValueError, match=r"joint configurations|joint values of z"):
+    with pytest.raises(ValueError, match=r'site "z": .* joint values of z;'):
         fit(*many, X, progress=False)
     few = DiscreteModel(5, 5, 3), CategoricalGuide(5, 5, 3, enumerated=True)
     monkeypatch.setattr("ppl_vae.arguments.machine_memory", lambda: 4e5)
