@@ -24,8 +24,9 @@ from ppl_vae.data.files import (
     in_form_of,
     read_data,
 )
+from ppl_vae.data.parquet import parquet_parts
 from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError
-from ppl_vae.data.tables import Part, csv_parts, parquet_parts
+from ppl_vae.data.tables import Part, csv_parts
 
 if TYPE_CHECKING:
     from ppl_vae.data.rows import Data
