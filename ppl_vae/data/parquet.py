@@ -33,7 +33,7 @@ def read_parquet(path: Path, choice: ColumnChoice) -> pd.DataFrame:
 
 
 def parquet_parts(
-    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
+    path: Path, choice: ColumnChoice | None, rows: int | None = None, keep: Sequence[str] = ()
 ) -> Iterator[Part]:
     """Yield a Parquet file in parts of some rows; arguments and errors as ``csv_parts``.
 
@@ -43,11 +43,12 @@ def parquet_parts(
     for frame, kept in _frames(path, rows, keep):
         names = list(frame.columns)
         check_names_differ(names, str(path))
-        features = choice.features(names, str(path), frame.index.name)
+        features = choice.features(names, str(path), frame.index.name) if choice else []
         place = partial(row_of_file, "row {}".format, read)
         read += len(frame)
-        if choice.index is not None and choice.index != frame.index.name:
-            frame.index = row_labels(frame[choice.index], str(path), place)
+        index = choice.index if choice else None
+        if index is not None and index != frame.index.name:
+            frame.index = row_labels(frame[index], str(path), place)
         yield numeric_columns(frame[features], path, place), kept.set_axis(frame.index)
 
 

@@ -103,8 +103,14 @@ def _sliced(data: Any, rows: slice) -> Any:
     return data.iloc[rows] if isinstance(data, pd.DataFrame | pd.Series) else data[rows]
 
 
+def kept_parts(path: str | Path, rows: int, keep: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield some columns of a table in a file as they stand in it; arguments as ``read_parts``."""
+    for _, kept in _table_parts(Path(path), None, rows, keep):
+        yield kept
+
+
 def _table_parts(
-    path: Path, choice: ColumnChoice, rows: int, keep: Sequence[str]
+    path: Path, choice: ColumnChoice | None, rows: int, keep: Sequence[str]
 ) -> Iterator[Part]:
     """Yield the parts of a table in a file.
 

@@ -85,13 +85,13 @@ def read_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
 
 
 def csv_parts(
-    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
+    path: Path, choice: ColumnChoice | None, rows: int | None = None, keep: Sequence[str] = ()
 ) -> Iterator[Part]:
     """Yield a table of text in parts of some rows; arguments and errors as ``read_csv``.
 
     Args:
         path: The file.
-        choice: Which columns to read.
+        choice: Which columns to read as numbers; ``None`` for none.
         rows: Rows of a part; ``None`` for all rows in one part.
         keep: Columns that are handed on as they stand in the file, as text.
 
@@ -111,7 +111,7 @@ def csv_parts(
 
 
 def _parse_csv(
-    path: Path, choice: ColumnChoice, rows: int | None, keep: Sequence[str]
+    path: Path, choice: ColumnChoice | None, rows: int | None, keep: Sequence[str]
 ) -> Iterator[Part]:
     """Read a table with pandas; where lines have too many or too few values, find the line.
 
@@ -123,10 +123,11 @@ def _parse_csv(
     names = [text_of_spreadsheet(name) for name in written]
     _check_column_names(path, start, names)
     labelled = names[0] == ""
-    features = choice.features(names[labelled:], str(path))
+    features = choice.features(names[labelled:], str(path)) if choice else []
+    index = choice.index if choice else None
     check_kept(keep, names[labelled:], path)
     line, read, counted = line_of_row(path, separator), 0, False
-    for part in _read_with_pandas(path, separator, written, (choice.index, *keep), rows):
+    for part in _read_with_pandas(path, separator, written, (index, *keep), rows):
         suspect = len(part.columns) != len(names) - labelled or part.iloc[:, -1].isna().any()
         if suspect and not counted:
             _check_line_widths(path, separator, names)
@@ -135,9 +136,9 @@ def _parse_csv(
             break
         place = partial(row_of_file, line, read)
         read += len(part)
-        frame = _with_labels(part, names, choice.index, keep)
-        if choice.index is not None:
-            frame.index = row_labels(frame[choice.index], str(path), place)
+        frame = _with_labels(part, names, index, keep)
+        if index is not None:
+            frame.index = row_labels(frame[index], str(path), place)
         kept, frame = frame[list(keep)], frame[features]
         numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
         _check_infinite(path, separator, names, numeric)
