@@ -163,12 +163,13 @@ def threshold(calibration: Any, false_alarm_rate: float) -> float:
     return float(np.partition(values, -rank)[-rank])
 
 
-def allowed_level(rows: int, false_alarm_rate: float) -> int:
-    """Return the largest k whose p-value k / (n + 1) is at most a false-alarm rate.
+def allowed_level(rows: int, rate: float, name: str = "false_alarm_rate") -> int:
+    """Return the largest k whose p-value k / (n + 1) is at most a rate.
 
     Args:
         rows: n, number of calibration rows.
-        false_alarm_rate: The rate, from 1 / (n + 1) to below 1.
+        rate: The rate, from 1 / (n + 1) to below 1.
+        name: The argument's name, for messages.
 
     Raises:
         ValueError: If the rate is outside; the message says how many calibration rows are needed.
@@ -178,15 +179,15 @@ def allowed_level(rows: int, false_alarm_rate: float) -> int:
         29
     """
     check_count("rows", rows)
-    check_rate("false_alarm_rate", false_alarm_rate)
-    level = int(false_alarm_rate * (rows + 1))
-    level += (level + 1) / (rows + 1) <= false_alarm_rate  # products of floats are rounded, and the
-    level -= level / (rows + 1) > false_alarm_rate  # p-values are these quotients
+    check_rate(name, rate)
+    level = int(rate * (rows + 1))
+    level += (level + 1) / (rows + 1) <= rate  # products of floats are rounded, and the
+    level -= level / (rows + 1) > rate  # p-values are these quotients
     if level < 1:
         raise ValueError(
-            f"false_alarm_rate: expected at least 1/{rows + 1} = {1 / (rows + 1):.3g}, the lowest "
-            f"p-value that {rows} calibration rows can give, got {false_alarm_rate}; calibrate on "
-            f"at least {_rows_needed(false_alarm_rate)} rows"
+            f"{name}: expected at least 1/{rows + 1} = {1 / (rows + 1):.3g}, the lowest "
+            f"p-value that {rows} calibration rows can give, got {rate}; calibrate on "
+            f"at least {_rows_needed(rate)} rows"
         )
     return level
 
