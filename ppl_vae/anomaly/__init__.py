@@ -1,1 +1,1 @@
-"""Which rows are strange: scores, p-values and a detector that is calibrated on clean rows."""
+"""Anomaly scores of rows, and a detector with a known rate of false alarms."""

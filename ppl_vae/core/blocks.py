@@ -96,6 +96,7 @@ def blocks(
     copies: int = 1,
     size: int | None = None,
     judge: bool = True,
+    first_block: int = 0,
 ) -> Iterator[tuple[Tensor, T]]:
     """Call ``work`` on each block of rows in turn, in evaluation mode and without gradients.
 
@@ -111,6 +112,7 @@ def blocks(
         size: Rows in a block; ``block_rows`` by default.
         judge: Whether to refuse observed values outside their likelihood's support. Rows of which
             only the form is read, and not what they observe, are not judged.
+        first_block: Number of the first block, where the rows are a part of the data.
 
     Yields:
         The positions of the block's rows, (rows,), and what ``work`` returned.
@@ -123,7 +125,7 @@ def blocks(
     starts = range(0, len(rows), size)
     device = pair.device()
     bar = tqdm(starts, desc=progress, unit="block", disable=not progress, leave=False)
-    for block, start in enumerate(bar):
+    for block, start in enumerate(bar, first_block):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
         if judge:
@@ -229,6 +231,7 @@ def collect(
     copies: int = 1,
     size: int | None = None,
     judge: bool = True,
+    first_block: int = 0,
 ) -> dict[Key, Tensor]:
     """Call ``work`` on all blocks and return its results for all rows, block after block.
 
@@ -243,6 +246,7 @@ def collect(
         copies: Particles of each row that ``work`` holds at once.
         size: Rows in a block; ``block_rows`` by default.
         judge: As in ``blocks``.
+        first_block: As in ``blocks``.
 
     Returns:
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
@@ -250,6 +254,7 @@ def collect(
     results: dict[Key, Tensor] = {}
     options: dict[str, Any] = {
         "progress": progress, "copies": copies, "size": size, "judge": judge,
+        "first_block": first_block,
     }  # fmt: skip
     for index, part in blocks(pair, rows, work, seed=seed, **options):
         for name, value in part.items():

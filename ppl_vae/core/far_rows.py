@@ -109,12 +109,13 @@ class FarRows:
 
         return work_with_marks
 
-    def warn(self, name: str, stacklevel: int) -> None:
+    def warn(self, name: str, stacklevel: int, value: str = "values are NaN") -> None:
         """Warn of the rows that were found, if any.
 
         Args:
             name: The public function.
             stacklevel: As ``warnings.warn`` has it, counted from the caller.
+            value: What became of the rows' numbers.
         """
         if bool(self.found.any()):
             first = int(self.found.nonzero()[0])
@@ -125,7 +126,7 @@ class FarRows:
             warnings.warn(
                 f"{name}: expected finite numbers, got an overflow of the pair in "
                 f"{int(self.found.sum())} of {len(self.rows)} rows, first in row "
-                f"{first}{cell and f', {cell}'}: their values are NaN; look whether these rows "
+                f"{first}{cell and f', {cell}'}: their {value}; look whether these rows "
                 "are far from the data, or bound what the networks give (a clamp on log_scale)",
                 stacklevel=stacklevel + 1,
             )

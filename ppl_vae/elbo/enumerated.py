@@ -151,6 +151,27 @@ class EnumeratedSum:
         symbols |= {_symbol(self.guide_trace, name) for name in self._in_guide}
         return total([self._by_row(term) for term in self._contract(factors, symbols)])
 
+    def log_likelihoods(self) -> Tensor:
+        """Return log sum_y p(x given y, z) q(y given x), (particles or 1, rows), in nats.
+
+        A latent y that the model alone has is summed with its own probability p(y given z).
+        """
+        factors = []
+        for factor in self.factors:
+            name = factor.site["name"]
+            if factor.sign < 0:
+                factors += [Factor(factor.site, 1)] if name in self._in_guide else []
+            elif sites.role(factor.site) in ("data", "factor") or name in self._own:
+                factors.append(factor)
+        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
+        symbols |= {_symbol(self.guide_trace, name) for name in self._in_guide}
+        return total([self._by_row(term) for term in self._contract(factors, symbols)])
+
+    @property
+    def _own(self) -> set[str]:
+        """Names of the latents that the model enumerates and the guide does not have."""
+        return self._in_model - set(self.guide_trace.nodes)
+
     def terms(self) -> dict[tuple[str, ...], Tensor]:
         """Return the terms of the ELBO: ``{names of sites: (particles or 1, rows)}``, in nats.
 
@@ -159,8 +180,7 @@ class EnumeratedSum:
         latent (its own probability and whatever follows it) cannot be told apart once the latent is
         summed out: they are one term, log sum_y of their product, under all of their names.
         """
-        in_model_alone = self._in_model - set(self.guide_trace.nodes)
-        symbols = {_symbol(self.model_trace, name) for name in in_model_alone}
+        symbols = {_symbol(self.model_trace, name) for name in self._own}
         terms: dict[tuple[str, ...], list[Tensor]] = {}
         joint: list[Factor] = []
         for factor in self.factors:

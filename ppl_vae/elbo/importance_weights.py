@@ -164,7 +164,7 @@ class Draw:
         """
         if self.has_enumerated:
             return self.enumerated().terms()
-        terms = self._closed_terms() if closed else {}
+        terms = {name: term for (name,), term in self.closed_terms().items()} if closed else {}
         exact = set(terms)
         for site, sign in self._factors():
             name = sites.full_site_name(self.model_trace, site["name"])
@@ -172,6 +172,32 @@ class Draw:
                 part = sign * self.log_prob_of(site)
                 terms[name] = terms[name] + part if name in terms else part
         return {(name,): terms[name] for name in self._names_latents_first() if name in terms}
+
+    def log_likelihoods(self) -> Tensor:
+        """Return log p(x given z) of every particle for every row, (particles or 1, rows), in nats.
+
+        A latent that is summed is summed here, too: with the guide's probabilities of its values,
+        or, where the model alone has it, with the model's.
+
+        Raises:
+            ValueError: If an enumerated latent stands outside the row plate.
+        """
+        if self.has_enumerated:
+            return self.enumerated().log_likelihoods()
+        return total([self.log_prob_of(site) for site in self._likelihood_sites()])
+
+    def is_likelihood(self, names: tuple[str, ...]) -> bool:
+        """Return whether one of the sites, as in a key of ``terms``, is observed or a factor."""
+        roles = {sites.role(self.model_trace.nodes[n]) for n in names if n in self.model_trace}
+        return bool(roles & {"data", "deterministic", "factor"})
+
+    def _likelihood_sites(self) -> list[sites.Site]:
+        """Return the model's sites in the row plate that are observed, or factors."""
+        return [
+            site
+            for site in sites.with_role(self.model_trace, "data", "factor").values()
+            if sites.in_plate(site, self.plate)
+        ]
 
     def global_terms(self) -> dict[str, Tensor]:
         """Return the ELBO's terms for the sites outside the row plate.
@@ -230,9 +256,12 @@ class Draw:
         self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
         yield from missing_plates(self.model_trace, self.guide_trace, list(self._factors()))
 
-    def _closed_terms(self) -> dict[str, Tensor]:
-        """Return minus the KL divergence of each row latent that has one in closed form."""
-        terms = {}
+    def closed_terms(self) -> dict[tuple[str, ...], Tensor]:
+        """Return minus the KL divergence of each row latent that has one in closed form.
+
+        The keys are those of ``terms``.
+        """
+        terms: dict[tuple[str, ...], Tensor] = {}
         for name in closed_forms(self.model_trace, self.guide_trace):
             guide_site: sites.Site = self.guide_trace.nodes[name]
             model_site: sites.Site = self.model_trace.nodes[name]
@@ -240,7 +269,7 @@ class Draw:
                 kl = closed_form_kl(guide_site["fn"], model_site["fn"], guide_site["value"].device)
                 scale = scale_of_plates(guide_site, without=self.plate)
                 masked = scale_and_mask(kl, scale, mask=guide_site["mask"])
-                terms[name] = -self.fold(masked, guide_site["fn"])
+                terms[name,] = -self.fold(masked, guide_site["fn"])
         return terms
 
     def _log_prob(self, site: sites.Site) -> Tensor:

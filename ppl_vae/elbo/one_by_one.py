@@ -144,6 +144,11 @@ class SummedDraw(Draw):
         ]
         return torch.stack(torch.broadcast_tensors(*weights)).logsumexp(0)
 
+    def log_likelihoods(self) -> Tensor:
+        """Return log sum_y p(x given y, z) q(y given x), (particles or 1, rows), in nats."""
+        parts = [self._log_probability(run) + run.log_likelihoods() for run in self.runs]
+        return torch.stack(torch.broadcast_tensors(*parts)).logsumexp(0)
+
     def terms(self, *, closed: bool = True) -> dict[tuple[str, ...], Tensor]:
         """Return the ELBO's terms, their expectations under q(y given x); see ``Draw.terms``.
 

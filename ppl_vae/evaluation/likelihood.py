@@ -12,31 +12,30 @@ Vehtari et al. (2024), arXiv:1507.02646 (k-hat); Kong (1992) (effective sample s
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.arguments import check_arguments
-from ppl_vae.core.blocks import ELEMENTS, block_rows, collect, quiet_look
+from ppl_vae.core.blocks import collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Batch, Data, Rows, as_tuple, batch_rows
+from ppl_vae.data.rows import Batch, Data, Rows, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
-from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, particles_per_run
+from ppl_vae.elbo.particles import ParticleRuns
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
-from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
-from ppl_vae.evaluation.log_weights import LogWeights
+from ppl_vae.elbo.sum_memory import numbers_of_a_row
+from ppl_vae.evaluation.particle_pass import (
+    ParticlePass,
+    check_numbers,
+    draws_bar,
+    particles_and_rows,
+)
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
-from ppl_vae.predictive.global_draws import GlobalDraws
-
-GATHERED = 1024  # most weights of a row in memory before they are summed
 
 
 def log_likelihood(
@@ -108,28 +107,25 @@ def log_likelihood(
     check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    numbers = numbers_of_a_row(pair, rows)
-    count, size = _particles_and_rows(pair, rows, num_samples, numbers)
-    weights, rounds = LogWeights(pair, rows, count), math.ceil(num_samples / count)
-    if weights.draws_nothing:  # one particle, whose weight is repeated as often as it is summed
-        largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
-        rounds, size = 1, rows_that_fit(largest, numbers)
-    weights.prepare(size, math.ceil(len(rows) / size) * rounds, compile)
-    bar = tqdm(
-        total=len(rows) * num_samples, desc="log-likelihood", unit="draw", unit_scale=True,
-        disable=not progress, leave=False,
-    )  # fmt: skip
+    particles = ParticlePass(pair, rows, num_samples, compile=compile)
+    bar = draws_bar("log-likelihood", rows, num_samples, shown=progress)
+    weights = particles.terms
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
-        result = _weight_sums(weights, batch, num_samples, bar).result()
+        sums = WeightSums(num_samples, batch_rows(batch), draws_discrete=weights.draws_discrete)
+        for terms in particles.parts(batch, bar):
+            sums.add(terms["log_weights"], terms.get("elbo", terms["log_weights"]))
+        result = sums.result()
         if bool(result["log_prob"].isnan().any()):
             weights.eager(batch)  # under Pyro's own checks, which may name the fault
-        _check_numbers(batch, index, result["log_prob"])
+        check_numbers(rows, batch, index, result["log_prob"])
         return result
 
     far_rows = FarRows(pair, rows)
     with bar:
-        frame = _frame(rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=size))
+        frame = _frame(
+            rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=particles.size)
+        )
     far_rows.warn("log_likelihood", stacklevel=2)
     for name in weights.narrow:
         warnings.warn(
@@ -203,7 +199,7 @@ def elbo_terms(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     numbers = numbers_of_a_row(pair, rows)
-    count, size = _particles_and_rows(pair, rows, num_samples, numbers)
+    count, size = particles_and_rows(pair, rows, num_samples, numbers)
     with quiet_look(pair, rows) as few_rows:
         runs = ParticleRuns.probe(pair, few_rows)
         measure = LOG_JOINT if point_latents(pair, few_rows) else "ELBO"
@@ -230,7 +226,7 @@ def elbo_terms(
                 "model, or pass its name as plate="
             )
         for total in totals.values():
-            _check_numbers(batch, index, total)
+            check_numbers(rows, batch, index, total)
         for name, used, nats in totals_outside:
             outside.setdefault(name, []).append((used, nats))
         return {name: total / num_samples for name, total in totals.items()}
@@ -246,58 +242,6 @@ def elbo_terms(
     }
     frame.attrs["measure"] = measure
     return frame
-
-
-def _particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
-    """Return the particles of one run of the pair, and the rows of one block.
-
-    A guide may compute the distribution of a latent outside the row plate from the rows. Such a
-    guide has to see all rows at once, so that the rows are one block, with fewer particles in a
-    run; where they do not fit, ``GlobalDraws`` warns, and each block has a posterior of its own.
-
-    Args:
-        pair: The pair.
-        rows: The data.
-        num_samples: S, particles in all.
-        numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
-    """
-    count = particles_per_run(num_samples, PARTICLES)
-    size = rows_that_fit(min(block_rows(rows, count), len(rows)), numbers, count)
-    if size < len(rows):
-        outside = GlobalDraws(pair, rows, model=False)
-        if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
-            most = min(PARTICLES, outside.most_copies)
-            return particles_per_run(num_samples, most), len(rows)
-    return count, size
-
-
-def _weight_sums(weights: LogWeights, batch: Batch, num_samples: int, bar: Any) -> WeightSums:
-    """Draw all particles of a block of rows, and return the sums over their weights.
-
-    Weights are gathered until there are ``GATHERED`` for each row, and then summed at once: few
-    large sums are faster than many small ones, and the memory stays the same at any number of
-    samples. Where the pair draws nothing, one call stands for all.
-
-    Args:
-        weights: Draws some particles at a call.
-        batch: The rows.
-        num_samples: S, particles in all; the surplus of the last call is cut off.
-        bar: The progress bar, which counts draws.
-    """
-    discrete, same = weights.draws_discrete, weights.draws_nothing
-    sums = WeightSums(num_samples, batch_rows(batch), draws_discrete=discrete)
-    remaining = num_samples
-    while remaining > 0:
-        calls = min(math.ceil(remaining / weights.count), GATHERED // weights.count)
-        parts = [weights(batch)] * calls if same else [weights(batch) for _ in range(calls)]
-        log_weights = torch.cat([part for part, _ in parts])[:remaining]
-        elbo = log_weights
-        if parts[0][0] is not parts[0][1]:
-            elbo = torch.cat([part for _, part in parts])[:remaining]
-        sums.add(log_weights, elbo)
-        remaining -= len(log_weights)
-        bar.update(log_weights.numel())
-    return sums
 
 
 def _draws_in_all(
@@ -326,23 +270,3 @@ def _sum_over_particles(term: Tensor, used: int) -> Tensor:
 def _frame(rows: Rows, columns: dict[str, Tensor]) -> pd.DataFrame:
     """Return columns, (rows,) each, as a frame with the data's index."""
     return pd.DataFrame({name: v.numpy() for name, v in columns.items()}, index=rows.index)
-
-
-def _check_numbers(batch: Batch, index: Tensor, values: Tensor) -> None:
-    """Raise if a row's value is NaN, or infinite while a cell of the row is infinite or NaN.
-
-    Args:
-        batch: The rows.
-        index: Positions of the rows in the data, (rows,).
-        values: A log-probability for each row, (rows,).
-    """
-    values = values.cpu()
-    bad = values.isnan()
-    for field in as_tuple(batch):
-        finite_rows = field.isfinite().reshape(len(field), -1).all(1).cpu()
-        bad |= ~values.isfinite() & ~finite_rows
-    if bool(bad.any()):
-        raise ValueError(
-            f"data: expected rows that have a log-probability, got NaN for row "
-            f"{int(index[bad][0])}; look for NaN or infinity in the row or in the networks' weights"
-        )

@@ -13,7 +13,7 @@ from ppl_vae.compat import of_torch
 from ppl_vae.compiled.graphs import compile_graph
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
-from ppl_vae.evaluation.log_weights import LogWeights
+from ppl_vae.evaluation.particle_terms import ParticleTerms
 from ppl_vae.guides.local import LocalGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -102,7 +102,7 @@ def test_pairs_that_know_their_rows_are_compiled(graphs):
     history = fit(model, LocalGuide(40, 2), rows, batch_size=20, compile=True, **settings)
     assert history.step == "compiled"
     refined = refine(model, NormalGuide(20, 2), x, steps=2)
-    weights = LogWeights(Pair.of(model, refined, "data"), as_rows(x), 8)
+    weights = ParticleTerms(Pair.of(model, refined, "data"), as_rows(x), 8)
     weights.prepare(40, 10**6, "auto")
     assert weights.kind == "compiled"
     assert [made_in(graph) for graph in graphs] == [[], []]

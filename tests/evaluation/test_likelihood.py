@@ -17,8 +17,8 @@ from ppl_vae import elbo_terms, fit, log_likelihood
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.particles import PARTICLES
-from ppl_vae.evaluation.likelihood import GATHERED
-from ppl_vae.evaluation.log_weights import LogWeights
+from ppl_vae.evaluation.particle_pass import GATHERED
+from ppl_vae.evaluation.particle_terms import ParticleTerms
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -130,15 +130,15 @@ def test_graphs_give_the_weights_of_the_pair_for_pairs_of_the_zoo(name):
     model, guide = find_class(name, "models")(5, 2), find_class("normal", "guides")(5, 2)
     pair, data = Pair.of(model, guide, "data"), as_rows(x)
     for calls, kind in ((1, "eager"), (500, "traced"), (10**6, "compiled")):
-        weights = LogWeights(pair, data, 8)
+        weights = ParticleTerms(pair, data, 8)
         weights.prepare(50, calls, "auto")
         assert weights.kind == kind
         torch.manual_seed(0)
-        found = weights(data.take(torch.arange(50)))[0]
+        found = weights(data.take(torch.arange(50)))["log_weights"]
         torch.manual_seed(0)
-        right = weights.eager(data.take(torch.arange(50)))[0]
+        right = weights.eager(data.take(torch.arange(50)))["log_weights"]
         torch.testing.assert_close(found, right, rtol=1e-4, atol=1e-3)
-        again = weights(data.take(torch.arange(50)))[0]
+        again = weights(data.take(torch.arange(50)))["log_weights"]
         assert (again != found).any(), "frozen draws"
 
 
@@ -154,7 +154,7 @@ def test_a_pair_that_branches_on_values_runs_its_own_python():
             pyro.sample("z", dist.Normal(x / 2, 0.7))
 
     x = torch.linspace(-2, 2, 50)
-    weights = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
+    weights = ParticleTerms(Pair.of(model, guide, "data"), as_rows(x), 8)
     weights.prepare(10, 10**6, "auto")
     assert weights.kind == "eager"
 
@@ -187,12 +187,12 @@ class MixesParticles(nn.Module):
 def test_networks_that_cannot_take_a_particles_dimension_run_once_for_each_particle(network):
     model, guide = BernoulliModel(4, 2, network()), NormalGuide(4, 2)
     x = torch.rand(9, 4).bernoulli()
-    weights = LogWeights(Pair.of(model, guide, "data"), as_rows(x), 8)
+    weights = ParticleTerms(Pair.of(model, guide, "data"), as_rows(x), 8)
     assert not weights.runs.vectorized
     found = log_likelihood(model, guide, x, num_samples=30)
     assert found["log_prob"].between(-20, 0).all()
     vectorizing = Pair.of(BernoulliModel(4, 2), guide, "data")
-    assert LogWeights(vectorizing, as_rows(x), 8).runs.vectorized
+    assert ParticleTerms(vectorizing, as_rows(x), 8).runs.vectorized
 
 
 def gaussian_mean(x):

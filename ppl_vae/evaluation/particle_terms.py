@@ -1,6 +1,6 @@
-"""Log importance weights of some particles for a block of rows: eager, traced, or compiled.
+"""Numbers of some particles for a block of rows, as their log-weights: eager, traced, or compiled.
 
-    log_weights, elbo = weights(batch)        (particles, rows) each, in nats
+    terms(batch)["log_weights"]        (particles, rows), in nats
 
 A large job calls one function, on blocks of one shape, many times. It is then worth a graph: the
 pair's Python is written down once as tensor operations, the graph is compared with the pair itself
@@ -32,40 +32,42 @@ TRACED_FROM = 100  # calls from which tracing is repaid
 COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
 COMPARED_BLOCKS = 4  # blocks on which a graph is compared with the pair
 
-WeightsAndElbo = tuple[Tensor, Tensor]
+Terms = dict[str, Tensor]  # (particles, rows, ...) each, in nats, by name
 
 
-class LogWeights:
-    """A function from a batch of rows to the log-weights of P particles for each row.
+class ParticleTerms:
+    """A function from a batch of rows to the terms of P particles for each row.
 
     Args:
         pair: The pair.
         rows: The data.
         count: P, particles drawn by one call; a pair that draws nothing runs with one.
+        measure: The terms of one run of the pair, by name; (1, rows, ...) where all particles have
+            the same. The log-weights and the ELBO's terms by default.
 
     Attributes:
         runs: How the pair draws its particles.
+        points: Latents of the rows that the guide gives as a point: no term of theirs is a weight.
         kind: What a call runs: "eager" (the pair's own Python), "traced" or "compiled".
         size: Rows that the graph takes; 0 without a graph.
         draws_discrete: Whether a discrete latent of the rows is drawn and not summed.
-        draws_nothing: Whether no latent at all is drawn: every call returns the same weights.
+        draws_nothing: Whether no latent at all is drawn: every call returns the same terms.
         outside: Names of the latents outside the row plate, which the weights leave out.
         narrow: Names of the latents whose guide draws only a part of the prior's support.
-
-    Raises:
-        ValueError: If the guide gives a latent of the rows as a point.
     """
 
-    def __init__(self, pair: Pair, rows: Rows, count: int) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        rows: Rows,
+        count: int,
+        measure: Callable[[Draw], Terms] | None = None,
+    ) -> None:
         self.pair, self.rows, self.count = pair, rows, count
+        self.measure = measure or weights_and_elbo
         with quiet_look(pair, rows) as few_rows:
             self.runs = ParticleRuns.probe(pair, few_rows)
-            for name in point_latents(pair, few_rows):
-                raise ValueError(
-                    f'site "{name}": expected a guide that draws the latent from a distribution, '
-                    "got a point (Delta), which has a log joint density log p(x, z) but no "
-                    "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
-                )
+            self.points = point_latents(pair, few_rows)
             draw = next(self.runs.draws(pair, few_rows, 2))
         self.draws_discrete, self.draws_nothing = draw.draws_discrete, draw.draws_nothing
         if self.draws_nothing:
@@ -83,18 +85,15 @@ class LogWeights:
         ]
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
+        self.names: list[str] = []
         self.size = 0
         self.kind = "eager"
 
-    def __call__(self, batch: Batch) -> WeightsAndElbo:
+    def __call__(self, batch: Batch) -> Terms:
         """Draw P particles for every row, by the graph if there is one for this many rows.
 
         The last block of the data is often shorter than the graph's size. Its rows are repeated up
         to that size, and the surplus is cut off; below half the size the pair's own Python runs.
-
-        Returns:
-            The log-weights and the terms whose average is the ELBO, (particles, rows) each, in
-            nats: one and the same tensor where no latent is enumerated.
         """
         count = batch_rows(batch)
         if self.function is None or count * 2 < self.size:
@@ -103,19 +102,19 @@ class LogWeights:
             repeated = torch.arange(self.size) % count
             batch = map_batch(batch, lambda field: field[repeated.to(field.device)])
         outputs = self.function(*self.constants, *as_tuple(batch))
-        return outputs[0][:, :count], outputs[-1][:, :count]
+        return {name: value[:, :count] for name, value in zip(self.names, outputs, strict=True)}
 
-    def eager(self, batch: Batch) -> WeightsAndElbo:
+    def eager(self, batch: Batch) -> Terms:
         """Draw P particles for every row by the pair's own Python; returns what a call returns."""
         draws = self.runs.draws(self.pair, batch, self.count)
-        parts = [_weights_and_elbo(draw) for draw in draws]
-        if len(parts) == 1:
-            log_weights, elbo = parts[0]
-            if len(log_weights) == self.count:
-                return log_weights, elbo
-            # nothing is drawn in the row plate: one row of weights stands for all particles
-            return log_weights.expand(self.count, -1), elbo.expand(self.count, -1)
-        return torch.cat([weights for weights, _ in parts]), torch.cat([elbo for _, elbo in parts])
+        parts = [self.measure(draw) for draw in draws]
+        if len(parts) > 1:
+            return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        # a term of one particle is that of all: nothing is drawn, or it is an exact expectation
+        return {
+            name: value.expand(self.count, *value.shape[1:]) if len(value) == 1 else value
+            for name, value in parts[0].items()
+        }
 
     def prepare(self, size: int, calls: int, requested: bool | str) -> None:
         """Trace the function, and compile it, where the calls to come repay it.
@@ -132,8 +131,9 @@ class LogWeights:
         first = self._take(torch.arange(size))
 
         def function(*fields: Tensor) -> list[Tensor]:
-            log_weights, elbo = self.eager(in_form_of(first, fields))
-            return [log_weights] if elbo is log_weights else [log_weights, elbo]
+            terms = self.eager(in_form_of(first, fields))
+            self.names = list(terms)
+            return list(terms.values())
 
         with pyro_lock(), forked(0), self.pair.evaluating():
             try:
@@ -177,7 +177,8 @@ class LogWeights:
                 expected = self.eager(batch)
             with forked(seed):
                 got = self(batch)
-            for by_graph, by_pair in zip(got, expected, strict=True):
+            for name, by_pair in expected.items():
+                by_graph = got[name]
                 spread = tolerance * max(1.0, float(by_pair.nan_to_num(0.0, 0.0, 0.0).abs().max()))
                 if not torch.allclose(by_graph, by_pair, tolerance, spread, equal_nan=True):
                     return False
@@ -188,10 +189,10 @@ class LogWeights:
         return self.rows.take(index, self.pair.device())
 
 
-def _weights_and_elbo(draw: Draw) -> WeightsAndElbo:
-    """Return the log-weights of a run, and the terms whose average is the ELBO.
+def weights_and_elbo(draw: Draw) -> Terms:
+    """Return the log-weights of a run and, where they differ, the terms whose average is the ELBO.
 
-    Both are one and the same tensor unless a latent is enumerated.
+    The ELBO's terms, under the name "elbo", are there where a latent is summed.
     """
-    log_weights = draw.log_weights()
-    return log_weights, draw.log_ratios() if draw.has_enumerated else log_weights
+    terms = {"log_weights": draw.log_weights()}
+    return {**terms, "elbo": draw.log_ratios()} if draw.has_enumerated else terms

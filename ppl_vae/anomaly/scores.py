@@ -1,0 +1,188 @@
+"""Anomaly scores of every row, in nats: the higher, the stranger.
+
+    score of an ensemble of M pairs     - log 1/M sum_m exp(-score_m)      of a probability
+                                        1/M sum_m score_m                  of the other two
+    typicality                          |-log p(x) - mean of -log p over the reference rows|
+
+A likelihood finds a row strange only where its density is low. In high dimensions a row may also
+be strange by a density that is too high (a flat image): the typicality of a row tells.
+
+Source: Nalisnick et al. (2019), section 3, arXiv:1906.02994 (typicality).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
+from ppl_vae.arguments import check_arguments, check_flag, shown
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Data
+from ppl_vae.evaluation.psis import k_threshold
+
+Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
+"""Pairs that were fitted to the same data, each with its own random numbers."""
+
+
+def anomaly_scores(
+    model: Model | Ensemble,
+    guide: Guide,
+    data: Data,
+    *,
+    num_samples: int = 100,
+    seed: int | None = 0,
+    reference: Data | None = None,
+    attribution: bool = False,
+    compile: bool | str = "auto",  # noqa: A002  as fit has it
+    progress: bool = False,
+    plate: str = "data",
+) -> pd.DataFrame:
+    """Return the anomaly scores of every row under a pair, in nats; the higher, the stranger.
+
+    All scores come from one pass over the same draws of the latents. Networks run in evaluation
+    mode. ``AnomalyDetector`` turns a score into a decision with a known rate of false alarms.
+
+    Args:
+        model: The model, or a list of (model, guide) pairs: an ensemble, ``guide`` then ``None``.
+            Scores that are minus the logarithm of a probability are averaged as the log of the
+            mean probability, the others by their mean; ``k_hat`` is the largest, ``ess`` the
+            smallest.
+        guide: The guide; ``None`` for a model without latents that are drawn, as an exact density.
+        data: N rows, in any form that ``fit`` takes.
+        num_samples: S, draws of the latents for each row.
+        seed: Seeds the draws; the generators are restored afterwards.
+        reference: Rows that are known to be normal, as those that the pair was fitted to, for
+            ``typicality`` and attribution.
+        attribution: Whether to add what each cell of a row contributes.
+        compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
+        progress: Whether to show a bar.
+        plate: Name of the row plate.
+
+    Returns:
+        N rows with the data's index, and the columns
+
+        - ``reconstruction``: minus the log of the reconstruction probability, the mean of
+          p(x given z) over S latents of the guide;
+        - ``expected_reconstruction``: minus the mean of log p(x given z);
+        - ``divergence``: KL divergence of the row's posterior, as the guide gives it, from the
+          prior;
+        - ``negative_elbo``: the sum of the last two;
+        - ``negative_log_likelihood``: minus the importance-sampled log p(x);
+        - ``typicality``, with ``reference``: how far -log p(x) is from its mean over them;
+        - ``ess`` and ``k_hat``, which are no scores: how far to trust the log-likelihood, as in
+          ``log_likelihood``; ``frame.attrs["k_hat_threshold"]``;
+        - ``attribution:COLUMN``, with ``attribution=True``: the column's share of
+          ``expected_reconstruction``, minus the mean of this share over the reference rows. For an
+          array the column is a number from 0, for an image "channel,row,column".
+
+        The guide of an autoencoder gives a point: there the two reconstructions, and the columns
+        of the attribution, are all. A latent that the model alone sums is part of the
+        reconstruction. Latents outside the row plate have no share in a row;
+        ``frame.attrs["not_covered"]`` lists them. A row on which the pair overflows has infinite
+        scores.
+
+    Raises:
+        ValueError: If attribution is asked for without ``reference``, or of a likelihood that is no
+            product over cells; if the data hold NaN or infinity, or columns of the fit are missing.
+
+    Warns:
+        UserWarning: If the pair overflows on a row that is far from the data.
+
+    Example:
+        >>> from ppl_vae.models.gaussian import GaussianModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> scores = anomaly_scores(GaussianModel(4), NormalGuide(4), torch.randn(3, 4))
+        >>> list(scores.columns)[:3], len(scores)
+        (['reconstruction', 'expected_reconstruction', 'divergence'], 3)
+    """
+    check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
+    check_flag("attribution", attribution)
+    if attribution and reference is None:
+        raise ValueError(
+            "reference: expected rows that are known to be normal, with which the cells of a row "
+            "are compared, got None; pass the rows that the pair was fitted to"
+        )
+    pairs = [Pair.of(*each, plate) for each in members(model, guide)]
+    each_of_data, each_of_reference = [], []
+    for pair in pairs:
+        rows = pair.rows(data)
+        known = None if reference is None else pair.rows(reference, "reference")
+        most = rows if known is None or len(rows) >= len(known) else known
+        scorer = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
+        each_of_data.append(scorer.of(rows, seed=seed, progress=progress))
+        if known is not None:
+            each_of_reference.append(scorer.of(known, seed=seed, progress=progress))
+    columns = averaged(each_of_data)
+    cells = columns.pop("cells", None)
+    if reference is not None:
+        known_columns = averaged(each_of_reference)
+        if "negative_log_likelihood" in columns:
+            center = _finite_mean(known_columns["negative_log_likelihood"])
+            columns["typicality"] = (columns["negative_log_likelihood"] - center).abs()
+        if cells is not None:
+            cells = cells - _finite_mean(known_columns["cells"])
+    order = [name for name in (*SCORES, "typicality", "ess", "k_hat") if name in columns]
+    frame = pd.DataFrame({name: columns[name].numpy() for name in order}, index=rows.index)
+    if cells is not None:
+        names = [f"attribution:{label}" for label in scorer.labels]
+        frame = pd.concat([frame, pd.DataFrame(cells.numpy(), rows.index, names)], axis=1)
+    frame.attrs["k_hat_threshold"] = k_threshold(num_samples)
+    frame.attrs["not_covered"] = scorer.not_covered
+    return frame
+
+
+def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:
+    """Return the pairs of an ensemble; one pair where the model is a model.
+
+    Raises:
+        ValueError: If an ensemble is empty, has members that are no pairs, or comes with a guide.
+    """
+    if callable(model):
+        return [(model, guide)]
+    if guide is not None:
+        raise ValueError(
+            "guide: expected None beside a list of pairs, each of which has its own guide, got "
+            f"{type(guide).__name__}"
+        )
+    are_pairs = isinstance(model, list | tuple) and len(model) > 0
+    if not are_pairs or not all(isinstance(e, list | tuple) and len(e) == 2 for e in model):
+        raise ValueError(
+            f"model: expected a model, or a list of (model, guide) pairs, got {shown(model)}"
+        )
+    return [(each[0], each[1]) for each in model]
+
+
+def averaged(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the scores of an ensemble from those of its members, each ``{name: (rows, ...)}``.
+
+    Example:
+        >>> ones = {"divergence": torch.ones(2)}
+        >>> averaged([ones, {"divergence": 3 * torch.ones(2)}])
+        {'divergence': tensor([2., 2.])}
+    """
+    columns = {}
+    for name in parts[0]:
+        if any(name not in part for part in parts):
+            continue  # a score that one member has not
+        values = torch.stack([part[name] for part in parts])
+        if name in PROBABILITIES:
+            columns[name] = math.log(len(parts)) - torch.logsumexp(-values, 0)
+        elif name == "ess":
+            columns[name] = values.amin(0)
+        elif name == "k_hat":
+            columns[name] = values.amax(0)
+        else:
+            columns[name] = values.mean(0)
+    return columns
+
+
+def _finite_mean(values: Tensor) -> Tensor:
+    """Return the mean over the rows whose values are finite."""
+    finite = values.isfinite()
+    return values.where(finite, torch.zeros_like(values)).sum(0) / finite.sum(0)

@@ -1,0 +1,169 @@
+"""One pass over the rows, with many particles for each, in parts that fit in memory.
+
+    for terms in particles.parts(batch):      {name: (particles, rows, ...)}, S particles in all
+
+Particles are gathered until there are ``GATHERED`` for each row, and then handed on at once: few
+large sums are faster than many small ones, and the memory stays the same at any number of samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ppl_vae.core.blocks import ELEMENTS, block_rows
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.cells import place_not_finite
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.elbo.importance_weights import Draw
+from ppl_vae.elbo.particles import PARTICLES, particles_per_run
+from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
+from ppl_vae.evaluation.particle_terms import ParticleTerms, Terms
+from ppl_vae.predictive.global_draws import GlobalDraws
+
+GATHERED = 1024  # most particles of a row in memory before they are summed
+
+
+class ParticlePass:
+    """The terms of S particles for every row of the data.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        num_samples: S, draws of the latents for each row.
+        measure: The terms of one run of the pair (see ``ParticleTerms``).
+        compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
+        refuse_points: Whether a guide that gives a latent of the rows as a point is an error.
+
+    Attributes:
+        terms: Draws some particles at a call.
+        size: Rows of a block.
+        num_samples: S.
+
+    Raises:
+        ValueError: If the guide gives a latent of the rows as a point, and ``refuse_points``.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        rows: Rows,
+        num_samples: int,
+        measure: Callable[[Draw], Terms] | None = None,
+        *,
+        compile: bool | str,  # noqa: A002  as fit has it
+        refuse_points: bool = True,
+    ) -> None:
+        self.num_samples = num_samples
+        numbers = numbers_of_a_row(pair, rows)
+        count, self.size = particles_and_rows(pair, rows, num_samples, numbers)
+        self.terms, rounds = (
+            ParticleTerms(pair, rows, count, measure),
+            math.ceil(num_samples / count),
+        )
+        for name in self.terms.points if refuse_points else []:
+            raise ValueError(
+                f'site "{name}": expected a guide that draws the latent from a distribution, '
+                "got a point (Delta), which has a log joint density log p(x, z) but no "
+                "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
+            )
+        if self.terms.draws_nothing:  # one particle, repeated as often as it is summed
+            largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
+            rounds, self.size = 1, rows_that_fit(largest, numbers)
+        self.terms.prepare(self.size, math.ceil(len(rows) / self.size) * rounds, compile)
+
+    def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
+        """Draw all particles of a block of rows; yield their terms, at most ``GATHERED`` at a time.
+
+        Where the pair draws nothing, one call stands for all.
+
+        Args:
+            batch: The rows.
+            bar: The progress bar, which counts draws.
+        """
+        remaining, rows = self.num_samples, batch_rows(batch)
+        while remaining > 0:
+            calls = min(math.ceil(remaining / self.terms.count), GATHERED // self.terms.count)
+            if self.terms.draws_nothing:
+                parts = [self.terms(batch)] * calls
+            else:
+                parts = [self.terms(batch) for _ in range(calls)]
+            gathered = {
+                name: torch.cat([part[name] for part in parts])[:remaining] for name in parts[0]
+            }
+            used = min(remaining, calls * self.terms.count)
+            yield gathered
+            remaining -= used
+            if bar is not None:
+                bar.update(used * rows)
+
+
+def draws_bar(title: str, rows: Rows, num_samples: int, *, shown: bool) -> Any:
+    """Return a progress bar that counts the draws of all rows.
+
+    Args:
+        title: Its title.
+        rows: The data.
+        num_samples: Draws for each row.
+        shown: Whether it is shown.
+    """
+    return tqdm(
+        total=len(rows) * num_samples, desc=title, unit="draw", unit_scale=True,
+        disable=not shown, leave=False,
+    )  # fmt: skip
+
+
+def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
+    """Return the particles of one run of the pair, and the rows of one block.
+
+    A guide may compute the distribution of a latent outside the row plate from the rows. Such a
+    guide has to see all rows at once, so that the rows are one block, with fewer particles in a
+    run; where they do not fit, ``GlobalDraws`` warns, and each block has a posterior of its own.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        num_samples: S, particles in all.
+        numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
+    """
+    count = particles_per_run(num_samples, PARTICLES)
+    size = rows_that_fit(min(block_rows(rows, count), len(rows)), numbers, count)
+    if size < len(rows):
+        outside = GlobalDraws(pair, rows, model=False)
+        if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
+            most = min(PARTICLES, outside.most_copies)
+            return particles_per_run(num_samples, most), len(rows)
+    return count, size
+
+
+def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> None:
+    """Raise if a row's value is NaN, or infinite while a cell of the row is infinite or NaN.
+
+    Args:
+        rows: The data, whose columns have names.
+        batch: A block of them.
+        index: Positions of the block's rows in the data, (rows,).
+        values: A log-probability for each row, (rows,).
+    """
+    values = values.cpu()
+    for described, field in zip(rows.fields, as_tuple(batch), strict=True):
+        finite_rows = field.isfinite().reshape(len(field), -1).all(1).cpu()
+        bad = ~values.isfinite() & ~finite_rows
+        if bool(bad.any()):
+            first = int(bad.nonzero()[0])
+            cell = place_not_finite(field[first : first + 1], described.labels)
+            raise ValueError(
+                f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
+                f"{int(rows.positions_in_data(index)[first])}{cell}; impute or drop these rows"
+            )
+    if bool(values.isnan().any()):
+        raise ValueError(
+            "data: expected rows that have a log-probability, got NaN for row "
+            f"{int(rows.positions_in_data(index)[values.isnan()][0])}; look for NaN or infinity in "
+            "the networks' weights"
+        )
