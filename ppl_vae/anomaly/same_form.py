@@ -67,7 +67,7 @@ def refuse_infinite(rows: Rows, name: str = "data") -> None:
     Example:
         >>> refuse_infinite(Rows(torch.tensor([[0.0, 1.0], [torch.inf, 2.0]])))
         Traceback (most recent call last):
-        ValueError: data: expected finite numbers, got infinity in row 1 in column 0; impute or drop such rows
+        ValueError: data: expected finite numbers, got infinity in row 1 in column 0; leave it out
     """
     for index in torch.arange(len(rows)).split(block_rows(rows)):
         for field, values in zip(rows.fields, as_tuple(rows.take(index)), strict=True):
@@ -79,7 +79,7 @@ def refuse_infinite(rows: Rows, name: str = "data") -> None:
             row = int(rows.positions_in_data(index[first : first + 1])[0])
             raise ValueError(
                 f"{name}: expected finite numbers, got infinity in row {row}"
-                f"{place_not_finite(cells, field.labels)}; impute or drop such rows"
+                f"{place_not_finite(cells, field.labels)}; leave it out"
             )
 
 

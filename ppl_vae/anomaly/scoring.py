@@ -109,9 +109,7 @@ class Scoring:
                 f'score: expected one that the pair has ({present}), got "{self.score}"; a guide '
                 "that gives latents as points has no likelihood"
             )
-        score = frame[column]
-        if self.score == TYPICALITY:
-            score = (score - self.center).abs()
+        score = frame[column] if self.center is None else (frame[column] - self.center).abs()
         missing = score.isna().to_numpy()
         if missing.any():
             raise ValueError(

@@ -177,7 +177,7 @@ def test_exact_likelihoods_are_reliable(detector):
 def test_infinite_calibration_rows_are_refused():
     rows = clean_rows(30)
     rows[4, 1] = -math.inf
-    with pytest.raises(ValueError, match="calibration: .*infinity in row 4 in column 1"):
+    with pytest.raises(ValueError, match=r"calibration: .*infinity in row 4 in column 1"):
         AnomalyDetector(exact_model().marginal, None, rows)
 
 
@@ -267,7 +267,7 @@ def test_other_fields_of_a_mapping_are_refused():
     exact_model_marginal = exact_model().marginal
     rows = {"x": clean_rows(30), "size": torch.ones(30)}
     detector = AnomalyDetector(model, None, rows)
-    with pytest.raises(ValueError, match='expected the fields .*"x", "size", got "x"'):
+    with pytest.raises(ValueError, match=r'expected the fields .*"x", "size", got "x"'):
         detector({"x": clean_rows(30)})
     reordered = detector({"size": torch.ones(30), "x": clean_rows(30)})
     pd.testing.assert_frame_equal(reordered, detector(rows))
@@ -322,7 +322,7 @@ def test_wrong_arguments_are_refused(options, words):
 
 
 def test_too_few_calibration_rows_are_refused():
-    with pytest.raises(ValueError, match="calibration: expected at least 19 rows.*got 18"):
+    with pytest.raises(ValueError, match=r"calibration: expected at least 19 rows.*got 18"):
         AnomalyDetector(exact_model().marginal, None, clean_rows(18))
 
 
