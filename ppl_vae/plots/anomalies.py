@@ -73,6 +73,8 @@ def score_histogram(
     shown = ", ".join(part for part, count in zip(parts, beyond, strict=True) if count)
     note = f"\nin the bar at the edge, rows from beyond it: {shown}" if shown else ""
     y = "share of the group's rows" if len(groups) > 1 else "rows"
+    if len(groups) == 1:
+        style.whole_ticks(ax.yaxis, 8)
     title = "Scores of the rows" if title is None else title
     style.label_axes(ax, title, f"{name} (nats; higher is stranger){note}", y)
     style.legend_above(ax)
@@ -165,6 +167,7 @@ def attribution_bars(
     """
     if number < 1:
         raise ValueError(f"number: expected 1 or more, got {number}")
+    row = _one_row(row)
     names, values = _attributions(row)
     order = np.argsort(-np.abs(values), kind="stable")
     first, others = order[:number], order[number:]
@@ -326,16 +329,21 @@ def _share_axes(ax: Axes, lowest: float) -> None:
         axis.set_minor_formatter(NullFormatter())
 
 
+def _one_row(row: Any) -> Any:
+    """Return a frame of one row as that row; ``ValueError`` for a frame of several."""
+    if not isinstance(row, pd.DataFrame):
+        return row
+    if len(row) != 1:
+        raise ValueError(f"row: expected one row, frame.loc[...], got {len(row)} rows")
+    return row.iloc[0]
+
+
 def _attributions(row: Any) -> tuple[list[str], np.ndarray]:
     """Return the names of cells and their contributions, (cells,) in nats.
 
     Raises:
         ValueError: If there are none, or some are not finite.
     """
-    if isinstance(row, pd.DataFrame):
-        if len(row) != 1:
-            raise ValueError(f"row: expected one row, frame.loc[...], got {len(row)} rows")
-        row = row.iloc[0]
     items = {str(name): value for name, value in row.items()}
     chosen = {n.removeprefix(ATTRIBUTION): v for n, v in items.items() if n.startswith(ATTRIBUTION)}
     chosen = chosen if chosen or isinstance(row, pd.Series) else items

@@ -360,3 +360,10 @@ def test_typicality_is_the_distance_from_the_mean_of_the_reference_rows():
     expected = (-model.log_prob(rows).detach().double() - center).abs()
     assert np.allclose(detector(rows)["score"], expected, atol=1e-5)
     assert f"typicality, from {center:.4g} nats" in str(detector)
+
+
+def test_the_plot_has_the_calibration_scores_and_the_threshold(detector):
+    ax = detector.plot()
+    assert ax.lines[0].get_xdata()[0] == detector.threshold(0.05)
+    assert sum(bar.get_height() for bar in ax.containers[0]) == 199
+    assert "negative_log_likelihood (nats; higher is stranger)" in ax.get_xlabel()
