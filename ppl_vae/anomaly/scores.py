@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
@@ -128,7 +128,8 @@ class RowScorer:
         plate: Name of the row plate.
 
     Attributes:
-        size: The number of rows that all parts but the last must be a multiple of.
+        size: Rows of a block: all parts but the last must have a multiple of them.
+        full_size: Rows of a block where the parts have enough.
     """
 
     def __init__(
@@ -153,18 +154,26 @@ class RowScorer:
                 "row are compared, got None; pass the rows that the pair was fitted to"
             )
         self.num_samples, self.seed = num_samples, seed
-        self._scorers, of_reference = [], []
-        for each in members(model, guide):
-            pair = Pair.of(*each, plate)
-            rows = pair.rows(example)
-            known = None if reference is None else pair.rows(reference, "reference")
-            most = rows if known is None or len(rows) >= len(known) else known
-            scores = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
-            self._scorers.append(scores)
-            if known is not None:
-                of_reference.append(scores.of(known, seed=seed, progress=progress))
-        self._known = averaged(of_reference) if of_reference else {}
-        self.size = math.lcm(*(scores.size for scores in self._scorers))
+        pairs = [Pair.of(*each, plate) for each in members(model, guide)]
+        known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
+        rows = [pair.rows(example) for pair in pairs]
+        rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
+        settings: dict[str, Any] = {"compile": compile, "attribution": attribution}
+
+        def scorers(most: int | None) -> list[PairScores]:
+            named = zip(pairs, rows, strict=True)
+            return [PairScores(*each, num_samples, most=most, **settings) for each in named]
+
+        self._scorers = scorers(None)
+        sizes = {scores.full_size for scores in self._scorers}
+        if len(sizes) > 1:  # members of different kinds: blocks of one size, for the same parts
+            self._scorers = scorers(min(sizes))
+        self.size, self.full_size = self._scorers[0].size, min(sizes)
+        found = [
+            scores.of(part, seed=seed, progress=progress)
+            for scores, part in zip(self._scorers, known, strict=False)
+        ]
+        self._known = averaged(found) if found else {}
 
     def __call__(self, data: Data, *, progress: bool = False, first_row: int = 0) -> pd.DataFrame:
         """Return the scores of rows, as ``anomaly_scores`` does.

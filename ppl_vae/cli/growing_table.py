@@ -89,8 +89,8 @@ class _Csv:
             for name, values in part.items()
         }
         frame = pd.DataFrame(columns, part.index)
-        mode = "w" if self.is_new else "a"
-        frame.to_csv(self.path, index=False, sep=self.separator, mode=mode, header=self.is_new)
+        with self.path.open("w" if self.is_new else "a", encoding="utf-8", newline="") as file:
+            frame.to_csv(file, index=False, sep=self.separator, header=self.is_new)
         self.is_new = False
 
     def close(self) -> None:

@@ -39,10 +39,12 @@ class ParticlePass:
         measure: The terms of one run of the pair (see ``ParticleTerms``).
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
         refuse_points: Whether a guide that gives a latent of the rows as a point is an error.
+        most: The most rows that a block may have; ``None`` for no other limit than memory's.
 
     Attributes:
         terms: Draws some particles at a call.
-        size: Rows of a block.
+        full_size: Rows of a block where there are enough.
+        size: Rows of a block of these data.
         num_samples: S.
 
     Raises:
@@ -58,10 +60,11 @@ class ParticlePass:
         *,
         compile: bool | str,  # noqa: A002  as fit has it
         refuse_points: bool = True,
+        most: int | None = None,
     ) -> None:
         self.num_samples = num_samples
         numbers = numbers_of_a_row(pair, rows)
-        count, self.size = particles_and_rows(pair, rows, num_samples, numbers)
+        count, full_size = particles_and_rows(pair, rows, num_samples, numbers)
         self.terms, rounds = (
             ParticleTerms(pair, rows, count, measure),
             math.ceil(num_samples / count),
@@ -73,8 +76,10 @@ class ParticlePass:
                 "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
             )
         if self.terms.draws_nothing:  # one particle, repeated as often as it is summed
-            largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
-            rounds, self.size = 1, rows_that_fit(largest, numbers)
+            largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED))
+            rounds, full_size = 1, rows_that_fit(largest, numbers)
+        self.full_size = min(full_size, most or full_size)
+        self.size = min(self.full_size, len(rows))
         self.terms.prepare(self.size, math.ceil(len(rows) / self.size) * rounds, compile)
 
     def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
@@ -132,7 +137,7 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
         numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
     count = particles_per_run(num_samples, PARTICLES)
-    size = rows_that_fit(min(block_rows(rows, count), len(rows)), numbers, count)
+    size = rows_that_fit(block_rows(rows, count), numbers, count)
     if size < len(rows):
         outside = GlobalDraws(pair, rows, model=False)
         if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
