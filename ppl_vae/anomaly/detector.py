@@ -8,7 +8,10 @@ Source: Bates, Candès, Lei, Romano & Sesia (2023), arXiv:2104.08279.
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +27,8 @@ from ppl_vae.anomaly.scores import Ensemble, members
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, as_tuple, example_rows
+from ppl_vae.data.parts import regrouped
+from ppl_vae.data.rows import Data, Rows, as_tuple, example_rows
 from ppl_vae.saving.storage import tensors_checksum
 
 if TYPE_CHECKING:
@@ -38,6 +42,10 @@ FEWEST = 19
 
 EXAMPLES = 16
 """Calibration rows that a detector keeps, on which a saved pair is tried."""
+
+
+PART = 1 << 16
+"""Rows of a stream that are in memory at a time, or a few more, to make whole blocks."""
 
 
 class AnomalyDetector:
@@ -202,6 +210,70 @@ class AnomalyDetector:
         }
         return pd.DataFrame(columns, index=frame.index)
 
+    def parts(
+        self,
+        parts: Iterable[Data],
+        *,
+        reference: Data | None = None,
+        total: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[pd.DataFrame]:
+        """Score rows that come in parts, as a file larger than memory: the scores of one call.
+
+        However the rows are cut, each has the same score, bit for bit. Which rows are flagged at a
+        false-discovery rate depends on all of them: count the levels, and give the counts to
+        ``q_values``.
+
+        Args:
+            parts: The rows, in their order.
+            reference: Clean rows, to add each column's share in a score, as ``anomaly_scores`` does
+                with ``attribution``.
+            total: How many rows there are, where that is known; a large job is compiled.
+            progress: Whether to show a bar while the reference rows are scored.
+
+        Yields:
+            Rows with the columns ``score``, ``p_value``, ``level`` (k of the p-value k / (n + 1)),
+            ``k_hat`` and ``reliable``, and ``attribution:COLUMN`` with a reference.
+
+        Raises:
+            ValueError: As a call of the detector; also where the guide draws latents that all rows
+                share from all rows, which are not there at once.
+        """
+        source, row = iter(parts), 0
+        head = next(source, None)
+        if head is None:
+            return
+        example = self._rows(head)
+        full = self.scoring.scorer(self.model, self.guide, example, compile=False).full_size
+        scorer = None
+        for part in regrouped(itertools.chain([head], source), full * math.ceil(PART / full)):
+            rows = self._rows(part)
+            scorer = scorer or self.scoring.scorer(
+                self.model, self.guide, rows, reference=reference, total=total,
+                attribution=reference is not None, progress=progress,
+            )  # fmt: skip
+            if scorer.full_size != full:
+                raise ValueError(
+                    "data: expected rows that can be scored part by part, got a guide that reads "
+                    "all rows at once for the latents that they share; score the rows in one call"
+                )
+            frame = scorer(rows, first_row=row)
+            row += len(rows)
+            found = self.scoring.read(frame)
+            levels = conformal.levels(found["score"], self.scores)
+            found.insert(1, "p_value", levels / (len(self.scores) + 1))
+            found.insert(2, "level", levels)
+            yield pd.concat([found, frame.filter(regex="^attribution:")], axis=1)
+        self._refuse_changed_weights()
+
+    def q_values(self, counts: Any) -> Floats:
+        """Return the q-value of each level of p-values, (n + 1,), from the rows at each level.
+
+        Args:
+            counts: (n + 1,) numbers of rows at levels 1 to n + 1.
+        """
+        return conformal.q_values_from_counts(counts)
+
     def threshold(self, false_alarm_rate: float = RATE) -> float:
         """Return the score above which a row is flagged at a false-alarm rate, in nats.
 
@@ -303,12 +375,15 @@ class AnomalyDetector:
         The weights are compared after the rows were scored: some parameters of a pair that was
         loaded appear at its first call only.
         """
-        rows = Pair.of(*self._members()[0], self.scoring.plate).rows(data)
-        rows = in_form(rows, self.form)
-        refuse_infinite(rows)
-        frame = self.scoring(self.model, self.guide, rows, progress=progress)
+        frame = self.scoring(self.model, self.guide, self._rows(data), progress=progress)
         self._refuse_changed_weights()
         return frame
+
+    def _rows(self, data: Data) -> Rows:
+        """Return new rows in the form of the calibration rows."""
+        rows = in_form(Pair.of(*self._members()[0], self.scoring.plate).rows(data), self.form)
+        refuse_infinite(rows)
+        return rows
 
     def _weights_now(self) -> list[str]:
         """Return a checksum of the weights of each pair, as they are now."""

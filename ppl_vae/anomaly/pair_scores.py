@@ -49,6 +49,7 @@ class PairScores:
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
         attribution: Whether the share of each cell is computed, too.
         most: The most rows that a block may have.
+        total: Rows in all that are to come.
 
     Attributes:
         names: The scores that the pair has: those of ``OF_POINTS`` where the guide gives a point.
@@ -70,12 +71,14 @@ class PairScores:
         compile: bool | str,  # noqa: A002  as fit has it
         attribution: bool,
         most: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.pair, self.num_samples = pair, num_samples
         self._cells = CellShares.of(pair, rows) if attribution else None
         self._pass = ParticlePass(
-            pair, rows, num_samples, self._measure, compile=compile, refuse_points=False, most=most
-        )
+            pair, rows, num_samples, self._measure, compile=compile, refuse_points=False,
+            most=most, total=total,
+        )  # fmt: skip
         terms = self._pass.terms
         self.names = OF_POINTS if terms.points else SCORES
         self.labels = self._cells.labels if self._cells else []

@@ -126,6 +126,7 @@ class RowScorer:
         compile: Whether to compile.
         progress: Whether to show a bar while the reference rows are scored.
         plate: Name of the row plate.
+        total: Rows in all that are to come, where that is known; a large job is compiled.
 
     Attributes:
         size: Rows of a block: all parts but the last must have a multiple of them.
@@ -145,6 +146,7 @@ class RowScorer:
         compile: bool | str = "auto",  # noqa: A002  as fit has it
         progress: bool = False,
         plate: str = "data",
+        total: int | None = None,
     ) -> None:
         check_arguments(num_samples=num_samples, seed=seed, compile=compile)
         check_flag("attribution", attribution)
@@ -158,7 +160,7 @@ class RowScorer:
         known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
         rows = [pair.rows(example) for pair in pairs]
         rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
-        settings: dict[str, Any] = {"compile": compile, "attribution": attribution}
+        settings: dict[str, Any] = {"compile": compile, "attribution": attribution, "total": total}
 
         def scorers(most: int | None) -> list[PairScores]:
             named = zip(pairs, rows, strict=True)

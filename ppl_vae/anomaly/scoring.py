@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ppl_vae.anomaly.pair_scores import SCORES
-from ppl_vae.anomaly.scores import Ensemble, anomaly_scores
+from ppl_vae.anomaly.scores import Ensemble, RowScorer
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Data
 from ppl_vae.data.text import printable
@@ -98,10 +99,23 @@ class Scoring:
         Raises:
             ValueError: If the pair does not have the score, or a row's score is NaN.
         """
-        frame = anomaly_scores(
-            model, guide, data, num_samples=self.num_samples, seed=self.seed, progress=progress,
-            plate=self.plate,
-        )  # fmt: skip
+        scorer = self.scorer(model, guide, data)
+        return self.read(scorer(data, progress=progress), name)
+
+    def scorer(
+        self, model: Model | Ensemble, guide: Guide, example: Data, **more: Any
+    ) -> RowScorer:
+        """Return what scores rows part by part; arguments as ``RowScorer``."""
+        settings: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.seed}
+        return RowScorer(model, guide, example, **settings, plate=self.plate, **more)
+
+    def read(self, frame: pd.DataFrame, name: str = "data") -> pd.DataFrame:
+        """Return the score and its reliability, as a call does, from a frame of all scores.
+
+        Args:
+            frame: Rows as ``anomaly_scores`` returns them.
+            name: The argument's name, for messages.
+        """
         column = LIKELIHOOD if self.score == TYPICALITY else self.score
         if column not in frame:
             present = ", ".join(each for each in SCORES if each in frame)

@@ -40,6 +40,7 @@ class ParticlePass:
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
         refuse_points: Whether a guide that gives a latent of the rows as a point is an error.
         most: The most rows that a block may have; ``None`` for no other limit than memory's.
+        total: Rows in all, where the data are a part of them; a large job is compiled.
 
     Attributes:
         terms: Draws some particles at a call.
@@ -61,6 +62,7 @@ class ParticlePass:
         compile: bool | str,  # noqa: A002  as fit has it
         refuse_points: bool = True,
         most: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.num_samples = num_samples
         numbers = numbers_of_a_row(pair, rows)
@@ -80,7 +82,7 @@ class ParticlePass:
             rounds, full_size = 1, rows_that_fit(largest, numbers)
         self.full_size = min(full_size, most or full_size)
         self.size = min(self.full_size, len(rows))
-        self.terms.prepare(self.size, math.ceil(len(rows) / self.size) * rounds, compile)
+        self.terms.prepare(self.size, math.ceil((total or len(rows)) / self.size) * rounds, compile)
 
     def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
         """Draw all particles of a block of rows; yield their terms, at most ``GATHERED`` at a time.

@@ -1,5 +1,6 @@
 """A detector flags clean rows as often as it says, and refuses rows it was not calibrated for."""
 
+import itertools
 import math
 import warnings
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from ppl_vae import AnomalyDetector
-from ppl_vae.anomaly import conformal, scoring
+from ppl_vae.anomaly import conformal
+from ppl_vae.anomaly.scores import RowScorer
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.models.ppca import PPCAModel
@@ -211,16 +213,40 @@ def test_a_new_row_that_overflows_is_the_strangest(detector):
 
 
 def test_a_score_of_nan_is_refused(monkeypatch):
-    original = scoring.anomaly_scores
+    original = RowScorer.__call__
 
     def with_nan(*args, **options):
         frame = original(*args, **options)
         frame.iloc[3] = math.nan
         return frame
 
-    monkeypatch.setattr(scoring, "anomaly_scores", with_nan)
+    monkeypatch.setattr(RowScorer, "__call__", with_nan)
     with pytest.raises(ValueError, match=r"calibration: .*NaN in 1 of 50 rows, first in row 3"):
         AnomalyDetector(exact_model().marginal, None, clean_rows(50))
+
+
+# Rows in parts
+
+
+@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300], [0, 128, 256, 300]])
+def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
+    monkeypatch.setattr("ppl_vae.anomaly.detector.PART", 50)
+    x = clean_rows(300, seed=7)
+    columns = x.shape[1]
+    pair = GaussianModel(columns, 2), NormalGuide(columns, 2)
+    detector = AnomalyDetector(*pair, clean_rows(60), num_samples=10)
+    whole = detector(x)
+    frames = list(detector.parts(x[a:b] for a, b in itertools.pairwise(cuts)))
+    found = pd.concat(frames, ignore_index=True)
+    for name in ("score", "p_value", "k_hat", "reliable"):
+        pd.testing.assert_series_equal(found[name], whole[name], check_exact=True)
+    counts = np.bincount(found["level"] - 1, minlength=61)
+    q = detector.q_values(counts)[found["level"] - 1]
+    np.testing.assert_array_equal(q, whole["q_value"])
+    explained = pd.concat(detector.parts([x], reference=clean_rows(60)), ignore_index=True)
+    assert list(explained.columns[5:]) == [f"attribution:{i}" for i in range(columns)]
+    assert list(detector.parts([])) == []
 
 
 # Rows of another form
