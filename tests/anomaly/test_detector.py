@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ppl_vae import AnomalyDetector
+from ppl_vae import AnomalyDetector, anomaly_scores
 from ppl_vae.anomaly import conformal, scoring
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
@@ -165,6 +165,19 @@ def test_unreliable_log_likelihoods_are_marked_and_other_scores_are_not():
     assert elbo["reliable"].all()
 
 
+@pytest.mark.parametrize(
+    ("k_hat", "ess", "reliable"),
+    [(0.4, 5.0, True), (0.9, 5.0, False), (0.9, 60.0, True), (math.nan, 5.0, False)],
+)
+def test_a_likelihood_is_reliable_unless_few_draws_may_decide_it(k_hat, ess, reliable, monkeypatch):
+    original = scoring.anomaly_scores
+    monkeypatch.setattr(
+        scoring, "anomaly_scores", lambda *a, **o: original(*a, **o).assign(k_hat=k_hat, ess=ess)
+    )
+    frame = AnomalyDetector(exact_model().marginal, None, clean_rows(20))(clean_rows(3))
+    assert frame["reliable"].tolist() == [reliable] * 3
+
+
 def test_exact_likelihoods_are_reliable(detector):
     frame = detector(clean_rows(20, seed=7))
     assert np.isneginf(frame["k_hat"]).all()
@@ -172,6 +185,22 @@ def test_exact_likelihoods_are_reliable(detector):
 
 
 # Infinite and missing scores
+
+
+def test_infinite_values_are_refused_that_the_pair_would_take():
+    marginal = exact_model().marginal
+
+    def model(x):
+        marginal(x.clamp(-9, 9))
+
+    detector, rows = AnomalyDetector(model, None, clean_rows(30)), clean_rows(10)
+    rows[4, 1] = math.inf
+    assert np.isfinite(anomaly_scores(model, None, rows)).loc[4, "negative_log_likelihood"]
+    for use in (detector, detector.drift):
+        with pytest.raises(
+            ValueError, match="data: expected finite numbers, got infinity in row 4"
+        ):
+            use(rows)
 
 
 def test_infinite_calibration_rows_are_refused():
