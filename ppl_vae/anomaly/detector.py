@@ -127,11 +127,11 @@ class AnomalyDetector:
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
         infinite = int(np.isposinf(self.scores).sum())
         if infinite:
+            lowest = (infinite + 1) / (len(rows) + 1)
             warnings.warn(
                 f"calibration: {infinite} of {len(rows)} rows have an infinite score and count as "
                 "stranger than any finite one, so that no row is flagged below a false-alarm rate "
-                f"of {(infinite + 1) / (len(rows) + 1):.2g}; look at these rows, and leave out "
-                "those that are not clean",
+                f"of {lowest:.2g}; look at these rows, and leave out those that are not clean",
                 stacklevel=2,
             )
 
@@ -175,32 +175,17 @@ class AnomalyDetector:
                 infinite; if the weights of the pair have changed since the calibration.
         """
         check_arguments(progress=progress)
-        if false_alarm_rate is not None and false_discovery_rate is not None:
-            raise ValueError(
-                "false_discovery_rate: expected None beside false_alarm_rate, got "
-                f"{false_discovery_rate} and {false_alarm_rate}; pass one of the two"
-            )
-        by_discovery = false_discovery_rate is not None
-        column, name = ("q" if by_discovery else "p"), "false_discovery_rate"
-        rate = false_discovery_rate if by_discovery else false_alarm_rate
-        rate = RATE if rate is None else rate
+        name, rate = _one_rate(false_alarm_rate, false_discovery_rate)
         n = len(self.scores)
-        conformal.allowed_level(n, rate, name if by_discovery else "false_alarm_rate")
+        conformal.allowed_level(n, rate, name)
         frame = self._scored(data, progress=progress)
         levels = conformal.levels(frame["score"], self.scores)
         counts = np.bincount(levels - 1, minlength=n + 1)
-        values = {
-            "p": levels / (n + 1), "q": conformal.q_values_from_counts(counts)[levels - 1]
-        }  # fmt: skip
-        columns = {
-            "score": frame["score"],
-            "p_value": values["p"],
-            "q_value": values["q"],
-            "flagged": values[column] <= rate,
-            "k_hat": frame["k_hat"],
-            "reliable": frame["reliable"],
-        }
-        return pd.DataFrame(columns, index=frame.index)
+        frame["p_value"] = levels / (n + 1)
+        frame["q_value"] = conformal.q_values_from_counts(counts)[levels - 1]
+        judged = frame["p_value" if name == "false_alarm_rate" else "q_value"]
+        frame["flagged"] = judged <= rate
+        return frame[["score", "p_value", "q_value", "flagged", "k_hat", "reliable"]]
 
     def threshold(self, false_alarm_rate: float = RATE) -> float:
         """Return the score above which a row is flagged at a false-alarm rate, in nats.
@@ -339,3 +324,17 @@ class AnomalyDetector:
                 f"90 %, this one flags {low:.1%} to {high:.1%} of clean rows",
             ]
         )
+
+
+def _one_rate(
+    false_alarm_rate: float | None, false_discovery_rate: float | None
+) -> tuple[str, float]:
+    """Return the name and the value of the rate that was asked for, of which there is one."""
+    if false_discovery_rate is None:
+        return "false_alarm_rate", RATE if false_alarm_rate is None else false_alarm_rate
+    if false_alarm_rate is not None:
+        raise ValueError(
+            "false_discovery_rate: expected None beside false_alarm_rate, got "
+            f"{false_discovery_rate} and {false_alarm_rate}; pass one of the two"
+        )
+    return "false_discovery_rate", false_discovery_rate

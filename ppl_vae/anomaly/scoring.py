@@ -122,7 +122,9 @@ class Scoring:
         few_draws = ~(k_hat <= frame.attrs["k_hat_threshold"])  # NaN among them
         if self.score in OF_WEIGHTS:
             finite &= ~(few_draws & ~(frame["ess"] >= MOST_DRAWS * self.num_samples))
-        return pd.DataFrame({"score": score, "k_hat": k_hat, "reliable": finite})
+        result = pd.DataFrame({"score": score, "k_hat": k_hat, "reliable": finite})
+        result.attrs.update(frame.attrs)
+        return result
 
     def __str__(self) -> str:
         seed = "no seed" if self.seed is None else f"seed {self.seed}"

@@ -123,6 +123,7 @@ def test_the_frame_has_the_index_and_its_columns_agree(detector):
     assert (frame["flagged"] == (frame["score"] > detector.threshold(0.1))).all()
     assert frame["flagged"].dtype == frame["reliable"].dtype == bool
     assert frame.loc["row 7", "p_value"] == 1 / 200
+    assert frame.attrs["k_hat_threshold"] == 0.5  # min(1 - 1/log10(100), 0.7)
     exact = -exact_model().log_prob(torch.tensor(rows.to_numpy())).detach().numpy()
     assert np.allclose(frame["score"], exact, rtol=1e-4)
 
