@@ -101,40 +101,100 @@ def anomaly_scores(
         >>> list(scores.columns)[:3], len(scores)
         (['reconstruction', 'expected_reconstruction', 'divergence'], 3)
     """
-    check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
-    check_flag("attribution", attribution)
-    if attribution and reference is None:
-        raise ValueError(
-            "reference: expected rows that are known to be normal, with which the cells of a row "
-            "are compared, got None; pass the rows that the pair was fitted to"
-        )
-    pairs = [Pair.of(*each, plate) for each in members(model, guide)]
-    each_of_data, each_of_reference = [], []
-    for pair in pairs:
-        rows = pair.rows(data)
-        known = None if reference is None else pair.rows(reference, "reference")
-        most = rows if known is None or len(rows) >= len(known) else known
-        scorer = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
-        each_of_data.append(scorer.of(rows, seed=seed, progress=progress))
-        if known is not None:
-            each_of_reference.append(scorer.of(known, seed=seed, progress=progress))
-    columns = averaged(each_of_data)
-    cells = columns.pop("cells", None)
-    if reference is not None:
-        known_columns = averaged(each_of_reference)
-        if "negative_log_likelihood" in columns:
-            center = _finite_mean(known_columns["negative_log_likelihood"])
+    check_arguments(progress=progress)
+    scorer = RowScorer(
+        model, guide, data, num_samples=num_samples, seed=seed, reference=reference,
+        attribution=attribution, compile=compile, progress=progress, plate=plate,
+    )  # fmt: skip
+    return scorer(data, progress=progress)
+
+
+class RowScorer:
+    """Scores rows part by part, with what was compiled for the first part.
+
+    The draws of a row depend on the row's place in the whole data alone: a row has the same scores
+    however the data are cut into parts of ``size`` rows, or a multiple of it.
+
+    Args:
+        model: As in ``anomaly_scores``, and so are the other arguments.
+        guide: The guide.
+        example: Rows of the form to come, as many as the parts will have at most.
+        num_samples: Draws of the latents for each row.
+        seed: Seeds the draws.
+        reference: Rows that are known to be normal.
+        attribution: Whether to add what each cell of a row contributes.
+        compile: Whether to compile.
+        progress: Whether to show a bar while the reference rows are scored.
+        plate: Name of the row plate.
+
+    Attributes:
+        size: The number of rows that all parts but the last must be a multiple of.
+    """
+
+    def __init__(
+        self,
+        model: Model | Ensemble,
+        guide: Guide,
+        example: Data,
+        *,
+        num_samples: int,
+        seed: int | None,
+        reference: Data | None = None,
+        attribution: bool = False,
+        compile: bool | str = "auto",  # noqa: A002  as fit has it
+        progress: bool = False,
+        plate: str = "data",
+    ) -> None:
+        check_arguments(num_samples=num_samples, seed=seed, compile=compile)
+        check_flag("attribution", attribution)
+        if attribution and reference is None:
+            raise ValueError(
+                "reference: expected rows that are known to be normal, with which the cells of a "
+                "row are compared, got None; pass the rows that the pair was fitted to"
+            )
+        self.num_samples, self.seed = num_samples, seed
+        self._scorers, of_reference = [], []
+        for each in members(model, guide):
+            pair = Pair.of(*each, plate)
+            rows = pair.rows(example)
+            known = None if reference is None else pair.rows(reference, "reference")
+            most = rows if known is None or len(rows) >= len(known) else known
+            scores = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
+            self._scorers.append(scores)
+            if known is not None:
+                of_reference.append(scores.of(known, seed=seed, progress=progress))
+        self._known = averaged(of_reference) if of_reference else {}
+        self.size = math.lcm(*(scores.size for scores in self._scorers))
+
+    def __call__(self, data: Data, *, progress: bool = False, first_row: int = 0) -> pd.DataFrame:
+        """Return the scores of rows, as ``anomaly_scores`` does.
+
+        Args:
+            data: The rows, or a part of them.
+            progress: Whether to show a bar.
+            first_row: Place of the part's first row in the whole data, a multiple of ``size``.
+        """
+        parts = []
+        for scores in self._scorers:
+            rows = scores.pair.rows(data)
+            first_block = first_row // scores.size
+            parts.append(
+                scores.of(rows, seed=self.seed, progress=progress, first_block=first_block)
+            )
+        columns = averaged(parts)
+        cells = columns.pop("cells", None)
+        if self._known and "negative_log_likelihood" in columns:
+            center = _finite_mean(self._known["negative_log_likelihood"])
             columns["typicality"] = (columns["negative_log_likelihood"] - center).abs()
+        order = [name for name in (*SCORES, "typicality", "ess", "k_hat") if name in columns]
+        frame = pd.DataFrame({name: columns[name].numpy() for name in order}, index=rows.index)
         if cells is not None:
-            cells = cells - _finite_mean(known_columns["cells"])
-    order = [name for name in (*SCORES, "typicality", "ess", "k_hat") if name in columns]
-    frame = pd.DataFrame({name: columns[name].numpy() for name in order}, index=rows.index)
-    if cells is not None:
-        names = [f"attribution:{label}" for label in scorer.labels]
-        frame = pd.concat([frame, pd.DataFrame(cells.numpy(), rows.index, names)], axis=1)
-    frame.attrs["k_hat_threshold"] = k_threshold(num_samples)
-    frame.attrs["not_covered"] = scorer.not_covered
-    return frame
+            shares = (cells - _finite_mean(self._known["cells"])).numpy()
+            names = [f"attribution:{label}" for label in self._scorers[0].labels]
+            frame = pd.concat([frame, pd.DataFrame(shares, rows.index, names)], axis=1)
+        frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
+        frame.attrs["not_covered"] = self._scorers[0].not_covered
+        return frame
 
 
 def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:

@@ -94,7 +94,7 @@ def read_data(
     choice = ColumnChoice.of(columns, drop, index, fields, like)
     path = Path(path)
     check_exists(path)
-    ending = _ending(path)
+    ending = ending_of(path)
     if ending not in _READERS:
         got = path.suffix or "no extension"
         raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
@@ -104,9 +104,9 @@ def read_data(
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
     if isinstance(data, pd.DataFrame):
         data = choice.split(data)
-    _check_rows(data, path)
+    check_rows(data, path)
     result: Array | tuple[Array, ...] | dict[str, Array] = (
-        data if like is None else _in_form_of(data, like, str(path))
+        data if like is None else in_form_of(data, like, str(path))
     )
     return result
 
@@ -115,7 +115,7 @@ def files_of_fields(fields: Any) -> dict[str, Path]:
     """Return the files among what fields are read from, by the field's name."""
     named = fields.items() if isinstance(fields, Mapping) else ()
     paths = {key: Path(name) for key, name in named if isinstance(name, str)}
-    return {key: path for key, path in paths.items() if _ending(path) in _READERS}
+    return {key: path for key, path in paths.items() if ending_of(path) in _READERS}
 
 
 def _with_files(
@@ -145,8 +145,8 @@ def _with_files(
     data = dict(data) if isinstance(data, Mapping) else {key: data}
     for key, file in files.items():
         values = np.asarray(_one_array(file))
-        data[key] = values if key not in like_of else _in_form_of(values, like_of[key], str(file))
-    _check_rows(data, path)
+        data[key] = values if key not in like_of else in_form_of(values, like_of[key], str(file))
+    check_rows(data, path)
     return {key: data[key] for key in {**like_of, **data}}
 
 
@@ -161,7 +161,7 @@ def _one_array(file: Path) -> Any:
     raise ValueError(f"{file}: expected one column or array for a field, got {shown(got)}")
 
 
-def _ending(path: Path) -> str:
+def ending_of(path: Path) -> str:
     """Return the ending of a file's name that says how to read it, such as ``.csv.gz``."""
     count = 2 if path.suffix.lower() == ".gz" else 1
     return "".join(path.suffixes[-count:]).lower()
@@ -177,7 +177,7 @@ def check_exists(path: Path) -> None:
         raise ValueError(f"{path}: no such file; there is no folder {path.parent}")
     others = [other.name for other in path.parent.iterdir() if other.is_file()]
     near = difflib.get_close_matches(path.name, others, n=3, cutoff=0.5)
-    near = near or [name for name in sorted(others) if _ending(Path(name)) in _READERS][:5]
+    near = near or [name for name in sorted(others) if ending_of(Path(name)) in _READERS][:5]
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     raise ValueError(f"{path}: no such file{hint}")
 
@@ -271,7 +271,7 @@ def _dtype_in_header(file: IO[bytes]) -> np.dtype[Any]:
     return np.dtype(read(file)[2])
 
 
-def _check_rows(data: Any, path: Path) -> None:
+def check_rows(data: Any, path: Path) -> None:
     """Raise ``ValueError`` where arrays are not numbers, have no rows, or differ in length."""
     named = data.items() if isinstance(data, Mapping) else [("", data)]
     lengths = {}
@@ -291,7 +291,7 @@ def _check_rows(data: Any, path: Path) -> None:
 # The form of a run's data
 
 
-def _in_form_of(data: Any, like: Any, where: str) -> Any:
+def in_form_of(data: Any, like: Any, where: str) -> Any:
     """Return what was read in the form of ``like``: a tuple, a mapping, a frame or an array.
 
     Args:
@@ -305,16 +305,14 @@ def _in_form_of(data: Any, like: Any, where: str) -> Any:
     if isinstance(like, tuple):
         _check_field_count(data, len(like), where)
         fields = zip(data.items(), like, strict=True)
-        return tuple(_in_form_of(field, part, f'{where}["{key}"]') for (key, field), part in fields)
+        return tuple(in_form_of(field, part, f'{where}["{key}"]') for (key, field), part in fields)
     if isinstance(like, Mapping):
         _check_field_count(data, len(like), where)
         if missing := missing_names(like, data):
             raise ValueError(
                 f"{where}: expected the run's arrays, got {missing}; fields= says which one it is"
             )
-        return {
-            key: _in_form_of(data[key], part, f'{where}["{key}"]') for key, part in like.items()
-        }
+        return {key: in_form_of(data[key], part, f'{where}["{key}"]') for key, part in like.items()}
     if isinstance(data, Mapping):
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):

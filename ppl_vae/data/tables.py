@@ -6,14 +6,17 @@ or the row at fault.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib
 import itertools
 import math
 import warnings
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -27,8 +30,19 @@ from ppl_vae.data.lines import (
     separator_of,
 )
 from ppl_vae.data.numeric import number_in, numeric_columns
-from ppl_vae.data.selection import SHOWN, ColumnChoice, first_repeated, listed_names, row_labels
+from ppl_vae.data.selection import (
+    SHOWN,
+    ColumnChoice,
+    ColumnChoiceError,
+    first_repeated,
+    listed_names,
+    missing_names,
+    row_labels,
+)
 from ppl_vae.data.text import text_of_spreadsheet
+
+Part: TypeAlias = tuple[pd.DataFrame, pd.DataFrame]
+"""Some rows of a table: the numeric columns, and columns that are handed on as they are."""
 
 WIDE = 1000  # pandas holds each of so many columns apart until a frame is copied
 
@@ -67,9 +81,27 @@ def read_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     Raises:
         ValueError: If the file is not a table of numbers in this form.
     """
+    ((frame, _),) = csv_parts(path, choice)
+    return frame
+
+
+def csv_parts(
+    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
+) -> Iterator[Part]:
+    """Yield a table of text in parts of some rows; arguments and errors as ``read_csv``.
+
+    Args:
+        path: The file.
+        choice: Which columns to read.
+        rows: Rows of a part; ``None`` for all rows in one part.
+        keep: Columns that are handed on as they stand in the file, as text.
+
+    Yields:
+        The numeric columns, and the columns to keep.
+    """
     try:
         check_is_text(path)
-        return _parse_csv(path, choice)
+        yield from _parse_csv(path, choice, rows, keep)
     except UnicodeDecodeError as error:
         number = first_line_not_utf8(path)
         raise ValueError(f"{path}, line {number}: expected UTF-8; save it as UTF-8") from error
@@ -79,7 +111,9 @@ def read_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
         raise ValueError(f"{path}: packed by gzip, and damaged ({first_line(error)})") from error
 
 
-def _parse_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
+def _parse_csv(
+    path: Path, choice: ColumnChoice, rows: int | None, keep: Sequence[str]
+) -> Iterator[Part]:
     """Read a table with pandas; where lines have too many or too few values, find the line.
 
     pandas fills a short line with missing cells and takes a longer one for a column of labels
@@ -91,55 +125,100 @@ def _parse_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     _check_column_names(path, start, names)
     labelled = names[0] == ""
     features = choice.features(names[labelled:], str(path))
-    frame = _read_with_pandas(path, separator, written, choice.index)
-    if len(frame.columns) != len(names) - labelled or frame.iloc[:, -1].isna().any():
-        _check_line_widths(path, separator, names)
-    if not len(frame):
+    check_kept(keep, names[labelled:], path)
+    line, read, counted = line_of_row(path, separator), 0, False
+    for part in _read_with_pandas(path, separator, written, (choice.index, *keep), rows):
+        suspect = len(part.columns) != len(names) - labelled or part.iloc[:, -1].isna().any()
+        if suspect and not counted:
+            _check_line_widths(path, separator, names)
+            counted = True
+        if not len(part):
+            break
+        place = partial(_later, line, read)
+        read += len(part)
+        frame = _with_labels(part, names, choice.index, keep)
+        if choice.index is not None:
+            frame.index = row_labels(frame[choice.index], str(path), place)
+        kept, frame = frame[list(keep)], frame[features]
+        numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
+        _check_infinite(path, separator, names, numeric)
+        yield numeric, kept
+    if not read:
         raise ValueError(f"{path}: expected rows below the column names, got none")
-    place = line_of_row(path, separator)
-    frame = frame.set_axis(names[labelled:], axis=1).rename_axis(None)
-    if choice.index is not None:
-        texts = [marked[1:] for marked in frame[choice.index]]
-        labels = pd.Series(texts, name=choice.index, dtype=object)
-        frame.index = row_labels(labels, str(path), place)
-    elif labelled:
-        frame.index = frame.index.map(lambda v: text_of_spreadsheet(v) if isinstance(v, str) else v)
-    frame = frame[features]
-    numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
-    _check_infinite(path, separator, names, numeric)
-    return numeric
+
+
+def _with_labels(
+    part: pd.DataFrame, names: list[str], index: str | None, keep: Sequence[str]
+) -> pd.DataFrame:
+    """Return a table as pandas read it with its names, and texts without the marks in front.
+
+    Args:
+        part: The table.
+        names: The names of the columns; a first one that is empty stands above the row labels.
+        index: The column of the row labels.
+        keep: The columns to keep.
+    """
+    frame = part.set_axis(names[names[0] == "" :], axis=1).rename_axis(None)
+    for name in dict.fromkeys(keep if index is None else (index, *keep)):
+        frame[name] = pd.Series([marked[1:] for marked in frame[name]], frame.index, object)
+    if names[0] == "":
+        texts = [text_of_spreadsheet(v) if isinstance(v, str) else v for v in frame.index]
+        frame.index = pd.Index(texts)
+    return frame
+
+
+def _later(place: Callable[[int], str], start: int, row: int) -> str:
+    """Return where a row of a part stands in the file, which has ``start`` rows before the part."""
+    return place(start + row)
+
+
+def check_kept(keep: Iterable[str], names: Iterable[str], path: Path) -> None:
+    """Raise ``ColumnChoiceError`` where a column to keep is missing in a file."""
+    if missing := missing_names(keep, names):
+        raise ColumnChoiceError(f"keep: expected columns of {path}, got {missing}")
 
 
 def _read_with_pandas(
-    path: Path, separator: str, written: list[str], index: str | None
-) -> pd.DataFrame:
-    """Return a table as pandas reads it.
+    path: Path, separator: str, written: list[str], texts: Sequence[str | None], rows: int | None
+) -> Iterator[pd.DataFrame]:
+    """Yield a table, in parts of some rows, as pandas reads it.
 
     Args:
         path: The file.
         separator: The separator of values.
         written: The names of the columns as they stand in the file.
-        index: The column of the row labels, ``None`` for none. Its values are texts as they stand
-            in the file, each with a mark in front; without the mark, pandas would take the text
-            ``NA`` for a missing value.
+        texts: Columns whose values are texts as they stand in the file, each with a mark in front;
+            without the mark, pandas would take the text ``NA`` for a missing value.
+        rows: Rows of a part; ``None`` for all rows in one part.
     """
-    places = [p for p, name in enumerate(written) if text_of_spreadsheet(name) == index]
+    places = [p for p, name in enumerate(written) if text_of_spreadsheet(name) in texts]
     as_text = dict.fromkeys(places, "|{}".format)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # lines longer than the first
-            return pd.read_csv(
-                path, sep=separator, index_col=0 if written[0] == "" else False,
-                skipinitialspace=True, low_memory=False, converters=as_text or None,
-                compression="gzip" if is_packed(path) else None,
-            )  # fmt: skip
-    except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        _check_line_widths(path, separator, written)
-        *_, (line, _) = records(path, separator)  # a quote that is not closed ends with the file
-        raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
-    except OverflowError as error:  # pandas before 3.1 refuses such a number itself
-        unnamed = ValueError(f"{path}: a number is too large for a float")
-        raise (_too_large(path, separator, written, written) or unnamed) from error
+    options: dict[str, Any] = {
+        "sep": separator, "index_col": 0 if written[0] == "" else False, "skipinitialspace": True,
+        "low_memory": False, "converters": as_text or None,
+        "compression": "gzip" if is_packed(path) else None,
+    }  # fmt: skip
+    with contextlib.ExitStack() as opened:
+        parts: Iterator[pd.DataFrame] | None = None
+        while True:
+            try:
+                with warnings.catch_warnings():  # lines longer than the first
+                    warnings.simplefilter("error", pd.errors.ParserWarning)
+                    if rows is None:
+                        parts = parts or iter([pd.read_csv(path, **options)])
+                    elif parts is None:
+                        parts = opened.enter_context(pd.read_csv(path, chunksize=rows, **options))
+                    part = next(parts, None)
+            except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
+                _check_line_widths(path, separator, written)
+                *_, (line, _) = records(path, separator)  # an open quote ends with the file
+                raise ValueError(f"{path}, line {line}: {first_line(error)}") from error
+            except OverflowError as error:  # pandas before 3.1 refuses such a number itself
+                unnamed = ValueError(f"{path}: a number is too large for a float")
+                raise (_too_large(path, separator, written, written) or unnamed) from error
+            if part is None:
+                return
+            yield part
 
 
 def _too_large(
@@ -236,21 +315,86 @@ def _split_number(record: list[str], separator: str, count: int) -> str:
 
 def read_parquet(path: Path, choice: ColumnChoice) -> pd.DataFrame:
     """Read a Parquet file; arguments, result and errors are those of ``read_csv``."""
+    ((frame, _),) = parquet_parts(path, choice)
+    return frame
+
+
+def parquet_parts(
+    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
+) -> Iterator[Part]:
+    """Yield a Parquet file in parts of some rows; arguments and errors as ``csv_parts``.
+
+    Columns to keep have the types that they have in the file.
+    """
+    read = 0
+    for frame in _parquet_frames(path, rows):
+        names = list(frame.columns)
+        check_names_differ(names, str(path))
+        features = choice.features(names, str(path), frame.index.name)
+        named = frame if frame.index.name is None else frame.reset_index()
+        check_kept(keep, [str(name) for name in named.columns], path)
+        kept = named[list(keep)].set_axis(frame.index)
+        place = partial(_later, "row {}".format, read)
+        read += len(frame)
+        if choice.index is not None and choice.index != frame.index.name:
+            frame.index = row_labels(frame[choice.index], str(path), place)
+        yield numeric_columns(frame[features], path, place), kept.set_axis(frame.index)
+
+
+def _parquet_frames(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
+    """Yield the frames of a Parquet file, of some rows each; at least one, which may be empty."""
     try:
-        parquet = importlib.import_module("pyarrow.parquet")  # an extra, without types
+        arrow = importlib.import_module("pyarrow")  # an extra, without types
+        parquet = importlib.import_module("pyarrow.parquet")
         names = parquet.read_schema(path).names  # pandas cannot read two columns of one name
-        frame = pd.DataFrame() if first_repeated(names) else flat_columns(pd.read_parquet(path))
     except ImportError as error:
         raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
     except Exception as error:  # pyarrow has errors of many classes for a damaged file
-        reason = first_line(error)
-        raise ValueError(f"{path}: not a Parquet file, or damaged ({reason})") from error
+        raise _damaged(path, error) from error
     check_names_differ(names, str(path))
-    if not len(frame.columns):
+    try:
+        if rows is None:
+            frames: Iterator[pd.DataFrame] = iter([pd.read_parquet(path)])
+        else:
+            frames = _regrouped(arrow, parquet.ParquetFile(path), rows)
+        first = next(frames)
+    except Exception as error:
+        raise _damaged(path, error) from error
+    if not len(first.columns):
         raise ValueError(f"{path}: expected columns, got none")
-    check_names_differ(list(frame.columns), str(path))
-    features = choice.features(list(frame.columns), str(path), frame.index.name)
-    place = "row {}".format
-    if choice.index is not None and choice.index != frame.index.name:
-        frame.index = row_labels(frame[choice.index], str(path), place)
-    return numeric_columns(frame[features], path, place)
+    yield flat_columns(first)
+    while True:
+        try:
+            frame = next(frames)
+        except StopIteration:
+            return
+        except Exception as error:
+            raise _damaged(path, error) from error
+        yield flat_columns(frame)
+
+
+def _regrouped(arrow: Any, file: Any, rows: int) -> Iterator[pd.DataFrame]:
+    """Yield the rows of an open Parquet file in frames of ``rows`` rows, whatever its row groups.
+
+    Row labels of numbers that count the rows go on from frame to frame.
+    """
+    read, waiting = 0, arrow.Table.from_batches([], schema=file.schema_arrow)
+    batches, more = file.iter_batches(batch_size=rows), True
+    while more:
+        batch = next(batches, None)
+        more = batch is not None
+        if more:
+            waiting = arrow.concat_tables([waiting, arrow.Table.from_batches([batch])])
+        while len(waiting) >= rows or (len(waiting) and not more):
+            frame = waiting.slice(0, rows).to_pandas()
+            if isinstance(frame.index, pd.RangeIndex):
+                frame.index = pd.RangeIndex(read, read + len(frame), name=frame.index.name)
+            yield frame
+            read, waiting = read + len(frame), waiting.slice(rows)
+    if not read:
+        yield waiting.to_pandas()
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    """Return the error for a file that pyarrow cannot read."""
+    return ValueError(f"{path}: not a Parquet file, or damaged ({first_line(error)})")

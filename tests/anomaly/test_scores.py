@@ -12,6 +12,7 @@ from parts.discrete import Classes, ClassesGuide
 from parts.zoo import binaries, reals
 
 from ppl_vae import anomaly_scores, build, elbo_terms, log_likelihood
+from ppl_vae.anomaly.scores import RowScorer
 from ppl_vae.guides.conditional import ConditionalGuide
 from ppl_vae.guides.delta import DeltaGuide
 from ppl_vae.guides.normal import NormalGuide
@@ -261,3 +262,18 @@ def test_bad_input_is_refused_by_name():
     for pair, rows in zip(summed, (x, torch.randn(60, 5)), strict=True):
         with pytest.raises(ValueError, match=r'site "[a-z]+": attribution: .* summed'):
             anomaly_scores(*pair, rows, reference=rows, attribution=True)
+
+
+@pytest.mark.parametrize("compile_", [False, True])
+def test_scores_are_the_same_bit_for_bit_however_the_rows_are_cut(compile_, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 7)
+    x = reals()
+    model, guide = build(GaussianModel, x), build(NormalGuide, x)
+    settings = {"num_samples": 20, "seed": 5, "compile": compile_}
+    whole = anomaly_scores(model, guide, x, **settings)
+    scorer = RowScorer(model, guide, x[:14], **settings)
+    assert scorer.size == 7
+    for rows in (7, 14, 21):
+        parts = [scorer(x[i : i + rows], first_row=i) for i in range(0, 60, rows)]
+        found = pd.concat(parts, ignore_index=True)
+        pd.testing.assert_frame_equal(found, whole, check_exact=True)
