@@ -8,8 +8,6 @@ Source: Bates, Candès, Lei, Romano & Sesia (2023), arXiv:2104.08279.
 
 from __future__ import annotations
 
-import itertools
-import math
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,7 +25,6 @@ from ppl_vae.anomaly.scores import Ensemble, members
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.parts import regrouped
 from ppl_vae.data.rows import Data, Rows, as_tuple, example_rows
 from ppl_vae.saving.storage import tensors_checksum
 
@@ -42,10 +39,6 @@ FEWEST = 19
 
 EXAMPLES = 16
 """Calibration rows that a detector keeps, on which a saved pair is tried."""
-
-
-PART = 1 << 16
-"""Rows of a stream that are in memory at a time, or a few more, to make whole blocks."""
 
 
 class AnomalyDetector:
@@ -135,11 +128,11 @@ class AnomalyDetector:
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
         infinite = int(np.isposinf(self.scores).sum())
         if infinite:
+            lowest = (infinite + 1) / (len(rows) + 1)
             warnings.warn(
                 f"calibration: {infinite} of {len(rows)} rows have an infinite score and count as "
                 "stranger than any finite one, so that no row is flagged below a false-alarm rate "
-                f"of {(infinite + 1) / (len(rows) + 1):.2g}; look at these rows, and leave out "
-                "those that are not clean",
+                f"of {lowest:.2g}; look at these rows, and leave out those that are not clean",
                 stacklevel=2,
             )
 
@@ -183,32 +176,51 @@ class AnomalyDetector:
                 infinite; if the weights of the pair have changed since the calibration.
         """
         check_arguments(progress=progress)
-        if false_alarm_rate is not None and false_discovery_rate is not None:
-            raise ValueError(
-                "false_discovery_rate: expected None beside false_alarm_rate, got "
-                f"{false_discovery_rate} and {false_alarm_rate}; pass one of the two"
-            )
-        by_discovery = false_discovery_rate is not None
-        column, name = ("q" if by_discovery else "p"), "false_discovery_rate"
-        rate = false_discovery_rate if by_discovery else false_alarm_rate
-        rate = RATE if rate is None else rate
-        n = len(self.scores)
-        conformal.allowed_level(n, rate, name if by_discovery else "false_alarm_rate")
-        frame = self._scored(data, progress=progress)
-        levels = conformal.levels(frame["score"], self.scores)
-        counts = np.bincount(levels - 1, minlength=n + 1)
-        values = {
-            "p": levels / (n + 1), "q": conformal.q_values_from_counts(counts)[levels - 1]
+        rates = {
+            "false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate
         }  # fmt: skip
-        columns = {
-            "score": frame["score"],
-            "p_value": values["p"],
-            "q_value": values["q"],
-            "flagged": values[column] <= rate,
-            "k_hat": frame["k_hat"],
-            "reliable": frame["reliable"],
-        }
-        return pd.DataFrame(columns, index=frame.index)
+        self.rate(**rates)  # a wrong rate is refused before the rows are scored
+        frame = self._with_levels(self._scored(data, progress=progress))
+        counts = np.bincount(frame["level"] - 1, minlength=len(self.scores) + 1)
+        return self.decide(frame, counts, **rates).drop(columns="level")
+
+    def rate(
+        self, *, false_alarm_rate: float | None = None, false_discovery_rate: float | None = None
+    ) -> tuple[str, float]:
+        """Return the name of the rate that is given, and the rate; 5 % false alarms by default.
+
+        Raises:
+            ValueError: If both rates are given, or the rate is below 1 / (n + 1).
+        """
+        name, rate = _one_rate(false_alarm_rate, false_discovery_rate)
+        conformal.allowed_level(len(self.scores), rate, name)
+        return name, rate
+
+    def decide(
+        self,
+        scored: pd.DataFrame,
+        counts: Any,
+        *,
+        false_alarm_rate: float | None = None,
+        false_discovery_rate: float | None = None,
+    ) -> pd.DataFrame:
+        """Return scored rows with p-values and q-values, and whether each row is flagged.
+
+        Args:
+            scored: Some rows, as ``parts`` yields them.
+            counts: (n + 1,) numbers of rows at levels 1 to n + 1, among all rows.
+            false_alarm_rate: As in a call.
+            false_discovery_rate: As in a call.
+        """
+        name, rate = self.rate(
+            false_alarm_rate=false_alarm_rate, false_discovery_rate=false_discovery_rate
+        )
+        p_values = scored["level"] / (len(self.scores) + 1)
+        q_values = conformal.q_values_from_counts(counts)[scored["level"] - 1]
+        flagged = (p_values if name == "false_alarm_rate" else q_values) <= rate
+        decided = {"score": scored["score"], "p_value": p_values, "q_value": q_values}
+        others = scored.drop(columns="score")
+        return pd.DataFrame({**decided, "flagged": flagged, **others}, index=scored.index)
 
     def parts(
         self,
@@ -220,9 +232,8 @@ class AnomalyDetector:
     ) -> Iterator[pd.DataFrame]:
         """Score rows that come in parts, as a file larger than memory: the scores of one call.
 
-        However the rows are cut, each has the same score, bit for bit. Which rows are flagged at a
-        false-discovery rate depends on all of them: count the levels, and give the counts to
-        ``q_values``.
+        However the rows are cut, each has the same score, bit for bit. Whether a row is flagged at
+        a false-discovery rate depends on all rows: count their levels, then ``decide``.
 
         Args:
             parts: The rows, in their order.
@@ -232,47 +243,17 @@ class AnomalyDetector:
             progress: Whether to show a bar while the reference rows are scored.
 
         Yields:
-            Rows with the columns ``score``, ``p_value``, ``level`` (k of the p-value k / (n + 1)),
-            ``k_hat`` and ``reliable``, and ``attribution:COLUMN`` with a reference.
+            Rows with the columns ``score``, ``level`` (k of the p-value k / (n + 1)), ``k_hat`` and
+            ``reliable``, and ``attribution:COLUMN`` with a reference.
 
         Raises:
             ValueError: As a call of the detector; also where the guide draws latents that all rows
                 share from all rows, which are not there at once.
         """
-        source, row = iter(parts), 0
-        head = next(source, None)
-        if head is None:
-            return
-        example = self._rows(head)
-        full = self.scoring.scorer(self.model, self.guide, example, compile=False).full_size
-        scorer = None
-        for part in regrouped(itertools.chain([head], source), full * math.ceil(PART / full)):
-            rows = self._rows(part)
-            scorer = scorer or self.scoring.scorer(
-                self.model, self.guide, rows, reference=reference, total=total,
-                attribution=reference is not None, progress=progress,
-            )  # fmt: skip
-            if scorer.full_size != full:
-                raise ValueError(
-                    "data: expected rows that can be scored part by part, got a guide that reads "
-                    "all rows at once for the latents that they share; score the rows in one call"
-                )
-            frame = scorer(rows, first_row=row)
-            row += len(rows)
-            found = self.scoring.read(frame)
-            levels = conformal.levels(found["score"], self.scores)
-            found.insert(1, "p_value", levels / (len(self.scores) + 1))
-            found.insert(2, "level", levels)
-            yield pd.concat([found, frame.filter(regex="^attribution:")], axis=1)
+        settings: dict[str, Any] = {"reference": reference, "total": total, "progress": progress}
+        for scored in self.scoring.parts(self.model, self.guide, parts, self._rows, **settings):
+            yield self._with_levels(scored)
         self._refuse_changed_weights()
-
-    def q_values(self, counts: Any) -> Floats:
-        """Return the q-value of each level of p-values, (n + 1,), from the rows at each level.
-
-        Args:
-            counts: (n + 1,) numbers of rows at levels 1 to n + 1.
-        """
-        return conformal.q_values_from_counts(counts)
 
     def threshold(self, false_alarm_rate: float = RATE) -> float:
         """Return the score above which a row is flagged at a false-alarm rate, in nats.
@@ -379,6 +360,11 @@ class AnomalyDetector:
         self._refuse_changed_weights()
         return frame
 
+    def _with_levels(self, scored: pd.DataFrame) -> pd.DataFrame:
+        """Return scored rows with the level of each row's p-value, after its score."""
+        scored.insert(1, "level", conformal.levels(scored["score"], self.scores))
+        return scored
+
     def _rows(self, data: Data) -> Rows:
         """Return new rows in the form of the calibration rows."""
         rows = in_form(Pair.of(*self._members()[0], self.scoring.plate).rows(data), self.form)
@@ -414,3 +400,17 @@ class AnomalyDetector:
                 f"90 %, this one flags {low:.1%} to {high:.1%} of clean rows",
             ]
         )
+
+
+def _one_rate(
+    false_alarm_rate: float | None, false_discovery_rate: float | None
+) -> tuple[str, float]:
+    """Return the name and the value of the rate that was asked for, of which there is one."""
+    if false_discovery_rate is None:
+        return "false_alarm_rate", RATE if false_alarm_rate is None else false_alarm_rate
+    if false_alarm_rate is not None:
+        raise ValueError(
+            "false_discovery_rate: expected None beside false_alarm_rate, got "
+            f"{false_discovery_rate} and {false_alarm_rate}; pass one of the two"
+        )
+    return "false_discovery_rate", false_discovery_rate

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +14,15 @@ import pandas as pd
 from ppl_vae.anomaly.pair_scores import SCORES
 from ppl_vae.anomaly.scores import Ensemble, RowScorer
 from ppl_vae.core.pair import Guide, Model
-from ppl_vae.data.rows import Data
+from ppl_vae.data.parts import regrouped
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
 from ppl_vae.evaluation.summary import MOST_DRAWS
 
 LIKELIHOOD, TYPICALITY = "negative_log_likelihood", "typicality"
+PART = 1 << 16
+"""Rows of a stream that are in memory at a time, or a few more, to make whole blocks."""
+
 OF_WEIGHTS = (LIKELIHOOD, TYPICALITY)
 """Scores that are made of importance weights, so that k-hat says how far to trust them."""
 
@@ -109,6 +116,52 @@ class Scoring:
         settings: dict[str, Any] = {"num_samples": self.num_samples, "seed": self.seed}
         return RowScorer(model, guide, example, **settings, plate=self.plate, **more)
 
+    def parts(
+        self,
+        model: Model | Ensemble,
+        guide: Guide,
+        parts: Iterable[Data],
+        as_rows: Callable[[Data], Rows],
+        *,
+        reference: Data | None = None,
+        total: int | None = None,
+        progress: bool = False,
+    ) -> Iterator[pd.DataFrame]:
+        """Yield the scores of rows that come in parts.
+
+        The rows are regrouped into whole blocks, so that each has the draws of one call on all.
+
+        Args:
+            model: The model, or an ensemble.
+            guide: The guide.
+            parts: The rows, in their order.
+            as_rows: Makes ``Rows`` of a part, or refuses it.
+            reference: Clean rows, to add each column's share in a score.
+            total: How many rows there are, where that is known.
+            progress: Whether to show a bar while the reference rows are scored.
+        """
+        source, row = iter(parts), 0
+        head = next(source, None)
+        if head is None:
+            return
+        full = self.scorer(model, guide, as_rows(head), compile=False).full_size
+        scorer = None
+        for part in regrouped(itertools.chain([head], source), full * math.ceil(PART / full)):
+            rows = as_rows(part)
+            scorer = scorer or self.scorer(
+                model, guide, rows, reference=reference, attribution=reference is not None,
+                total=total, progress=progress,
+            )  # fmt: skip
+            if scorer.full_size != full:
+                raise ValueError(
+                    "data: expected rows that can be scored part by part, got a guide that reads "
+                    "all rows at once for the latents that they share; score the rows in one call"
+                )
+            frame = scorer(rows, first_row=row)
+            row += len(frame)
+            shares = frame.filter(regex="^attribution:")
+            yield pd.concat([self.read(frame), shares], axis=1)
+
     def read(self, frame: pd.DataFrame, name: str = "data") -> pd.DataFrame:
         """Return the score and its reliability, as a call does, from a frame of all scores.
 
@@ -136,7 +189,9 @@ class Scoring:
         few_draws = ~(k_hat <= frame.attrs["k_hat_threshold"])  # NaN among them
         if self.score in OF_WEIGHTS:
             finite &= ~(few_draws & ~(frame["ess"] >= MOST_DRAWS * self.num_samples))
-        return pd.DataFrame({"score": score, "k_hat": k_hat, "reliable": finite})
+        result = pd.DataFrame({"score": score, "k_hat": k_hat, "reliable": finite})
+        result.attrs.update(frame.attrs)
+        return result
 
     def __str__(self) -> str:
         seed = "no seed" if self.seed is None else f"seed {self.seed}"

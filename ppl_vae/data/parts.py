@@ -9,6 +9,7 @@ same words, with its place in the file.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -32,6 +33,8 @@ from ppl_vae.data.tables import Part, csv_parts
 
 if TYPE_CHECKING:
     from ppl_vae.data.rows import Data
+
+SAMPLE = 1 << 20  # bytes of a table of text whose lines are counted
 
 _TABLES = {
     ".csv": csv_parts, ".tsv": csv_parts, ".csv.gz": csv_parts, ".tsv.gz": csv_parts,
@@ -156,6 +159,23 @@ def _sliced(data: Any, rows: slice) -> Any:
     if isinstance(data, tuple):
         return tuple(_sliced(part, rows) for part in data)
     return data.iloc[rows] if isinstance(data, pd.DataFrame | pd.Series) else data[rows]
+
+
+def rows_in_file(path: str | Path) -> int | None:
+    """Return how many rows a data file has, of a table of text about; ``None`` where unknown."""
+    path = Path(path)
+    kind = ending_of(path)
+    with contextlib.suppress(Exception):  # a damaged file is refused where it is read
+        if kind == ".parquet":
+            metadata = importlib.import_module("pyarrow.parquet").read_metadata(path)
+            return int(metadata.num_rows)
+        if kind == ".npy":
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+        if kind in (".csv", ".tsv"):
+            with path.open("rb") as file:
+                start = file.read(SAMPLE)
+            return max(1, round(path.stat().st_size / len(start) * start.count(b"\n")) - 1)
+    return None
 
 
 def kept_parts(path: str | Path, rows: int, keep: Sequence[str]) -> Iterator[pd.DataFrame]:

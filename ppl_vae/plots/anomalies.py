@@ -182,12 +182,7 @@ def attribution_bars(
     ax.barh(
         range(len(bars)), lengths, height=0.68, color=colours, edgecolor=style.INK, linewidth=0.6
     )
-    for line, value in enumerate(lengths):
-        side = -1 if value < 0 else 1
-        ax.annotate(
-            f"{value:+.2f}", (value, line), xytext=(5 * side, 0), textcoords="offset points",
-            ha="left" if side > 0 else "right", va="center", fontsize=style.LEGEND_SIZE,
-        )  # fmt: skip
+    _write_numbers(ax, lengths)
     ax.axvline(0, color=style.INK, linewidth=0.8)
     ax.margins(x=0.18)  # room for the numbers
     ax.set_yticks(range(len(bars)), labels=[name for name, _ in bars])
@@ -327,6 +322,16 @@ def _share_axes(ax: Axes, lowest: float) -> None:
         axis.set_major_locator(LogLocator(10, subs=steps))
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axis.set_minor_formatter(NullFormatter())
+
+
+def _write_numbers(ax: Axes, lengths: list[float]) -> None:
+    """Write the length of each horizontal bar beside its end."""
+    for line, value in enumerate(lengths):
+        side = -1 if value < 0 else 1
+        ax.annotate(
+            f"{value:+.2f}", (value, line), xytext=(5 * side, 0), textcoords="offset points",
+            ha="left" if side > 0 else "right", va="center", fontsize=style.LEGEND_SIZE,
+        )  # fmt: skip
 
 
 def _one_row(row: Any) -> Any:

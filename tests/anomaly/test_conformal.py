@@ -65,6 +65,14 @@ def test_the_allowed_level_is_the_largest_p_value_within_the_rate(rows, rate):
             conformal.allowed_level(rows, rate)
 
 
+def test_rates_in_percent_allow_the_level_that_they_are():
+    for rows in range(1, 400):
+        p = np.arange(1, rows + 2) / (rows + 1)
+        for rate in np.arange(1, 100) / 100:
+            within = int((p <= rate).sum())
+            assert not within or conformal.allowed_level(rows, rate) == within
+
+
 @pytest.mark.parametrize("rate", [0.5, 0.05, 0.01, 0.003, 1 / 49, 1e-4, 0.1 + 0.2])
 def test_the_refusal_of_a_low_rate_names_the_fewest_rows_that_do(rate):
     needed = next(n for n in itertools.count(1) if 1 / (n + 1) <= rate)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from ppl_vae import AnomalyDetector
+from ppl_vae import AnomalyDetector, anomaly_scores
 from ppl_vae.anomaly import conformal
 from ppl_vae.anomaly.scores import RowScorer
 from ppl_vae.guides.normal import NormalGuide
@@ -125,6 +125,7 @@ def test_the_frame_has_the_index_and_its_columns_agree(detector):
     assert (frame["flagged"] == (frame["score"] > detector.threshold(0.1))).all()
     assert frame["flagged"].dtype == frame["reliable"].dtype == bool
     assert frame.loc["row 7", "p_value"] == 1 / 200
+    assert frame.attrs["k_hat_threshold"] == 0.5  # min(1 - 1/log10(100), 0.7)
     exact = -exact_model().log_prob(torch.tensor(rows.to_numpy())).detach().numpy()
     assert np.allclose(frame["score"], exact, rtol=1e-4)
 
@@ -167,6 +168,19 @@ def test_unreliable_log_likelihoods_are_marked_and_other_scores_are_not():
     assert elbo["reliable"].all()
 
 
+@pytest.mark.parametrize(
+    ("k_hat", "ess", "reliable"),
+    [(0.4, 5.0, True), (0.9, 5.0, False), (0.9, 60.0, True), (math.nan, 5.0, False)],
+)
+def test_a_likelihood_is_reliable_unless_few_draws_may_decide_it(k_hat, ess, reliable, monkeypatch):
+    original = RowScorer.__call__
+    monkeypatch.setattr(
+        RowScorer, "__call__", lambda *a, **o: original(*a, **o).assign(k_hat=k_hat, ess=ess)
+    )
+    frame = AnomalyDetector(exact_model().marginal, None, clean_rows(20))(clean_rows(3))
+    assert frame["reliable"].tolist() == [reliable] * 3
+
+
 def test_exact_likelihoods_are_reliable(detector):
     frame = detector(clean_rows(20, seed=7))
     assert np.isneginf(frame["k_hat"]).all()
@@ -174,6 +188,22 @@ def test_exact_likelihoods_are_reliable(detector):
 
 
 # Infinite and missing scores
+
+
+def test_infinite_values_are_refused_that_the_pair_would_take():
+    marginal = exact_model().marginal
+
+    def model(x):
+        marginal(x.clamp(-9, 9))
+
+    detector, rows = AnomalyDetector(model, None, clean_rows(30)), clean_rows(10)
+    rows[4, 1] = math.inf
+    assert np.isfinite(anomaly_scores(model, None, rows)).loc[4, "negative_log_likelihood"]
+    for use in (detector, detector.drift):
+        with pytest.raises(
+            ValueError, match="data: expected finite numbers, got infinity in row 4"
+        ):
+            use(rows)
 
 
 def test_infinite_calibration_rows_are_refused():
@@ -231,7 +261,7 @@ def test_a_score_of_nan_is_refused(monkeypatch):
 @pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300], [0, 128, 256, 300]])
 def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatch):
     monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
-    monkeypatch.setattr("ppl_vae.anomaly.detector.PART", 50)
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 50)
     x = clean_rows(300, seed=7)
     columns = x.shape[1]
     pair = GaussianModel(columns, 2), NormalGuide(columns, 2)
@@ -239,13 +269,11 @@ def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatc
     whole = detector(x)
     frames = list(detector.parts(x[a:b] for a, b in itertools.pairwise(cuts)))
     found = pd.concat(frames, ignore_index=True)
-    for name in ("score", "p_value", "k_hat", "reliable"):
-        pd.testing.assert_series_equal(found[name], whole[name], check_exact=True)
     counts = np.bincount(found["level"] - 1, minlength=61)
-    q = detector.q_values(counts)[found["level"] - 1]
-    np.testing.assert_array_equal(q, whole["q_value"])
+    decided = detector.decide(found, counts).drop(columns="level")
+    pd.testing.assert_frame_equal(decided, whole, check_exact=True)
     explained = pd.concat(detector.parts([x], reference=clean_rows(60)), ignore_index=True)
-    assert list(explained.columns[5:]) == [f"attribution:{i}" for i in range(columns)]
+    assert list(explained.columns[4:]) == [f"attribution:{i}" for i in range(columns)]
     assert list(detector.parts([])) == []
 
 
