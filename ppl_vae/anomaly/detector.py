@@ -220,7 +220,9 @@ class AnomalyDetector:
         flagged = (p_values if name == "false_alarm_rate" else q_values) <= rate
         decided = {"score": scored["score"], "p_value": p_values, "q_value": q_values}
         others = scored.drop(columns="score")
-        return pd.DataFrame({**decided, "flagged": flagged, **others}, index=scored.index)
+        frame = pd.DataFrame({**decided, "flagged": flagged, **others}, index=scored.index)
+        frame.attrs = dict(scored.attrs)
+        return frame
 
     def parts(
         self,
@@ -365,9 +367,15 @@ class AnomalyDetector:
         scored.insert(1, "level", conformal.levels(scored["score"], self.scores))
         return scored
 
-    def _rows(self, data: Data) -> Rows:
-        """Return new rows in the form of the calibration rows."""
+    def _rows(self, data: Data, first: int = 0) -> Rows:
+        """Return new rows in the form of the calibration rows.
+
+        Args:
+            data: The rows.
+            first: Place of the first of them in the whole data.
+        """
         rows = in_form(Pair.of(*self._members()[0], self.scoring.plate).rows(data), self.form)
+        rows.first = first
         refuse_infinite(rows)
         return rows
 

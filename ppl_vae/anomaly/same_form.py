@@ -76,7 +76,7 @@ def refuse_infinite(rows: Rows, name: str = "data") -> None:
                 continue
             cells = torch.where(infinite, torch.inf, 0.0)
             first = int(infinite.reshape(len(values), -1).any(1).nonzero()[0])
-            row = int(rows.positions_in_data(index[first : first + 1])[0])
+            row = int(rows.places(index[first : first + 1])[0])
             raise ValueError(
                 f"{name}: expected finite numbers, got infinity in row {row}"
                 f"{place_not_finite(cells, field.labels)}; leave it out"

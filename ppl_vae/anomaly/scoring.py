@@ -121,7 +121,7 @@ class Scoring:
         model: Model | Ensemble,
         guide: Guide,
         parts: Iterable[Data],
-        as_rows: Callable[[Data], Rows],
+        as_rows: Callable[[Data, int], Rows],
         *,
         reference: Data | None = None,
         total: int | None = None,
@@ -135,7 +135,8 @@ class Scoring:
             model: The model, or an ensemble.
             guide: The guide.
             parts: The rows, in their order.
-            as_rows: Makes ``Rows`` of a part, or refuses it.
+            as_rows: Makes ``Rows`` of a part, or refuses it; also called with the place of the
+                part's first row.
             reference: Clean rows, to add each column's share in a score.
             total: How many rows there are, where that is known.
             progress: Whether to show a bar while the reference rows are scored.
@@ -144,10 +145,10 @@ class Scoring:
         head = next(source, None)
         if head is None:
             return
-        full = self.scorer(model, guide, as_rows(head), compile=False).full_size
+        full = self.scorer(model, guide, as_rows(head, 0), compile=False).full_size
         scorer = None
         for part in regrouped(itertools.chain([head], source), full * math.ceil(PART / full)):
-            rows = as_rows(part)
+            rows = as_rows(part, row)
             scorer = scorer or self.scorer(
                 model, guide, rows, reference=reference, attribution=reference is not None,
                 total=total, progress=progress,

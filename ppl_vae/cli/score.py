@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import UsageError, reporting
+from ppl_vae.cli.console import UsageError, reporting, usage
 from ppl_vae.cli.opened import open_run
 from ppl_vae.cli.options import (
     AsJson,
@@ -91,6 +91,10 @@ def score(
     with reporting(as_json, quiet) as report:
         _check_arguments(out, data, calibrate, explain=explain, keep_detector=keep_detector)
         opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        from ppl_vae.cli.scored_file import READ, ScoredFile  # noqa: PLC0415  loads pandas
+
+        with usage():
+            scored_file = ScoredFile(data, out, keep or [], explain=explain)
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "fields": fields}
         clean = None
         if calibrate is None:
@@ -106,10 +110,8 @@ def score(
         }  # fmt: skip
         detector.rate(**rates)
         report.show(str(detector))
-        from ppl_vae.cli.scored_file import READ, ScoredFile  # noqa: PLC0415  loads pandas
-
         parts = read_in_parts(data, READ, opened.example, **choice)
-        found = ScoredFile(data, out, keep or [], explain=explain).write(
+        found = scored_file.write(
             detector, parts, rates, reference=clean if explain else None, progress=report.progress
         )
         if keep_detector:

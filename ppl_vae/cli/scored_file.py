@@ -41,12 +41,17 @@ class ScoredFile:
         out: The file of results, ``.csv``, ``.tsv`` or ``.parquet``.
         keep: Columns of the data that are handed on as they are.
         explain: Whether to name the columns that make a row strange.
+
+    Raises:
+        ValueError: If the data file lacks a column of ``keep``, or is no table.
     """
 
     def __init__(self, data: Path, out: Path, keep: Sequence[str], *, explain: bool) -> None:
         self.data, self.out, self.keep, self.explain = data, out, keep, explain
         self._records = out.with_name(f".{out.name}.{os.getpid()}.records")
         self._labels: list[str] = []
+        if keep:
+            next(kept_parts(data, 1, keep))  # a column that is missing is refused at once
 
     def write(
         self,

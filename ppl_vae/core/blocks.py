@@ -171,7 +171,7 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> I
             raise ValueError(str(error.__cause__ if cause is None else cause)) from error
         if isinstance(error, AssertionError) and raised_in(error, "ppl_vae"):
             raise
-        positions = rows.positions_in_data(index)
+        positions = rows.places(index)
         raise _error_about_rows(error, pair, batch, positions, rows) from error
 
 

@@ -166,11 +166,11 @@ def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> No
             cell = place_not_finite(field[first : first + 1], described.labels)
             raise ValueError(
                 f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
-                f"{int(rows.positions_in_data(index)[first])}{cell}; impute or drop these rows"
+                f"{int(rows.places(index)[first])}{cell}; impute or drop these rows"
             )
     if bool(values.isnan().any()):
         raise ValueError(
             "data: expected rows that have a log-probability, got NaN for row "
-            f"{int(rows.positions_in_data(index)[values.isnan()][0])}; look for NaN or infinity in "
+            f"{int(rows.places(index)[values.isnan()][0])}; look for NaN or infinity in "
             "the networks' weights"
         )
