@@ -269,7 +269,9 @@ class AnomalyDetector:
                 that the calibration rows were scored with.
         """
         check_arguments(run=run, trust_code=trust_code)
-        given = None if model is None else members(model, guide)
+        given: list[tuple[Any, Any]] | None = None
+        if model is not None or guide is not None:
+            given = [(None, guide)] if model is None else members(model, guide)
         contents, pairs = saved_detectors.read(Path(run), given, trust_code=trust_code)
         detector = cls.__new__(cls)
         detector.model, detector.guide = pairs[0] if len(pairs) == 1 else (pairs, None)

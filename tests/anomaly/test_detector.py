@@ -339,6 +339,7 @@ def test_print_states_the_score_the_rows_the_threshold_and_its_error(detector):
     ("options", "words"),
     [
         ({"score": "loss"}, "score: expected one of reconstruction, .*, got 'loss'"),
+        ({"score": np.zeros(2)}, r"score: expected one of reconstruction, .*, got array"),
         ({"score": "typicality"}, 'reference: expected rows for the score "typicality"'),
         ({"reference": torch.zeros(3, 4)}, "reference: .*got rows with"),
         ({"num_samples": 0}, "num_samples: expected a whole number of at least 1"),
