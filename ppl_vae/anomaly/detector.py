@@ -19,6 +19,7 @@ import torch
 
 from ppl_vae.anomaly import conformal, saved_detectors
 from ppl_vae.anomaly.conformal import Floats
+from ppl_vae.anomaly.decision import RATE, Decision
 from ppl_vae.anomaly.drift import Drift
 from ppl_vae.anomaly.same_form import in_form, refuse_infinite
 from ppl_vae.anomaly.scores import Ensemble, members
@@ -30,9 +31,6 @@ from ppl_vae.saving.storage import tensors_checksum
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-RATE = 0.05
-"""The false-alarm rate where none is given, and the one that ``print`` and ``drift`` speak of."""
 
 FEWEST = 19
 """The fewest calibration rows: those whose lowest p-value, 1 / (n + 1), is ``RATE``."""
@@ -176,53 +174,23 @@ class AnomalyDetector:
                 infinite; if the weights of the pair have changed since the calibration.
         """
         check_arguments(progress=progress)
-        rates = {
-            "false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate
-        }  # fmt: skip
-        self.rate(**rates)  # a wrong rate is refused before the rows are scored
-        frame = self._with_levels(self._scored(data, progress=progress))
-        counts = np.bincount(frame["level"] - 1, minlength=len(self.scores) + 1)
-        return self.decide(frame, counts, **rates).drop(columns="level")
+        decide = self.decision(false_alarm_rate, false_discovery_rate)
+        scored = self._with_levels(self._scored(data, progress=progress))
+        return decide(scored, np.bincount(scored["level"] - 1, minlength=len(self.scores) + 1))
 
-    def rate(
-        self, *, false_alarm_rate: float | None = None, false_discovery_rate: float | None = None
-    ) -> tuple[str, float]:
-        """Return the name of the rate that is given, and the rate; 5 % false alarms by default.
+    def decision(
+        self, false_alarm_rate: float | None = None, false_discovery_rate: float | None = None
+    ) -> Decision:
+        """Return a function that flags the rows that ``parts`` yields, at one of two rates.
+
+        Args:
+            false_alarm_rate: As in a call.
+            false_discovery_rate: As in a call.
 
         Raises:
             ValueError: If both rates are given, or the rate is below 1 / (n + 1).
         """
-        name, rate = _one_rate(false_alarm_rate, false_discovery_rate)
-        conformal.allowed_level(len(self.scores), rate, name)
-        return name, rate
-
-    def decide(
-        self,
-        scored: pd.DataFrame,
-        counts: Any,
-        *,
-        false_alarm_rate: float | None = None,
-        false_discovery_rate: float | None = None,
-    ) -> pd.DataFrame:
-        """Return scored rows with p-values and q-values, and whether each row is flagged.
-
-        Args:
-            scored: Some rows, as ``parts`` yields them.
-            counts: (n + 1,) numbers of rows at levels 1 to n + 1, among all rows.
-            false_alarm_rate: As in a call.
-            false_discovery_rate: As in a call.
-        """
-        name, rate = self.rate(
-            false_alarm_rate=false_alarm_rate, false_discovery_rate=false_discovery_rate
-        )
-        p_values = scored["level"] / (len(self.scores) + 1)
-        q_values = conformal.q_values_from_counts(counts)[scored["level"] - 1]
-        flagged = (p_values if name == "false_alarm_rate" else q_values) <= rate
-        decided = {"score": scored["score"], "p_value": p_values, "q_value": q_values}
-        others = scored.drop(columns="score")
-        frame = pd.DataFrame({**decided, "flagged": flagged, **others}, index=scored.index)
-        frame.attrs = dict(scored.attrs)
-        return frame
+        return Decision.of(len(self.scores), false_alarm_rate, false_discovery_rate)
 
     def parts(
         self,
@@ -235,7 +203,8 @@ class AnomalyDetector:
         """Score rows that come in parts, as a file larger than memory: the scores of one call.
 
         However the rows are cut, each has the same score, bit for bit. Whether a row is flagged at
-        a false-discovery rate depends on all rows: count their levels, then ``decide``.
+        a false-discovery rate depends on all rows: count their levels, and give the
+        counts to a ``decision``.
 
         Args:
             parts: The rows, in their order.
@@ -339,7 +308,9 @@ class AnomalyDetector:
                 that the calibration rows were scored with.
         """
         check_arguments(run=run, trust_code=trust_code)
-        given = None if model is None else members(model, guide)
+        given: list[tuple[Any, Any]] | None = None
+        if model is not None or guide is not None:
+            given = [(None, guide)] if model is None else members(model, guide)
         contents, pairs = saved_detectors.read(Path(run), given, trust_code=trust_code)
         detector = cls.__new__(cls)
         detector.model, detector.guide = pairs[0] if len(pairs) == 1 else (pairs, None)
@@ -408,17 +379,3 @@ class AnomalyDetector:
                 f"90 %, this one flags {low:.1%} to {high:.1%} of clean rows",
             ]
         )
-
-
-def _one_rate(
-    false_alarm_rate: float | None, false_discovery_rate: float | None
-) -> tuple[str, float]:
-    """Return the name and the value of the rate that was asked for, of which there is one."""
-    if false_discovery_rate is None:
-        return "false_alarm_rate", RATE if false_alarm_rate is None else false_alarm_rate
-    if false_alarm_rate is not None:
-        raise ValueError(
-            "false_discovery_rate: expected None beside false_alarm_rate, got "
-            f"{false_discovery_rate} and {false_alarm_rate}; pass one of the two"
-        )
-    return "false_discovery_rate", false_discovery_rate

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
-from ppl_vae.arguments import check_arguments, check_flag, shown
+from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
 
 Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
@@ -148,17 +148,20 @@ class RowScorer:
         plate: str = "data",
         total: int | None = None,
     ) -> None:
-        check_arguments(num_samples=num_samples, seed=seed, compile=compile)
-        check_flag("attribution", attribution)
+        check_arguments(
+            num_samples=num_samples, seed=seed, compile=compile, attribution=attribution
+        )
         if attribution and reference is None:
             raise ValueError(
-                "reference: expected rows that are known to be normal, with which the cells of a "
-                "row are compared, got None; pass the rows that the pair was fitted to"
+                "attribution: expected reference= beside it, rows that are known to be normal, "
+                "with which cells are compared, got None; pass the rows that the pair was fitted to"
             )
         self.num_samples, self.seed = num_samples, seed
         pairs = [Pair.of(*each, plate) for each in members(model, guide)]
         known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
         rows = [pair.rows(example) for pair in pairs]
+        for part, other in zip(rows, known, strict=False):
+            _refuse_other_shapes(other, part)
         rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
         settings: dict[str, Any] = {"compile": compile, "attribution": attribution, "total": total}
 
@@ -206,6 +209,18 @@ class RowScorer:
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
         return frame
+
+
+def _refuse_other_shapes(reference: Rows, rows: Rows) -> None:
+    """Raise ``ValueError`` unless reference rows have the fields and shapes of the rows."""
+    shapes = [
+        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
+        for r in (rows, reference)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"reference: expected rows like the data, of shapes {shapes[0]}, got {shapes[1]}"
+        )
 
 
 def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ppl_vae.anomaly.pair_scores import SCORES
 from ppl_vae.anomaly.scores import Ensemble, RowScorer
+from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.parts import regrouped
 from ppl_vae.data.rows import Data, Rows
@@ -64,8 +65,8 @@ class Scoring:
             ValueError: If there is no such score, or ``reference`` is missing or has no use.
         """
         names = (*SCORES, TYPICALITY)
-        if score not in names:
-            raise ValueError(f"score: expected one of {', '.join(names)}, got {score!r}")
+        if not isinstance(score, str) or score not in names:
+            raise ValueError(f"score: expected one of {', '.join(names)}, got {shown(score)}")
         if (score == TYPICALITY) != (reference is not None):
             raise ValueError(
                 f'reference: expected rows for the score "{TYPICALITY}", and None for any other '

@@ -105,14 +105,15 @@ def score(
                 opened.model, opened.guide, clean, score=score, num_samples=num_samples, seed=seed,
                 plate=opened.plate,
             )  # fmt: skip
-        rates = {
-            "false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate
-        }  # fmt: skip
-        detector.rate(**rates)
+        decision = detector.decision(false_alarm_rate, false_discovery_rate)
         report.show(str(detector))
         parts = read_in_parts(data, READ, opened.example, **choice)
         found = scored_file.write(
-            detector, parts, rates, reference=clean if explain else None, progress=report.progress
+            detector,
+            parts,
+            decision,
+            reference=clean if explain else None,
+            progress=report.progress,
         )
         if keep_detector:
             detector.save(run)

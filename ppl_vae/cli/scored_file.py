@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from ppl_vae.cli.growing_table import GrowingTable
 from ppl_vae.data.parts import kept_parts, rows_in_file
 
 if TYPE_CHECKING:
+    from ppl_vae.anomaly.decision import Decision
     from ppl_vae.anomaly.detector import AnomalyDetector
 
 READ = 1 << 16  # rows that are read, or written, at a time
@@ -57,7 +58,7 @@ class ScoredFile:
         self,
         detector: AnomalyDetector,
         parts: Iterable[Any],
-        rates: Mapping[str, float | None],
+        decide: Decision,
         *,
         reference: Any = None,
         progress: bool = False,
@@ -67,7 +68,7 @@ class ScoredFile:
         Args:
             detector: The detector.
             parts: The rows of the data file, in parts.
-            rates: Arguments of ``AnomalyDetector.decide``.
+            decide: Which rows are flagged.
             reference: Clean rows, for an explanation.
             progress: Whether to show a bar.
 
@@ -91,9 +92,9 @@ class ScoredFile:
             flagged = 0
             with GrowingTable(self.out) as table:
                 for kept, scored in self._read_again():
-                    decided = detector.decide(scored, counts, **rates)
+                    decided = decide(scored, counts)
                     flagged += int(decided["flagged"].sum())
-                    table.append(pd.concat([kept, decided.drop(columns="level")], axis=1))
+                    table.append(pd.concat([kept, decided], axis=1))
         finally:
             self._records.unlink(missing_ok=True)
         rows = int(counts.sum())

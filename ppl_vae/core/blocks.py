@@ -202,7 +202,7 @@ def _error_about_rows(
         return own
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
-        f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
+        f"{rows.name}: expected rows that the pair takes, got a block of shapes {shapes}: "
         f"{error_text(error)}; lint(model, guide, data) says which site fails"
     )
 

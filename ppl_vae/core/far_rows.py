@@ -172,8 +172,9 @@ class FarRows:
         replaced = without_rows(self.pair, self.rows, batch, far)
         if replaced is None:
             raise ValueError(
-                "data: expected rows on which the pair gives finite numbers, got an overflow in "
-                "all rows that were looked at; bound what the networks give (a clamp on log_scale)"
+                f"{self.rows.name}: expected rows on which the pair gives finite numbers, got an "
+                "overflow in all rows that were looked at; bound what the networks give (a clamp "
+                "on log_scale)"
             )
         return replaced
 

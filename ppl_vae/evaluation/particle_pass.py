@@ -170,7 +170,7 @@ def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> No
             )
     if bool(values.isnan().any()):
         raise ValueError(
-            "data: expected rows that have a log-probability, got NaN for row "
+            f"{rows.name}: expected rows that have a log-probability, got NaN for row "
             f"{int(rows.places(index)[values.isnan()][0])}; look for NaN or infinity in "
             "the networks' weights"
         )

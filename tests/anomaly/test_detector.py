@@ -270,7 +270,7 @@ def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatc
     frames = list(detector.parts(x[a:b] for a, b in itertools.pairwise(cuts)))
     found = pd.concat(frames, ignore_index=True)
     counts = np.bincount(found["level"] - 1, minlength=61)
-    decided = detector.decide(found, counts).drop(columns="level")
+    decided = detector.decision()(found, counts)
     pd.testing.assert_frame_equal(decided, whole, check_exact=True)
     explained = pd.concat(detector.parts([x], reference=clean_rows(60)), ignore_index=True)
     assert list(explained.columns[4:]) == [f"attribution:{i}" for i in range(columns)]
@@ -363,6 +363,7 @@ def test_print_states_the_score_the_rows_the_threshold_and_its_error(detector):
     ("options", "words"),
     [
         ({"score": "loss"}, "score: expected one of reconstruction, .*, got 'loss'"),
+        ({"score": np.zeros(2)}, r"score: expected one of reconstruction, .*, got array"),
         ({"score": "typicality"}, 'reference: expected rows for the score "typicality"'),
         ({"reference": torch.zeros(3, 4)}, "reference: .*got rows with"),
         ({"num_samples": 0}, "num_samples: expected a whole number of at least 1"),

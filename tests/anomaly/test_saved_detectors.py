@@ -87,6 +87,15 @@ def test_an_ensemble_is_a_run_for_each_member(tmp_path):
     assert_same(given, detector)
 
 
+def test_given_halves_take_the_stored_weights(detector, tmp_path):
+    detector.save(tmp_path / "run")
+    model, guide = pair()
+    for given in ({"model": model}, {"guide": guide}, {"model": model, "guide": guide}):
+        opened = AnomalyDetector.load(tmp_path / "run", **given)
+        assert_same(opened, detector)
+        assert all(getattr(opened, role) is half for role, half in given.items())
+
+
 def test_a_list_of_one_pair_is_saved_as_a_pair(tmp_path):
     detector = detector_of([pair()], None)
     detector.save(tmp_path / "run")
