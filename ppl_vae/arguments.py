@@ -164,8 +164,8 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     ),
     **dict.fromkeys(
         (
-            "progress", "stream", "expected", "joint", "overwrite", "resume", "trust_code",
-            "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
+            "progress", "stream", "expected", "joint", "attribution", "overwrite", "resume",
+            "trust_code", "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
         ),
         check_flag,
     ),

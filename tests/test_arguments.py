@@ -222,5 +222,6 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
         "guide", "history", "kl_weight", "like", "lr", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
+        "reference",
         "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
     }  # fmt: skip

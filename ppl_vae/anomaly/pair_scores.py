@@ -48,12 +48,15 @@ class PairScores:
         num_samples: S, draws of the latents for each row.
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
         attribution: Whether the share of each cell is computed, too.
+        most: The most rows that a block may have.
+        total: Rows in all that are to come.
 
     Attributes:
         names: The scores that the pair has: those of ``OF_POINTS`` where the guide gives a point.
         labels: Names of the cells that have a share; empty without attribution.
         not_covered: Names of the latents outside the row plate.
-        size: Rows of a block.
+        size: Rows of a block of these data.
+        full_size: Rows of a block where there are enough.
 
     Raises:
         ValueError: If a cell has no share of its own (see ``CellShares``).
@@ -67,16 +70,20 @@ class PairScores:
         *,
         compile: bool | str,  # noqa: A002  as fit has it
         attribution: bool,
+        most: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.pair, self.num_samples = pair, num_samples
         self._cells = CellShares.of(pair, rows) if attribution else None
         self._pass = ParticlePass(
-            pair, rows, num_samples, self._measure, compile=compile, refuse_points=False
-        )
+            pair, rows, num_samples, self._measure, compile=compile, refuse_points=False,
+            most=most, total=total,
+        )  # fmt: skip
         terms = self._pass.terms
         self.names = OF_POINTS if terms.points else SCORES
         self.labels = self._cells.labels if self._cells else []
-        self.not_covered, self.size = terms.outside, self._pass.size
+        self.not_covered = terms.outside
+        self.size, self.full_size = self._pass.size, self._pass.full_size
 
     def of(
         self, rows: Rows, *, seed: int | None, progress: bool = False, first_block: int = 0

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
-from ppl_vae.arguments import check_arguments, check_flag, shown
+from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
 
 Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
@@ -126,9 +126,11 @@ class RowScorer:
         compile: Whether to compile.
         progress: Whether to show a bar while the reference rows are scored.
         plate: Name of the row plate.
+        total: Rows in all that are to come, where that is known; a large job is compiled.
 
     Attributes:
-        size: The number of rows that all parts but the last must be a multiple of.
+        size: Rows of a block: all parts but the last must have a multiple of them.
+        full_size: Rows of a block where the parts have enough.
     """
 
     def __init__(
@@ -144,27 +146,39 @@ class RowScorer:
         compile: bool | str = "auto",  # noqa: A002  as fit has it
         progress: bool = False,
         plate: str = "data",
+        total: int | None = None,
     ) -> None:
-        check_arguments(num_samples=num_samples, seed=seed, compile=compile)
-        check_flag("attribution", attribution)
+        check_arguments(
+            num_samples=num_samples, seed=seed, compile=compile, attribution=attribution
+        )
         if attribution and reference is None:
             raise ValueError(
-                "reference: expected rows that are known to be normal, with which the cells of a "
-                "row are compared, got None; pass the rows that the pair was fitted to"
+                "attribution: expected reference= beside it, rows that are known to be normal, "
+                "with which cells are compared, got None; pass the rows that the pair was fitted to"
             )
         self.num_samples, self.seed = num_samples, seed
-        self._scorers, of_reference = [], []
-        for each in members(model, guide):
-            pair = Pair.of(*each, plate)
-            rows = pair.rows(example)
-            known = None if reference is None else pair.rows(reference, "reference")
-            most = rows if known is None or len(rows) >= len(known) else known
-            scores = PairScores(pair, most, num_samples, compile=compile, attribution=attribution)
-            self._scorers.append(scores)
-            if known is not None:
-                of_reference.append(scores.of(known, seed=seed, progress=progress))
-        self._known = averaged(of_reference) if of_reference else {}
-        self.size = math.lcm(*(scores.size for scores in self._scorers))
+        pairs = [Pair.of(*each, plate) for each in members(model, guide)]
+        known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
+        rows = [pair.rows(example) for pair in pairs]
+        for part, other in zip(rows, known, strict=False):
+            _refuse_other_shapes(other, part)
+        rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
+        settings: dict[str, Any] = {"compile": compile, "attribution": attribution, "total": total}
+
+        def scorers(most: int | None) -> list[PairScores]:
+            named = zip(pairs, rows, strict=True)
+            return [PairScores(*each, num_samples, most=most, **settings) for each in named]
+
+        self._scorers = scorers(None)
+        sizes = {scores.full_size for scores in self._scorers}
+        if len(sizes) > 1:  # members of different kinds: blocks of one size, for the same parts
+            self._scorers = scorers(min(sizes))
+        self.size, self.full_size = self._scorers[0].size, min(sizes)
+        found = [
+            scores.of(part, seed=seed, progress=progress)
+            for scores, part in zip(self._scorers, known, strict=False)
+        ]
+        self._known = averaged(found) if found else {}
 
     def __call__(self, data: Data, *, progress: bool = False, first_row: int = 0) -> pd.DataFrame:
         """Return the scores of rows, as ``anomaly_scores`` does.
@@ -195,6 +209,18 @@ class RowScorer:
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
         return frame
+
+
+def _refuse_other_shapes(reference: Rows, rows: Rows) -> None:
+    """Raise ``ValueError`` unless reference rows have the fields and shapes of the rows."""
+    shapes = [
+        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
+        for r in (rows, reference)
+    ]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"reference: expected rows like the data, of shapes {shapes[0]}, got {shapes[1]}"
+        )
 
 
 def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:

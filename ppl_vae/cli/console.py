@@ -208,8 +208,8 @@ def _with_options(message: str) -> str:
     """
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
     return re.sub(
-        r"\b(trust_code|resume|clip_norm|columns|drop|index|fields)=(True)?(?=\W|$)"
-        r"|\b(columns|drop|index|fields)(?=: expected)",
+        r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep)=(True)?(?=\W|$)"
+        r"|\b(columns|drop|index|fields|keep)(?=: expected)",
         lambda match: _as_option(match[1] or match[3]),
         message,
     )

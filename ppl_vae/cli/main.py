@@ -10,7 +10,19 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli import check, encode, evaluate, fit, generate, lint, list_, new, report, show
+from ppl_vae.cli import (
+    check,
+    encode,
+    evaluate,
+    fit,
+    generate,
+    lint,
+    list_,
+    new,
+    report,
+    score,
+    show,
+)
 
 HELP = """Deep latent-variable models, written as Pyro model/guide pairs.
 
@@ -25,7 +37,7 @@ EPILOG = (
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
     "evaluate": evaluate.evaluate, "check": check.check, "encode": encode.encode,
-    "generate": generate.generate, "report": report.report, "show": show.show,
+    "generate": generate.generate, "score": score.score, "report": report.report, "show": show.show,
 }  # fmt: skip
 
 app = typer.Typer(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +64,32 @@ def read(
     chosen = columns or None
     try:
         return read_data(path, like, columns=chosen, drop=drop, index=label, fields=sources)
+    except ColumnChoiceError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_in_parts(
+    path: Path,
+    rows: int,
+    like: Any,
+    *,
+    columns: Sequence[str] | None,
+    drop: Sequence[str] | None,
+    fields: Sequence[str] | None,
+) -> Iterator[Any]:
+    """Yield the rows of a data file in parts of some rows; arguments and errors as ``read``."""
+    from ppl_vae.data.files import check_exists  # noqa: PLC0415  loads pandas
+    from ppl_vae.data.parts import read_parts  # noqa: PLC0415  loads pandas
+    from ppl_vae.data.selection import ColumnChoiceError  # noqa: PLC0415  loads pandas
+
+    choice: dict[str, Any] = {
+        "columns": columns or None, "drop": drop, "fields": _sources(fields or ())
+    }  # fmt: skip
+    with usage():
+        check_exists(path)
+    try:
+        for data, _ in read_parts(path, rows, like, **choice):
+            yield data
     except ColumnChoiceError as error:
         raise UsageError(str(error)) from error
 

@@ -172,7 +172,7 @@ def errors_naming_rows(pair: Pair, batch: Batch, index: Tensor, rows: Rows) -> I
             raise ValueError(str(error.__cause__ if cause is None else cause)) from error
         if isinstance(error, AssertionError) and raised_in(error, "ppl_vae"):
             raise
-        positions = rows.positions_in_data(index)
+        positions = rows.places(index)
         raise _error_about_rows(error, pair, batch, positions, rows) from error
 
 
@@ -206,7 +206,7 @@ def _error_about_rows(
         return ValueError(str(cause))
     shapes = [tuple(field.shape) for field in as_tuple(batch)]
     return ValueError(
-        f"data: expected rows that the pair takes, got a block of shapes {shapes}: "
+        f"{rows.name}: expected rows that the pair takes, got a block of shapes {shapes}: "
         f"{error_text(error)}; lint(model, guide, data) says which site fails"
     )
 

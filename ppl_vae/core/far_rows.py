@@ -119,6 +119,7 @@ class FarRows:
         """
         if bool(self.found.any()):
             first = int(self.found.nonzero()[0])
+            place = int(self.rows.places(torch.tensor(first)))
             cell = ""
             if not bool(self.found.all()):
                 sound = int((~self.found).nonzero()[0])
@@ -126,7 +127,7 @@ class FarRows:
             warnings.warn(
                 f"{name}: expected finite numbers, got an overflow of the pair in "
                 f"{int(self.found.sum())} of {len(self.rows)} rows, first in row "
-                f"{first}{cell and f', {cell}'}: their {value}; look whether these rows "
+                f"{place}{cell and f', {cell}'}: their {value}; look whether these rows "
                 "are far from the data, or bound what the networks give (a clamp on log_scale)",
                 stacklevel=stacklevel + 1,
             )
@@ -171,8 +172,9 @@ class FarRows:
         replaced = without_rows(self.pair, self.rows, batch, far)
         if replaced is None:
             raise ValueError(
-                "data: expected rows on which the pair gives finite numbers, got an overflow in "
-                "all rows that were looked at; bound what the networks give (a clamp on log_scale)"
+                f"{self.rows.name}: expected rows on which the pair gives finite numbers, got an "
+                "overflow in all rows that were looked at; bound what the networks give (a clamp "
+                "on log_scale)"
             )
         return replaced
 

@@ -26,8 +26,9 @@ import pandas as pd
 from numpy.lib import format as npy_format
 
 from ppl_vae.arguments import check_arguments, shown
+from ppl_vae.data.parquet import read_parquet
 from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
-from ppl_vae.data.tables import first_line, read_csv, read_parquet
+from ppl_vae.data.tables import first_line, read_csv
 
 if TYPE_CHECKING:  # the command reads files without loading torch
     from ppl_vae.data.fields import Array

@@ -9,7 +9,10 @@ same words, with its place in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import importlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +27,14 @@ from ppl_vae.data.files import (
     in_form_of,
     read_data,
 )
+from ppl_vae.data.parquet import parquet_parts
 from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError
-from ppl_vae.data.tables import Part, csv_parts, parquet_parts
+from ppl_vae.data.tables import Part, csv_parts
 
 if TYPE_CHECKING:
     from ppl_vae.data.rows import Data
+
+SAMPLE = 1 << 20  # bytes of a table of text whose lines are counted
 
 _TABLES = {
     ".csv": csv_parts, ".tsv": csv_parts, ".csv.gz": csv_parts, ".tsv.gz": csv_parts,
@@ -86,11 +92,64 @@ def read_parts(
             "from files of their own"
         )
     whole = read_data(path, like, **choice)
-    first = next(iter(whole.values())) if isinstance(whole, Mapping) else whole
-    count = np.shape(first[0] if isinstance(first, tuple) else first)[0]
+    count = number_of_rows(whole)
     for start in range(0, count, rows):
         stop = min(start + rows, count)
         yield _sliced(whole, slice(start, stop)), pd.DataFrame(index=range(start, stop))
+
+
+def regrouped(parts: Iterable[Any], rows: int) -> Iterator[Any]:
+    """Yield the rows of some parts, in their order, in parts of ``rows`` rows; the rest is last.
+
+    Args:
+        parts: Data of one form: frames, series, arrays, tensors, or mappings or tuples of them.
+        rows: Rows of a part.
+
+    Example:
+        >>> [list(part) for part in regrouped([np.arange(3), np.arange(3, 5)], 2)]
+        [[0, 1], [2, 3], [4]]
+    """
+    waiting: list[Any] = []
+    count = 0
+    for part in parts:
+        waiting, count = [*waiting, part], count + number_of_rows(part)
+        if count < rows:
+            continue
+        whole = _joined(waiting)
+        for start in range(0, count - rows + 1, rows):
+            yield _sliced(whole, slice(start, start + rows))
+        left = count % rows
+        waiting, count = ([_sliced(whole, slice(count - left, count))] if left else []), left
+    if waiting:
+        yield _joined(waiting)
+
+
+def number_of_rows(data: Any) -> int:
+    """Return the number of rows of data of any form that ``read_data`` gives."""
+    while isinstance(data, Mapping | tuple):
+        data = next(iter(data.values() if isinstance(data, Mapping) else data))
+    return int(data.shape[0])
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return data of one form, one below the other."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    if isinstance(first, Mapping):
+        return {key: _joined([part[key] for part in parts]) for key in first}
+    if isinstance(first, tuple):
+        return tuple(_joined(fields) for fields in zip(*parts, strict=True))
+    join: Callable[[Sequence[Any]], Any]
+    if isinstance(first, pd.DataFrame | pd.Series):
+        join = pd.concat
+    elif isinstance(first, np.ndarray):
+        join = np.concatenate
+    elif hasattr(first, "tocsr"):
+        join = partial(importlib.import_module("scipy.sparse").vstack, format="csr")
+    else:
+        join = importlib.import_module("torch").cat
+    return join(parts)
 
 
 def _sliced(data: Any, rows: slice) -> Any:
@@ -102,8 +161,31 @@ def _sliced(data: Any, rows: slice) -> Any:
     return data.iloc[rows] if isinstance(data, pd.DataFrame | pd.Series) else data[rows]
 
 
+def rows_in_file(path: str | Path) -> int | None:
+    """Return how many rows a data file has, of a table of text about; ``None`` where unknown."""
+    path = Path(path)
+    kind = ending_of(path)
+    with contextlib.suppress(Exception):  # a damaged file is refused where it is read
+        if kind == ".parquet":
+            metadata = importlib.import_module("pyarrow.parquet").read_metadata(path)
+            return int(metadata.num_rows)
+        if kind == ".npy":
+            return int(np.load(path, mmap_mode="r", allow_pickle=False).shape[0])
+        if kind in (".csv", ".tsv"):
+            with path.open("rb") as file:
+                start = file.read(SAMPLE)
+            return max(1, round(path.stat().st_size / len(start) * start.count(b"\n")) - 1)
+    return None
+
+
+def kept_parts(path: str | Path, rows: int, keep: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield some columns of a table in a file as they stand in it; arguments as ``read_parts``."""
+    for _, kept in _table_parts(Path(path), None, rows, keep):
+        yield kept
+
+
 def _table_parts(
-    path: Path, choice: ColumnChoice, rows: int, keep: Sequence[str]
+    path: Path, choice: ColumnChoice | None, rows: int, keep: Sequence[str]
 ) -> Iterator[Part]:
     """Yield the parts of a table in a file.
 

@@ -49,6 +49,8 @@ class Rows:
         fields: The fields, one for each array of the data.
         keys: The names of a mapping's fields; ``None`` for other data.
         positions: Positions in the data of a subset's rows, (rows,); ``None`` for all rows.
+        name: The argument's name, for messages.
+        first: Position of the first row in the whole data, where the data are a part of them.
         single: Whether the data came as one array instead of a tuple or mapping.
         index: The pandas index of the rows.
 
@@ -66,6 +68,7 @@ class Rows:
         whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
+        self.first, self.name = 0, name
         is_mapping = isinstance(whole, Mapping) and not is_sparse(whole)  # scipy has a dictionary
         self.single = not is_mapping and not isinstance(whole, tuple)
         if is_mapping:
@@ -142,6 +145,10 @@ class Rows:
     def positions_in_data(self, index: Tensor) -> Tensor:
         """Return the positions in the data as given, (rows,), of the rows at ``index``."""
         return index if self.positions is None else self.positions[index]
+
+    def places(self, index: Tensor) -> Tensor:
+        """Return where rows stand in the whole data, (rows,), for messages."""
+        return self.first + self.positions_in_data(index)
 
     def subset(self, positions: Tensor) -> Rows:
         """Return the rows at ``positions``, (rows,), as ``Rows``; no data are copied."""

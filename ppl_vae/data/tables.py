@@ -1,4 +1,4 @@
-"""Tables in files: CSV, TSV and Parquet as frames of numeric columns.
+"""Tables in files of text, CSV and TSV, as frames of numeric columns.
 
 A table that cannot be read raises a ``ValueError`` that names the file and the line, the column
 or the row at fault.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib
 import itertools
 import math
 import warnings
@@ -86,13 +85,13 @@ def read_csv(path: Path, choice: ColumnChoice) -> pd.DataFrame:
 
 
 def csv_parts(
-    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
+    path: Path, choice: ColumnChoice | None, rows: int | None = None, keep: Sequence[str] = ()
 ) -> Iterator[Part]:
     """Yield a table of text in parts of some rows; arguments and errors as ``read_csv``.
 
     Args:
         path: The file.
-        choice: Which columns to read.
+        choice: Which columns to read as numbers; ``None`` for none.
         rows: Rows of a part; ``None`` for all rows in one part.
         keep: Columns that are handed on as they stand in the file, as text.
 
@@ -112,7 +111,7 @@ def csv_parts(
 
 
 def _parse_csv(
-    path: Path, choice: ColumnChoice, rows: int | None, keep: Sequence[str]
+    path: Path, choice: ColumnChoice | None, rows: int | None, keep: Sequence[str]
 ) -> Iterator[Part]:
     """Read a table with pandas; where lines have too many or too few values, find the line.
 
@@ -124,21 +123,22 @@ def _parse_csv(
     names = [text_of_spreadsheet(name) for name in written]
     _check_column_names(path, start, names)
     labelled = names[0] == ""
-    features = choice.features(names[labelled:], str(path))
+    features = choice.features(names[labelled:], str(path)) if choice else []
+    index = choice.index if choice else None
     check_kept(keep, names[labelled:], path)
     line, read, counted = line_of_row(path, separator), 0, False
-    for part in _read_with_pandas(path, separator, written, (choice.index, *keep), rows):
+    for part in _read_with_pandas(path, separator, written, (index, *keep), rows):
         suspect = len(part.columns) != len(names) - labelled or part.iloc[:, -1].isna().any()
         if suspect and not counted:
             _check_line_widths(path, separator, names)
             counted = True
         if not len(part):
             break
-        place = partial(_later, line, read)
+        place = partial(row_of_file, line, read)
         read += len(part)
-        frame = _with_labels(part, names, choice.index, keep)
-        if choice.index is not None:
-            frame.index = row_labels(frame[choice.index], str(path), place)
+        frame = _with_labels(part, names, index, keep)
+        if index is not None:
+            frame.index = row_labels(frame[index], str(path), place)
         kept, frame = frame[list(keep)], frame[features]
         numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
         _check_infinite(path, separator, names, numeric)
@@ -167,7 +167,7 @@ def _with_labels(
     return frame
 
 
-def _later(place: Callable[[int], str], start: int, row: int) -> str:
+def row_of_file(place: Callable[[int], str], start: int, row: int) -> str:
     """Return where a row of a part stands in the file, which has ``start`` rows before the part."""
     return place(start + row)
 
@@ -311,90 +311,3 @@ def _split_number(record: list[str], separator: str, count: int) -> str:
     if separator == "," and len(record) > count and split:
         return "; if it has numbers such as 1,234, write them without thousands separators"
     return ""
-
-
-def read_parquet(path: Path, choice: ColumnChoice) -> pd.DataFrame:
-    """Read a Parquet file; arguments, result and errors are those of ``read_csv``."""
-    ((frame, _),) = parquet_parts(path, choice)
-    return frame
-
-
-def parquet_parts(
-    path: Path, choice: ColumnChoice, rows: int | None = None, keep: Sequence[str] = ()
-) -> Iterator[Part]:
-    """Yield a Parquet file in parts of some rows; arguments and errors as ``csv_parts``.
-
-    Columns to keep have the types that they have in the file.
-    """
-    read = 0
-    for frame in _parquet_frames(path, rows):
-        names = list(frame.columns)
-        check_names_differ(names, str(path))
-        features = choice.features(names, str(path), frame.index.name)
-        named = frame if frame.index.name is None else frame.reset_index()
-        check_kept(keep, [str(name) for name in named.columns], path)
-        kept = named[list(keep)].set_axis(frame.index)
-        place = partial(_later, "row {}".format, read)
-        read += len(frame)
-        if choice.index is not None and choice.index != frame.index.name:
-            frame.index = row_labels(frame[choice.index], str(path), place)
-        yield numeric_columns(frame[features], path, place), kept.set_axis(frame.index)
-
-
-def _parquet_frames(path: Path, rows: int | None) -> Iterator[pd.DataFrame]:
-    """Yield the frames of a Parquet file, of some rows each; at least one, which may be empty."""
-    try:
-        arrow = importlib.import_module("pyarrow")  # an extra, without types
-        parquet = importlib.import_module("pyarrow.parquet")
-        names = parquet.read_schema(path).names  # pandas cannot read two columns of one name
-    except ImportError as error:
-        raise ValueError(f"{path}: reading Parquet needs pyarrow: pip install pyarrow") from error
-    except Exception as error:  # pyarrow has errors of many classes for a damaged file
-        raise _damaged(path, error) from error
-    check_names_differ(names, str(path))
-    try:
-        if rows is None:
-            frames: Iterator[pd.DataFrame] = iter([pd.read_parquet(path)])
-        else:
-            frames = _regrouped(arrow, parquet.ParquetFile(path), rows)
-        first = next(frames)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if not len(first.columns):
-        raise ValueError(f"{path}: expected columns, got none")
-    yield flat_columns(first)
-    while True:
-        try:
-            frame = next(frames)
-        except StopIteration:
-            return
-        except Exception as error:
-            raise _damaged(path, error) from error
-        yield flat_columns(frame)
-
-
-def _regrouped(arrow: Any, file: Any, rows: int) -> Iterator[pd.DataFrame]:
-    """Yield the rows of an open Parquet file in frames of ``rows`` rows, whatever its row groups.
-
-    Row labels of numbers that count the rows go on from frame to frame.
-    """
-    read, waiting = 0, arrow.Table.from_batches([], schema=file.schema_arrow)
-    batches, more = file.iter_batches(batch_size=rows), True
-    while more:
-        batch = next(batches, None)
-        more = batch is not None
-        if more:
-            waiting = arrow.concat_tables([waiting, arrow.Table.from_batches([batch])])
-        while len(waiting) >= rows or (len(waiting) and not more):
-            frame = waiting.slice(0, rows).to_pandas()
-            if isinstance(frame.index, pd.RangeIndex):
-                frame.index = pd.RangeIndex(read, read + len(frame), name=frame.index.name)
-            yield frame
-            read, waiting = read + len(frame), waiting.slice(rows)
-    if not read:
-        yield waiting.to_pandas()
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    """Return the error for a file that pyarrow cannot read."""
-    return ValueError(f"{path}: not a Parquet file, or damaged ({first_line(error)})")

@@ -39,10 +39,13 @@ class ParticlePass:
         measure: The terms of one run of the pair (see ``ParticleTerms``).
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
         refuse_points: Whether a guide that gives a latent of the rows as a point is an error.
+        most: The most rows that a block may have; ``None`` for no other limit than memory's.
+        total: Rows in all, where the data are a part of them; a large job is compiled.
 
     Attributes:
         terms: Draws some particles at a call.
-        size: Rows of a block.
+        full_size: Rows of a block where there are enough.
+        size: Rows of a block of these data.
         num_samples: S.
 
     Raises:
@@ -58,10 +61,12 @@ class ParticlePass:
         *,
         compile: bool | str,  # noqa: A002  as fit has it
         refuse_points: bool = True,
+        most: int | None = None,
+        total: int | None = None,
     ) -> None:
         self.num_samples = num_samples
         numbers = numbers_of_a_row(pair, rows)
-        count, self.size = particles_and_rows(pair, rows, num_samples, numbers)
+        count, full_size = particles_and_rows(pair, rows, num_samples, numbers)
         self.terms, rounds = (
             ParticleTerms(pair, rows, count, measure),
             math.ceil(num_samples / count),
@@ -73,9 +78,11 @@ class ParticlePass:
                 "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
             )
         if self.terms.draws_nothing:  # one particle, repeated as often as it is summed
-            largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED), len(rows))
-            rounds, self.size = 1, rows_that_fit(largest, numbers)
-        self.terms.prepare(self.size, math.ceil(len(rows) / self.size) * rounds, compile)
+            largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED))
+            rounds, full_size = 1, rows_that_fit(largest, numbers)
+        self.full_size = min(full_size, most or full_size)
+        self.size = min(self.full_size, len(rows))
+        self.terms.prepare(self.size, math.ceil((total or len(rows)) / self.size) * rounds, compile)
 
     def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
         """Draw all particles of a block of rows; yield their terms, at most ``GATHERED`` at a time.
@@ -132,7 +139,7 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
         numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
     count = particles_per_run(num_samples, PARTICLES)
-    size = rows_that_fit(min(block_rows(rows, count), len(rows)), numbers, count)
+    size = rows_that_fit(block_rows(rows, count), numbers, count)
     if size < len(rows):
         outside = GlobalDraws(pair, rows, model=False)
         if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
@@ -159,11 +166,11 @@ def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> No
             cell = place_not_finite(field[first : first + 1], described.labels)
             raise ValueError(
                 f"{described.name}: expected finite numbers, got NaN or infinity, first in row "
-                f"{int(rows.positions_in_data(index)[first])}{cell}; impute or drop these rows"
+                f"{int(rows.places(index)[first])}{cell}; impute or drop these rows"
             )
     if bool(values.isnan().any()):
         raise ValueError(
-            "data: expected rows that have a log-probability, got NaN for row "
-            f"{int(rows.positions_in_data(index)[values.isnan()][0])}; look for NaN or infinity in "
+            f"{rows.name}: expected rows that have a log-probability, got NaN for row "
+            f"{int(rows.places(index)[values.isnan()][0])}; look for NaN or infinity in "
             "the networks' weights"
         )

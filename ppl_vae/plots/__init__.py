@@ -3,8 +3,14 @@
 Every function draws on the ``ax`` that it is given, or on a new figure, and can be read in grey.
 """
 
+from ppl_vae.plots.anomalies import attribution_bars as attribution_bars
+from ppl_vae.plots.anomalies import p_value_calibration as p_value_calibration
+from ppl_vae.plots.anomalies import score_histogram as score_histogram
+from ppl_vae.plots.anomalies import strange_images as strange_images
 from ppl_vae.plots.coverage import interval_coverage as interval_coverage
 from ppl_vae.plots.curves import learning_curves as learning_curves
+from ppl_vae.plots.detection import precision_recall_curves as precision_recall_curves
+from ppl_vae.plots.detection import roc_curves as roc_curves
 from ppl_vae.plots.estimators import estimator_plane as estimator_plane
 from ppl_vae.plots.images import image_grid as image_grid
 from ppl_vae.plots.importance import importance_map as importance_map

@@ -170,6 +170,16 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def tensors_checksum(tensors: dict[str, Tensor]) -> str:
+    """Return the SHA-256 over each tensor's name, dtype, shape and bytes, on any device.
+
+    Example:
+        >>> tensors_checksum({"a": torch.zeros(2)}) == tensors_checksum({"a": torch.zeros(2, 1)})
+        False
+    """
+    return _checksum({name: tensor.detach().cpu() for name, tensor in tensors.items()}, "")
+
+
 def pack(value: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """Return a nested value in a form that JSON can hold, with its tensors set apart.
 

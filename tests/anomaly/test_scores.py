@@ -241,7 +241,7 @@ def test_a_far_row_is_strange_and_leaves_the_other_scores_as_they_were():
 def test_bad_input_is_refused_by_name():
     x = reals()
     model, guide = build(GaussianModel, x), build(NormalGuide, x)
-    with pytest.raises(ValueError, match="reference: expected rows"):
+    with pytest.raises(ValueError, match="attribution: expected reference="):
         anomaly_scores(model, guide, x, attribution=True)
     with pytest.raises(ValueError, match="guide: expected None beside a list of pairs"):
         anomaly_scores([(model, guide)], guide, x)

@@ -1,11 +1,15 @@
 """Files read in parts hold the rows of the whole file, and tell its faults in the same words."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
+import torch
 
 from ppl_vae import read_data
-from ppl_vae.data.parts import read_parts
+from ppl_vae.data.parts import read_parts, regrouped
 
 FRAME = pd.DataFrame(
     {
@@ -85,6 +89,21 @@ def test_faults_in_later_parts_are_told_with_their_line(tmp_path, fault, message
         list(read_parts(path, 6, columns=columns))
     with pytest.raises(ValueError, match=message):
         read_data(path, columns=columns)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 10, 40])
+def test_parts_are_regrouped_in_their_order(rows):
+    cuts = [0, 2, 3, 9, 20, 25]
+    form = {"x": FRAME[["height"]], "n": FRAME["count"], "a": FRAME[["count"]].to_numpy()}
+    form |= {"t": torch.arange(25), "s": scipy.sparse.csr_matrix(np.eye(25))}
+    parts = [{key: part[a:b] for key, part in form.items()} for a, b in itertools.pairwise(cuts)]
+    found = list(regrouped(parts, rows))
+    assert [len(part["n"]) for part in found[:-1]] == [rows] * (len(found) - 1)
+    assert 0 < len(found[-1]["n"]) <= rows
+    pd.testing.assert_frame_equal(pd.concat([p["x"] for p in found]), form["x"])
+    assert [int(v) for part in found for v in part["t"]] == list(range(25))
+    assert [int(v) for part in found for v in part["a"][:, 0]] == list(range(25))
+    assert sum(part["s"].toarray().sum() for part in found) == 25
 
 
 def test_missing_columns_are_named(tmp_path):

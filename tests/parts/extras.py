@@ -40,3 +40,8 @@ def load_digits(**options):
 def sparse():
     """The module ``scipy.sparse``."""
     return pytest.importorskip("scipy.sparse", reason=REASON.format("scipy", "sparse"))
+
+
+def scipy_stats():
+    """The module ``scipy.stats``."""
+    return pytest.importorskip("scipy.stats", reason=REASON.format("scipy", "dev"))

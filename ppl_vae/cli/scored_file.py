@@ -1,0 +1,139 @@
+"""The file of results of ``ppl-vae score``, written in two passes over the rows.
+
+Whether a row is flagged may depend on all rows. So the numbers of each row first go into a file of
+records beside the results; then the records, and the columns of the data that are handed on, are
+read again part by part and written with the decisions. No pass holds more than a part in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from ppl_vae.cli.growing_table import GrowingTable
+from ppl_vae.data.parts import kept_parts, rows_in_file
+
+if TYPE_CHECKING:
+    from ppl_vae.anomaly.decision import Decision
+    from ppl_vae.anomaly.detector import AnomalyDetector
+
+READ = 1 << 16  # rows that are read, or written, at a time
+REASONS = 3  # columns that an explanation names, at most
+RECORD = np.dtype(
+    [
+        ("score", "f8"), ("level", "i8"), ("k_hat", "f8"), ("reliable", "?"),
+        ("cells", "i4", (REASONS,)), ("shares", "f4", (REASONS,)),
+    ]
+)  # fmt: skip
+
+
+class ScoredFile:
+    """The results of the rows of a data file: columns handed on, scores and decisions.
+
+    Args:
+        data: The data file.
+        out: The file of results, ``.csv``, ``.tsv`` or ``.parquet``.
+        keep: Columns of the data that are handed on as they are.
+        explain: Whether to name the columns that make a row strange.
+
+    Raises:
+        ValueError: If the data file lacks a column of ``keep``, or is no table.
+    """
+
+    def __init__(self, data: Path, out: Path, keep: Sequence[str], *, explain: bool) -> None:
+        self.data, self.out, self.keep, self.explain = data, out, keep, explain
+        self._records = out.with_name(f".{out.name}.{os.getpid()}.records")
+        self._labels: list[str] = []
+        if keep:
+            next(kept_parts(data, 1, keep))  # a column that is missing is refused at once
+
+    def write(
+        self,
+        detector: AnomalyDetector,
+        parts: Iterable[Any],
+        decide: Decision,
+        *,
+        reference: Any = None,
+        progress: bool = False,
+    ) -> dict[str, Any]:
+        """Score all rows, decide, and write the results.
+
+        Args:
+            detector: The detector.
+            parts: The rows of the data file, in parts.
+            decide: Which rows are flagged.
+            reference: Clean rows, for an explanation.
+            progress: Whether to show a bar.
+
+        Returns:
+            ``rows``, ``flagged`` and ``rows_per_second`` of the scoring.
+        """
+        total = rows_in_file(self.data)
+        counts = np.zeros(len(detector.scores) + 1, dtype=np.int64)
+        bar = tqdm(
+            total=total, desc="scoring", unit="row", unit_scale=True, disable=not progress,
+            leave=False,
+        )  # fmt: skip
+        began = time.perf_counter()
+        try:
+            with self._records.open("wb") as file, bar:
+                for scored in detector.parts(parts, reference=reference, total=total):
+                    self._as_records(scored).tofile(file)
+                    counts += np.bincount(scored["level"] - 1, minlength=len(counts))
+                    bar.update(len(scored))
+            seconds = time.perf_counter() - began
+            flagged = 0
+            with GrowingTable(self.out) as table:
+                for kept, scored in self._read_again():
+                    decided = decide(scored, counts)
+                    flagged += int(decided["flagged"].sum())
+                    table.append(pd.concat([kept, decided], axis=1))
+        finally:
+            self._records.unlink(missing_ok=True)
+        rows = int(counts.sum())
+        return {"rows": rows, "flagged": flagged, "rows_per_second": rows / seconds}
+
+    def _as_records(self, scored: pd.DataFrame) -> Any:
+        """Return the numbers of scored rows as records, with the cells of the largest shares."""
+        records = np.zeros(len(scored), RECORD)
+        for name in ("score", "level", "k_hat", "reliable"):
+            records[name] = scored[name]
+        if self.explain:
+            shares = scored.filter(regex="^attribution:")
+            self._labels = [name.removeprefix("attribution:") for name in shares.columns]
+            values = shares.to_numpy()
+            largest = np.argsort(-values, axis=1, kind="stable")[:, :REASONS]
+            count = largest.shape[1]
+            records["cells"][:, :count] = largest
+            records["shares"][:, :count] = np.take_along_axis(values, largest, 1)
+        return records
+
+    def _read_again(self) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Yield the columns that are handed on, and the numbers of the rows, part by part."""
+        kept = kept_parts(self.data, READ, self.keep) if self.keep else None
+        with self._records.open("rb") as file:
+            while len(records := np.fromfile(file, RECORD, READ)):
+                names = ("score", "level", "k_hat", "reliable")
+                frame = pd.DataFrame({name: records[name] for name in names})
+                if self.explain:
+                    frame["reasons"] = self._reasons(records)
+                handed_on = pd.DataFrame(index=frame.index) if kept is None else next(kept)
+                yield handed_on.set_axis(frame.index), frame
+
+    def _reasons(self, records: Any) -> list[str]:
+        """Return which columns make each row strange, with their shares in nats."""
+        return [
+            ", ".join(
+                f"{self._labels[cell]} {share:+.1f}"
+                for cell, share in zip(cells, shares, strict=True)
+                if share > 0
+            )
+            for cells, shares in zip(records["cells"], records["shares"], strict=True)
+        ]

@@ -1,0 +1,124 @@
+"""``ppl-vae score``: the numbers of the detector, row by row, from files of any cut."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ppl_vae import AnomalyDetector, load
+
+RATE = ("--false-alarm-rate", "0.1")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, request):
+    """A run, clean rows, and new rows with an id, a date and three planted cells."""
+    from ppl_vae import build, fit
+    from ppl_vae.guides.normal import NormalGuide
+    from ppl_vae.models.gaussian import GaussianModel
+
+    folder = tmp_path_factory.mktemp("score")
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(700, 2))
+    x = z @ rng.normal(size=(2, 4)) + 0.3 * rng.normal(size=(700, 4))
+    frame = pd.DataFrame(x.astype("f4"), columns=["age", "height", "dose", "time"])
+    train, clean, new = frame[:300], frame[300:500], frame[500:].reset_index(drop=True)
+    new.loc[[5, 60, 199], "dose"] += 20
+    model, guide = build(GaussianModel, train), build(NormalGuide, train)
+    fit(model, guide, train, epochs=40, seed=0, progress=False, run=folder / "run")
+    clean.to_csv(folder / "clean.csv", index=False)
+    new.insert(0, "code", [f"{i:03}" for i in range(200)])
+    new["day"] = pd.date_range("2024-02-01", periods=200)
+    new.to_csv(folder / "new.csv", index=False)
+    new.to_parquet(folder / "new.parquet", row_group_size=13)
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_results_are_those_of_the_detector_in_the_order_of_the_rows(files, ppl, ending):
+    done = ppl(
+        "score", files / "run", files / f"new.{ending}", "--calibrate", files / "clean.csv",
+        "--out", f"scores.{ending}", "--keep", "code", "--keep", "day", "--explain", *RATE,
+    )  # fmt: skip
+    assert "anomaly detector" in done.out
+    text = {"code": str, "day": str}
+    found = pd.read_csv("scores.csv", dtype=text) if ending == "csv" else None
+    found = pd.read_parquet("scores.parquet") if found is None else found
+    new = pd.read_parquet(files / "new.parquet")
+    assert list(found["code"]) == list(new["code"])
+    assert list(found["day"].astype(str)) == list(new["day"].astype(str))
+    detector = AnomalyDetector(*load(files / "run"), pd.read_csv(files / "clean.csv"))
+    right = detector(new.drop(columns=["code", "day"]), false_alarm_rate=0.1)
+    for name in right:
+        np.testing.assert_allclose(found[name], right[name], rtol=1e-6)
+    assert found["flagged"][[5, 60, 199]].all()
+    assert found["reasons"][[5, 60, 199]].str.startswith("dose +").all()
+
+
+def test_a_kept_detector_serves_later_calls(files, ppl):
+    words = ("score", files / "run", files / "new.csv")
+    ppl(*words, "--calibrate", files / "clean.csv", "--out", "a.csv", "--keep-detector")
+    done = ppl(*words, "--out", "b.csv", "--json")
+    pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"))
+    assert done.json["rows"] == 200
+    assert done.json["flagged"] == pd.read_csv("b.csv")["flagged"].sum()
+    (files / "run" / "detector.safetensors").unlink()
+
+
+def test_discoveries_are_decided_over_all_parts(files, ppl, monkeypatch):
+    monkeypatch.setattr("ppl_vae.cli.scored_file.READ", 7)
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 10)
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 8)
+    words = ("--calibrate", files / "clean.csv", "--false-discovery-rate", "0.4", "--keep", "code")
+    ppl("score", files / "run", files / "new.parquet", "--out", "s.csv", *words)
+    found = pd.read_csv("s.csv", dtype={"code": str})
+    detector = AnomalyDetector(*load(files / "run"), pd.read_csv(files / "clean.csv"))
+    new = pd.read_parquet(files / "new.parquet")
+    right = detector(new.drop(columns=["code", "day"]), false_discovery_rate=0.4)
+    assert list(found["code"]) == list(new["code"])
+    for name in right:
+        np.testing.assert_allclose(found[name], right[name], rtol=1e-6)
+    assert found["flagged"].sum() >= 3
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--out", "s.npy"], 2, "expected a .csv, .tsv or .parquet file"),
+        (["--out", "s.csv", "--explain"], 2, "--explain: expected --calibrate CLEAN"),
+        (["--out", "s.csv", "--keep-detector"], 2, "--keep-detector: expected --calibrate"),
+        (["--out", "s.csv"], 1, "no detector"),
+        (["--out", "s.csv", "--calibrate", "clean.csv", "--keep", "cod"], 2, "did you mean code?"),
+        (["--out", "s.csv", "--calibrate", "clean.csv", *RATE, "--false-discovery-rate", "0.1"],
+         1, "pass one of the two"),
+        (["--out", "s.csv", "--calibrate", "clean.csv", "--false-alarm-rate", "0.001"],
+         1, "calibration rows"),
+        (["--out", "s.csv", "--calibrate", "clean.csv", "--score", "likelihood"],
+         1, "score: expected one of"),
+    ],
+)  # fmt: skip
+def test_faults_are_told_and_leave_no_file(files, ppl, words, code, message):
+    words = [files / word if word == "clean.csv" else word for word in words]
+    done = ppl("score", files / "run", files / "new.csv", *words, code=code)
+    assert message in done.err
+    assert not list(files.parent.glob("**/*.records"))
+    import pathlib
+
+    assert not [f for f in pathlib.Path().iterdir() if "s." in f.name]
+
+
+def test_faults_of_the_rows_are_told_with_their_place(files, ppl, monkeypatch):
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 10)
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 8)
+    lines = (files / "new.csv").read_text().splitlines()
+    parts = lines[151].split(",")
+    parts[3] = "inf"
+    bad = [*lines[:151], ",".join(parts), *lines[152:]]
+    with open("bad.csv", "w") as file:
+        file.write("\n".join(bad))
+    words = ("--calibrate", files / "clean.csv", "--out", "s.csv")
+    done = ppl("score", files / "run", "bad.csv", *words, code=1)
+    assert 'infinity in row 150 in column "dose"' in done.err
+    new = pd.read_csv(files / "new.csv").drop(columns="dose")
+    new.to_csv("missing.csv", index=False)
+    done = ppl("score", files / "run", "missing.csv", *words, code=1)
+    assert 'none called "dose"' in done.err
