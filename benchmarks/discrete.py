@@ -219,16 +219,21 @@ def show(line: dict[str, Any]) -> None:
 
 def draw(lines: list[dict[str, Any]], file: Path) -> None:
     """Draw the validation ELBO of all lines against epochs, a panel for each kind of latents."""
-    figure, axes = plt.subplots(1, 4, figsize=(20, 4), sharey=True, layout="constrained")
-    for ax, kind in zip(axes, (*LATENTS, *BELIEF), strict=True):
+    lines = [line for line in lines if line["stage"] == "result"]
+    kinds = [k for k in (*LATENTS, *BELIEF) if any(line["row"].startswith(k) for line in lines)]
+    size = (6 * len(kinds), 5)
+    figure, grid = plt.subplots(
+        1, len(kinds), figsize=size, sharex=True, sharey=True, squeeze=False, layout="constrained"
+    )
+    axes = grid[0]
+    for ax, kind in zip(axes, kinds, strict=True):
         for line in lines:
-            if line["stage"] == "result" and line["row"].startswith(kind):
+            if line["row"].startswith(kind):
                 elbos = [elbo for _, elbo in line["curve"]]
                 label = f"{line['row'].partition('-')[2]}, {line['epochs']} epochs"
                 ax.plot(range(1, len(elbos) + 1), elbos, label=label)
         ax.set(title=kind, xlabel="epoch", xscale="log")
-        if ax.lines:
-            ax.legend()
+        ax.legend(fontsize="small", loc="lower right")
     axes[0].set_ylabel("held-out ELBO (nats per row; higher is better)")
     figure.savefig(file, dpi=120)
 
