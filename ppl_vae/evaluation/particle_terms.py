@@ -29,7 +29,7 @@ from ppl_vae.elbo.particles import ParticleRuns
 from ppl_vae.elbo.points import point_latents
 
 TRACED_FROM = 100  # calls from which tracing is repaid
-COMPILED_FROM = 2_000  # calls from which the compiler is repaid, too
+COMPILED_FROM = 500  # calls from which the compiler is repaid, too
 COMPARED_BLOCKS = 4  # blocks on which a graph is compared with the pair
 
 Terms = dict[str, Tensor]  # (particles, rows, ...) each, in nats, by name
