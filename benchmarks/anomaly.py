@@ -37,14 +37,12 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.exemplar import ExemplarModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
-from ppl_vae.schedules import linear_warmup
+from ppl_vae.schedules import linear
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
 CHOOSING = ("cardio", "satellite", "thyroid", "mammography", "vowels")
 CONFIRMING = ("Ionosphere", "pendigits", "annthyroid", "WDBC", "breastw")
-MOST_ROWS = 6000
-UPDATES = 1000
 
 
 def split(x: Array, y: Array, seed: int, most: int) -> tuple[Array, Array, Array]:
@@ -89,7 +87,7 @@ def by_likelihood(
         model, guide, rows, seed=seed, progress=False, batch_size=batch,
         epochs=math.ceil(updates / math.ceil(len(rows) / batch)),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
-        kl_weight=linear_warmup(updates * 3 // 10),
+        kl_weight=linear(max(1, updates * 3 // 10)),
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)
@@ -97,6 +95,128 @@ def by_likelihood(
     return -scores["log_prob"].to_numpy()
 
 
-def isolation_forest(train: Array, test: Array, seed: int) -> Array:
-    """Return how short the paths of random trees are."""
+def forest(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return how short the paths of random trees to a row are."""
     return -IsolationForest(random_state=seed).fit(train).score_samples(test)
+
+
+def local_outlier_factor(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return how much less dense a row's neighbourhood is than those of its neighbours."""
+    return -LocalOutlierFactor(novelty=True).fit(train).score_samples(test)
+
+
+def neighbours(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the distance to the fifth nearest training row."""
+    return NearestNeighbors(n_neighbors=5).fit(train).kneighbors(test)[0][:, -1]
+
+
+def principal_components(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the squared error of a reconstruction from components with 90 % of the variance."""
+    fitted = PCA(0.9, svd_solver="full").fit(train)
+    return ((test - fitted.inverse_transform(fitted.transform(test))) ** 2).sum(1)
+
+
+def kernel_density(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return minus the log-density of normals of standard deviation 0.5 at the training rows."""
+    return -KernelDensity(bandwidth=0.5).fit(train).score_samples(test)
+
+
+def gaussian_mixture(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return minus the log-density of ten normals with full covariances."""
+    fitted = GaussianMixture(min(10, len(train)), random_state=seed).fit(train)
+    return -fitted.score_samples(test)
+
+
+def pyod_vae(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the reconstruction error of PyOD's VAE with its own settings."""
+    from pyod.models.vae import VAE  # noqa: PLC0415  may not be installed
+
+    detector = VAE(random_state=seed, verbose=0)
+    detector.fit(train.astype(np.float32))
+    return np.asarray(detector.decision_function(test.astype(np.float32)))
+
+
+METHODS: dict[str, Callable[[Array, Array, int, int], Array]] = {
+    "exemplar": partial(by_likelihood, exemplar_pair),
+    "gaussian": partial(by_likelihood, gaussian_pair),
+    "forest": forest,
+    "local outlier factor": local_outlier_factor,
+    "neighbours": neighbours,
+    "principal components": principal_components,
+    "kernel density": kernel_density,
+    "gaussian mixture": gaussian_mixture,
+    "pyod vae": pyod_vae,
+}
+
+
+def measure(path: Path, name: str, seed: int, rows: int, updates: int) -> dict[str, Any]:
+    """Return how one method ranks the test rows of one set: two areas and the seconds."""
+    with np.load(path) as file:
+        x, y = file["X"].astype(np.float64), file["y"].ravel().astype(int)
+    train, test, labels = split(x, y, seed, rows)
+    if not name.startswith(("exemplar", "gaussian")) or name == "gaussian mixture":
+        train, test = standardized(train, test)  # the pairs take the data's own units
+    began = time.perf_counter()
+    scores = METHODS[name](train, test, seed, updates)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{path.stem}, {name}: expected finite scores, got others")
+    return {
+        "auroc": roc_auc_score(labels, scores),
+        "average_precision": average_precision_score(labels, scores),
+        "seconds": round(time.perf_counter() - began, 1),
+        "train_rows": len(train),
+        "test_rows": len(test),
+    }
+
+
+def means(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the means of a column by method over the choosing sets, the confirming ones, all."""
+    by_set = table.pivot_table(index="method", columns="set", values=column, sort=False)
+    groups = {"choosing": CHOOSING, "confirming": CONFIRMING, "all": by_set.columns}
+    found = {
+        title: by_set[[name for name in names if name in by_set]].mean(axis=1)
+        for title, names in groups.items()
+    }
+    return pd.concat([by_set, pd.DataFrame(found)], axis=1)
+
+
+def main(words: Sequence[str] | None = None) -> pd.DataFrame:
+    """Score what is not in the file yet, print means of both areas, return the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="as cardio; all if left out")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME",
+                        help=", ".join(METHODS))  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tiny", action="store_true", help="200 training rows, 20 updates")
+    arguments = parser.parse_args(words)
+    paths = {path.stem.partition("_")[2]: path for path in sorted(arguments.data.glob("*_*.npz"))}
+    unknown = set(arguments.sets or ()) - set(paths)
+    if unknown or not paths:
+        parser.error(f"--sets: expected names among {sorted(paths)}, got {sorted(unknown)}")
+    methods = arguments.methods or list(METHODS)
+    if "pyod vae" in methods and importlib.util.find_spec("pyod") is None:
+        print("pyod vae: left out, because PyOD is not installed")
+        methods = [name for name in methods if name != "pyod vae"]
+    size = {"rows": 200, "updates": 20} if arguments.tiny else {"rows": 6000, "updates": 1000}
+    results, rows = ResultLines(arguments.out), []
+    for seed in range(arguments.seeds):  # every set once, before any has its second seed
+        for name in arguments.sets or paths:
+            for method in methods:
+                key = {"set": name, "seed": seed, "method": method, **size}
+                row = results.find(**key)
+                if row is None:
+                    row = {**key, **measure(paths[name], method, seed, **size)}
+                    results.append(row)
+                    print(f"{name}, {method}, seed {seed}: {row['auroc']:.3f}", flush=True)
+                rows.append(row)
+    table = pd.DataFrame(rows)
+    for column in ("auroc", "average_precision"):
+        print(f"\n{column}, means over seeds")
+        print(means(table, column).to_string(float_format="{:.3f}".format))
+    return table
+
+
+if __name__ == "__main__":
+    main()

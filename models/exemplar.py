@@ -46,6 +46,11 @@ class ExemplarModel(PyroModule):
         torch.Size([5, 2])
     """
 
+    exemplars: Tensor
+    loc: Tensor
+    scale: Tensor
+    sd: Tensor
+
     def __init__(
         self, features: int, guide: nn.Module, exemplars: Tensor, latents: int = 8,
         decoder: nn.Module | None = None, sd: float = 0.2, loc: float | Tensor = 0.0,
@@ -59,7 +64,8 @@ class ExemplarModel(PyroModule):
         self.log_spread = nn.Parameter(torch.full((latents,), -1.0))
         self.register_buffer("exemplars", exemplars)
         self.register_buffer("loc", expanded("loc", loc, features))
-        self.register_buffer("sd", sd * expanded("scale", scale, features, positive=True))
+        self.register_buffer("scale", expanded("scale", scale, features, positive=True))
+        self.register_buffer("sd", sd * self.scale)
 
     def prior(self) -> MixtureSameFamily:
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
