@@ -80,11 +80,13 @@ def by_likelihood(
 ) -> Array:
     """Return minus the log-likelihood of every test row, in nats, of a pair fitted in updates."""
     torch.manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(train))
+    held_out, train = np.split(train[order], [len(train) * 15 // 100])
     model, guide = make_pair(train)
     batch = min(128, max(32, len(train) // 16))
     rows = np.tile(train, (math.ceil(20 * batch / len(train)), 1))  # 20 updates an epoch at least
     fit(
-        model, guide, rows, seed=seed, progress=False, batch_size=batch,
+        model, guide, rows, validation=held_out, seed=seed, progress=False, batch_size=batch,
         epochs=math.ceil(updates / math.ceil(len(rows) / batch)),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
         kl_weight=linear(max(1, updates * 3 // 10)),

@@ -1,15 +1,16 @@
 """Real features from a code whose prior stands around the codes of some rows of the data.
 
-    c_k = mean of q(z given e_k)                   e_k: (features,), an exemplar: a row of the data
-    p(z) = 1/K sum_k Normal(z; c_k, s)             s: (latents,), learned, one for all exemplars
-    x ~ Normal(loc + scale decoder(z), sd scale)   x: (features,), data's units
+    c_k = mean of q(z given e_k)               e_k: (features,), an exemplar: a row of the data
+    p(z) = 1/K sum_k Normal(z; c_k, s)         s: (latents,), learned, one for all exemplars
+    m, v = decoder(z)                          m: (features,), v: (), no units
+    x ~ Normal(loc + scale m, scale t)         x: (features,), data's units; t^2 = exp(v) + floor^2
 
-A prior of one normal gives probability to the holes between clusters; this one has none where no
-exemplar is near. The noise sd is fixed, a bandwidth: a learned one would become so small in
-features that hold one value in most rows that these alone decide log p(x). So log p(x) is smooth,
-and says how strange a row is. The model has its guide as a partner, as the VampPrior has.
+Where no exemplar is near, the prior has no probability: no hole between clusters is filled. All
+features of a row share its noise t, or features with one value in most rows would become precise
+alone and decide log p(x). Rows are as smooth as floor says, half of a feature's part in the mean
+distance between an exemplar and the nearest other one. The guide is a partner, as of the VampPrior.
 
-Rows: vectors of real numbers, for anomaly detection.
+Rows: vectors of real numbers, to be scored as anomalies.
 
 Source: Norouzi, Fleet & Norouzi (2020), Exemplar VAE, section 3, arXiv:2004.04795.
 """
@@ -22,7 +23,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.distributions import MixtureSameFamily, code_distribution
-from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded
+from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded, neighbor_distance
 
 
 class ExemplarModel(PyroModule):
@@ -31,11 +32,10 @@ class ExemplarModel(PyroModule):
     Args:
         features: Number of features in a row.
         guide: The guide that the model is fitted with, a module whose latent site is "z".
-        exemplars: Rows of the data, (K, features), in the data's units.
+        exemplars: Rows of the data, (K, features), in the data's units, two at least.
         latents: Size of the latent code z, as in the guide.
-        decoder: Network (..., latents) -> (..., features) that gives the mean without units; two
-            hidden layers if ``None``.
-        sd: Standard deviation of the noise without units.
+        decoder: Network (..., latents) -> (..., features + 1) that gives m and v; two hidden
+            layers if ``None``.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a number or (features,), in the data's units.
 
@@ -46,26 +46,20 @@ class ExemplarModel(PyroModule):
         torch.Size([5, 2])
     """
 
-    exemplars: Tensor
-    loc: Tensor
-    scale: Tensor
-    sd: Tensor
-
     def __init__(
         self, features: int, guide: nn.Module, exemplars: Tensor, latents: int = 8,
-        decoder: nn.Module | None = None, sd: float = 0.2, loc: float | Tensor = 0.0,
-        scale: float | Tensor = 1.0,
+        decoder: nn.Module | None = None, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         check_reads_rows(guide)
         check_sizes(latents=latents)
         self.features, self.latents, self.guide = features, latents, guide
-        self.decoder = decoder or MLP(latents, features, (128, 128))
+        self.decoder = decoder or MLP(latents, features + 1, (128, 128), nn.SiLU)
         self.log_spread = nn.Parameter(torch.full((latents,), -1.0))
         self.register_buffer("exemplars", exemplars)
         self.register_buffer("loc", expanded("loc", loc, features))
         self.register_buffer("scale", expanded("scale", scale, features, positive=True))
-        self.register_buffer("sd", sd * self.scale)
+        self.register_buffer("floor", neighbor_distance(exemplars / self.scale) / 2)
 
     def prior(self) -> MixtureSameFamily:
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
@@ -81,5 +75,6 @@ class ExemplarModel(PyroModule):
         x, prior = x.to(torch.get_default_dtype()), self.prior()
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", prior)
-            mean = self.loc + self.scale * self.decoder(z)  # (..., rows, features)
-            pyro.sample("x", dist.Normal(mean, self.sd).to_event(1), obs=x)
+            mean, v = self.decoder(z).split([self.features, 1], -1)  # (..., rows, features)
+            sd = self.scale * (v.exp() + self.floor**2).sqrt()
+            pyro.sample("x", dist.Normal(self.loc + self.scale * mean, sd).to_event(1), obs=x)

@@ -7,6 +7,7 @@ but log-probabilities would then be those of the scaled data. So the guide scale
 themselves are left as they are.
 """
 
+import torch
 from torch import Tensor, nn
 
 from ppl_vae.nn.checked import expanded
@@ -46,3 +47,30 @@ class Standardize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return rows x, (..., features) in the data's units, scaled to about unit size."""
         return (x.to(self.loc.dtype) - self.loc) / self.scale
+
+
+def neighbor_distance(rows: Tensor) -> Tensor:
+    """Return how far a row is from the nearest other one, as the root mean square of a feature.
+
+    The mean over all rows, (), between 0.01 and 1: rows of about unit size are further apart where
+    they are few, and equal rows are 0 apart.
+
+    Args:
+        rows: (rows, features) of about unit size, two rows at least.
+
+    Raises:
+        ValueError: If there are fewer rows.
+
+    Example:
+        >>> import torch
+        >>> neighbor_distance(torch.tensor([[0.0, 0.0], [0.3, 0.3], [0.5, 0.5]]))
+        tensor(0.2333)
+    """
+    if rows.dim() != 2 or len(rows) < 2:
+        raise ValueError(
+            f"exemplars: expected rows of the data, (rows, features), two at least, got shape "
+            f"{tuple(rows.shape)}"
+        )
+    apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = apart.fill_diagonal_(torch.inf).amin(1).mean() / rows.shape[1] ** 0.5
+    return nearest.clamp(0.01, 1.0)
