@@ -30,6 +30,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
+from torch import nn
 
 from ppl_vae import build, fit, log_likelihood
 from ppl_vae.evaluation.summary import UnreliableWarning
@@ -65,8 +66,11 @@ def exemplar_pair(train: Array) -> tuple[Any, Any]:
     """Return the pair of the recipe: as many latents as features."""
     features = train.shape[1]
     latents = max(2, features)
-    guide = build(NormalGuide, train, latents=latents,
-                  encoder=MLP(features, 2 * latents, (128, 128)))  # fmt: skip
+    encoder = nn.Sequential(
+        nn.Hardtanh(-10, 10),  # a row 1e6 standard deviations out would overflow the network
+        MLP(features, 2 * latents, (128, 128), nn.SiLU),
+    )
+    guide = build(NormalGuide, train, latents=latents, encoder=encoder, positive="softplus")
     return build(ExemplarModel, train, guide=guide, latents=latents), guide
 
 
@@ -76,20 +80,24 @@ def gaussian_pair(train: Array) -> tuple[Any, Any]:
 
 
 def by_likelihood(
-    make_pair: Callable[[Array], tuple[Any, Any]], train: Array, test: Array, seed: int, updates: int
+    make_pair: Callable[[Array], tuple[Any, Any]],
+    train: Array,
+    test: Array,
+    seed: int,
+    updates: int,
 ) -> Array:
     """Return minus the log-likelihood of every test row, in nats, of a pair fitted in updates."""
     torch.manual_seed(seed)
     order = np.random.default_rng(seed).permutation(len(train))
-    held_out, train = np.split(train[order], [len(train) * 15 // 100])
-    model, guide = make_pair(train)
-    batch = min(128, max(32, len(train) // 16))
-    rows = np.tile(train, (math.ceil(20 * batch / len(train)), 1))  # 20 updates an epoch at least
+    held_out, rows = np.split(train[order], [len(train) * 15 // 100])
+    model, guide = make_pair(train)  # exemplars come from held-out rows, too
+    batch = min(128, max(32, len(rows) // 16))
+    rows = np.tile(rows, (math.ceil(20 * batch / len(rows)), 1))  # 20 updates an epoch at least
     fit(
         model, guide, rows, validation=held_out, seed=seed, progress=False, batch_size=batch,
         epochs=math.ceil(updates / math.ceil(len(rows) / batch)),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
-        kl_weight=linear(max(1, updates * 3 // 10)),
+        kl_weight=linear(max(1, updates * 3 // 10)), clip_norm=100.0,
     )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)

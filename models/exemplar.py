@@ -3,7 +3,7 @@
     c_k = mean of q(z given e_k)               e_k: (features,), an exemplar: a row of the data
     p(z) = 1/K sum_k Normal(z; c_k, s)         s: (latents,), learned, one for all exemplars
     m, v = decoder(z)                          m: (features,), v: (), no units
-    x ~ Normal(loc + scale m, scale t)         x: (features,), data's units; t^2 = exp(v) + floor^2
+    x ~ Normal(loc + scale m, scale t)         x: (features,), data's units; t = softplus(v) + floor
 
 Where no exemplar is near, the prior has no probability: no hole between clusters is filled. All
 features of a row share its noise t, or features with one value in most rows would become precise
@@ -21,6 +21,7 @@ import torch
 from pyro import poutine
 from pyro.nn import PyroModule
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from ppl_vae.distributions import MixtureSameFamily, code_distribution
 from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded, neighbor_distance
@@ -76,5 +77,5 @@ class ExemplarModel(PyroModule):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", prior)
             mean, v = self.decoder(z).split([self.features, 1], -1)  # (..., rows, features)
-            sd = self.scale * (v.exp() + self.floor**2).sqrt()
+            sd = self.scale * (softplus(v) + self.floor)
             pyro.sample("x", dist.Normal(self.loc + self.scale * mean, sd).to_event(1), obs=x)

@@ -368,7 +368,14 @@ def _label_count(labels: Tensor, cls: str) -> int:
     return int(labels.long().max()) + 1
 
 
-_OF_COLUMNS = {"loc", "scale", "center", "spread", "rate", "exemplars"}  # the order of the columns matters
+_OF_COLUMNS = {
+    "loc",
+    "scale",
+    "center",
+    "spread",
+    "rate",
+    "exemplars",
+}  # the order of the columns matters
 
 _READERS: dict[str, Callable[[_Source], Any]] = {
     "features": _features,
