@@ -5,10 +5,10 @@
     m, v = decoder(z)                          m: (features,), v: (), no units
     x ~ Normal(loc + scale m, scale t)         x: (features,), data's units; t = softplus(v) + floor
 
-Where no exemplar is near, the prior has no probability: no hole between clusters is filled. All
-features of a row share its noise t, or features with one value in most rows would become precise
-alone and decide log p(x). Rows are as smooth as floor says, half of a feature's part in the mean
-distance between an exemplar and the nearest other one. The guide is a partner, as of the VampPrior.
+Far from all exemplars the prior has no probability, so the holes between clusters stay empty. The
+features of a row share its noise t; else features with one value in most rows became precise alone
+and decided log p(x). floor is half the mean distance from an exemplar to the nearest other one, a
+feature's part of it. The model has its guide as a partner, as the VampPrior has.
 
 Rows: vectors of real numbers, to be scored as anomalies.
 
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from ppl_vae.distributions import MixtureSameFamily, code_distribution
-from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded, neighbor_distance
+from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded, spacing
 
 
 class ExemplarModel(PyroModule):
@@ -53,14 +53,14 @@ class ExemplarModel(PyroModule):
     ) -> None:  # fmt: skip
         super().__init__()
         check_reads_rows(guide)
-        check_sizes(latents=latents)
+        check_sizes(features=features, latents=latents)
         self.features, self.latents, self.guide = features, latents, guide
         self.decoder = decoder or MLP(latents, features + 1, (128, 128), nn.SiLU)
         self.log_spread = nn.Parameter(torch.full((latents,), -1.0))
-        self.register_buffer("exemplars", exemplars)
         self.register_buffer("loc", expanded("loc", loc, features))
         self.register_buffer("scale", expanded("scale", scale, features, positive=True))
-        self.register_buffer("floor", neighbor_distance(exemplars / self.scale) / 2)
+        self.register_buffer("floor", spacing(exemplars, self.scale, features) / 2)
+        self.register_buffer("exemplars", exemplars.to(self.loc))
 
     def prior(self) -> MixtureSameFamily:
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
