@@ -137,6 +137,11 @@ def gaussian_mixture(train: Array, test: Array, seed: int, updates: int) -> Arra
     return -fitted.score_samples(test)
 
 
+def has_pyod() -> bool:
+    """Return whether PyOD is installed."""
+    return importlib.util.find_spec("pyod") is not None
+
+
 def pyod_vae(train: Array, test: Array, seed: int, updates: int) -> Array:
     """Return the reconstruction error of PyOD's VAE with its own settings."""
     from pyod.models.vae import VAE  # noqa: PLC0415  may not be installed
@@ -146,9 +151,9 @@ def pyod_vae(train: Array, test: Array, seed: int, updates: int) -> Array:
     return np.asarray(detector.decision_function(test.astype(np.float32)))
 
 
+PAIRS = {"exemplar": exemplar_pair, "gaussian": gaussian_pair}
 METHODS: dict[str, Callable[[Array, Array, int, int], Array]] = {
-    "exemplar": partial(by_likelihood, exemplar_pair),
-    "gaussian": partial(by_likelihood, gaussian_pair),
+    **{name: partial(by_likelihood, make_pair) for name, make_pair in PAIRS.items()},
     "forest": forest,
     "local outlier factor": local_outlier_factor,
     "neighbours": neighbours,
@@ -164,8 +169,8 @@ def measure(path: Path, name: str, seed: int, rows: int, updates: int) -> dict[s
     with np.load(path) as file:
         x, y = file["X"].astype(np.float64), file["y"].ravel().astype(int)
     train, test, labels = split(x, y, seed, rows)
-    if not name.startswith(("exemplar", "gaussian")) or name == "gaussian mixture":
-        train, test = standardized(train, test)  # the pairs take the data's own units
+    if name not in PAIRS:  # which take the data's own units
+        train, test = standardized(train, test)
     began = time.perf_counter()
     scores = METHODS[name](train, test, seed, updates)
     if not np.isfinite(scores).all():
@@ -206,7 +211,7 @@ def main(words: Sequence[str] | None = None) -> pd.DataFrame:
     if unknown or not paths:
         parser.error(f"--sets: expected names among {sorted(paths)}, got {sorted(unknown)}")
     methods = arguments.methods or list(METHODS)
-    if "pyod vae" in methods and importlib.util.find_spec("pyod") is None:
+    if "pyod vae" in methods and not has_pyod():
         print("pyod vae: left out, because PyOD is not installed")
         methods = [name for name in methods if name != "pyod vae"]
     size = {"rows": 200, "updates": 20} if arguments.tiny else {"rows": 6000, "updates": 1000}

@@ -5,12 +5,11 @@
     m, v = decoder(z)                          m: (features,), v: (), no units
     x ~ Normal(loc + scale m, scale t)         x: (features,), data's units; t = softplus(v) + floor
 
-Far from all exemplars the prior has no probability, so the holes between clusters stay empty. The
-features of a row share its noise t; else features with one value in most rows became precise alone
-and decided log p(x). floor is half the mean distance from an exemplar to the nearest other one, a
-feature's part of it. The model has its guide as a partner, as the VampPrior has.
+Far from all exemplars the prior has no probability: holes between clusters stay empty. The features
+of a row share its noise t, or features with one value in most rows became precise alone and decided
+log p(x). floor is half a feature's part in the mean distance between nearest exemplars.
 
-Rows: vectors of real numbers, to be scored as anomalies.
+Rows: vectors of real numbers, to be scored as anomalies. Its guide is a partner of the model.
 
 Source: Norouzi, Fleet & Norouzi (2020), Exemplar VAE, section 3, arXiv:2004.04795.
 """

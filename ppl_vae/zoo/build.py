@@ -41,10 +41,10 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
     The arguments ``features``, ``steps``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
-    ``spread``, ``rate``, ``exemplars`` and ``conditions`` are filled in where the constructor has them and the
-    caller does not give them. They come from the field ``x`` of a mapping, else from the first
-    field; ``conditions`` from the field ``y``: the number of labels where it holds integers, of
-    covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
+    ``spread``, ``rate``, ``exemplars`` and ``conditions`` are filled in where the constructor has
+    them and the caller does not give them. They come from the field ``x`` of a mapping, else from
+    the first field; ``conditions`` from the field ``y``: the number of labels where it holds
+    integers, of covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
     (features,); missing values are left out of them, a constant feature has a scale of 1, and a
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
