@@ -35,7 +35,8 @@ def folder(tmp_path):
     draws = np.random.default_rng(0)
     y = (np.arange(120) % 6 == 0).astype(int)
     for number, name in ((6, "cardio"), (43, "WDBC")):
-        x = draws.normal(size=(120, 3)) * [1, 100, 0] + 8.0 * y[:, None] * [1, -100, 0] + 3
+        x = draws.normal(size=(120, 1)) + 0.1 * draws.normal(size=(120, 3))
+        x = x * [1, 100, 0] + 8.0 * y[:, None] * [1, -100, 0] + 3
         np.savez(tmp_path / f"{number}_{name}.npz", X=x, y=y)
     return tmp_path
 
