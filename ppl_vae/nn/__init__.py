@@ -15,7 +15,7 @@ from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_fl
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.partners import check_reads_rows, fields_read
 from ppl_vae.nn.row_keys import KnownRows, row_keys
-from ppl_vae.nn.scaling import Standardize
+from ppl_vae.nn.scaling import Standardize, spacing
 
 __all__ = [
     "MLP",
@@ -42,4 +42,5 @@ __all__ = [
     "make_encoder",
     "make_flow",
     "row_keys",
+    "spacing",
 ]

@@ -8,6 +8,7 @@
     center       median                               (features,), data's units
     spread       interquartile range by 1.349         (features,), data's units: the sd of a normal
     rate         mean per unit of the field "size"    (features,), the data's unit by that of size
+    exemplars    rows at equal distances, 500 at most (rows, features), data's units
     conditions   number of labels, or of covariates   (), from the field "y"
 
 Where nothing else is said, an argument is found in the field "x", else in the first field. An image
@@ -40,10 +41,10 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
     The arguments ``features``, ``steps``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
-    ``spread``, ``rate`` and ``conditions`` are filled in where the constructor has them and the
-    caller does not give them. They come from the field ``x`` of a mapping, else from the first
-    field; ``conditions`` from the field ``y``: the number of labels where it holds integers, of
-    covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
+    ``spread``, ``rate``, ``exemplars`` and ``conditions`` are filled in where the constructor has
+    them and the caller does not give them. They come from the field ``x`` of a mapping, else from
+    the first field; ``conditions`` from the field ``y``: the number of labels where it holds
+    integers, of covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
     (features,); missing values are left out of them, a constant feature has a scale of 1, and a
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
@@ -299,6 +300,17 @@ def _rate(source: _Source) -> Tensor:
     return rate.clamp_min(0.5 / (len(source.rows) * float(size))).to(loc.dtype)
 
 
+def _exemplars(source: _Source) -> Tensor:
+    """Return rows of the data at equal distances, (rows, features); the mean in missing cells.
+
+    They are 500 at most, and hold 100,000 numbers at most, which a recipe can store.
+    """
+    loc, count = source.mean_and_sd("exemplars")[0], len(source.rows)
+    most = min(count, 500, max(1, 100_000 // math.prod(source.shape)))
+    rows = source.field.take(torch.linspace(0, count - 1, most).long()).to(loc.dtype)
+    return torch.where(rows.isnan(), loc, rows)
+
+
 def _conditions(source: _Source) -> int:
     """Return the number of labels in the field ``y``, the largest plus one, or of covariates.
 
@@ -356,7 +368,14 @@ def _label_count(labels: Tensor, cls: str) -> int:
     return int(labels.long().max()) + 1
 
 
-_OF_COLUMNS = {"loc", "scale", "center", "spread", "rate"}  # the order of the columns matters
+_OF_COLUMNS = {
+    "loc",
+    "scale",
+    "center",
+    "spread",
+    "rate",
+    "exemplars",
+}  # the order of the columns matters
 
 _READERS: dict[str, Callable[[_Source], Any]] = {
     "features": _features,
@@ -368,5 +387,6 @@ _READERS: dict[str, Callable[[_Source], Any]] = {
     "center": _center,
     "spread": _spread,
     "rate": _rate,
+    "exemplars": _exemplars,
     "conditions": _conditions,
 }

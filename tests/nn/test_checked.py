@@ -21,11 +21,13 @@ SIZES = dict.fromkeys(COUNTS, (0, -1, 2.5, "a", True))
 SCALES = dict.fromkeys(("scale", "spread", "rate", "sigma"), (0.0, -1.0, torch.nan, "a"))
 WRONG = {**SIZES, **SCALES, "floor": (-1.0, torch.nan), "hidden": (64, (8, 0)), "loc": ("a",)}
 WRONG["center"] = ("a",)
+WRONG["exemplars"] = (torch.ones(1, 4), torch.ones(5, 3), torch.full((5, 4), torch.nan), "a")
 
 
 def partners(cls):
-    """What a class asks for besides the features: the other half, the steps of a sequence."""
+    """What a class asks for besides the features: the other half, steps of a sequence, rows."""
     halves = {"guide": NormalGuide(4, 2), "model": HierarchicalModel(4, (2, 2)), "steps": 3}
+    halves["exemplars"] = torch.eye(4)
     return {
         name: half for name, half in halves.items() if name in inspect.signature(cls).parameters
     }

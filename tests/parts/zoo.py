@@ -84,7 +84,9 @@ def zoo_data(model):
     taken = inspect.signature(cls).parameters
     with forked(1), torch.no_grad(), pyro.get_param_store().scope():
         sizes = {name: size for name, size in SIZES.items() if name in taken}
-        half = cls(**sizes, **({"guide": NormalGuide(FEATURES, 2)} if "guide" in taken else {}))
+        sizes |= {"guide": NormalGuide(FEATURES, 2)} if "guide" in taken else {}
+        sizes |= {"exemplars": reals()} if "exemplars" in taken else {}
+        half = cls(**sizes)
         for parameter in half.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
         fields = {name: FIELDS[name]() for name in inspect.signature(half.forward).parameters}

@@ -190,3 +190,21 @@ def test_steps_share_what_a_feature_has():
     with pytest.raises(ValueError, match=r"expected sequences.*got data of shape \(50, 2\)"):
         build(HMMModel, x[:, 0])
     assert build(Diffusion, x[:, 0]).steps == 5  # not of a sequence: it has a default
+
+
+class Exemplars(torch.nn.Module):
+    def __init__(self, exemplars):
+        super().__init__()
+        self.exemplars = exemplars
+
+
+def test_exemplars_are_rows_from_all_over_the_data_without_missing_cells():
+    x = torch.arange(3000.0).reshape(1500, 2)
+    x[0, 1] = torch.nan
+    found = build(Exemplars, x).exemplars
+    assert found.shape == (500, 2)
+    assert found[0].tolist() == [0.0, pytest.approx(1501.0)]  # the mean of the column
+    assert found[-1].tolist() == [2998.0, 2999.0]
+    assert found[:, 0].diff().min() >= 4
+    assert torch.equal(build(Exemplars, x[1:40]).exemplars, x[1:40])
+    assert build(Exemplars, torch.randn(300, 1000)).exemplars.shape == (100, 1000)

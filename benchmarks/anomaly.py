@@ -1,0 +1,245 @@
+"""Anomaly detection on tables without tuning: one recipe for all sets, beside the classics.
+
+    python benchmarks/anomaly.py --data DIR --out rows.jsonl [--sets cardio ...] [--seeds 5]
+    python benchmarks/anomaly.py --data DIR --out rows.jsonl --methods exemplar neighbours
+
+DIR holds sets of ADBench, ``NUMBER_NAME.npz`` with X (rows, features) and y (1 = anomaly).
+Protocol of Livernoche et al. (2024): train on half the normal rows, at most 6,000; test on the
+other half and the anomalies. The seed draws the split, the initial weights and the batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from json_lines import ResultLines
+from sklearn.decomposition import PCA
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
+from torch import nn
+
+from ppl_vae import build, fit, log_likelihood
+from ppl_vae.evaluation.summary import UnreliableWarning
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.exemplar import ExemplarModel
+from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.nn import MLP
+from ppl_vae.schedules import linear
+
+Array: TypeAlias = npt.NDArray[np.float64]
+
+CHOOSING = ("cardio", "satellite", "thyroid", "mammography", "vowels")
+CONFIRMING = ("Ionosphere", "pendigits", "annthyroid", "WDBC", "breastw")
+
+
+def split(x: Array, y: Array, seed: int, most: int) -> tuple[Array, Array, Array]:
+    """Return training rows, test rows and the labels of the test rows, (rows, features) each."""
+    normal = np.random.default_rng(seed).permutation(np.flatnonzero(y == 0))
+    train = normal[: len(normal) // 2]
+    test = np.setdiff1d(np.arange(len(x)), train)
+    return x[train[:most]], x[test], y[test]
+
+
+def standardized(train: Array, test: Array) -> tuple[Array, Array]:
+    """Return both with the training rows' mean 0 and standard deviation 1; constants left out."""
+    scale = train.std(0)
+    keep = scale > 1e-8
+    loc, scale = train.mean(0)[keep], scale[keep]
+    return (train[:, keep] - loc) / scale, (test[:, keep] - loc) / scale
+
+
+def exemplar_pair(train: Array) -> tuple[Any, Any]:
+    """Return the pair of the recipe: as many latents as features."""
+    features = train.shape[1]
+    latents = max(2, features)
+    encoder = nn.Sequential(
+        nn.Hardtanh(-10, 10),  # a row 1e6 standard deviations out would overflow the network
+        MLP(features, 2 * latents, (128, 128), nn.SiLU),
+    )
+    guide = build(NormalGuide, train, latents=latents, encoder=encoder, positive="softplus")
+    return build(ExemplarModel, train, guide=guide, latents=latents), guide
+
+
+def gaussian_pair(train: Array) -> tuple[Any, Any]:
+    """Return the zoo's ``GaussianModel`` as it stands."""
+    return build(GaussianModel, train), build(NormalGuide, train)
+
+
+def fitted(
+    make_pair: Callable[[Array], tuple[Any, Any]], train: Array, seed: int, updates: int
+) -> tuple[Any, Any]:
+    """Return a model and a guide, fitted to the training rows in a number of updates."""
+    torch.manual_seed(seed)
+    order = np.random.default_rng(seed).permutation(len(train))
+    held_out, rows = np.split(train[order], [len(train) * 15 // 100])
+    model, guide = make_pair(train)  # exemplars come from held-out rows, too
+    batch = min(128, max(32, len(rows) // 16))
+    rows = np.tile(rows, (math.ceil(20 * batch / len(rows)), 1))  # 20 updates an epoch at least
+    fit(
+        model, guide, rows, validation=held_out, seed=seed, progress=False, batch_size=batch,
+        epochs=math.ceil(updates / math.ceil(len(rows) / batch)),
+        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
+        kl_weight=linear(max(1, updates * 3 // 10)), clip_norm=100.0,
+    )  # fmt: skip
+    return model, guide
+
+
+def by_likelihood(
+    make_pair: Callable[[Array], tuple[Any, Any]],
+    train: Array,
+    test: Array,
+    seed: int,
+    updates: int,
+) -> Array:
+    """Return minus the log-likelihood of every test row, in nats, of a pair fitted in updates."""
+    model, guide = fitted(make_pair, train, seed, updates)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableWarning)
+        scores = log_likelihood(model, guide, test, num_samples=30, seed=seed)
+    return -scores["log_prob"].to_numpy()
+
+
+def forest(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return how short the paths of random trees to a row are."""
+    return -IsolationForest(random_state=seed).fit(train).score_samples(test)
+
+
+def local_outlier_factor(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return how much less dense a row's neighbourhood is than those of its neighbours."""
+    return -LocalOutlierFactor(novelty=True).fit(train).score_samples(test)
+
+
+def neighbours(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the distance to the fifth nearest training row."""
+    return NearestNeighbors(n_neighbors=5).fit(train).kneighbors(test)[0][:, -1]
+
+
+def principal_components(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the squared error of a reconstruction from components with 90 % of the variance."""
+    fitted = PCA(0.9, svd_solver="full").fit(train)
+    return ((test - fitted.inverse_transform(fitted.transform(test))) ** 2).sum(1)
+
+
+def kernel_density(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return minus the log-density of normals of standard deviation 0.5 at the training rows."""
+    return -KernelDensity(bandwidth=0.5).fit(train).score_samples(test)
+
+
+def gaussian_mixture(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return minus the log-density of ten normals with full covariances."""
+    fitted = GaussianMixture(min(10, len(train)), random_state=seed).fit(train)
+    return -fitted.score_samples(test)
+
+
+def has_pyod() -> bool:
+    """Return whether PyOD is installed."""
+    return importlib.util.find_spec("pyod") is not None
+
+
+def pyod_vae(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return the reconstruction error of PyOD's VAE with its own settings."""
+    from pyod.models.vae import VAE  # noqa: PLC0415  may not be installed
+
+    detector = VAE(random_state=seed, verbose=0)
+    detector.fit(train.astype(np.float32))
+    return np.asarray(detector.decision_function(test.astype(np.float32)))
+
+
+PAIRS = {"exemplar": exemplar_pair, "gaussian": gaussian_pair}
+METHODS: dict[str, Callable[[Array, Array, int, int], Array]] = {
+    **{name: partial(by_likelihood, make_pair) for name, make_pair in PAIRS.items()},
+    "forest": forest,
+    "local outlier factor": local_outlier_factor,
+    "neighbours": neighbours,
+    "principal components": principal_components,
+    "kernel density": kernel_density,
+    "gaussian mixture": gaussian_mixture,
+    "pyod vae": pyod_vae,
+}
+
+
+def measure(path: Path, name: str, seed: int, rows: int, updates: int) -> dict[str, Any]:
+    """Return how one method ranks the test rows of one set: two areas and the seconds."""
+    with np.load(path) as file:
+        x, y = file["X"].astype(np.float64), file["y"].ravel().astype(int)
+    train, test, labels = split(x, y, seed, rows)
+    if name not in PAIRS:  # which take the data's own units
+        train, test = standardized(train, test)
+    began = time.perf_counter()
+    scores = METHODS[name](train, test, seed, updates)
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{path.stem}, {name}: expected finite scores, got others")
+    return {
+        "auroc": roc_auc_score(labels, scores),
+        "average_precision": average_precision_score(labels, scores),
+        "seconds": round(time.perf_counter() - began, 1),
+        "train_rows": len(train),
+        "test_rows": len(test),
+    }
+
+
+def means(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return the means of a column by method over the choosing sets, the confirming ones, all."""
+    by_set = table.pivot_table(index="method", columns="set", values=column, sort=False)
+    groups = {"choosing": CHOOSING, "confirming": CONFIRMING, "all": by_set.columns}
+    found = {
+        title: by_set[[name for name in names if name in by_set]].mean(axis=1)
+        for title, names in groups.items()
+    }
+    return pd.concat([by_set, pd.DataFrame(found)], axis=1)
+
+
+def main(words: Sequence[str] | None = None) -> pd.DataFrame:
+    """Score what is not in the file yet, print means of both areas, return the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets")
+    parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
+    parser.add_argument("--sets", nargs="+", metavar="NAME", help="as cardio; all if left out")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, metavar="NAME",
+                        help=", ".join(METHODS))  # fmt: skip
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--tiny", action="store_true", help="200 training rows, 20 updates")
+    arguments = parser.parse_args(words)
+    paths = {path.stem.partition("_")[2]: path for path in sorted(arguments.data.glob("*_*.npz"))}
+    unknown = set(arguments.sets or ()) - set(paths)
+    if unknown or not paths:
+        parser.error(f"--sets: expected names among {sorted(paths)}, got {sorted(unknown)}")
+    methods = arguments.methods or list(METHODS)
+    if "pyod vae" in methods and not has_pyod():
+        print("pyod vae: left out, because PyOD is not installed")
+        methods = [name for name in methods if name != "pyod vae"]
+    size = {"rows": 200, "updates": 20} if arguments.tiny else {"rows": 6000, "updates": 1000}
+    results, rows = ResultLines(arguments.out), []
+    for seed in range(arguments.seeds):  # every set once, before any has its second seed
+        for name in arguments.sets or paths:
+            for method in methods:
+                key = {"set": name, "seed": seed, "method": method, **size}
+                row = results.find(**key)
+                if row is None:
+                    row = {**key, **measure(paths[name], method, seed, **size)}
+                    results.append(row)
+                    print(f"{name}, {method}, seed {seed}: {row['auroc']:.3f}", flush=True)
+                rows.append(row)
+    table = pd.DataFrame(rows)
+    for column in ("auroc", "average_precision"):
+        print(f"\n{column}, means over seeds")
+        print(means(table, column).to_string(float_format="{:.3f}".format))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The benchmark of anomaly detection runs, goes on where it was cut off, and splits as it says."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def anomaly():
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("anomaly")
+    sys.path.remove(str(FOLDER))
+    for name in ("anomaly", "json_lines"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def generator():
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two sets of 120 rows: three columns, one of which is constant; 20 rows are far away."""
+    draws = np.random.default_rng(0)
+    y = (np.arange(120) % 6 == 0).astype(int)
+    for number, name in ((6, "cardio"), (43, "WDBC")):
+        x = draws.normal(size=(120, 1)) + 0.1 * draws.normal(size=(120, 3))
+        x = x * [1, 100, 0] + 8.0 * y[:, None] * [1, -100, 0] + 3
+        np.savez(tmp_path / f"{number}_{name}.npz", X=x, y=y)
+    return tmp_path
+
+
+def run(anomaly, folder, *words):
+    out = folder / "new" / "rows.jsonl"
+    return anomaly.main(["--data", str(folder), "--out", str(out), "--tiny", *words]), out
+
+
+def test_every_method_finds_anomalies_far_from_everything(anomaly, folder, capsys):
+    table, out = run(anomaly, folder, "--seeds", "1")
+    methods = [name for name in anomaly.METHODS if name != "pyod vae" or anomaly.has_pyod()]
+    assert table.groupby("set")["method"].agg(list).tolist() == [methods] * 2
+    assert (table["auroc"] > 0.9).all()
+    assert (table["average_precision"] > 0.8).all()
+    assert [json.loads(line) for line in out.read_text().splitlines()] == table.to_dict("records")
+    printed = capsys.readouterr().out
+    assert "choosing  confirming" in printed
+    assert anomaly.has_pyod() or "PyOD is not installed" in printed
+
+
+def test_rows_in_the_file_are_not_computed_again(anomaly, folder):
+    words = ["--methods", "forest", "neighbours", "--sets", "WDBC", "--seeds", "1"]
+    first, out = run(anomaly, folder, *words)
+    lines = out.read_text().splitlines()
+    out.write_text(lines[0] + "\n" + lines[1][:20])  # cut off in the second row
+    with patch.object(anomaly, "measure", side_effect=anomaly.measure) as measure:
+        again, _ = run(anomaly, folder, *words)
+        assert [call.args[1] for call in measure.call_args_list] == ["neighbours"]
+        run(anomaly, folder, *words[:-1], "2")  # another seed is another row
+        assert measure.call_count == 3
+    assert again["auroc"].tolist() == first["auroc"].tolist()
+
+
+def test_training_rows_are_half_the_normal_ones_and_no_test_rows(anomaly):
+    x, y = np.arange(100.0)[:, None], (np.arange(100) < 20).astype(int)
+    train, test, labels = anomaly.split(x, y, seed=0, most=6000)
+    assert len(train) == 40
+    assert train.min() >= 20
+    assert sorted([*train[:, 0], *test[:, 0]]) == list(range(100))
+    assert (labels == (test[:, 0] < 20)).all()
+    assert len(anomaly.split(x, y, seed=0, most=30)[0]) == 30
+
+
+def test_a_set_that_is_not_there_is_named(anomaly, folder, capsys):
+    with pytest.raises(SystemExit):
+        run(anomaly, folder, "--sets", "wine")
+    assert "expected names among ['WDBC', 'cardio'], got ['wine']" in capsys.readouterr().err
