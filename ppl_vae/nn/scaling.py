@@ -76,5 +76,5 @@ def spacing(exemplars: Tensor, scale: Tensor, features: int) -> Tensor:
         )
     rows = exemplars.to(scale) / scale
     apart = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
-    nearest = apart.fill_diagonal_(torch.inf).amin(1).mean() / features**0.5
+    nearest: Tensor = apart.fill_diagonal_(torch.inf).amin(1).mean() / features**0.5
     return nearest.clamp(0.01, 1.0)

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -18,7 +19,7 @@ def anomaly():
     sys.path.insert(0, str(FOLDER))
     yield importlib.import_module("anomaly")
     sys.path.remove(str(FOLDER))
-    for name in ("anomaly", "json_lines"):
+    for name in ("anomaly", "anomaly_stand_ins", "json_lines"):
         sys.modules.pop(name, None)
 
 
@@ -85,3 +86,23 @@ def test_a_set_that_is_not_there_is_named(anomaly, folder, capsys):
     with pytest.raises(SystemExit):
         run(anomaly, folder, "--sets", "wine")
     assert "expected names among ['WDBC', 'cardio'], got ['wine']" in capsys.readouterr().err
+
+
+def test_stand_ins_have_anomalies_inside_the_range_of_normal_rows(anomaly, tmp_path):
+    wines = np.random.default_rng(0).uniform(0, 9, (900, 13)).round(1)
+    wines[:, 11], wines[:, 12] = np.arange(900) % 7 + 3, np.arange(900) // 450 + 1
+    np.savetxt(tmp_path / "wine_quality.csv", wines, delimiter=",")
+    stand_ins = importlib.import_module("anomaly_stand_ins")
+    people = pd.DataFrame(wines[:, :6], columns=stand_ins.NUMBERS)
+    people["income-per-year"] = np.where(np.arange(900) % 3, "<=50K", ">50K")
+    people.to_csv(tmp_path / "adult.csv", index=False)
+    stand_ins.main(["--data", str(tmp_path), "--out", str(tmp_path / "sets")])
+    files = {path.stem.partition("_")[2]: path for path in (tmp_path / "sets").glob("*.npz")}
+    assert len(files) == 12
+    for name, path in files.items():
+        with np.load(path) as file:
+            x, is_normal = file["X"], file["y"] == 0
+        assert 0 < (~is_normal).sum() < is_normal.sum()
+        low, high = x[is_normal].min(0), x[is_normal].max(0)
+        inside = ((x >= low) & (x <= high)).mean(1)[~is_normal].mean()
+        assert inside > 0.9, name
