@@ -75,6 +75,8 @@ class AnomalyDetector:
         scoring: Which score it is, and how it is computed.
         scores: (n,) scores of the calibration rows, rising, in nats.
         form: Form of the calibration rows: fields, columns, shapes.
+        example: Some calibration rows, on which a saved pair is tried.
+        weights: Checksum of the weights of each pair at the time of the calibration.
 
     Raises:
         ValueError: If there are fewer than 19 calibration rows, the pair does not have the score, a
@@ -120,9 +122,9 @@ class AnomalyDetector:
         refuse_infinite(rows, "calibration")
         self.scoring = Scoring.of(model, guide, reference, **settings)
         self.form = rows.template()
-        self._example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
+        self.example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
         scored = self.scoring(model, guide, rows, name="calibration")
-        self._weights = self._weights_now()
+        self.weights = self._weights_now()
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
         infinite = int(np.isposinf(self.scores).sum())
         if infinite:
@@ -282,8 +284,8 @@ class AnomalyDetector:
         """
         check_arguments(run=run)
         self._refuse_changed_weights()
-        contents = saved_detectors.Contents(self.scoring, self.scores, self.form, self._weights)
-        saved_detectors.write(Path(run), self._members(), contents, self._example)
+        contents = saved_detectors.Contents(self.scoring, self.scores, self.form, self.weights)
+        saved_detectors.write(Path(run), self._members(), contents, self.example)
 
     @classmethod
     def load(
@@ -315,8 +317,8 @@ class AnomalyDetector:
         detector = cls.__new__(cls)
         detector.model, detector.guide = pairs[0] if len(pairs) == 1 else (pairs, None)
         detector.scoring, detector.scores = contents.scoring, contents.scores
-        detector.form, detector._weights = contents.form, contents.weights
-        detector._example = example_rows(contents.form)
+        detector.form, detector.weights = contents.form, contents.weights
+        detector.example = example_rows(contents.form)
         return detector
 
     def _members(self) -> list[tuple[Model, Guide]]:
@@ -357,7 +359,7 @@ class AnomalyDetector:
 
     def _refuse_changed_weights(self) -> None:
         """Raise ``ValueError`` unless the weights are those that the calibration was made with."""
-        if self._weights_now() != self._weights:
+        if self._weights_now() != self.weights:
             raise ValueError(
                 "detector: expected the weights that the calibration rows were scored with, got "
                 "others: the pair was fitted or changed since; make a new detector"

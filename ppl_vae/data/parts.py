@@ -106,7 +106,7 @@ def regrouped(parts: Iterable[Any], rows: int) -> Iterator[Any]:
         rows: Rows of a part.
 
     Example:
-        >>> [list(part) for part in regrouped([np.arange(3), np.arange(3, 5)], 2)]
+        >>> [part.tolist() for part in regrouped([np.arange(3), np.arange(3, 5)], 2)]
         [[0, 1], [2, 3], [4]]
     """
     waiting: list[Any] = []

@@ -19,7 +19,7 @@ from ppl_vae import elbo_terms, fit, load, log_likelihood, refine, save
 from ppl_vae.core.pair import Pair
 from ppl_vae.elbo import refinement
 from ppl_vae.elbo.offset_search import OffsetSearch
-from ppl_vae.evaluation import log_weights
+from ppl_vae.evaluation import particle_terms
 from ppl_vae.guides.mean_field import MeanFieldGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.guides.top_down import TopDownGuide
@@ -228,7 +228,7 @@ def test_any_block_of_the_rows_is_taken_in_any_order_and_no_other_row():
 
 
 def test_a_graph_of_the_weights_refuses_other_rows_too(monkeypatch):
-    monkeypatch.setattr(log_weights, "TRACED_FROM", 1)
+    monkeypatch.setattr(particle_terms, "TRACED_FROM", 1)
     model, guide, x = pairs.gaussian()
     refined = refine(model, guide, x, steps=5)
     traced = log_likelihood(model, refined, x, num_samples=100)
