@@ -69,13 +69,14 @@ def _detector(detector: AnomalyDetector | None, measured: Measurements) -> Itera
         f"probability of 90{SPACE}%, this one flags {_rate(low, 1)} to {_rate(high, 1)}."
     )
     if np.isposinf(limit):
-        yield "Calibration rows with infinite scores put the threshold so high that none is flagged."
-    known = "fitted" in measured.split
+        yield "Calibration rows with infinite scores put the threshold so high that none is above."
+    fitted = "Some of these are rows" if "fitted" in measured.split else "It does not hold for rows"
+    rest = ", for which it does not hold" if "fitted" in measured.split else ""
     yield (
-        ("Some of these rows are rows that the pair was fitted to. For them" if known
-         else "For rows that the pair was fitted to, and for the calibration rows,")
-        + " the rate does not hold: a pair finds them less strange than new ones."
-    )  # fmt: skip
+        f"The rate is one of new rows. {fitted} that the pair was fitted to{rest}: the pair finds "
+        "them less strange than new ones. Nor does it hold for the calibration rows themselves."
+    )
+    yield "Where a score is not reliable, few draws decide it; the p-value holds all the same."
 
 
 def _histogram(strange: StrangeRows) -> Figure:
@@ -102,8 +103,8 @@ def _table(strange: StrangeRows) -> Table:
     """Return the strangest rows, with their scores and the columns with the largest shares."""
     with_detector, shares = strange.detector is not None, strange.explained
     columns = {
-        "row": True, "score": True, "p": with_detector, "flagged": with_detector,
-        "k-hat": True, "reliable": True, "largest shares": isinstance(shares, pd.DataFrame),
+        "row": True, "score": True, "p": with_detector, "k-hat": True, "reliable": True,
+        "largest shares": isinstance(shares, pd.DataFrame), "verdict": with_detector,
     }  # fmt: skip
     shown = [name for name, wanted in columns.items() if wanted]
     lines = []
@@ -111,7 +112,7 @@ def _table(strange: StrangeRows) -> Table:
         cells = {
             "row": shortened(str(label), NAME), "score": decimal(row["score"], 2),
             "p": number(row.get("p_value", np.nan), 3),
-            "flagged": "flagged" if row.get("flagged", False) else "",
+            "verdict": "flagged" if row.get("flagged", False) else "",
             "k-hat": decimal(row["k_hat"], 2), "reliable": "yes" if row["reliable"] else "no",
             "largest shares": _largest(shares.iloc[place])
             if isinstance(shares, pd.DataFrame) else "",
