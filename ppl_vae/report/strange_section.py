@@ -148,14 +148,16 @@ def _pictures(strange: StrangeRows) -> Iterator[Figure]:
         return
     finite = np.isfinite(strange.explained).all(axis=1)
     for _, row in strange.explained[finite].iloc[:PICTURES].iterrows():
-        name = f"row {shortened(str(row.name), NAME)}"
-        yield Figure.drawn(
-            lambda ax, row=row, name=name: attribution_bars(
-                row, BARS, ax=ax, title=f"What makes {name} strange"
-            ),
-            f"Bars of the shares of columns in the score of {name}: {_largest(row)} nats.",
-            size=BARS_SIZE,
-        )  # fmt: skip
+        yield _bars(row, f"row {shortened(str(row.name), NAME)}")
+
+
+def _bars(row: pd.Series, name: str) -> Figure:
+    """Draw the shares of the columns of one row."""
+    alt = f"Bars of the shares of columns in the score of {name}: {_largest(row)} nats."
+    title = f"What makes {name} strange"
+    return Figure.drawn(
+        lambda ax: attribution_bars(row, BARS, ax=ax, title=title), alt, size=BARS_SIZE
+    )
 
 
 def _images(strange: StrangeRows) -> Figure | None:
