@@ -119,7 +119,7 @@ def test_the_column_that_makes_a_row_strange_has_the_largest_share(pair):
     page = section(*pair, with_odd_row())
     line = page.text.partition(f"row-{ODD}")[2]
     assert line.partition("row-")[0].split("yes ")[-1].split("no ")[-1].startswith("b +")
-    assert [a["alt"] for a in page.all("img") if "shares of columns" in a["alt"]][0].startswith(
+    assert next(a["alt"] for a in page.all("img") if "shares of columns" in a["alt"]).startswith(
         f"Bars of the shares of columns in the score of row row-{ODD}: b +"
     )
 
