@@ -1,11 +1,12 @@
 """Does a latent variable help to find strange rows, or is an exact density as good?
 
-    python examples/strange_rows.py [--epochs 150] [--run runs/strange_rows]
+    python examples/strange_rows.py [--epochs 300] [--run runs/strange_rows]
 
 Scikit-learn's breast cancer data are 569 tumours in 30 columns. Benign tumours are the normal rows:
-158 are for the fit, a fifth of them to choose its best epoch, 99 calibrate a detector, 100 more are new and clean; the 212 malignant tumours are
-strange. Two models are fitted by the same `fit`: a VAE, whose score is an estimate of minus the
-log-likelihood, and a normalizing flow with nothing latent, `guide=None`, whose score is exact.
+158 are for the fit (a fifth of them chooses its best epoch), 99 calibrate a detector, and 100 are
+new. The 212 malignant tumours are strange. Two models are fitted by the same `fit`: a VAE, whose
+score is an estimate of minus the log-likelihood, and a normalizing flow with nothing latent,
+`guide=None`, whose score is exact.
 
 Prints for both the area under the ROC curve (AUROC), the power, that is the share of strange rows
 that is flagged, and the false alarms, at a false-alarm rate of 10 %. Also the Monte Carlo error of
@@ -37,7 +38,7 @@ FITTED, CALIBRATION, RATE, SEEDS = 158, 99, 0.1, 5
 def main() -> None:
     """Fit both models, print the table and draw the figure."""
     parser = argparse.ArgumentParser(description="Find strange rows by a VAE and by a flow.")
-    parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--epochs", type=int, default=300)
     parser.add_argument("--draws", type=int, default=200, help="Draws of the latents for each row.")
     parser.add_argument("--run", type=Path, default=Path("runs/strange_rows"))
     arguments = parser.parse_args()
