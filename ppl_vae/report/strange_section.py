@@ -118,9 +118,10 @@ def _table(strange: StrangeRows) -> Table:
             if isinstance(shares, pd.DataFrame) else "",
         }  # fmt: skip
         lines.append([cells[name] for name in shown])
+    units = "scores and shares in nats" if columns["largest shares"] else "scores in nats"
     flagged = strange.scored["flagged"] if with_detector else pd.Series(False, strange.scored.index)
     return Table(
-        f"The {len(lines)} strangest of {len(strange.scored)} rows; scores and shares in nats",
+        f"The {len(lines)} strangest of {len(strange.scored)} rows; {units}",
         shown, lines, marked=flagged.iloc[strange.first].tolist(),
     )  # fmt: skip
 
