@@ -1,7 +1,9 @@
 """``ppl-vae report``: write an HTML report of a fit."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +24,10 @@ from ppl_vae.cli.options import (
     TrustCode,
 )
 from ppl_vae.cli.pairs import function, read
+
+if TYPE_CHECKING:
+    from ppl_vae.anomaly.detector import AnomalyDetector
+    from ppl_vae.core.pair import Guide, Model
 
 DEFAULT_NAME = "report.html"
 
@@ -57,10 +63,11 @@ def report(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write an HTML report of a fit: settings, curves, log-likelihood, predictive checks, code.
+    """Write an HTML report of a fit: settings, curves, log-likelihood, checks, strange rows, code.
 
-    The report is a single file, with its figures inside. It shows the names of features and, in
-    figures, how their values are distributed; it shows no single row of the data.
+    The report is a single file, with its figures inside. It shows the names of features, in figures
+    how their values are distributed, and the strangest rows: their labels and scores, and of images
+    the images. A detector that the run holds, as score --keep-detector stores it, judges the rows.
     """
     with reporting(as_json, quiet) as console:
         folder = run.parent if run.suffix == ".safetensors" else run
@@ -68,24 +75,36 @@ def report(
         opened_run = read_run(folder)
         _check_file(file, force=force)
         own = [function(spec) for spec in statistics or ()]
-        model = guide = rows = None
+        model = guide = rows = detector = None
         if data is not None:
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
             model, guide = opened.model, opened.guide
             rows = read(
                 data, opened.example, columns=columns, drop=drop, fields=fields, label=label
             )
+            if run == folder:  # a snapshot's weights may be others than the detector's
+                detector = _detector(folder, model, guide)
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
-            statistics=["built-in", *own], seed=seed, overwrite=force,
+            statistics=["built-in", *own], detector=detector, seed=seed, overwrite=force,
             progress=console.progress, plate=opened_run.info["plate"],
         )  # fmt: skip
         console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
         console.show(f"report in {file}")
         if data is None:
             console.show(f"to measure the fit on rows as well: ppl-vae report {run} DATA --force")
+
+
+def _detector(folder: Path, model: Model, guide: Guide) -> AnomalyDetector | None:
+    """Return the detector that a run holds, of the pair that was loaded; ``None`` for none."""
+    from ppl_vae.anomaly.detector import AnomalyDetector  # noqa: PLC0415  loads torch
+    from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415
+
+    if not (folder / DETECTOR).exists():
+        return None
+    return AnomalyDetector.load(folder, model=model, guide=guide)
 
 
 def _check_file(file: Path, *, force: bool) -> None:

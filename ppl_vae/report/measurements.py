@@ -7,14 +7,17 @@ from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
+from ppl_vae.anomaly.detector import AnomalyDetector
 from ppl_vae.checks.predictive_checks import PredictiveCheck, predictive_check
 from ppl_vae.checks.user_statistics import without_discrepancies
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
 from ppl_vae.evaluation.summary import TERMS_DRAWS, LikelihoodSummary, UnreliableWarning
+from ppl_vae.report.strange_rows import StrangeRows
 
 T = TypeVar("T")
 GROUP_TITLES = {"held out": "held-out rows", "fitted": "rows fitted to"}
@@ -32,6 +35,7 @@ class Measurements:
         terms: The frame of ``elbo_terms``.
         posterior_check: The posterior predictive check; ``None`` without a guide.
         prior_check: The prior predictive check.
+        strange: The scores of the rows, and what makes the strangest of them strange.
         num_samples: Draws of the latents for each row.
         has_guide: Whether the pair has a guide.
     """
@@ -42,6 +46,7 @@ class Measurements:
     terms: pd.DataFrame | ValueError
     posterior_check: PredictiveCheck | ValueError | None
     prior_check: PredictiveCheck | ValueError
+    strange: StrangeRows | ValueError
     num_samples: int
     has_guide: bool
 
@@ -56,6 +61,7 @@ class Measurements:
         statistics: Any,
         num_samples: int,
         replicates: int,
+        detector: AnomalyDetector | None = None,
         **shared: Any,
     ) -> Self:
         """Measure a pair on rows.
@@ -69,6 +75,7 @@ class Measurements:
                 of the prior check beside a posterior one.
             num_samples: Draws of the latents for each row.
             replicates: Replicated data sets for each predictive check.
+            detector: A detector of strange rows.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
 
         Warns:
@@ -87,10 +94,16 @@ class Measurements:
             posterior = value_or_error(predictive_check, *pair, rows, **checks)
             checks["statistics"] = without_discrepancies(statistics)
         prior = value_or_error(predictive_check, model, None, rows, **checks)
-        results = (scores, posterior, prior)
+        known = split.get("fitted", torch.arange(len(rows))).numpy()
+        strange = value_or_error(
+            StrangeRows.of, *pair, rows, scores, detector, known=known, **draws
+        )
+        results = (scores, posterior, prior, strange)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
-        return cls(rows, split, scores, terms, posterior, prior, num_samples, guide is not None)
+        return cls(
+            rows, split, scores, terms, posterior, prior, strange, num_samples, guide is not None
+        )
 
     @property
     def draws_nothing(self) -> bool:

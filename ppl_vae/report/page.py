@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ppl_vae.anomaly.detector import AnomalyDetector
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -18,6 +19,8 @@ from ppl_vae.report.html import KeyNumber, Section
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import SPACE, decimal, percent, shortened
 from ppl_vae.report.run_facts import find_split
+from ppl_vae.report.strange_rows import check_detector
+from ppl_vae.report.strange_section import flagged_rows, strange_section
 from ppl_vae.saving.storage import write_whole
 from ppl_vae.training.history import History
 
@@ -33,6 +36,7 @@ def write_report(
     statistics: Any = None,
     num_samples: int = 1000,
     replicates: int = 200,
+    detector: AnomalyDetector | None = None,
     seed: int | None = 0,
     overwrite: bool = False,
     progress: bool = False,
@@ -41,7 +45,8 @@ def write_report(
     """Write an HTML report of a fit: what was fitted, how it went, how good it is, what it misses.
 
     The file stands alone: figures are inside, and a browser loads nothing else. It shows the code
-    of the pair and the names of features; of the data it shows only distributions, in figures.
+    of the pair and the names of features. Of the data it shows distributions, in figures, and the
+    strangest rows: their labels and scores, and of images the images.
     Where a measurement fails, for example because the data are outside the support of the
     likelihood, the page shows the error in its place, and all other measurements.
 
@@ -57,6 +62,8 @@ def write_report(
         statistics: Statistics of the predictive checks, as ``predictive_check`` takes them.
         num_samples: Draws of the latents for each row, for the log-likelihood.
         replicates: Replicated data sets for each predictive check.
+        detector: A detector of this pair, which judges the rows: its threshold, p-values and flags
+            are shown. Without one, rows are ordered by their log-likelihood.
         seed: Seeds every draw; the generators are restored afterwards.
         overwrite: Whether to replace a file that exists.
         progress: Whether to show progress bars.
@@ -70,7 +77,8 @@ def write_report(
 
     Raises:
         ValueError: If the file exists or cannot be written, where ``run`` is not a run
-            directory, or where data are given without a model.
+            directory, or where data are given without a model, or a detector of another pair or
+            without data.
 
     Example:
         >>> import tempfile
@@ -90,6 +98,10 @@ def write_report(
         raise ValueError(f"history: expected what fit returned, got {shown(history)}")
     path = Path(path)
     _check_path(path, overwrite=overwrite)
+    if detector is not None:
+        if data is None:
+            raise ValueError("detector: expected None without data, got a detector; pass the rows")
+        check_detector(detector, model, guide, plate)
     if model is None and (data is not None or run is None):
         raise ValueError("model: expected a model, got None; only run= without data does without")
     if run is not None:
@@ -103,8 +115,8 @@ def write_report(
         rows = Pair.of(model, guide, plate).rows(data)
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
-            num_samples=num_samples, replicates=replicates, seed=seed, progress=progress,
-            plate=plate,
+            num_samples=num_samples, replicates=replicates, detector=detector, seed=seed,
+            progress=progress, plate=plate,
         )  # fmt: skip
     page = _page(fitted, measured, seed, replicates)
     _check_path(path, overwrite=overwrite)  # another process may have written the file meanwhile
@@ -135,6 +147,7 @@ def _page(
         Section("curves", "Learning curves", fit_sections.curves_section(fitted)),
         Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
         Section("check", "Predictive check", check_section(measured)),
+        Section("strange", "Strange rows", strange_section(measured)),
         Section("code", "Code of the pair", fit_sections.code_section(fitted)),
         Section("versions", "Versions and seeds", versions),
     ]
@@ -236,6 +249,7 @@ def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:
         if every.above:
             below += f", {'not' if bad == every.above else f'{bad} of them not'} reliable"
         yield KeyNumber(title, percent(every.above, every.rows), below, bad=bad > 0)
+    yield from flagged_rows(measured)
 
 
 def _flagged_by_check(measured: Measurements) -> dict[str, tuple[int, int]]:

@@ -104,3 +104,14 @@ def test_a_missing_or_damaged_run_is_one_message(ppl, own_run):
     assert "no such run directory" in ppl("report", "runs/none", code=2).err
     shutil.rmtree(own_run / "source")
     assert "cannot be read" in ppl("report", own_run, code=1).err
+
+
+def test_a_detector_of_the_run_judges_the_rows_but_not_those_of_a_snapshot(ppl, own_run, wine_file):
+    ppl("report", own_run, wine_file, *FEW, "--quiet")
+    assert "there is no detector" in (own_run / "report.html").read_text()
+    words = ("score", own_run, wine_file, "--calibrate", wine_file, "--num-samples", "30")
+    ppl(*words, "--keep-detector", "--out", "scores.csv", "--quiet")
+    ppl("report", own_run, wine_file, *FEW, "--quiet", "--force")
+    assert "judges each row by 178 clean rows" in (own_run / "report.html").read_text()
+    ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet", "--force")
+    assert "there is no detector" in (own_run / "report.html").read_text()

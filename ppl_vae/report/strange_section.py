@@ -1,0 +1,180 @@
+"""The section of a report on strange rows: their scores, and what makes them strange."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from ppl_vae.anomaly.conformal import rate_interval
+from ppl_vae.anomaly.decision import RATE
+from ppl_vae.anomaly.detector import AnomalyDetector
+from ppl_vae.plots import attribution_bars, score_histogram, strange_images
+from ppl_vae.plots.anomalies import ATTRIBUTION
+from ppl_vae.report.html import Figure, KeyNumber, Table, render
+from ppl_vae.report.measurements import Measurements
+from ppl_vae.report.numbers import MINUS, SPACE, decimal, number, percent, shortened
+from ppl_vae.report.strange_rows import Images, StrangeRows
+
+SHARES = 3  # columns that the table names for each row
+BARS = 8  # columns that a figure of one row draws
+PICTURES = 2  # rows with a figure of their own
+IMAGES = 8  # rows that are drawn as images
+NAME = 24  # characters of a name in the table
+BARS_SIZE = (5.6, 3.9)  # of a figure beside another, in inches
+
+
+def strange_section(measured: Measurements | None) -> Markup:
+    """Return the section with the scores of all rows and the strangest rows one by one."""
+    if measured is None:
+        return render("strange.html", measured=False)
+    strange = measured.strange
+    if isinstance(strange, ValueError):
+        return render("strange.html", measured=True, error=strange)
+    return render(
+        "strange.html", measured=True, error=None, score=strange.score.replace("_", " "),
+        detector=list(_detector(strange.detector, measured)), histogram=_histogram(strange),
+        table=_table(strange), pictures=list(_pictures(strange)), images=_images(strange),
+        compared=strange.compared,
+        unexplained=strange.explained if isinstance(strange.explained, ValueError) else None,
+    )  # fmt: skip
+
+
+def flagged_rows(measured: Measurements) -> Iterator[KeyNumber]:
+    """Yield how many rows the detector flags; nothing without a detector."""
+    strange = measured.strange
+    if isinstance(strange, ValueError) or strange.detector is None:
+        return
+    below = f"{strange.flagged} of {len(strange.scored)}, at a false-alarm rate of {_rate(RATE)}"
+    yield KeyNumber("Rows flagged", percent(strange.flagged, len(strange.scored)), below)
+
+
+def _rate(share: float, places: int = 0) -> str:
+    """Return ``"5 %"``."""
+    return f"{decimal(100 * share, places)}{SPACE}%"
+
+
+def _detector(detector: AnomalyDetector | None, measured: Measurements) -> Iterator[str]:
+    """Yield what the detector promises and where its rate does not hold, a sentence each."""
+    if detector is None:
+        return
+    rows, limit = len(detector.scores), detector.threshold()
+    low, high = rate_interval(rows, RATE)
+    yield (
+        f"A detector judges each row by {rows} clean rows, on which it was calibrated "
+        f"({detector.scoring}). The p-value of a row is the share of clean rows that are at least "
+        f"as strange. Rows above {number(limit)} nats are flagged, at a false-alarm rate of "
+        f"{_rate(RATE)} of clean rows. Other calibration rows would give another threshold: with a "
+        f"probability of 90{SPACE}%, this one flags {_rate(low, 1)} to {_rate(high, 1)}."
+    )
+    if np.isposinf(limit):
+        yield "Calibration rows with infinite scores put the threshold so high that none is above."
+    fitted = "Some of these are rows" if "fitted" in measured.split else "It does not hold for rows"
+    rest = ", for which it does not hold" if "fitted" in measured.split else ""
+    yield (
+        f"The rate is one of new rows. {fitted} that the pair was fitted to{rest}: the pair finds "
+        "them less strange than new ones. Nor does it hold for the calibration rows themselves."
+    )
+    yield "Where a score is not reliable, few draws decide it; the p-value holds all the same."
+
+
+def _histogram(strange: StrangeRows) -> Figure:
+    """Draw the scores of all rows, with the threshold where there is a detector."""
+    scores = strange.scored["score"]
+    limit = None if strange.detector is None else strange.detector.threshold()
+    name = strange.score.replace("_", " ")
+    finite = scores[np.isfinite(scores)]
+    middle = f", half of them above {number(scores.median())}" if len(finite) else ""
+    above = "" if limit is None else (
+        f" {strange.flagged} rows are above the threshold of {number(limit)} nats."
+    )  # fmt: skip
+    alt = f"Histogram of the {name} of {len(scores)} rows, in nats{middle}.{above}"
+    return Figure.drawn(
+        lambda ax: score_histogram(scores, limit, name=name, ax=ax, title=""), alt,
+        f"The {name} of all rows.{above}",
+    )  # fmt: skip
+
+
+# The strangest rows
+
+
+def _table(strange: StrangeRows) -> Table:
+    """Return the strangest rows, with their scores and the columns with the largest shares."""
+    with_detector, shares = strange.detector is not None, strange.explained
+    columns = {
+        "row": True, "score": True, "p": with_detector, "k-hat": True, "reliable": True,
+        "largest shares": isinstance(shares, pd.DataFrame), "verdict": with_detector,
+    }  # fmt: skip
+    shown = [name for name, wanted in columns.items() if wanted]
+    lines = []
+    for place, (label, row) in enumerate(strange.scored.iloc[strange.first].iterrows()):
+        cells = {
+            "row": shortened(str(label), NAME), "score": decimal(row["score"], 2),
+            "p": number(row.get("p_value", np.nan), 3),
+            "verdict": "flagged" if row.get("flagged", False) else "",
+            "k-hat": decimal(row["k_hat"], 2), "reliable": "yes" if row["reliable"] else "no",
+            "largest shares": _largest(shares.iloc[place])
+            if isinstance(shares, pd.DataFrame) else "",
+        }  # fmt: skip
+        lines.append([cells[name] for name in shown])
+    units = "scores and shares in nats" if columns["largest shares"] else "scores in nats"
+    flagged = strange.scored["flagged"] if with_detector else pd.Series(False, strange.scored.index)
+    return Table(
+        f"The {len(lines)} strangest of {len(strange.scored)} rows; {units}",
+        shown, lines, marked=flagged.iloc[strange.first].tolist(),
+    )  # fmt: skip
+
+
+def _largest(shares: pd.Series) -> str:
+    """Return the columns with the largest shares of one row: ``"age +8.21, height +0.50"``."""
+    finite = shares[np.isfinite(shares)]
+    if len(finite) < len(shares):
+        return "not known: the pair overflows"
+    largest = finite.sort_values(ascending=False, kind="stable")[:SHARES]
+    return ", ".join(f"{_column(name)} {_signed(value)}" for name, value in largest.items())
+
+
+def _column(name: Any) -> str:
+    return shortened(str(name).removeprefix(ATTRIBUTION), NAME)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+z.2f}".replace("-", MINUS)
+
+
+def _pictures(strange: StrangeRows) -> Iterator[Figure]:
+    """Yield a figure of the shares of each of the strangest rows whose shares are finite."""
+    if not isinstance(strange.explained, pd.DataFrame):
+        return
+    finite = np.isfinite(strange.explained).all(axis=1)
+    for _, row in strange.explained[finite].iloc[:PICTURES].iterrows():
+        yield _bars(row, f"row {shortened(str(row.name), NAME)}")
+
+
+def _bars(row: pd.Series, name: str) -> Figure:
+    """Draw the shares of the columns of one row."""
+    alt = f"Bars of the shares of columns in the score of {name}: {_largest(row)} nats."
+    title = f"What makes {name} strange"
+    return Figure.drawn(
+        lambda ax: attribution_bars(row, BARS, ax=ax, title=title), alt, size=BARS_SIZE
+    )
+
+
+def _images(strange: StrangeRows) -> Figure | None:
+    """Draw the strangest images above their reconstructions; ``None`` where rows are no images."""
+    found = strange.explained
+    if not isinstance(found, Images):
+        return None
+    scores = strange.scored["score"].to_numpy()[strange.first]
+    count = min(IMAGES, len(scores))
+    alt = f"The {count} strangest images, with their scores, above what the pair expects of them."
+    caption = (
+        "The strangest images, the strangest first, with their scores in nats. Below each stands "
+        "its reconstruction: what differs is what the pair does not expect."
+    )
+    return Figure.drawn(
+        lambda ax: strange_images(found.rows, found.reconstructions, scores, IMAGES, ax=ax,
+                                  title=""),
+        alt, caption, size=(8.6, 2.9),
+    )  # fmt: skip
