@@ -176,5 +176,5 @@ def _images(strange: StrangeRows) -> Figure | None:
     return Figure.drawn(
         lambda ax: strange_images(found.rows, found.reconstructions, scores, IMAGES, ax=ax,
                                   title=""),
-        alt, caption, size=(8.6, 2.9),
+        alt, caption, size=(8.6, 2.6),
     )  # fmt: skip
