@@ -215,7 +215,7 @@ def measure(name: str, digit: int, data: dict[str, Any], settings: dict[str, Any
         scores = pair_scores(name, rows, held_out, test, settings)
     else:
         scores = rival_scores(name, rows, test)
-    ink = pd.Series((data["x_test"] > 127).sum((1, 2)))
+    ink = pd.Series(data["x_test"].sum((1, 2), dtype=float))
     return {
         "auroc": {each: roc_auc_score(left_out, scores[each]) for each in scores},
         "mean_left_out": scores[left_out].mean().to_dict(),
