@@ -1,0 +1,75 @@
+"""The benchmark of left-out digits runs, goes on where it was cut off, and its density is right."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import multivariate_normal
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def digits():
+    sys.path.insert(0, str(FOLDER))
+    yield importlib.import_module("anomaly_digits")
+    sys.path.remove(str(FOLDER))
+    for name in ("anomaly_digits", "json_lines"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(autouse=True)
+def generator():
+    state = torch.get_rng_state()
+    yield
+    torch.set_rng_state(state)
+
+
+def test_every_method_and_score_has_an_area_and_those_of_the_file_are_kept(digits, tmp_path):
+    out = tmp_path / "rows.jsonl"
+    words = ["--tiny", "--digits", "7", "--out", str(out)]
+    table = digits.main(words)
+    assert set(table.index.get_level_values(0)) == set(digits.FORMS)
+    assert table.to_numpy().min() >= 0
+    assert table.to_numpy().max() <= 1
+    lines = out.read_text()
+    again = digits.main(words)
+    assert out.read_text() == lines  # nothing was measured again
+    np.testing.assert_array_equal(again, table)
+    assert json.loads(lines.splitlines()[0])["tiny"]
+
+
+def test_a_shape_that_was_left_out_is_found(digits):
+    table = digits.main(["--tiny", "--digits", "3", "--methods", "kernel", "neighbours-shape"])
+    assert (table[3].drop(("kernel", "typicality")) > 0.95).all()
+
+
+def test_the_mean_is_missing_where_a_digit_is(digits):
+    lines = [{"method": "kernel", "digit": digit, "auroc": {"error": 0.5}} for digit in (0, 1)]
+    lines.append({"method": "bernoulli", "digit": 0, "auroc": {"error": 0.7}})
+    means = digits.table(lines)["mean"]
+    assert means["kernel", "error"] == 0.5
+    assert np.isnan(means["bernoulli", "error"])
+
+
+def test_kernels_have_the_density_of_a_mixture_of_normals(digits):
+    rows, centers = torch.randn(5, 3), torch.randn(7, 3)
+    density = digits.Kernels(centers, torch.tensor(0.6)).log_prob(rows)
+    each = [multivariate_normal(center, 0.36).pdf(rows) for center in centers.numpy()]
+    np.testing.assert_allclose(density, np.log(np.mean(each, 0)), rtol=1e-4)
+
+
+def test_a_shape_is_the_same_in_faint_ink(digits):
+    images = torch.randint(0, 120, (4, 28, 28), dtype=torch.uint8)
+    torch.testing.assert_close(digits.in_form("shape", 2 * images), digits.in_form("shape", images))
+
+
+def test_the_figure_is_drawn_from_the_lines_of_the_file(digits, tmp_path):
+    out, figure = tmp_path / "rows.jsonl", tmp_path / "digits.png"
+    digits.main(["--tiny", "--methods", "components-gray", "--digits", "0", "1", "--out", str(out)])
+    digits.main(["--draw", str(out), str(figure)])
+    assert figure.stat().st_size > 10000
