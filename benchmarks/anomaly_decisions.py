@@ -13,6 +13,10 @@ conformal p-values.
 ``attribution``: in clean test rows one cell is replaced by a value four standard deviations of its
 column from the column's mean, never the cell with the largest deviation already. Printed: how often
 ``anomaly_scores(..., attribution=True)`` puts the planted cell first.
+
+Measured: power, five seeds, thyroid 0.35 (0.06 to 0.78; forest 0.82) with 0.10 of the flagged rows
+clean: clean calibration rows that are extreme in one column set the bar. pendigits 1.00 (forest
+0.38) with 0.18. Planted cell first, two seeds: thyroid 0.58, pendigits 0.99, cardio 0.88.
 """
 
 from __future__ import annotations
