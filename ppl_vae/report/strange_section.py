@@ -92,7 +92,7 @@ def _histogram(strange: StrangeRows) -> Figure:
     alt = f"Histogram of the {name} of {len(scores)} rows, in nats{middle}.{above}"
     return Figure.drawn(
         lambda ax: score_histogram(scores, limit, name=name, ax=ax, title=""), alt,
-        f"The {name} of all rows.{above}",
+        f"The {name} of {len(scores)} rows.{above}",
     )  # fmt: skip
 
 

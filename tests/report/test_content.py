@@ -229,7 +229,7 @@ def test_a_failed_measurement_leaves_its_error_in_the_report(tmp_path):
         "The ELBO could not be divided by site",
     ):
         assert note in page.text
-    assert page.text.count("values in the support of Bernoulli (0 or 1)") == 4  # in every part
+    assert page.text.count("values in the support of Bernoulli (0 or 1)") == 5  # in every part
 
 
 def test_a_point_has_no_log_likelihood_and_no_elbo(tmp_path):
