@@ -157,9 +157,7 @@ def fitted_pair(
             model = BernoulliModel(features, latents, decoder)
         else:
             how: dict[str, Any] = {"sigma": scale / 2, "learn_sigma": True}
-            model = IsotropicModel(
-                features, latents, decoder, loc=rows.mean(0), scale=scale, **how
-            )
+            model = IsotropicModel(features, latents, decoder, loc=rows.mean(0), scale=scale, **how)
     steps = epochs * math.ceil(len(rows) / batch)
     fit(
         model, guide, rows, epochs=epochs, batch_size=batch, seed=settings["seed"],
