@@ -218,8 +218,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "baseline", "callbacks", "clip_norm", "cls", "columns", "data", "detector", "drop",
-        "elbo",
+        "arguments", "baseline", "callbacks", "clip_norm", "cls", "columns", "data",
+        "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
         "guide", "history", "kl_weight", "like", "lr", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
