@@ -26,6 +26,12 @@ and is one of
 
 2,000 rows of the nine digits are held out of every fit; they are the reference of ``typicality``.
 The last two kinds, which are no pairs, read at most 20,000 training rows.
+
+Measured with 20,000 training rows, seed 0, mean AUROC of the ten digits: neighbours-shape 0.928,
+kernel 0.926, gaussian 0.846 (ELBO), neighbours-gray 0.833, components-shape 0.733, bernoulli 0.714
+(ELBO), components-gray 0.709. Digit 1 has 0.25 by the likelihood of bernoulli and 0.57 by its
+typicality: ones have little ink, and little ink is likely, too likely. With the ink divided out it
+has 0.84 (kernel), and its typicality, 0.73, is no help any more.
 """
 
 from __future__ import annotations
