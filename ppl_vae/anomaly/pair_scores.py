@@ -26,6 +26,7 @@ from ppl_vae.core.blocks import collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
+from ppl_vae.elbo.factors import total
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.evaluation.particle_pass import ParticlePass, check_numbers, draws_bar
 from ppl_vae.evaluation.particle_terms import Terms
@@ -138,19 +139,14 @@ class PairScores:
             )
         else:
             by_site = draw.terms(closed=False)
-            terms["log_weights"] = _sum(list(by_site.values()))
+            terms["log_weights"] = total(list(by_site.values()))
             by_site |= draw.closed_terms()
-        terms["expected"] = _sum([t for names, t in by_site.items() if draw.is_likelihood(names)])
+        terms["expected"] = total([t for names, t in by_site.items() if draw.is_likelihood(names)])
         latent = [term for names, term in by_site.items() if not draw.is_likelihood(names)]
-        terms["divergence"] = -_sum(latent) if latent else torch.zeros_like(terms["expected"])
+        terms["divergence"] = -total(latent) if latent else torch.zeros_like(terms["expected"])
         if self._cells is not None:
             terms["cells"] = self._cells.log_probs(draw)
         return terms
-
-
-def _sum(parts: list[Tensor]) -> Tensor:
-    """Add tensors of shape (particles or 1, rows), broadcast against each other."""
-    return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
 
 class _ScoreSums:

@@ -6,17 +6,21 @@ and all must be there: another column would be scored as if it were the one in i
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from ppl_vae.core.blocks import block_rows
 from ppl_vae.data.cells import place_not_finite
+from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Rows, as_tuple, template_columns
 
 
 def in_form(rows: Rows, form: dict[str, Any], name: str = "data") -> Rows:
     """Return rows with the columns of frames in the order of the calibration rows.
+
+    Whole numbers become floats, where the calibration rows have floats.
 
     Args:
         rows: The rows, as the pair reads them.
@@ -51,7 +55,23 @@ def in_form(rows: Rows, form: dict[str, Any], name: str = "data") -> Rows:
                 f"{where}: expected rows of shape {wanted[field]}, as the calibration rows have, "
                 f"got {shape}"
             )
-    return rows.with_columns_of([columns], name)
+    rows = rows.with_columns_of([columns], name)
+    rows.fields = [
+        _as_floats(field, getattr(torch, entry["tensor"]))
+        for field, entry in zip(rows.fields, form["fields"], strict=True)
+    ]
+    return rows
+
+
+def _as_floats(field: Field, dtype: torch.dtype) -> Field:
+    """Return a field of whole numbers as floats, where the calibration rows have floats.
+
+    A part of a file may hold whole numbers in a column that has others further down.
+    """
+    array = field.array
+    if isinstance(array, torch.Tensor) and dtype.is_floating_point and array.dtype != dtype:
+        return replace(field, array=array.to(dtype))
+    return field
 
 
 def refuse_infinite(rows: Rows, name: str = "data") -> None:

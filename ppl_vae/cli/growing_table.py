@@ -1,7 +1,8 @@
 """A table in a file that grows part by part, and is there only once it is whole.
 
-with GrowingTable(Path("scores.csv")) as table:
-    table.append(frame)          as often as needed; the rows are in a hidden file meanwhile
+    table.append(frame)         as often as needed
+
+The rows stand in a hidden file beside it until the ``with`` block ends without an error.
 """
 
 from __future__ import annotations

@@ -105,6 +105,8 @@ def score(
                 opened.model, opened.guide, clean, score=score, num_samples=num_samples, seed=seed,
                 plate=opened.plate,
             )  # fmt: skip
+        if keep_detector:
+            detector.save(run)  # refused before the work, where the run holds a detector
         decision = detector.decision(false_alarm_rate, false_discovery_rate)
         report.show(str(detector))
         parts = read_in_parts(data, READ, opened.example, **choice)
@@ -115,8 +117,6 @@ def score(
             reference=clean if explain else None,
             progress=report.progress,
         )
-        if keep_detector:
-            detector.save(run)
         report.result({"run": run, "data": data, "out": out, **found})
         report.show(
             f"{found['flagged']:,} of {found['rows']:,} rows are flagged, in {out} "

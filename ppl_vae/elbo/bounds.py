@@ -30,7 +30,7 @@ from ppl_vae.core.handlers import DetachedDraws
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
 from ppl_vae.elbo.baselines import score_term, without_particle
-from ppl_vae.elbo.enumerated import total
+from ppl_vae.elbo.factors import total
 from ppl_vae.elbo.gradients import gradient_through_draws
 from ppl_vae.elbo.importance_weights import Draw, kl_groups
 from ppl_vae.elbo.particle_bound import ParticleBound

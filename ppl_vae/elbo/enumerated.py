@@ -46,8 +46,8 @@ section 3 (gradients); Rabiner (1989), A tutorial on hidden Markov models, secti
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from pyro.ops import packed
@@ -60,37 +60,18 @@ from ppl_vae.compat.of_pyro import name_dims, named_dims
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Particles
 from ppl_vae.elbo.configurations import support_values
+from ppl_vae.elbo.factors import (
+    Factor,
+    OutsidePlateError,
+    Packed,
+    enumerated_names,
+    latent_symbol,
+    missing_plates,
+    packed_factor,
+    plate_fault,
+    total,
+)
 from ppl_vae.elbo.log_sums import SumOfLogs
-
-SUMMED = "_summed_one_by_one"  # entry of ``infer`` where a run has one value of a summed latent
-Packed = Any  # a tensor whose attribute _pyro_dims holds one symbol for each dimension
-
-
-class OutsidePlateError(ValueError):
-    """Raised where a site depends on a summed latent but stands outside one of its plates."""
-
-
-class Factor(NamedTuple):
-    """One factor of the importance weight p(x, z) / q(z given x).
-
-    Attributes:
-        site: The site whose log-probability is meant.
-        sign: 1 where the site's probability multiplies the weight (the model's sites), -1 where it
-            divides the weight (the guide's draws).
-    """
-
-    site: sites.Site
-    sign: int
-
-
-def was_enumerated(site: sites.Site) -> bool:
-    """Return whether Pyro enumerated the site in this run (it gave the site all of its values)."""
-    return site["infer"].get("_enumerate_dim") is not None
-
-
-def was_summed(site: sites.Site) -> bool:
-    """Return whether a sum over the site's values was asked for, in parallel or one by one."""
-    return was_enumerated(site) or bool(site["infer"].get(SUMMED))
 
 
 def marked_value(share: Tensor, site: sites.Site) -> Tensor:
@@ -103,27 +84,6 @@ def marked_value(share: Tensor, site: sites.Site) -> Tensor:
     sizes = {frame.dim: frame.size for frame in site["cond_indep_stack"] if frame.vectorized}
     shape = [sizes.get(dim, 1) for dim in range(min(sizes), 0)]
     return support_values(site["fn"])[share.argmax(-1).movedim(0, -1).reshape(shape)]
-
-
-def factor_log_prob(site: sites.Site) -> Tensor:
-    """Return a site's log-probability, in nats, with 0 in masked cells unless the site is summed.
-
-    A mask is ignored on a summed latent, so that its probabilities still sum to 1: a masked latent
-    would count 0 nats for each of its K values, and the sum over them would add log K.
-    """
-    if was_summed(site):
-        return torch.as_tensor(site["fn"].log_prob(site["value"]))
-    return sites.log_prob(site)
-
-
-def enumerated_names(trace: Trace) -> set[str]:
-    """Return the names of the sites of a trace that Pyro enumerated in this run."""
-    return {name for name, site in sites.sample_sites(trace).items() if was_enumerated(site)}
-
-
-def total(parts: list[Tensor]) -> Tensor:
-    """Add tensors of shape (particles or 1, rows), broadcast against each other."""
-    return torch.stack(torch.broadcast_tensors(*parts)).sum(0)
 
 
 class EnumeratedSum:
@@ -161,8 +121,8 @@ class EnumeratedSum:
         divided out.
         """
         factors = [f for f in self.factors if f.sign > 0 or f.site["name"] not in self._in_guide]
-        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
-        symbols |= {_symbol(self.guide_trace, name) for name in self._in_guide}
+        symbols = {latent_symbol(self.model_trace, name) for name in self._in_model}
+        symbols |= {latent_symbol(self.guide_trace, name) for name in self._in_guide}
         return total([self._by_row(term) for term in self._contract(factors, symbols)])
 
     def log_likelihoods(self) -> Tensor:
@@ -177,8 +137,8 @@ class EnumeratedSum:
                 factors += [Factor(factor.site, 1)] if name in self._in_guide else []
             elif sites.role(factor.site) in ("data", "factor") or name in self._own:
                 factors.append(factor)
-        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
-        symbols |= {_symbol(self.guide_trace, name) for name in self._in_guide}
+        symbols = {latent_symbol(self.model_trace, name) for name in self._in_model}
+        symbols |= {latent_symbol(self.guide_trace, name) for name in self._in_guide}
         return total([self._by_row(term) for term in self._contract(factors, symbols)])
 
     @property
@@ -194,16 +154,16 @@ class EnumeratedSum:
         latent (its own probability and whatever follows it) cannot be told apart once the latent is
         summed out: they are one term, log sum_y of their product, under all of their names.
         """
-        symbols = {_symbol(self.model_trace, name) for name in self._own}
+        symbols = {latent_symbol(self.model_trace, name) for name in self._own}
         terms: dict[tuple[str, ...], list[Tensor]] = {}
         joint: list[Factor] = []
         for factor in self.factors:
-            packed_factor = _pack(factor)
-            if symbols & set(named_dims(packed_factor)):
+            term = packed_factor(factor)
+            if symbols & set(named_dims(term)):
                 joint.append(factor)
             else:
                 names = (factor.site["name"],)
-                terms.setdefault(names, []).append(self._expectation(packed_factor))
+                terms.setdefault(names, []).append(self._expectation(term))
         if joint:
             names = tuple(dict.fromkeys(factor.site["name"] for factor in joint))
             terms[names] = [self._expectation(term) for term in self._contract(joint, symbols)]
@@ -248,7 +208,7 @@ class EnumeratedSum:
             rows, from left to right, between the rows and the values; NaN in a row that no value
             allows, and in one whose log-probability is not finite.
         """
-        symbols = {_symbol(self.model_trace, name) for name in self._in_model}
+        symbols = {latent_symbol(self.model_trace, name) for name in self._in_model}
         in_order = [name for name in self.model_trace.nodes if name in self._in_model]
         zeros = {name: self._zeros(name) for name in in_order}
         factors = [factor for factor in self.factors if factor.sign > 0]
@@ -270,8 +230,10 @@ class EnumeratedSum:
         frames.sort(key=lambda frame: (frame.name != self.plate, frame.dim))
         dims = [self.model_trace.plate_to_symbol[frame.name] for frame in frames]
         values = len(site["fn"].enumerate_support(expand=False))
-        fitting = _pack(Factor(site, 1)).new_zeros([*(frame.size for frame in frames), values])
-        named = name_dims(fitting, "".join(dims) + _symbol(self.model_trace, name))
+        fitting = packed_factor(Factor(site, 1)).new_zeros(
+            [*(frame.size for frame in frames), values]
+        )
+        named = name_dims(fitting, "".join(dims) + latent_symbol(self.model_trace, name))
         return named.requires_grad_()
 
     def _contract(
@@ -297,7 +259,7 @@ class EnumeratedSum:
         for factor in factors:
             frames = [frame for frame in factor.site["cond_indep_stack"] if frame.vectorized]
             plates = frozenset(self.model_trace.plate_to_symbol[frame.name] for frame in frames)
-            term = _pack(factor)
+            term = packed_factor(factor)
             if added and factor.site["name"] in added:
                 both = packed.broadcast_all(term, added[factor.site["name"]])
                 term = name_dims(both[0] + both[1], named_dims(both[0]))
@@ -313,13 +275,14 @@ class EnumeratedSum:
         even if it is infinite there: 0 times infinity would be NaN.
         """
         site_of = {
-            _symbol(self.guide_trace, name): self.guide_trace.nodes[name] for name in self._in_guide
+            latent_symbol(self.guide_trace, name): self.guide_trace.nodes[name]
+            for name in self._in_guide
         }
         pending, log_q = [symbol for symbol in named_dims(term) if symbol in site_of], {}
         while pending:
             symbol = pending.pop()
             if symbol not in log_q:
-                log_q[symbol] = _pack(Factor(site_of[symbol], 1))
+                log_q[symbol] = packed_factor(Factor(site_of[symbol], 1))
                 pending += [other for other in named_dims(log_q[symbol]) if other in site_of]
         if not log_q:
             return self._by_row(term)
@@ -342,64 +305,3 @@ class EnumeratedSum:
         if row_symbol not in leading:
             values = values.unsqueeze(-1)
         return values.reshape(-1, values.shape[-1]).expand(-1, self.rows)
-
-
-def missing_plates(
-    model_trace: Trace, guide_trace: Trace, factors: list[Factor]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield the factors that depend on an enumerated latent outside one of the latent's plates.
-
-    A latent in a plate has as many values at once as the plate has places, and a sum over all their
-    combinations would be needed where a site outside the plate depends on all of them. Pyro lays
-    out only the combinations in which all places have the same value, K of K^places. So nothing
-    outside the plate may depend on the latent. A plate with a single place does no harm.
-
-    Args:
-        model_trace: Trace of the model, whose dimensions have symbols.
-        guide_trace: Trace of the guide, whose dimensions have symbols.
-        factors: Factors of the importance weight, in the row plate or outside it.
-
-    Yields:
-        The name of the factor's site, of the latent, and of the first plate that is missing.
-    """
-    latents: dict[str, sites.Site] = {
-        _symbol(trace, name): trace.nodes[name]
-        for trace in (guide_trace, model_trace)
-        for name in enumerated_names(trace)
-    }
-    for factor in factors:
-        own_plates = {frame.name for frame in factor.site["cond_indep_stack"]}
-        for symbol in named_dims(_pack(factor)):
-            if symbol in latents:
-                for frame in latents[symbol]["cond_indep_stack"]:
-                    if frame.size != 1 and frame.name not in own_plates | {Particles.NAME}:
-                        yield factor.site["name"], latents[symbol]["name"], str(frame.name)
-                        break
-
-
-def plate_fault(latent: str, plate: str) -> tuple[str, str]:
-    """Return what is wrong where ``missing_plates`` finds a factor, and what to change.
-
-    Args:
-        latent: Name of the enumerated latent.
-        plate: Name of the plate that the factor is missing from.
-    """
-    return (
-        f'expected a site that depends on the summed latent "{latent}" to stand in all plates of '
-        f'that latent, got none of "{plate}": the sum leaves out all values but those that are '
-        "equal throughout the plate",
-        f'put the site into plate "{plate}", write a site for each place of the plate, or draw '
-        f'"{latent}" in the guide',
-    )
-
-
-def _symbol(trace: Trace, name: str) -> str:
-    """Return the symbol of the dimension along which the values of an enumerated site lie."""
-    site: sites.Site = trace.nodes[name]
-    return str(site["infer"]["_enumerate_symbol"])
-
-
-def _pack(factor: Factor) -> Packed:
-    """Return a factor's log-probability times its sign, with a symbol for every dimension."""
-    log_prob = factor.sign * factor_log_prob(factor.site)
-    return packed.pack(log_prob, factor.site["infer"]["_dim_to_symbol"])

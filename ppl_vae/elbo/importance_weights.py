@@ -29,12 +29,13 @@ from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import scale_of_plates
-from ppl_vae.elbo.enumerated import (
-    EnumeratedSum,
+from ppl_vae.elbo.enumerated import EnumeratedSum
+from ppl_vae.elbo.factors import (
     Factor,
     enumerated_names,
     factor_log_prob,
     missing_plates,
+    refuse_kl_weight,
     total,
     was_summed,
 )
@@ -184,20 +185,14 @@ class Draw:
         """
         if self.has_enumerated:
             return self.enumerated().log_likelihoods()
-        return total([self.log_prob_of(site) for site in self._likelihood_sites()])
+        observed = sites.with_role(self.model_trace, "data", "factor").values()
+        in_rows = [site for site in observed if sites.in_plate(site, self.plate)]
+        return total([self.log_prob_of(site) for site in in_rows])
 
     def is_likelihood(self, names: tuple[str, ...]) -> bool:
         """Return whether one of the sites, as in a key of ``terms``, is observed or a factor."""
         roles = {sites.role(self.model_trace.nodes[n]) for n in names if n in self.model_trace}
         return bool(roles & {"data", "deterministic", "factor"})
-
-    def _likelihood_sites(self) -> list[sites.Site]:
-        """Return the model's sites in the row plate that are observed, or factors."""
-        return [
-            site
-            for site in sites.with_role(self.model_trace, "data", "factor").values()
-            if sites.in_plate(site, self.plate)
-        ]
 
     def global_terms(self) -> dict[str, Tensor]:
         """Return the ELBO's terms for the sites outside the row plate.
@@ -250,7 +245,7 @@ class Draw:
 
         Yields:
             The names of the site, of the latent and of the plate; see
-            ``elbo.enumerated.missing_plates``.
+            ``elbo.factors.missing_plates``.
         """
         self.guide_trace.symbolize_dims()
         self.model_trace.symbolize_dims(self.guide_trace.plate_to_symbol)
@@ -342,15 +337,6 @@ class Draw:
         has_particles = self.dim is not None and values.ndim >= -self.dim
         particles = values.shape[0] if has_particles else 1
         return values.reshape(particles, -1, values.shape[-1]).sum(1)
-
-
-def refuse_kl_weight(kl_weight: Tensor | None) -> None:
-    """Raise ``ValueError`` for a KL weight other than ``None`` where latents are summed."""
-    if kl_weight is not None:
-        raise ValueError(
-            "kl_weight: expected 1 under a bound that sums latents inside its logarithm, where "
-            "p(z) and q(z given x) have no terms of their own; use RowELBO or TraceEnum_ELBO"
-        )
 
 
 def kl_groups(draws: list[Draw]) -> Tensor:

@@ -31,8 +31,8 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch
-from ppl_vae.elbo.enumerated import SUMMED, total
-from ppl_vae.elbo.importance_weights import Draw, refuse_kl_weight
+from ppl_vae.elbo.factors import SUMMED, refuse_kl_weight, total
+from ppl_vae.elbo.importance_weights import Draw
 
 
 class FixedValues(Messenger):

@@ -29,7 +29,7 @@ from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.row_plate import raise_plate_fault
 from ppl_vae.data.rows import Batch, batch_rows
-from ppl_vae.elbo.enumerated import OutsidePlateError, was_enumerated
+from ppl_vae.elbo.factors import OutsidePlateError, was_enumerated
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.one_by_one import (
     FixedValues,

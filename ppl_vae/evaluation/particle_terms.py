@@ -86,6 +86,7 @@ class ParticleTerms:
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.names: list[str] = []
+        self.dtypes: list[torch.dtype] = []
         self.size = 0
         self.kind = "eager"
 
@@ -94,9 +95,11 @@ class ParticleTerms:
 
         The last block of the data is often shorter than the graph's size. Its rows are repeated up
         to that size, and the surplus is cut off; below half the size the pair's own Python runs.
+        So it does on numbers of another dtype than the graph's, whose memory a graph would misread.
         """
         count = batch_rows(batch)
-        if self.function is None or count * 2 < self.size:
+        dtypes = [field.dtype for field in as_tuple(batch)]
+        if self.function is None or count * 2 < self.size or dtypes != self.dtypes:
             return self.eager(batch)
         if count < self.size:
             repeated = torch.arange(self.size) % count
@@ -129,6 +132,7 @@ class ParticleTerms:
         if not wanted or not self.runs.vectorized:
             return
         first = self._take(torch.arange(size))
+        self.dtypes = [field.dtype for field in as_tuple(first)]
 
         def function(*fields: Tensor) -> list[Tensor]:
             terms = self.eager(in_form_of(first, fields))

@@ -155,8 +155,9 @@ class WeightSums:
         self.squares = torch.logaddexp(self.squares, (2 * values).logsumexp(0))
         self.lowest = torch.minimum(self.lowest, values.amin(0))
         self.elbo += elbo.detach().to("cpu", torch.double).sum(0)
-        together = torch.cat([self.largest, values])
-        self.largest = together.topk(min(self.tail, len(together)), 0).values
+        if self.num_samples >= FEWEST:  # below there is no shape to estimate
+            together = torch.cat([self.largest, values])
+            self.largest = together.topk(min(self.tail, len(together)), 0).values
 
     def result(self) -> dict[str, Tensor]:
         """Return ``log_prob``, ``elbo``, ``ess`` and ``k_hat``, (rows,) each.

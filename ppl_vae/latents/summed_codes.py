@@ -34,7 +34,8 @@ from ppl_vae.core.handlers import CentralValues, EnumerateInParallel, Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
 from ppl_vae.elbo.configurations import numbers_of_categories, support_values
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, marked_value
+from ppl_vae.elbo.enumerated import EnumeratedSum, marked_value
+from ppl_vae.elbo.factors import Factor
 from ppl_vae.elbo.log_sums import MaxOfLogs, SumOfLogs
 from ppl_vae.elbo.one_by_one import values_one_by_one
 from ppl_vae.elbo.particles import draw_given, plate_nesting

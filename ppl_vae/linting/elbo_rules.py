@@ -19,7 +19,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.failed_runs import error_text
 from ppl_vae.core.failed_sums import cause_in_sums
 from ppl_vae.data.rows import Batch, batch_rows
-from ppl_vae.elbo.enumerated import OutsidePlateError, plate_fault
+from ppl_vae.elbo.factors import OutsidePlateError, plate_fault
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.particles import draw_particles, plate_nesting
 from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, draw_of_one_row

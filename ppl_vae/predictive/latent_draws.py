@@ -22,7 +22,8 @@ from ppl_vae.core.handlers import EnumerateInParallel, Particles, Substitute, Un
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.enumerated import EnumeratedSum, Factor, marked_value
+from ppl_vae.elbo.enumerated import EnumeratedSum, marked_value
+from ppl_vae.elbo.factors import Factor
 from ppl_vae.elbo.log_draws import DrawOfLogs
 from ppl_vae.elbo.particles import plate_nesting, with_particles
 from ppl_vae.predictive.moments import RunningMoments

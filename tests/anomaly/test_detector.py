@@ -1,6 +1,5 @@
 """A detector flags clean rows as often as it says, and refuses rows it was not calibrated for."""
 
-import itertools
 import math
 import warnings
 
@@ -253,28 +252,6 @@ def test_a_score_of_nan_is_refused(monkeypatch):
     monkeypatch.setattr(RowScorer, "__call__", with_nan)
     with pytest.raises(ValueError, match=r"calibration: .*NaN in 1 of 50 rows, first in row 3"):
         AnomalyDetector(exact_model().marginal, None, clean_rows(50))
-
-
-# Rows in parts
-
-
-@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300], [0, 128, 256, 300]])
-def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatch):
-    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
-    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 50)
-    x = clean_rows(300, seed=7)
-    columns = x.shape[1]
-    pair = GaussianModel(columns, 2), NormalGuide(columns, 2)
-    detector = AnomalyDetector(*pair, clean_rows(60), num_samples=10)
-    whole = detector(x)
-    frames = list(detector.parts(x[a:b] for a, b in itertools.pairwise(cuts)))
-    found = pd.concat(frames, ignore_index=True)
-    counts = np.bincount(found["level"] - 1, minlength=61)
-    decided = detector.decision()(found, counts)
-    pd.testing.assert_frame_equal(decided, whole, check_exact=True)
-    explained = pd.concat(detector.parts([x], reference=clean_rows(60)), ignore_index=True)
-    assert list(explained.columns[4:]) == [f"attribution:{i}" for i in range(columns)]
-    assert list(detector.parts([])) == []
 
 
 # Rows of another form

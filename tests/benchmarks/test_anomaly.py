@@ -2,32 +2,16 @@
 
 import importlib
 import json
-import sys
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
-
-FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.fixture(scope="module")
-def anomaly():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("anomaly")
-    sys.path.remove(str(FOLDER))
-    for name in ("anomaly", "anomaly_stand_ins", "json_lines"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def generator():
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
+def anomaly(imported):
+    return imported("anomaly")
 
 
 @pytest.fixture
@@ -106,3 +90,17 @@ def test_stand_ins_have_anomalies_inside_the_range_of_normal_rows(anomaly, tmp_p
         low, high = x[is_normal].min(0), x[is_normal].max(0)
         inside = ((x >= low) & (x <= high)).mean(1)[~is_normal].mean()
         assert inside > 0.85, name
+
+
+@pytest.mark.parametrize("what", ["selection", "attribution"])
+def test_decisions_are_measured_and_those_of_the_file_are_kept(imported, folder, what, capsys):
+    decisions, out = imported("anomaly_decisions"), folder / "decisions.jsonl"
+    words = [what, "cardio", "WDBC", "--data", str(folder), "--out", str(out), "--tiny"]
+    table = decisions.main([*words, "--seeds", "1"])
+    assert table.index.tolist() == ["cardio", "WDBC"]
+    shares = table.drop(columns="seconds", level=0).xs("mean", axis=1, level=1)
+    assert shares.to_numpy().min() >= 0
+    assert shares.to_numpy().max() <= 1
+    with patch.dict(decisions.WHAT, {what: None}):
+        decisions.main([*words, "--seeds", "1"])
+    assert len(out.read_text().splitlines()) == 2

@@ -1,32 +1,16 @@
 """The benchmark of left-out digits runs, goes on where it was cut off, and its density is right."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.stats import multivariate_normal
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def digits():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("anomaly_digits")
-    sys.path.remove(str(FOLDER))
-    for name in ("anomaly_digits", "json_lines"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def generator():
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
+def digits(imported):
+    return imported("anomaly_digits")
 
 
 def test_every_method_and_score_has_an_area_and_those_of_the_file_are_kept(digits, tmp_path):

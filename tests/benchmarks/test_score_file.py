@@ -1,23 +1,14 @@
 """The benchmark of scoring a file runs, and its loop by hand computes the library's numbers."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def score_file():
+def score_file(imported):
     pytest.importorskip("pyarrow", reason="Parquet files need pyarrow")
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("score_file")
-    sys.path.remove(str(FOLDER))
-    sys.modules.pop("score_file", None)
+    return imported("score_file")
 
 
 def test_both_score_every_row_alike(score_file, tmp_path, capsys, monkeypatch):

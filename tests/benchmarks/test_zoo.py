@@ -1,9 +1,6 @@
 """The benchmark of the zoo runs, goes on where it was cut off, and its own likelihood is right."""
 
-import importlib
 import json
-import sys
-from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
@@ -11,23 +8,10 @@ import pytest
 import torch
 from scipy.stats import norm
 
-FOLDER = Path(__file__).parents[2] / "benchmarks"
-
 
 @pytest.fixture(scope="module")
-def zoo():
-    sys.path.insert(0, str(FOLDER))
-    yield importlib.import_module("zoo")
-    sys.path.remove(str(FOLDER))
-    for name in ("zoo", "json_lines"):
-        sys.modules.pop(name, None)
-
-
-@pytest.fixture(autouse=True)
-def generator():
-    state = torch.get_rng_state()
-    yield
-    torch.set_rng_state(state)
+def zoo(imported):
+    return imported("zoo")
 
 
 def test_every_contest_is_fitted_scored_and_compared(zoo, tmp_path, capsys):

@@ -1,5 +1,7 @@
 """``ppl-vae score``: the numbers of the detector, row by row, from files of any cut."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -61,6 +63,9 @@ def test_a_kept_detector_serves_later_calls(files, ppl):
     pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"))
     assert done.json["rows"] == 200
     assert done.json["flagged"] == pd.read_csv("b.csv")["flagged"].sum()
+    again = ("--calibrate", files / "clean.csv", "--out", "c.csv", "--keep-detector")
+    assert "detector" in ppl(*words, *again, code=1).err
+    assert not Path("c.csv").exists(), "refused before the work"
     (files / "run" / "detector.safetensors").unlink()
 
 
@@ -101,9 +106,7 @@ def test_faults_are_told_and_leave_no_file(files, ppl, words, code, message):
     done = ppl("score", files / "run", files / "new.csv", *words, code=code)
     assert message in done.err
     assert not list(files.parent.glob("**/*.records"))
-    import pathlib
-
-    assert not [f for f in pathlib.Path().iterdir() if "s." in f.name]
+    assert not [f for f in Path().iterdir() if "s." in f.name]
 
 
 def test_faults_of_the_rows_are_told_with_their_place(files, ppl, monkeypatch):

@@ -142,6 +142,21 @@ def test_graphs_give_the_weights_of_the_pair_for_pairs_of_the_zoo(name):
         assert (again != found).any(), "frozen draws"
 
 
+def test_a_graph_is_not_used_for_numbers_of_another_dtype():
+    x = torch.randn(20, 4).round()
+    pair = Pair.of(BernoulliModel(4, 2), NormalGuide(4, 2), "data")
+    x = (x > 0).float()
+    terms = ParticleTerms(pair, as_rows(x), 8)
+    terms.prepare(20, 10**6, "auto")
+    assert terms.kind == "compiled"
+    for dtype in (torch.int64, torch.float64, torch.bool):
+        other = as_rows(x.to(dtype)).take(torch.arange(20))
+        torch.manual_seed(0)
+        found = terms(other)["log_weights"]
+        torch.manual_seed(0)
+        torch.testing.assert_close(found, terms.eager(other)["log_weights"])
+
+
 def test_a_pair_that_branches_on_values_runs_its_own_python():
     def model(x):
         with pyro.plate("data", len(x)):

@@ -1,0 +1,52 @@
+"""Rows that come in parts have the numbers of one call on all of them."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ppl_vae import AnomalyDetector
+from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.models.gaussian import GaussianModel
+
+
+def rows_of(count, seed=0):
+    """Return correlated rows, (count, 4)."""
+    x = torch.randn(count, 4, generator=torch.Generator().manual_seed(seed))
+    return x + x[:, :1]
+
+
+@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300], [0, 128, 256, 300]])
+def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 50)
+    x = rows_of(300, seed=7)
+    columns = x.shape[1]
+    pair = GaussianModel(columns, 2), NormalGuide(columns, 2)
+    detector = AnomalyDetector(*pair, rows_of(60), num_samples=10)
+    whole = detector(x)
+    frames = list(detector.parts(x[a:b] for a, b in itertools.pairwise(cuts)))
+    found = pd.concat(frames, ignore_index=True)
+    counts = np.bincount(found["level"] - 1, minlength=61)
+    decided = detector.decision()(found, counts)
+    pd.testing.assert_frame_equal(decided, whole, check_exact=True)
+    explained = pd.concat(detector.parts([x], reference=rows_of(60)), ignore_index=True)
+    assert list(explained.columns[4:]) == [f"attribution:{i}" for i in range(columns)]
+    assert list(detector.parts([])) == []
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_parts_of_whole_numbers_have_the_numbers_of_one_call(first, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 32)
+    for limit in ("TRACED_FROM", "COMPILED_FROM"):
+        monkeypatch.setattr(f"ppl_vae.evaluation.particle_terms.{limit}", 1)
+    frame = pd.DataFrame(5 * rows_of(128).numpy(), columns=list("abcd"))
+    whole_numbers = frame[:64].round().astype(int)
+    parts = [whole_numbers, frame[64:]] if first == 0 else [frame[64:], whole_numbers]
+    detector = AnomalyDetector(GaussianModel(4, 2), NormalGuide(4, 2), frame, num_samples=8)
+    found = pd.concat(detector.parts(parts), ignore_index=True)["score"]
+    right = detector(pd.concat(parts, ignore_index=True))["score"]
+    pd.testing.assert_series_equal(found, right, check_exact=True)
