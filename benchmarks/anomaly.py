@@ -1,4 +1,4 @@
-"""Anomaly detection on tables without tuning: one recipe for all sets, beside the classics.
+"""Anomaly detection on tables by ``fit_detector``'s pair, without tuning, beside the classics.
 
     python benchmarks/anomaly.py --data DIR --out rows.jsonl [--sets cardio ...] [--seeds 5]
     python benchmarks/anomaly.py --data DIR --out rows.jsonl --methods exemplar neighbours
@@ -20,37 +20,30 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from json_lines import ResultLines
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KernelDensity, LocalOutlierFactor, NearestNeighbors
-from torch import nn
 
-from ppl_vae import build, fit, log_likelihood
+from ppl_vae import log_likelihood
+from ppl_vae.anomaly.fitted_detector import fit_table_pair
 from ppl_vae.evaluation.summary import UnreliableWarning
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.exemplar import ExemplarModel
-from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.nn import MLP
-from ppl_vae.schedules import linear
 
 Array: TypeAlias = npt.NDArray[np.float64]
 
 CHOOSING = ("cardio", "satellite", "thyroid", "mammography", "vowels")
+EXEMPLAR = "exemplar"  # the method that is ``fit_detector``'s pair
 CONFIRMING = ("Ionosphere", "pendigits", "annthyroid", "WDBC", "breastw")
 
 
@@ -70,51 +63,9 @@ def standardized(train: Array, test: Array) -> tuple[Array, Array]:
     return (train[:, keep] - loc) / scale, (test[:, keep] - loc) / scale
 
 
-def exemplar_pair(train: Array) -> tuple[Any, Any]:
-    """Return the pair of the recipe: as many latents as features."""
-    features = train.shape[1]
-    latents = max(2, features)
-    encoder = nn.Sequential(
-        nn.Hardtanh(-10, 10),  # a row 1e6 standard deviations out would overflow the network
-        MLP(features, 2 * latents, (128, 128), nn.SiLU),
-    )
-    guide = build(NormalGuide, train, latents=latents, encoder=encoder, positive="softplus")
-    return build(ExemplarModel, train, guide=guide, latents=latents), guide
-
-
-def gaussian_pair(train: Array) -> tuple[Any, Any]:
-    """Return the zoo's ``GaussianModel`` as it stands."""
-    return build(GaussianModel, train), build(NormalGuide, train)
-
-
-def fitted(
-    make_pair: Callable[[Array], tuple[Any, Any]], train: Array, seed: int, updates: int
-) -> tuple[Any, Any]:
-    """Return a model and a guide, fitted to the training rows in a number of updates."""
-    torch.manual_seed(seed)
-    order = np.random.default_rng(seed).permutation(len(train))
-    held_out, rows = np.split(train[order], [len(train) * 15 // 100])
-    model, guide = make_pair(train)  # exemplars come from held-out rows, too
-    batch = min(128, max(32, len(rows) // 16))
-    rows = np.tile(rows, (math.ceil(20 * batch / len(rows)), 1))  # 20 updates an epoch at least
-    fit(
-        model, guide, rows, validation=held_out, seed=seed, progress=False, batch_size=batch,
-        epochs=math.ceil(updates / math.ceil(len(rows) / batch)),
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=3e-3),
-        kl_weight=linear(max(1, updates * 3 // 10)), clip_norm=100.0,
-    )  # fmt: skip
-    return model, guide
-
-
-def by_likelihood(
-    make_pair: Callable[[Array], tuple[Any, Any]],
-    train: Array,
-    test: Array,
-    seed: int,
-    updates: int,
-) -> Array:
-    """Return minus the log-likelihood of every test row, in nats, of a pair fitted in updates."""
-    model, guide = fitted(make_pair, train, seed, updates)
+def by_likelihood(train: Array, test: Array, seed: int, updates: int) -> Array:
+    """Return minus the log-likelihood of every test row, in nats, under the pair of the library."""
+    model, guide = fit_table_pair(train, updates=updates, seed=seed, progress=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)
         scores = log_likelihood(model, guide, test, num_samples=30, seed=seed)
@@ -167,9 +118,8 @@ def pyod_vae(train: Array, test: Array, seed: int, updates: int) -> Array:
     return np.asarray(detector.decision_function(test.astype(np.float32)))
 
 
-PAIRS = {"exemplar": exemplar_pair, "gaussian": gaussian_pair}
 METHODS: dict[str, Callable[[Array, Array, int, int], Array]] = {
-    **{name: partial(by_likelihood, make_pair) for name, make_pair in PAIRS.items()},
+    EXEMPLAR: by_likelihood,
     "forest": forest,
     "local outlier factor": local_outlier_factor,
     "neighbours": neighbours,
@@ -185,7 +135,7 @@ def measure(path: Path, name: str, seed: int, rows: int, updates: int) -> dict[s
     with np.load(path) as file:
         x, y = file["X"].astype(np.float64), file["y"].ravel().astype(int)
     train, test, labels = split(x, y, seed, rows)
-    if name not in PAIRS:  # which take the data's own units
+    if name != EXEMPLAR:  # which takes the data's own units
         train, test = standardized(train, test)
     began = time.perf_counter()
     scores = METHODS[name](train, test, seed, updates)

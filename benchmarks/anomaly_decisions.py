@@ -3,7 +3,7 @@
     python benchmarks/anomaly_decisions.py selection thyroid pendigits --data DIR --out rows.jsonl
     python benchmarks/anomaly_decisions.py attribution thyroid pendigits cardio --data DIR
 
-The pair is that of ``benchmarks/anomaly.py``, fitted to half the normal rows (6,000 at most).
+The pair is that of ``fit_detector``, fitted to half the normal rows (6,000 at most).
 
 ``selection``: half of the other normal rows calibrate a detector; the rest and the anomalies are
 tested at a false-discovery rate of 0.2. Printed: power, the share of anomalies that is flagged, and
@@ -29,12 +29,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from anomaly import Array, exemplar_pair, fitted
+from anomaly import Array
 from json_lines import ResultLines
 from sklearn.ensemble import IsolationForest
 
 from ppl_vae import AnomalyDetector, anomaly_scores
 from ppl_vae.anomaly import conformal
+from ppl_vae.anomaly.fitted_detector import fit_table_pair
 
 RATE = 0.2
 DEVIATIONS = 4.0
@@ -56,7 +57,7 @@ def selection(path: Path, seed: int, size: dict[str, int]) -> dict[str, float]:
     train, calibration, clean, strange = parts_of(path, seed, size["rows"])
     rows, is_strange = np.concatenate([clean, strange]), np.arange(len(clean) + len(strange))
     is_strange = is_strange >= len(clean)
-    model, guide = fitted(exemplar_pair, train, seed, size["updates"])
+    model, guide = fit_table_pair(train, updates=size["updates"], seed=seed, progress=False)
     detector = AnomalyDetector(model, guide, calibration, num_samples=DRAWS)
     ours = detector(rows, false_discovery_rate=RATE)["flagged"].to_numpy()
     forest = IsolationForest(random_state=seed).fit(train)
@@ -82,7 +83,7 @@ def attribution(path: Path, seed: int, size: dict[str, int]) -> dict[str, float]
         planted[place] = random.choice(np.delete(varies, deviation.argmax()))
         sign = random.choice([-1.0, 1.0])
         row[planted[place]] = loc[planted[place]] + sign * DEVIATIONS * scale[planted[place]]
-    model, guide = fitted(exemplar_pair, train, seed, size["updates"])
+    model, guide = fit_table_pair(train, updates=size["updates"], seed=seed, progress=False)
     scores = anomaly_scores(
         model, guide, rows, reference=train, attribution=True, num_samples=DRAWS
     )

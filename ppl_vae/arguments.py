@@ -160,7 +160,11 @@ def shown(value: Any) -> str:
 
 _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(
-        ("num_samples", "replicates", "epochs", "batch_size", "num_particles", "steps"), check_count
+        (
+            "num_samples", "replicates", "epochs", "batch_size", "num_particles", "steps",
+            "updates",
+        ),
+        check_count,
     ),
     **dict.fromkeys(
         (

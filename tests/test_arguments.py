@@ -96,6 +96,12 @@ def keywords_of(name, folder):
         },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
+        "fit_detector": {
+            "clean": X.repeat(10, 1),
+            "calibration": X.repeat(2, 1),
+            "updates": 2,
+            "progress": False,
+        },
     }
     function = getattr(ppl_vae, name)
     options = own.get(name, {**pair, "data": X})

@@ -199,6 +199,7 @@ class AnomalyDetector:
         parts: Iterable[Data],
         *,
         reference: Data | None = None,
+        explained_rate: float = 1.0,
         total: int | None = None,
         progress: bool = False,
     ) -> Iterator[pd.DataFrame]:
@@ -210,8 +211,10 @@ class AnomalyDetector:
 
         Args:
             parts: The rows, in their order.
-            reference: Clean rows, to add each column's share in a score, as ``anomaly_scores`` does
-                with ``attribution``.
+            reference: Clean rows, to add the attribution of each column: by how much the score
+                falls where the cell has a value that is ordinary among these rows.
+            explained_rate: With ``reference``, the largest p-value of a row that has attributions;
+                they are NaN in the other rows. A row is scored again for each of its cells.
             total: How many rows there are, where that is known; a large job is compiled.
             progress: Whether to show a bar while the reference rows are scored.
 
@@ -223,7 +226,14 @@ class AnomalyDetector:
             ValueError: As a call of the detector; also where the guide draws latents that all rows
                 share from all rows, which are not there at once.
         """
-        settings: dict[str, Any] = {"reference": reference, "total": total, "progress": progress}
+
+        def is_explained(scored: pd.DataFrame) -> Any:
+            return conformal.p_values(scored["score"], self.scores) <= explained_rate
+
+        settings: dict[str, Any] = {
+            "reference": reference, "is_explained": is_explained, "total": total,
+            "progress": progress,
+        }  # fmt: skip
         for scored in self.scoring.parts(self.model, self.guide, parts, self._rows, **settings):
             yield self._with_levels(scored)
         self._refuse_changed_weights()

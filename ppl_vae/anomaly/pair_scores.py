@@ -21,7 +21,6 @@ import math
 import torch
 from torch import Tensor
 
-from ppl_vae.anomaly.cell_shares import CellShares
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Pair
@@ -48,19 +47,14 @@ class PairScores:
         rows: Rows of the form to come, as many as one call of ``of`` will have.
         num_samples: S, draws of the latents for each row.
         compile: ``True``, ``False`` or ``"auto"``, as ``fit`` has it.
-        attribution: Whether the share of each cell is computed, too.
         most: The most rows that a block may have.
         total: Rows in all that are to come.
 
     Attributes:
         names: The scores that the pair has: those of ``OF_POINTS`` where the guide gives a point.
-        labels: Names of the cells that have a share; empty without attribution.
         not_covered: Names of the latents outside the row plate.
         size: Rows of a block of these data.
         full_size: Rows of a block where there are enough.
-
-    Raises:
-        ValueError: If a cell has no share of its own (see ``CellShares``).
     """
 
     def __init__(
@@ -70,26 +64,23 @@ class PairScores:
         num_samples: int,
         *,
         compile: bool | str,  # noqa: A002  as fit has it
-        attribution: bool,
         most: int | None = None,
         total: int | None = None,
     ) -> None:
         self.pair, self.num_samples = pair, num_samples
-        self._cells = CellShares.of(pair, rows) if attribution else None
         self._pass = ParticlePass(
             pair, rows, num_samples, self._measure, compile=compile, refuse_points=False,
             most=most, total=total,
         )  # fmt: skip
         terms = self._pass.terms
         self.names = OF_POINTS if terms.points else SCORES
-        self.labels = self._cells.labels if self._cells else []
         self.not_covered = terms.outside
         self.size, self.full_size = self._pass.size, self._pass.full_size
 
     def of(
         self, rows: Rows, *, seed: int | None, progress: bool = False, first_block: int = 0
     ) -> dict[str, Tensor]:
-        """Return the scores of rows, (N,) each, ``ess`` and ``k_hat``, and the cells' shares.
+        """Return the scores of rows, ``ess`` and ``k_hat``, (N,) each.
 
         Args:
             rows: N rows.
@@ -98,9 +89,8 @@ class PairScores:
             first_block: Number of the first block, where the rows are a part of the data.
 
         Returns:
-            ``{name: (N,)}``; the entry "cells", with attribution, is minus the expected
-            log-probability of each cell, (N, cells), in nats. The scores of a row on which the pair
-            overflows are infinite, its other numbers NaN.
+            ``{name: (N,)}``. The scores of a row on which the pair overflows are infinite, its
+            other numbers NaN.
 
         Warns:
             UserWarning: If the pair overflows on a row.
@@ -144,8 +134,6 @@ class PairScores:
         terms["expected"] = total([t for names, t in by_site.items() if draw.is_likelihood(names)])
         latent = [term for names, term in by_site.items() if not draw.is_likelihood(names)]
         terms["divergence"] = -total(latent) if latent else torch.zeros_like(terms["expected"])
-        if self._cells is not None:
-            terms["cells"] = self._cells.log_probs(draw)
         return terms
 
 
@@ -168,16 +156,15 @@ class _ScoreSums:
         self.weights.add(terms["log_weights"], terms["log_weights"])
         log_likelihoods = terms.get("log_likelihoods", terms["expected"]).to("cpu", torch.double)
         self.probability = torch.logaddexp(self.probability, log_likelihoods.logsumexp(0))
-        for name in ("expected", "divergence", "cells"):
-            if name in terms:
-                part = terms[name].to("cpu", torch.double).sum(0)
-                self.sums[name] = self.sums[name] + part if name in self.sums else part
+        for name in ("expected", "divergence"):
+            part = terms[name].to("cpu", torch.double).sum(0)
+            self.sums[name] = self.sums[name] + part if name in self.sums else part
 
     def result(self) -> dict[str, Tensor]:
-        """Return the scores, ``ess`` and ``k_hat``, (rows,), and "cells", (rows, cells)."""
+        """Return the scores, ``ess`` and ``k_hat``, (rows,) each."""
         count, weights = self.weights.count, self.weights.result()
         means = {name: value / count for name, value in self.sums.items()}
-        columns = {
+        return {
             "reconstruction": math.log(count) - self.probability,
             "expected_reconstruction": -means["expected"],
             "divergence": means["divergence"],
@@ -186,4 +173,3 @@ class _ScoreSums:
             "ess": weights["ess"],
             "k_hat": weights["k_hat"],
         }
-        return {**columns, "cells": -means["cells"]} if "cells" in means else columns

@@ -13,18 +13,26 @@ Source: Nalisnick et al. (2019), section 3, arXiv:1906.02994 (typicality).
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
+from ppl_vae.anomaly.ordinary_cells import OrdinaryCells
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
+
+LIKELIHOOD, EXPECTED, TYPICALITY = (
+    "negative_log_likelihood", "expected_reconstruction", "typicality"
+)  # fmt: skip
 
 Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
 """Pairs that were fitted to the same data, each with its own random numbers."""
@@ -59,7 +67,8 @@ def anomaly_scores(
         seed: Seeds the draws; the generators are restored afterwards.
         reference: Rows that are known to be normal, as those that the pair was fitted to, for
             ``typicality`` and attribution.
-        attribution: Whether to add what each cell of a row contributes.
+        attribution: Whether to add what each cell of a row contributes. All rows are scored again
+            for each of their cells, five times where the column has as many values.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -77,19 +86,21 @@ def anomaly_scores(
         - ``typicality``, with ``reference``: how far -log p(x) is from its mean over them;
         - ``ess`` and ``k_hat``, which are no scores: how far to trust the log-likelihood, as in
           ``log_likelihood``; ``frame.attrs["k_hat_threshold"]``;
-        - ``attribution:COLUMN``, with ``attribution=True``: the column's share of
-          ``expected_reconstruction``, minus the mean of this share over the reference rows. For an
-          array the column is a number from 0, for an image "channel,row,column".
+        - ``attribution:COLUMN``, with ``attribution=True``: by how much ``negative_log_likelihood``
+          falls, at best, where the cell has an ordinary value: one of five quantiles of the column
+          over the reference rows. For an array the column is a number from 0, for an image
+          "channel,row,column".
 
-        The guide of an autoencoder gives a point: there the two reconstructions, and the columns
-        of the attribution, are all. A latent that the model alone sums is part of the
-        reconstruction. Latents outside the row plate have no share in a row;
+        The guide of an autoencoder gives a point: there the two reconstructions, and the
+        attribution of ``expected_reconstruction``, are all. A latent that the model alone sums is
+        part of the reconstruction. Latents outside the row plate have no share in a row;
         ``frame.attrs["not_covered"]`` lists them. A row on which the pair overflows has infinite
         scores.
 
     Raises:
-        ValueError: If attribution is asked for without ``reference``, or of a likelihood that is no
-            product over cells; if the data hold NaN or infinity, or columns of the fit are missing.
+        ValueError: If attribution is asked for without ``reference``, or of rows whose cells cannot
+            be replaced one by one, as probabilities that add up to 1; if the data hold NaN or
+            infinity, or columns of the fit are missing.
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data.
@@ -101,12 +112,18 @@ def anomaly_scores(
         >>> list(scores.columns)[:3], len(scores)
         (['reconstruction', 'expected_reconstruction', 'divergence'], 3)
     """
-    check_arguments(progress=progress)
+    check_arguments(progress=progress, attribution=attribution)
     scorer = RowScorer(
         model, guide, data, num_samples=num_samples, seed=seed, reference=reference,
-        attribution=attribution, compile=compile, progress=progress, plate=plate,
+        explained=LIKELIHOOD if attribution else None, compile=compile, progress=progress,
+        plate=plate,
     )  # fmt: skip
-    return scorer(data, progress=progress)
+    frame = scorer(data, progress=progress)
+    if not attribution:
+        return frame
+    result = pd.concat([frame, scorer.attribution(data, frame, progress=progress)], axis=1)
+    result.attrs = frame.attrs
+    return result
 
 
 class RowScorer:
@@ -122,7 +139,8 @@ class RowScorer:
         num_samples: Draws of the latents for each row.
         seed: Seeds the draws.
         reference: Rows that are known to be normal.
-        attribution: Whether to add what each cell of a row contributes.
+        explained: The score that ``attribution`` takes apart; ``None`` where it is not asked for.
+            The expected reconstruction takes its place where the pair does not have the score.
         compile: Whether to compile.
         progress: Whether to show a bar while the reference rows are scored.
         plate: Name of the row plate.
@@ -142,28 +160,27 @@ class RowScorer:
         num_samples: int,
         seed: int | None,
         reference: Data | None = None,
-        attribution: bool = False,
+        explained: str | None = None,
         compile: bool | str = "auto",  # noqa: A002  as fit has it
         progress: bool = False,
         plate: str = "data",
         total: int | None = None,
     ) -> None:
-        check_arguments(
-            num_samples=num_samples, seed=seed, compile=compile, attribution=attribution
-        )
-        if attribution and reference is None:
+        check_arguments(num_samples=num_samples, seed=seed, compile=compile)
+        if explained and reference is None:
             raise ValueError(
                 "attribution: expected reference= beside it, rows that are known to be normal, "
                 "with which cells are compared, got None; pass the rows that the pair was fitted to"
             )
-        self.num_samples, self.seed = num_samples, seed
+        self.num_samples, self.seed, self._explained = num_samples, seed, explained
         pairs = [Pair.of(*each, plate) for each in members(model, guide)]
         known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
         rows = [pair.rows(example) for pair in pairs]
         for part, other in zip(rows, known, strict=False):
             _refuse_other_shapes(other, part)
+        self._cells = OrdinaryCells(pairs[0], known[0]) if explained else None
         rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
-        settings: dict[str, Any] = {"compile": compile, "attribution": attribution, "total": total}
+        settings: dict[str, Any] = {"compile": compile, "total": total}
 
         def scorers(most: int | None) -> list[PairScores]:
             named = zip(pairs, rows, strict=True)
@@ -196,19 +213,64 @@ class RowScorer:
                 scores.of(rows, seed=self.seed, progress=progress, first_block=first_block)
             )
         columns = averaged(parts)
-        cells = columns.pop("cells", None)
-        if self._known and "negative_log_likelihood" in columns:
-            center = _finite_mean(self._known["negative_log_likelihood"])
-            columns["typicality"] = (columns["negative_log_likelihood"] - center).abs()
-        order = [name for name in (*SCORES, "typicality", "ess", "k_hat") if name in columns]
+        if self._known and LIKELIHOOD in columns:
+            center = _finite_mean(self._known[LIKELIHOOD])
+            columns[TYPICALITY] = (columns[LIKELIHOOD] - center).abs()
+        order = [name for name in (*SCORES, TYPICALITY, "ess", "k_hat") if name in columns]
         frame = pd.DataFrame({name: columns[name].numpy() for name in order}, index=rows.index)
-        if cells is not None:
-            shares = (cells - _finite_mean(self._known["cells"])).numpy()
-            names = [f"attribution:{label}" for label in self._scorers[0].labels]
-            frame = pd.concat([frame, pd.DataFrame(shares, rows.index, names)], axis=1)
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
         return frame
+
+    def attribution(
+        self, data: Data, scores: pd.DataFrame, *, progress: bool = False
+    ) -> pd.DataFrame:
+        """Return by how much the score of each row falls with an ordinary value in each cell.
+
+        The draws are those of the scores, so that a cell which has an ordinary value already has
+        an attribution of 0 at least. Where the pair overflows on a row with every value of a cell,
+        the cell's attribution is 0.
+
+        Args:
+            data: The rows.
+            scores: Their scores, from a call with them as the whole data.
+            progress: Whether to show a bar.
+
+        Returns:
+            ``attribution:COLUMN`` for each cell, in nats.
+
+        Raises:
+            ValueError: If the pair does not take a row with another value in one cell.
+        """
+        assert self._cells is not None
+        name = self._explained if self._explained in scores else EXPECTED
+        lowest = np.full((len(scores), len(self.attribution_columns)), np.inf)
+        replaced = self._cells.replaced(self._scorers[0].pair.rows(data))
+        bar = tqdm(
+            replaced, "attribution", len(self._cells), disable=not progress, leave=False
+        )  # fmt: skip
+        for cell, changed in bar:
+            try:
+                # An overflow was told of with the scores of the rows as they are.
+                with warnings.catch_warnings(action="ignore", category=UserWarning):
+                    other = self(changed)[name].to_numpy()
+            except ValueError as error:
+                raise ValueError(
+                    "attribution: expected rows whose cells can be replaced one by one, got an "
+                    f"error with an ordinary value in cell {self._cells.labels[cell]}: {error}; "
+                    "leave attribution out"
+                ) from error
+            lowest[:, cell] = np.fmin(lowest[:, cell], other)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity
+            shares = scores[name].to_numpy()[:, None] - lowest
+        shares[np.isnan(shares)] = 0.0
+        return pd.DataFrame(shares, scores.index, self.attribution_columns)
+
+    @property
+    def attribution_columns(self) -> list[str]:
+        """Names of the columns of ``attribution``; empty where it is not asked for."""
+        labels = [] if self._cells is None else self._cells.labels
+        return [f"attribution:{label}" for label in labels]
 
 
 def _refuse_other_shapes(reference: Rows, rows: Rows) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from ppl_vae.anomaly.pair_scores import SCORES
-from ppl_vae.anomaly.scores import Ensemble, RowScorer
+from ppl_vae.anomaly.scores import LIKELIHOOD, TYPICALITY, Ensemble, RowScorer
 from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.parts import regrouped
@@ -20,7 +21,6 @@ from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
 from ppl_vae.evaluation.summary import MOST_DRAWS
 
-LIKELIHOOD, TYPICALITY = "negative_log_likelihood", "typicality"
 PART = 1 << 16
 """Rows of a stream that are in memory at a time, or a few more, to make whole blocks."""
 
@@ -125,6 +125,7 @@ class Scoring:
         as_rows: Callable[[Data, int], Rows],
         *,
         reference: Data | None = None,
+        is_explained: Callable[[pd.DataFrame], Any],
         total: int | None = None,
         progress: bool = False,
     ) -> Iterator[pd.DataFrame]:
@@ -138,7 +139,9 @@ class Scoring:
             parts: The rows, in their order.
             as_rows: Makes ``Rows`` of a part, or refuses it; also called with the place of the
                 part's first row.
-            reference: Clean rows, to add each column's share in a score.
+            reference: Clean rows, to add the attribution of each column.
+            is_explained: Returns, of scored rows, which have an attribution, (rows,); with a
+                reference.
             total: How many rows there are, where that is known.
             progress: Whether to show a bar while the reference rows are scored.
         """
@@ -151,18 +154,21 @@ class Scoring:
         for part in regrouped(itertools.chain([head], source), full * math.ceil(PART / full)):
             rows = as_rows(part, row)
             scorer = scorer or self.scorer(
-                model, guide, rows, reference=reference, attribution=reference is not None,
-                total=total, progress=progress,
+                model, guide, rows, reference=reference, total=total, progress=progress,
+                explained=None if reference is None else self.score,
             )  # fmt: skip
             if scorer.full_size != full:
                 raise ValueError(
                     "data: expected rows that can be scored part by part, got a guide that reads "
                     "all rows at once for the latents that they share; score the rows in one call"
                 )
-            frame = scorer(rows, first_row=row)
+            frame = self.read(scorer(rows, first_row=row))
             row += len(frame)
-            shares = frame.filter(regex="^attribution:")
-            yield pd.concat([self.read(frame), shares], axis=1)
+            if reference is not None:
+                shares = _attribution(scorer, rows, np.flatnonzero(is_explained(frame)))
+                shares.index = frame.index
+                frame = pd.concat([frame, shares], axis=1)
+            yield frame
 
     def read(self, frame: pd.DataFrame, name: str = "data") -> pd.DataFrame:
         """Return the score and its reliability, as a call does, from a frame of all scores.
@@ -199,3 +205,19 @@ class Scoring:
         seed = "no seed" if self.seed is None else f"seed {self.seed}"
         center = "" if self.center is None else f", from {self.center:.4g} nats"
         return printable(f"{self.score}{center}; {self.num_samples} draws for each row, {seed}")
+
+
+def _attribution(scorer: RowScorer, rows: Rows, chosen: Any) -> pd.DataFrame:
+    """Return the attribution of each cell of all rows, NaN in the rows that are not chosen.
+
+    Args:
+        scorer: Scores the rows.
+        rows: N rows.
+        chosen: Positions of rows.
+    """
+    names = scorer.attribution_columns
+    values = np.full((len(rows), len(names)), np.nan)
+    if len(chosen):
+        part = rows.subset(torch.as_tensor(chosen))
+        values[chosen] = scorer.attribution(part, scorer(part)).to_numpy()
+    return pd.DataFrame(values, columns=names)

@@ -54,7 +54,8 @@ def score(
         bool,
         typer.Option(
             "--explain",
-            help="Name the columns that make a row strange, with their shares in nats; needs "
+            help="Name the columns that make a flagged row strange, with the nats that its score "
+            "falls by where the column has an ordinary value; needs "
             "--calibrate.",
         ),
     ] = False,

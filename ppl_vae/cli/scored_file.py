@@ -41,7 +41,7 @@ class ScoredFile:
         data: The data file.
         out: The file of results, ``.csv``, ``.tsv`` or ``.parquet``.
         keep: Columns of the data that are handed on as they are.
-        explain: Whether to name the columns that make a row strange.
+        explain: Whether to name the columns that make flagged rows strange.
 
     Raises:
         ValueError: If the data file lacks a column of ``keep``, or is no table.
@@ -84,7 +84,10 @@ class ScoredFile:
         began = time.perf_counter()
         try:
             with self._records.open("wb") as file, bar:
-                for scored in detector.parts(parts, reference=reference, total=total):
+                scores = detector.parts(
+                    parts, reference=reference, explained_rate=decide.rate, total=total
+                )  # no row with a higher p-value is flagged at either rate
+                for scored in scores:
                     self._as_records(scored).tofile(file)
                     counts += np.bincount(scored["level"] - 1, minlength=len(counts))
                     bar.update(len(scored))
@@ -101,7 +104,7 @@ class ScoredFile:
         return {"rows": rows, "flagged": flagged, "rows_per_second": rows / seconds}
 
     def _as_records(self, scored: pd.DataFrame) -> Any:
-        """Return the numbers of scored rows as records, with the cells of the largest shares."""
+        """Return the numbers of scored rows as records, with the largest attributions."""
         records = np.zeros(len(scored), RECORD)
         for name in ("score", "level", "k_hat", "reliable"):
             records[name] = scored[name]
@@ -128,7 +131,7 @@ class ScoredFile:
                 yield handed_on.set_axis(frame.index), frame
 
     def _reasons(self, records: Any) -> list[str]:
-        """Return which columns make each row strange, with their shares in nats."""
+        """Return which columns make each row strange, with their attributions in nats."""
         return [
             ", ".join(
                 f"{self._labels[cell]} {share:+.1f}"

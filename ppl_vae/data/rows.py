@@ -13,6 +13,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -155,6 +156,24 @@ class Rows:
         part = copy.copy(self)
         part.positions = positions if self.positions is None else self.positions[positions]
         part.index = self.index[positions.numpy()]
+        return part
+
+    def alone(self) -> Rows:
+        """Return the rows of a subset without the data that they are part of; else the rows."""
+        if self.positions is None:
+            return self
+        return self.with_values(as_tuple(self.take(torch.arange(len(self)))))
+
+    def with_values(self, tensors: Sequence[Tensor]) -> Rows:
+        """Return rows of the same form with other values.
+
+        Args:
+            tensors: (rows, ...) for each field, of the shapes and dtypes of a batch.
+        """
+        part = copy.copy(self)
+        part.first, part.positions = self.first, None
+        fields = zip(self.fields, tensors, strict=True)
+        part.fields = [replace(field, array=values) for field, values in fields]
         return part
 
     def split(self, fraction: float, seed: int | None) -> tuple[Rows, Rows]:

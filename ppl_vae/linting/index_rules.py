@@ -96,7 +96,7 @@ def shared_indices(inspection: Inspection) -> Iterator[Finding]:
     if places[0] is None or places[1] is None:  # computed from the fields
         return
     field, name = rows.fields[places[0][0]], rows.names[places[0][0]]
-    index = field.take(torch.arange(len(rows))).flatten()
+    index = field.take(rows.positions_in_data(torch.arange(len(rows)))).flatten()
     pair = _different_rows_of_one_index(rows, index, places[1][0])
     if pair is not None:
         yield error(

@@ -145,17 +145,17 @@ def p_value_calibration(
 def attribution_bars(
     row: Any, number: int = 10, *, ax: Axes | None = None, title: str | None = None
 ) -> Axes:
-    """Draw what each cell of a row contributes to its score, the largest contributions first.
+    """Draw which cells make a row strange, the largest attributions first.
 
     Args:
         row: A row of the frame of ``anomaly_scores(..., attribution=True)``, ``frame.loc[...]``;
-            or a mapping from names of cells to contributions in nats.
-        number: Number of cells to draw; the others are one bar together.
+            or a mapping from names of cells to attributions in nats.
+        number: Number of cells to draw; one bar shows the largest of the others.
         ax: Where to draw; a new figure by default.
         title: Title of the picture.
 
     Returns:
-        The axes. Bars to the right make the row strange.
+        The axes. A bar to the right says by how much the score falls where the cell is ordinary.
 
     Raises:
         ValueError: If the row has no attributions, or some are not finite.
@@ -169,14 +169,14 @@ def attribution_bars(
         raise ValueError(f"number: expected 1 or more, got {number}")
     row = _one_row(row)
     names, values = _attributions(row)
-    order = np.argsort(-np.abs(values), kind="stable")
+    order = np.argsort(-values, kind="stable")
     first, others = order[:number], order[number:]
     bars = [(style.shorten(names[i], NAME_LENGTH), float(values[i])) for i in first]
     ax = style.axes_or_new(ax, 6.8, 1.5 + 0.36 * (len(bars) + bool(len(others))))
     colours = [style.ORANGE if value > 0 else style.PALE_BLUE for _, value in bars]
     if len(others):
-        text = f"{len(others)} other{'' if len(others) == 1 else 's'}"
-        bars.append((text, float(values[others].sum())))
+        text = "1 other" if len(others) == 1 else f"{len(others)} others, at most"
+        bars.append((text, float(values[others].max())))
         colours.append(style.PALE_GREY)
     lengths = [value for _, value in bars]
     ax.barh(
@@ -189,7 +189,7 @@ def attribution_bars(
     ax.invert_yaxis()
     which = "this row" if getattr(row, "name", None) is None else f"row {row.name}"
     title = f"What makes {which} strange" if title is None else title
-    x = "nats above the mean of the reference rows (right: strange)"
+    x = "nats that the score falls by with an ordinary value"
     style.label_axes(ax, title, x, left=False)
     return ax
 

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 
 from ppl_vae.anomaly.detector import AnomalyDetector
-from ppl_vae.anomaly.scores import anomaly_scores, members
-from ppl_vae.anomaly.scoring import LIKELIHOOD, Scoring
+from ppl_vae.anomaly.scores import LIKELIHOOD, anomaly_scores, members
+from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Rows, as_tuple

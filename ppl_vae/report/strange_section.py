@@ -17,11 +17,12 @@ from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import MINUS, SPACE, decimal, number, percent, shortened
 from ppl_vae.report.strange_rows import Images, StrangeRows
 
-SHARES = 3  # columns that the table names for each row
+NAMED = 3  # columns that the table names for each row
 BARS = 8  # columns that a figure of one row draws
 PICTURES = 2  # rows with a figure of their own
 IMAGES = 8  # rows that are drawn as images
 NAME = 24  # characters of a name in the table
+INFINITY = "\N{INFINITY}"
 BARS_SIZE = (5.6, 3.9)  # of a figure beside another, in inches
 
 
@@ -100,11 +101,11 @@ def _histogram(strange: StrangeRows) -> Figure:
 
 
 def _table(strange: StrangeRows) -> Table:
-    """Return the strangest rows, with their scores and the columns with the largest shares."""
+    """Return the strangest rows, with their scores and largest attributions."""
     with_detector, shares = strange.detector is not None, strange.explained
     columns = {
         "row": True, "score": True, "p": with_detector, "k-hat": True, "reliable": True,
-        "largest shares": isinstance(shares, pd.DataFrame), "verdict": with_detector,
+        "largest attributions": isinstance(shares, pd.DataFrame), "verdict": with_detector,
     }  # fmt: skip
     shown = [name for name, wanted in columns.items() if wanted]
     lines = []
@@ -114,11 +115,13 @@ def _table(strange: StrangeRows) -> Table:
             "p": number(row.get("p_value", np.nan), 3),
             "verdict": "flagged" if row.get("flagged", False) else "",
             "k-hat": decimal(row["k_hat"], 2), "reliable": "yes" if row["reliable"] else "no",
-            "largest shares": _largest(shares.iloc[place])
+            "largest attributions": _largest(shares.iloc[place])
             if isinstance(shares, pd.DataFrame) else "",
         }  # fmt: skip
         lines.append([cells[name] for name in shown])
-    units = "scores and shares in nats" if columns["largest shares"] else "scores in nats"
+    units = (
+        "scores and attributions in nats" if columns["largest attributions"] else "scores in nats"
+    )
     flagged = strange.scored["flagged"] if with_detector else pd.Series(False, strange.scored.index)
     return Table(
         f"The {len(lines)} strangest of {len(strange.scored)} rows; {units}",
@@ -126,12 +129,9 @@ def _table(strange: StrangeRows) -> Table:
     )  # fmt: skip
 
 
-def _largest(shares: pd.Series) -> str:
-    """Return the columns with the largest shares of one row: ``"age +8.21, height +0.50"``."""
-    finite = shares[np.isfinite(shares)]
-    if len(finite) < len(shares):
-        return "not known: the pair overflows"
-    largest = finite.sort_values(ascending=False, kind="stable")[:SHARES]
+def _largest(row: pd.Series) -> str:
+    """Return the columns with the largest attributions: ``"age +8.21, height +0.50"``."""
+    largest = row.sort_values(ascending=False, kind="stable")[:NAMED]
     return ", ".join(f"{_column(name)} {_signed(value)}" for name, value in largest.items())
 
 
@@ -140,11 +140,11 @@ def _column(name: Any) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+z.2f}".replace("-", MINUS)
+    return f"{value:+z.2f}".replace("-", MINUS).replace("inf", INFINITY)
 
 
 def _pictures(strange: StrangeRows) -> Iterator[Figure]:
-    """Yield a figure of the shares of each of the strangest rows whose shares are finite."""
+    """Yield a figure of each of the strangest rows whose attributions are finite."""
     if not isinstance(strange.explained, pd.DataFrame):
         return
     finite = np.isfinite(strange.explained).all(axis=1)
@@ -153,8 +153,8 @@ def _pictures(strange: StrangeRows) -> Iterator[Figure]:
 
 
 def _bars(row: pd.Series, name: str) -> Figure:
-    """Draw the shares of the columns of one row."""
-    alt = f"Bars of the shares of columns in the score of {name}: {_largest(row)} nats."
+    """Draw the attributions of the columns of one row."""
+    alt = f"Bars of the attributions of columns of {name}: {_largest(row)} nats."
     title = f"What makes {name} strange"
     return Figure.drawn(
         lambda ax: attribution_bars(row, BARS, ax=ax, title=title), alt, size=BARS_SIZE

@@ -79,7 +79,7 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
         raise ValueError(
             f"{cls.__name__}: expected arguments among {list(parameters)}, got {unknown}"
         )
-    rows = as_rows(data)
+    rows = as_rows(data).alone()  # what is read of a field is read of all its rows
     source = _Source(rows, cls)
     read_names = [name for name in _READERS if name in parameters and name not in arguments]
     if not source.takes_sequences and "steps" in read_names:

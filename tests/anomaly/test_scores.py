@@ -146,7 +146,7 @@ def test_an_ensemble_averages_probabilities_and_divergences():
     np.testing.assert_array_equal(together["k_hat"], np.max([e["k_hat"] for e in alone], 0))
 
 
-def test_attribution_takes_the_reconstruction_apart_and_finds_the_planted_cell():
+def test_attribution_is_what_the_score_falls_by_at_best_with_a_quantile_in_a_cell():
     frame = pd.DataFrame(reals().numpy(), columns=["age", "height", "dose", "time"])
     model, guide = build(GaussianModel, frame, latents=1), build(NormalGuide, frame, latents=1)
     rows = frame.copy()
@@ -155,12 +155,37 @@ def test_attribution_takes_the_reconstruction_apart_and_finds_the_planted_cell()
     shares = found.filter(like="attribution:")
     assert list(shares.columns) == [f"attribution:{name}" for name in frame]
     assert shares.loc[5].idxmax() == "attribution:dose"
-    known = anomaly_scores(model, guide, frame)["expected_reconstruction"].mean()
-    total = shares.sum(axis=1) + known
-    np.testing.assert_allclose(total, found["expected_reconstruction"], rtol=1e-5)
+    for name in frame:
+        rising = frame[name].sort_values().to_numpy()
+        others = [
+            anomaly_scores(model, guide, rows.assign(**{name: rising[round(q * 59)]}))
+            for q in (0.1, 0.3, 0.5, 0.7, 0.9)
+        ]
+        lowest = np.min([other["negative_log_likelihood"] for other in others], 0)
+        right = found["negative_log_likelihood"] - lowest
+        np.testing.assert_allclose(shares[f"attribution:{name}"], right, atol=1e-9)
 
 
-def test_attribution_goes_to_the_columns_that_the_sites_observe():
+def test_a_cell_that_is_strange_only_beside_the_others_is_found():
+    x = torch.randn(200, 1).expand(200, 3) + 0.05 * torch.randn(200, 3)
+    rows = x[:5].clone()
+    rows[:, 1] += torch.where(rows[:, 1] > 0, -1.0, 1.0)  # no column is outside its range
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z[..., None].expand(*z.shape, 3), 0.1).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.median(1).values, 0.2))
+
+    found = anomaly_scores(model, guide, rows, reference=x, attribution=True)
+    shares = found.filter(like="attribution:").to_numpy()
+    assert (np.argsort(-shares, 1)[:, 0] == 1).all()
+
+
+def test_attribution_is_of_the_cells_that_the_sites_observe():
     def model(x, y):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
@@ -171,19 +196,21 @@ def test_attribution_goes_to_the_columns_that_the_sites_observe():
 
     def guide(x, y):
         with pyro.plate("data", len(x)):
-            pyro.sample("z", dist.Normal(x[:, 1], 1e-6))  # known: the shares have closed forms
+            pyro.sample("z", dist.Normal(x[:, 1], 1e-6))  # known: the parts have closed forms
 
-    x, y = torch.randn(6, 4), torch.arange(6.0)
+    x, y = torch.randn(7, 4), torch.arange(7.0)
     found = anomaly_scores(model, guide, (x, y), reference=(x, y), attribution=True)
     z = x[:, 1]
-    cells = torch.stack(
-        [-dist.Normal(z, 1.0).log_prob(x[:, i]) for i in (0, 2, 3)]
-        + [-dist.Poisson(z.exp()).log_prob(y)]
-    )
-    right = (cells - cells.mean(1, keepdim=True)).T
+    cells = [lambda v, i=i: -dist.Normal(z, 1.0).log_prob(v) for i in (0, 2, 3)]
+    cells.append(lambda v: -dist.Poisson(z.exp()).log_prob(v))
+    places = [round(q * 6) for q in (0.1, 0.3, 0.5, 0.7, 0.9)]
+    right = []
+    for cell, v in zip(cells, [x[:, 0], x[:, 2], x[:, 3], y], strict=True):
+        ordinary = torch.stack([cell(value) for value in v.sort().values[places]])
+        right.append(cell(v) - ordinary.amin(0))
     names = ["attribution:0:0", "attribution:0:2", "attribution:0:3", "attribution:1:0"]
-    np.testing.assert_allclose(found[names], right, atol=1e-3)
-    assert (found["attribution:0:1"] == 0).all(), "a column that is read and not observed"
+    assert [name for name in found if name.startswith("attribution:")] == names
+    np.testing.assert_allclose(found[names], torch.stack(right, 1), atol=1e-3)
 
 
 def test_masked_cells_have_no_share():
@@ -200,7 +227,7 @@ def test_masked_cells_have_no_share():
             pyro.sample("z", dist.Normal(x[:, 0], 1.0))
 
     x = torch.randn(6, 3)
-    found = anomaly_scores(model, guide, x, reference=x, attribution=True)
+    found = anomaly_scores(model, guide, x, reference=torch.randn(9, 3), attribution=True)
     assert (found["attribution:1"] == 0).all()
     assert (found["attribution:0"] != 0).all()
 
@@ -255,13 +282,33 @@ def test_bad_input_is_refused_by_name():
     pair = build(GaussianModel, frame), build(NormalGuide, frame)
     with pytest.raises(ValueError, match='"c"'):
         anomaly_scores(*pair, frame.drop(columns="c"))
-    joint = build(FullCovarianceModel, x)
-    with pytest.raises(ValueError, match=r'site "x": attribution: .* LowRankMultivariateNormal'):
-        anomaly_scores(joint, build(NormalGuide, x), x, reference=x, attribution=True)
-    summed = ((build(MixtureModel, x), None), (Classes(), ClassesGuide(enumerate="parallel")))
-    for pair, rows in zip(summed, (x, torch.randn(60, 5)), strict=True):
-        with pytest.raises(ValueError, match=r'site "[a-z]+": attribution: .* summed'):
-            anomaly_scores(*pair, rows, reference=rows, attribution=True)
+
+
+@pytest.mark.usefixtures("double")
+def test_attribution_of_joint_likelihoods_and_of_summed_latents():
+    x = reals()
+    pairs = [
+        (build(FullCovarianceModel, x), build(NormalGuide, x), x),
+        (build(MixtureModel, x), None, x),
+        (Classes(), ClassesGuide(enumerate="parallel"), torch.randn(60, 5)),
+    ]
+    for model, guide, rows in pairs:
+        strange = rows.clone()
+        strange[7, 2] += 40 * rows[:, 2].std()
+        found = anomaly_scores(
+            model, guide, strange, reference=rows, attribution=True, num_samples=30
+        )
+        assert found.loc[7].filter(like="attribution:").idxmax() == "attribution:2"
+
+
+def test_rows_whose_cells_cannot_be_replaced_alone_are_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Dirichlet(torch.ones(3)), obs=x)
+
+    x = torch.distributions.Dirichlet(torch.ones(3)).sample((40,))
+    with pytest.raises(ValueError, match="attribution: expected rows whose cells can be replaced"):
+        anomaly_scores(model, None, x, reference=x, attribution=True)
 
 
 @pytest.mark.parametrize("compile_", [False, True])

@@ -8,6 +8,7 @@ import torch
 from parts.linter import X, assert_only_finding
 
 from ppl_vae import lint
+from ppl_vae.data.rows import Rows
 from ppl_vae.guides.local import LocalGuide
 from ppl_vae.models.gaussian import GaussianModel
 
@@ -60,6 +61,14 @@ def test_different_rows_of_one_index_have_no_parameters_of_their_own():
     verdict = lint(*pair, {"x": X, "index": index})
     assert_only_finding(verdict, "error", 'field "index"', *pieces)
     assert not pair[1].known._forward_pre_hooks
+
+
+def test_rows_of_a_subset_are_compared_by_their_own_indices():
+    index = torch.arange(len(X))
+    index[[20, 35]] = index[[3, 30]]
+    data, pair = Rows({"x": X, "index": index}), (GaussianModel(3, 2), LocalGuide(len(X), 2))
+    assert lint(*pair, data.subset(torch.arange(4, 30))).findings == ()
+    assert lint(*pair, data.subset(torch.tensor([35, 1, 2, 30]))).errors
 
 
 def test_the_same_row_may_come_twice_with_its_index():

@@ -115,16 +115,16 @@ def test_rows_that_the_pair_was_fitted_to_are_named_as_no_new_rows(pair, detecto
     assert "It does not hold for rows that the pair was fitted to" in other
 
 
-def test_the_column_that_makes_a_row_strange_has_the_largest_share(pair):
+def test_the_column_that_makes_a_row_strange_has_the_largest_attribution(pair):
     page = section(*pair, with_odd_row())
     line = page.text.partition(f"row-{ODD}")[2]
     assert line.partition("row-")[0].split("yes ")[-1].split("no ")[-1].startswith("b +")
-    assert next(a["alt"] for a in page.all("img") if "shares of columns" in a["alt"]).startswith(
-        f"Bars of the shares of columns in the score of row row-{ODD}: b +"
-    )
+    assert next(
+        a["alt"] for a in page.all("img") if "attributions of columns" in a["alt"]
+    ).startswith(f"Bars of the attributions of columns of row row-{ODD}: b +")
 
 
-def test_shares_are_compared_with_other_rows_of_a_capped_number(pair, monkeypatch):
+def test_ordinary_values_are_those_of_other_rows_of_a_capped_number(pair, monkeypatch):
     monkeypatch.setattr(strange_rows, "COMPARED", 7)
     asked = []
     plain = strange_rows.anomaly_scores
@@ -182,7 +182,7 @@ def test_the_strangest_images_stand_beside_their_own_reconstructions():
     assert np.array_equal(found.explained.reconstructions, expected.double().numpy())
     page = section(*pair, x)
     assert "8 strangest images" in page.all("img")[-1]["alt"]
-    assert "largest shares" not in page.text
+    assert "largest attributions" not in page.text
 
 
 def test_scores_that_cannot_be_computed_leave_a_note_and_the_other_sections(tmp_path):
@@ -200,10 +200,20 @@ def test_a_detector_that_refuses_the_rows_leaves_a_note_and_a_warning(pair, dete
     assert "The rows have no scores: data: expected the columns of the calibration" in cells(page)
 
 
-def test_a_likelihood_that_no_column_has_a_share_in_leaves_the_scores():
+def test_an_error_instead_of_attributions_leaves_the_scores(pair, monkeypatch):
+    def refuse(*args, **more):
+        raise ValueError("attribution: no")
+
+    monkeypatch.setattr(strange_rows, "anomaly_scores", refuse)
+    text = section(*pair, with_odd_row()).text
+    assert f"row-{ODD} " in text
+    assert "What makes these rows strange could not be measured: attribution: no" in text
+
+
+def test_an_exact_density_has_attributions():
     text = section(FlowModel(3, layers=2, hidden=(4,)), None, with_odd_row()).text
     assert f"row-{ODD} " in text
-    assert "What makes these rows strange could not be measured: " in text
+    assert "largest attributions" in text
 
 
 def test_a_detector_of_another_pair_is_refused_and_one_of_equal_weights_is_not(
@@ -238,8 +248,8 @@ def test_rows_on_which_the_pair_overflows_are_infinitely_strange(pair):
     page = section(*pair, rows)
     text = page.text
     assert "row-5 \N{INFINITY}" in text
-    assert "not known: the pair overflows" in text
-    bars = [a["alt"] for a in page.all("img") if "shares of columns" in a["alt"]]
+    assert "a +\N{INFINITY}" in text, "the cell that the pair overflows on"
+    bars = [a["alt"] for a in page.all("img") if "attributions of columns" in a["alt"]]
     assert f"row-{ODD}:" in bars[0]
     assert text.index("row-5 ") < text.index(f"row-{ODD} ")
 
