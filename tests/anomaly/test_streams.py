@@ -37,6 +37,27 @@ def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatc
     assert list(detector.parts([])) == []
 
 
+@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 140, 300]])
+def test_strange_rows_alone_are_explained_however_the_rows_are_cut(cuts, monkeypatch):
+    monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
+    monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 50)
+    x, clean = rows_of(300, seed=7), rows_of(60)
+    detector = AnomalyDetector(GaussianModel(4, 2), NormalGuide(4, 2), clean, num_samples=10)
+
+    def explained(cuts):
+        parts = (x[a:b] for a, b in itertools.pairwise(cuts))
+        frames = detector.parts(parts, reference=clean, explained_rate=0.1)
+        return pd.concat(frames, ignore_index=True)
+
+    found = explained(cuts)
+    pd.testing.assert_frame_equal(found, explained([0, 77, 300]), check_exact=True)
+    shares = found.filter(like="attribution:")
+    strange = detector(x)["p_value"] <= 0.1
+    assert 0 < strange.sum() < 150
+    assert shares.notna().all(axis=1).tolist() == strange.tolist()
+    assert shares.isna().all(axis=1).tolist() == (~strange).tolist()
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_parts_of_whole_numbers_have_the_numbers_of_one_call(first, monkeypatch):
     monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
