@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
+from ppl_vae.anomaly.same_form import in_form
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows
+from ppl_vae.data.rows import Data
 from ppl_vae.evaluation.psis import k_threshold
 
 Ensemble: TypeAlias = Sequence[tuple[Model, Guide]]
@@ -57,8 +58,8 @@ def anomaly_scores(
         data: N rows, in any form that ``fit`` takes.
         num_samples: S, draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.
-        reference: Rows that are known to be normal, as those that the pair was fitted to, for
-            ``typicality`` and attribution.
+        reference: Rows that are known to be normal, as those that the pair was fitted to, with the
+            fields and columns of the data, for ``typicality`` and attribution.
         attribution: Whether to add what each cell of a row contributes.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
         progress: Whether to show a bar.
@@ -89,7 +90,8 @@ def anomaly_scores(
 
     Raises:
         ValueError: If attribution is asked for without ``reference``, or of a likelihood that is no
-            product over cells; if the data hold NaN or infinity, or columns of the fit are missing.
+            product over cells; if the data hold NaN or infinity, or columns of the fit are missing;
+            if the reference has other fields, columns or shapes than the data.
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data.
@@ -158,10 +160,11 @@ class RowScorer:
             )
         self.num_samples, self.seed = num_samples, seed
         pairs = [Pair.of(*each, plate) for each in members(model, guide)]
-        known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
         rows = [pair.rows(example) for pair in pairs]
-        for part, other in zip(rows, known, strict=False):
-            _refuse_other_shapes(other, part)
+        known = [] if reference is None else [
+            in_form(pair.rows(reference, "reference"), part.template(), "reference", "the data")
+            for pair, part in zip(pairs, rows, strict=True)
+        ]  # fmt: skip
         rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
         settings: dict[str, Any] = {"compile": compile, "attribution": attribution, "total": total}
 
@@ -209,18 +212,6 @@ class RowScorer:
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
         return frame
-
-
-def _refuse_other_shapes(reference: Rows, rows: Rows) -> None:
-    """Raise ``ValueError`` unless reference rows have the fields and shapes of the rows."""
-    shapes = [
-        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
-        for r in (rows, reference)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"reference: expected rows like the data, of shapes {shapes[0]}, got {shapes[1]}"
-        )
 
 
 def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:
