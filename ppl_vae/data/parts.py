@@ -105,6 +105,10 @@ def regrouped(parts: Iterable[Any], rows: int) -> Iterator[Any]:
         parts: Data of one form: frames, series, arrays, tensors, or mappings or tuples of them.
         rows: Rows of a part.
 
+    Raises:
+        ValueError: If parts that are put together differ in their kind, fields or columns: the
+            cells of a column that some do not have would be missing values.
+
     Example:
         >>> [part.tolist() for part in regrouped([np.arange(3), np.arange(3, 5)], 2)]
         [[0, 1], [2, 3], [4]]
@@ -136,6 +140,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if len(parts) == 1:
         return first
+    _refuse_other_forms(parts)
     if isinstance(first, Mapping):
         return {key: _joined([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
@@ -150,6 +155,22 @@ def _joined(parts: Sequence[Any]) -> Any:
     else:
         join = importlib.import_module("torch").cat
     return join(parts)
+
+
+def _refuse_other_forms(parts: Sequence[Any]) -> None:
+    """Raise ``ValueError`` unless parts are of one kind, with the same fields or columns."""
+    first = _form(parts[0])
+    for other in map(_form, parts[1:]):
+        if other != first:
+            raise ValueError(
+                f"data: expected parts with the same fields and columns, got {first} and {other}"
+            )
+
+
+def _form(part: Any) -> str:
+    """Return the kind of a part of the data, and the names of its fields or columns, sorted."""
+    named = part if isinstance(part, Mapping) else getattr(part, "columns", ())
+    return f"{type(part).__name__}({', '.join(sorted(map(str, named)))})"
 
 
 def _sliced(data: Any, rows: slice) -> Any:
