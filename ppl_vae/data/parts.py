@@ -87,10 +87,7 @@ def read_parts(
             yield data if like is None else in_form_of(data, like, str(path)), kept
         return
     if keep:
-        raise ColumnChoiceError(
-            f"keep: expected {path} to be one table whose columns have names, got arrays or fields "
-            "from files of their own"
-        )
+        raise _no_table(path)
     whole = read_data(path, like, **choice)
     count = number_of_rows(whole)
     for start in range(0, count, rows):
@@ -213,7 +210,17 @@ def _table_parts(
     Raises:
         ValueError: If the file cannot be read.
     """
+    if ending_of(path) not in _TABLES:
+        raise _no_table(path)
     try:
         yield from _TABLES[ending_of(path)](path, choice, rows, keep)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _no_table(path: Path) -> ColumnChoiceError:
+    """Return the error for columns to keep of a file that has none."""
+    return ColumnChoiceError(
+        f"keep: expected {path} to be one table whose columns have names, got arrays or fields "
+        "from files of their own"
+    )
