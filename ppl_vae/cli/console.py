@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
-_OPTIONS = {"index": "--id", "fields": "--field"}
+_OPTIONS = {"index": "--id", "fields": "--field", "calibration": "--calibrate"}
 """Options of the command that have another name than the argument in Python."""
 
 
@@ -209,7 +209,8 @@ def _with_options(message: str) -> str:
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
     return re.sub(
         r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep)=(True)?(?=\W|$)"
-        r"|\b(columns|drop|index|fields|keep)(?=: expected)",
+        r"|\b(columns|drop|index|fields|keep|calibration|reference|score|false_alarm_rate"
+        r"|false_discovery_rate)(?=: expected)",
         lambda match: _as_option(match[1] or match[3]),
         message,
     )
