@@ -85,8 +85,8 @@ def anomaly_scores(
         The guide of an autoencoder gives a point: there the two reconstructions, and the columns
         of the attribution, are all. A latent that the model alone sums is part of the
         reconstruction. Latents outside the row plate have no share in a row;
-        ``frame.attrs["not_covered"]`` lists them. A row on which the pair overflows has infinite
-        scores.
+        ``frame.attrs["not_covered"]`` lists them. ``frame.attrs["exact"]`` says whether no latent
+        is drawn at all. A row on which the pair overflows has infinite scores.
 
     Raises:
         ValueError: If attribution is asked for without ``reference``, or of a likelihood that is no
@@ -211,6 +211,7 @@ class RowScorer:
             frame = pd.concat([frame, pd.DataFrame(shares, rows.index, names)], axis=1)
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
+        frame.attrs["exact"] = all(scores.exact for scores in self._scorers)
         return frame
 
 
