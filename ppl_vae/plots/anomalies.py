@@ -372,7 +372,8 @@ def _attributions(row: Any) -> tuple[list[str], np.ndarray]:
     if not chosen:
         raise ValueError(
             f"row: expected columns {ATTRIBUTION}NAME, got "
-            f"{', '.join(list(items)[:5]) or 'none'}; pass a row of anomaly_scores(..., attribution=True)"
+            f"{', '.join(list(items)[:5]) or 'none'}; pass a row of "
+            "anomaly_scores(..., attribution=True)"
         )
     values = as_array(list(chosen.values()), "row")
     if values.ndim != 1 or not np.isfinite(values).all():
