@@ -126,6 +126,11 @@ def read_run(run: Path) -> Run:
         near = difflib.get_close_matches(run.name, runs, n=3, cutoff=0.4) or sorted(runs)[:5]
         hint = f"; in {run.parent} there is {', '.join(near)}" if near else ""
         raise UsageError(f"{run}: no such run directory{hint}")
+    if (run / "member-0").is_dir():
+        raise ValueError(
+            f"{run}: holds an ensemble, which the command cannot open; open it in Python, by "
+            f"AnomalyDetector.load, or give one of its pairs, as {run / 'member-0'}"
+        )
     from ppl_vae.saving import runs as records  # noqa: PLC0415  loads torch
 
     return records.read_run(run)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppl_vae.cli.console import CommandOutput, UsageError, reporting
+from ppl_vae.cli.console import CommandOutput, UsageError, in_options, reporting
 from ppl_vae.cli.opened import open_run, read_run
 from ppl_vae.cli.options import (
     AsJson,
@@ -120,7 +120,7 @@ def _detector(
     try:
         return AnomalyDetector.load(folder, model=model, guide=guide)
     except ValueError as error:
-        console.note(f"warning: the report does without the run's detector: {error}")
+        console.note(f"warning: the report does without the run's detector: {in_options(error)}")
         return None
 
 

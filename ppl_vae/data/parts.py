@@ -166,8 +166,12 @@ def _refuse_other_forms(parts: Sequence[Any]) -> None:
 
 def _form(part: Any) -> str:
     """Return the kind of a part of the data, and the names of its fields or columns, sorted."""
+    if hasattr(part, "tocsr"):
+        return "sparse matrix"  # of any layout
+    kinds = (pd.DataFrame, pd.Series, np.ndarray, Mapping, tuple)
+    kind = next((kind for kind in kinds if isinstance(part, kind)), type(part))
     named = part if isinstance(part, Mapping) else getattr(part, "columns", ())
-    return f"{type(part).__name__}({', '.join(sorted(map(str, named)))})"
+    return f"{kind.__name__}({', '.join(sorted(map(str, named)))})"
 
 
 def _sliced(data: Any, rows: slice) -> Any:

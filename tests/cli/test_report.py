@@ -133,6 +133,7 @@ def test_a_detector_that_cannot_be_used_is_left_out_and_told_of(ppl, own_run, wi
         done = ppl("report", "changed", wine_file, *FEW, "--force")
         (line,) = [line for line in done.err.splitlines() if why in line]
         assert line.startswith("warning: the report does without the run's detector: ")
+        assert ("score --keep-detector --force replaces" in line) == (content == stale)
         assert "there is no detector" in Path("changed/report.html").read_text()
 
 

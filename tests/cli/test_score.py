@@ -160,6 +160,15 @@ def test_a_detector_is_that_of_the_run_and_not_of_one_of_its_files(files, ppl):
     ppl(*calibrated)
 
 
+def test_an_ensemble_is_named_and_its_pairs_are_runs(files, ppl):
+    pair = load(files / "run")
+    clean = pd.read_csv(files / "clean.csv")
+    AnomalyDetector([pair, pair], None, clean, num_samples=25).save("both")
+    words = (files / "new.csv", "--out", "s.csv")
+    assert "both: holds an ensemble" in ppl("score", "both", *words, code=1).err
+    ppl("score", "both/member-1", *words, "--calibrate", files / "clean.csv")
+
+
 def test_typicality_is_measured_from_reference_rows(files, ppl):
     words = ("--score", "typicality", "--reference", files / "train.csv", "--out", "s.csv")
     ppl("score", files / "run", files / "new.csv", "--calibrate", files / "clean.csv", *words)
