@@ -9,6 +9,9 @@ import pandas as pd
 
 from ppl_vae.anomaly import conformal
 
+COLUMNS = ("score", "p_value", "q_value", "flagged", "k_hat", "reliable")
+"""Columns of the results, before those of an explanation."""
+
 RATE = 0.05
 """The false-alarm rate where none is given."""
 

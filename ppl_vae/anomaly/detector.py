@@ -278,7 +278,7 @@ class AnomalyDetector:
             self.scores, threshold=self.threshold(), name=self.scoring.score, title=title, ax=ax
         )
 
-    def save(self, run: str | Path) -> None:
+    def save(self, run: str | Path, *, overwrite: bool = False) -> None:
         """Store the calibration in a run directory, from which ``load`` opens the detector.
 
         Where the directory holds the pair already, as after ``fit(..., run=run)``, one file is
@@ -287,15 +287,18 @@ class AnomalyDetector:
 
         Args:
             run: The run directory.
+            overwrite: Whether to replace a detector that is there. Weights are never replaced.
 
         Raises:
             ValueError: If the directory holds other weights than the pair has, a detector, or
                 anything else; if the weights have changed since the calibration.
         """
-        check_arguments(run=run)
+        check_arguments(run=run, overwrite=overwrite)
         self._refuse_changed_weights()
         contents = saved_detectors.Contents(self.scoring, self.scores, self.form, self.weights)
-        saved_detectors.write(Path(run), self._members(), contents, self.example)
+        saved_detectors.write(
+            Path(run), self._members(), contents, self.example, overwrite=overwrite
+        )
 
     @classmethod
     def load(

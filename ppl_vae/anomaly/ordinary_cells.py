@@ -32,6 +32,7 @@ class OrdinaryCells:
     Args:
         pair: The pair.
         reference: Rows that are known to be normal.
+        example: Rows of the same form, whose columns give the cells their names.
 
     Attributes:
         labels: Names of the cells, such as ``"age"``, ``"3"`` or ``"0,3,5"`` of an image.
@@ -40,7 +41,8 @@ class OrdinaryCells:
         >>> from ppl_vae.models.gaussian import GaussianModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> reference = Rows(torch.tensor([[1.0, 7.0], [2.0, 7.0]]))
-        >>> cells = OrdinaryCells(Pair.of(GaussianModel(2), NormalGuide(2)), reference)
+        >>> pair = Pair.of(GaussianModel(2), NormalGuide(2))
+        >>> cells = OrdinaryCells(pair, reference, reference)
         >>> for cell, rows in cells.replaced(reference.subset(torch.tensor([0]))):
         ...     print(cell, rows.take(torch.arange(1))[0].tolist())
         0 [[1.0, 7.0]]
@@ -48,7 +50,7 @@ class OrdinaryCells:
         1 [[1.0, 7.0]]
     """
 
-    def __init__(self, pair: Pair, reference: Rows) -> None:
+    def __init__(self, pair: Pair, reference: Rows, example: Rows) -> None:
         observed = _observed(pair, reference)
         whole = as_tuple(reference.take(torch.arange(len(reference))))
         at = [round(quantile * (len(reference) - 1)) for quantile in QUANTILES]
@@ -56,7 +58,7 @@ class OrdinaryCells:
         self.labels: list[str] = []
         for position, cells in observed.items():
             rising = whole[position].reshape(len(reference), -1).sort(0).values[at]
-            names = _labels(reference, position, named=len(observed) > 1)
+            names = _labels(example, position, named=len(observed) > 1)
             for cell in cells:  # values that rows have, so that a count stays a count
                 self._cells.append((position, cell, rising[:, cell].unique()))
                 self.labels.append(names[cell])

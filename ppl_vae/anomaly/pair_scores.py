@@ -53,6 +53,7 @@ class PairScores:
     Attributes:
         names: The scores that the pair has: those of ``OF_POINTS`` where the guide gives a point.
         not_covered: Names of the latents outside the row plate.
+        exact: Whether no latent is drawn at all.
         size: Rows of a block of these data.
         full_size: Rows of a block where there are enough.
     """
@@ -74,7 +75,7 @@ class PairScores:
         )  # fmt: skip
         terms = self._pass.terms
         self.names = OF_POINTS if terms.points else SCORES
-        self.not_covered = terms.outside
+        self.not_covered, self.exact = terms.outside, terms.draws_nothing
         self.size, self.full_size = self._pass.size, self._pass.full_size
 
     def of(

@@ -1,7 +1,8 @@
 """Rows of the form that other rows had: their fields, columns and shapes; no infinite values.
 
-A detector's calibration holds for rows of one meaning. A frame's columns are known by their names,
-and all must be there: another column would be scored as if it were the one in its place.
+A detector's calibration, and a comparison with reference rows, hold for rows of one meaning. A
+frame's columns are known by their names, and all must be there: another column would be scored as
+if it were the one in its place.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Rows, as_tuple, template_columns
 
 
-def in_form(rows: Rows, form: dict[str, Any], name: str = "data") -> Rows:
-    """Return rows with the columns of frames in the order of the calibration rows.
+def in_form(
+    rows: Rows, form: dict[str, Any], name: str = "data", others: str = "the calibration rows"
+) -> Rows:
+    """Return rows with the columns of frames in the order that other rows have.
 
-    Whole numbers become floats, where the calibration rows have floats.
+    Whole numbers become floats, where the other rows have floats.
 
     Args:
         rows: The rows, as the pair reads them.
-        form: Form of the calibration rows, as ``Rows.template`` gives it.
+        form: Form of the other rows, as ``Rows.template`` gives it.
         name: The argument's name, for messages.
+        others: What the other rows are, for messages.
 
     Raises:
-        ValueError: If fields, columns or shapes differ from those of the calibration rows; the
-            message names them.
+        ValueError: If fields, columns or shapes differ from those of the other rows; the message
+            names them.
 
     Example:
         >>> import pandas as pd
@@ -41,30 +45,30 @@ def in_form(rows: Rows, form: dict[str, Any], name: str = "data") -> Rows:
     given, wanted = _shapes(rows.template()), _shapes(form)
     if set(given) != set(wanted):
         raise ValueError(
-            f"{name}: expected the fields of the calibration rows, {_named(list(wanted))}, got "
+            f"{name}: expected the fields of {others}, {_named(list(wanted))}, got "
             f"{_named(list(given))}"
         )
     columns = template_columns(form)
     for field, labels in rows.columns.items():
         if field in columns:
-            _refuse_other_columns(labels, columns[field], name)
+            _refuse_other_columns(labels, columns[field], name, others)
     for field, shape in given.items():
         if shape != wanted[field]:
             where = name if rows.single else f"{name}[{field!r}]"
             raise ValueError(
-                f"{where}: expected rows of shape {wanted[field]}, as the calibration rows have, "
-                f"got {shape}"
+                f"{where}: expected rows of shape {wanted[field]}, as {others} have, got {shape}"
             )
     rows = rows.with_columns_of([columns], name)
+    dtypes = {key: getattr(torch, entry["tensor"]) for key, entry in _by_key(form).items()}
+    keys = rows.keys or range(len(rows.fields))
     rows.fields = [
-        _as_floats(field, getattr(torch, entry["tensor"]))
-        for field, entry in zip(rows.fields, form["fields"], strict=True)
+        _as_floats(field, dtypes[key]) for key, field in zip(keys, rows.fields, strict=True)
     ]
     return rows
 
 
 def _as_floats(field: Field, dtype: torch.dtype) -> Field:
-    """Return a field of whole numbers as floats, where the calibration rows have floats.
+    """Return a field of whole numbers as floats, where the other rows have floats.
 
     A part of a file may hold whole numbers in a column that has others further down.
     """
@@ -103,26 +107,31 @@ def refuse_infinite(rows: Rows, name: str = "data") -> None:
             )
 
 
-def _shapes(form: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
-    """Return the shape of a row by field: by its key, or by its position from 0."""
+def _by_key(form: dict[str, Any]) -> dict[Any, dict[str, Any]]:
+    """Return the entries of a form by field: by its key, or by its position from 0."""
     keys = form["keys"] or range(len(form["fields"]))
-    return {key: tuple(field["shape"]) for key, field in zip(keys, form["fields"], strict=True)}
+    return dict(zip(keys, form["fields"], strict=True))
 
 
-def _refuse_other_columns(given: list[Any], wanted: list[Any], name: str) -> None:
-    """Raise ``ValueError`` unless a frame has the columns of the calibration rows, in any order."""
+def _shapes(form: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
+    """Return the shape of a row by field."""
+    return {key: tuple(entry["shape"]) for key, entry in _by_key(form).items()}
+
+
+def _refuse_other_columns(given: list[Any], wanted: list[Any], name: str, others: str) -> None:
+    """Raise ``ValueError`` unless a frame has the columns of other rows, in any order."""
     missing = [label for label in wanted if label not in given]
     more = [label for label in given if label not in wanted]
     if missing:
         raise ValueError(
-            f"{name}: expected the columns of the calibration rows, got none called "
+            f"{name}: expected the columns of {others}, got none called "
             f"{_named(missing)}{', but ' if more else ''}{_named(more)}; add or rename columns, or "
             f"pass an array, frame.to_numpy(), with the {len(wanted)} columns in their order"
         )
     if more:
         raise ValueError(
-            f"{name}: expected the columns of the calibration rows alone, got {_named(more)} as "
-            "well; leave columns out, or calibrate on rows that have them"
+            f"{name}: expected the columns of {others} alone, got {_named(more)} as well; leave "
+            f"columns out, or take them into {others}"
         )
 
 

@@ -51,7 +51,12 @@ class Contents:
 
 
 def write(
-    run: Path, pairs: Sequence[tuple[Model, Guide]], contents: Contents, example: Data
+    run: Path,
+    pairs: Sequence[tuple[Model, Guide]],
+    contents: Contents,
+    example: Data,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Write a detector into a run directory, and its pairs where they are not there yet.
 
@@ -60,13 +65,13 @@ def write(
         pairs: The pair, or those of an ensemble.
         contents: The rest of the detector.
         example: A few rows, on which the pairs can be run.
+        overwrite: Whether to replace a detector that is there.
 
     Raises:
         ValueError: If the directory holds anything but these pairs, or a detector already.
         OSError: If the directory cannot be written.
     """
-    if (run / DETECTOR).exists():
-        raise _taken(run)
+    _refuse_taken(run, overwrite=overwrite)
     places = _places(run, len(pairs))
     if len(pairs) > 1:
         _refuse_other_entries(run, places)
@@ -87,8 +92,7 @@ def write(
         "weights": contents.weights,
     }
     with contextlib.closing(RunLock(run)):
-        if (run / DETECTOR).exists():
-            raise _taken(run)
+        _refuse_taken(run, overwrite=overwrite)
         storage.write_tensors(run / DETECTOR, {"scores": torch.as_tensor(contents.scores)}, info)
 
 
@@ -120,7 +124,7 @@ def read(
         if _stored_weights(place) != expected:
             raise ValueError(
                 f"run: {place} holds other weights than those that the calibration rows were "
-                f"scored with; delete {run / DETECTOR} and make a new detector"
+                "scored with; make a new detector, and save(run, overwrite=True) replaces this one"
             )
         loaded.append(load(place, model=model, guide=guide, trust_code=trust_code))
     return contents, loaded
@@ -164,8 +168,8 @@ def _refuse_other_entries(run: Path, places: Sequence[Path]) -> None:
         return
     if not run.is_dir():
         raise ValueError(f"run: expected a directory, got the file {run}")
-    names = {place.name for place in places}
-    others = sorted(entry.name for entry in run.iterdir() if entry.name not in {*names, LOCK})
+    names = {LOCK, DETECTOR, *(place.name for place in places)}
+    others = sorted(entry.name for entry in run.iterdir() if entry.name not in names)
     if others:
         raise ValueError(
             f"run: expected a new directory for the {len(places)} pairs of an ensemble, got {run} "
@@ -173,8 +177,7 @@ def _refuse_other_entries(run: Path, places: Sequence[Path]) -> None:
         )
 
 
-def _taken(run: Path) -> ValueError:
-    """Return the error for a directory that holds a detector already."""
-    return ValueError(
-        f"run: {run / DETECTOR} exists; delete it to store another detector of these weights"
-    )
+def _refuse_taken(run: Path, *, overwrite: bool) -> None:
+    """Raise ``ValueError`` if a directory holds a detector that must not be replaced."""
+    if not overwrite and (run / DETECTOR).exists():
+        raise ValueError(f"run: {run / DETECTOR} exists; overwrite=True replaces it")

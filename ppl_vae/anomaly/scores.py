@@ -25,9 +25,10 @@ from tqdm.auto import tqdm
 
 from ppl_vae.anomaly.ordinary_cells import OrdinaryCells
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
+from ppl_vae.anomaly.same_form import in_form
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows
+from ppl_vae.data.rows import Data
 from ppl_vae.evaluation.psis import k_threshold
 
 LIKELIHOOD, EXPECTED, TYPICALITY = (
@@ -65,8 +66,8 @@ def anomaly_scores(
         data: N rows, in any form that ``fit`` takes.
         num_samples: S, draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.
-        reference: Rows that are known to be normal, as those that the pair was fitted to, for
-            ``typicality`` and attribution.
+        reference: Rows that are known to be normal, as those that the pair was fitted to, with the
+            fields and columns of the data, for ``typicality`` and attribution.
         attribution: Whether to add what each cell of a row contributes. All rows are scored again
             for each of their cells, five times where the column has as many values.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
@@ -94,13 +95,14 @@ def anomaly_scores(
         The guide of an autoencoder gives a point: there the two reconstructions, and the
         attribution of ``expected_reconstruction``, are all. A latent that the model alone sums is
         part of the reconstruction. Latents outside the row plate have no share in a row;
-        ``frame.attrs["not_covered"]`` lists them. A row on which the pair overflows has infinite
-        scores.
+        ``frame.attrs["not_covered"]`` lists them. ``frame.attrs["exact"]`` says whether no latent
+        is drawn at all. A row on which the pair overflows has infinite scores.
 
     Raises:
         ValueError: If attribution is asked for without ``reference``, or of rows whose cells cannot
             be replaced one by one, as probabilities that add up to 1; if the data hold NaN or
-            infinity, or columns of the fit are missing.
+            infinity, or columns of the fit are missing; if the reference has other fields, columns
+            or shapes than the data.
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data.
@@ -174,11 +176,12 @@ class RowScorer:
             )
         self.num_samples, self.seed, self._explained = num_samples, seed, explained
         pairs = [Pair.of(*each, plate) for each in members(model, guide)]
-        known = [] if reference is None else [pair.rows(reference, "reference") for pair in pairs]
         rows = [pair.rows(example) for pair in pairs]
-        for part, other in zip(rows, known, strict=False):
-            _refuse_other_shapes(other, part)
-        self._cells = OrdinaryCells(pairs[0], known[0]) if explained else None
+        known = [] if reference is None else [
+            in_form(pair.rows(reference, "reference"), part.template(), "reference", "the data")
+            for pair, part in zip(pairs, rows, strict=True)
+        ]  # fmt: skip
+        self._cells = OrdinaryCells(pairs[0], known[0], rows[0]) if explained else None
         rows = [max(each, key=len) for each in zip(rows, *([known] if known else []), strict=True)]
         settings: dict[str, Any] = {"compile": compile, "total": total}
 
@@ -220,6 +223,7 @@ class RowScorer:
         frame = pd.DataFrame({name: columns[name].numpy() for name in order}, index=rows.index)
         frame.attrs["k_hat_threshold"] = k_threshold(self.num_samples)
         frame.attrs["not_covered"] = self._scorers[0].not_covered
+        frame.attrs["exact"] = all(scores.exact for scores in self._scorers)
         return frame
 
     def attribution(
@@ -271,18 +275,6 @@ class RowScorer:
         """Names of the columns of ``attribution``; empty where it is not asked for."""
         labels = [] if self._cells is None else self._cells.labels
         return [f"attribution:{label}" for label in labels]
-
-
-def _refuse_other_shapes(reference: Rows, rows: Rows) -> None:
-    """Raise ``ValueError`` unless reference rows have the fields and shapes of the rows."""
-    shapes = [
-        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
-        for r in (rows, reference)
-    ]
-    if shapes[0] != shapes[1]:
-        raise ValueError(
-            f"reference: expected rows like the data, of shapes {shapes[0]}, got {shapes[1]}"
-        )
 
 
 def members(model: Model | Ensemble, guide: Guide) -> list[tuple[Model, Guide]]:

@@ -19,6 +19,7 @@ from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.parts import regrouped
 from ppl_vae.data.rows import Data, Rows
 from ppl_vae.data.text import printable
+from ppl_vae.evaluation.psis import FEWEST
 from ppl_vae.evaluation.summary import MOST_DRAWS
 
 PART = 1 << 16
@@ -102,7 +103,8 @@ class Scoring:
             N rows with the data's index: ``score``, in nats; ``k_hat``, NaN where the pair has
             none; ``reliable``, False where the score is infinite, or is made of importance weights
             that few draws decide: k-hat above its threshold, or not known, and an effective number
-            of draws below half of them.
+            of draws below half of them. Fewer than 25 draws say nothing about themselves: there,
+            only a likelihood without drawn latents is reliable.
 
         Raises:
             ValueError: If the pair does not have the score, or a row's score is NaN.
@@ -196,7 +198,8 @@ class Scoring:
         k_hat = frame["k_hat"] if "k_hat" in frame else pd.Series(np.nan, frame.index)
         few_draws = ~(k_hat <= frame.attrs["k_hat_threshold"])  # NaN among them
         if self.score in OF_WEIGHTS:
-            finite &= ~(few_draws & ~(frame["ess"] >= MOST_DRAWS * self.num_samples))
+            tell = self.num_samples >= FEWEST or frame.attrs["exact"]
+            finite &= ~few_draws | (tell & (frame["ess"] >= MOST_DRAWS * self.num_samples))
         result = pd.DataFrame({"score": score, "k_hat": k_hat, "reliable": finite})
         result.attrs.update(frame.attrs)
         return result

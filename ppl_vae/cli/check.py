@@ -8,7 +8,7 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import FAULT, CommandOutput, UsageError, reporting, table
-from ppl_vae.cli.opened import open_run
+from ppl_vae.cli.opened import files_read, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -70,9 +70,8 @@ def check(
                 f"--strict: expected --num-samples of at least {MIN_REPLICATES}, got "
                 f"{num_samples}; with fewer nothing can be flagged"
             )
-        if out is not None and out.exists() and data.exists() and out.samefile(data):
-            raise UsageError(f"--out {out}: expected a file other than the data")
-        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        inputs = files_read(fields, data)
+        opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
         functions = [function(spec) for spec in statistics or ()]
         rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
         guide, settings = None if prior else opened.guide, opened.settings(seed, report)

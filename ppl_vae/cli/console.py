@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
-_OPTIONS = {"index": "--id", "fields": "--field"}
+_OPTIONS = {"index": "--id", "fields": "--field", "calibration": "--calibrate"}
 """Options of the command that have another name than the argument in Python."""
 
 
@@ -106,7 +106,7 @@ class CommandOutput:
 
     def fail(self, error: ValueError) -> typer.Exit:
         """Print the error that ends a command, and return the exit to raise."""
-        text = _with_options(str(error))
+        text = in_options(error)
         for note in self._held_back:
             typer.echo(printable(note), err=True)
         typer.echo(printable(f"error: {text}"), err=True)
@@ -200,16 +200,18 @@ def _as_option(argument: str) -> str:
     return _OPTIONS.get(argument, "--" + argument.replace("_", "-"))
 
 
-def _with_options(message: str) -> str:
-    """Return a message of the library with Python arguments spelled as command line options.
+def in_options(error: ValueError) -> str:
+    """Return an error of the library with Python arguments spelled as command line options.
 
     The library advises in Python: ``resume=True continues it``. A user of the command reads
     ``--resume continues it``. Only the spelling changes; nothing is decided by the text.
     """
-    message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", message)
+    message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", str(error))
+    message = message.replace("save(run, overwrite=True)", "score --keep-detector --force")
     return re.sub(
         r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep)=(True)?(?=\W|$)"
-        r"|\b(columns|drop|index|fields|keep)(?=: expected)",
+        r"|\b(columns|drop|index|fields|keep|calibration|reference|score|false_alarm_rate"
+        r"|false_discovery_rate)(?=: expected)",
         lambda match: _as_option(match[1] or match[3]),
         message,
     )

@@ -6,7 +6,7 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import reporting
-from ppl_vae.cli.opened import hand_over, open_run
+from ppl_vae.cli.opened import files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -50,7 +50,10 @@ def encode(
     Columns of DATA are found by name. Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
-        opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
+        opened = open_run(
+            run, trust_code=trust_code, out=out, force=force, label=label,
+            inputs=files_read(fields, data),
+        )  # fmt: skip
         rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
         settings = opened.settings(seed, report)
         codes = ppl_vae.encode(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
-from ppl_vae.cli.opened import open_run
+from ppl_vae.cli.opened import files_read, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -56,7 +56,10 @@ def evaluate(
     elbo.SITE for each site's term of the ELBO.
     """
     with reporting(as_json, quiet) as report:
-        opened = open_run(run, trust_code=trust_code, out=out, force=force, label=label)
+        opened = open_run(
+            run, trust_code=trust_code, out=out, force=force, label=label,
+            inputs=files_read(fields, data),
+        )  # fmt: skip
         rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
 
         from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch

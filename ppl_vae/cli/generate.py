@@ -7,7 +7,7 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import reporting
-from ppl_vae.cli.opened import hand_over, open_run
+from ppl_vae.cli.opened import files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -52,7 +52,8 @@ def generate(
     Without --out the first rows are shown.
     """
     with reporting(as_json, quiet) as report:
-        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        inputs = files_read(fields, like)
+        opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
         rows = (
             opened.rows()
             if like is None

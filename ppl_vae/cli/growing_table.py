@@ -7,8 +7,10 @@ The rows stand in a hidden file beside it until the ``with`` block ends without 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -54,10 +56,13 @@ class GrowingTable:
         Args:
             part: The rows; their index is not written.
         """
-        try:
+        with self._writing():
+            if not part.columns.is_unique:
+                repeated = part.columns[part.columns.duplicated()][0]
+                raise ValueError(
+                    f'expected columns of different names, got two called "{repeated}"'
+                )
             self._hidden.append(part)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{self.path}: cannot be written: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -69,11 +74,21 @@ class GrowingTable:
         traceback: TracebackType | None,
     ) -> None:
         try:
-            self._hidden.close()
-            if error is None:
-                self._beside.replace(self.path)
+            with self._writing():
+                self._hidden.close()
+                if error is None:
+                    self._beside.replace(self.path)
         finally:
-            self._beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._beside.unlink()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what fails inside the ``with`` block into an error that names the file."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{self.path}: cannot be written: {error}") from error
 
 
 class _Csv:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,7 +56,13 @@ class OpenedRun:
 
 
 def open_run(
-    run: Path, *, trust_code: bool, out: Path | None, force: bool, label: str | None = None
+    run: Path,
+    *,
+    trust_code: bool,
+    out: Path | None,
+    force: bool,
+    label: str | None = None,
+    inputs: Iterable[Path | None] = (),
 ) -> OpenedRun:
     """Load the pair of a run, after a check that the results can be written.
 
@@ -65,12 +72,13 @@ def open_run(
         out: File for the results, or ``None``.
         force: Whether ``out`` may replace a file.
         label: The column of row labels, which ``out`` must be able to hold.
+        inputs: Files that the command reads, which ``out`` never replaces.
 
     Raises:
         UsageError: If there is no such directory, or if ``out`` cannot be written.
         ValueError: If the run is damaged, has no recipe, or needs ``--trust-code``.
     """
-    check_out(out, force=force)
+    check_out(out, force=force, inputs=inputs)
     if label is not None and out is not None and out.suffix.lower() in (".npy", ".npz"):
         raise UsageError(
             f"--id {label}: expected --out FILE with an ending of a table, .csv, .tsv or .parquet, "
@@ -118,17 +126,27 @@ def read_run(run: Path) -> Run:
         near = difflib.get_close_matches(run.name, runs, n=3, cutoff=0.4) or sorted(runs)[:5]
         hint = f"; in {run.parent} there is {', '.join(near)}" if near else ""
         raise UsageError(f"{run}: no such run directory{hint}")
+    if (run / "member-0").is_dir():
+        raise ValueError(
+            f"{run}: holds an ensemble, which the command cannot open; open it in Python, by "
+            f"AnomalyDetector.load, or give one of its pairs, as {run / 'member-0'}"
+        )
     from ppl_vae.saving import runs as records  # noqa: PLC0415  loads torch
 
     return records.read_run(run)
 
 
-def check_out(out: Path | None, *, force: bool) -> None:
+def check_out(out: Path | None, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:
     """Check, before any work is done, that a file of results can be written.
 
+    Args:
+        out: The file; ``None`` where none is written.
+        force: Whether it may replace a file.
+        inputs: Files that the command reads, which it never replaces.
+
     Raises:
-        UsageError: If the file exists and may not be replaced, if its folder does not exist, or
-            if its extension is unknown.
+        UsageError: If the file exists and may not be replaced, or is an input, if its folder does
+            not exist, or if its extension is unknown.
     """
     if out is None:
         return
@@ -137,8 +155,15 @@ def check_out(out: Path | None, *, force: bool) -> None:
         raise UsageError(f"--out {out}: expected one of {', '.join(EXTENSIONS)}, got {got}")
     if out.is_dir() or not out.parent.is_dir():
         raise UsageError(f"--out {out}: expected a file in a folder that exists")
+    if out.exists() and any(f is not None and f.exists() and out.samefile(f) for f in inputs):
+        raise UsageError(f"--out {out}: expected a file other than the data, which are kept")
     if out.exists() and not force:
         raise UsageError(f"--out {out}: is there already; --force replaces it")
+
+
+def files_read(fields: Sequence[str] | None, *files: Path | None) -> list[Path | None]:
+    """Return the files that a command reads: some files, and what ``--field`` may name."""
+    return [*files, *(Path(word.partition("=")[2]) for word in fields or ())]
 
 
 def hand_over(values: Any, out: Path | None, report: CommandOutput) -> None:

@@ -1,5 +1,6 @@
 """Write rows to a file in the format of its extension; an error leaves no partial file."""
 
+import contextlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping
@@ -34,7 +35,8 @@ def write(path: Path, values: Any) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be written: {error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
 
 
 def as_table(values: Any) -> pd.DataFrame:

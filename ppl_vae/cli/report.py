@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ppl_vae.cli.console import UsageError, reporting
+from ppl_vae.cli.console import CommandOutput, UsageError, in_options, reporting
 from ppl_vae.cli.opened import open_run, read_run
 from ppl_vae.cli.options import (
     AsJson,
@@ -57,6 +57,12 @@ def report(
         int, typer.Option(min=1, help="Replicated data sets for each predictive check.")
     ] = 200,
     statistics: Statistics = None,
+    no_rows: Annotated[
+        bool,
+        typer.Option(
+            "--no-rows", help="Leave out the strangest rows, where rows are confidential."
+        ),
+    ] = False,
     seed: Seed = 0,
     force: Force = False,
     trust_code: TrustCode = False,
@@ -67,7 +73,8 @@ def report(
 
     The report is a single file, with its figures inside. It shows the names of features, in figures
     how their values are distributed, and the strangest rows: their labels and scores, and of images
-    the images. A detector that the run holds, as score --keep-detector stores it, judges the rows.
+    the images; --no-rows leaves them out. A detector that the run holds, as score --keep-detector
+    stores it, judges the rows.
     """
     with reporting(as_json, quiet) as console:
         folder = run.parent if run.suffix == ".safetensors" else run
@@ -83,13 +90,13 @@ def report(
                 data, opened.example, columns=columns, drop=drop, fields=fields, label=label
             )
             if run == folder:  # a snapshot's weights may be others than the detector's
-                detector = _detector(folder, model, guide)
+                detector = _detector(folder, model, guide, console)
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
-            statistics=["built-in", *own], detector=detector, seed=seed, overwrite=force,
-            progress=console.progress, plate=opened_run.info["plate"],
+            statistics=["built-in", *own], detector=detector, show_rows=not no_rows, seed=seed,
+            overwrite=force, progress=console.progress, plate=opened_run.info["plate"],
         )  # fmt: skip
         console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
         console.show(f"report in {file}")
@@ -97,14 +104,24 @@ def report(
             console.show(f"to measure the fit on rows as well: ppl-vae report {run} DATA --force")
 
 
-def _detector(folder: Path, model: Model, guide: Guide) -> AnomalyDetector | None:
-    """Return the detector that a run holds, of the pair that was loaded; ``None`` for none."""
+def _detector(
+    folder: Path, model: Model, guide: Guide, console: CommandOutput
+) -> AnomalyDetector | None:
+    """Return the detector that a run holds, of the pair that was loaded.
+
+    Returns:
+        The detector; ``None`` where there is none, or, with a warning, one that cannot be used.
+    """
     from ppl_vae.anomaly.detector import AnomalyDetector  # noqa: PLC0415  loads torch
     from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415
 
     if not (folder / DETECTOR).exists():
         return None
-    return AnomalyDetector.load(folder, model=model, guide=guide)
+    try:
+        return AnomalyDetector.load(folder, model=model, guide=guide)
+    except ValueError as error:
+        console.note(f"warning: the report does without the run's detector: {in_options(error)}")
+        return None
 
 
 def _check_file(file: Path, *, force: bool) -> None:

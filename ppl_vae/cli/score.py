@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, reporting, usage
-from ppl_vae.cli.opened import open_run
+from ppl_vae.cli.opened import OpenedRun, files_read, open_run, read_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -24,8 +25,17 @@ from ppl_vae.cli.options import (
 )
 from ppl_vae.cli.pairs import read, read_in_parts
 
+if TYPE_CHECKING:
+    from ppl_vae.anomaly.decision import Decision
+    from ppl_vae.anomaly.detector import AnomalyDetector
+
+
+_OF_CALIBRATION = ("score", "reference", "num_samples", "seed", "explain", "keep_detector")
+"""Arguments that a stored detector has already, or that need the calibration rows."""
+
 
 def score(
+    context: typer.Context,
     run: Run,
     data: Data,
     out: Annotated[
@@ -50,6 +60,13 @@ def score(
         str,
         typer.Option(metavar="NAME", help="The score, with --calibrate; one of anomaly_scores."),
     ] = "negative_log_likelihood",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="NORMAL",
+            help="A data file of normal rows, as those of the fit, for --score typicality.",
+        ),
+    ] = None,
     explain: Annotated[
         bool,
         typer.Option(
@@ -76,7 +93,11 @@ def score(
     seed: Seed = 0,
     keep_detector: Annotated[
         bool,
-        typer.Option("--keep-detector", help="Store the calibration in the run, for later calls."),
+        typer.Option(
+            "--keep-detector",
+            help="Store the calibration in the run, for later calls; with --force in place of one "
+            "that is there.",
+        ),
     ] = False,
     force: Force = False,
     trust_code: TrustCode = False,
@@ -90,25 +111,32 @@ def score(
     p-value and q-value, whether the row is flagged, k-hat and whether the score is reliable.
     """
     with reporting(as_json, quiet) as report:
-        _check_arguments(out, data, calibrate, explain=explain, keep_detector=keep_detector)
-        opened = open_run(run, trust_code=trust_code, out=out, force=force)
+        _check_arguments(out, run, calibrate, _given(context), keep_detector=keep_detector)
+        opened = open_run(
+            run, trust_code=trust_code, out=out, force=force,
+            inputs=files_read(fields, data, calibrate, reference),
+        )  # fmt: skip
         from ppl_vae.cli.scored_file import READ, ScoredFile  # noqa: PLC0415  loads pandas
 
         with usage():
             scored_file = ScoredFile(data, out, keep or [], explain=explain)
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "fields": fields}
+        rates = {"false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate}
         clean = None
         if calibrate is None:
-            detector = ppl_vae.AnomalyDetector.load(run, trust_code=trust_code)
+            detector = _stored(run, trust_code=trust_code)
+            decision = detector.decision(**rates)
         else:
+            _refuse_stored(run, keep_detector=keep_detector, force=force)
             clean = read(calibrate, opened.example, **choice)
+            decision = _decision(calibrate, clean, opened, rates)
             detector = ppl_vae.AnomalyDetector(
                 opened.model, opened.guide, clean, score=score, num_samples=num_samples, seed=seed,
+                reference=None if reference is None else read(reference, opened.example, **choice),
                 plate=opened.plate,
             )  # fmt: skip
         if keep_detector:
-            detector.save(run)  # refused before the work, where the run holds a detector
-        decision = detector.decision(false_alarm_rate, false_discovery_rate)
+            detector.save(run, overwrite=force)
         report.show(str(detector))
         parts = read_in_parts(data, READ, opened.example, **choice)
         found = scored_file.write(
@@ -125,15 +153,66 @@ def score(
         )
 
 
+def _given(context: typer.Context) -> list[str]:
+    """Return the arguments in ``_OF_CALIBRATION`` that the command line has."""
+    sources = {name: context.get_parameter_source(name) for name in _OF_CALIBRATION}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+
+
 def _check_arguments(
-    out: Path, data: Path, calibrate: Path | None, *, explain: bool, keep_detector: bool
+    out: Path, run: Path, calibrate: Path | None, given: Sequence[str], *, keep_detector: bool
 ) -> None:
     """Check what can be told before anything is loaded."""
     if out.suffix.lower() not in (".csv", ".tsv", ".parquet"):
         got = out.suffix or "no extension"
         raise UsageError(f"--out {out}: expected a .csv, .tsv or .parquet file, got {got}")
-    if out.exists() and data.exists() and out.samefile(data):
-        raise UsageError(f"--out {out}: expected a file other than the data")
-    for option, given in (("--explain", explain), ("--keep-detector", keep_detector)):
-        if given and calibrate is None:
-            raise UsageError(f"{option}: expected --calibrate CLEAN beside it, got none")
+    if given and calibrate is None:
+        raise UsageError(
+            f"--{given[0].replace('_', '-')}: expected --calibrate CLEAN beside it, got none"
+        )
+    if run.suffix == ".safetensors" and (calibrate is None or keep_detector):
+        raise UsageError(
+            f"{run}: expected the run directory, which holds the detector, got a file in it; give "
+            f"{run.parent}, or --calibrate CLEAN without --keep-detector"
+        )
+
+
+def _stored(run: Path, *, trust_code: bool) -> AnomalyDetector:
+    """Return the detector that a run holds."""
+    from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415  loads torch
+
+    if run.is_dir() and not (run / DETECTOR).exists():
+        raise ValueError(f"{run}: no detector in it; give clean rows, --calibrate CLEAN")
+    return ppl_vae.AnomalyDetector.load(run, trust_code=trust_code)
+
+
+def _refuse_stored(run: Path, *, keep_detector: bool, force: bool) -> None:
+    """Raise ``UsageError``, before the work, if a stored detector must not be replaced."""
+    from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415  loads torch
+
+    if keep_detector and not force and (run / DETECTOR).exists():
+        raise UsageError(f"--keep-detector: {run} holds a detector already; --force replaces it")
+
+
+def _decision(
+    calibrate: Path, clean: Any, opened: OpenedRun, rates: dict[str, float | None]
+) -> Decision:
+    """Return the decision at a rate, before the calibration rows are scored.
+
+    Raises:
+        ValueError: If the rate needs more rows, or the pair was fitted to these.
+    """
+    from ppl_vae.anomaly.decision import Decision  # noqa: PLC0415  loads torch
+    from ppl_vae.core.pair import Pair  # noqa: PLC0415
+    from ppl_vae.report.run_facts import find_split  # noqa: PLC0415
+
+    folder = opened.path.parent if opened.path.is_file() else opened.path
+    rows = Pair.of(opened.model, opened.guide, opened.plate).rows(clean, "calibration")
+    fitted = find_split(rows, read_run(folder).info).get("fitted", ())
+    if len(fitted):
+        raise ValueError(
+            f"{calibrate}: expected rows that the run was not fitted to, got {len(fitted)} of its "
+            f"fit among {len(rows)}: the pair finds them less strange than new rows, and there "
+            "would be false alarms too many; give rows that were held out"
+        )
+    return Decision.of(len(rows), **rates)

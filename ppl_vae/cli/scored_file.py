@@ -1,23 +1,26 @@
 """The file of results of ``ppl-vae score``, written in two passes over the rows.
 
 Whether a row is flagged may depend on all rows. So the numbers of each row first go into a file of
-records beside the results; then the records, and the columns of the data that are handed on, are
+records that has no name; then the records, and the columns of the data that are handed on, are
 read again part by part and written with the decisions. No pass holds more than a part in memory.
 """
 
 from __future__ import annotations
 
-import os
+import contextlib
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
+from ppl_vae.anomaly.decision import COLUMNS
 from ppl_vae.cli.growing_table import GrowingTable
+from ppl_vae.data.files import check_exists
 from ppl_vae.data.parts import kept_parts, rows_in_file
 
 if TYPE_CHECKING:
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 READ = 1 << 16  # rows that are read, or written, at a time
 REASONS = 3  # columns that an explanation names, at most
+REASONS_COLUMN = "reasons"
 RECORD = np.dtype(
     [
         ("score", "f8"), ("level", "i8"), ("k_hat", "f8"), ("reliable", "?"),
@@ -44,13 +48,20 @@ class ScoredFile:
         explain: Whether to name the columns that make flagged rows strange.
 
     Raises:
-        ValueError: If the data file lacks a column of ``keep``, or is no table.
+        ValueError: If there is no such data file, it lacks a column of ``keep`` or is no table, or
+            the results have a column of that name.
     """
 
     def __init__(self, data: Path, out: Path, keep: Sequence[str], *, explain: bool) -> None:
         self.data, self.out, self.keep, self.explain = data, out, keep, explain
-        self._records = out.with_name(f".{out.name}.{os.getpid()}.records")
         self._labels: list[str] = []
+        check_exists(data)
+        for name in keep:
+            if name in (*COLUMNS, REASONS_COLUMN):
+                raise ValueError(
+                    f"keep: expected columns of other names than those of the results, got "
+                    f'"{name}"; rename it in {data}'
+                )
         if keep:
             next(kept_parts(data, 1, keep))  # a column that is missing is refused at once
 
@@ -82,26 +93,38 @@ class ScoredFile:
             leave=False,
         )  # fmt: skip
         began = time.perf_counter()
-        try:
-            with self._records.open("wb") as file, bar:
+        with self._records() as file:
+            with bar:
                 scores = detector.parts(
                     parts, reference=reference, explained_rate=decide.rate, total=total
                 )  # no row with a higher p-value is flagged at either rate
                 for scored in scores:
-                    self._as_records(scored).tofile(file)
+                    file.write(self._as_records(scored).tobytes())  # tofile hides a full disk
                     counts += np.bincount(scored["level"] - 1, minlength=len(counts))
                     bar.update(len(scored))
             seconds = time.perf_counter() - began
+            file.seek(0)
             flagged = 0
             with GrowingTable(self.out) as table:
-                for kept, scored in self._read_again():
+                for kept, scored in self._read_again(file):
                     decided = decide(scored, counts)
                     flagged += int(decided["flagged"].sum())
                     table.append(pd.concat([kept, decided], axis=1))
-        finally:
-            self._records.unlink(missing_ok=True)
         rows = int(counts.sum())
         return {"rows": rows, "flagged": flagged, "rows_per_second": rows / seconds}
+
+    @contextlib.contextmanager
+    def _records(self) -> Iterator[IO[bytes]]:
+        """Open a file of records on the disk of the results, which no end of the process leaves.
+
+        Raises:
+            ValueError: If the disk is full, or the folder cannot be written.
+        """
+        try:
+            with tempfile.TemporaryFile(dir=self.out.parent) as file:
+                yield file
+        except OSError as error:
+            raise ValueError(f"{self.out}: cannot be written: {error}") from error
 
     def _as_records(self, scored: pd.DataFrame) -> Any:
         """Return the numbers of scored rows as records, with the largest attributions."""
@@ -118,17 +141,32 @@ class ScoredFile:
             records["shares"][:, :count] = np.take_along_axis(values, largest, 1)
         return records
 
-    def _read_again(self) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    def _read_again(self, file: IO[bytes]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Yield the columns that are handed on, and the numbers of the rows, part by part."""
         kept = kept_parts(self.data, READ, self.keep) if self.keep else None
-        with self._records.open("rb") as file:
-            while len(records := np.fromfile(file, RECORD, READ)):
-                names = ("score", "level", "k_hat", "reliable")
-                frame = pd.DataFrame({name: records[name] for name in names})
-                if self.explain:
-                    frame["reasons"] = self._reasons(records)
-                handed_on = pd.DataFrame(index=frame.index) if kept is None else next(kept)
-                yield handed_on.set_axis(frame.index), frame
+        while content := file.read(READ * RECORD.itemsize):
+            records = np.frombuffer(content, RECORD)
+            names = ("score", "level", "k_hat", "reliable")
+            frame = pd.DataFrame({name: records[name] for name in names})
+            if self.explain:
+                frame[REASONS_COLUMN] = self._reasons(records)
+            handed_on = pd.DataFrame(index=frame.index)
+            if kept is not None:
+                handed_on = self._next(kept, len(frame)).set_axis(frame.index)
+            yield handed_on, frame
+        if kept is not None:
+            self._next(kept, 0)
+
+    def _next(self, kept: Iterator[pd.DataFrame], rows: int) -> pd.DataFrame:
+        """Return the next part of the columns that are handed on, of as many rows as were scored.
+
+        Raises:
+            ValueError: If the data file has other rows by now.
+        """
+        part = next(kept, pd.DataFrame())
+        if len(part) != rows:
+            raise ValueError(f"{self.data}: has changed while it was scored; score it again")
+        return part
 
     def _reasons(self, records: Any) -> list[str]:
         """Return which columns make each row strange, with their attributions in nats."""

@@ -143,6 +143,15 @@ def tensor_of_frame(frame: pd.DataFrame, name: str) -> Tensor:
     return tensor_of_array(array, Place(name, frame.columns))
 
 
+def _as_numbers(values: pd.Series) -> pd.Series:
+    """Return values as numbers, with NaN for what is none, or is larger than any float."""
+    try:
+        return pd.to_numeric(values, errors="coerce")
+    except OverflowError:
+        numbers = values.map(lambda value: pd.to_numeric(str(value), errors="coerce"))
+        return numbers.replace([np.inf, -np.inf], np.nan)
+
+
 def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
     """Return the error that names columns of another dtype than numbers, with a mend for each kind.
 
@@ -156,7 +165,7 @@ def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
     for position, (column, dtype) in enumerate(text.dtypes.items()):
         values = text.iloc[:, position]
         is_text = pd.api.types.is_object_dtype(dtype) or isinstance(dtype, pd.StringDtype)
-        numbers = pd.to_numeric(values, errors="coerce") if is_text else None
+        numbers = _as_numbers(values) if is_text else None
         bad = None if numbers is None else (numbers.isna() & values.notna()).to_numpy()
         about, mend = f"{dtype}", "drop them or encode them (pandas.get_dummies, or .cat.codes)"
         if bad is not None and not bad.any():

@@ -87,10 +87,7 @@ def read_parts(
             yield data if like is None else in_form_of(data, like, str(path)), kept
         return
     if keep:
-        raise ColumnChoiceError(
-            f"keep: expected {path} to be one table whose columns have names, got arrays or fields "
-            "from files of their own"
-        )
+        raise _no_table(path)
     whole = read_data(path, like, **choice)
     count = number_of_rows(whole)
     for start in range(0, count, rows):
@@ -104,6 +101,10 @@ def regrouped(parts: Iterable[Any], rows: int) -> Iterator[Any]:
     Args:
         parts: Data of one form: frames, series, arrays, tensors, or mappings or tuples of them.
         rows: Rows of a part.
+
+    Raises:
+        ValueError: If parts that are put together differ in their kind, fields or columns: the
+            cells of a column that some do not have would be missing values.
 
     Example:
         >>> [part.tolist() for part in regrouped([np.arange(3), np.arange(3, 5)], 2)]
@@ -136,6 +137,7 @@ def _joined(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if len(parts) == 1:
         return first
+    _refuse_other_forms(parts)
     if isinstance(first, Mapping):
         return {key: _joined([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
@@ -150,6 +152,26 @@ def _joined(parts: Sequence[Any]) -> Any:
     else:
         join = importlib.import_module("torch").cat
     return join(parts)
+
+
+def _refuse_other_forms(parts: Sequence[Any]) -> None:
+    """Raise ``ValueError`` unless parts are of one kind, with the same fields or columns."""
+    first = _form(parts[0])
+    for other in map(_form, parts[1:]):
+        if other != first:
+            raise ValueError(
+                f"data: expected parts with the same fields and columns, got {first} and {other}"
+            )
+
+
+def _form(part: Any) -> str:
+    """Return the kind of a part of the data, and the names of its fields or columns, sorted."""
+    if hasattr(part, "tocsr"):
+        return "sparse matrix"  # of any layout
+    kinds = (pd.DataFrame, pd.Series, np.ndarray, Mapping, tuple)
+    kind = next((kind for kind in kinds if isinstance(part, kind)), type(part))
+    named = part if isinstance(part, Mapping) else getattr(part, "columns", ())
+    return f"{kind.__name__}({', '.join(sorted(map(str, named)))})"
 
 
 def _sliced(data: Any, rows: slice) -> Any:
@@ -192,7 +214,17 @@ def _table_parts(
     Raises:
         ValueError: If the file cannot be read.
     """
+    if ending_of(path) not in _TABLES:
+        raise _no_table(path)
     try:
         yield from _TABLES[ending_of(path)](path, choice, rows, keep)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _no_table(path: Path) -> ColumnChoiceError:
+    """Return the error for columns to keep of a file that has none."""
+    return ColumnChoiceError(
+        f"keep: expected {path} to be one table whose columns have names, got arrays or fields "
+        "from files of their own"
+    )

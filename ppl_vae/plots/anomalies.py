@@ -7,6 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ppl_vae.arguments import check_count, shown
 from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.images import image_grid
@@ -46,7 +47,8 @@ def score_histogram(
         The axes.
 
     Raises:
-        ValueError: If a score is NaN, there are no finite scores, or labels are not 0 and 1.
+        ValueError: If a score or the threshold is NaN, there are no finite scores, or labels are
+            not 0 and 1.
 
     Example:
         >>> ax = score_histogram([1.0, 2.0, 3.0, 9.0], threshold=4.0)
@@ -55,6 +57,8 @@ def score_histogram(
     """
     values = _as_scores(scores)
     groups = _groups(values, labels)
+    if threshold is not None:
+        threshold = _as_threshold(threshold)
     edges = _edges(groups, threshold)
     ax = style.axes_or_new(ax, 6.8, 4.4)
     if threshold is not None and np.isfinite(threshold):
@@ -115,10 +119,13 @@ def p_value_calibration(
     """
     values = np.sort(as_array(p_values, "p_values"))
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1)).all():
-        got = f"shape {values.shape}" if values.ndim != 1 or not len(values) else "others"
+        got = f"shape {values.shape}"
+        if values.ndim == 1 and len(values):
+            bad = ~((values > 0) & (values <= 1))  # NaN among them, which stands last
+            got = f"{values[bad][0]:g}"
         raise ValueError(f"p_values: expected numbers above 0 and at most 1, (rows,), got {got}")
-    if calibration_rows is not None and calibration_rows < 1:
-        raise ValueError(f"calibration_rows: expected 1 or more, got {calibration_rows}")
+    if calibration_rows is not None:
+        check_count("calibration_rows", calibration_rows)
     count = len(values)
     rates = np.unique(values)
     shares = np.searchsorted(values, rates, side="right") / count
@@ -165,8 +172,7 @@ def attribution_bars(
         >>> [tick.get_text() for tick in ax.get_yticklabels()]
         ['income', 'age', '1 other']
     """
-    if number < 1:
-        raise ValueError(f"number: expected 1 or more, got {number}")
+    check_count("number", number)
     row = _one_row(row)
     names, values = _attributions(row)
     order = np.argsort(-values, kind="stable")
@@ -232,8 +238,7 @@ def strange_images(
         "image": as_array(images, "images"),
         "reconstruction": as_array(reconstructions, "reconstructions"),
     }
-    if number < 1:
-        raise ValueError(f"number: expected 1 or more, got {number}")
+    check_count("number", number)
     if any(len(stack) != len(values) for stack in stacks.values()):
         lengths = [len(stack) for stack in stacks.values()]
         raise ValueError(
@@ -260,6 +265,14 @@ def _as_scores(scores: Any) -> np.ndarray:
         got = "NaN" if values.ndim == 1 and len(values) else f"shape {values.shape}"
         raise ValueError(f"scores: expected a number for each row, (rows,), got {got}")
     return values
+
+
+def _as_threshold(threshold: Any) -> float:
+    """Return a threshold as a number, or raise ``ValueError``."""
+    value = as_array(threshold, "threshold")
+    if value.ndim or np.isnan(value):
+        raise ValueError(f"threshold: expected a number or None, got {shown(threshold)}")
+    return float(value)
 
 
 def _groups(values: np.ndarray, labels: Any) -> list[tuple[str, np.ndarray, dict[str, Any]]]:
@@ -336,6 +349,10 @@ def _write_numbers(ax: Axes, lengths: list[float]) -> None:
 
 def _one_row(row: Any) -> Any:
     """Return a frame of one row as that row; ``ValueError`` for a frame of several."""
+    if not hasattr(row, "items"):
+        raise ValueError(
+            f"row: expected a row of anomaly_scores(..., attribution=True), got {shown(row)}"
+        )
     if not isinstance(row, pd.DataFrame):
         return row
     if len(row) != 1:
@@ -354,8 +371,9 @@ def _attributions(row: Any) -> tuple[list[str], np.ndarray]:
     chosen = chosen if chosen or isinstance(row, pd.Series) else items
     if not chosen:
         raise ValueError(
-            f"row: expected columns {ATTRIBUTION}NAME, got {', '.join(list(items)[:5])}; pass a "
-            "row of anomaly_scores(..., attribution=True)"
+            f"row: expected columns {ATTRIBUTION}NAME, got "
+            f"{', '.join(list(items)[:5]) or 'none'}; pass a row of "
+            "anomaly_scores(..., attribution=True)"
         )
     values = as_array(list(chosen.values()), "row")
     if values.ndim != 1 or not np.isfinite(values).all():

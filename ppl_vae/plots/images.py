@@ -7,6 +7,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 
+from ppl_vae.arguments import check_count
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.style import axes_or_new
 
@@ -50,8 +51,7 @@ def image_grid(
         >>> [tick.get_text() for tick in ax.get_yticklabels()]
         ['original', 'reconstruction']
     """
-    if columns < 1:
-        raise ValueError(f"columns: expected 1 or more, got {columns}")
+    check_count("columns", columns)
     strips = _strips(images, columns, shape)
     height, width = strips[0][1].shape[1:]
     columns = max(len(strip) for _, strip in strips)

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 
+from ppl_vae.arguments import check_count
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.style import BAND, INK, ORANGE, PALE_BLUE, axes_or_new, label_axes, legend_above
 
@@ -68,8 +69,7 @@ def pit_histogram(
     """
     values = as_pit(pit, 1)[:, 0]
     values = values[~np.isnan(values)]
-    if features < 1:
-        raise ValueError(f"features: expected 1 or more, got {features}")
+    check_count("features", features)
     low, high = simultaneous_band(len(values), bins, 1 - (1 - level) / features)
     counts, edges = np.histogram(values, bins, (0, 1))
     ax = axes_or_new(ax, 6.8, 4.4)

@@ -62,6 +62,7 @@ class Measurements:
         num_samples: int,
         replicates: int,
         detector: AnomalyDetector | None = None,
+        show_rows: bool = True,
         **shared: Any,
     ) -> Self:
         """Measure a pair on rows.
@@ -76,6 +77,7 @@ class Measurements:
             num_samples: Draws of the latents for each row.
             replicates: Replicated data sets for each predictive check.
             detector: A detector of strange rows.
+            show_rows: Whether single rows are shown, the strangest ones.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
 
         Warns:
@@ -96,7 +98,7 @@ class Measurements:
         prior = value_or_error(predictive_check, model, None, rows, **checks)
         known = split.get("fitted", torch.arange(len(rows))).numpy()
         strange = value_or_error(
-            StrangeRows.of, *pair, rows, scores, detector, known=known, **draws
+            StrangeRows.of, *pair, rows, scores, detector, known=known, show_rows=show_rows, **draws
         )
         results = (scores, posterior, prior, strange)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:

@@ -37,6 +37,7 @@ def write_report(
     num_samples: int = 1000,
     replicates: int = 200,
     detector: AnomalyDetector | None = None,
+    show_rows: bool = True,
     seed: int | None = 0,
     overwrite: bool = False,
     progress: bool = False,
@@ -64,6 +65,9 @@ def write_report(
         replicates: Replicated data sets for each predictive check.
         detector: A detector of this pair, which judges the rows: its threshold, p-values and flags
             are shown. Without one, rows are ordered by their log-likelihood.
+        show_rows: Whether the strangest rows are shown one by one. With ``False`` the page has no
+            label, score or image of a row, and can be handed on where rows are confidential; the
+            error of a measurement that failed may still name a row and its value.
         seed: Seeds every draw; the generators are restored afterwards.
         overwrite: Whether to replace a file that exists.
         progress: Whether to show progress bars.
@@ -90,7 +94,7 @@ def write_report(
     """
     check_arguments(
         path=path, num_samples=num_samples, replicates=replicates, seed=seed,
-        overwrite=overwrite, progress=progress, plate=plate,
+        show_rows=show_rows, overwrite=overwrite, progress=progress, plate=plate,
     )  # fmt: skip
     if run is not None:
         check_arguments(run=run)
@@ -115,8 +119,8 @@ def write_report(
         rows = Pair.of(model, guide, plate).rows(data)
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
-            num_samples=num_samples, replicates=replicates, detector=detector, seed=seed,
-            progress=progress, plate=plate,
+            num_samples=num_samples, replicates=replicates, detector=detector,
+            show_rows=show_rows, seed=seed, progress=progress, plate=plate,
         )  # fmt: skip
     page = _page(fitted, measured, seed, replicates)
     _check_path(path, overwrite=overwrite)  # another process may have written the file meanwhile

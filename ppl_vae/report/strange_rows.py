@@ -45,11 +45,12 @@ class StrangeRows:
     Attributes:
         scored: All rows, with the columns ``score`` (nats), ``k_hat`` and ``reliable``; with a
             detector also ``p_value`` and ``flagged``.
-        first: Positions of the strangest rows, the strangest first, at most ``SHOWN``.
+        first: Positions of the strangest rows, the strangest first, at most ``SHOWN``; none where
+            single rows are not shown.
         score: Name of the score.
         detector: The detector; ``None`` where the scores stand alone.
         explained: ``(shown rows, columns)``, each column's share in nats; ``Images``; or the error
-            that came instead.
+            that came instead; ``None`` where single rows are not shown.
         compared: Number of rows whose mean share was subtracted; 0 for images.
     """
 
@@ -57,7 +58,7 @@ class StrangeRows:
     first: np.ndarray
     score: str
     detector: AnomalyDetector | None
-    explained: pd.DataFrame | Images | ValueError
+    explained: pd.DataFrame | Images | ValueError | None
     compared: int
 
     @classmethod
@@ -71,6 +72,7 @@ class StrangeRows:
         *,
         known: np.ndarray,
         num_samples: int,
+        show_rows: bool = True,
         **shared: Any,
     ) -> Self:
         """Score rows by a detector, or take the log-likelihoods that are there already.
@@ -83,6 +85,7 @@ class StrangeRows:
             detector: The detector; ``None`` to take minus the log-likelihood as the score.
             known: Positions of the rows that the shown ones are compared with.
             num_samples: Draws of the latents for each row, behind ``likelihoods``.
+            show_rows: Whether single rows are shown, the strangest ones.
             shared: ``seed``, ``progress``, ``plate``.
 
         Raises:
@@ -94,6 +97,9 @@ class StrangeRows:
             scored = _scores_of(likelihoods, num_samples, shared["seed"], shared["plate"])
         else:
             scored = detector(rows, progress=shared["progress"])
+        score = LIKELIHOOD if detector is None else detector.scoring.score
+        if not show_rows:
+            return cls(scored, np.array([], dtype=int), score, detector, None, 0)
         first = np.argsort(-scored["score"].to_numpy(), kind="stable")[:SHOWN]
         known = np.setdiff1d(known, first)
         known = known[np.linspace(0, len(known) - 1, min(len(known), COMPARED)).astype(int)]
@@ -101,7 +107,6 @@ class StrangeRows:
         # An overflow was told of with the scores, and shows as infinite.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             explained = _explained(model, guide, rows, first, known, **rest)
-        score = LIKELIHOOD if detector is None else detector.scoring.score
         compared = len(known) if isinstance(explained, pd.DataFrame) else 0
         return cls(scored, first, score, detector, explained, compared)
 

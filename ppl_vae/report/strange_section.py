@@ -36,8 +36,8 @@ def strange_section(measured: Measurements | None) -> Markup:
     return render(
         "strange.html", measured=True, error=None, score=strange.score.replace("_", " "),
         detector=list(_detector(strange.detector, measured)), histogram=_histogram(strange),
-        table=_table(strange), pictures=list(_pictures(strange)), images=_images(strange),
-        compared=strange.compared,
+        table=_table(strange) if len(strange.first) else None, pictures=list(_pictures(strange)),
+        images=_images(strange), compared=strange.compared,
         unexplained=strange.explained if isinstance(strange.explained, ValueError) else None,
     )  # fmt: skip
 

@@ -143,11 +143,35 @@ def test_nothing_is_overwritten(detector, tmp_path):
     run = tmp_path / "run"
     detector.save(run)
     before = contents_of(run)
-    with pytest.raises(ValueError, match=r"run: .*detector\.safetensors exists; delete it"):
+    with pytest.raises(
+        ValueError, match=r"run: .*detector\.safetensors exists; overwrite=True replaces"
+    ):
         detector.save(run)
     assert contents_of(run) == before
     (run / FILE).unlink()
     detector.save(run)
+
+
+def test_a_detector_is_replaced_on_purpose_and_weights_never(detector, tmp_path):
+    model, guide = detector.model, detector.guide
+    other = AnomalyDetector(model, guide, rows(40, seed=5), score="reconstruction")
+    ensembles = [
+        AnomalyDetector([(model, guide)] * 2, None, rows(count, seed=5)) for count in (30, 40)
+    ]
+    for first, second in ((detector, other), ensembles):
+        run = tmp_path / str(len(first._members()))
+        first.save(run)
+        before = contents_of(run)
+        second.save(run, overwrite=True)
+        assert_same(AnomalyDetector.load(run), second)
+        after = contents_of(run)
+        changed = [name for name in before if before[name] != after[name]]
+        assert changed == ["detector.safetensors"]
+    changed_pair = detector_of(*pair())
+    with pytest.raises(ValueError, match="holds other weights"):
+        changed_pair.save(tmp_path / "1", overwrite=True)
+    with pytest.raises(ValueError, match="overwrite: expected True or False"):
+        detector.save(tmp_path / "1", overwrite="yes")
 
 
 @pytest.mark.parametrize("members", [1, 2])

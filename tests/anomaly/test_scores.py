@@ -265,6 +265,22 @@ def test_a_far_row_is_strange_and_leaves_the_other_scores_as_they_were():
     assert np.isfinite(found.loc[others, ALL]).to_numpy().all()
 
 
+def test_columns_of_reference_frames_are_found_by_their_names():
+    """A pair that was made by hand knows no columns: the data's own are those to find."""
+    x = reals()
+    data = pd.DataFrame(x.numpy(), columns=list("abcd"))
+    known = pd.DataFrame(reals().numpy()[::-1] + np.arange(4), columns=list("abcd"))
+    pair = GaussianModel(4, latents=2), NormalGuide(4, latents=2)
+    right = anomaly_scores(*pair, data, reference=known, attribution=True)
+    for other in (known[list("dcba")], known.to_numpy()):
+        found = anomaly_scores(*pair, data, reference=other, attribution=True)
+        pd.testing.assert_frame_equal(found, right)
+    with pytest.raises(ValueError, match=r'reference: expected the columns of the data.* "d"'):
+        anomaly_scores(*pair, data, reference=known.rename(columns={"d": "e"}))
+    with pytest.raises(ValueError, match=r"reference: expected rows of shape \(4,\), as the data"):
+        anomaly_scores(*pair, x, reference=x[:, :3])
+
+
 def test_bad_input_is_refused_by_name():
     x = reals()
     model, guide = build(GaussianModel, x), build(NormalGuide, x)

@@ -4,6 +4,8 @@ import itertools
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
@@ -71,3 +73,19 @@ def test_parts_of_whole_numbers_have_the_numbers_of_one_call(first, monkeypatch)
     found = pd.concat(detector.parts(parts), ignore_index=True)["score"]
     right = detector(pd.concat(parts, ignore_index=True))["score"]
     pd.testing.assert_series_equal(found, right, check_exact=True)
+
+
+def test_a_part_that_lacks_a_column_is_refused_where_missing_values_would_be_masked():
+    """Put together with other parts, the column would be missing in some rows alone."""
+
+    def model(x):
+        known = ~x.isnan()
+        with pyro.plate("data", len(x)):
+            likelihood = dist.Normal(0.0, torch.ones_like(x)).mask(known).to_event(1)
+            pyro.sample("x", likelihood, obs=x.nan_to_num())
+
+    frame = pd.DataFrame(rows_of(60).numpy(), columns=list("abcd"))
+    detector = AnomalyDetector(model, None, frame)
+    for other in (frame[20:].drop(columns="b"), frame[20:].assign(e=1.0), frame[20:].to_numpy()):
+        with pytest.raises(ValueError, match="data: expected parts with the same fields and col"):
+            list(detector.parts([frame[:20], other]))

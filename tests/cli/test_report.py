@@ -3,11 +3,13 @@
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from parts.runs import users_class
 
 import ppl_vae
+from ppl_vae import AnomalyDetector, load, save
 
 FEW = ("--num-samples", "30", "--replicates", "20")
 
@@ -109,9 +111,32 @@ def test_a_missing_or_damaged_run_is_one_message(ppl, own_run):
 def test_a_detector_of_the_run_judges_the_rows_but_not_those_of_a_snapshot(ppl, own_run, wine_file):
     ppl("report", own_run, wine_file, *FEW, "--quiet")
     assert "there is no detector" in (own_run / "report.html").read_text()
-    words = ("score", own_run, wine_file, "--calibrate", wine_file, "--num-samples", "30")
+    (pd.read_csv(wine_file) + 0.01).to_csv("clean.csv", index=False)
+    words = ("score", own_run, wine_file, "--calibrate", "clean.csv", "--num-samples", "30")
     ppl(*words, "--keep-detector", "--out", "scores.csv", "--quiet")
     ppl("report", own_run, wine_file, *FEW, "--quiet", "--force")
     assert "judges each row by 178 clean rows" in (own_run / "report.html").read_text()
     ppl("report", own_run / "snapshot.safetensors", wine_file, *FEW, "--quiet", "--force")
     assert "there is no detector" in (own_run / "report.html").read_text()
+
+
+def test_a_detector_that_cannot_be_used_is_left_out_and_told_of(ppl, own_run, wine_file):
+    model, guide = load(own_run)
+    detector = AnomalyDetector(model, guide, pd.read_csv(wine_file), num_samples=30)
+    detector.save(own_run)
+    stale = (own_run / "detector.safetensors").read_bytes()
+    with torch.no_grad():
+        next(model.parameters()).add_(0.1)
+    save(model, guide, "changed", data=pd.read_csv(wine_file))
+    for content, why in ((stale, "holds other weights"), (b"", "damaged")):
+        Path("changed/detector.safetensors").write_bytes(content)
+        done = ppl("report", "changed", wine_file, *FEW, "--force")
+        (line,) = [line for line in done.err.splitlines() if why in line]
+        assert line.startswith("warning: the report does without the run's detector: ")
+        assert ("score --keep-detector --force replaces" in line) == (content == stale)
+        assert "there is no detector" in Path("changed/report.html").read_text()
+
+
+def test_single_rows_are_left_out_on_demand(ppl, own_run, wine_file):
+    ppl("report", own_run, wine_file, *FEW, "--quiet", "--no-rows")
+    assert "Single rows were left out" in (own_run / "report.html").read_text()

@@ -117,15 +117,26 @@ def test_arrays_of_another_width_exit_with_1(ppl, wine_run):
         ("codes.xlsx", "expected one of .csv, .tsv, .parquet, .npy, .npz, got .xlsx"),
         ("codes", "got no extension"),
         ("away/codes.csv", "a folder that exists"),
-        ("wine.csv", "is there already; --force replaces it"),
+        ("other.csv", "is there already; --force replaces it"),
+        ("wine.csv", "expected a file other than the data"),
     ],
 )
 def test_results_never_overwrite_a_file(ppl, wine_run, wine_file, tmp_path, out, message):
-    (tmp_path / "wine.csv").write_bytes(wine_file.read_bytes())
+    for name in ("wine.csv", "other.csv"):
+        (tmp_path / name).write_bytes(wine_file.read_bytes())
     assert message in ppl("encode", wine_run, "wine.csv", "--out", out, code=2).err
+    assert Path("other.csv").read_bytes() == wine_file.read_bytes()
+    ppl("encode", wine_run, "wine.csv", "--out", "other.csv", "--force")
+    assert Path("other.csv").read_text().startswith("z.mean.0,")
+
+
+@pytest.mark.parametrize("command", ["encode", "evaluate", "check", "generate --like", "score"])
+def test_results_never_replace_the_data_that_they_are_of(ppl, wine_run, wine_file, command):
+    Path("wine.csv").write_bytes(wine_file.read_bytes())
+    name, *option = command.split()
+    done = ppl(name, wine_run, *option, "wine.csv", "--out", "wine.csv", "--force", code=2)
+    assert "--out wine.csv: expected a file other than the data" in done.err
     assert Path("wine.csv").read_bytes() == wine_file.read_bytes()
-    ppl("encode", wine_run, wine_file, "--out", "wine.csv", "--force")
-    assert Path("wine.csv").read_text().startswith("z.mean.0,")
 
 
 def test_show_prints_what_is_in_a_run(ppl, wine_run):

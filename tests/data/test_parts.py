@@ -120,3 +120,18 @@ def test_an_empty_parquet_file_is_refused(tmp_path):
     FRAME[:0].to_parquet(path)
     with pytest.raises(ValueError, match="at least one row"):
         list(read_parts(path, 5, columns=["count"]))
+
+
+def test_arrays_and_sparse_matrices_of_any_layout_are_of_one_form(tmp_path):
+    dense = np.arange(12.0).reshape(6, 2)
+    np.save(tmp_path / "rows.npy", dense)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    (found,) = regrouped([mapped[:2], dense[2:]], 6)
+    assert np.array_equal(found, dense)
+    layouts = [
+        scipy.sparse.csr_matrix(dense[:2]),
+        scipy.sparse.csc_array(dense[2:4]),
+        scipy.sparse.coo_matrix(dense[4:]),
+    ]
+    (found,) = regrouped(layouts, 6)
+    assert np.array_equal(found.toarray(), dense)

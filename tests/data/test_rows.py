@@ -163,6 +163,7 @@ class Stream(IterableDataset):
         (np.array(["2026-01-01"], dtype="datetime64[D]"), "datetime64"),
         (pd.DataFrame({"a": [1.0], "city": ["Bern"]}), '"city".*drop them or encode them'),
         (pd.DataFrame({"a": pd.Categorical(["u", "v"])}), '"a" .category.'),
+        (pd.DataFrame({"a": [1, 2, 3, 10**400]}), r'"a" \(object; no number in row 3: "1000'),
         (Stream(), "map-style Dataset"),
         (np.ma.masked_greater(ARRAY, 5.0), "masked cells; fill them"),
         (torch.eye(3).to_sparse(), "dense tensor"),

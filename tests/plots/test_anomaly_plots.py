@@ -201,7 +201,9 @@ def test_the_band_with_calibration_rows_holds_clean_rows_as_often_as_it_says():
 def test_values_that_are_no_p_values_are_refused(p_values, words):
     with pytest.raises(ValueError, match=words):
         p_value_calibration(p_values)
-    with pytest.raises(ValueError, match="calibration_rows: expected 1 or more, got 0"):
+    with pytest.raises(
+        ValueError, match="calibration_rows: expected a whole number of at least 1, got 0"
+    ):
         p_value_calibration([0.5], 0)
 
 
@@ -237,7 +239,7 @@ def test_the_largest_attributions_come_first_and_one_bar_is_the_largest_of_the_o
 def test_rows_without_contributions_are_refused(row, words):
     with pytest.raises(ValueError, match=words):
         attribution_bars(row)
-    with pytest.raises(ValueError, match="number: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="number: expected a whole number of at least 1, got 0"):
         attribution_bars({"a": 1.0}, 0)
 
 
@@ -259,5 +261,25 @@ def test_images_and_scores_that_differ_in_number_are_refused():
     images = np.zeros((3, 8, 8))
     with pytest.raises(ValueError, match=r"scores: expected images.*got \[3, 2\] and 3"):
         strange_images(images, images[:2], [1.0, 2.0, 3.0])
-    with pytest.raises(ValueError, match="number: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="number: expected a whole number of at least 1, got 0"):
         strange_images(images, images, [1.0, 2.0, 3.0], number=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: score_histogram([1.0, 2.0], "high"), "threshold: expected numbers"),
+        (lambda: score_histogram([1.0, 2.0], math.nan), "threshold: expected a number or None"),
+        (lambda: score_histogram([1.0, 2.0], [1.0, 2.0]), "threshold: expected a number or None"),
+        (lambda: p_value_calibration([0.5], "a"), "calibration_rows: expected a whole number"),
+        (lambda: p_value_calibration([0.5], 2.5), "calibration_rows: expected a whole number"),
+        (lambda: p_value_calibration([0.5, 0.0]), "at most 1, .* got 0$"),
+        (lambda: p_value_calibration([0.5, math.nan]), "at most 1, .* got nan$"),
+        (lambda: attribution_bars({"a": 1.0}, "3"), "number: expected a whole number"),
+        (lambda: attribution_bars([1.0, 2.0]), r"row: expected a row of anomaly_scores"),
+        (lambda: attribution_bars({}), r"row: expected columns attribution:NAME, got none"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()

@@ -109,7 +109,7 @@ def test_values_that_are_no_pits_are_refused(draw, pit, message):
 def test_a_histogram_of_several_features_is_refused():
     with pytest.raises(ValueError, match=r"pit: expected \(rows,\), got shape \(4, 2\)"):
         pit_histogram(np.zeros((4, 2)))
-    with pytest.raises(ValueError, match="features: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="features: expected a whole number of at least 1, got 0"):
         pit_histogram([0.5], features=0)
 
 

@@ -88,7 +88,7 @@ def test_values_that_are_no_images_are_refused(images, labelled):
 
 
 def test_grids_that_cannot_be_laid_out_are_refused():
-    with pytest.raises(ValueError, match="columns: expected 1 or more, got 0"):
+    with pytest.raises(ValueError, match="columns: expected a whole number of at least 1, got 0"):
         image_grid(np.zeros((2, 8, 8)), columns=0)
     with pytest.raises(ValueError, match="images: expected a label and its images, got an empty"):
         image_grid({})

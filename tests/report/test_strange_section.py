@@ -108,6 +108,18 @@ def test_a_detector_adds_its_own_scores_p_values_and_threshold(pair, detector, t
     assert "there is no detector" not in text
 
 
+def test_single_rows_are_left_out_on_demand_and_flags_are_still_counted(pair, detector, tmp_path):
+    page = report(tmp_path, *pair, with_odd_row(), detector=detector, show_rows=False)
+    flagged = detector(with_odd_row())["flagged"].sum()
+    assert f"{flagged} rows are above the threshold" in page.text
+    assert "Single rows were left out of this report." in page.text
+    assert "row-" not in page.text
+    assert not any("row-" in image["alt"] for image in page.all("img"))
+    assert "row-" in report(tmp_path, *pair, with_odd_row(), overwrite=True).text
+    with pytest.raises(ValueError, match="show_rows: expected True or False"):
+        report(tmp_path, *pair, with_odd_row(), overwrite=True, show_rows="no")
+
+
 def test_rows_that_the_pair_was_fitted_to_are_named_as_no_new_rows(pair, detector):
     fitted = section(*pair, frame(30), detector, split=["fitted"]).text
     assert "Some of these are rows that the pair was fitted to" in fitted
