@@ -113,15 +113,18 @@ class AnomalyDetector:
             "score": score, "num_samples": num_samples, "seed": seed, "plate": plate
         }  # fmt: skip
         self.model, self.guide = model, guide
-        rows = Pair.of(*self._members()[0], plate).rows(calibration, "calibration")
+        pair = Pair.of(*self._members()[0], plate)
+        rows = pair.rows(calibration, "calibration")
         if len(rows) < FEWEST:
             raise ValueError(
                 f"calibration: expected at least {FEWEST} rows, which a false-alarm rate of "
                 f"{RATE:.0%} takes, got {len(rows)}"
             )
         refuse_infinite(rows, "calibration")
-        self.scoring = Scoring.of(model, guide, reference, **settings)
         self.form = rows.template()
+        if reference is not None:
+            reference = in_form(pair.rows(reference, "reference"), self.form, "reference")
+        self.scoring = Scoring.of(model, guide, reference, **settings)
         self.example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
         scored = self.scoring(model, guide, rows, name="calibration")
         self.weights = self._weights_now()

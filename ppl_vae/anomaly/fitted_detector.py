@@ -11,6 +11,7 @@ sets that they were not chosen on.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from ppl_vae.anomaly.detector import FEWEST, AnomalyDetector
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import forked
-from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.data.rows import Data, Rows, as_rows, as_tuple
 from ppl_vae.nn import MLP
 from ppl_vae.schedules import linear
 from ppl_vae.training.svi import fit
@@ -63,6 +64,10 @@ def fit_detector(
 
     Raises:
         ValueError: If there are too few rows, or the rows are no vectors of finite numbers.
+
+    Warns:
+        UserWarning: If a column holds one value in all rows: the pair cannot know how strange
+            another value is.
 
     Example:
         >>> import torch
@@ -108,6 +113,7 @@ def fit_table_pair(
         )
     if len(rows) < 3:
         raise ValueError(f"clean: expected at least 3 rows, got {len(rows)}")
+    _tell_of_constant_columns(rows)
     training, validation = rows.split(HELD_OUT, seed)
     with forked(seed):
         model, guide = _pair(rows)
@@ -121,6 +127,22 @@ def fit_table_pair(
         kl_weight=linear(max(1, updates * 3 // 10)), clip_norm=100.0, progress=progress,
     )  # fmt: skip
     return model, guide
+
+
+def _tell_of_constant_columns(rows: Rows) -> None:
+    """Warn of columns that hold one value in all rows."""
+    (values,) = as_tuple(rows.take(torch.arange(len(rows))))
+    constant = (values == values[0]).all(0).nonzero().flatten().tolist()
+    if constant:
+        labels = rows.fields[0].labels
+        named = range(values.shape[1]) if labels is None else [f'"{name}"' for name in labels]
+        names = ", ".join(str(named[place]) for place in constant)
+        words = f"column {names} holds" if len(constant) == 1 else f"columns {names} hold"
+        warnings.warn(
+            f"clean: {words} one value in all rows, so that nothing says how strange another value "
+            "is: a row that has one is hardly found; compare these columns by yourself",
+            stacklevel=3,
+        )
 
 
 def _pair(rows: Rows) -> tuple[Any, Any]:

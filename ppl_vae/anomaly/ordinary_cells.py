@@ -41,7 +41,7 @@ class OrdinaryCells:
         >>> from ppl_vae.models.gaussian import GaussianModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> reference = Rows(torch.tensor([[1.0, 7.0], [2.0, 7.0]]))
-        >>> pair = Pair.of(GaussianModel(2), NormalGuide(2))
+        >>> pair = Pair.of(GaussianModel(2), NormalGuide(2), "data")
         >>> cells = OrdinaryCells(pair, reference, reference)
         >>> for cell, rows in cells.replaced(reference.subset(torch.tensor([0]))):
         ...     print(cell, rows.take(torch.arange(1))[0].tolist())

@@ -9,6 +9,9 @@ from ppl_vae import AnomalyDetector, fit_detector
 from ppl_vae.data.rows import Rows
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:clean. column .kind. holds one value")
+
+
 def table(count, seed=0):
     """Return rows near a ring, a constant column among them, in units from 1e-3 to 1e6."""
     draws = np.random.default_rng(seed)
@@ -67,6 +70,13 @@ def test_a_detector_goes_into_a_run_and_back(detector, tmp_path):
     again = AnomalyDetector.load(tmp_path / "run")
     rows = table(30, seed=2)
     pd.testing.assert_frame_equal(again(rows), detector(rows))
+
+
+def test_a_column_of_one_value_is_told_of():
+    with pytest.warns(UserWarning, match='clean: column "kind" holds one value in all rows'):
+        fit_detector(table(100), updates=1, progress=False)
+    with pytest.warns(UserWarning, match=r"clean: columns 0, 2 hold one value in all rows"):
+        fit_detector(torch.randn(100, 3) * torch.tensor([0.0, 1, 0]), updates=1, progress=False)
 
 
 def test_bad_tables_are_refused_by_name():

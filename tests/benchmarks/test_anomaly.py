@@ -9,6 +9,9 @@ import pandas as pd
 import pytest
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:clean. column 2 holds one value")
+
+
 @pytest.fixture(scope="module")
 def anomaly(imported):
     return imported("anomaly")
