@@ -8,7 +8,6 @@ import torch
 from ppl_vae import AnomalyDetector, fit_detector
 from ppl_vae.data.rows import Rows
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:clean. column .kind. holds one value")
 
 

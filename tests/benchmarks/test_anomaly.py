@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:clean. column 2 holds one value")
 
 
