@@ -85,8 +85,8 @@ def test_bad_tables_are_refused_by_name():
         fit_detector(torch.randn(100, 1, 4, 4))
     with pytest.raises(ValueError, match="clean: expected one table"):
         fit_detector({"x": torch.randn(100, 3), "y": torch.randn(100)})
-    with pytest.raises(ValueError, match="clean: expected at least 3 rows"):
-        fit_detector(torch.randn(2, 3), calibration=torch.randn(30, 3))
+    with pytest.raises(ValueError, match="clean: expected at least 4 rows"):
+        fit_detector(torch.randn(3, 3), calibration=torch.randn(30, 3))
     bad = table(100)
     bad.loc[7, "width"] = np.inf
     with pytest.raises(ValueError, match=r"clean: .*got inf in row 7, column \"width\""):
