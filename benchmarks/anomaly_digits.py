@@ -1,4 +1,55 @@
-"""DOC."""
+"""One digit left out of MNIST: how well the scores of a pair find the digit that it has not seen.
+
+    python benchmarks/anomaly_digits.py --data DIR --choose --digits 1 4 7 9 --out choose.jsonl
+    python benchmarks/anomaly_digits.py --data DIR --out rows.jsonl
+    python benchmarks/anomaly_digits.py --draw rows.jsonl digits.png
+
+For each digit a method is fitted to 20,000 training images of the nine others and scores the test
+images of all ten; the figure is the area under the ROC curve (AUROC) of the digit left out.
+A method sees the images in one of three forms:
+
+    ink       784 pixels, 0 or 1 (above 127)
+    gray      784 gray values from 0 to 1
+    shape     14 x 14 means of 2 x 2 pixels, divided by their length: how much ink there is and how
+              bright it is are divided out
+
+and is one of
+
+    exemplar     a VAE whose prior stands around the codes of all training images, 32 latents, shape;
+                 its score is the divergence: how far a code is from all those codes
+    bernoulli    a VAE of ink with 2 latents, scored by the ELBO, as An & Cho (2015) have it
+    kernel       shape: a normal around each training image, as wide as suits held-out images best
+    neighbours   shape: mean distance to the five nearest training images
+
+Choosing. ``--choose`` reads training images alone: candidates are fitted to the first 50,000
+without a digit, and score the next 3,000. On digits 1, 4, 7, 9 neighbours have 0.904, 0.910, 0.908,
+0.826 by the shape, and 0.463, 0.812, 0.732, 0.686 by gray values: hence the form, though an
+earlier comparison, which did read test labels, had suggested it. The score of exemplar comes from
+such fits, too (without 9: divergence 0.869, negative_log_likelihood 0.674). Labels of the digit
+left out are read there, in training images: this is no claim about strangers of unknown kinds.
+exemplar-gray and exemplar-16 are candidates that were not measured.
+
+Measured on the test images, seed 0, digits 0 to 9 and their mean:
+
+    neighbours                    .967 .894 .979 .946 .909 .962 .966 .906 .928 .824   0.928
+    exemplar, divergence          .920 .896 .946 .905 .929 .929 .892 .895 .903 .839   0.905
+    exemplar, negative_elbo       .880 .738 .942 .856 .903 .903 .910 .826 .862 .700   0.852
+    published, 2 latents, ELBO    .960 .730 .970 .940 .730 .920 .950 .770 .920 .660   0.855
+
+The kernel (0.926 with a width that was fitted by gradient) was not measured again in this form.
+bernoulli has 0.933 for digit 0 after 6,280 updates of batches of 128, against 0.923 after 790 of
+256, whose mean was 0.714; whether the longer fit reaches the published mean is not measured: nine
+digits are left.
+
+The exemplar pair is above 0.90 by its divergence alone, and it is still below the neighbours. Its log-likelihood is worse, 0.851, for it adds 196 pixels' errors to the divergence:
+the decoder draws a digit that it has not seen about as well as others (AUROC of the
+reconstruction: 0.821).
+
+Digit 1. Ones have little ink, and an image of 0/1 pixels with little ink is likely, too likely: a
+pair of such pixels finds ones less strange than the digits that it was fitted to (0.25 after 10
+epochs of batches of 256). With the ink divided out that is over: 0.896 by the divergence, 0.894 by
+neighbours. The reconstruction still has trouble with ones, 0.694: a straight line is easy to draw.
+"""
 
 from __future__ import annotations
 
@@ -49,8 +100,9 @@ METHODS = {
     "bernoulli": Method("ink", 2, 6280),
     "kernel": Method("shape"),
     "neighbours": Method("shape"),
+    "neighbours-gray": Method("gray"),
 }
-CANDIDATES = ("exemplar", "exemplar-gray", "exemplar-16")
+CANDIDATES = ("neighbours", "neighbours-gray", "exemplar", "exemplar-gray", "exemplar-16")
 SCORES = {  # which one stands for a reported method: chosen with it, or that of the publication
     "exemplar": "divergence", "bernoulli": "negative_elbo",
     "kernel": "negative_log_likelihood", "neighbours": "distance",
