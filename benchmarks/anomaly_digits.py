@@ -15,8 +15,8 @@ A method sees the images in one of three forms:
 
 and is one of
 
-    exemplar     a VAE whose prior stands around the codes of all training images, 32 latents, shape;
-                 its score is the divergence: how far a code is from all those codes
+    exemplar     a VAE whose prior stands around the codes of all training images, 32 latents,
+                 shape; its score is the divergence: how far a code is from all those codes
     bernoulli    a VAE of ink with 2 latents, scored by the ELBO, as An & Cho (2015) have it
     kernel       shape: a normal around each training image, as wide as suits held-out images best
     neighbours   shape: mean distance to the five nearest training images
@@ -41,9 +41,9 @@ bernoulli has 0.933 for digit 0 after 6,280 updates of batches of 128, against 0
 256, whose mean was 0.714; whether the longer fit reaches the published mean is not measured: nine
 digits are left.
 
-The exemplar pair is above 0.90 by its divergence alone, and it is still below the neighbours. Its log-likelihood is worse, 0.851, for it adds 196 pixels' errors to the divergence:
-the decoder draws a digit that it has not seen about as well as others (AUROC of the
-reconstruction: 0.821).
+The exemplar pair is above 0.90 by its divergence alone, and still below the neighbours. By its
+log-likelihood it has 0.851, for that adds the errors of 196 pixels to the divergence: the decoder
+draws a digit that it has not seen almost as well as others (AUROC of the reconstruction: 0.821).
 
 Digit 1. Ones have little ink, and an image of 0/1 pixels with little ink is likely, too likely: a
 pair of such pixels finds ones less strange than the digits that it was fitted to (0.25 after 10
