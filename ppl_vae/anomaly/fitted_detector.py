@@ -82,8 +82,9 @@ def fit_detector(
     if calibration is None:
         if len(rows) * CALIBRATION < FEWEST:
             raise ValueError(
-                f"clean: expected at least {math.ceil(FEWEST / CALIBRATION)} rows, {CALIBRATION:.0%} of "
-                f"which calibrate the detector, got {len(rows)}; or pass calibration="
+                f"clean: expected at least {math.ceil(FEWEST / CALIBRATION)} rows, "
+                f"{CALIBRATION:.0%} of which calibrate the detector, got {len(rows)}; or pass "
+                "calibration="
             )
         rows, held_out = rows.split(CALIBRATION, seed)
         calibration = held_out
