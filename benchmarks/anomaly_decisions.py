@@ -18,8 +18,8 @@ Measured: power, five seeds, thyroid 0.46 (0.19 to 0.85; forest 0.82) with 0.13 
 clean: clean calibration rows that are extreme in one column set the bar, and the guide has seen few
 like them. An encoder that is trained on rows with wrong cells has 0.84 in the first seed, a
 likelihood with a share of wrong cells 0.90 and 0.53 in two, and both rank cardio worse. pendigits
-0.99 (forest 0.38) with 0.17. Planted cell first, two seeds: thyroid 0.99, pendigits 1.00, cardio 0.98; by the
-share of a cell in log p(x given z) it was 0.58, 0.99 and 0.88.
+0.99 (forest 0.38) with 0.17. Planted cell first, two seeds: thyroid 0.99, pendigits 1.00, cardio
+0.98; by the share of a cell in log p(x given z) it was 0.58, 0.99 and 0.88.
 """
 
 from __future__ import annotations
