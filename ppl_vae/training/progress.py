@@ -38,3 +38,10 @@ class Progress:
     records: Metrics = field(default_factory=Metrics)
     best_epoch: int = 0
     best_elbo: float = -math.inf
+
+
+def shown_elbo(row: dict[str, float], measure: str) -> str:
+    """Return the words of the progress bar: the held-out ``measure``, or else that of training."""
+    held_out = row["validation_elbo"]
+    name, value = ("", row["elbo"]) if math.isnan(held_out) else ("held-out ", held_out)
+    return f"{name}{measure} {value:.2f} nats/row"
