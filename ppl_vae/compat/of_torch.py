@@ -32,15 +32,6 @@ def all_gather_flat(gathered: Tensor, own: Tensor) -> None:
     named(gathered, own)
 
 
-def version(tensor: Tensor) -> int:
-    """Return how often a tensor has been written to.
-
-    Expected: ``Tensor._version``, which torch counts up at every operation in place. Compiled code
-    may write without counting.
-    """
-    return tensor._version
-
-
 def compile_with_inductor(
     module: GraphModule, examples: Sequence[Tensor], options: dict[str, Any]
 ) -> Callable[..., list[Tensor]]:

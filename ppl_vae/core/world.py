@@ -24,7 +24,7 @@ import contextlib
 import datetime
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -370,8 +370,3 @@ def _exchange(collective: Callable[..., Any], *arguments: Any) -> None:
                 f"({reason})"
             )
         ) from error
-
-
-def share(items: Iterable[int], team: World) -> list[int]:
-    """Return the items that fall to this process: every ``size``-th one, from its rank on."""
-    return list(items)[team.rank :: team.size]

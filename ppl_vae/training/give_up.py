@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.core.seeding import forked
+from ppl_vae.core.seeding import forked, seed_generators
 from ppl_vae.core.world import World
 from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.diagnosis import Culprit, find_culprit, too_large
@@ -45,6 +45,18 @@ class FailedStep:
     cause: ValueError | None = None
     rank: int = 0
     gradients: Gradients | None = None
+
+
+def failed_shard(stepper: Stepper, kl_weight: float, losses: list[float]) -> FailedStep:
+    """Return the shard at fault in the last step, which was made from shards, as a failed step."""
+    assert stepper.sharded is not None
+    shard = stepper.sharded.failed
+    assert shard is not None
+    seed_generators(shard.seed)
+    state = torch.get_rng_state()
+    return FailedStep(
+        shard.index, kl_weight, state, losses, shard.cause, shard.rank, shard.gradients
+    )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ from ppl_vae.saving.snapshots import Recorder, restore_generators
 from ppl_vae.training.agreement import check_weights_alike, take_weights_of_rank_0
 from ppl_vae.training.arguments import Callback, KLWeight, kl_weight_at, plain_numbers
 from ppl_vae.training.diagnosis import NotFiniteError
-from ppl_vae.training.give_up import MEND, FailedStep, explain, told
+from ppl_vae.training.give_up import MEND, FailedStep, explain, failed_shard, told
 from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
 from ppl_vae.training.interrupts import first_interrupt_noted
@@ -171,10 +171,8 @@ class Loop:
     def _step(self, index: Tensor, rounds: Rounds | None, *, pressed: bool) -> FailedStep | None:
         """Update once from the rows at ``index``, (rows,); return the step where it failed.
 
-        Args:
-            index: The rows of the batch.
-            rounds: The exchange with the other processes, where the batch is cut into shards.
-            pressed: Whether Ctrl-C was pressed here.
+        Of a batch in shards, ``rounds`` is the exchange with the other processes, and ``pressed``
+        says whether Ctrl-C was pressed here.
         """
         step = self.progress.step
         weight = kl_weight_at(self.kl_weight, step)
@@ -183,7 +181,7 @@ class Loop:
                 index, weight, step, rounds, interrupted=pressed
             )
             if not applied:
-                return self._failed_shard(weight, losses)
+                return failed_shard(self.stepper, weight, losses)
         else:
             rng_state = torch.get_rng_state()
             try:
@@ -195,17 +193,6 @@ class Loop:
         self.progress.total += losses[0] * len(index)
         self.progress.objective_total += losses[1] * len(index)
         return None
-
-    def _failed_shard(self, weight: float, losses: list[float]) -> FailedStep:
-        """Return the shard at fault in a step from shards, as a failed step."""
-        assert self.stepper.sharded is not None
-        shard = self.stepper.sharded.failed
-        assert shard is not None
-        seed_generators(shard.seed)
-        state = torch.get_rng_state()
-        return FailedStep(
-            shard.index, weight, state, losses, shard.cause, shard.rank, shard.gradients
-        )
 
     def _give_up(self, failed: FailedStep) -> NoReturn:
         """Raise ``NotFiniteError`` that names what stopped being finite."""

@@ -7,10 +7,11 @@
 where loss_v stands for the whole data set, as the loss of any batch does. A global latent is drawn
 once in each shard.
 
-Rank r of P works on V / P of the shards. Then every rank gets the weighted gradients of all shards,
-adds them in the order of the shards, and makes the same update. So nothing depends on P: neither
-the noise, nor the rows of a shard, nor the order of the additions. A product is rounded once, on the
-rank that owns the shard, and a sum of two numbers has one right rounding, whatever the machine.
+Rank r of P works on V / P of the shards. Then every rank gets the weighted gradients of all
+shards, adds them in the order of the shards, and makes the same update. So nothing depends on P:
+neither the noise, nor the rows of a shard, nor the order of the additions. A product is rounded
+once, on the rank that owns the shard, and a sum of two numbers has one right rounding, whatever
+the machine.
 
 Buffers that the pair changes while it runs: every shard begins with the same values. Afterwards a
 buffer of floats (the averages of batch normalization) becomes the mean over the shards, weighted by
@@ -31,11 +32,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ppl_vae.compat.of_torch import buffers_of, version
+from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import child, forked, seed_generators
-from ppl_vae.core.world import Rounds, World
+from ppl_vae.core.world import Rounds, World, as_bytes
 from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.equivalence import state_restored
 from ppl_vae.training.message import HEAD, Layout
@@ -99,15 +100,16 @@ class ShardedStep:
         self.failed: FailedShard | None = None
         self.interrupted = False
         self._changing: list[str] = []
-        self._kept: dict[str, tuple[int, int, Tensor]] = {}
+        self._kept: dict[str, Tensor] = {}
 
-    def prepare(self, run: Callable[[], None]) -> None:
+    def prepare(self, run: Callable[[], object]) -> None:
         """Find the buffers that the pair changes while it runs, and lay out the message.
 
         Args:
             run: Runs the pair on some rows, in its present mode; its effects are undone.
         """
-        tops = [top for half in (self.pair.model, self.pair.guide) for top in half.layers().items()]
+        halves = self.pair.model, self.pair.guide
+        tops = [(f"{h.role}.{name}", top) for h in halves for name, top in h.layers().items()]
         places = {
             f"{top_name}.{name}.{own}": (module, own)
             for top_name, top in tops
@@ -117,7 +119,7 @@ class ShardedStep:
         }
         unique = {id(buffers_of(module)[own]): name for name, (module, own) in places.items()}
         self._places = {name: places[name] for name in unique.values()}
-        self._remember()
+        self.remember()
         with forked(0), state_restored(self.pair):
             with contextlib.suppress(ValueError):  # the first step raises it, with more words
                 run()
@@ -186,7 +188,6 @@ class ShardedStep:
         """
         became, note = DONE, ""
         self.failed = None
-        self._remember()
         for slot, v in enumerate(self.own):
             if not len(pieces[v]):
                 continue
@@ -199,17 +200,16 @@ class ShardedStep:
                 self.failed = self._failed_shard(pieces, step, v, cause=error)
                 became = REFUSED
             else:
-                late = self._changed()
-                if late:
-                    became, note = AGAIN, json.dumps(late)
-                    self._undo(late)
                 share = len(pieces[v]) / count
                 self.layout.fill(self._views[slot], losses, gradients, self._buffers(), share)
             for buffer, value in zip(self._buffers(), begin, strict=True):
                 write_back(buffer, value)
             if became != DONE:
                 break
-        return became, note
+        late = self._changed()
+        for name, buffer in self._constant().items() if late else ():
+            write_back(buffer, self._kept[name])
+        return (AGAIN, json.dumps(late)) if late else (became, note)
 
     def _mend(self, note: str) -> None:
         """Give up compiled code, or lay out the message anew, where a rank found it must be so."""
@@ -247,30 +247,20 @@ class ShardedStep:
         found = {name: buffers_of(module)[own] for name, (module, own) in tables.items()}
         return {name: buffer for name, buffer in found.items() if buffer is not None}
 
-    def _remember(self) -> None:
-        """Note the values of the constant buffers, where code outside of a step has written them.
+    def remember(self) -> None:
+        """Note the values of the constant buffers; only the pair may write them until the next call.
 
-        A buffer that is constant for a thousand steps may change in the next one. Copies are made
-        only of what was written to since the last step.
+        A buffer that is constant for a thousand steps may change in the next one. torch's own
+        layers write buffers without a trace in the tensor, so that the values are compared.
         """
         for name, buffer in self._constant().items():
-            identity = id(buffer), version(buffer)
-            if name not in self._kept or self._kept[name][:2] != identity:
-                self._kept[name] = (*identity, buffer.detach().clone())
+            if name not in self._kept or not _same_bits(buffer, self._kept[name]):
+                self._kept[name] = buffer.detach().clone()
 
     def _changed(self) -> list[str]:
-        """Return the constant buffers that have been changed since ``_remember`` was called."""
-        return [
-            name
-            for name, buffer in self._constant().items()
-            if self._kept[name][:2] != (id(buffer), version(buffer))
-        ]
-
-    def _undo(self, names: Sequence[str]) -> None:
-        """Give buffers the values that ``_remember`` noted."""
-        for name, buffer in self._constant().items():
-            if name in names:
-                write_back(buffer, self._kept[name][2])
+        """Return the constant buffers that have been changed since ``remember`` was called."""
+        constant = self._constant().items()
+        return [name for name, buffer in constant if not _same_bits(buffer, self._kept[name])]
 
     def noise_seed(self, step: int, v: int) -> int:
         """Return the seed of a shard's noise."""
@@ -304,3 +294,8 @@ class ShardedStep:
             if not bool(loss.isfinite().all()) or not self.layout.is_finite(row):
                 return v
         return 0
+
+
+def _same_bits(left: Tensor, right: Tensor) -> bool:
+    """Return whether two tensors have the same shape and the same bits, NaN included."""
+    return left.shape == right.shape and torch.equal(as_bytes(left), as_bytes(right))

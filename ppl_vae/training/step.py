@@ -213,7 +213,7 @@ class TracedStep:
         return self._differentiated(self._batch_inputs(index, kl_weight))
 
     def _differentiated(self, batch: list[Tensor]) -> tuple[Tensor, Gradients]:
-        """Run a step that holds no update: losses, and a gradient or ``None`` for each parameter."""
+        """Run a step that holds no update; return losses, and a gradient or ``None`` each."""
         results = self._run_or_undo(batch)
         return results[0], self._in_place_of_none(results[1:])
 

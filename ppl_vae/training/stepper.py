@@ -215,6 +215,7 @@ class Stepper:
         """Make a context for the steps of an epoch, in which all ranks make the same steps."""
         if self.sharded is None:
             return contextlib.nullcontext()
+        self.sharded.remember()
         return self.team.rounds(len(self.sharded.message), "the steps of an epoch")
 
     def step_of_shards(
@@ -315,7 +316,7 @@ class Stepper:
         return self.run_eagerly(index, kl_weight)
 
     def run_eagerly(self, index: Tensor, kl_weight: float) -> tuple[Tensor, Gradients]:
-        """Return losses, (2,), and gradients by the pair's own Python, with its effects and errors."""
+        """Return losses, (2,), and gradients by the pair's own Python, errors included."""
         weight = torch.tensor(float(kl_weight)) if self.weighted else None
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.derivative(batch, weight)
