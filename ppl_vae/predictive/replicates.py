@@ -180,18 +180,15 @@ class ReplicateSampler:
         groups = self.groups() if groups is None else groups
         total = len(self.rows) * sum(map(len, groups))
         options: dict[str, Any] = {"desc": progress, "disable": not progress, "leave": False}
-        bar = tqdm(total=total, unit="row", unit_scale=True, **options)
-        with bar:
+        with tqdm(total=total, unit="row", unit_scale=True, **options) as bar:
             for group in groups:
                 seed = child(self.seed, group.start, 1)
                 global_draws = self._globals.draw_particles(seed, len(group), self.runs)
                 draw = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 work = functools.partial(self.far_rows.run, draw, attrgetter("values"))
                 seed = child(self.seed, group.start)
-                each = blocks(
-                    self.pair, self.rows, work, seed=seed, copies=len(group), judge=self.judge
-                )
-                for _, part in each:
+                block: dict[str, Any] = {"copies": len(group), "judge": self.judge}
+                for _, part in blocks(self.pair, self.rows, work, seed=seed, **block):
                     bar.update(len(part.index) * len(group))
                     yield part.without(self.far_rows.found[part.index], self.row_latents)
 

@@ -36,6 +36,7 @@ class FailedStep:
         cause: What the step raised, on the rank that raised it.
         rank: The rank that the rows belong to.
         gradients: The gradient of the batch, where it is known.
+        part: Which part of the batch the rows are, in words that follow on the batch.
     """
 
     index: Tensor
@@ -45,6 +46,7 @@ class FailedStep:
     cause: ValueError | None = None
     rank: int = 0
     gradients: Gradients | None = None
+    part: str = ""
 
 
 def failed_shard(stepper: Stepper, kl_weight: float, losses: list[float]) -> FailedStep:
@@ -55,8 +57,9 @@ def failed_shard(stepper: Stepper, kl_weight: float, losses: list[float]) -> Fai
     seed_generators(shard.seed)
     state = torch.get_rng_state()
     return FailedStep(
-        shard.index, kl_weight, state, losses, shard.cause, shard.rank, shard.gradients
-    )
+        shard.index, kl_weight, state, losses, shard.cause, shard.rank, shard.gradients,
+        f", shard {shard.number} of {stepper.shards}",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -81,6 +81,16 @@ class History:
         row = self.frame.loc[self.frame["epoch"] == self.best_epoch].iloc[-1]
         values = {str(name): float(value) for name, value in row.items()}
         return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+    def summary(self, steps: int) -> dict[str, Any]:
+        """Return what the record of a run directory says of the fit, after ``steps`` updates."""
+        return {
+            "epochs": len(self.frame), "step": steps, "stopped": self.stopped,
+            "best_epoch": self.best_epoch, "best": self.best_row(),
+            "validation_elbo": self.validation_elbo,
+            "validation_elbo_se": self.validation_elbo_se, "measure": self.measure,
+            "step_kind": self.step, "step_reason": self.step_reason, "shards": self.shards,
+        }  # fmt: skip
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the learning curves, training and held-out ELBO over epochs, and return the axes.

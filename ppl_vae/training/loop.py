@@ -145,7 +145,7 @@ class Loop:
         failed = None
         with self.stepper.rounds() as rounds:
             for index in self.stepper.batches(order)[progress.position :]:
-                failed = self._step(index, rounds, pressed=bool(interrupted))
+                failed = self._step(index, rounds, interrupted)
                 if failed is not None:
                     break
                 progress.step += 1
@@ -168,18 +168,16 @@ class Loop:
             interrupted.append(True)
         return sharded.interrupted
 
-    def _step(self, index: Tensor, rounds: Rounds | None, *, pressed: bool) -> FailedStep | None:
+    def _step(self, index: Tensor, rounds: Rounds | None, pressed: list[bool]) -> FailedStep | None:
         """Update once from the rows at ``index``, (rows,); return the step where it failed.
 
         Of a batch in shards, ``rounds`` is the exchange with the other processes, and ``pressed``
-        says whether Ctrl-C was pressed here.
+        is not empty once Ctrl-C was pressed here.
         """
         step = self.progress.step
         weight = kl_weight_at(self.kl_weight, step)
         if rounds is not None:
-            losses, applied = self.stepper.step_of_shards(
-                index, weight, step, rounds, interrupted=pressed
-            )
+            losses, applied = self.stepper.step_of_shards(index, weight, step, rounds, pressed)
             if not applied:
                 return failed_shard(self.stepper, weight, losses)
         else:
@@ -199,7 +197,8 @@ class Loop:
         own = explain(self.stepper, failed) if self.team.rank == failed.rank else None
         found = told(self.team, own, failed.rank)
         progress = self.progress
-        where = f"epoch {progress.epoch}, batch {progress.position} (step {progress.step})"
+        batch = f"batch {progress.position} (step {progress.step}){failed.part}"
+        where = f"epoch {progress.epoch}, {batch}"
         weights = f"those of epoch {progress.best_epoch}" if self.best else self._restore_finite()
         raise NotFiniteError(
             f"fit: the {found.what} at {where}: {found.site}. The update was not applied, the "
@@ -334,12 +333,7 @@ class Loop:
             shards=self.stepper.shards,
         )
         if self.recorder is not None:
-            summary = {"epochs": len(records), "step": self.progress.step, "stopped": stopped,
-                       "best_epoch": history.best_epoch, "best": history.best_row(),
-                       "validation_elbo": history.validation_elbo,
-                       "validation_elbo_se": history.validation_elbo_se,
-                       "measure": history.measure, "shards": history.shards,
-                       "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
+            summary = history.summary(self.progress.step)
             self.recorder.finish(self.pair.tensors(), records, "finished", summary)
         return history
 

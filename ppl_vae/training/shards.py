@@ -50,13 +50,15 @@ class FailedShard:
     """The shard of a step whose update was not applied.
 
     Attributes:
-        index: The shard's rows, (rows,).
+        number: The shard's number, from 0.
+        index: Its rows, (rows,).
         seed: Seeds the shard's draws.
         rank: The rank that the shard belongs to.
         gradients: The gradient of the whole batch; ``None`` where the pair raised an error.
         cause: The error of Pyro's checks, on that rank alone.
     """
 
+    number: int
     index: Tensor
     seed: int
     rank: int
@@ -127,7 +129,7 @@ class ShardedStep:
         self._lay_out(changed)
 
     def __call__(
-        self, index: Tensor, kl_weight: float, step: int, rounds: Rounds, *, interrupted: bool
+        self, index: Tensor, kl_weight: float, step: int, rounds: Rounds, pressed: list[bool]
     ) -> tuple[list[float], bool]:
         """Update once from the rows at ``index``, (rows,).
 
@@ -136,7 +138,7 @@ class ShardedStep:
             kl_weight: The weight of the latent sites.
             step: The step's number in the fit.
             rounds: The exchange with the other ranks.
-            interrupted: Whether Ctrl-C was pressed here.
+            pressed: Not empty once Ctrl-C was pressed here.
 
         Returns:
             What ``EagerStep`` returns; where the update was not applied, ``failed`` says why.
@@ -146,7 +148,7 @@ class ShardedStep:
         while True:
             became, note = self._work(pieces, len(index), kl_weight, step, begin)
             head = self.message[8:HEAD].view(torch.int32)
-            head[0], head[1] = became, int(interrupted)
+            head[0], head[1] = became, bool(pressed)
             gathered = rounds.gather(self.message)
             heads = gathered[:, 8:HEAD].view(torch.int32).tolist()
             if all(became != AGAIN for became, _ in heads):
@@ -154,7 +156,7 @@ class ShardedStep:
             self._mend(note)
             begin = [buffer.clone() for buffer in self._buffers()]
             rounds.size = len(self.message)
-        self.interrupted = any(pressed for _, pressed in heads)
+        self.interrupted = any(elsewhere for _, elsewhere in heads)
         for rank, (became, _) in enumerate(heads):
             if became == REFUSED:
                 return [math.nan, math.nan], self._refuse(pieces, step, rank, gathered)
@@ -274,7 +276,7 @@ class ShardedStep:
 
     def _refuse(self, pieces: Sequence[Tensor], step: int, rank: int, gathered: Tensor) -> bool:
         """Note the shard on which Pyro's checks raised; the update is not applied."""
-        number = -1 if self.failed is None else self._number
+        number = -1 if self.failed is None else self.failed.number
         text = self.team.text(str(number), "the shard that failed", source=rank)
         if self.failed is None or rank != self.team.rank:
             self.failed = self._failed_shard(pieces, step, int(text))
@@ -285,8 +287,9 @@ class ShardedStep:
         gradients: Gradients | None = None, cause: ValueError | None = None,
     ) -> FailedShard:  # fmt: skip
         """Return a shard as one that failed."""
-        self._number = v
-        return FailedShard(pieces[v], self.noise_seed(step, v), v // self.slots, gradients, cause)
+        return FailedShard(
+            v, pieces[v], self.noise_seed(step, v), v // self.slots, gradients, cause
+        )
 
     def _culprit(self, losses: Sequence[Tensor], rows: Sequence[Tensor]) -> int:
         """Return the first shard that is not finite; the first one where all are."""

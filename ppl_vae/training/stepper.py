@@ -219,11 +219,11 @@ class Stepper:
         return self.team.rounds(len(self.sharded.message), "the steps of an epoch")
 
     def step_of_shards(
-        self, index: Tensor, kl_weight: float, step: int, rounds: Rounds, *, interrupted: bool
+        self, index: Tensor, kl_weight: float, step: int, rounds: Rounds, pressed: list[bool]
     ) -> tuple[list[float], bool]:
         """Update once from the shards of the rows at ``index``; see ``ShardedStep``."""
         assert self.sharded is not None
-        return self.sharded(index, kl_weight, step, rounds, interrupted=interrupted)
+        return self.sharded(index, kl_weight, step, rounds, pressed)
 
     def __call__(
         self, index: Tensor, kl_weight: float, rng_state: Tensor | None = None

@@ -1,6 +1,5 @@
 """What the processes of ``parts/worlds.py`` run. Each program runs on one process as well."""
 
-import math
 import os
 import signal
 import warnings
@@ -67,3 +66,171 @@ def fitted(name, **more):
 def all_fits(*names):
     stepper.TRACED_FROM = 1
     tell({name: fitted(name) for name in names or FITS})
+
+
+# How fits end, and what is shared
+
+
+def end_of(work):
+    """Return the class and the message of the error that a piece of work ends with."""
+    try:
+        work()
+    except Exception as error:
+        return [type(error).__name__, str(error)]
+    return ["", ""]
+
+
+class Failing(pairs.Model):
+    """Raises, or gives NaN, in a step of one rank; evaluations pass."""
+
+    def __init__(self, on_rank=None, row=None):
+        super().__init__()
+        self.on_rank, self.row = on_rank, row
+
+    def likelihood(self, out):
+        if self.training and torch.is_grad_enabled() and self.on_rank == rank() == 1:
+            raise RuntimeError("no memory on this rank")
+        return super().likelihood(out)
+
+    def forward(self, x):
+        if self.row is not None and torch.is_grad_enabled():
+            far = (x == self.row).all(1, keepdim=True)
+            x = torch.where(far, x / 0, x)
+        super().forward(x)
+
+
+def failures():
+    """Tell how fits end that fail on one rank, or cannot begin."""
+    import ppl_vae
+
+    quick = {**QUICK, "compile": False}
+    data = pairs.reals()
+
+    def begin(**options):
+        data = options.pop("data", pairs.reals())
+        return lambda: fit(pairs.Model(), pairs.Guide(), data, **{**quick, **options})
+
+    def not_finite():
+        torch.manual_seed(0)
+        fit(Failing(row=data[35]), pairs.Guide(), data, **quick)
+
+    def raising_callback(*_):
+        raise RuntimeError("the disk is full")
+
+    found = {
+        "other data": end_of(begin(data=data + rank())),
+        "another seed": end_of(begin(seed=rank())),
+        "one shard": end_of(begin(shards=1)),
+        "a pair with faults": end_of(begin(data=data[:1])),
+        "an error of rank 1": end_of(lambda: fit(Failing(1), pairs.Guide(), data, **quick)),
+        "a callback": end_of(begin(callbacks=[raising_callback])),
+        "not finite": end_of(not_finite),
+        "another place": end_of(
+            begin() if rank() else lambda: ppl_vae.predictive_check(*pairs.gaussian())
+        ),
+    }
+    with ppl_vae.alone():
+        found["not finite, alone"] = end_of(not_finite)
+    tell(found)
+
+
+def fit_events(path):
+    """Tell what callbacks, Ctrl-C and the run directory do."""
+    import ppl_vae
+    from ppl_vae.saving import storage
+
+    quick = {**QUICK, "compile": False}
+    model, guide, data = pairs.made(pairs.gaussian)
+    calls = []
+
+    def callback(row, model, guide):
+        calls.append(row["epoch"])
+        calls.append(len(ppl_vae.encode(model, guide, data)))  # on rank 0 alone
+        with torch.no_grad():
+            next(model.parameters()).add_(torch.rand(()))
+        return row["epoch"] == 2
+
+    if rank():
+
+        def refuse(*_):
+            raise AssertionError("rank 1 wrote a file")
+
+        storage.write_whole = storage.write_tensors = refuse
+    history = fit(model, guide, data, callbacks=[callback], run=path, **quick)
+    answer = {"calls": calls, "stopped": history.stopped, "weights": weights_of(model, guide)}
+    loaded = ppl_vae.load(path, model=pairs.Model(), guide=pairs.Guide())
+    answer["loaded"] = weights_of(*loaded)
+
+    def pressed(step):
+        if step == 4 and rank() == int(os.environ.get("WORLD_SIZE", "1")) - 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return 1.0
+
+    model, guide, data = pairs.made(pairs.gaussian)
+    history = fit(model, guide, data, kl_weight=pressed, **quick)
+    answer["interrupted"] = [history.stopped, history.frame["step"].tolist()]
+    tell(answer)
+
+
+def evaluated(size):
+    """Return checksums of what the evaluations give, in blocks of ``size`` rows."""
+    import ppl_vae
+    from ppl_vae.core import blocks
+    from ppl_vae.predictive import replicates
+
+    blocks.LARGEST = size
+    replicates.GROUP_NUMBERS = 5000
+    model, guide, data = pairs.made(pairs.gaussian)
+    data = torch.cat([data, data[:3] * 1e30])  # rows on which the pair overflows
+
+    runs = []
+    likelihood = pairs.Model.likelihood
+    pairs.Model.likelihood = lambda self, out: [runs.append(1), likelihood(self, out)][1]
+
+    def latent(x, latents):
+        return (x - latents["z"][:, :1]).nanmean(0)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        scores = ppl_vae.log_likelihood(model, guide, data, num_samples=30)
+        codes = ppl_vae.encode(model, guide, data)
+        rebuilt = ppl_vae.reconstruct(model, guide, data)
+        strange = ppl_vae.anomaly_scores(model, guide, data, num_samples=30)
+        check = ppl_vae.predictive_check(
+            model, guide, data[:40], num_samples=150, statistics=["built-in", latent]
+        )
+    pairs.Model.likelihood = likelihood
+    frames = {
+        "log_likelihood": scores, "encode": codes, "anomaly_scores": strange,
+        "check": check.frame.select_dtypes("number"), "features": check.features.select_dtypes("number"),
+    }  # fmt: skip
+    found = {name: checksum(torch.tensor(frame.to_numpy())) for name, frame in frames.items()}
+    found["reconstruct"] = checksum(torch.as_tensor(rebuilt))
+    found["pit"] = checksum(torch.tensor(check.pit["x"]))
+    found["sample"] = checksum(*(torch.tensor(part) for part in check.sample["x"]))
+    found["exact"] = codes.attrs["exact"]
+    return found, len(runs)
+
+
+def evaluations(size=7):
+    tell(evaluated(size))
+
+
+def kept_fit(path, dies_at=None, resume=False):
+    """Fit with a snapshot after every step; rank 1 is killed before a step."""
+    tell(kept(path, dies_at, resume=resume))
+
+
+def kept(path, dies_at=None, resume=False):
+    """Return what ``kept_fit`` tells."""
+    from ppl_vae.saving import snapshots
+
+    snapshots.SOONEST = snapshots.SHARE = 0
+    stepper.TRACED_FROM = 1
+
+    def weight(step):
+        if step == dies_at and rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0 - 0.5**step
+
+    return fitted("Trace, traced", run=path, resume=resume, kl_weight=weight, epochs=6)
