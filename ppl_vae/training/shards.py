@@ -250,7 +250,7 @@ class ShardedStep:
         return {name: buffer for name, buffer in found.items() if buffer is not None}
 
     def remember(self) -> None:
-        """Note the values of the constant buffers; only the pair may write them until the next call.
+        """Note the values of the constant buffers, which the pair alone may change from here on.
 
         A buffer that is constant for a thousand steps may change in the next one. torch's own
         layers write buffers without a trace in the tensor, so that the values are compared.

@@ -202,7 +202,8 @@ def evaluated(size):
     pairs.Model.likelihood = likelihood
     frames = {
         "log_likelihood": scores, "encode": codes, "anomaly_scores": strange,
-        "check": check.frame.select_dtypes("number"), "features": check.features.select_dtypes("number"),
+        "check": check.frame.select_dtypes("number"),
+        "features": check.features.select_dtypes("number"),
     }  # fmt: skip
     found = {name: checksum(torch.tensor(frame.to_numpy())) for name, frame in frames.items()}
     found["reconstruct"] = checksum(torch.as_tensor(rebuilt))

@@ -57,7 +57,8 @@ def answers(program, *arguments, size=2):
 
 def tell(value):
     """Print the answer of a program."""
-    print(json.dumps(value), flush=True)
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 def checksum(*tensors):
