@@ -74,7 +74,7 @@ def check_weights_alike(team: World, pair: Pair, epoch: int) -> None:
         return
     checksum = 0
     for tensor in pair.tensors().values():
-        checksum = zlib.crc32(memoryview(as_bytes(tensor).cpu().numpy()), checksum)
+        checksum = zlib.crc32(as_bytes(tensor).cpu().numpy().tobytes(), checksum)
 
     def describe(checksums: list[str]) -> str:
         rank = next(r for r, other in enumerate(checksums) if other != checksums[0])
