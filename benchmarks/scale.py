@@ -10,7 +10,7 @@ processes wait for each other's cores, and only the ratios of setups that fit ar
 
 The lines below the table extend the measured numbers by the model
 
-    step(P) = fixed + compute / P + P latency + bytes (P - 1) / bandwidth
+    step(P) = fixed + compute / P + 2 (P - 1) latency + 2 bytes (P - 1) / P / bandwidth
 
 to 64 machines of this kind on a network of a given latency and bandwidth.
 
@@ -35,6 +35,7 @@ import torch
 from step_torch import ConvWork, Work, whole_fit
 
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.rounds import rounds
 from ppl_vae.core.world import world
 
 WORKS = (
@@ -65,12 +66,13 @@ def serve(name: str, threads: int, tiny: bool) -> None:
     size = sum(p.numel() * p.element_size() for p in parameters)
     for _ in sys.stdin:
         seconds, loss = laps(work.epochs)
-        message = torch.zeros(8 + 8 * (size // 8), dtype=torch.uint8)
-        with team.rounds(len(message), "the benchmark") as rounds:
-            rounds.gather(message)
+        width = -(-size // team.size // 16) * 16
+        wide = torch.zeros(1, team.size * width, dtype=torch.uint8)
+        with rounds(team, (16, 1, width), "the benchmark") as each:
             start = time.perf_counter()
             for _ in range(20):
-                rounds.gather(message)
+                each.scatter(wide[0, :16].clone(), wide)
+                each.join(wide[0, :width])
             collective = (time.perf_counter() - start) / 20
         if team.first:
             step = 1e3 * statistics.median(seconds) / work.steps
@@ -129,15 +131,15 @@ def modelled(frame: pd.DataFrame, work: Work) -> pd.DataFrame:
     of_work = frame[frame["work"] == work.name]
     alone = of_work[of_work["setup"].str.startswith("1x")]["step"].median() / 1e3
     size = int(of_work["bytes"].iloc[0])
-    fixed = min(2e-4 + 2.5 * size / 5e9, alone / 2)  # Python; the update reads and writes 10 numbers
-    records = []
+    fixed = min(2e-4 + 2.5 * size / 5e9, alone / 2)  # Python; the update touches 10 numbers each
+    compute, records = alone - fixed, []
     for machines in MACHINES:
-        network = 0.0 if machines == 1 else machines * LATENCY + size * (machines - 1) / BANDWIDTH
-        step = fixed + (alone - fixed) / machines + network
-        records.append(
-            {"machines": machines, "ms a step": 1e3 * step, "speed": alone / step,
-             "speed at 8 x the rows": 8 * alone / (fixed + 8 * (alone - fixed) / machines + network)}
-        )  # fmt: skip
+        waits, share = 2 * (machines - 1), (machines - 1) / machines
+        network = waits * LATENCY + 2 * size * share / BANDWIDTH
+        step = fixed + compute / machines + network
+        more = fixed + 8 * compute / machines + network  # 8 times the rows
+        speeds = {"speed": alone / step, "speed, 8 x the rows": (fixed + 8 * compute) / more}
+        records.append({"machines": machines, "ms a step": 1e3 * step, **speeds})
     return pd.DataFrame(records).set_index("machines").round(2)
 
 

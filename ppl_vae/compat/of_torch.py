@@ -32,6 +32,16 @@ def all_gather_flat(gathered: Tensor, own: Tensor) -> None:
     named(gathered, own)
 
 
+def all_to_all_flat(received: Tensor, sent: Tensor) -> None:
+    """Fill ``received``, (ranks * n,), with piece r of ``sent``, (ranks * n,), of every rank.
+
+    r is the rank of this process, and the pieces stand in the order of the ranks that sent them.
+
+    Expected: ``torch.distributed.all_to_all_single``, with gloo as well, which torch does not list.
+    """
+    dist.all_to_all_single(received, sent)
+
+
 def compile_with_inductor(
     module: GraphModule, examples: Sequence[Tensor], options: dict[str, Any]
 ) -> Callable[..., list[Tensor]]:

@@ -8,7 +8,7 @@ and tell each by its environment which one it is: its rank, from 0, and their nu
 Every exchange begins with a short meeting: all processes say where they are in the program, and
 whether one of them has failed. Two faults that would make the others wait for ever end at once:
 
-- an error on one rank: the others raise it too, with its rank and its words (``together``);
+- an error on one rank: the others raise it too, with its rank and its words (``World.together``);
 - a function that is called on some of the ranks only: at the next meeting the ranks are at
   different places, and all raise an error that names both places.
 
@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -35,6 +35,9 @@ from torch import Tensor
 
 from ppl_vae.compat.of_torch import all_gather_flat
 from ppl_vae.compiled.layout import write_back
+
+Collective: TypeAlias = Callable[[Tensor, Tensor], None]
+"""A function of torch's that fills its first argument from the second one of every rank."""
 
 TIMEOUT = datetime.timedelta(minutes=30)
 """How long a process waits for the others, where this library made the process group."""
@@ -79,14 +82,14 @@ class World:
         """
         if self.size == 1:
             return tensor[None]
-        self._meet(what, tensor.numel() * tensor.element_size())
+        self.meet(what, tensor.numel() * tensor.element_size())
         return self._gather(tensor)
 
     def texts(self, text: str, what: str) -> list[str]:
         """Return the texts of all ranks, in the order of the ranks."""
         if self.size == 1:
             return [text]
-        self._meet(what)
+        self.meet(what)
         return self._texts(text)
 
     def text(self, text: str, what: str, source: int = 0) -> str:
@@ -98,7 +101,7 @@ class World:
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([as_bytes(t).to(tensors[0].device) for t in tensors])
-        self._meet(what, len(flat))
+        self.meet(what, len(flat))
         sent = flat.to(_meeting_place(flat))
         _exchange(dist.broadcast, sent, 0)
         if self.first:
@@ -144,37 +147,21 @@ class World:
             return
         try:
             yield
-            self._meet(f"the end of {what}")
+            self.meet(f"the end of {what}")
         except Exception as error:
-            if not hasattr(error, "_told_to_all"):
+            if not was_told(error):
                 with contextlib.suppress(WorldError):
-                    self._meet(what, failure=error)
+                    self.meet(what, failure=error)
             raise
 
-    @contextlib.contextmanager
-    def rounds(self, size: int, what: str) -> Iterator[Rounds]:
-        """Make a context for exchanges of the same size, one after the other, without meetings.
+    def exchange(self, collective: Collective, sent: Tensor, length: int) -> Tensor:
+        """Return what a collective function of torch's gives for bytes, without a meeting."""
+        own = sent.to(_meeting_place(sent))
+        received = own.new_empty(length)
+        _exchange(collective, received, own)
+        return received.to(sent.device)
 
-        A round is one collective operation, where a meeting and a gathering are two or more. A rank
-        that fails inside the block says so in its next round, in the place of what it would send.
-
-        Args:
-            size: Bytes of a rank's message, a multiple of 8; the first 8 are the rounds' own.
-            what: The place in the program, in words.
-        """
-        if self.size > 1:
-            self._meet(what, size)
-        rounds = Rounds(self, size)
-        try:
-            yield rounds
-        except Exception as error:
-            if not hasattr(error, "_told_to_all"):
-                with contextlib.suppress(WorldError):
-                    rounds.gather(None, failure=error)
-            raise
-        rounds.gather(None)
-
-    def _meet(self, what: str, size: int = 0, *, failure: Exception | None = None) -> None:
+    def meet(self, what: str, size: int = 0, *, failure: Exception | None = None) -> None:
         """Meet the other ranks: compare places and sizes, and hear of failures.
 
         One reduction of five numbers finds all three: the largest of a number and of its negative
@@ -187,7 +174,7 @@ class World:
         _exchange(dist.all_reduce, header, dist.ReduceOp.MAX)
         failed, *found = header.tolist()
         if failed:
-            self._hear(failure)
+            self.hear(failure)
             return
         if found != [place, -place, size, -size]:
             places = self._texts(f"{what} ({size} bytes)" if size else what)
@@ -200,7 +187,7 @@ class World:
                 )
             )
 
-    def _hear(self, failure: Exception | None) -> None:
+    def hear(self, failure: Exception | None) -> None:
         """Exchange the words of the ranks that failed; raise on those that did not."""
         texts = self._texts("" if failure is None else f"{type(failure).__name__}: {failure}")
         if failure is not None:
@@ -211,10 +198,9 @@ class World:
 
     def _gather(self, tensor: Tensor) -> Tensor:
         """Gather without a meeting, for ranks that have just met."""
-        sent = as_bytes(tensor).to(_meeting_place(tensor))
-        gathered = sent.new_empty(self.size * len(sent))
-        _exchange(all_gather_flat, gathered, sent)
-        return from_bytes(gathered.to(tensor.device), tensor, self.size)
+        sent = as_bytes(tensor)
+        gathered = self.exchange(all_gather_flat, sent, self.size * len(sent))
+        return from_bytes(gathered, tensor, self.size)
 
     def _texts(self, text: str) -> list[str]:
         """Gather texts without a meeting."""
@@ -224,38 +210,6 @@ class World:
         padded[: len(content)] = content
         rows = self._gather(padded)
         return [bytes(row[:n].tolist()).decode() for row, n in zip(rows, lengths, strict=True)]
-
-
-class Rounds:
-    """Exchanges of one size among ranks that have met (``World.rounds``).
-
-    Args:
-        team: The ranks.
-        size: Bytes of a rank's message.
-    """
-
-    def __init__(self, team: World, size: int) -> None:
-        self.team, self.size = team, size
-
-    def gather(self, message: Tensor | None, *, failure: Exception | None = None) -> Tensor:
-        """Return the messages of all ranks, (ranks, bytes).
-
-        Args:
-            message: Bytes, (size,), whose first 8 are written here; ``None`` where this rank sends
-                none any more, because it failed or because the rounds are over.
-            failure: Why this rank failed.
-
-        Raises:
-            WorldError: If another rank failed or has ended.
-        """
-        message = torch.zeros(self.size, dtype=torch.uint8) if message is None else message
-        if self.team.size == 1:
-            return message[None]
-        message[:8].view(torch.int64).fill_(0 if failure is None else 1)
-        gathered = self.team._gather(message)
-        if bool(gathered[:, :8].any()):
-            self.team._hear(failure)
-        return gathered
 
 
 def world() -> World:
@@ -310,6 +264,11 @@ def from_bytes(content: Tensor, like: Tensor, *lead: int) -> Tensor:
     """Return bytes as numbers of the dtype and shape of a tensor, after leading dimensions."""
     aligned = content if content.storage_offset() % like.element_size() == 0 else content.clone()
     return aligned.view(like.dtype).reshape((*lead, *like.shape))
+
+
+def was_told(error: Exception) -> bool:
+    """Return whether all ranks have heard of an error."""
+    return hasattr(error, "_told_to_all")
 
 
 def _told(error: Any) -> Any:

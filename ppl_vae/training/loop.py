@@ -34,8 +34,9 @@ from tqdm.auto import tqdm
 
 from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
+from ppl_vae.core.rounds import Rounds
 from ppl_vae.core.seeding import seed_generators
-from ppl_vae.core.world import Rounds, alone
+from ppl_vae.core.world import alone
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.metrics import COLUMNS, Metrics
 from ppl_vae.saving.snapshots import Recorder, restore_generators

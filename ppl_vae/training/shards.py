@@ -7,8 +7,9 @@
 where loss_v stands for the whole data set, as the loss of any batch does. A global latent is drawn
 once in each shard.
 
-Rank r of P works on V / P of the shards. Then every rank gets the weighted gradients of all
-shards, adds them in the order of the shards, and makes the same update. So nothing depends on P:
+Rank r of P works on V / P of the shards. Then every rank gets a P-th of the numbers of all shards'
+weighted gradients, adds them in the order of the shards, and gives the sum to all (``Rounds``);
+all make the same update. So nothing depends on P:
 neither the noise, nor the rows of a shard, nor the order of the additions. A product is rounded
 once, on the rank that owns the shard, and a sum of two numbers has one right rounding, whatever
 the machine.
@@ -17,8 +18,8 @@ Buffers that the pair changes while it runs: every shard begins with the same va
 buffer of floats (the averages of batch normalization) becomes the mean over the shards, weighted by
 n_v / n; one of whole numbers (a count of batches) becomes that of the first shard.
 
-A message of a rank is a head of 16 bytes (the first 8 are those of ``Rounds``; then what became of
-the rank's work, and whether Ctrl-C was pressed there), and a row for each of its shards.
+A rank tells the others: a head of 16 bytes (the first 8 are those of ``Rounds``; then what became
+of the rank's work, and whether Ctrl-C was pressed there), and the rows of its shards (``message``).
 """
 
 from __future__ import annotations
@@ -35,14 +36,16 @@ from torch import Tensor
 from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.rounds import Rounds
 from ppl_vae.core.seeding import child, forked, seed_generators
-from ppl_vae.core.world import Rounds, World, as_bytes
+from ppl_vae.core.world import World, as_bytes
 from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.equivalence import state_restored
-from ppl_vae.training.message import HEAD, Layout
+from ppl_vae.training.message import Layout
 from ppl_vae.training.step import CompiledStepError, EagerStep
 
 DONE, REFUSED, AGAIN = range(3)  # what became of a rank's work
+HEAD = 16  # bytes in front of a rank's small rows
 
 
 @dataclass(frozen=True)
@@ -147,26 +150,31 @@ class ShardedStep:
         begin = [buffer.clone() for buffer in self._buffers()]
         while True:
             became, note = self._work(pieces, len(index), kl_weight, step, begin)
-            head = self.message[8:HEAD].view(torch.int32)
+            head = self.small[8:HEAD].view(torch.int32)
             head[0], head[1] = became, bool(pressed)
-            gathered = rounds.gather(self.message)
-            heads = gathered[:, 8:HEAD].view(torch.int32).tolist()
+            small, wide = rounds.scatter(self.small, self.wide)
+            heads = small[:, 8:HEAD].view(torch.int32).tolist()
             if all(became != AGAIN for became, _ in heads):
                 break
-            self._mend(note)
+            with self.team.together("a step that is made again"):
+                self._mend(note)
             begin = [buffer.clone() for buffer in self._buffers()]
-            rounds.size = len(self.message)
+            rounds.sizes = self.sizes
         self.interrupted = any(elsewhere for _, elsewhere in heads)
         for rank, (became, _) in enumerate(heads):
             if became == REFUSED:
-                return [math.nan, math.nan], self._refuse(pieces, step, rank, gathered)
-        rows = [self._row(gathered, v) for v, piece in enumerate(pieces) if len(piece)]
-        losses, gradients, buffers = self.layout.add(rows)
+                self._refuse(pieces, step, rank)
+                return [math.nan, math.nan], False
+        present = [v for v, piece in enumerate(pieces) if len(piece)]
+        rows = small[:, HEAD:].reshape(self.team.size * self.slots, -1)
+        of_all = wide.flatten(0, 1)
+        total = rounds.join(self.layout.add([of_all[v] for v in present], self.team.rank))
+        losses, gradients, buffers = self.layout.read(total, [rows[v] for v in present])
         applied = self.eager.apply(losses, gradients)
         for buffer, value in zip(self._buffers(), buffers if applied else begin, strict=True):
             write_back(buffer, value)
         if not applied:
-            v = self._culprit([self.layout.losses(row) for row in rows], rows)
+            v = self._culprit([self.layout.losses(rows[v]) for v in present])
             self.failed = self._failed_shard(pieces, step, v, gradients=gradients)
         return losses.tolist(), applied
 
@@ -230,12 +238,13 @@ class ShardedStep:
         texts = self.team.texts(json.dumps(changing), "the buffers that change")
         known = {*self._changing}.union(*map(json.loads, texts))
         self._changing = [name for name in self._places if name in known]
-        self.layout = Layout(self.parameters, self._buffers())
-        size = HEAD + self.slots * self.layout.size
-        device = self.parameters[0].device
-        self.message = torch.zeros(size, dtype=torch.uint8, device=device)
-        rows = self.message[HEAD:].view(self.slots, -1)
-        self._views = [self.layout.views(row) for row in rows]
+        self.layout = Layout(self.parameters, self._buffers(), self.team.size)
+        device, width = self.parameters[0].device, self.layout.slice
+        self.sizes = HEAD + self.slots * self.layout.small, self.slots, width
+        self.small = torch.zeros(self.sizes[0], dtype=torch.uint8, device=device)
+        self.wide = self.small.new_zeros(self.slots, self.team.size * width)
+        rows = self.small[HEAD:].view(self.slots, -1)
+        self._views = [self.layout.views(*both) for both in zip(self.wide, rows, strict=True)]
 
     def _buffers(self) -> list[Tensor]:
         """Return the changing buffers as they are now."""
@@ -270,17 +279,13 @@ class ShardedStep:
         assert seed is not None
         return seed
 
-    def _row(self, gathered: Tensor, v: int) -> Tensor:
-        """Return the row of shard v, (bytes,), of the messages of all ranks."""
-        return gathered[v // self.slots, HEAD:].view(self.slots, -1)[v % self.slots]
-
-    def _refuse(self, pieces: Sequence[Tensor], step: int, rank: int, gathered: Tensor) -> bool:
-        """Note the shard on which Pyro's checks raised; the update is not applied."""
+    def _refuse(self, pieces: Sequence[Tensor], step: int, rank: int) -> None:
+        """Note the shard of a rank on which Pyro's checks raised."""
         number = -1 if self.failed is None else self.failed.number
-        text = self.team.text(str(number), "the shard that failed", source=rank)
-        if self.failed is None or rank != self.team.rank:
+        with self.team.together("the shard that failed"):
+            text = self.team.text(str(number), "the shard that failed", source=rank)
+        if rank != self.team.rank:
             self.failed = self._failed_shard(pieces, step, int(text))
-        return False
 
     def _failed_shard(
         self, pieces: Sequence[Tensor], step: int, v: int, *,
@@ -291,12 +296,16 @@ class ShardedStep:
             v, pieces[v], self.noise_seed(step, v), v // self.slots, gradients, cause
         )
 
-    def _culprit(self, losses: Sequence[Tensor], rows: Sequence[Tensor]) -> int:
+    def _culprit(self, losses: Sequence[Tensor]) -> int:
         """Return the first shard that is not finite; the first one where all are."""
-        for v, (loss, row) in enumerate(zip(losses, rows, strict=True)):
-            if not bool(loss.isfinite().all()) or not self.layout.is_finite(row):
+        for v, loss in enumerate(losses):
+            if not bool(loss.isfinite().all()):
                 return v
-        return 0
+        slots = zip(self.own, self.wide, strict=False)
+        own = [v for v, row in slots if v < len(losses) and not self.layout.is_finite(row)]
+        with self.team.together("a gradient that failed"):
+            texts = self.team.texts(json.dumps(own), "a gradient that failed")
+        return min((v for text in texts for v in json.loads(text)), default=0)
 
 
 def _same_bits(left: Tensor, right: Tensor) -> bool:

@@ -37,8 +37,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.rounds import Rounds, rounds
 from ppl_vae.core.seeding import forked
-from ppl_vae.core.world import Rounds, World
+from ppl_vae.core.world import World
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
@@ -216,14 +217,14 @@ class Stepper:
         if self.sharded is None:
             return contextlib.nullcontext()
         self.sharded.remember()
-        return self.team.rounds(len(self.sharded.message), "the steps of an epoch")
+        return rounds(self.team, self.sharded.sizes, "the steps of an epoch")
 
     def step_of_shards(
-        self, index: Tensor, kl_weight: float, step: int, rounds: Rounds, pressed: list[bool]
+        self, index: Tensor, kl_weight: float, step: int, each: Rounds, pressed: list[bool]
     ) -> tuple[list[float], bool]:
         """Update once from the shards of the rows at ``index``; see ``ShardedStep``."""
         assert self.sharded is not None
-        return self.sharded(index, kl_weight, step, rounds, pressed)
+        return self.sharded(index, kl_weight, step, each, pressed)
 
     def __call__(
         self, index: Tensor, kl_weight: float, rng_state: Tensor | None = None
