@@ -92,7 +92,10 @@ def start(name: str, setup: str, tiny: bool) -> list[subprocess.Popen[str]]:
     return [
         subprocess.Popen(
             words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": str(threads)},
+            env={
+                **os.environ, **shared, "RANK": str(rank), "OMP_NUM_THREADS": str(threads),
+                "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin take the cores of the others
+            },
         )
         for rank in range(processes)
     ]  # fmt: skip

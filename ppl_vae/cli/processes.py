@@ -58,7 +58,7 @@ def run_in_processes(count: int, words: list[str]) -> int:
                 hidden: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": errors}
                 processes.append(
                     subprocess.Popen(
-                        [sys.executable, "-m", "ppl_vae", *words],
+                        [sys.executable, "-m", "ppl_vae.cli", *words],
                         env={**os.environ, **shared, **own},
                         **(hidden if rank else {}),
                     )

@@ -15,7 +15,10 @@ is stored in a snapshot:
 - which kind of step runs (``Stepper.state``): the kinds differ in rounding, so a resumed fit must
   not choose again;
 - torch's, numpy's and Python's global generators (added by ``Recorder``), from which the draws of
-  the model and the guide come.
+  the model and the guide come; the draws of shards come from the seed and the step alone.
+
+Several processes run this loop side by side. Rank 0 decides how the fit ends, and it alone has
+callbacks and a recorder; the others are told.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ from ppl_vae.training.give_up import MEND, FailedStep, explain, failed_shard, to
 from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
 from ppl_vae.training.interrupts import first_interrupt_noted
-from ppl_vae.training.progress import Progress, shown_elbo
+from ppl_vae.training.progress import Progress, are_finite, shown_elbo
 from ppl_vae.training.stepper import Stepper
 
 
@@ -209,7 +212,7 @@ class Loop:
 
     def _restore_finite(self) -> str:
         """Restore finite weights, where there are any, and return words for which they are."""
-        if _is_finite(self.pair.tensors()):
+        if are_finite(self.pair.tensors()):
             return "those before it"
         snapshot = None if self.recorder is None else self.recorder.last_snapshot()
         words = "not finite either: with validation= or run=, finite weights are stored"
@@ -349,7 +352,7 @@ class Loop:
         if self.recorder is None or not (now or self.recorder.due):
             return
         weights = self.pair.tensors()
-        if _is_finite(weights):
+        if are_finite(weights):
             tensors = {f"now/{name}": value for name, value in weights.items()}
             tensors |= {f"best/{name}": value for name, value in self.best.items()}
             self.recorder.snapshot(tensors, self.state)
@@ -394,8 +397,3 @@ class Loop:
         self.seed = self.stepper.sharded.seed = seed
         if self.held_out is not None:
             self.held_out = dataclasses.replace(self.held_out, seed=seed)
-
-
-def _is_finite(tensors: dict[str, Tensor]) -> bool:
-    """Return whether every weight is finite."""
-    return all(bool(value.isfinite().all()) for value in tensors.values())

@@ -45,3 +45,8 @@ def shown_elbo(row: dict[str, float], measure: str) -> str:
     held_out = row["validation_elbo"]
     name, value = ("", row["elbo"]) if math.isnan(held_out) else ("held-out ", held_out)
     return f"{name}{measure} {value:.2f} nats/row"
+
+
+def are_finite(tensors: dict[str, Tensor]) -> bool:
+    """Return whether all weights are finite."""
+    return all(bool(value.isfinite().all()) for value in tensors.values())

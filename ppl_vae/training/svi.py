@@ -155,12 +155,12 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far; a second Ctrl-C stops
     at once.
 
-    Started in several processes by ``torchrun`` or its like, the processes share the work: every
-    one runs the same script on the same data, works on its part of the shards of each batch, and
-    ends with the same weights, which are those of rank 0 at the beginning. Rank 0 alone writes the
-    run directory, calls the callbacks, warns and shows progress. An error on one rank ends the fit
-    on all. A run may be resumed on any number of processes; each must see its directory. Buffers
-    that a step changes are averaged over the shards, whole numbers are those of the first shard.
+    Started in several processes by ``torchrun`` or its like, the processes share the work. Every
+    one runs the same script on the same data and works on its part of the shards of each batch. All
+    begin with the weights of rank 0 and end with the same weights. Rank 0 alone writes the run
+    directory, calls the callbacks, warns and shows progress. An error on one rank ends the fit on
+    all. A run may be resumed on any number of processes; each must see its directory. Buffers that
+    a step changes are averaged over the shards; whole numbers are those of the first shard.
     """
     refuse_within_a_check("fit")
     team = world()

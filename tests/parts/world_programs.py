@@ -235,3 +235,34 @@ def kept(path, dies_at=None, resume=False):
         return 1.0 - 0.5**step
 
     return fitted("Trace, traced", run=path, resume=resume, kl_weight=weight, epochs=6)
+
+
+def exchanges():
+    """Tell what ranks exchange, and how they hear of faults."""
+    from ppl_vae.core.shared_rows import exchange_rows
+    from ppl_vae.core.world import world
+
+    team, own = world(), 10 * rank()
+    placed = [torch.tensor(float(own)), torch.tensor(own)]
+    team.broadcast(placed, "weights")
+    rows = torch.arange(5.0) + own
+    answer = {
+        "gathered": team.gather(torch.tensor([own, own + 1]), "numbers").tolist(),
+        "texts": team.texts(f"é{rank()}", "texts"),
+        "broadcast": [value.item() for value in placed],
+        "rows": exchange_rows(
+            team, {"a": rows}, [torch.tensor([0]), torch.tensor([1, 3]), torch.tensor([2, 4])]
+        )["a"].tolist(),
+        "seed": team.seed(None, "a seed"),
+        "places": end_of(lambda: team.texts("", "there" if rank() else "here"))[1],
+    }
+
+    def lose():
+        with team.together("a piece of work"):
+            if rank():
+                raise KeyError("lost")
+            team.texts("", "elsewhere")
+
+    answer["failed"] = end_of(lose)[1]
+    answer["after"] = team.texts(str(rank()), "after a failure")
+    tell(answer)
