@@ -268,12 +268,12 @@ def from_bytes(content: Tensor, like: Tensor, *lead: int) -> Tensor:
 
 def was_told(error: Exception) -> bool:
     """Return whether all ranks have heard of an error."""
-    return hasattr(error, "_told_to_all")
+    return hasattr(error, "told_to_all")
 
 
 def _told(error: Any) -> Any:
     """Mark an error that all ranks have heard of, and return it."""
-    error._told_to_all = True
+    error.told_to_all = True
     return error
 
 

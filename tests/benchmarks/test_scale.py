@@ -7,7 +7,7 @@ def test_each_setup_is_measured_and_extended(tmp_path):
     words = ["--works", "vae-512x784", "--setups", "1x1", "2x1", "--rounds", "1", "--tiny"]
     shown = command("scale.py", *words, folder=tmp_path)
     measured = [line.split() for line in shown.splitlines() if line.startswith(("vae", " "))]
-    assert ["2x1"] == [words[0] for words in measured if words and words[0] == "2x1"][:1]
+    assert [words[0] for words in measured if words and words[0] == "2x1"][:1] == ["2x1"]
     assert "speed beside 1x1" in shown
     machines = [int(line.split()[0]) for line in shown.split("by the model")[1].splitlines()[3:]]
     assert machines == [1, 2, 4, 8, 16, 32, 64]

@@ -1,15 +1,14 @@
 """The processes that work together, seen from one that works by itself, and what they exchange."""
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
 import torch
+from parts.worlds import answers
 
 import ppl_vae
-from parts.worlds import TESTS, answers
 from ppl_vae.core.shared_rows import exchange_rows
 from ppl_vae.core.world import World, as_bytes, from_bytes, world
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from torch import nn
-
 from parts import pairs
 from parts.pairs import made
 from parts.worlds import weights_of
+from torch import nn
+
 from ppl_vae import fit
 
 ROWS_COUPLED = pytest.mark.filterwarnings("ignore:layer .*got BatchNorm1d")  # by lint
