@@ -84,8 +84,8 @@ def fit(
     Ctrl-C ends the fit after the current step, with the best weights so far.
 
     --nproc 2 shares the fit between two processes of this machine; on several machines, torchrun
-    starts the processes: torchrun ... -m ppl_vae.cli fit ... The fit depends on --shards, but not on
-    the number of processes.
+    starts the processes: torchrun ... -m ppl_vae.cli fit ... The fit depends on --shards, but not
+    on the number of processes.
     """
     first = is_first()
     with reporting(as_json and first, quiet or not first) as output:

@@ -155,9 +155,17 @@ def fit_events(path):
         def refuse(*_):
             raise AssertionError("rank 1 wrote a file")
 
-        storage.write_whole = storage.write_tensors = refuse
+        storage.write_whole = storage.write_tensors = storage.write_json = refuse
+    ppl_vae.save(model, guide, path + " saved", data=data)
+    saved = ppl_vae.load(path + " saved", model=pairs.Model(), guide=pairs.Guide())
+    same = weights_of(*saved) == weights_of(model, guide)
     history = fit(model, guide, data, callbacks=[callback], run=path, **quick)
-    answer = {"calls": calls, "stopped": history.stopped, "weights": weights_of(model, guide)}
+    answer = {
+        "calls": calls,
+        "saved": same,
+        "stopped": history.stopped,
+        "weights": weights_of(model, guide),
+    }
     loaded = ppl_vae.load(path, model=pairs.Model(), guide=pairs.Guide())
     answer["loaded"] = weights_of(*loaded)
 

@@ -64,6 +64,8 @@ def test_a_fit_that_is_not_finite_says_the_same_on_any_number_of_processes(failu
 
 def test_rank_0_alone_writes_and_calls_callbacks_and_all_ranks_follow_it(tmp_path):
     first, second = answers("fit_events", str(tmp_path / "run"))
+    assert first["saved"]
+    assert second["saved"]
     assert first["calls"] == [1, 40, 2, 40]
     assert second["calls"] == []
     assert first["stopped"] == second["stopped"] == "callback"
