@@ -92,17 +92,17 @@ def test_shards_that_cannot_be_are_refused(tmp_path):
 
 
 def test_a_fit_from_shards_without_a_seed_resumes_with_the_seed_it_drew(tmp_path):
-    def once(epochs, folder, **options):
+    def once(epochs, folder, draw_from=1, **options):
         torch.manual_seed(7)
         model, guide, data = pairs.gaussian()
+        torch.manual_seed(draw_from)
         options = {"seed": None, "shards": 2, "run": tmp_path / folder, **options}
         fit(model, guide, data, **{**QUICK, "epochs": epochs}, **options)
         return weights_of(model, guide)
 
     whole = once(5, "whole")
     once(2, "cut")
-    torch.manual_seed(8)
-    assert once(5, "cut", resume=True) == whole
+    assert once(5, "cut", draw_from=2, resume=True) == whole
 
 
 @ROWS_COUPLED
