@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ppl_vae.checks.predictive_checks import predictive_check as predictive_check
     from ppl_vae.core.pair import Guide as Guide
     from ppl_vae.core.pair import Model as Model
+    from ppl_vae.core.world import alone as alone
     from ppl_vae.data.files import read_data as read_data
     from ppl_vae.data.rows import Data as Data
     from ppl_vae.elbo.bounds import IWAE as IWAE

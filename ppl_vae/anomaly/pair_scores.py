@@ -111,7 +111,7 @@ class PairScores:
         with bar:
             columns = collect(
                 self.pair, rows, far_rows.marked(work), seed=seed, size=self.size,
-                first_block=first_block,
+                first_block=first_block, shared=far_rows.found,
             )  # fmt: skip
         far_rows.warn("anomaly_scores", stacklevel=4, value="scores are infinite")
         for name in SCORES:

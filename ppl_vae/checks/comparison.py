@@ -7,6 +7,7 @@ the next group. So memory grows with the size of one group, not with the number 
 the statistics themselves, a few numbers for each replicate, are stored for all replicates.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -22,6 +23,8 @@ from ppl_vae.checks.user_statistics import (
     evaluate,
     takes_latents,
 )
+from ppl_vae.core.shared_rows import exchange_rows
+from ppl_vae.core.world import World, alone
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 
 SAMPLE_NUMBERS = 1 << 19  # numbers of each site that are stored for figures
@@ -71,6 +74,70 @@ class ReplicateComparison:
         self._sample: dict[str, list[Tensor]] = {}
         if sampler.prior:
             check_latents_are_given_rows(functions, self._from_prior)
+
+    def add_all(self, progress: str, team: World) -> None:
+        """Draw and add all replicates, which several processes share by groups.
+
+        Every process adds the first groups, which hold the sample for figures and show which
+        statistics there are, and the last two, which stay in memory (``values_of``). The others
+        are shared, and their statistics, a few numbers for each replicate, are exchanged.
+
+        Args:
+            progress: Title of a progress bar; none if empty.
+            team: The processes.
+        """
+        groups = self.sampler.groups()
+        first = math.ceil(SAMPLE_REPLICATES / self.sampler.count)
+        shared = groups[first:-2] if team.size > 1 else []
+        if not shared:
+            for part in self.sampler.stream(progress):
+                self.add(part)
+            return
+        with team.together("predictive_check"):
+            with alone():
+                for part in self.sampler.stream(progress if team.first else "", groups[:first]):
+                    self.add(part)
+                before = self.pit.counts()
+                own = shared[team.rank :: team.size]
+                for part in self.sampler.stream(progress if team.first else "", own):
+                    self.add(part)
+                after = self.pit.counts()
+                for part in self.sampler.stream("", groups[-2:]):
+                    self.add(part)
+            self._exchange(team, shared, first)
+            self.pit.add_counts(
+                [
+                    team.gather(new - old, "ranks of observed cells").sum(0) - (new - old)
+                    for new, old in zip(after, before, strict=True)
+                ],
+                sum(map(len, shared)) - sum(map(len, own)),
+            )
+            found = self.sampler.far_rows.found
+            found |= team.gather(found, "marks of the rows").any(0)
+
+    def _exchange(self, team: World, shared: list[range], first: int) -> None:
+        """Take the statistics of the groups that other ranks added.
+
+        Args:
+            team: The ranks.
+            shared: The groups, of which each rank added every ``team.size``-th.
+            first: Number of groups before them.
+        """
+        places = [torch.tensor(group) for group in shared]
+        for key, (_, replicated) in self.statistics.items():
+            exchange_rows(team, {key: replicated}, places)
+        own = len(shared[team.rank :: team.size])
+        for (_, title), (of_data, _) in self.statistics.items():
+            if title not in self.functions or not takes_latents(self.functions[title]):
+                continue
+            whole = of_data[0].new_zeros((len(shared), *of_data[0].shape))
+            for number, value in zip(
+                range(team.rank, len(shared), team.size), of_data[first : first + own], strict=True
+            ):
+                whole[number] = value
+            numbers = [torch.tensor([number]) for number in range(len(shared))]
+            exchange_rows(team, {title: whole}, numbers)
+            of_data[first : first + own] = list(whole)
 
     def add(self, part: Replicates) -> None:
         """Copy a part of the replicates into memory; compute statistics when its group is complete.

@@ -75,6 +75,18 @@ class RunningPIT:
             ranks.below += replicate < observed
             ranks.equal += replicate == observed
 
+    def counts(self) -> list[Tensor]:
+        """Return copies of the counts of all sites, (rows, features) each."""
+        return [c.clone() for ranks in self._ranks.values() for c in (ranks.below, ranks.equal)]
+
+    def add_counts(self, counts: list[Tensor], replicates: int) -> None:
+        """Add counts, in the form that ``counts`` gives, of further replicates."""
+        remaining = iter(counts)
+        for ranks in self._ranks.values():
+            ranks.below += next(remaining)
+            ranks.equal += next(remaining)
+            ranks.count += replicates
+
     def values(self) -> dict[str, Any]:
         """Return the PITs as arrays, ``{site: (rows, features)}``, NaN in masked cells."""
         found = {}

@@ -27,6 +27,7 @@ from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.tables import LEVEL, CheckTables, features_in, of_worst_steps
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.world import world
 from ppl_vae.data.rows import Data
 from ppl_vae.data.text import printable
 from ppl_vae.elbo.points import points_given
@@ -288,6 +289,7 @@ def predictive_check(
         ['co-occurrence', 'rate']
     """
     check_arguments(num_samples=num_samples, seed=seed, progress=progress)
+    seed = world().seed(seed, "predictive_check")
     mend = "draw fewer replicates"
     check_memory("num_samples", num_samples, 8 * num_samples, mend)  # one statistic at least
     pair = Pair.of(model, guide, plate)
@@ -296,8 +298,7 @@ def predictive_check(
     kinds = [ValueKind.of(fn) for fn in sampler.distributions.values()]
     known = {covariates.NAME, *(name for kind in kinds for name in kind.names)}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
-    for part in sampler.stream("predictive check" if progress else ""):
-        comparison.add(part)
+    comparison.add_all("predictive check" if progress else "", world())
     sampler.far_rows.warn("predictive_check", stacklevel=2)
     return _check_of(comparison, [] if guide is None else points_given(pair, rows))
 

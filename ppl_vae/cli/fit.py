@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from ppl_vae.cli.options import (
     Settings,
 )
 from ppl_vae.cli.pairs import build_pair, check_names, read
+from ppl_vae.cli.processes import in_a_world, is_first, run_in_processes
 from ppl_vae.saving.locks import RunLock
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ def fit(
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the data, at most.")] = 100,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows of one update.")] = 128,
     learning_rate: Annotated[float | None, typer.Option(help="Adam's; 0.001 by default.")] = None,
+    shards: Annotated[
+        int | None, typer.Option(min=1, help="Pieces of a batch; as many as processes by default.")
+    ] = None,
+    nproc: Annotated[
+        int, typer.Option(min=1, help="Processes that share the fit on this machine.")
+    ] = 1,
     kl_weight: Annotated[float, typer.Option(min=0, help="Weight of every latent site.")] = 1.0,
     clip_norm: Annotated[float | None, typer.Option(help="Largest norm of the gradient.")] = None,
     patience: Annotated[
@@ -74,9 +82,16 @@ def fit(
 
     Snapshots are stored as the fit goes: after a kill, the same command with --resume continues.
     Ctrl-C ends the fit after the current step, with the best weights so far.
+
+    --nproc 2 shares the fit between two processes of this machine; on several machines, torchrun
+    starts the processes: torchrun ... -m ppl_vae.cli fit ... The fit depends on --shards, but not
+    on the number of processes.
     """
-    with reporting(as_json, quiet) as output:
+    first = is_first()
+    with reporting(as_json and first, quiet or not first) as output:
         _check_options(run, resume=resume, force=force, validation=validation, patience=patience)
+        if nproc > 1 and not in_a_world():
+            raise typer.Exit(run_in_processes(nproc, sys.argv[1:]))
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
         rows = read(data, columns=columns, drop=drop, fields=fields, label=label)
@@ -85,12 +100,13 @@ def fit(
         with _older_run_set_aside(run, output, force=force):
             history = ppl_vae.fit(
                 *pair, rows, validation=held_out, optimizer=optimizer, epochs=epochs,
-                batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm, patience=patience,
+                batch_size=batch_size, shards=shards, kl_weight=kl_weight, clip_norm=clip_norm,
+                patience=patience,
                 compile="auto" if compiled is None else compiled, seed=seed, run=run,
                 resume=resume, progress=output.progress, plate=plate,
             )  # fmt: skip
         _show(output, history, run)
-        if not (run / "weights.safetensors").is_file():
+        if first and not (run / "weights.safetensors").is_file():
             raise ValueError(f"{run}: the weights could not be written; make room and --resume")
 
 
@@ -110,6 +126,8 @@ def _check_options(
         raise UsageError("--resume continues the run and --force replaces it: give one of them")
     if patience is not None and validation is None:
         raise UsageError("--patience needs held-out rows: give --validation too")
+    if not is_first():  # rank 0 may have begun the run by now
+        return
     if run.exists() and not run.is_dir():
         raise UsageError(f"--run {run}: expected a directory, got a file")
     filled = run.is_dir() and any(run.iterdir())
@@ -158,7 +176,7 @@ def _older_run_set_aside(run: Path, output: CommandOutput, *, force: bool) -> It
     Raises:
         ValueError: If another process is fitting into the older run, which is then left alone.
     """
-    if not (force and (run / RECORD).is_file()):
+    if not (force and is_first() and (run / RECORD).is_file()):
         yield
         return
     with contextlib.closing(RunLock(run)):
@@ -188,7 +206,7 @@ def _show(output: CommandOutput, history: History, run: Path) -> None:
             "elbo": float(best["elbo"]), "objective_per_row": float(best["objective"]),
             "validation_elbo": history.validation_elbo,
             "validation_elbo_se": history.validation_elbo_se, "measure": history.measure,
-            "converged": history.converged,
+            "converged": history.converged, "shards": history.shards,
         }
     )  # fmt: skip
     output.show(str(history), f"stored in        {run}")

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 from torch.fx import GraphModule, Node, graph_module
@@ -19,6 +20,26 @@ from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+
+def all_gather_flat(gathered: Tensor, own: Tensor) -> None:
+    """Fill ``gathered``, (ranks * n,), with the tensors ``own``, (n,), of all ranks in their order.
+
+    Expected: ``torch.distributed.all_gather_single``, and before torch had it
+    ``torch.distributed.all_gather_into_tensor``.
+    """
+    named = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    named(gathered, own)
+
+
+def all_to_all_flat(received: Tensor, sent: Tensor) -> None:
+    """Fill ``received``, (ranks * n,), with piece r of ``sent``, (ranks * n,), of every rank.
+
+    r is the rank of this process, and the pieces stand in the order of the ranks that sent them.
+
+    Expected: ``torch.distributed.all_to_all_single``, with gloo as well, which torch does not list.
+    """
+    dist.all_to_all_single(received, sent)
 
 
 def compile_with_inductor(

@@ -23,6 +23,8 @@ from ppl_vae.core.far_rows import overflowing_rows, without_rows
 from ppl_vae.core.observed_values import refuse_outside, refuse_swapped, row_shape_cause
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import child, forked
+from ppl_vae.core.shared_rows import exchange_rows
+from ppl_vae.core.world import World, alone, world
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 
@@ -98,6 +100,7 @@ def blocks(
     size: int | None = None,
     judge: bool = True,
     first_block: int = 0,
+    team: World | None = None,
 ) -> Iterator[tuple[Tensor, T]]:
     """Call ``work`` on each block of rows in turn, in evaluation mode and without gradients.
 
@@ -114,6 +117,8 @@ def blocks(
         judge: Whether to refuse observed values outside their likelihood's support. Rows of which
             only the form is read, and not what they observe, are not judged.
         first_block: Number of the first block, where the rows are a part of the data.
+        team: Processes that share the blocks; this one gets every ``team.size``-th block, from its
+            rank on. ``None`` for all blocks.
 
     Yields:
         The positions of the block's rows, (rows,), and what ``work`` returned.
@@ -123,10 +128,11 @@ def blocks(
             likelihood's support.
     """
     size = size or block_rows(rows, copies)
-    starts = range(0, len(rows), size)
-    device = pair.device()
-    bar = tqdm(starts, desc=progress, unit="block", disable=not progress, leave=False)
-    for block, start in enumerate(bar, first_block):
+    team = World() if team is None else team
+    numbered = list(enumerate(range(0, len(rows), size), first_block))[team.rank :: team.size]
+    device, hidden = pair.device(), not progress or not team.first
+    bar = tqdm(numbered, desc=progress, unit="block", disable=hidden, leave=False)
+    for block, start in bar:
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
         if judge:
@@ -236,10 +242,12 @@ def collect(
     size: int | None = None,
     judge: bool = True,
     first_block: int = 0,
+    shared: Tensor | None = None,
 ) -> dict[Key, Tensor]:
     """Call ``work`` on all blocks and return its results for all rows, block after block.
 
-    The memory used is that of the result and of one block.
+    The memory used is that of the result and of one block, and twice the result where several
+    processes share the blocks.
 
     Args:
         pair: The pair.
@@ -251,16 +259,45 @@ def collect(
         size: Rows in a block; ``block_rows`` by default.
         judge: As in ``blocks``.
         first_block: As in ``blocks``.
+        shared: Marks of the rows, (N,) of bool, all that ``work`` leaves behind beside its results;
+            where it is given, several processes share the blocks, and each has the results and
+            the marks of all rows afterwards.
 
     Returns:
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
-    results: dict[Key, Tensor] = {}
     options: dict[str, Any] = {
-        "progress": progress, "copies": copies, "size": size, "judge": judge,
-        "first_block": first_block,
+        "progress": progress, "copies": copies, "size": size or block_rows(rows, copies),
+        "judge": judge, "first_block": first_block,
     }  # fmt: skip
-    for index, part in blocks(pair, rows, work, seed=seed, **options):
+    team = World() if shared is None else world()
+    count = math.ceil(len(rows) / options["size"])
+    seed = team.seed(seed, "a pass over the rows")
+    if team.size == 1 or count == 1:
+        return _collected(pair, rows, work, seed, World(), options)
+    assert shared is not None
+    with team.together("a pass over the rows"):
+        with alone():
+            own = team if team.rank < count else World(0, count)  # without a block of its own
+            results = _collected(pair, rows, work, seed, own, options)
+        firsts = range(0, len(rows), options["size"])
+        places = [torch.arange(f, min(f + options["size"], len(rows))) for f in firsts]
+        results = exchange_rows(team, results, places)
+        shared |= team.gather(shared, "marks of the rows").any(0)
+    return results
+
+
+def _collected(
+    pair: Pair,
+    rows: Rows,
+    work: Callable[[Batch, Tensor], dict[Key, Tensor]],
+    seed: int | None,
+    team: World,
+    options: dict[str, Any],
+) -> dict[Key, Tensor]:
+    """Return the results of a process's own blocks in tensors for all rows."""
+    results: dict[Key, Tensor] = {}
+    for index, part in blocks(pair, rows, work, seed=seed, team=team, **options):
         for name, value in part.items():
             if name not in results:
                 results[name] = torch.empty((len(rows), *value.shape[1:]), dtype=value.dtype)
@@ -296,7 +333,15 @@ def mean_loss(pair: Pair, rows: Rows, loss: Callable[[Batch], float], *, seed: i
     Returns:
         An estimate of the loss of the whole data set, in the units of ``loss``.
     """
-    total = 0.0
-    for index, value in blocks(pair, rows, lambda batch, _: loss(batch), seed=seed):
-        total += value * len(index) / len(rows)
-    return total
+    team, size = world(), block_rows(rows)
+    seed = team.seed(seed, "the mean over blocks")
+    count = math.ceil(len(rows) / size)
+    team = World() if count == 1 else team
+    own = torch.zeros(math.ceil(count / team.size), dtype=torch.float64)
+    with team.together("the mean over blocks"):
+        with alone():
+            parts = blocks(pair, rows, lambda batch, _: loss(batch), seed=seed, team=team)
+            for place, (index, value) in enumerate(parts):
+                own[place] = value * len(index) / len(rows)
+        values = team.gather(own, "the mean over blocks").T.flatten()[:count]
+    return float(sum(values.tolist()))

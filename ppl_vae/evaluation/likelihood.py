@@ -123,9 +123,11 @@ def log_likelihood(
 
     far_rows = FarRows(pair, rows)
     with bar:
-        frame = _frame(
-            rows, collect(pair, rows, far_rows.marked(work), seed=seed, size=particles.size)
-        )
+        columns = collect(
+            pair, rows, far_rows.marked(work), seed=seed, size=particles.size,
+            shared=far_rows.found,
+        )  # fmt: skip
+    frame = _frame(rows, columns)
     far_rows.warn("log_likelihood", stacklevel=2)
     for name in weights.narrow:
         warnings.warn(

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from ppl_vae.core.blocks import ELEMENTS, block_rows
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.world import world
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.elbo.importance_weights import Draw
@@ -121,7 +122,7 @@ def draws_bar(title: str, rows: Rows, num_samples: int, *, shown: bool) -> Any:
     """
     return tqdm(
         total=len(rows) * num_samples, desc=title, unit="draw", unit_scale=True,
-        disable=not shown, leave=False,
+        disable=not shown or not world().first, leave=False,
     )  # fmt: skip
 
 

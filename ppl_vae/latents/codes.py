@@ -10,6 +10,7 @@ Source: Kingma & Welling (2014), section 5 and appendix A, arXiv:1312.6114.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate, raise_plate_fault
 from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
+from ppl_vae.core.world import world
 from ppl_vae.data.rows import Batch, Data, Rows, generator
 from ppl_vae.elbo.points import points_given
 from ppl_vae.elbo.sum_memory import rows_that_fit
@@ -101,6 +103,7 @@ def encode(
         ((3, 2), {'z': True})
     """
     check_arguments(joint=joint, num_samples=num_samples, seed=seed, progress=progress)
+    seed = world().seed(seed, "encode")
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     summed = SummedLatents(pair, rows, joint=joint)
@@ -112,10 +115,14 @@ def encode(
         )
     work = (_joint_values if joint else _moments)(pair, rows, summed, num_samples, seed, exact)
     far_rows = FarRows(pair, rows)
+    size = rows_that_fit(block_rows(rows), summed.numbers)
     parts = collect(
         pair, rows, far_rows.marked(work), seed=seed, progress="encode" if progress else "",
-        size=rows_that_fit(block_rows(rows), summed.numbers),
+        size=size, shared=far_rows.found,
     )  # fmt: skip
+    if len(rows) > size:  # the blocks may have been shared
+        answers = [json.loads(text) for text in world().texts(json.dumps(exact), "encode")]
+        exact = {name: all(answer[name] for answer in answers) for name in exact}
     far_rows.warn("encode", stacklevel=2)
     if not parts:
         raise no_code("encode", plate)
@@ -247,6 +254,7 @@ def reconstruct(
             "model: expected a latent to reconstruct rows from, found none: without one, the "
             "expected row is the same for all rows; call generate for new rows"
         )
+    seed = world().seed(seed, "reconstruct")
     shared = _SharedLatents(GlobalDraws(pair, rows), seed)
 
     def work(batch: Batch, index: Tensor) -> dict[int, Tensor]:
@@ -260,7 +268,9 @@ def reconstruct(
 
     far_rows = FarRows(pair, rows)
     title = "reconstruct" if progress else ""
-    parts = collect(pair, rows, far_rows.marked(work), seed=seed, progress=title)
+    parts = collect(
+        pair, rows, far_rows.marked(work), seed=seed, progress=title, shared=far_rows.found
+    )
     far_rows.warn("reconstruct", stacklevel=2)
     return in_data_form(rows, parts, rows.index)
 

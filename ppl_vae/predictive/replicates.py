@@ -17,7 +17,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -162,26 +162,33 @@ class ReplicateSampler:
         self.factors = sites_beside_factors(pair, rows, prior=prior)
         self._globals = GlobalDraws(pair, rows, guide=not prior)
 
-    def stream(self, progress: str = "") -> Iterator[Replicates]:
+    def groups(self) -> list[range]:
+        """Return the replicates of each group."""
+        starts = range(0, self.num_samples, self.count)
+        return [range(start, min(start + self.count, self.num_samples)) for start in starts]
+
+    def stream(
+        self, progress: str = "", groups: Sequence[range] | None = None
+    ) -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
 
         Args:
             progress: Title of a progress bar; none if empty.
+            groups: The groups to yield; ``None`` for all. A group has the same replicates, whether
+                others are drawn or not.
         """
-        bar = tqdm(
-            total=len(self.rows) * self.num_samples, desc=progress, unit="row", unit_scale=True,
-            disable=not progress, leave=False,
-        )  # fmt: skip
-        with bar:
-            for start in range(0, self.num_samples, self.count):
-                group = range(start, min(start + self.count, self.num_samples))
+        groups = self.groups() if groups is None else groups
+        total = len(self.rows) * sum(map(len, groups))
+        options: dict[str, Any] = {"desc": progress, "disable": not progress, "leave": False}
+        with tqdm(total=total, unit="row", unit_scale=True, **options) as bar:
+            for group in groups:
                 seed = child(self.seed, group.start, 1)
                 global_draws = self._globals.draw_particles(seed, len(group), self.runs)
                 draw = functools.partial(self._replicates, group=group, global_draws=global_draws)
                 work = functools.partial(self.far_rows.run, draw, attrgetter("values"))
                 seed = child(self.seed, group.start)
-                options: dict[str, Any] = {"copies": len(group), "judge": self.judge}
-                for _, part in blocks(self.pair, self.rows, work, seed=seed, **options):
+                block: dict[str, Any] = {"copies": len(group), "judge": self.judge}
+                for _, part in blocks(self.pair, self.rows, work, seed=seed, **block):
                     bar.update(len(part.index) * len(group))
                     yield part.without(self.far_rows.found[part.index], self.row_latents)
 

@@ -32,6 +32,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.world import alone, world
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
 from ppl_vae.saving import storage
@@ -104,6 +105,8 @@ def save(
     numbers. If it cannot, a warning says why, the weights are stored alone, and ``load`` asks for
     the model and the guide.
 
+    Of several processes that make this call, rank 0 alone writes.
+
     Args:
         model: The model.
         guide: The guide, or ``None``.
@@ -128,21 +131,24 @@ def save(
         4
     """
     check_arguments(run=run)
-    path = Path(run)
     refuse_within_a_check("save")
-    check_new(path)
-    pair = Pair.of(model, guide, plate)
-    for name, tensor in pair.tensors().items():
-        if torch.nn.parameter.is_lazy(tensor):
-            raise ValueError(
-                f"{name.partition('.')[0]}: expected parameters that have shapes, got {name} "
-                "without one; fit the pair, or call it on a batch, before it is saved"
-            )
-    rows = None if data is None else pair.rows(data)
-    info, lock = create_run(path, pair, rows, {})
-    with contextlib.closing(lock):
-        write_weights(path, pair.tensors(), info)
-        storage.write_json(path / INFO, {**info, "status": "saved"})
+    path, team = Path(run), world()
+    with team.together("save"), alone():
+        if not team.first:
+            return
+        check_new(path)
+        pair = Pair.of(model, guide, plate)
+        for name, tensor in pair.tensors().items():
+            if torch.nn.parameter.is_lazy(tensor):
+                raise ValueError(
+                    f"{name.partition('.')[0]}: expected parameters that have shapes, got {name} "
+                    "without one; fit the pair, or call it on a batch, before it is saved"
+                )
+        rows = None if data is None else pair.rows(data)
+        info, lock = create_run(path, pair, rows, {})
+        with contextlib.closing(lock):
+            write_weights(path, pair.tensors(), info)
+            storage.write_json(path / INFO, {**info, "status": "saved"})
 
 
 def read_run(run: str | Path) -> Run:

@@ -21,6 +21,7 @@ from ppl_vae.arguments import (
     shown,
 )
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.world import World
 from ppl_vae.data.rows import Data, Rows, as_rows
 from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, numbers_of_a_row
 
@@ -44,6 +45,7 @@ def check_fit_arguments(
     run: str | Path | None,
     resume: bool,
     progress: bool,
+    shards: int | None,
 ) -> None:
     """Raise ``ValueError`` at the first argument of ``fit`` that is wrong by itself.
 
@@ -52,6 +54,8 @@ def check_fit_arguments(
     """
     check_arguments(epochs=epochs, batch_size=batch_size, compile=compile, seed=seed, resume=resume)
     check_arguments(progress=progress)
+    if shards is not None:
+        check_count("shards", shards)
     if run is not None:
         check_arguments(run=run)
     elif resume:
@@ -237,6 +241,39 @@ def check_batch_holds_all_rows(summed: Sequence[str], batch_size: int, rows: int
             f'site "{summed[0]}": expected all {rows} rows in one batch, as the latent stands '
             f"outside the row plate and is summed over all rows at once, got batch_size="
             f"{batch_size}; pass batch_size={rows}, or draw the latent in the guide"
+        )
+
+
+def check_shards(
+    shards: int, batch_size: int, rows: int, summed: Sequence[str], team: World
+) -> None:
+    """Raise where a batch cannot be cut into a number of shards.
+
+    Args:
+        shards: V, the shards of a batch.
+        batch_size: Rows of one update, at most those of the data.
+        rows: Rows of the data.
+        summed: Names of the latents outside the row plate that are summed exactly.
+        team: The processes.
+
+    Raises:
+        ValueError: If several processes have one shard, a shard would have no row, or a latent is
+            summed over all rows at once.
+    """
+    if shards == 1 and team.size > 1:
+        raise ValueError(
+            f"shards: expected 2 or more for {team.size} processes, got 1, which is a fit of one "
+            "process; pass shards=, begin a new run, or start one process"
+        )
+    if shards > 1 and summed:
+        raise ValueError(
+            f'shards: expected 1 where site "{summed[0]}" is summed over all rows at once, got '
+            f"{shards}; start one process, or draw the latent in the guide"
+        )
+    if min(batch_size, rows) < shards:
+        raise ValueError(
+            f"shards: expected at most the {min(batch_size, rows)} rows of a batch, got {shards}; "
+            "pass a larger batch_size, or fewer shards"
         )
 
 

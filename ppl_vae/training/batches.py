@@ -57,8 +57,25 @@ def cut(order: Tensor, batch_size: int, *, join_last: bool) -> list[Tensor]:
     return batches
 
 
-def check_batch_size(rows: int, batch_size: int, layer: str) -> None:
-    """Raise ``ValueError`` where every batch has one row and a layer refuses that."""
+def shard_sizes(rows: int, shards: int) -> list[int]:
+    """Return the different numbers of rows of a batch's shards, the largest first; none of 0.
+
+    Example:
+        >>> shard_sizes(10, 4), shard_sizes(2, 4)
+        ([3, 2], [1])
+    """
+    least, larger = divmod(rows, shards)
+    return [size for size in ([least + 1] if larger else []) + [least] if size]
+
+
+def check_batch_size(rows: int, batch_size: int, layer: str, shards: int = 1) -> None:
+    """Raise ``ValueError`` where every batch has shards of one row and a layer refuses that."""
+    if layer and shards > 1 and batch_size < 2 * shards:
+        raise ValueError(
+            f"layer {layer}: expected two rows or more in a shard, whose spread it divides by, got "
+            f"batch_size={batch_size} and shards={shards}; pass batch_size={2 * shards} or more, "
+            "or use nn.LayerNorm"
+        )
     if layer and 1 in (rows, batch_size):
         got = f"batch_size={batch_size}" if rows > 1 else "data of one row"
         raise ValueError(

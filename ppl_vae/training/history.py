@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -41,6 +42,8 @@ class History:
         validation_elbo_se: Standard error of ``validation_elbo`` from the draws, in nats per row.
         measure: What is called ELBO here: ``"ELBO"``, or ``"log joint density"`` where the guide
             gives a latent of the rows as a point (a ``Delta``), which has no ELBO.
+        shards: Pieces that each batch was cut into; the fit depends on their number, and not on the
+            number of processes.
     """
 
     frame: pd.DataFrame
@@ -53,6 +56,7 @@ class History:
     validation_elbo: float | None = None
     validation_elbo_se: float | None = None
     measure: str = "ELBO"
+    shards: int = 1
 
     def __post_init__(self) -> None:
         self.frame.attrs["measure"] = self.measure
@@ -71,6 +75,22 @@ class History:
     def _judged_curve(self) -> str:
         """Name of the column that says whether the fit has converged."""
         return "elbo" if self.frame["validation_elbo"].isna().all() else "validation_elbo"
+
+    def best_row(self) -> dict[str, float | None]:
+        """Return the best epoch's row of the frame as JSON can hold it: ``None`` for NaN."""
+        row = self.frame.loc[self.frame["epoch"] == self.best_epoch].iloc[-1]
+        values = {str(name): float(value) for name, value in row.items()}
+        return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+    def summary(self, steps: int) -> dict[str, Any]:
+        """Return what the record of a run directory says of the fit, after ``steps`` updates."""
+        return {
+            "epochs": len(self.frame), "step": steps, "stopped": self.stopped,
+            "best_epoch": self.best_epoch, "best": self.best_row(),
+            "validation_elbo": self.validation_elbo,
+            "validation_elbo_se": self.validation_elbo_se, "measure": self.measure,
+            "step_kind": self.step, "step_reason": self.step_reason, "shards": self.shards,
+        }  # fmt: skip
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the learning curves, training and held-out ELBO over epochs, and return the axes.

@@ -15,12 +15,16 @@ is stored in a snapshot:
 - which kind of step runs (``Stepper.state``): the kinds differ in rounding, so a resumed fit must
   not choose again;
 - torch's, numpy's and Python's global generators (added by ``Recorder``), from which the draws of
-  the model and the guide come.
+  the model and the guide come; the draws of shards come from the seed and the step alone.
+
+Several processes run this loop side by side. Rank 0 decides how the fit ends, and it alone has
+callbacks and a recorder; the others are told.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -33,18 +37,21 @@ from tqdm.auto import tqdm
 
 from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
+from ppl_vae.core.rounds import Rounds
+from ppl_vae.core.seeding import seed_generators
+from ppl_vae.core.world import alone
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.metrics import COLUMNS, Metrics
 from ppl_vae.saving.snapshots import Recorder, restore_generators
+from ppl_vae.training.agreement import check_weights_alike, take_weights_of_rank_0
 from ppl_vae.training.arguments import Callback, KLWeight, kl_weight_at, plain_numbers
-from ppl_vae.training.diagnosis import NotFiniteError, find_culprit
+from ppl_vae.training.diagnosis import NotFiniteError
+from ppl_vae.training.give_up import MEND, FailedStep, explain, failed_shard, told
 from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
 from ppl_vae.training.interrupts import first_interrupt_noted
-from ppl_vae.training.progress import Progress
+from ppl_vae.training.progress import Progress, are_finite, shown_elbo
 from ppl_vae.training.stepper import Stepper
-
-MEND = "try a smaller learning rate, clip_norm=, or a floor on the scales of the model"
 
 
 class Loop:
@@ -74,6 +81,7 @@ class Loop:
         self.stepper, self.pair, self.rows = stepper, stepper.pair, stepper.rows
         self.optimizer, self.scheduler = stepper.optimizer, scheduler
         self.kl_weight, self.seed = kl_weight, seed
+        self.team = stepper.team
         bound = stepper.derivative.bound
         self.held_out = None if held_out is None else HeldOut(held_out, bound, seed)
         self.device = self.pair.device()
@@ -103,7 +111,8 @@ class Loop:
         stopped = "patience" if self._patience_is_over(patience) else "epochs"
         bar = tqdm(
             total=epochs * self.stepper.steps_per_epoch,
-            initial=self.progress.step, unit="step", disable=not show, mininterval=0.3,
+            initial=self.progress.step, unit="step", mininterval=0.3,
+            disable=not show or not self.team.first,
         )  # fmt: skip
         with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error():
             bar.set_description("preparing the step")
@@ -115,7 +124,7 @@ class Loop:
                 if interrupted:  # the history closes the epoch, a resumed fit goes on within it
                     self._snapshot(now=True)
                 row = self._close_epoch()
-                text = _elbo_of(row, self.stepper.objective.measure)
+                text = shown_elbo(row, self.stepper.objective.measure)
                 bar.set_postfix_str(text, refresh=False)
                 if self._call(callbacks, row):
                     stopped = "callback"
@@ -123,7 +132,8 @@ class Loop:
                     stopped = "patience"
                 elif interrupted:
                     stopped = "interrupted"
-                elif self.progress.epoch <= epochs:
+                stopped = self.team.text(stopped, "the end of an epoch")
+                if stopped == "epochs" and self.progress.epoch <= epochs:
                     self.stepper.check(first_step, self.progress.step)
                 if not interrupted:
                     self._snapshot(now=stopped != "epochs" or self.progress.epoch > epochs)
@@ -136,89 +146,81 @@ class Loop:
         progress = self.progress
         self.order.set_state(progress.order_before)
         order = torch.randperm(len(self.rows), generator=self.order)
-        for index in self.stepper.batches(order)[progress.position :]:
-            self._step(index)
-            progress.step += 1
-            progress.position += 1
-            progress.seen += len(index)
-            bar.update()
-            if interrupted:
-                break
-            if self.recorder is not None and self.recorder.due:
-                self._snapshot(now=True)
+        failed = None
+        with self.stepper.rounds() as rounds:
+            for index in self.stepper.batches(order)[progress.position :]:
+                failed = self._step(index, rounds, interrupted)
+                if failed is not None:
+                    break
+                progress.step += 1
+                progress.position += 1
+                progress.seen += len(index)
+                bar.update()
+                if self._stops(interrupted):
+                    break
+                if self.recorder is not None and self.recorder.due:
+                    self._snapshot(now=True)
+        if failed is not None:
+            self._give_up(failed)
 
-    def _step(self, index: Tensor) -> None:
-        """Update once from the rows at ``index``, (rows,); raise where that is not finite."""
+    def _stops(self, interrupted: list[bool]) -> bool:
+        """Return whether Ctrl-C was pressed, on any rank; all ranks answer alike."""
+        sharded = self.stepper.sharded
+        if sharded is None:
+            return bool(interrupted)
+        if sharded.interrupted and not interrupted:
+            interrupted.append(True)
+        return sharded.interrupted
+
+    def _step(self, index: Tensor, rounds: Rounds | None, pressed: list[bool]) -> FailedStep | None:
+        """Update once from the rows at ``index``, (rows,); return the step where it failed.
+
+        Of a batch in shards, ``rounds`` is the exchange with the other processes, and ``pressed``
+        is not empty once Ctrl-C was pressed here.
+        """
         step = self.progress.step
         weight = kl_weight_at(self.kl_weight, step)
-        rng_state = torch.get_rng_state()
-        try:
-            losses, applied = self.stepper(index, weight, rng_state)
-        except ValueError as error:  # Pyro's own checks may meet NaN first
-            self._give_up(index, weight, rng_state, math.nan, error)
-        if not applied:
-            error_of_pyro = self.stepper.eager_error(index, weight, rng_state)
-            loss = (
-                math.nan if error_of_pyro else max(losses, key=lambda loss: not math.isfinite(loss))
-            )
-            self._give_up(index, weight, rng_state, loss, error_of_pyro)
+        if rounds is not None:
+            losses, applied = self.stepper.step_of_shards(index, weight, step, rounds, pressed)
+            if not applied:
+                return failed_shard(self.stepper, weight, losses)
+        else:
+            rng_state = torch.get_rng_state()
+            try:
+                losses, applied = self.stepper(index, weight, rng_state)
+            except ValueError as error:  # Pyro's own checks may meet NaN first
+                return FailedStep(index, weight, rng_state, [math.nan, math.nan], error)
+            if not applied:
+                return FailedStep(index, weight, rng_state, losses)
         self.progress.total += losses[0] * len(index)
         self.progress.objective_total += losses[1] * len(index)
+        return None
 
-    def _give_up(
-        self,
-        index: Tensor,
-        weight: float,
-        rng_state: Tensor,
-        loss: float,
-        cause: Exception | None,
-    ) -> NoReturn:
-        """Raise ``NotFiniteError`` that names what stopped being finite.
-
-        Args:
-            index: The rows of the failed step.
-            weight: Its KL weight.
-            rng_state: State of torch's generator when the step began.
-            loss: The step's loss; NaN where the step raised.
-            cause: What the step raised. Raised again where every value turns out to be finite,
-                since the step then failed for another reason.
-        """
-        batch = self.rows.take(index, self.device)
-        positions = self.rows.positions_in_data(index)
-        culprit = find_culprit(self.pair, batch, positions, rng_state)
-        if culprit is None and cause is not None:
-            raise cause
+    def _give_up(self, failed: FailedStep) -> NoReturn:
+        """Raise ``NotFiniteError`` that names what stopped being finite."""
+        own = explain(self.stepper, failed) if self.team.rank == failed.rank else None
+        found = told(self.team, own, failed.rank)
         progress = self.progress
-        too_large = ""
-        if culprit is None and math.isfinite(loss):
-            too_large = self.stepper.largest_gradient(index, weight, rng_state)
-        what = "gradient is too large" if too_large else "gradient is no longer finite"
-        what = what if math.isfinite(loss) else f"loss became {loss}"
-        where = f"epoch {progress.epoch}, batch {progress.position} (step {progress.step})"
-        site = (
-            culprit
-            or too_large
-            or (
-                "running the same batch again with the same random state gave finite values, so no "
-                "site can be named"
-            )
-        )
+        batch = f"batch {progress.position} (step {progress.step}){failed.part}"
+        where = f"epoch {progress.epoch}, {batch}"
         weights = f"those of epoch {progress.best_epoch}" if self.best else self._restore_finite()
         raise NotFiniteError(
-            f"fit: the {what} at {where}: {site}. The update was not applied, the weights are "
-            f"{weights}; {MEND}",
-            culprit,
-        ) from cause
+            f"fit: the {found.what} at {where}: {found.site}. The update was not applied, the "
+            f"weights are {weights}; {MEND}",
+            found.culprit,
+        ) from found.cause
 
     def _restore_finite(self) -> str:
         """Restore finite weights, where there are any, and return words for which they are."""
-        if _is_finite(self.pair.tensors()):
+        if are_finite(self.pair.tensors()):
             return "those before it"
         snapshot = None if self.recorder is None else self.recorder.last_snapshot()
-        if snapshot is None:
-            return "not finite either: with validation= or run=, finite weights are stored"
-        self._restore({n.removeprefix("now/"): t for n, t in snapshot[0].items()})
-        return f"those of step {snapshot[1]['step']}"
+        words = "not finite either: with validation= or run=, finite weights are stored"
+        if snapshot is not None:
+            self._restore({n.removeprefix("now/"): t for n, t in snapshot[0].items()})
+            words = f"those of step {snapshot[1]['step']}"
+        take_weights_of_rank_0(self.team, self.pair)
+        return self.team.text(words, "the weights after a step that failed")
 
     # Epochs
 
@@ -236,6 +238,7 @@ class Loop:
             else:
                 self.scheduler.step()
         values = (progress.epoch, progress.step, elbo, objective, validation_elbo)
+        check_weights_alike(self.team, self.pair, progress.epoch)
         row = dict(zip(COLUMNS, (*values, self._seconds()), strict=True))
         progress.records.append(row)
         if self.recorder is not None:
@@ -263,9 +266,21 @@ class Loop:
         return patience is not None and waited >= patience
 
     def _call(self, callbacks: Sequence[Callback], row: dict[str, float]) -> bool:
-        """Call every callback; return whether one of them returned True, which ends the fit."""
-        model, guide = self.pair.model.function, self.pair.guide.function
-        answers = [callback(dict(row), model, guide) for callback in callbacks]
+        """Call every callback; return whether one of them returned True, which ends the fit.
+
+        Of several processes rank 0 alone calls them, and the others take its weights, which a
+        callback may change. The draws of a callback are the same on any number of processes.
+        """
+        sharded = self.stepper.sharded
+        if sharded is not None:
+            seed_generators(sharded.noise_seed(self.progress.step, sharded.shards))
+        answers: list[object] = []
+        if self.team.first:
+            model, guide = self.pair.model.function, self.pair.guide.function
+            with alone():
+                answers = [callback(dict(row), model, guide) for callback in callbacks]
+        if callbacks:
+            take_weights_of_rank_0(self.team, self.pair)
         return any(answer is True for answer in answers)
 
     def _seconds(self) -> float:
@@ -319,14 +334,10 @@ class Loop:
             validation_elbo=afresh[0],
             validation_elbo_se=afresh[1],
             measure=self.stepper.objective.measure,
+            shards=self.stepper.shards,
         )
         if self.recorder is not None:
-            summary = {"epochs": len(records), "step": self.progress.step, "stopped": stopped,
-                       "best_epoch": history.best_epoch, "best": _best_row(history),
-                       "validation_elbo": history.validation_elbo,
-                       "validation_elbo_se": history.validation_elbo_se,
-                       "measure": history.measure,
-                       "step_kind": history.step, "step_reason": history.step_reason}  # fmt: skip
+            summary = history.summary(self.progress.step)
             self.recorder.finish(self.pair.tensors(), records, "finished", summary)
         return history
 
@@ -341,7 +352,7 @@ class Loop:
         if self.recorder is None or not (now or self.recorder.due):
             return
         weights = self.pair.tensors()
-        if _is_finite(weights):
+        if are_finite(weights):
             tensors = {f"now/{name}": value for name, value in weights.items()}
             tensors |= {f"best/{name}": value for name, value in self.best.items()}
             self.recorder.snapshot(tensors, self.state)
@@ -354,6 +365,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
             "stepper": self.stepper.state(),
+            "seed": self.seed,
             "seconds": self._seconds(),
         }
         return {name: plain_numbers(value) for name, value in state.items()}
@@ -375,24 +387,13 @@ class Loop:
         stored = {name: state[name] for name in vars(self.progress) if name in state}
         self.progress = Progress(**{**stored, "records": Metrics(state["records"])})
         self._seconds_before = state["seconds"]
+        self._take_seed(state.get("seed"))
         restore_generators(state)
 
-
-def _is_finite(tensors: dict[str, Tensor]) -> bool:
-    """Return whether every weight is finite."""
-    return all(bool(value.isfinite().all()) for value in tensors.values())
-
-
-def _elbo_of(row: dict[str, float], measure: str) -> str:
-    """Return the words of the progress bar: the held-out ``measure``, or else that of training."""
-    held_out = row["validation_elbo"]
-    name, value = ("", row["elbo"]) if math.isnan(held_out) else ("held-out ", held_out)
-    return f"{name}{measure} {value:.2f} nats/row"
-
-
-def _best_row(history: History) -> dict[str, float | None]:
-    """Return the best epoch's row of the history as JSON can hold it: ``None`` for NaN."""
-    frame = history.frame
-    row = frame.loc[frame["epoch"] == history.best_epoch].iloc[-1]
-    values = {str(name): float(value) for name, value in row.items()}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+    def _take_seed(self, seed: int | None) -> None:
+        """Go on with the seed that a fit from shards drew, where the user gave none."""
+        if self.stepper.sharded is None or seed is None:
+            return
+        self.seed = self.stepper.sharded.seed = seed
+        if self.held_out is not None:
+            self.held_out = dataclasses.replace(self.held_out, seed=seed)

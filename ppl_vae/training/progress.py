@@ -38,3 +38,15 @@ class Progress:
     records: Metrics = field(default_factory=Metrics)
     best_epoch: int = 0
     best_elbo: float = -math.inf
+
+
+def shown_elbo(row: dict[str, float], measure: str) -> str:
+    """Return the words of the progress bar: the held-out ``measure``, or else that of training."""
+    held_out = row["validation_elbo"]
+    name, value = ("", row["elbo"]) if math.isnan(held_out) else ("held-out ", held_out)
+    return f"{name}{measure} {value:.2f} nats/row"
+
+
+def are_finite(tensors: dict[str, Tensor]) -> bool:
+    """Return whether all weights are finite."""
+    return all(bool(value.isfinite().all()) for value in tensors.values())

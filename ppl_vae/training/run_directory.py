@@ -15,28 +15,49 @@ from typing import Any
 
 import torch
 
+from ppl_vae.core.world import World
 from ppl_vae.saving import runs, same_code, snapshots
 from ppl_vae.saving.locks import RunLock, check_new, is_taken
 from ppl_vae.training.loop import Loop
 from ppl_vae.training.settings import check_same_settings
 
 
-def may_continue(path: Path, *, resume: bool) -> bool:
+def may_continue(path: Path, team: World, *, resume: bool) -> bool:
     """Return whether a fit resumes the run in a directory; ``False`` where a new run begins.
+
+    Of several processes rank 0 alone looks, and tells the others.
 
     Raises:
         ValueError: If a new run would begin in a directory that is not empty. The directory is
             looked at again when the run begins, under its lock.
     """
-    if resume and is_taken(path):
-        return True
-    check_new(path)
-    return False
+    resumes = team.first and resume and is_taken(path)
+    if team.first and not resumes:
+        check_new(path)
+    return team.text(str(resumes), "the run directory") == str(True)
+
+
+def shards_of_run(run: runs.Run, shards: int | None) -> int:
+    """Return the number of shards that a run was begun with; 1 in runs of older versions.
+
+    Raises:
+        ValueError: If another number is given.
+    """
+    begun = int((run.info.get("settings") or {}).get("shards", 1))
+    if shards not in (None, begun):
+        raise ValueError(
+            f"resume: {run.path} was made with shards={begun}, got {shards}; pass the same, or "
+            "choose another directory"
+        )
+    return begun
 
 
 @contextlib.contextmanager
 def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool) -> Iterator[None]:
     """Record a fit in its run directory while the block runs, and continue an older run there.
+
+    Of several processes rank 0 alone locks the directory and writes into it. The others read the
+    run that is continued, while rank 0 waits for them.
 
     Args:
         path: The run directory.
@@ -52,15 +73,15 @@ def recording(path: Path, loop: Loop, settings: dict[str, Any], *, resumes: bool
     try:
         if resumes:
             _continue_run(path, loop, settings)
-        else:
+        elif loop.team.first:
             _begin_run(path, loop, settings)
     except OSError as error:
         raise ValueError(f"run: {path} cannot be written: {error.strerror}") from error
-    assert loop.recorder is not None
     try:
         yield
     finally:
-        loop.recorder.close()
+        if loop.recorder is not None:
+            loop.recorder.close()
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
 
@@ -112,16 +133,21 @@ def _continue_run(path: Path, loop: Loop, settings: dict[str, Any]) -> None:
     """
     if runs.read_run(path).info.get("settings") is None:
         raise ValueError(f"run: {path} holds a saved pair, not a fit; choose another directory")
+    if not loop.team.first:
+        loop.team.text("", "the lock of the run directory")
+        _restore_run(path, loop, settings, None)
+        return
     lock = RunLock(path)
     try:
+        loop.team.text("", "the lock of the run directory")
         _restore_run(path, loop, settings, lock)
     except BaseException:
         lock.close()
         raise
 
 
-def _restore_run(path: Path, loop: Loop, settings: dict[str, Any], lock: RunLock) -> None:
-    """Restore the loop from the snapshot of a run that this process has locked.
+def _restore_run(path: Path, loop: Loop, settings: dict[str, Any], lock: RunLock | None) -> None:
+    """Restore the loop from the snapshot of a run that this process, or rank 0, has locked.
 
     Raises:
         ValueError: If the run is damaged, is no fit, or differs from this fit.
@@ -133,8 +159,9 @@ def _restore_run(path: Path, loop: Loop, settings: dict[str, Any], lock: RunLock
         snapshot = snapshots.read_snapshot(path)
         if snapshot is not None:
             loop.resume(*snapshot)
-        loop.recorder = snapshots.Recorder(path, info, lock)
-        loop.recorder.restart(loop.progress.records)
+        if lock is not None:
+            loop.recorder = snapshots.Recorder(path, info, lock)
+            loop.recorder.restart(loop.progress.records)
         torch.set_num_threads(info["threads"])
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"resume: {path} is damaged ({error!r})") from error

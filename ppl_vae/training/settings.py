@@ -31,13 +31,20 @@ FUNCTIONS = "functions"
 
 
 def fit_settings(
-    loop: Loop, *, epochs: int, kl_weight: KLWeight, clip_norm: float | None, compiled: bool | str
+    loop: Loop,
+    *,
+    epochs: int,
+    kl_weight: KLWeight,
+    clip_norm: float | None,
+    compiled: bool | str,
+    seed: int | None,
 ) -> dict[str, Any]:
     """Return what must be the same when a fit is resumed, as JSON can hold it."""
     objective, optimizer = loop.stepper.objective, loop.optimizer
     settings: dict[str, Any] = {
         "compile": compiled,
-        "seed": loop.seed,
+        "seed": seed,
+        "shards": loop.stepper.shards,
         "dtype": str(torch.get_default_dtype()),
         "data": loop.rows.fingerprint(),
         "validation": None if loop.held_out is None else loop.held_out.rows.fingerprint(),

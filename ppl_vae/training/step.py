@@ -125,6 +125,7 @@ class TracedStep:
             batch's rows is part of the traced step.
         index: Positions of any batch of this size, (rows,), to trace with.
         weighted: Whether the KL weight is an input; else it is 1.
+        updates: Whether the optimizer's update is a part of the compiled step, where it is known.
 
     Raises:
         Exception: Whatever stops the tracer, usually because the pair's Python reads a value.
@@ -133,13 +134,15 @@ class TracedStep:
         graph: The traced graph of loss and gradient.
         gathers: Whether gathering the rows is part of the step.
         update: The optimizer's update in the compiled step; ``None`` where torch's optimizer does
-            the update.
+            the update, or where another step makes it.
         device: The parameters' device.
         changed: The pair's buffers that a compiled step changes; ``None`` before its first step.
     """
 
-    def __init__(self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool) -> None:
-        self.eager, self.rows, self.weighted = eager, rows, weighted
+    def __init__(
+        self, eager: EagerStep, rows: Rows, index: Tensor, *, weighted: bool, updates: bool = True
+    ) -> None:
+        self.eager, self.rows, self.weighted, self.updates = eager, rows, weighted, updates
         derivative, self.parameters = eager.derivative, eager.derivative.parameters
         self.device = self.parameters[0].device
         self.gathers = all(
@@ -177,9 +180,9 @@ class TracedStep:
         Raises:
             Exception: Whatever stops inductor; call ``interpret`` then.
         """
-        on_cpu = self.device.type == "cpu"
+        inside = self.updates and self.device.type == "cpu"
         trained = self._with_gradient(self.parameters)
-        self.update = TensorUpdate.of(self.eager.optimizer, trained) if on_cpu else None
+        self.update = TensorUpdate.of(self.eager.optimizer, trained) if inside else None
         state = [] if self.update is None else [*self.update.state, self.update.rates()]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch_inputs(index, 1.0)
@@ -198,9 +201,21 @@ class TracedStep:
             (losses_and_factor,) = self._run_or_undo([self.update.rates(), *batch])
             numbers: list[float] = losses_and_factor.tolist()
             return numbers[:-1], all(map(math.isfinite, numbers))
+        losses, gradients = self._differentiated(batch)
+        return losses.tolist(), self.eager.apply(losses, gradients)
+
+    def gradient(self, index: Tensor, kl_weight: float) -> tuple[Tensor, Gradients]:
+        """Return losses, (2,), and gradients of the rows at ``index``, of a step without an update.
+
+        Raises:
+            CompiledStepError: Where the compiled code raises; buffers are as they were before.
+        """
+        return self._differentiated(self._batch_inputs(index, kl_weight))
+
+    def _differentiated(self, batch: list[Tensor]) -> tuple[Tensor, Gradients]:
+        """Run a step that holds no update; return losses, and a gradient or ``None`` each."""
         results = self._run_or_undo(batch)
-        applied = self.eager.apply(results[0], self._in_place_of_none(results[1:]))
-        return results[0].tolist(), applied
+        return results[0], self._in_place_of_none(results[1:])
 
     def derivative(
         self,

@@ -28,6 +28,7 @@ What was chosen is stored with a run (``state``) and restored when the run is re
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import warnings
 from typing import Any
@@ -36,16 +37,18 @@ import torch
 from torch import Tensor
 
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.rounds import Rounds, rounds
 from ppl_vae.core.seeding import forked
+from ppl_vae.core.world import World
 from ppl_vae.data.rows import Rows
-from ppl_vae.elbo.loss import LossAndGradient
+from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.batches import check_batch_size, cut, layer_refusing_one_row
-from ppl_vae.training.diagnosis import too_large
+from ppl_vae.training.batches import check_batch_size, cut, layer_refusing_one_row, shard_sizes
 from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
+from ppl_vae.training.shards import ShardedStep
 from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
 
-EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
+KINDS = EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
 COMPILED_FROM = 8_000  # steps to come after which the compiler is repaid
 CHECKED_EVERY = 1000  # steps between comparisons, where no code of the user's runs between epochs
@@ -88,14 +91,18 @@ class Stepper:
             remaining rows, or one row more (see ``batches.py``).
         weighted: Whether the KL weight may differ from 1.
         watched: Whether the user's code runs between steps or epochs.
+        shards: V, the shards of a batch; 1 for steps of whole batches.
+        seed: Seeds the noise of shards.
+        team: The processes that share the shards; it decides nothing that the fit depends on.
 
     Attributes:
-        kinds: ``{rows of a batch: kind of step}``; the last batch of an epoch may have a kind of
-            its own.
+        kinds: ``{rows of a batch or of a shard: kind of step}``; the last batch of an epoch may
+            have a kind of its own.
         reason: Why the kinds are what they are, for the history.
         traced_steps: ``{rows of a batch: traced step}``, for the kinds that are not eager.
         joins_last: Whether a last row of an epoch joins the batch before it.
         retraced: Whether the step was traced again after a difference appeared.
+        sharded: Makes the updates from shards; ``None`` where a batch is not cut.
     """
 
     def __init__(
@@ -111,6 +118,9 @@ class Stepper:
         batch_size: int,
         weighted: bool,
         watched: bool,
+        shards: int = 1,
+        seed: int | None = None,
+        team: World | None = None,
     ) -> None:
         self.pair, self.rows, self.requested = pair, rows, requested
         self.objective, self.optimizer = objective, optimizer
@@ -120,11 +130,19 @@ class Stepper:
         self.traced_steps: dict[int, TracedStep] = {}
         self.kinds: dict[int, str] = {}
         self.reason, self.retraced, self.joins_last = "", False, False
+        self.shards, self.team = shards, World() if team is None else team
+        self.sharded: ShardedStep | None = None
+        if shards > 1:
+            assert seed is not None
+            self.sharded = ShardedStep(
+                pair, self.eager, self._gradient, self._interpret,
+                shards=shards, seed=seed, team=self.team,
+            )  # fmt: skip
 
     @property
     def kind(self) -> str:
-        """Kind of step for batches of ``batch_size`` rows."""
-        return self.kinds.get(self.batch_size, EAGER)
+        """Kind of step for batches of ``batch_size`` rows, or for their largest shards."""
+        return self.kinds.get(shard_sizes(self.batch_size, self.shards)[0], EAGER)
 
     def plan(self, epochs: int) -> None:
         """Choose the kinds of step for a number of epochs to come.
@@ -136,18 +154,23 @@ class Stepper:
             ValueError: If every batch has one row, and batch normalization refuses that.
         """
         whole_batches, last_rows = divmod(len(self.rows), self.batch_size)
-        if 1 in (last_rows, self.batch_size):
+        fewest = 2 * self.shards  # with fewer rows, a shard has one row or none
+        if 0 < last_rows < fewest or self.batch_size < fewest:
             layer = layer_refusing_one_row(self.pair, self._run_one_row)
-            check_batch_size(len(self.rows), self.batch_size, layer)
-            self.joins_last = bool(layer)
+            check_batch_size(len(self.rows), self.batch_size, layer, self.shards)
+            self.joins_last = bool(layer) and 0 < last_rows < fewest
         if self.joins_last:
-            whole_batches, last_rows = whole_batches - 1, self.batch_size + 1
+            whole_batches, last_rows = whole_batches - 1, self.batch_size + last_rows
         steps = whole_batches * epochs
-        self.kinds = {self.batch_size: step_kind(self.requested, steps)}
-        if last_rows:
-            insisted = self.requested is True and epochs < COMPILED_FROM
-            chosen = step_kind("auto" if self.requested else False, epochs)
-            self.kinds[last_rows] = TRACED if insisted else chosen
+        insisted = self.requested is True and epochs < COMPILED_FROM
+        chosen = step_kind("auto" if self.requested else False, epochs)
+        of_last = shard_sizes(last_rows, self.shards)
+        of_whole = shard_sizes(self.batch_size, self.shards)
+        self.kinds = dict.fromkeys(of_last, TRACED if insisted else chosen)
+        self.kinds = {
+            **dict.fromkeys(of_whole, step_kind(self.requested, steps)),
+            **{size: kind for size, kind in self.kinds.items() if size not in of_whole},
+        }
         automatic = self.requested == "auto"
         self.reason = (
             f"the fit has {steps:,} steps of whole batches"
@@ -176,14 +199,32 @@ class Stepper:
             # Run once so that Pyro's ELBO sets max_plate_nesting, which it does on its first call.
             # An error of that call comes again in the first step, where it is explained.
             with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
-                self._run_eagerly(self._first_and_last_rows(self.batch_size)[0], 1.0)
+                self.run_eagerly(self._first_and_last_rows(self.batch_size)[0], 1.0)
         for size in list(self.kinds):
             if self.kinds[size] != EAGER and size not in self.traced_steps:
                 with forked(0), state_restored(self.pair):
                     problem = self._make(size)
                 if problem:
                     self._fall_back(problem)
-                    return
+                    break
+        self._agree()
+        if self.sharded is not None:
+            first_rows = torch.arange(max(self.kinds))
+            self.sharded.prepare(lambda: self.run_eagerly(first_rows, 1.0))
+
+    def rounds(self) -> contextlib.AbstractContextManager[Rounds | None]:
+        """Make a context for the steps of an epoch, in which all ranks make the same steps."""
+        if self.sharded is None:
+            return contextlib.nullcontext()
+        self.sharded.remember()
+        return rounds(self.team, self.sharded.sizes, "the steps of an epoch")
+
+    def step_of_shards(
+        self, index: Tensor, kl_weight: float, step: int, each: Rounds, pressed: list[bool]
+    ) -> tuple[list[float], bool]:
+        """Update once from the shards of the rows at ``index``; see ``ShardedStep``."""
+        assert self.sharded is not None
+        return self.sharded(index, kl_weight, step, each, pressed)
 
     def __call__(
         self, index: Tensor, kl_weight: float, rng_state: Tensor | None = None
@@ -211,50 +252,6 @@ class Stepper:
         batch = self.rows.take(index, self.derivative.parameters[0].device)
         return self.eager(batch, kl_weight if self.weighted else None)
 
-    def eager_error(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> ValueError | None:
-        """Return the error that the eager step raises where a traced step's loss was not finite.
-
-        A traced step cannot raise the errors of Pyro's checks (a negative scale, say); its loss is
-        NaN there. The eager step runs again from the same random state to get the error. Weights
-        and buffers are restored.
-
-        Args:
-            index: The rows of the step, (rows,).
-            kl_weight: Its KL weight.
-            rng_state: State of torch's generator when the step began.
-
-        Returns:
-            The error, or ``None`` where there is none or where the step was eager.
-        """
-        if len(index) not in self.traced_steps:
-            return None
-        torch.set_rng_state(rng_state)
-        with state_restored(self.pair):
-            try:
-                self._run_eagerly(index, kl_weight)
-            except ValueError as error:
-                return error
-        return None
-
-    def largest_gradient(self, index: Tensor, kl_weight: float, rng_state: Tensor) -> str:
-        """Return words for the parameter with the largest gradient in a step that was not applied.
-
-        Args:
-            index: The rows of the step, (rows,).
-            kl_weight: Its KL weight.
-            rng_state: State of torch's generator when the step began.
-
-        Returns:
-            The words; ``""`` where the gradient is not finite, or is not too large.
-        """
-        weight = torch.tensor(float(kl_weight)) if self.weighted else None
-        batch = self.rows.take(index, self.derivative.parameters[0].device)
-        with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
-            torch.set_rng_state(rng_state)
-            _, gradients = self.derivative(batch, weight)
-            return too_large(list(self.pair.trainable()), gradients, self.eager.limit)
-        return ""
-
     def check(self, first_step: int, next_step: int) -> None:
         """Compare the traced steps with the eager one again, at the end of an epoch.
 
@@ -266,6 +263,13 @@ class Stepper:
         """
         if not self.watched and first_step // CHECKED_EVERY == next_step // CHECKED_EVERY:
             return
+        problem = next(filter(None, self.team.texts(self._problem(next_step), "a check")), "")
+        self._agree()
+        if problem:
+            self._trace_again_once(problem)
+
+    def _problem(self, next_step: int) -> str:
+        """Return words for the first traced step that is not the eager one any more, or ``""``."""
         for size, traced_step in self.traced_steps.items():
             index = (torch.arange(size) + next_step) % len(self.rows)
             try:
@@ -274,10 +278,26 @@ class Stepper:
                 self._interpret(size, f"the compiled step failed: {error}")
                 continue
             except ValueError:  # not finite, or refused by Pyro's checks: the next step will raise
-                return
+                return ""
             if difference:
-                self._trace_again_once(f"at step {next_step} {difference}")
-                return
+                return f"at step {next_step} {difference}"
+        return ""
+
+    def _agree(self) -> None:
+        """Take the kinds of step that every rank can run: kinds differ in rounding."""
+        if self.team.size == 1:
+            return
+        own = json.dumps([sorted(self.kinds.items()), self.reason])
+        for text in self.team.texts(own, "the kinds of step"):
+            kinds, reason = json.loads(text)
+            for size, kind in kinds:
+                if KINDS.index(kind) >= KINDS.index(self.kinds[size]):
+                    continue
+                self.kinds[size], self.reason = kind, reason
+                if kind == EAGER:
+                    self.traced_steps.pop(size, None)
+                else:
+                    self.traced_steps[size].interpret()
 
     def state(self) -> dict[str, Any]:
         """Return what a run and a snapshot store."""
@@ -289,15 +309,23 @@ class Stepper:
         self.kinds = dict(state["kinds"])
         self.reason, self.retraced = state["reason"], state["retraced"]
 
-    def _run_eagerly(self, index: Tensor, kl_weight: float) -> None:
-        """Compute loss and gradient by the pair's own Python, for its side effects and errors."""
+    def _gradient(self, index: Tensor, kl_weight: float) -> tuple[Tensor, Gradients]:
+        """Return losses, (2,), and gradients of a shard's rows, by the kind of step that runs."""
+        traced_step = self.traced_steps.get(len(index))
+        if traced_step is not None:
+            return traced_step.gradient(index, kl_weight)
+        return self.run_eagerly(index, kl_weight)
+
+    def run_eagerly(self, index: Tensor, kl_weight: float) -> tuple[Tensor, Gradients]:
+        """Return losses, (2,), and gradients by the pair's own Python, errors included."""
         weight = torch.tensor(float(kl_weight)) if self.weighted else None
-        self.derivative(self.rows.take(index, self.derivative.parameters[0].device), weight)
+        batch = self.rows.take(index, self.derivative.parameters[0].device)
+        return self.derivative(batch, weight)
 
     def _run_one_row(self) -> None:
         """Compute the loss of one row; weights, buffers and generators stay as they are."""
         with forked(0), state_restored(self.pair):
-            self._run_eagerly(torch.arange(1), 1.0)
+            self.run_eagerly(torch.arange(1), 1.0)
 
     def _make(self, size: int) -> str:
         """Trace, compare and compile the step for batches of a size.
@@ -307,7 +335,10 @@ class Stepper:
         """
         indices = self._first_and_last_rows(size)
         try:
-            traced_step = TracedStep(self.eager, self.rows, indices[0], weighted=self.weighted)
+            traced_step = TracedStep(
+                self.eager, self.rows, indices[0],
+                weighted=self.weighted, updates=self.sharded is None,
+            )  # fmt: skip
         except Exception as error:  # whatever the pair's Python does to the tracer
             return f"it cannot be traced: {first_line(error)}"
         self.traced_steps[size] = traced_step

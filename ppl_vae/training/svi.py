@@ -24,6 +24,7 @@ from ppl_vae.compat.of_pyro import pyro_remarks_silenced
 from ppl_vae.core.blocks import refuse_rows_outside
 from ppl_vae.core.pair import Guide, Model, Pair, pyro_lock
 from ppl_vae.core.seeding import forked
+from ppl_vae.core.world import world
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.points import LOG_JOINT
@@ -31,9 +32,15 @@ from ppl_vae.linting.linter import lint_pair
 from ppl_vae.saving import runs
 from ppl_vae.saving.proof import refuse_within_a_check
 from ppl_vae.training import arguments
+from ppl_vae.training.agreement import (
+    check_settings_alike,
+    noise_seed,
+    take_weights_of_rank_0,
+    warnings_of_rank_0,
+)
 from ppl_vae.training.history import History
 from ppl_vae.training.loop import Loop
-from ppl_vae.training.run_directory import check_recipe, may_continue, recording
+from ppl_vae.training.run_directory import check_recipe, may_continue, recording, shards_of_run
 from ppl_vae.training.settings import fit_settings
 from ppl_vae.training.stepper import Stepper
 
@@ -55,6 +62,7 @@ def fit(
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     epochs: int = 100,
     batch_size: int = 128,
+    shards: int | None = None,
     kl_weight: arguments.KLWeight = 1.0,
     clip_norm: float | None = None,
     patience: int | None = None,
@@ -87,6 +95,10 @@ def fit(
         epochs: Passes over the data, at most.
         batch_size: Rows of one update; above the number of rows it means one full batch. A last
             batch of one row joins the batch before it where batch normalization refuses one row.
+        shards: Pieces that each batch is cut into, which several processes share (see below): the
+            number of processes where ``None``, that of the run where one is resumed. Each shard has
+            noise of its own, and the gradient is the mean over shards, weighted by their rows; so a
+            fit depends on the number of shards, but not on that of processes.
         kl_weight: Weight of every latent site, a number or a function of the step (from 0; see
             ``ppl_vae.schedules``).
         clip_norm: Largest norm of the gradient of all parameters together; a longer gradient is
@@ -142,28 +154,46 @@ def fit(
 
     Ctrl-C ends the fit after the current step, with the best weights so far; a second Ctrl-C stops
     at once.
+
+    Started in several processes by ``torchrun`` or its like, the processes share the work. Every
+    one runs the same script on the same data and works on its part of the shards of each batch. All
+    begin with the weights of rank 0 and end with the same weights. Rank 0 alone writes the run
+    directory, calls the callbacks, warns and shows progress. An error on one rank ends the fit on
+    all. A run may be resumed on any number of processes; each must see its directory. Buffers that
+    a step changes are averaged over the shards; whole numbers are those of the first shard.
     """
     refuse_within_a_check("fit")
-    arguments.check_fit_arguments(
-        epochs=epochs, batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm,
-        patience=patience, compile=compile, validation=validation, seed=seed, run=run,
-        resume=resume, progress=progress,
-    )  # fmt: skip
-    listed = arguments.check_callbacks(callbacks)
-    numbers = [epochs, batch_size, seed, clip_norm]
-    epochs, batch_size, seed, clip_norm = arguments.plain_numbers(numbers)
-    pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
-    with pyro_lock(), forked(seed), pyro_remarks_silenced(), _no_autocast_cache():
-        resumes = path is not None and may_continue(path, resume=resume)
+    team = world()
+    with team.together("fit"), warnings_of_rank_0(team):
+        arguments.check_fit_arguments(
+            epochs=epochs, batch_size=batch_size, kl_weight=kl_weight, clip_norm=clip_norm,
+            patience=patience, compile=compile, validation=validation, seed=seed, run=run,
+            resume=resume, progress=progress, shards=shards,
+        )  # fmt: skip
+        listed = arguments.check_callbacks(callbacks)
+        numbers = [epochs, batch_size, seed, clip_norm, shards]
+        epochs, batch_size, seed, clip_norm, shards = arguments.plain_numbers(numbers)
+        pair, path = Pair.of(model, guide, plate), None if run is None else Path(run)
+    with (
+        team.together("fit"), warnings_of_rank_0(team), pyro_lock(), forked(seed),
+        pyro_remarks_silenced(), _no_autocast_cache(),
+    ):  # fmt: skip
+        resumes = path is not None and may_continue(path, team, resume=resume)
         if resumes:
             assert path is not None
-            pair.remember_columns(runs.read_run(path).columns)
+            begun = runs.read_run(path)
+            pair.remember_columns(begun.columns)
+            shards = shards_of_run(begun, shards)
+        shards = team.size if shards is None else shards
+        given_seed, seed = seed, noise_seed(team, seed, shards)
+        take_weights_of_rank_0(team, pair)
         rows, held_out = arguments.split_rows(pair, data, validation, seed)
         report = lint_pair(pair, rows, elbo=elbo, kl_weight=kl_weight, seed=seed)
         report.raise_if_failed()
         if held_out is not None:
             refuse_rows_outside(pair, held_out)
         arguments.check_batch_holds_all_rows(report.summed_over_all_rows, batch_size, len(rows))
+        arguments.check_shards(shards, batch_size, len(rows), report.summed_over_all_rows, team)
         arguments.check_sums_fit_in_memory(pair, rows, batch_size)
         for finding in report.warnings:
             warnings.warn(str(finding), stacklevel=2)
@@ -172,6 +202,7 @@ def fit(
         if held_out is not None and weighted and report.objective.measure == LOG_JOINT:
             warnings.warn(WEIGHTED_POINT, stacklevel=2)
         parameters = arguments.trainable_parameters(pair)
+        take_weights_of_rank_0(team, pair)  # those too that appeared when the pair ran
         made = arguments.make_optimizer(optimizer, parameters)
         schedule = arguments.make_scheduler(scheduler, made)
         stepper = Stepper(
@@ -179,16 +210,21 @@ def fit(
             requested=compile, batch_size=min(batch_size, len(rows)),
             weighted=weighted,
             watched=bool(listed) or callable(kl_weight),
+            shards=shards, seed=seed, team=team,
         )  # fmt: skip
         stepper.plan(epochs)
         pair.remember_columns(rows.columns)
         pair.remember_fields(rows)
         loop = Loop(stepper, held_out, schedule, kl_weight, seed)
-        if path is None:
+        if path is None and team.size == 1:
             return loop.run(epochs, patience, listed, show=progress)
         settings = fit_settings(
-            loop, epochs=epochs, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile
-        )
+            loop, epochs=epochs, kl_weight=kl_weight, clip_norm=clip_norm, compiled=compile,
+            seed=given_seed,
+        )  # fmt: skip
+        check_settings_alike(team, settings)
+        if path is None:
+            return loop.run(epochs, patience, listed, show=progress)
         with recording(path, loop, settings, resumes=resumes):
             history = loop.run(epochs, patience, listed, show=progress)
             check_recipe(loop)
