@@ -22,6 +22,7 @@ import torch
 from ppl_vae.anomaly.conformal import Floats
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.core.pair import Guide, Model
+from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
 from ppl_vae.saving import storage
 from ppl_vae.saving.loading import load
@@ -60,6 +61,8 @@ def write(
 ) -> None:
     """Write a detector into a run directory, and its pairs where they are not there yet.
 
+    Of several processes that make this call, rank 0 alone writes.
+
     Args:
         run: The run directory.
         pairs: The pair, or those of an ensemble.
@@ -71,6 +74,20 @@ def write(
         ValueError: If the directory holds anything but these pairs, or a detector already.
         OSError: If the directory cannot be written.
     """
+    with written_by_rank_0("a detector") as writes:
+        if writes:
+            _write(run, pairs, contents, example, overwrite=overwrite)
+
+
+def _write(
+    run: Path,
+    pairs: Sequence[tuple[Model, Guide]],
+    contents: Contents,
+    example: Data,
+    *,
+    overwrite: bool,
+) -> None:
+    """Write a detector, as ``write`` says."""
     _refuse_taken(run, overwrite=overwrite)
     places = _places(run, len(pairs))
     if len(pairs) > 1:

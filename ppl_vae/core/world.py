@@ -250,6 +250,23 @@ def alone() -> Iterator[None]:
         _ALONE.reset(token)
 
 
+@contextlib.contextmanager
+def written_by_rank_0(what: str) -> Iterator[bool]:
+    """Make a context for files that several processes would write alike: rank 0 alone does.
+
+    The processes leave the block together. Where rank 0 fails inside, all raise its message.
+
+    Args:
+        what: The place in the program, in words.
+
+    Yields:
+        Whether this process is the one that writes.
+    """
+    team = world()
+    with team.together(what), alone():
+        yield team.first
+
+
 def as_bytes(tensor: Tensor) -> Tensor:
     """Return a tensor's numbers as bytes, (bytes,), without copying them where they lie in a row.
 

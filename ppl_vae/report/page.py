@@ -11,6 +11,7 @@ from ppl_vae.anomaly.detector import AnomalyDetector
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section, flagged_names
@@ -101,7 +102,8 @@ def write_report(
     if history is not None and not isinstance(history, History):
         raise ValueError(f"history: expected what fit returned, got {shown(history)}")
     path = Path(path)
-    _check_path(path, overwrite=overwrite)
+    with written_by_rank_0("the file of a report") as writes:
+        _check_path(path, overwrite=overwrite or not writes)
     if detector is not None:
         if data is None:
             raise ValueError("detector: expected None without data, got a detector; pass the rows")
@@ -123,12 +125,19 @@ def write_report(
             show_rows=show_rows, seed=seed, progress=progress, plate=plate,
         )  # fmt: skip
     page = _page(fitted, measured, seed, replicates)
-    _check_path(path, overwrite=overwrite)  # another process may have written the file meanwhile
+    with written_by_rank_0("a report") as writes:
+        if writes:
+            _check_path(path, overwrite=overwrite)  # it may have been written meanwhile
+            _write(path, page)
+    return path
+
+
+def _write(path: Path, page: str) -> None:
+    """Write the page; raise ``ValueError`` where it cannot be written."""
     try:
         write_whole(path, page.encode())
     except OSError as error:
         raise ValueError(f"path: {path} cannot be written: {error.strerror}") from error
-    return path
 
 
 def _check_path(path: Path, *, overwrite: bool) -> None:

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.core.world import alone, world
+from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
 from ppl_vae.saving import storage
@@ -132,9 +132,9 @@ def save(
     """
     check_arguments(run=run)
     refuse_within_a_check("save")
-    path, team = Path(run), world()
-    with team.together("save"), alone():
-        if not team.first:
+    path = Path(run)
+    with written_by_rank_0("save") as writes:
+        if not writes:
             return
         check_new(path)
         pair = Pair.of(model, guide, plate)

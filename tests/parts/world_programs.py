@@ -5,6 +5,7 @@ import signal
 import warnings
 
 import pyro
+import pytest
 import torch
 
 from parts import pairs
@@ -137,6 +138,7 @@ def failures():
 def fit_events(path):
     """Tell what callbacks, Ctrl-C and the run directory do."""
     import ppl_vae
+    from ppl_vae.report import page
     from ppl_vae.saving import storage
 
     quick = {**QUICK, "compile": False}
@@ -155,8 +157,15 @@ def fit_events(path):
         def refuse(*_):
             raise AssertionError("rank 1 wrote a file")
 
-        storage.write_whole = storage.write_tensors = storage.write_json = refuse
+        storage.write_whole = storage.write_tensors = storage.write_json = page.write_whole = refuse
     ppl_vae.save(model, guide, path + " saved", data=data)
+    report = ppl_vae.write_report(model, guide, None, path + ".html")
+    with pytest.raises(ValueError, match="exists; overwrite=True"):  # on every rank
+        ppl_vae.write_report(model, guide, None, report)
+    detector = ppl_vae.AnomalyDetector(model, guide, data, num_samples=5)
+    detector.save(path + " detector")
+    with pytest.raises(ValueError, match="detector"):
+        detector.save(path + " detector")
     saved = ppl_vae.load(path + " saved", model=pairs.Model(), guide=pairs.Guide())
     same = weights_of(*saved) == weights_of(model, guide)
     history = fit(model, guide, data, callbacks=[callback], run=path, **quick)
