@@ -38,8 +38,8 @@ Measured on the test images, seed 0, digits 0 to 9 and their mean:
     published, 2 latents, ELBO    .960 .730 .970 .940 .730 .920 .950 .770 .920 .660   0.855
 
 bernoulli after 6,280 updates of batches of 128 has 0.933, 0.379 and 0.520 for digits 0, 1 and 9
-(published: 0.96, 0.73, 0.66); a shorter fit had a mean of 0.714. So the longer fit does not reach the
-published mean; the other seven digits were not measured.
+(published: 0.96, 0.73, 0.66); a shorter fit had a mean of 0.714. So the longer fit does not reach
+the published mean; the other seven digits were not measured.
 
 The exemplar pair is above 0.90 by its divergence alone, and still below the neighbours. By its
 log-likelihood it has 0.851, for that adds the errors of 196 pixels to the divergence: the decoder
