@@ -41,7 +41,7 @@ def fit_detector(
     calibration: Data | None = None,
     updates: int = 1000,
     num_samples: int = 100,
-    seed: int = 0,
+    seed: int | None = 0,
     progress: bool = True,
 ) -> AnomalyDetector:
     """Fit a pair to clean rows of a table, and return a calibrated detector of strange rows.
@@ -77,7 +77,7 @@ def fit_detector(
         >>> detector(torch.tensor([[1.0, 2.0, -1.0], [1.0, -2.0, -1.0]]))["flagged"].tolist()
         [False, True]
     """
-    check_arguments(num_samples=num_samples, progress=progress, updates=updates)
+    check_arguments(num_samples=num_samples, progress=progress, updates=updates, seed=seed)
     rows = as_rows(clean, "clean")
     if calibration is None:
         if len(rows) * CALIBRATION < FEWEST:
@@ -93,7 +93,7 @@ def fit_detector(
 
 
 def fit_table_pair(
-    clean: Data, *, updates: int = 1000, seed: int = 0, progress: bool = True
+    clean: Data, *, updates: int = 1000, seed: int | None = 0, progress: bool = True
 ) -> tuple[Model, Guide]:
     """Return the pair of ``fit_detector``, fitted to all rows but those for validation.
 
