@@ -96,6 +96,7 @@ def keywords_of(name, folder):
         },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
+        "sequences": {"data": pd.DataFrame({"a": [1, 1, 2], "b": [1, 2, 1], "c": 0.5}), "id": "a"},
     }
     function = getattr(ppl_vae, name)
     options = own.get(name, {**pair, "data": X})
@@ -221,8 +222,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "arguments", "baseline", "callbacks", "clip_norm", "cls", "columns", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
-        "guide", "history", "kl_weight", "like", "lr", "model",
+        "guide", "history", "id", "inputs", "kl_weight", "like", "lr", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
         "reference",
-        "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
+        "scheduler", "site", "sites", "start", "statistics", "step", "steps", "validation", "width",
     }  # fmt: skip
