@@ -15,12 +15,14 @@ from ppl_vae.distributions.discrete import (
     RelaxedCategoricalVector,
 )
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
+from ppl_vae.distributions.markov import MarkovPath
 
 __all__ = [
     "BernoulliVector",
     "CategoricalVector",
     "CenteredUniform",
     "ContinuousBernoulli",
+    "MarkovPath",
     "MixtureSameFamily",
     "PaddedCategorical",
     "RelaxedBernoulliVector",
