@@ -168,14 +168,17 @@ def test_discrete_paths_have_the_gradient_of_their_enumerated_expectation():
     reward = matrix(7, 2, 2).double()  # of a path of two steps
     first = dist.Categorical(logits=torch.zeros(2, dtype=torch.double))
 
+    def two_steps(table):
+        return MarkovPath(first, lambda z: dist.Categorical(logits=table[z]), 2)
+
     def model():
         with pyro.plate("data", 1):
-            z = pyro.sample("z", MarkovPath(first, lambda z: dist.Categorical(logits=logits.detach()[z]), 2))
+            z = pyro.sample("z", two_steps(logits.detach()))
             pyro.factor("reward", reward[z[..., 0], z[..., 1]])
 
     def guide():
         with pyro.plate("data", 1):
-            pyro.sample("z", MarkovPath(first, lambda z: dist.Categorical(logits=logits[z]), 2))
+            pyro.sample("z", two_steps(logits))
 
     elbo = infer.TraceGraph_ELBO(20_000, 1, vectorize_particles=True)
     with torch.random.fork_rng():

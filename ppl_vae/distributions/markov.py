@@ -86,11 +86,11 @@ class MarkovPath(TorchDistribution):
         path._batch_shape = torch.Size(batch_shape)
         return path
 
-    def rsample(self, sample_shape: Any = torch.Size()) -> Any:
+    def rsample(self, sample_shape: Any = ()) -> Any:
         """Return draws through which gradients reach the parameters of ``first`` and ``step``."""
         return self._drawn(torch.Size(sample_shape), lambda fn: fn.rsample())
 
-    def sample(self, sample_shape: Any = torch.Size()) -> Any:
+    def sample(self, sample_shape: Any = ()) -> Any:
         """Return draws without gradients."""
         with torch.no_grad():
             return self._drawn(torch.Size(sample_shape), lambda fn: fn.sample())
