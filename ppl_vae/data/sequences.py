@@ -22,6 +22,7 @@ from torch import Tensor
 from ppl_vae.arguments import names_in, shown
 from ppl_vae.data.conversion import tensor_of_frame
 from ppl_vae.data.fields import Field
+from ppl_vae.data.rows import Rows
 from ppl_vae.data.selection import missing_names
 
 FEWEST = 0.05
@@ -275,3 +276,65 @@ def _check_finite(name: str, bad: Tensor, row: Tensor, position: Tensor, labels:
             f"{name}: sequence {shown(labels[int(row[line])])}: expected finite numbers, got NaN "
             f"or infinity, first in its step {int(position[line])}, counted from 0"
         )
+
+
+def step_fields(rows: Rows) -> list[str]:
+    """Return the fields that have the steps of sequences as first dimension of a row.
+
+    Rows are sequences where they have the fields ``x``, (rows, steps, features), and ``lengths``,
+    (rows,) of whole numbers; else there are no such fields.
+
+    Example:
+        >>> step_fields(Rows(sequences([torch.ones(2, 3), torch.ones(4, 3)])))
+        ['x']
+    """
+    fields = dict(zip(rows.names, rows.fields, strict=True))
+    if "x" not in fields or "lengths" not in fields:
+        return []
+    x, lengths = fields["x"].array, fields["lengths"]
+    whole = not lengths.take(torch.arange(1)).is_floating_point()
+    if x.ndim != 3 or lengths.array.ndim != 1 or not whole:
+        return []
+    return [n for n, f in fields.items() if f.array.ndim > 1 and f.array.shape[1] == x.shape[1]]
+
+
+def check_lengths(rows: Rows) -> None:
+    """Raise ``ValueError`` where a sequence has no step, or more steps than the data have.
+
+    Args:
+        rows: The data; what is no sequences passes.
+
+    Raises:
+        ValueError: With the label of the first such sequence.
+    """
+    if not step_fields(rows):
+        return
+    x, lengths = (rows.fields[rows.names.index(name)] for name in ("x", "lengths"))
+    steps, values = x.array.shape[1], lengths.take(torch.arange(len(lengths.array)))
+    if rows.positions is not None:
+        values = values[rows.positions]
+    wrong = (values < 1) | (values > steps)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{lengths.name}: sequence {shown(rows.index[row])}: expected a length from 1 to "
+            f"{steps}, the steps of {x.name}, got {int(values[row])}; leave out empty sequences, "
+            "and pad x to the longest one"
+        )
+
+
+def without_padding(rows: Rows, parts: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Return fields of sequences with zeros after the end of each.
+
+    Args:
+        rows: The data, for the names of their fields.
+        parts: The fields, ``{position: (rows, ...)}``, of any number of rows.
+    """
+    cleared = dict(parts)
+    for name in step_fields(rows):
+        field = parts[rows.names.index(name)]
+        ends = parts[rows.names.index("lengths")][:, None]
+        inside = torch.arange(field.shape[1], device=field.device) < ends
+        mask = inside.reshape(*inside.shape, *(1 for _ in field.shape[2:]))
+        cleared[rows.names.index(name)] = torch.where(mask, field, torch.zeros_like(field))
+    return cleared
