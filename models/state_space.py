@@ -40,7 +40,7 @@ class StateSpaceModel(PyroModule):
     scale: Tensor
 
     def __init__(
-        self, features: int, latents: int = 4, loc: float | Tensor = 0, scale: float | Tensor = 1
+        self, features: int, latents: int = 8, loc: float | Tensor = 0, scale: float | Tensor = 1
     ) -> None:
         super().__init__()
         check_sizes(features=features, latents=latents)
