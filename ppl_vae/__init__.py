@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ppl_vae.core.world import alone as alone
     from ppl_vae.data.files import read_data as read_data
     from ppl_vae.data.rows import Data as Data
+    from ppl_vae.data.sequences import sequences as sequences
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
     from ppl_vae.elbo.refinement import refine as refine

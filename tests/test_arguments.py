@@ -102,6 +102,7 @@ def keywords_of(name, folder):
             "updates": 2,
             "progress": False,
         },
+        "sequences": {"data": pd.DataFrame({"a": [1, 1, 2], "b": [1, 2, 1], "c": 0.5}), "id": "a"},
     }
     function = getattr(ppl_vae, name)
     options = own.get(name, {**pair, "data": X})
@@ -224,11 +225,12 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "baseline", "callbacks", "clip_norm", "cls", "columns", "data",
+        "arguments", "baseline", "calibration", "callbacks", "clean", "clip_norm", "cls",
+        "columns", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
-        "guide", "history", "kl_weight", "like", "lr", "model",
+        "guide", "history", "id", "inputs", "kl_weight", "like", "lr", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
-        "reference",
-        "scheduler", "site", "sites", "start", "statistics", "steps", "validation", "width",
+        "reference", "shards",
+        "scheduler", "site", "sites", "start", "statistics", "step", "steps", "validation", "width",
     }  # fmt: skip

@@ -181,3 +181,10 @@ def test_the_program_on_strange_rows_runs(tmp_path):
     assert "[312 rows x 6 columns]" in output
     assert "drift: 100 new rows against 51 calibration rows" in output
     assert (tmp_path / "runs/tumours/detector.safetensors").exists()
+
+
+def test_the_program_on_sequences_runs(tmp_path):
+    output = run(PROGRAMS["Sequences"], tmp_path)
+    assert "objective        Trace_ELBO" in output
+    assert "[200 rows x" in output
+    assert re.search(r"tensor\(-\d+\.\d+", output)

@@ -108,7 +108,7 @@ def fit_table_pair(
     """
     rows = as_rows(clean, "clean")
     shapes = [tuple(field.array.shape[1:]) for field in rows.fields]
-    if len(shapes) != 1 or len(shapes[0]) != 1 or not rows.single:
+    if len(shapes) != 1 or len(shapes[0]) != 1 or not shapes[0][0] or not rows.single:
         raise ValueError(
             f"clean: expected one table, (rows, columns), got {len(shapes)} fields of rows of "
             f"shapes {shown(shapes)}; write a pair for such rows, and calibrate AnomalyDetector"

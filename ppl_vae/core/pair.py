@@ -30,6 +30,7 @@ from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
+from ppl_vae.data.sequences import check_lengths
 
 Model: TypeAlias = Callable[..., Any]
 """A Pyro model: called on a batch, opens the row plate, observes the data with ``obs=``."""
@@ -117,9 +118,12 @@ class Pair:
         Raises:
             ValueError: If the data cannot be read as rows, or a frame has some of the columns
                 that the pair was fitted to, and not all, or an optional covariate of the model,
-                such as a size, is there and was not in the fit, or was in the fit and is missing.
+                such as a size, is there and was not in the fit, or was in the fit and is missing;
+                if a sequence has a length that the data cannot have.
         """
         rows = as_rows(data, name, [half.columns for half in (self.model, self.guide)])
+        if self.reads_lengths(rows):
+            check_lengths(rows)
         fitted = self.model.fitted_fields
         if fitted is None:
             return rows
@@ -129,6 +133,10 @@ class Pair:
         if fault is not None:
             raise ValueError(f"{name}: expected {fault[0]}, got {given}; {fault[1]}")
         return rows
+
+    def reads_lengths(self, rows: Rows) -> bool:
+        """Return whether a half reads a field ``lengths``, those of sequences in the field x."""
+        return any("lengths" in half.fields_read(rows.names) for half in (self.model, self.guide))
 
     def optional_fields(self, rows: Rows) -> list[str]:
         """Return the fields of the data that the model can silently do without.

@@ -15,12 +15,15 @@ from ppl_vae.distributions.discrete import (
     RelaxedCategoricalVector,
 )
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
+from ppl_vae.distributions.linear_gaussian import kalman_log_prob
+from ppl_vae.distributions.markov import MarkovPath
 
 __all__ = [
     "BernoulliVector",
     "CategoricalVector",
     "CenteredUniform",
     "ContinuousBernoulli",
+    "MarkovPath",
     "MixtureSameFamily",
     "PaddedCategorical",
     "RelaxedBernoulliVector",
@@ -28,6 +31,7 @@ __all__ = [
     "RoundedLogistic",
     "code_distribution",
     "find_family",
+    "kalman_log_prob",
     "parameter_transforms",
     "positive_transform",
 ]

@@ -30,6 +30,7 @@ from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Batch, Data, Rows, generator
+from ppl_vae.data.sequences import without_padding
 from ppl_vae.elbo.points import points_given
 from ppl_vae.elbo.sum_memory import rows_that_fit
 from ppl_vae.latents.summed_codes import SummedLatents, by_chain
@@ -272,6 +273,8 @@ def reconstruct(
         pair, rows, far_rows.marked(work), seed=seed, progress=title, shared=far_rows.found
     )
     far_rows.warn("reconstruct", stacklevel=2)
+    if pair.reads_lengths(rows):
+        parts = without_padding(rows, parts)
     return in_data_form(rows, parts, rows.index)
 
 
@@ -334,7 +337,8 @@ def generate(
         return places.fields_with_values(batch, data_sites(trace), values, expected=expected)
 
     title = "generate" if progress else ""
-    return in_data_form(rows, collect(pair, template, work, seed=seed, progress=title, judge=False))
+    parts = collect(pair, template, work, seed=seed, progress=title, judge=False)
+    return in_data_form(rows, without_padding(rows, parts) if pair.reads_lengths(rows) else parts)
 
 
 def no_code(verb: str, plate: str) -> ValueError:

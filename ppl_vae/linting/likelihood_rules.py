@@ -171,7 +171,8 @@ class _Change:
     def _moved(self) -> Iterator[tuple[str, Tensor]]:
         """Yield each data site, and which of its unmasked cells have another distribution.
 
-        A cell is an event of the basic distribution: a number, or a vector of a joint one.
+        A cell is an event of the basic distribution: a number, or a vector of a joint one. A cell
+        that the change hides, as a shorter sequence hides its last step, is not compared.
         """
         for name, site in sites.with_role(self.before, "data").items():
             other: Any = self.with_old_values.nodes.get(name)
@@ -179,8 +180,8 @@ class _Change:
                 continue
             before, after = (_log_prob_of_cells(s["fn"], site["value"]) for s in (site, other))
             if before is not None and after is not None and before.shape == after.shape:
-                unmasked = _by_cell(sites.unmasked_cells(site), before)
-                yield name, ~_close(before, after) & unmasked
+                unmasked = sites.unmasked_cells(site) & sites.unmasked_cells(other)
+                yield name, ~_close(before, after) & _by_cell(unmasked, before)
 
     def any_moved(self) -> bool:
         """Return whether the distribution of any cell moved."""

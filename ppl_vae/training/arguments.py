@@ -23,6 +23,7 @@ from ppl_vae.arguments import (
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.world import World
 from ppl_vae.data.rows import Data, Rows, as_rows
+from ppl_vae.data.sequences import check_lengths, step_fields
 from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, numbers_of_a_row
 
 Callback: TypeAlias = Callable[[dict[str, float], Any, Any], object]
@@ -132,10 +133,14 @@ def split_rows(
     if isinstance(validation, Real):
         return rows.split(float(validation), seed)
     held_out = as_rows(validation, "validation", [rows.columns])
+    if pair.reads_lengths(held_out):
+        check_lengths(held_out)
     shapes = [
-        {name: tuple(f.array.shape[1:]) for name, f in zip(r.names, r.fields, strict=True)}
-        for r in (rows, held_out)
-    ]
+        {name: tuple(f.array.shape[1 + (name in padded) :]) for name, f in named}
+        for padded, named in (
+            (step_fields(r), zip(r.names, r.fields, strict=True)) for r in (rows, held_out)
+        )
+    ]  # sequences may be padded to other lengths
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"

@@ -13,8 +13,9 @@
 
 Where nothing else is said, an argument is found in the field "x", else in the first field. An image
 has one ``loc``, ``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
-A class that asks for ``steps``, without a default, takes sequences, rows of shape (steps,
-features), whose steps share what a feature has.
+A class that asks for ``steps``, without a default, or whose ``forward`` reads ``lengths``, takes
+sequences, rows of shape (steps, features), whose steps share what a feature has. Steps after the
+end of a sequence, and cells that the field ``seen`` says are missing, are left out.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from torch import Tensor
 from ppl_vae.arguments import shown
 from ppl_vae.data.cells import cell_name
 from ppl_vae.data.columns import remember
+from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows, as_rows
-from ppl_vae.zoo.moments import blocks, mean_and_sd, quartiles
+from ppl_vae.zoo.moments import SeenCells, blocks, mean_and_sd, quartiles
 
 T = TypeVar("T")
 
@@ -49,7 +51,8 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     feature without counts has the rate of half a count in all the data. Rows
     that are images have ``features=(channels, height, width)``, where the constructor's annotation
     of ``features`` allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape
-    (channels, 1, 1). Rows of shape (steps, features) are for classes that ask for ``steps``.
+    (channels, 1, 1). Rows of shape (steps, features) are for classes of sequences, which ask for
+    ``steps`` or read the field ``lengths``.
 
     Args:
         cls: Class of a model or a guide.
@@ -129,9 +132,11 @@ class _Source:
 
     @property
     def takes_sequences(self) -> bool:
-        """Whether the class is for sequences: its constructor asks for their number of steps."""
+        """Whether the class is for sequences: it asks for their number of steps, or for lengths."""
         steps = inspect.signature(self.cls).parameters.get("steps")
-        return steps is not None and steps.default is steps.empty
+        forward = getattr(self.cls, "forward", None)
+        reads = inspect.signature(forward).parameters if callable(forward) else ()
+        return "lengths" in reads or (steps is not None and steps.default is steps.empty)
 
     def mean_and_sd(self, argument: str) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each feature or channel, computed once.
@@ -140,12 +145,21 @@ class _Source:
             argument: The argument that is to be read, for the message of ``checked_shape``.
         """
         if self._mean_and_sd is None:
-            self._mean_and_sd = mean_and_sd(self.field, self.checked_shape(argument))
+            self._mean_and_sd = mean_and_sd(self._there, self.checked_shape(argument))
         return self._mean_and_sd
 
     def quartiles(self, argument: str) -> Tensor:
         """Return the quartiles of each feature or channel; ``argument`` as in ``mean_and_sd``."""
-        return quartiles(self.field, self.checked_shape(argument))
+        return quartiles(self._there, self.checked_shape(argument))
+
+    @property
+    def _there(self) -> Field:
+        """The field, of sequences with NaN in the cells that are not there."""
+        fields = dict(zip(self.rows.names, self.rows.fields, strict=True))
+        masks = [fields.get(name) if name != self.name else None for name in ("lengths", "seen")]
+        if not self.takes_sequences or masks == [None, None]:
+            return self.field
+        return SeenCells.of_fields(self.field, *masks)
 
     def checked_shape(self, argument: str) -> tuple[int, ...]:
         """Return the shape of a row: (features,), or (channels, height, width) of an image.

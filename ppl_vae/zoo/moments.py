@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,6 +22,36 @@ from ppl_vae.data.fields import Field
 from ppl_vae.data.sparse import SparseArray
 
 BLOCK = 1 << 20  # most numbers of the data that are read at once
+
+
+@dataclass(frozen=True)
+class SeenCells(Field):
+    """A field of sequences, read with NaN in the cells that are not there.
+
+    Attributes:
+        lengths: The field of the lengths, (rows,), or ``None``.
+        seen: The field of the cells that were observed, (rows, steps, features), or ``None``.
+    """
+
+    lengths: Field | None = None
+    seen: Field | None = None
+
+    @classmethod
+    def of_fields(cls, field: Field, lengths: Field | None, seen: Field | None) -> SeenCells:
+        """Make the field from one that is read with any number in these cells."""
+        return cls(field.name, field.array, field.source, field.labels, field.dtype,
+                   field.given_order, lengths, seen)  # fmt: skip
+
+    def take(self, index: Tensor) -> Tensor:
+        """Return the rows at ``index``, (rows,), as floats."""
+        values = super().take(index).double()
+        there = torch.ones_like(values, dtype=torch.bool)
+        if self.lengths is not None:
+            steps = torch.arange(values.shape[1])
+            there = (steps < self.lengths.take(index)[:, None])[:, :, None].expand_as(values)
+        if self.seen is not None:
+            there = there & self.seen.take(index).bool()
+        return torch.where(there, values, torch.nan)
 
 
 def blocks(field: Field) -> Iterator[Tensor]:

@@ -16,9 +16,10 @@ from ppl_vae.cli.pairs import NO_GUIDE, build_pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.core.sites import is_enumerated, with_role
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.nn import seen_cells
 from ppl_vae.zoo.catalog import find_class, zoo
 
-ROWS, FEATURES = 60, 4
+ROWS, FEATURES, STEPS = 60, 4, 5
 SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS, "conditions": 3}
 """Constructor arguments of the model that the rows are drawn from; others have their defaults."""
 
@@ -59,7 +60,7 @@ FIXED = {"bernoulli": binaries, "gaussian": reals, "hmm": sequences, "ppca": rea
 """Models whose rows are not drawn from the prior, because other tests rely on the numbers, or
 because the rows are observed at several sites."""
 
-SEQUENCES = ("hmm",)
+SEQUENCES = ("deep_markov", "hmm", "sequence", "state_space")
 """Models whose rows are no vectors and no images."""
 
 FIELDS = {
@@ -67,7 +68,8 @@ FIELDS = {
     "y": lambda: torch.arange(ROWS) % 3,
     "size": lambda: 0.5 + torch.arange(float(ROWS)) % 3,
     "index": lambda: torch.arange(ROWS),
-    "lengths": lambda: 1 + torch.arange(ROWS) % FEATURES,
+    "lengths": lambda: 1 + torch.arange(ROWS) % STEPS,
+    "seen": lambda: (torch.arange(ROWS * STEPS * FEATURES) % 7 > 0).reshape(ROWS, STEPS, FEATURES),
 }
 """Fields of a model's ``forward``, by the names that the whole zoo uses: what a model reads."""
 
@@ -90,10 +92,15 @@ def zoo_data(model):
         for parameter in half.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
         fields = {name: FIELDS[name]() for name in inspect.signature(half.forward).parameters}
+        if "lengths" in fields:  # a model of sequences
+            fields["x"] = torch.zeros(ROWS, STEPS, FEATURES)
         observed = with_role(poutine.trace(half).get_trace(**fields), "data")
         trace = poutine.trace(poutine.uncondition(half)).get_trace(**fields)
     drawn = {name: trace.nodes[name]["value"] for name in fields if name in observed}
     fields |= drawn
+    if "lengths" in fields:
+        mask = seen_cells(fields["x"], fields["lengths"], fields["seen"])[1]
+        fields |= {"x": fields["x"] * mask, "seen": mask}
     return fields if len(fields) > 1 else fields["x"]
 
 

@@ -1,0 +1,67 @@
+"""Guide for sequences with a state at each step: it has read the sequence from its end.
+
+    h_t = GRU((x_t - loc) / scale, h_(t+1))         h_t: (hidden,); x_t: (features,), data's units
+    c_t = tanh(U z_(t-1) + h_t)                     c_t: (hidden,)
+    m_t, v_t = V c_t + (B z_(t-1), 0)               (latents,) each
+    z_t ~ Normal(m_t, exp(v_t / 2))                 t = 1 ... length; z_0: learned
+
+The posterior of a Markov model's path is such a chain: z_t depends on z_(t-1) and x_t ... x_length
+(smoothing). The term B z lets m_t follow the state before it without bounds, which tanh has. A cell
+that is missing is read as the center of its feature.
+
+Source: Krishnan, Shalit & Sontag (2017), section 4 (DKS), arXiv:1609.09869.
+"""
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.distributions import MarkovPath
+from ppl_vae.nn import Recurrent, Standardize, check_sizes, seen_cells
+
+
+class SmoothingGuide(PyroModule):
+    """q(z given x). Plate "data"; latent site "z", (steps, latents).
+
+    Args:
+        features: Number of features at each step.
+        latents: Size of a state, as in the model.
+        hidden: Size of the states h_t of the network.
+        loc: Center of the data, a number or (features,), in the data's units.
+        scale: Spread of the data, a positive number or (features,), in the data's units.
+
+    Example:
+        >>> guide = SmoothingGuide(features=3, latents=2)
+        >>> trace = pyro.poutine.trace(guide).get_trace(torch.zeros(5, 7, 3))
+        >>> trace.nodes["z"]["value"].shape
+        torch.Size([5, 7, 2])
+    """
+
+    def __init__(
+        self, features: int, latents: int = 8, hidden: int = 64,
+        loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_sizes(features=features, latents=latents, hidden=(hidden,))
+        self.features, self.latents = features, latents
+        self.standardize = Standardize(loc, scale)
+        self.encoder = Recurrent(features, hidden, backwards=True)
+        self.before = nn.Linear(latents, hidden + latents)  # U and B
+        self.head = nn.Linear(hidden, 2 * latents)  # V
+        self.start = nn.Parameter(torch.zeros(latents))  # z_0
+
+    def step(self, z: Tensor, h: Tensor) -> dist.Distribution:
+        """Return the distribution of the states that follow z, (..., latents), given h_t."""
+        inner, skip = self.before(z).split([h.shape[-1], self.latents], -1)
+        mean, log_variance = self.head((inner + h).tanh()).chunk(2, -1)
+        return dist.Normal(mean + skip, (log_variance / 2).exp()).to_event(1)
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None, seen: Tensor | None = None) -> None:
+        """Draw paths for sequences x, (rows, steps, features); lengths (rows,), seen like x."""
+        x, mask = seen_cells(x, lengths, seen)
+        h = self.encoder(torch.where(mask, self.standardize(x), 0.0), lengths)
+        first = self.step(self.start, h[:, 0])
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", MarkovPath(first, self.step, x.shape[1], lengths, h))
