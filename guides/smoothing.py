@@ -56,7 +56,7 @@ class SmoothingGuide(PyroModule):
         """Return the distribution of the states that follow z, (..., latents), given h_t."""
         inner, skip = self.before(z).split([h.shape[-1], self.latents], -1)
         mean, log_variance = self.head((inner + h).tanh()).chunk(2, -1)
-        return dist.Normal(mean + skip, (log_variance / 2).exp()).to_event(1)
+        return dist.Normal(mean + skip, (log_variance / 2).exp()).to_event(1)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, seen: Tensor | None = None) -> None:
         """Draw paths for sequences x, (rows, steps, features); lengths (rows,), seen like x."""

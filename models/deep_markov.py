@@ -58,7 +58,7 @@ class DeepMarkovModel(PyroModule):
 
     def step(self, z: Tensor) -> dist.Distribution:
         """Return the distribution of the states that follow z, (..., latents)."""
-        return dist.Normal(*self.transition(z)).to_event(1)
+        return dist.Normal(*self.transition(z)).to_event(1)  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, seen: Tensor | None = None) -> None:
         """Score sequences x, (rows, steps, features); lengths (rows,), seen like x."""
