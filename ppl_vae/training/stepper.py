@@ -16,6 +16,9 @@ where the user's code runs between epochs, else once in ``CHECKED_EVERY`` steps.
 that appears during a fit traces the step again, because a callback may rightly change the pair
 once, at some epoch. A second one ends the traced step.
 
+Large graphs, such as that of a loop over many steps of a sequence, are not compiled unless the user
+insists, because the compiler's time grows with them.
+
 How the stepper falls back: where a step cannot be traced, or differs from the eager one, the eager
 step runs and a warning says why; under ``compile=True`` that is an error. Where only the compiler
 fails, its result differs or its code raises, be it in the middle of a fit, the traced step runs
@@ -51,6 +54,7 @@ from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, firs
 KINDS = EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
 COMPILED_FROM = 8_000  # steps to come after which the compiler is repaid
+LARGEST_COMPILED = 4_000  # operations of a graph; the compiler needs minutes for more
 CHECKED_EVERY = 1000  # steps between comparisons, where no code of the user's runs between epochs
 
 
@@ -343,6 +347,11 @@ class Stepper:
             return f"it cannot be traced: {first_line(error)}"
         self.traced_steps[size] = traced_step
         difference = difference_from_eager(traced_step, indices)
+        operations = len(traced_step.graph.module.graph.nodes)
+        large = operations > LARGEST_COMPILED  # a loop over time is unrolled in a graph
+        if large and self.kinds[size] == COMPILED and self.requested == "auto":
+            self.kinds[size] = TRACED
+            self.reason = f"a graph of {operations:,} operations would take minutes to compile"
         if self.kinds[size] == COMPILED and not difference:
             try:
                 traced_step.compile(indices[0])

@@ -196,3 +196,18 @@ def test_a_value_is_written_back_into_an_expanded_tensor():
     write_back(tensor, value)
     assert torch.equal(tensor, value)
     assert base.flatten().tolist() == [1, 2, 3]
+
+
+def test_a_graph_too_large_for_the_compiler_stays_traced(monkeypatch):
+    from ppl_vae.training import stepper
+
+    monkeypatch.setattr(stepper, "TRACED_FROM", 1)
+    traced = trained(normalized)
+    monkeypatch.setattr(stepper, "COMPILED_FROM", 1)
+    monkeypatch.setattr(stepper, "LARGEST_COMPILED", 10)
+    history, weights, warned = trained(normalized, compile="auto")
+    assert history.step == "traced"
+    assert "operations would take minutes to compile" in history.step_reason
+    assert warned == []
+    for value, expected in zip(weights, traced[1], strict=True):
+        torch.testing.assert_close(value, expected, rtol=0, atol=0)

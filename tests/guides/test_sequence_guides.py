@@ -45,7 +45,7 @@ def test_importance_sampling_through_the_smoothing_guide_gives_the_exact_likelih
     model, data = planted(rows=200, steps=4)
     model.requires_grad_(False)
     guide = build(SmoothingGuide, data, latents=2, hidden=32)
-    fit(model, guide, data, batch_size=100, compile=False, **settings(60, rate=0.03))
+    fit(model, guide, data, batch_size=100, compile=False, **settings(100, rate=0.03))
     exact, steps = model.log_prob(**data).numpy(), int(data["lengths"].sum())
     gap = exact.sum() - elbo_terms(model, guide, data, num_samples=20).to_numpy().sum()
     assert 0 < gap < 0.15 * steps
