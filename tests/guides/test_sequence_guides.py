@@ -40,6 +40,7 @@ def settings(epochs, rate=0.01):
     }
 
 
+@pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")  # of single rows; the mean is tested
 def test_importance_sampling_through_the_smoothing_guide_gives_the_exact_likelihood():
     torch.manual_seed(0)
     model, data = planted(rows=200, steps=4)
