@@ -33,6 +33,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ppl_vae.compat.of_torch import is_traced, mask_of
+from ppl_vae.distributions import MarkovPath
 
 WIDEST = 64  # most numbers of a latent that get all entries of L; wider ones have a diagonal L
 
@@ -42,7 +43,8 @@ def offset_size(fn: Any) -> int:
 
     Raises:
         NotImplementedError: If the distribution cannot be moved: a point, discrete values, a mask
-            over single numbers of an event, or a support that no transform of the reals has.
+            over single numbers of an event, paths of different lengths, or a support that no
+            transform of the reals has.
 
     Example:
         >>> offset_size(dist.Normal(torch.zeros(2), 1.0).to_event(1))
@@ -193,6 +195,9 @@ def _unbounded_shape(fn: Any) -> tuple[int, ...]:
         inside = inside.base_dist
     if isinstance(inside, MaskedDistribution | dist.Delta) or not fn.has_rsample:
         raise NotImplementedError(type(inside).__name__)
+    if isinstance(inside, MarkovPath) and inside.lengths is not None:
+        # a factor at a step after the end of a path would count in the density of what is no draw
+        raise NotImplementedError("paths of different lengths")
     transform = biject_to(fn.support)
     shape = transform.inverse_shape(fn.batch_shape + fn.event_shape)
     return tuple(shape[len(fn.batch_shape) :])

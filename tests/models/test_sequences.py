@@ -272,3 +272,14 @@ def test_held_out_sequences_may_be_padded_to_another_length():
         history = ppl_vae.fit(model, guide, data, validation=held_out, epochs=2, progress=False)
         fits.append(history.frame["validation_elbo"])
     np.testing.assert_allclose(fits[0], fits[1], rtol=1e-6)
+
+
+def test_only_paths_of_one_length_can_be_moved_as_a_whole():
+    """A factor at a step after the end would add to the ELBO without bounds."""
+    x = zoo_data("deep_markov")["x"][:10]
+    lengths = torch.full((10,), x.shape[1])
+    model, guide, _ = zoo_pair("deep_markov", "smoothing", {"x": x})
+    ppl_vae.refine(model, guide, {"x": x}, steps=2)
+    model, guide, data = zoo_pair("deep_markov", "smoothing", {"x": x, "lengths": lengths})
+    with pytest.raises(ValueError, match=r'site "z": .*paths of different lengths'):
+        ppl_vae.refine(model, guide, data, steps=2)
