@@ -85,7 +85,8 @@ class MarkovPath(TorchDistribution):
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
         """Return the distribution with another batch shape."""
         path = MarkovPath(self.first, self.step, self.steps, self.lengths, self.inputs)
-        path._batch_shape = torch.Size(batch_shape)
+        shape = torch.Size(batch_shape)
+        super(MarkovPath, path).__init__(shape, self.event_shape, validate_args=False)
         return path
 
     def rsample(self, sample_shape: Any = ()) -> Any:
