@@ -15,6 +15,8 @@ from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.state_space import StateSpaceModel
 from ppl_vae.nn import seen_cells
 
+pytestmark = pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")  # of a few rows
+
 
 def planted(rows, steps):
     """A model whose states turn round and decay, and sequences drawn from it."""
@@ -23,7 +25,7 @@ def planted(rows, steps):
         model.transition.copy_(torch.tensor([[0.9, 0.3], [-0.3, 0.8]]))
         model.weight.copy_(torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]))
         model.log_sd.fill_(math.log(0.5))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
         torch.manual_seed(0)
         lengths = torch.randint(1, steps + 1, (rows,))
         run = poutine.uncondition(model)
@@ -57,7 +59,6 @@ def test_importance_sampling_through_the_smoothing_guide_gives_the_exact_likelih
 
 
 @pytest.mark.slow  # two minutes: model and guide are learned together, over 20 steps
-@pytest.mark.filterwarnings("ignore:log_likelihood. k-hat")
 def test_a_state_space_model_is_recovered_and_its_elbo_is_near_the_exact_likelihood():
     true, data = planted(rows=300, steps=20)
     torch.manual_seed(1)
@@ -67,9 +68,12 @@ def test_a_state_space_model_is_recovered_and_its_elbo_is_near_the_exact_likelih
     exact = model.log_prob(**data).detach()
     gap = float(exact.sum()) - elbo_terms(model, guide, data, num_samples=20).to_numpy().sum()
     assert 0 < gap < 0.05 * steps
-    assert float(exact.sum()) > float(true.log_prob(**data).sum()) - 0.05 * steps
-    sampled = log_likelihood(model, guide, data, num_samples=500)["log_prob"]
-    assert abs((sampled - exact.numpy()).mean()) < 0.05
+    assert float(exact.sum()) > float(true.log_prob(**data).detach().sum()) - 0.05 * steps
+    sampled = log_likelihood(model, guide, data, num_samples=500)
+    reliable = (sampled["k_hat"] < sampled.attrs["k_hat_threshold"]).to_numpy()
+    error = (sampled["log_prob"] - exact.numpy())[reliable]
+    assert reliable.mean() > 0.8
+    assert abs(error.mean()) < 0.03
     found, right = (
         torch.view_as_real(torch.linalg.eigvals(m.transition.detach())).abs() for m in (model, true)
     )
