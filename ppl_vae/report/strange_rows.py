@@ -11,18 +11,17 @@ import pandas as pd
 import torch
 
 from ppl_vae.anomaly.detector import AnomalyDetector
-from ppl_vae.anomaly.scores import LIKELIHOOD, anomaly_scores, members
+from ppl_vae.anomaly.scores import LIKELIHOOD, RowScorer, members
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.latents.codes import reconstruct
-from ppl_vae.plots.anomalies import ATTRIBUTION
 from ppl_vae.saving.storage import tensors_checksum
 
 SHOWN = 10  # rows that are shown one by one
-COMPARED = 500  # rows at most whose mean share a column's share is compared with
-DRAWS = 100  # of the latents for each row, for the shares, which average logarithms
+COMPARED = 500  # rows at most whose values are the ordinary ones
+DRAWS = 100  # of the latents for each row, for the attributions
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class StrangeRows:
             single rows are not shown.
         score: Name of the score.
         detector: The detector; ``None`` where the scores stand alone.
-        explained: ``(shown rows, columns)``, each column's share in nats; ``Images``; or the error
-            that came instead; ``None`` where single rows are not shown.
-        compared: Number of rows whose mean share was subtracted; 0 for images.
+        explained: Attributions in nats, ``(shown rows, columns)``; ``Images``; or the error that
+            came instead; ``None`` where single rows are not shown.
+        compared: Number of rows whose values are ordinary; 0 for images.
     """
 
     scored: pd.DataFrame
@@ -106,7 +105,7 @@ class StrangeRows:
         rest = {"seed": shared["seed"], "plate": shared["plate"]}
         # An overflow was told of with the scores, and shows as infinite.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            explained = _explained(model, guide, rows, first, known, **rest)
+            explained = _explained(model, guide, rows, first, known, score, **rest)
         compared = len(known) if isinstance(explained, pd.DataFrame) else 0
         return cls(scored, first, score, detector, explained, compared)
 
@@ -150,16 +149,18 @@ def _scores_of(
 
 
 def _explained(
-    model: Model, guide: Guide, rows: Rows, first: np.ndarray, known: np.ndarray, **shared: Any
-) -> pd.DataFrame | Images | ValueError:
-    """Return what makes some rows strange: images of them, or the share of each column.
+    model: Model, guide: Guide, rows: Rows, first: np.ndarray, known: np.ndarray, score: str,
+    **shared: Any,
+) -> pd.DataFrame | Images | ValueError:  # fmt: skip
+    """Return what makes some rows strange: images of them, or the attribution of each column.
 
     Args:
         model: The model.
         guide: The guide.
         rows: The data.
         first: Positions of the rows to explain.
-        known: Positions of the rows that they are compared with.
+        known: Positions of the rows whose values are ordinary.
+        score: The score that the columns' attributions are of.
         shared: ``seed`` and ``plate``.
     """
     chosen = rows.subset(torch.as_tensor(first))
@@ -170,13 +171,13 @@ def _explained(
             return Images(_field(chosen, field), _field(expected, field))
         if not len(known):
             raise ValueError("data: expected more rows to compare with, got these alone")
-        frame = anomaly_scores(
-            model, guide, chosen, reference=rows.subset(torch.as_tensor(known)), attribution=True,
+        scorer = RowScorer(
+            model, guide, chosen, reference=rows.subset(torch.as_tensor(known)), explained=score,
             num_samples=DRAWS, compile=False, **shared,
         )  # fmt: skip
+        return scorer.attribution(chosen, scorer(chosen))
     except ValueError as error:
         return error
-    return frame.filter(regex=f"^{ATTRIBUTION}")
 
 
 def _image_field(rows: Rows) -> int | None:

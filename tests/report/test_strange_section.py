@@ -136,16 +136,26 @@ def test_the_column_that_makes_a_row_strange_has_the_largest_attribution(pair):
     ).startswith(f"Bars of the attributions of columns of row row-{ODD}: b +")
 
 
+def test_attributions_are_of_the_score_of_the_detector(pair):
+    rows = with_odd_row()
+    by_error = AnomalyDetector(*pair, frame(40), score="divergence", num_samples=20)
+    found, plain = measure(*pair, rows, by_error), measure(*pair, rows)
+    both = found.explained.index.intersection(plain.explained.index)
+    assert not np.allclose(found.explained.loc[both], plain.explained.loc[both], atol=0.1)
+    largest = found.explained.max(axis=1)
+    assert (largest <= found.scored["score"].iloc[found.first] + 0.1).all(), "a divergence is >= 0"
+
+
 def test_ordinary_values_are_those_of_other_rows_of_a_capped_number(pair, monkeypatch):
     monkeypatch.setattr(strange_rows, "COMPARED", 7)
     asked = []
-    plain = strange_rows.anomaly_scores
+    plain = strange_rows.RowScorer
 
     def counted(*args, reference, **more):
         asked.append(reference)
         return plain(*args, reference=reference, **more)
 
-    monkeypatch.setattr(strange_rows, "anomaly_scores", counted)
+    monkeypatch.setattr(strange_rows, "RowScorer", counted)
     found = measure(*pair, with_odd_row())
     assert found.compared == len(asked[0]) == 7
     assert not set(asked[0].index) & set(found.explained.index)
@@ -216,7 +226,7 @@ def test_an_error_instead_of_attributions_leaves_the_scores(pair, monkeypatch):
     def refuse(*args, **more):
         raise ValueError("attribution: no")
 
-    monkeypatch.setattr(strange_rows, "anomaly_scores", refuse)
+    monkeypatch.setattr(strange_rows, "RowScorer", refuse)
     text = section(*pair, with_odd_row()).text
     assert f"row-{ODD} " in text
     assert "What makes these rows strange could not be measured: attribution: no" in text
