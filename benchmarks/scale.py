@@ -71,8 +71,8 @@ def serve(name: str, threads: int, tiny: bool) -> None:
         with rounds(team, (16, 1, width), "the benchmark") as each:
             start = time.perf_counter()
             for _ in range(20):
-                each.scatter(wide[0, :16].clone(), wide)
-                each.join(wide[0, :width])
+                each.scatter(wide)
+                each.join(wide[0, :16].clone(), wide[0, :width])
             collective = (time.perf_counter() - start) / 20
         if team.first:
             step = 1e3 * statistics.median(seconds) / work.steps

@@ -16,63 +16,88 @@ class Rounds:
     """Sums over all ranks, one round after the other, among ranks that have met (``rounds``).
 
     In a round every rank has some wide rows. They are cut into slices, one for each rank, which
-    gets this slice of the rows of all ranks, adds it in any order that it likes, and gives the sum
-    to all. A rank thus receives each number about twice, whatever the number of ranks; small rows
-    go to all ranks as they are.
+    gets this slice of the rows of all ranks (``scatter``), adds it in any order that it likes, and
+    gives the sum to all (``join``). A rank thus receives each number about twice, whatever the
+    number of ranks. A small message goes to all ranks beside the sum.
 
     Args:
         team: The ranks.
         sizes: Bytes of the small message of a rank, the number of its wide rows, and the bytes of a
             slice of a wide row; all multiples of 16, the same on every rank.
+
+    Attributes:
+        scattered: Whether a round has begun and not ended.
     """
 
     def __init__(self, team: World, sizes: tuple[int, int, int]) -> None:
-        self.team, self.sizes = team, sizes
+        self.team, self.sizes, self.scattered = team, sizes, False
 
-    def scatter(
-        self, small: Tensor | None, wide: Tensor | None, failure: Exception | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Give every rank its slice of this rank's rows.
-
-        Args:
-            small: Bytes for all ranks, whose first 8 are written here; ``None`` where this rank
-                has nothing to say any more, because it failed or because the rounds are over.
-            wide: The wide rows, (rows, ranks * slice); ``None`` likewise.
-            failure: Why this rank failed.
+    def scatter(self, wide: Tensor) -> Tensor:
+        """Give every rank its slice of this rank's wide rows, (rows, ranks * slice).
 
         Returns:
-            The small messages of all ranks, (ranks, bytes), and this rank's slice of the wide rows
-            of all ranks, (ranks, rows, slice).
+            This rank's slice of the wide rows of all ranks, (ranks, rows, slice).
+        """
+        (_, rows, width), ranks = self.sizes, self.team.size
+        if ranks == 1:
+            return wide[None]
+        # one wide row lies in memory as it is sent; several are copied
+        sent = wide.view(rows, ranks, width).transpose(0, 1).reshape(-1)
+        received = self.team.exchange(all_to_all_flat, sent, len(sent))
+        self.scattered = True
+        return received.view(ranks, rows, width)
+
+    def join(self, small: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the slice of the sum and the small message to all ranks.
+
+        Args:
+            small: The small message, (bytes,), whose first 8 bytes are written here.
+            own: This rank's slice of the sum, (slice,).
+
+        Returns:
+            The small messages of all ranks, (ranks, bytes), and the sum, (ranks * slice,).
 
         Raises:
             WorldError: If another rank failed or has ended.
         """
-        (length, rows, width), ranks = self.sizes, self.team.size
-        if small is None or wide is None:
-            small = torch.zeros(length, dtype=torch.uint8)
-            wide = small.new_zeros(rows, ranks * width)
-        if ranks == 1:
-            return small[None], wide[None]
-        small[:8].view(torch.int64).fill_(0 if failure is None else 1)
-        slices = wide.view(rows, ranks, width).transpose(0, 1).reshape(ranks, rows * width)
-        sent = torch.cat([small.expand(ranks, length), slices], dim=1).flatten()
-        received = self.team.exchange(all_to_all_flat, sent, len(sent)).view(ranks, -1)
-        if bool(received[:, :8].any()):
-            self.team.hear(failure)
-        return received[:, :length], received[:, length:].view(ranks, rows, width)
-
-    def join(self, own: Tensor) -> Tensor:
-        """Return the slices of all ranks, (ranks * slice,), one after the other."""
         if self.team.size == 1:
-            return own
-        return self.team.exchange(all_gather_flat, own, self.team.size * len(own))
+            return small[None], own
+        small[:8] = 0
+        return self._joined(torch.cat([small, own]), None)
+
+    def end(self, failure: Exception | None = None) -> None:
+        """Say in a last round, or in one that has begun, that this rank makes no more sums.
+
+        Args:
+            failure: Why this rank failed.
+
+        Raises:
+            WorldError: If another rank failed or has ended.
+        """
+        length, rows, width = self.sizes
+        if self.team.size == 1:
+            return
+        if not self.scattered:
+            self.scatter(torch.zeros(rows, self.team.size * width, dtype=torch.uint8))
+        sent = torch.zeros(length + width, dtype=torch.uint8)
+        sent[0] = failure is not None
+        self._joined(sent, failure)
+
+    def _joined(self, sent: Tensor, failure: Exception | None) -> tuple[Tensor, Tensor]:
+        """Return what all ranks sent, as small messages and sum; raise where one has failed."""
+        length, ranks = self.sizes[0], self.team.size
+        received = self.team.exchange(all_gather_flat, sent, ranks * len(sent)).view(ranks, -1)
+        self.scattered = False
+        if bool(received[:, 0].any()):
+            self.team.hear(failure)
+        return received[:, :length], received[:, length:].reshape(-1)
 
 
 @contextlib.contextmanager
 def rounds(team: World, sizes: tuple[int, int, int], what: str) -> Iterator[Rounds]:
     """Make a context for sums over all ranks, one after the other, without meetings.
 
-    A rank that fails inside the block says so in its next round, in the place of its rows.
+    A rank that fails inside the block says so in its next round, beside zeros for its rows.
 
     Args:
         team: The ranks.
@@ -87,6 +112,6 @@ def rounds(team: World, sizes: tuple[int, int, int], what: str) -> Iterator[Roun
     except Exception as error:
         if not was_told(error):
             with contextlib.suppress(WorldError):
-                each.scatter(None, None, error)
+                each.end(error)
         raise
-    each.scatter(None, None)
+    each.end()

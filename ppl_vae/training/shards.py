@@ -147,12 +147,15 @@ class ShardedStep:
             What ``EagerStep`` returns; where the update was not applied, ``failed`` says why.
         """
         pieces = index.tensor_split(self.shards)
+        present = [v for v, piece in enumerate(pieces) if len(piece)]
         begin = [buffer.clone() for buffer in self._buffers()]
         while True:
             became, note = self._work(pieces, len(index), kl_weight, step, begin)
             head = self.small[8:HEAD].view(torch.int32)
             head[0], head[1] = became, bool(pressed)
-            small, wide = rounds.scatter(self.small, self.wide)
+            wide = rounds.scatter(self.wide).flatten(0, 1)
+            summed = self.layout.add([wide[v] for v in present], self.team.rank)
+            small, total = rounds.join(self.small, summed)
             heads = small[:, 8:HEAD].view(torch.int32).tolist()
             if all(became != AGAIN for became, _ in heads):
                 break
@@ -165,10 +168,7 @@ class ShardedStep:
             if became == REFUSED:
                 self._refuse(pieces, step, rank)
                 return [math.nan, math.nan], False
-        present = [v for v, piece in enumerate(pieces) if len(piece)]
         rows = small[:, HEAD:].reshape(self.team.size * self.slots, -1)
-        of_all = wide.flatten(0, 1)
-        total = rounds.join(self.layout.add([of_all[v] for v in present], self.team.rank))
         losses, gradients, buffers = self.layout.read(total, [rows[v] for v in present])
         applied = self.eager.apply(losses, gradients)
         for buffer, value in zip(self._buffers(), buffers if applied else begin, strict=True):
