@@ -11,6 +11,8 @@ No state h_t of a step inside a sequence depends on what stands after its end.
 Source: Krishnan, Shalit & Sontag (2017), section 3 and appendix, arXiv:1609.09869.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -77,17 +79,22 @@ class Recurrent(nn.Module):
         inputs: Size of what is read at a step.
         hidden: Size of a state.
         backwards: Whether each sequence is read from its end to its beginning.
+        cell: Makes the network from ``inputs``, ``hidden`` and ``batch_first``: ``nn.GRU`` or
+            ``nn.RNN``.
 
     Example:
         >>> Recurrent(3, 16)(torch.zeros(5, 100, 7, 3)).shape
         torch.Size([5, 100, 7, 16])
     """
 
-    def __init__(self, inputs: int, hidden: int, backwards: bool = False) -> None:
+    def __init__(
+        self, inputs: int, hidden: int, backwards: bool = False,
+        cell: Callable[..., nn.RNNBase] = nn.GRU,
+    ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(inputs=inputs, hidden=(hidden,))
         self.backwards = backwards
-        self.cell = nn.GRU(inputs, hidden, batch_first=True)
+        self.cell = cell(inputs, hidden, batch_first=True)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Return the states for sequences x, (..., steps, inputs); backwards, (rows, ...) only.
