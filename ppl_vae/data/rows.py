@@ -54,6 +54,7 @@ class Rows:
         first: Position of the first row in the whole data, where the data are a part of them.
         single: Whether the data came as one array instead of a tuple or mapping.
         index: The pandas index of the rows.
+        trim: Applied to the fields of every batch; ``None`` leaves them as they are.
 
     Raises:
         ValueError: If the data have an unknown form, text columns, no rows, or fields of unequal
@@ -70,6 +71,7 @@ class Rows:
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
         self.first, self.name = 0, name
+        self.trim: Callable[[list[Tensor]], list[Tensor]] | None = None
         is_mapping = isinstance(whole, Mapping) and not is_sparse(whole)  # scipy has a dictionary
         self.single = not is_mapping and not isinstance(whole, tuple)
         if is_mapping:
@@ -139,6 +141,8 @@ class Rows:
         if self.positions is not None:
             index = self.positions[index]
         tensors = [field.take(index) for field in self.fields]
+        if self.trim is not None:
+            tensors = self.trim(tensors)
         if device is not None:
             tensors = [tensor.to(device, non_blocking=True) for tensor in tensors]
         return self.batch(tensors)

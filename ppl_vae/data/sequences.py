@@ -11,6 +11,7 @@ the library returns have these labels.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -298,6 +299,13 @@ def step_fields(rows: Rows) -> list[str]:
     return [n for n, f in fields.items() if f.array.ndim > 1 and f.array.shape[1] == x.shape[1]]
 
 
+def row_lengths(rows: Rows) -> Tensor:
+    """Return the number of steps of each sequence, (rows,), of rows that are sequences."""
+    return rows.fields[rows.names.index("lengths")].take(
+        rows.positions_in_data(torch.arange(len(rows)))
+    )
+
+
 def check_lengths(rows: Rows) -> None:
     """Raise ``ValueError`` where a sequence has no step, or more steps than the data have.
 
@@ -310,9 +318,7 @@ def check_lengths(rows: Rows) -> None:
     if not step_fields(rows):
         return
     x, lengths = (rows.fields[rows.names.index(name)] for name in ("x", "lengths"))
-    steps, values = x.array.shape[1], lengths.take(torch.arange(len(lengths.array)))
-    if rows.positions is not None:
-        values = values[rows.positions]
+    steps, values = x.array.shape[1], row_lengths(rows)
     wrong = (values < 1) | (values > steps)
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
@@ -321,6 +327,29 @@ def check_lengths(rows: Rows) -> None:
             f"{steps}, the steps of {x.name}, got {int(values[row])}; leave out empty sequences, "
             "and pad x to the longest one"
         )
+
+
+def trimmed(rows: Rows) -> Rows:
+    """Return sequences of which a batch has the steps of its longest sequence alone.
+
+    Args:
+        rows: The data, which are sequences.
+
+    Example:
+        >>> rows = trimmed(Rows(sequences([torch.ones(2, 3), torch.ones(4, 3)])))
+        >>> rows.take(torch.tensor([0]))["x"].shape
+        torch.Size([1, 2, 3])
+    """
+    with_steps = [rows.names.index(name) for name in step_fields(rows)]
+    lengths = rows.names.index("lengths")
+
+    def trim(fields: list[Tensor]) -> list[Tensor]:
+        steps = int(fields[lengths].max())
+        return [f[:, :steps] if n in with_steps else f for n, f in enumerate(fields)]
+
+    cut = copy.copy(rows)
+    cut.trim = trim
+    return cut
 
 
 def without_padding(rows: Rows, parts: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -145,10 +145,10 @@ class Loop:
         """Update from the remaining batches of the epoch, until Ctrl-C."""
         progress = self.progress
         self.order.set_state(progress.order_before)
-        order = torch.randperm(len(self.rows), generator=self.order)
+        batches = self.stepper.batches(self.order)
         failed = None
         with self.stepper.rounds() as rounds:
-            for index in self.stepper.batches(order)[progress.position :]:
+            for index in batches[progress.position :]:
                 failed = self._step(index, rounds, interrupted)
                 if failed is not None:
                     break

@@ -46,8 +46,9 @@ from ppl_vae.core.world import World
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.batches import check_batch_size, cut, layer_refusing_one_row, shard_sizes
+from ppl_vae.training.batches import check_batch_size, layer_refusing_one_row, shard_sizes
 from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
+from ppl_vae.training.like_lengths import batches_of_epoch
 from ppl_vae.training.shards import ShardedStep
 from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
 
@@ -166,25 +167,25 @@ class Stepper:
         if self.joins_last:
             whole_batches, last_rows = whole_batches - 1, self.batch_size + last_rows
         steps = whole_batches * epochs
-        insisted = self.requested is True and epochs < COMPILED_FROM
-        chosen = step_kind("auto" if self.requested else False, epochs)
+        requested = self.requested if self.rows.trim is None else False  # lengths vary
+        insisted = requested is True and epochs < COMPILED_FROM
+        chosen = step_kind("auto" if requested else False, epochs)
         of_last = shard_sizes(last_rows, self.shards)
         of_whole = shard_sizes(self.batch_size, self.shards)
         self.kinds = dict.fromkeys(of_last, TRACED if insisted else chosen)
         self.kinds = {
-            **dict.fromkeys(of_whole, step_kind(self.requested, steps)),
+            **dict.fromkeys(of_whole, step_kind(requested, steps)),
             **{size: kind for size, kind in self.kinds.items() if size not in of_whole},
         }
-        automatic = self.requested == "auto"
-        self.reason = (
-            f"the fit has {steps:,} steps of whole batches"
-            if automatic
-            else f"compile={self.requested}"
-        )
+        self.reason = f"compile={self.requested}"
+        if self.requested == "auto":
+            self.reason = f"the fit has {steps:,} steps of whole batches"
+            if requested is False:
+                self.reason = "batches of sequences have different numbers of steps"
 
-    def batches(self, order: Tensor) -> list[Tensor]:
-        """Cut an epoch's order of the rows, (rows,), into batches."""
-        return cut(order, self.batch_size, join_last=self.joins_last)
+    def batches(self, generator: torch.Generator) -> list[Tensor]:
+        """Draw an epoch's order of the rows, and cut it into batches, (rows,) each."""
+        return batches_of_epoch(self.rows, self.batch_size, self.joins_last, generator)
 
     @property
     def steps_per_epoch(self) -> int:

@@ -39,6 +39,7 @@ from ppl_vae.training.agreement import (
     warnings_of_rank_0,
 )
 from ppl_vae.training.history import History
+from ppl_vae.training.like_lengths import rows_to_train_on
 from ppl_vae.training.loop import Loop
 from ppl_vae.training.run_directory import check_recipe, may_continue, recording, shards_of_run
 from ppl_vae.training.settings import fit_settings
@@ -205,6 +206,7 @@ def fit(
         take_weights_of_rank_0(team, pair)  # those too that appeared when the pair ran
         made = arguments.make_optimizer(optimizer, parameters)
         schedule = arguments.make_scheduler(scheduler, made)
+        rows = rows_to_train_on(pair, rows, compile)
         stepper = Stepper(
             pair, rows, report.objective, parameters, made, clip_norm,
             requested=compile, batch_size=min(batch_size, len(rows)),

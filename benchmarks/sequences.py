@@ -1,0 +1,252 @@
+"""Deep Markov models of the JSB chorales: bounds on held-out music, and the time of an epoch.
+
+    python benchmarks/sequences.py bound --data DIR --out rows.jsonl [--seeds 0 1 2] [--full]
+    python benchmarks/sequences.py speed --data DIR [--rounds 5] [--threads 2]
+    python benchmarks/sequences.py --draw rows.jsonl sequences.png
+
+The network of both: 100 latents, transition 200, emission 100 and 100, a recurrent guide of 600
+tanh units that reads from the end; batches of 20 of the 229 sequences of up to 129 steps.
+
+``bound`` fits by ``fit`` (a whole path is one site; batches of like length; Adam over half a
+cosine; KL warm-up over a fifth of the steps; weight decay; the weights of the best epoch by the
+validation sequences), then prints bounds on minus the log-likelihood of the test sequences, in nats
+per time step: minus the ELBO, and minus the bound of the particle filter where it is installed.
+
+``speed`` times an epoch of ``fit`` beside one of Pyro's SVI with a sample site for each step, as
+Pyro's example of the deep Markov model has it, with ClippedAdam; its batches are random and are
+padded to the longest sequence of each. Epochs of both alternate.
+
+Published, negative bounds in nats per step: 6.93 (Krishnan, Shalit & Sontag 2017, table 1,
+arXiv:1609.09869), 6.87 (Pyro's tutorial of the deep Markov model, 5,000 epochs).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pyro
+import pyro.distributions as dist
+import torch
+from json_lines import ResultLines
+from pyro.infer import SVI, Trace_ELBO
+from pyro.optim import ClippedAdam
+from torch import Tensor, nn
+
+from ppl_vae import elbo_terms, fit, sequences
+from ppl_vae.guides.smoothing import SmoothingGuide
+from ppl_vae.models.deep_markov import DeepMarkovModel
+from ppl_vae.nn import MLP, GatedTransition, Recurrent, step_mask
+
+NOTES = 88
+SIZES = {"latents": 100, "transition": 200, "emission": 100, "hidden": 600}
+TINY = {"latents": 3, "transition": 5, "emission": 4, "hidden": 6}
+BATCH, RATE, DECAY = 20, 1e-3, 20.0
+EPOCHS = {"bound": 1500, "full": 5000, "tiny": 2}
+PUBLISHED = {"Krishnan et al. 2017": 6.93, "Pyro's tutorial": 6.87}
+
+
+def music(folder: Path | None, part: str) -> dict[str, Any]:
+    """Return a part of the chorales as data; random notes where there is no folder."""
+    if folder is None:
+        rng = np.random.default_rng(0)
+        rolls = [rng.random((steps, NOTES)) < 0.1 for steps in (3, 9, 5, 2, 7, 4)]
+    else:
+        with np.load(folder / "jsb_chorales.npz") as file:
+            rolls = np.split(file[part], file[f"{part}_lengths"].cumsum()[:-1])
+    return sequences([torch.as_tensor(roll, dtype=torch.float32) for roll in rolls])
+
+
+def networks(sizes: dict[str, int]) -> dict[str, nn.Module]:
+    """Return the model's networks."""
+    latents, wide = sizes["latents"], sizes["emission"]
+    return {
+        "transition": GatedTransition(latents, sizes["transition"]),
+        "emission": MLP(latents, NOTES, (wide, wide), nn.ReLU),
+    }
+
+
+def make_pair(sizes: dict[str, int], seed: int) -> tuple[DeepMarkovModel, SmoothingGuide]:
+    """Return the pair in which a path is one site."""
+    torch.manual_seed(seed)
+    model = DeepMarkovModel(NOTES, sizes["latents"], **networks(sizes))
+    guide = SmoothingGuide(NOTES, sizes["latents"], sizes["hidden"])
+    guide.encoder = Recurrent(NOTES, sizes["hidden"], backwards=True, cell=nn.RNN)
+    return model, guide
+
+
+def per_step(total: float, data: dict[str, Any]) -> float:
+    """Return minus a sum over all sequences, in nats per time step."""
+    return -total / int(data["lengths"].sum())
+
+
+def bound(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """Fit the pair and return its bounds on the test sequences, as a line of the results."""
+    results = ResultLines(arguments.out)
+    settings = {"seed": seed, "epochs": arguments.epochs, "rate": arguments.rate,
+                "decay": arguments.decay}  # fmt: skip
+    line = results.find(**settings)
+    if line is not None:
+        return line
+    train, valid, test = (music(arguments.data, p) for p in ("train", "valid", "test"))
+    model, guide = make_pair(TINY if arguments.tiny else SIZES, seed)
+    epochs = arguments.epochs
+    warm = 0.2 * epochs * -(-len(train["x"]) // BATCH)
+    history = fit(
+        model, guide, train, validation=valid, epochs=epochs, batch_size=BATCH, seed=seed,
+        kl_weight=lambda step: min(1.0, 0.2 + 0.8 * step / warm),
+        optimizer=lambda parameters: torch.optim.Adam(
+            parameters, arguments.rate, betas=(0.96, 0.999), weight_decay=arguments.decay,
+            fused=True,
+        ),
+        scheduler=lambda adam: torch.optim.lr_scheduler.CosineAnnealingLR(adam, epochs),
+        run=arguments.runs / f"jsb-{epochs}-{arguments.rate:g}-{arguments.decay:g}-{seed}",
+        resume=True,
+    )  # fmt: skip
+    terms = elbo_terms(model, guide, test, num_samples=20, seed=0)
+    column = history.frame[["seconds", "validation_elbo"]]
+    curve = [[round(s), per_step(e * len(valid["x"]), valid)] for s, e in column.to_numpy()]
+    line = {
+        **settings,
+        "threads": torch.get_num_threads(),
+        "minutes": column["seconds"].iloc[-1] / 60,
+        "best_epoch": int(history.best_epoch),
+        "negative_elbo": per_step(terms.to_numpy().sum(), test),
+        "finite": bool(np.isfinite(history.frame["elbo"]).all()),
+        "curve": curve[:: max(1, epochs // 100)],
+    }
+    results.append(line)
+    return line
+
+
+class SiteForEachStep(nn.Module):
+    """The same model and guide as Pyro's example has them: a sample site for each step."""
+
+    def __init__(self, sizes: dict[str, int]) -> None:
+        super().__init__()
+        latents, hidden = sizes["latents"], sizes["hidden"]
+        both = networks(sizes)
+        self.transition, self.emission = both["transition"], both["emission"]
+        self.rnn = nn.RNN(NOTES, hidden, batch_first=True)
+        self.before, self.head = nn.Linear(latents, hidden), nn.Linear(hidden, 2 * latents)
+        self.start = nn.Parameter(torch.zeros(latents))
+
+    def model(self, x: Tensor, lengths: Tensor) -> None:
+        """Score sequences x, (rows, steps, notes)."""
+        pyro.module("pair", self)
+        mask = step_mask(lengths, x.shape[1])
+        z = self.start.expand(len(x), -1)
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                prior = dist.Normal(*self.transition(z)).to_event(1)
+                z = pyro.sample(f"z_{t}", prior.mask(mask[:, t]))
+                notes = dist.Bernoulli(logits=self.emission(z)).to_event(1)
+                pyro.sample(f"x_{t}", notes.mask(mask[:, t]), obs=x[:, t])
+
+    def guide(self, x: Tensor, lengths: Tensor) -> None:
+        """Draw paths for sequences x, (rows, steps, notes)."""
+        pyro.module("pair", self)
+        mask = step_mask(lengths, x.shape[1])
+        turn = (lengths[:, None] - 1 - torch.arange(x.shape[1])).clamp(min=0)[..., None]
+        h = self.rnn(x.gather(1, turn.expand_as(x)))[0]
+        h = h.gather(1, turn.expand_as(h))
+        z = self.start.expand(len(x), -1)
+        with pyro.plate("data", len(x)):
+            for t in range(x.shape[1]):
+                loc, scale = self.head((self.before(z) + h[:, t]).tanh()).chunk(2, -1)
+                step = dist.Normal(loc, nn.functional.softplus(scale)).to_event(1)
+                z = pyro.sample(f"z_{t}", step.mask(mask[:, t]))
+
+
+def epoch_of_pyro(pair: SiteForEachStep, svi: SVI, data: dict[str, Any]) -> float:
+    """Train one epoch by Pyro's SVI; return its seconds."""
+    began = time.perf_counter()
+    lengths = torch.tensor(data["lengths"].to_numpy())
+    for index in torch.randperm(len(lengths)).split(BATCH):
+        rows = lengths[index]
+        svi.step(data["x"][index, : int(rows.max())], rows)
+    return time.perf_counter() - began
+
+
+def speed(arguments: argparse.Namespace) -> pd.DataFrame:
+    """Return the seconds of an epoch, a row for each round, a column for each contestant."""
+    train, sizes = music(arguments.data, "train"), TINY if arguments.tiny else SIZES
+    model, guide = make_pair(sizes, 0)
+    pair = SiteForEachStep(sizes)
+    rate = {"lr": arguments.rate, "betas": (0.96, 0.999)}
+    svi = SVI(pair.model, pair.guide, ClippedAdam({**rate, "clip_norm": 10.0}), Trace_ELBO())
+    rounds = []
+    with pyro.validation_enabled(False):
+        epoch_of_pyro(pair, svi, train)
+        for number in range(arguments.rounds):
+            history = fit(model, guide, train, epochs=3, batch_size=BATCH, seed=number,
+                          progress=False)  # fmt: skip
+            ours = statistics.median(history.frame["seconds"].diff().dropna())
+            rounds.append({"fit": ours, "a site a step": epoch_of_pyro(pair, svi, train)})
+            print(f"round {number + 1}: {rounds[-1]}", flush=True)
+    return pd.DataFrame(rounds)
+
+
+def draw(lines: list[dict[str, Any]], file: Path) -> None:
+    """Draw the validation bound of every fit against minutes, beside the published test bounds."""
+    figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    for line in lines:
+        seconds, values = np.array(line["curve"]).T
+        label = f"seed {line['seed']}, {line['epochs']} epochs: test {line['negative_elbo']:.2f}"
+        ax.plot(seconds / 60, values, label=label)
+    for style, (name, value) in zip((":", "--"), PUBLISHED.items(), strict=True):
+        ax.axhline(value, color="gray", linestyle=style, label=f"{name}: test {value}")
+    ax.set(xlabel="minutes", ylabel="minus validation ELBO (nats per step)", ylim=(6.5, 10))
+    ax.legend(fontsize="small")
+    figure.savefig(file, dpi=120)
+
+
+def main(words: list[str] | None = None) -> Any:
+    """Run the part that is named, or draw the results of a file."""
+    parser = argparse.ArgumentParser(description="Deep Markov models of the JSB chorales.")
+    parser.add_argument("part", nargs="?", choices=["bound", "speed"])
+    parser.add_argument("--data", type=Path, help="folder of jsb_chorales.npz")
+    parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
+    parser.add_argument("--runs", type=Path, default=Path("runs/sequences"), help="kept fits")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--rate", type=float, default=RATE)
+    parser.add_argument("--decay", type=float, default=DECAY)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, help="of torch; all cores by default")
+    parser.add_argument("--full", action="store_true", help=f"{EPOCHS['full']} epochs")
+    parser.add_argument("--draw", nargs=2, type=Path, metavar=("RESULTS", "FIGURE"))
+    parser.add_argument("--tiny", action="store_true", help="six random sequences, two epochs")
+    arguments = parser.parse_args(words)
+    if arguments.draw:
+        lines = [json.loads(line) for line in arguments.draw[0].read_text().splitlines()]
+        return draw(lines, arguments.draw[1])
+    if arguments.part is None or (arguments.data is None and not arguments.tiny):
+        parser.error("expected a part, bound or speed, and --data, the folder of jsb_chorales.npz")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    length = "tiny" if arguments.tiny else "full" if arguments.full else "bound"
+    arguments.epochs = arguments.epochs or EPOCHS[length]
+    if arguments.part == "bound":
+        lines = [bound(arguments, seed) for seed in arguments.seeds]
+        for line in lines:
+            print({name: value for name, value in line.items() if name != "curve"})
+        return lines
+    with warnings.catch_warnings():
+        table = speed(arguments)
+    print(table.describe().loc[["min", "50%", "max"]].round(2))
+    ratio = table["a site a step"] / table["fit"]
+    print(f"times faster: {ratio.median():.2f} ({ratio.min():.2f} to {ratio.max():.2f})")
+    return table
+
+
+if __name__ == "__main__":
+    main()
