@@ -78,9 +78,8 @@ def make_pair(sizes: dict[str, int], seed: int) -> tuple[DeepMarkovModel, Smooth
     """Return the pair in which a path is one site."""
     torch.manual_seed(seed)
     model = DeepMarkovModel(NOTES, sizes["latents"], **networks(sizes))
-    guide = SmoothingGuide(NOTES, sizes["latents"], sizes["hidden"])
-    guide.encoder = Recurrent(NOTES, sizes["hidden"], backwards=True, cell=nn.RNN)
-    return model, guide
+    encoder = Recurrent(NOTES, sizes["hidden"], backwards=True, cell=nn.RNN)
+    return model, SmoothingGuide(NOTES, sizes["latents"], sizes["hidden"], encoder=encoder)
 
 
 def per_step(total: float, data: dict[str, Any]) -> float:

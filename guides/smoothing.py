@@ -31,6 +31,8 @@ class SmoothingGuide(PyroModule):
         hidden: Size of the states h_t of the network.
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a positive number or (features,), in the data's units.
+        encoder: Network (rows, steps, features), lengths -> (rows, steps, hidden) that gives the
+            states h_t; a gated recurrent one that reads from the end if ``None``.
 
     Example:
         >>> guide = SmoothingGuide(features=3, latents=2)
@@ -41,13 +43,13 @@ class SmoothingGuide(PyroModule):
 
     def __init__(
         self, features: int, latents: int = 8, hidden: int = 64,
-        loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
+        loc: float | Tensor = 0.0, scale: float | Tensor = 1.0, encoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(features=features, latents=latents, hidden=(hidden,))
         self.features, self.latents = features, latents
         self.standardize = Standardize(loc, scale)
-        self.encoder = Recurrent(features, hidden, backwards=True)
+        self.encoder = encoder or Recurrent(features, hidden, backwards=True)
         self.before = nn.Linear(latents, hidden + latents)  # U and B
         self.head = nn.Linear(hidden, 2 * latents)  # V
         self.start = nn.Parameter(torch.zeros(latents))  # z_0

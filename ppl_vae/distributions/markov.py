@@ -161,9 +161,7 @@ class MarkovPath(TorchDistribution):
             states.append(state)
         return torch.stack(states, -len(self.event_shape))
 
-    def _drawn_by_hand(
-        self, first: Tensor, inside: Tensor | None, inputs: Tensor | None
-    ) -> Tensor:
+    def _drawn_by_hand(self, first: Tensor, inside: Tensor | None, inputs: Tensor | None) -> Tensor:
         """Return draws of paths of normal steps, from a draw of their first states."""
         each = None if inputs is None else inputs.detach().movedim(-2, 0).contiguous()
 

@@ -1,6 +1,6 @@
 """Draws of paths with normal steps, whose gradient goes back in time by hand.
 
-    z_t = m_t + s_t e_t,    m_t, s_t = loc and scale of step(z_(t-1), inputs_t),    e_t ~ Normal(0, 1)
+    z_t = m_t + s_t e_t,    m_t, s_t = loc, scale of step(z_(t-1), inputs_t),    e_t ~ Normal(0, 1)
 
 Let g_t be the slope of a loss along z_t alone, and a_t, b_t those along m_t and s_t, where the loss
 reads these (the log-probability of the draw does). The whole slope along z_t is
@@ -81,7 +81,7 @@ class _Path(torch.autograd.Function):
     """Gives a path, and its locs and scales, the gradient of the file's head."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, first: Tensor, loc: Tensor, scale: Tensor, path: Tensor, noise: Tensor,
         inside: Tensor | None, tapes: list[Tape],
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
@@ -90,9 +90,7 @@ class _Path(torch.autograd.Function):
         return path.view_as(path), loc.view_as(loc), scale.view_as(scale)
 
     @staticmethod
-    def backward(  # type: ignore[override]
-        ctx: Any, of_path: Tensor, of_loc: Tensor, of_scale: Tensor
-    ) -> tuple[Any, ...]:
+    def backward(ctx: Any, of_path: Tensor, of_loc: Tensor, of_scale: Tensor) -> tuple[Any, ...]:
         """Return the slopes along z_1, the locs and the scales."""
         slopes, onward = [], torch.zeros_like(of_path[..., 0, :])
         for t in range(len(ctx.tapes), 0, -1):
@@ -108,9 +106,7 @@ class _Path(torch.autograd.Function):
         return of_path[..., 0, :] + onward, of_loc + whole, of_scale + whole * noise, *[None] * 4
 
 
-def _slopes(
-    outs: list[Tensor], leaf: Tensor, given: list[Tensor]
-) -> tuple[Tensor | None, ...]:
+def _slopes(outs: list[Tensor], leaf: Tensor, given: list[Tensor]) -> tuple[Tensor | None, ...]:
     """Return the slope along a leaf from those along what was computed from it; keep the graph."""
     pairs = [(o, s.expand_as(o)) for o, s in zip(outs, given, strict=True) if o.requires_grad]
     if not pairs:

@@ -96,6 +96,7 @@ def fit(
         epochs: Passes over the data, at most.
         batch_size: Rows of one update; above the number of rows it means one full batch. A last
             batch of one row joins the batch before it where batch normalization refuses one row.
+            Batches of ``sequences`` have like lengths, and the steps of their longest one alone.
         shards: Pieces that each batch is cut into, which several processes share (see below): the
             number of processes where ``None``, that of the run where one is resumed. Each shard has
             noise of its own, and the gradient is the mean over shards, weighted by their rows; so a
@@ -109,8 +110,9 @@ def fit(
             hundred steps are to come, and compiles the graph where many thousands are; ``True``
             always does, ``False`` never. A traced step is compared with the eager step before it is
             used and as the fit goes on; where they differ, ``"auto"`` warns and runs the eager
-            step, and ``True`` raises. What the model or the guide changes between steps must be a
-            buffer that is updated in place (``copy_``, ``add_``).
+            step, and ``True`` raises. Under ``"auto"`` sequences of different lengths run the eager
+            step; ``True`` trains on them as they are padded. What the model or the guide changes
+            between steps must be a buffer that is updated in place (``copy_``, ``add_``).
         seed: Seeds shuffling, splitting and every draw; the generators are restored afterwards.
             ``None`` draws from the global generators.
         run: A new directory to store the fit in: snapshots as it goes, the history, the weights and
