@@ -18,6 +18,7 @@ from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.data.sequences import row_lengths, step_fields, trimmed
+from ppl_vae.nn import KnownRows
 from ppl_vae.training.batches import cut
 
 SPREAD = 1.25
@@ -54,6 +55,9 @@ def ignores_padding(pair: Pair, rows: Rows) -> bool:
     longest = rows.fields[rows.names.index("x")].array.shape[1]
     if int(lengths[index].max()) == longest:
         return False  # there is nothing to trim
+    tops = [top for half in (pair.model, pair.guide) for top in half.layers().values()]
+    if any(isinstance(layer, KnownRows) for top in tops for layer in top.modules()):
+        return False  # it knows rows by all their cells, those of the padding too
     device = pair.device()
     try:
         with pair.quiet_run():
