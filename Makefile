@@ -10,7 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # until a closed form is met, compile, kill fits, or start processes. A file is left in from every
 # folder of tests/ but compiled/, where every test traces or compiles.
 NOT_QUICK := \
-  benchmarks/test_mnist.py benchmarks/test_step.py benchmarks/test_zoo.py \
+  benchmarks/test_mnist.py benchmarks/test_scale.py benchmarks/test_step.py benchmarks/test_zoo.py \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
@@ -24,7 +24,7 @@ NOT_QUICK := \
   models/test_conditions.py models/test_images.py models/test_ppca.py models/test_priors.py \
   latents/test_codes.py report/test_browser.py report/test_content.py \
   saving/test_integrity.py saving/test_locks.py saving/test_resume.py saving/test_resume_kinds.py \
-  training/test_run_directory.py \
+  training/test_run_directory.py training/test_world.py \
   test_arviz.py test_packaging.py test_readme.py
 
 .PHONY: demo test quick slow lint format clean

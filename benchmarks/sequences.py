@@ -2,6 +2,7 @@
 
     python benchmarks/sequences.py bound --data DIR --out rows.jsonl [--seeds 0 1 2] [--full]
     python benchmarks/sequences.py speed --data DIR [--rounds 5] [--threads 2]
+    python benchmarks/sequences.py memory [--rows 3000 30000 100000]
     python benchmarks/sequences.py --draw rows.jsonl sequences.png
 
 The network of both: 100 latents, transition 200, emission 100 and 100, a recurrent guide of 600
@@ -15,6 +16,9 @@ per time step: minus the ELBO, and minus the bound of the particle filter where 
 ``speed`` times an epoch of ``fit`` beside one of Pyro's SVI with a sample site for each step, as
 Pyro's example of the deep Markov model has it, with ClippedAdam; its batches are random and are
 padded to the longest sequence of each. Epochs of both alternate.
+
+``memory`` fits a linear state-space model to simulated sequences of 10 to 500 steps for one epoch,
+in batches of 256, and prints by how much the memory of the process rises above that of the data.
 
 Published, negative bounds in nats per step: 6.93 (Krishnan, Shalit & Sontag 2017, table 1,
 arXiv:1609.09869), 6.87 (Pyro's tutorial of the deep Markov model, 5,000 epochs).
@@ -41,9 +45,10 @@ from pyro.infer import SVI, Trace_ELBO
 from pyro.optim import ClippedAdam
 from torch import Tensor, nn
 
-from ppl_vae import elbo_terms, fit, sequences
+from ppl_vae import build, elbo_terms, fit, sequences
 from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.deep_markov import DeepMarkovModel
+from ppl_vae.models.state_space import StateSpaceModel
 from ppl_vae.nn import MLP, GatedTransition, Recurrent, step_mask
 
 NOTES = 88
@@ -194,6 +199,28 @@ def speed(arguments: argparse.Namespace) -> pd.DataFrame:
     return pd.DataFrame(rounds)
 
 
+def resident(name: str = "VmRSS") -> float:
+    """Return the memory of this process, or its highest so far (``"VmHWM"``), in MiB, on Linux."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition(f"{name}:")[2].split()[0]) / 1024
+
+
+def memory(rows: int, seed: int = 0) -> dict[str, float]:
+    """Fit one epoch to so many sequences; return the memory of the data and of the fit, in MiB."""
+    rng = np.random.default_rng(seed)
+    empty = resident()
+    noise = (rng.standard_normal((n, 3), np.float32) for n in rng.integers(10, 501, rows))
+    data = sequences(list(noise))
+    model = build(StateSpaceModel, data, latents=2)
+    guide = build(SmoothingGuide, data, latents=2, hidden=16)
+    before = resident()
+    Path("/proc/self/clear_refs").write_text("5")  # the highest so far begins anew
+    history = fit(model, guide, data, epochs=1, batch_size=256)
+    seconds = history.frame["seconds"].iloc[-1]
+    of_fit = resident("VmHWM") - before
+    return {"rows": rows, "data": before - empty, "fit": of_fit, "seconds": seconds}
+
+
 def draw(lines: list[dict[str, Any]], file: Path) -> None:
     """Draw the validation bound of every fit against minutes, beside the published test bounds."""
     figure, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -211,10 +238,11 @@ def draw(lines: list[dict[str, Any]], file: Path) -> None:
 def main(words: list[str] | None = None) -> Any:
     """Run the part that is named, or draw the results of a file."""
     parser = argparse.ArgumentParser(description="Deep Markov models of the JSB chorales.")
-    parser.add_argument("part", nargs="?", choices=["bound", "speed"])
+    parser.add_argument("part", nargs="?", choices=["bound", "speed", "memory"])
     parser.add_argument("--data", type=Path, help="folder of jsb_chorales.npz")
     parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
     parser.add_argument("--runs", type=Path, default=Path("runs/sequences"), help="kept fits")
+    parser.add_argument("--rows", type=int, nargs="+", default=[3000, 30000, 100000])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--rate", type=float, default=RATE)
@@ -228,10 +256,15 @@ def main(words: list[str] | None = None) -> Any:
     if arguments.draw:
         lines = [json.loads(line) for line in arguments.draw[0].read_text().splitlines()]
         return draw(lines, arguments.draw[1])
-    if arguments.part is None or (arguments.data is None and not arguments.tiny):
-        parser.error("expected a part, bound or speed, and --data, the folder of jsb_chorales.npz")
+    needs_data = arguments.part != "memory" and not arguments.tiny
+    if arguments.part is None or (arguments.data is None and needs_data):
+        parser.error("expected a part, and --data, the folder of jsb_chorales.npz")
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    if arguments.part == "memory":
+        for rows in (40,) if arguments.tiny else arguments.rows:
+            print({name: round(value) for name, value in memory(rows).items()}, flush=True)
+        return None
     length = "tiny" if arguments.tiny else "full" if arguments.full else "bound"
     arguments.epochs = arguments.epochs or EPOCHS[length]
     if arguments.part == "bound":

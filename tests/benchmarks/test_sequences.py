@@ -24,3 +24,8 @@ def test_a_fit_has_a_line_and_is_not_computed_again(music, tmp_path):
 def test_both_contestants_have_a_time(music):
     table = music.main(["speed", "--tiny", "--rounds", "1"])
     assert (table > 0).all(axis=None)
+
+
+def test_memory_is_measured(music, capsys):
+    music.main(["memory", "--tiny"])
+    assert "'rows': 40" in capsys.readouterr().out
