@@ -1,7 +1,7 @@
 """Guide for sequences with a state at each step: it has read the sequence from its end.
 
     h_t = GRU((x_t - loc) / scale, h_(t+1))         h_t: (hidden,); x_t: (features,), data's units
-    c_t = tanh(U z_(t-1) + h_t)                     c_t: (hidden,)
+    c_t = (tanh(U z_(t-1)) + h_t) / 2               c_t: (hidden,)
     m_t, v_t = V c_t + (B z_(t-1), 0)               (latents,) each
     z_t ~ Normal(m_t, exp(v_t / 2))                 t = 1 ... length; z_0: learned
 
@@ -57,7 +57,7 @@ class SmoothingGuide(PyroModule):
     def step(self, z: Tensor, h: Tensor) -> dist.Distribution:
         """Return the distribution of the states that follow z, (..., latents), given h_t."""
         inner, skip = self.before(z).split([h.shape[-1], self.latents], -1)
-        mean, log_variance = self.head((inner + h).tanh()).chunk(2, -1)
+        mean, log_variance = self.head((inner.tanh() + h) / 2).chunk(2, -1)
         return dist.Independent(dist.Normal(mean + skip, (log_variance / 2).exp()), 1)
 
     def forward(self, x: Tensor, lengths: Tensor | None = None, seen: Tensor | None = None) -> None:
