@@ -31,7 +31,6 @@ import json
 import statistics
 import time
 import warnings
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +56,14 @@ SIZES = {"latents": 100, "transition": 200, "emission": 100, "hidden": 600}
 TINY = {"latents": 3, "transition": 5, "emission": 4, "hidden": 6}
 BATCH, RATE, DECAY = 20, 2e-3, 20.0
 EPOCHS = {"bound": 1400, "full": 5000, "tiny": 2}
-ReLURNN = partial(nn.RNN, nonlinearity="relu")  # as in Pyro's example
 PUBLISHED = {"Krishnan et al. 2017": 6.93, "Pyro's tutorial": 6.87}
+
+
+class ReLURNN(nn.RNN):
+    """Recurrent network of rectified units, as in Pyro's example."""
+
+    def __init__(self, inputs: int, hidden: int, batch_first: bool) -> None:
+        super().__init__(inputs, hidden, nonlinearity="relu", batch_first=batch_first)
 
 
 def music(folder: Path | None, part: str) -> dict[str, Any]:
@@ -141,7 +146,7 @@ class SiteForEachStep(nn.Module):
         latents, hidden = sizes["latents"], sizes["hidden"]
         both = networks(sizes)
         self.transition, self.emission = both["transition"], both["emission"]
-        self.rnn = ReLURNN(NOTES, hidden, batch_first=True)
+        self.rnn = ReLURNN(NOTES, hidden, True)
         self.before, self.head = nn.Linear(latents, hidden), nn.Linear(hidden, 2 * latents)
         self.start = nn.Parameter(torch.zeros(latents))
 
