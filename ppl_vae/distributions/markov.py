@@ -122,6 +122,20 @@ class MarkovPath(TorchDistribution):
             each = torch.where(inside[..., 1:], each, 0.0)
         return log_prob + each.expand(*shape, self.steps - 1).sum(-1)
 
+    def following(self, before: Tensor | None, t: int) -> Any:
+        """Return the distribution of the state at step t, from 0, given the state before it.
+
+        Args:
+            before: States at step t - 1, (..., *event); ``None`` at step 0.
+            t: The step. After the end of a row's path the inputs are zeros.
+        """
+        if before is None:
+            return self.first
+        inputs = None if self.inputs is None else self.inputs[..., t, :]
+        if inputs is not None and self.lengths is not None:
+            inputs = torch.where((t < self.lengths)[..., None], inputs, 0.0)
+        return self._next(before, inputs)
+
     def _drawn(self, sample_shape: torch.Size, draw: Callable[[Any], Tensor]) -> Tensor:
         """Return draws of paths, step by step."""
         shape = sample_shape + self.batch_shape
