@@ -22,7 +22,7 @@ from torch import Tensor
 from ppl_vae.arguments import names_in, shown
 from ppl_vae.data.conversion import tensor_of_frame
 from ppl_vae.data.fields import Field
-from ppl_vae.data.rows import Rows
+from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.data.selection import missing_names
 
 FEWEST = 0.05
@@ -296,6 +296,38 @@ def step_fields(rows: Rows) -> list[str]:
     if x.ndim != 3 or lengths.array.ndim != 1 or not whole:
         return []
     return [n for n, f in fields.items() if f.array.ndim > 1 and f.array.shape[1] == x.shape[1]]
+
+
+def sequence_lengths(rows: Rows, steps: int) -> Tensor:
+    """Return the steps of each sequence, (rows,): the field ``lengths``, or all of the padded data.
+
+    Args:
+        rows: The data.
+        steps: Steps of the padded data.
+    """
+    if not step_fields(rows):
+        return torch.full((len(rows),), steps)
+    return as_tuple(rows.take(torch.arange(len(rows))))[rows.names.index("lengths")].cpu()
+
+
+def step_index(index: pd.Index, counts: Any, first: Any = 0) -> pd.MultiIndex:
+    """Return labels (row, step), one after the other, with steps counted from 0.
+
+    Args:
+        index: The labels of the rows.
+        counts: Steps of each row, (rows,).
+        first: Number of the first step of each row, (rows,) or one for all.
+
+    Example:
+        >>> step_index(pd.Index(["a", "b"]), [2, 1], [0, 5]).tolist()
+        [('a', 0), ('a', 1), ('b', 5)]
+    """
+    counts = np.asarray(counts)
+    starts = np.repeat(np.cumsum(counts) - counts - first, counts)
+    names = [index.name or "row", "step"]
+    return pd.MultiIndex.from_arrays(
+        [index.repeat(counts), np.arange(counts.sum()) - starts], names=names
+    )
 
 
 def check_lengths(rows: Rows) -> None:

@@ -46,12 +46,14 @@ class Filtered:
         ess: Effective number of particles after each step, (steps, islands, rows).
         states: The states at the last step of each row, (islands, particles, rows, *event).
         log_weights: Their weights in each island, (islands, particles, rows), normalized.
+        lengths: Steps of each row, (rows,).
     """
 
     log_steps: Tensor
     ess: Tensor
     states: Tensor
     log_weights: Tensor
+    lengths: Tensor
 
 
 def filtered(
@@ -111,7 +113,7 @@ def filtered(
         check_sums(StepTerms(*sums[:3]), paths.whole_terms(), sums[3], paths.paths.site)
     assert states is not None
     own = states[:total].unflatten(0, shape[:2])
-    return Filtered(torch.stack(log_steps), torch.stack(ess), own, log_weights)
+    return Filtered(torch.stack(log_steps), torch.stack(ess), own, log_weights, paths.lengths)
 
 
 def systematic(log_weights: Tensor) -> Tensor:

@@ -39,6 +39,11 @@ from ppl_vae.elbo.particles import ParticleRuns
 RELATIVE, ABSOLUTE = 1e-4, 1e-3
 """How far the sum of a path's steps may lie from the whole: relative to the terms' sizes; nats."""
 
+MEND = (
+    "write the states of a sequence as one path, as models/deep_markov.py does, or score whole "
+    'rows: log_likelihood(..., method="importance")'
+)
+
 
 @dataclass(frozen=True)
 class StepTerms:
@@ -114,16 +119,14 @@ class StatePaths:
         listed = ", ".join(f'"{name}"' for name in drawn) or "none"
         if len(drawn) != 1:
             raise ValueError(
-                f"{half}: expected one latent under {self.who}, a MarkovPath, got {listed}; "
-                'log_likelihood(..., method="importance") takes any latents'
+                f"{half}: expected one latent for {self.who}, a MarkovPath, got {listed}; {MEND}"
             )
         ((name, site),) = drawn.items()
         plates = [frame.name for frame in site["cond_indep_stack"]]
         if not isinstance(site["fn"], MarkovPath) or site["mask"] is not None:
             raise ValueError(
-                f'site "{name}": expected a MarkovPath without a mask in the {half} under '
-                f"{self.who}, got {type(site['fn']).__name__}; "
-                'log_likelihood(..., method="importance") takes any latents'
+                f'site "{name}": expected a MarkovPath without a mask in the {half} for '
+                f"{self.who}, got {type(site['fn']).__name__}; {MEND}"
             )
         if plates != [self.pair.plate]:
             raise ValueError(
@@ -263,6 +266,6 @@ def check_sums(steps: StepTerms, whole: StepTerms, sizes: Tensor, site: str) -> 
             row = int(wrong.nonzero()[0])
             raise ValueError(
                 f"model: expected {expected}, got {float(one[row]):.6g} nats from the steps of a "
-                f"path and {float(other[row]):.6g} from the path as a whole; use "
-                'log_likelihood(..., method="importance"), which scores whole paths'
+                f"path and {float(other[row]):.6g} from the path as a whole; score whole rows: "
+                'log_likelihood(..., method="importance")'
             )

@@ -14,8 +14,8 @@ import math
 import warnings
 
 import pandas as pd
-import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ppl_vae.core.blocks import ELEMENTS, block_rows, collect
 from ppl_vae.core.far_rows import FarRows
@@ -94,8 +94,9 @@ def filter_columns(
         stacklevel: As ``warnings.warn`` has it, counted from the caller.
 
     Returns:
-        ``log_prob``, ``standard_error`` and ``ess``, (rows,) each, or (rows, steps) without a
-        meaning after the end of a row. NaN in rows on which the pair overflows.
+        ``log_prob``, ``standard_error`` and ``ess``, (rows,) each; or (rows, steps),
+        without a meaning after the end of a row, and ``lengths``, (rows,). NaN in rows on which the
+        pair overflows.
     """
     rows, steps = particle_filter.rows, particle_filter.paths.steps
     draws = particle_filter.islands * particle_filter.particles
@@ -112,10 +113,8 @@ def filter_columns(
         check_numbers(rows, batch, index, log_prob.sum(0))
         if not per_step:
             return {key: value[0] for key, value in columns.items()}
-        return {
-            key: torch.nn.functional.pad(value.T, (0, steps - len(value)))
-            for key, value in columns.items()
-        }
+        padded = {key: pad(value.T, (0, steps - len(value))) for key, value in columns.items()}
+        return {**padded, "lengths": found.lengths.to(log_prob)}
 
     far_rows = FarRows(particle_filter.pair, rows)
     with bar:
@@ -137,15 +136,12 @@ def filtered_log_likelihood(
         stacklevel=3,
     )  # fmt: skip
     frame = pd.DataFrame({key: v.numpy() for key, v in columns.items()}, index=rows.index)
-    frame.attrs.update(
-        not_covered=[], exact=False, filters=ISLANDS, standard_error_threshold=LARGEST_ERROR
-    )
-    warn_unreliable(frame, "log_likelihood", "rows", stacklevel=3)
+    note_errors(frame, "log_likelihood", "rows", stacklevel=3)
     return frame
 
 
-def warn_unreliable(frame: pd.DataFrame, name: str, lines: str, stacklevel: int) -> None:
-    """Warn of lines whose standard error is above the threshold.
+def note_errors(frame: pd.DataFrame, name: str, lines: str, stacklevel: int) -> None:
+    """Note in a frame how far to trust it; warn of lines with a standard error above the threshold.
 
     Args:
         frame: With the column ``standard_error``, in nats.
@@ -153,6 +149,7 @@ def warn_unreliable(frame: pd.DataFrame, name: str, lines: str, stacklevel: int)
         lines: What a line is: "rows" or "steps".
         stacklevel: As ``warnings.warn`` has it, counted from the caller.
     """
+    frame.attrs.update(not_covered=[], exact=False, standard_error_threshold=LARGEST_ERROR)
     bad = (frame["standard_error"] > LARGEST_ERROR).to_numpy()
     if bad.any():
         warnings.warn(

@@ -62,3 +62,12 @@ class FilteringGuide(PyroModule):
         first = self.after(model.start, model.log_spread.exp(), given[:, 0])
         with pyro.plate("data", len(x)):
             pyro.sample("z", MarkovPath(first, step, x.shape[1], lengths, given))
+
+
+def exact_steps(model, data):
+    """The exact log p(x_t given x_1 ... x_(t-1)) of every step, (rows, steps); 0 after an end."""
+    totals = [torch.zeros(len(data["x"]))]
+    for t in range(data["x"].shape[1]):
+        cut = {name: field[:, : t + 1] for name, field in data.items() if name != "lengths"}
+        totals.append(model.log_prob(**cut, lengths=data["lengths"].clamp_max(t + 1)))
+    return torch.stack(totals, 1).diff(dim=1)
