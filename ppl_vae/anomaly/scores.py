@@ -103,9 +103,9 @@ def anomaly_scores(
         is drawn at all. A row on which the pair overflows has infinite scores.
 
         With ``per_step=True`` a line for each row and step, from 0: ``negative_log_likelihood`` is
-        minus log p(x_t given x_1 ... x_(t-1)); ``standard_error``, in nats, says how exact it is:
-        not to be trusted above ``frame.attrs["standard_error_threshold"]``; ``ess`` is the
-        effective number of particles.
+        minus log p(x_t given x_1 ... x_(t-1)); ``standard_error``, in nats, and ``ess``, the
+        effective number of particles, say how far to trust it: see the particle filter of
+        ``log_likelihood``.
 
     Raises:
         ValueError: If attribution is asked for without ``reference``, or of rows whose cells cannot
@@ -116,7 +116,7 @@ def anomaly_scores(
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data.
-        UnreliableWarning: If a step's standard error is above its threshold.
+        UnreliableWarning: If the scores of some steps are not to be trusted.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel

@@ -96,9 +96,10 @@ def log_likelihood(
         from their posterior. ``History.converged`` and ``predictive_check`` speak of them.
         ``frame.attrs["exact"]`` says whether no latent is drawn at all.
 
-        Of the particle filter: ``log_prob``; ``standard_error``, in nats, from the 8 filters, not
-        to be trusted above ``frame.attrs["standard_error_threshold"]``; ``ess``, the effective
-        number of particles at the step where it is smallest. p(x) itself has no bias.
+        Of the particle filter: ``log_prob``; ``standard_error``, in nats, from the 8 filters; and
+        ``ess``, the effective number of particles at the step where it is smallest. Do not trust a
+        row whose error is above ``frame.attrs["standard_error_threshold"]``, or whose ``ess`` is
+        below ``frame.attrs["ess_threshold"]``. p(x) itself has no bias.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
@@ -112,8 +113,8 @@ def log_likelihood(
             row are NaN, and those of the other rows are computed. If the guide draws only a part
             of a prior's support, such as an interval of the real numbers.
         UnreliableWarning: If in any row k-hat is above its threshold and ``ess`` below S/2; the
-            warning says in how many, and their effective number of draws and standard error. If the
-            standard error of a particle filter is above its threshold.
+            warning says in how many, and their effective number of draws and standard error. If a
+            particle filter is not to be trusted.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel

@@ -32,6 +32,10 @@ ISLANDS = 8
 LARGEST_ERROR = 0.5
 """Standard error, in nats, from which fewer than 3 of the 8 filters decide the estimate."""
 
+FEWEST = 2 * ISLANDS
+"""Effective particles of all filters of a row below which single states decide each of them, so
+that all may be wrong alike, and their spread does not tell."""
+
 
 class FilterPass:
     """A particle filter over the rows of some data, block by block.
@@ -141,22 +145,24 @@ def filtered_log_likelihood(
 
 
 def note_errors(frame: pd.DataFrame, name: str, lines: str, stacklevel: int) -> None:
-    """Note in a frame how far to trust it; warn of lines with a standard error above the threshold.
+    """Note in a frame how far to trust it, and warn of lines that cannot be trusted.
 
     Args:
-        frame: With the column ``standard_error``, in nats.
+        frame: With the columns ``standard_error``, in nats, and ``ess``.
         name: The public function.
         lines: What a line is: "rows" or "steps".
         stacklevel: As ``warnings.warn`` has it, counted from the caller.
     """
-    frame.attrs.update(not_covered=[], exact=False, standard_error_threshold=LARGEST_ERROR)
-    bad = (frame["standard_error"] > LARGEST_ERROR).to_numpy()
+    frame.attrs.update(
+        not_covered=[], exact=False, standard_error_threshold=LARGEST_ERROR, ess_threshold=FEWEST
+    )
+    bad = (frame["standard_error"] > LARGEST_ERROR) | (frame["ess"] < FEWEST)
     if bad.any():
         warnings.warn(
-            f"{name}: the standard error is above {LARGEST_ERROR} nats in {bad.sum()} of "
-            f"{len(frame)} {lines}: their log-likelihood is not reliable, and may be far too low, "
-            f"because fewer than 3 of the {ISLANDS} particle filters decide it; raise num_samples, "
-            "or train the guide further",
+            f"{name}: the particle filter is not reliable in {bad.sum()} of {len(frame)} {lines}, "
+            f"whose standard error is above {LARGEST_ERROR} nats, or in which fewer than {FEWEST} "
+            "particles count: few states decide their log-likelihood, which may be far too low; "
+            "raise num_samples, or train the guide further",
             UnreliableWarning,
             stacklevel=stacklevel + 1,
         )
