@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from ppl_vae.linting.linter import lint as lint
     from ppl_vae.predictive.draws import posterior_predictive as posterior_predictive
     from ppl_vae.predictive.draws import prior_predictive as prior_predictive
+    from ppl_vae.predictive.forecasts import forecast as forecast
     from ppl_vae.report.page import write_report as write_report
     from ppl_vae.saving.loading import load as load
     from ppl_vae.saving.runs import save as save

@@ -30,6 +30,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ppl_vae.core.blocks import ELEMENTS, block_rows
+from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.state_paths import PathsOfRows, StepTerms, check_sums
 
 FEWEST_EFFECTIVE = 0.5
@@ -114,6 +116,21 @@ def filtered(
     assert states is not None
     own = states[:total].unflatten(0, shape[:2])
     return Filtered(torch.stack(log_steps), torch.stack(ess), own, log_weights, paths.lengths)
+
+
+def rows_of_filter(rows: Rows, steps: int, particles: int) -> int:
+    """Return the rows of a block: a filter holds all particles of one step, and one whole path.
+
+    Args:
+        rows: The data.
+        steps: Steps of the padded data.
+        particles: Particles of each row.
+    """
+    shapes = (field.array.shape[1:] for field in rows.fields)
+    width = sum(
+        max(1, math.prod(shape[1:] if shape and shape[0] == steps else shape)) for shape in shapes
+    )
+    return max(1, min(block_rows(rows, 2), ELEMENTS // (width * particles)))
 
 
 def systematic(log_weights: Tensor) -> Tensor:

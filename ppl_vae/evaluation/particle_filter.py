@@ -17,11 +17,11 @@ import pandas as pd
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ppl_vae.core.blocks import ELEMENTS, block_rows, collect
+from ppl_vae.core.blocks import collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, batch_rows
-from ppl_vae.elbo.path_filter import Filtered, filtered
+from ppl_vae.elbo.path_filter import Filtered, filtered, rows_of_filter
 from ppl_vae.elbo.state_paths import StatePaths
 from ppl_vae.evaluation.particle_pass import check_numbers, draws_bar
 from ppl_vae.evaluation.summary import UnreliableWarning
@@ -66,21 +66,6 @@ class FilterPass:
     def __call__(self, batch: Batch) -> Filtered:
         """Filter a block of rows."""
         return filtered(self.paths.on(batch), self.islands, self.particles)
-
-
-def rows_of_filter(rows: Rows, steps: int, particles: int) -> int:
-    """Return the rows of a block: a filter holds all particles of one step, and one whole path.
-
-    Args:
-        rows: The data.
-        steps: Steps of the padded data.
-        particles: Particles of each row.
-    """
-    shapes = (field.array.shape[1:] for field in rows.fields)
-    width = sum(
-        max(1, math.prod(shape[1:] if shape and shape[0] == steps else shape)) for shape in shapes
-    )
-    return max(1, min(block_rows(rows, 2), ELEMENTS // (width * particles)))
 
 
 def filter_columns(
