@@ -59,10 +59,12 @@ def exact_future(model, data, row, steps):
     return (covariance @ slope).reshape(shape), covariance.diagonal().sqrt().reshape(shape)
 
 
-def test_forecasts_are_the_exact_predictive_distributions_of_a_linear_gaussian_model():
-    model = planted_model()
+@pytest.mark.parametrize("guided", [False, True])
+def test_forecasts_are_the_exact_predictive_distributions_of_a_linear_gaussian_model(guided):
+    model = planted_model(0.5 if guided else 1.0)
     data = drawn_sequences(model, torch.tensor([7, 3, 12]), 12)
-    found = forecast(model, FilteringGuide(model), data, steps=3, num_samples=10_000)
+    guide = FilteringGuide(model) if guided else None
+    found = forecast(model, guide, data, steps=3, num_samples=10_000)
     assert found.index.tolist()[:4] == [(0, 7), (0, 8), (0, 9), (1, 3)]
     assert found.columns.tolist()[:4] == [(0, "mean"), (0, "lower"), (0, "upper"), (1, "mean")]
     for row in range(3):
@@ -141,13 +143,13 @@ def test_inputs_of_the_further_steps_drive_the_states():
 
 
 class Level(PyroModule):
-    """One level for each sequence, seen at every step with noise."""
+    """One level for each sequence, which rises by 1 at each step, seen with noise."""
 
     def forward(self, x, lengths=None):
         x, mask = seen_cells(x, lengths)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(1), 1.0).to_event(1))
-            each = dist.Normal(z[..., None, :].expand(*z.shape[:-1], *x.shape[1:]), 2.0)
+            each = dist.Normal(z[..., None, :] + torch.arange(x.shape[1])[:, None], 2.0)
             pyro.sample("x", each.mask(mask).to_event(2), obs=x)
 
 
@@ -155,7 +157,8 @@ def level_guide(x, lengths=None):
     x, mask = seen_cells(x, lengths)
     precision = 1 + mask.sum((1, 2)) / 4
     with pyro.plate("data", len(x)):
-        loc = (x.sum((1, 2)) / 4 / precision)[:, None]
+        above = torch.where(mask, x - torch.arange(x.shape[1])[:, None], 0.0)
+        loc = (above.sum((1, 2)) / 4 / precision)[:, None]
         pyro.sample("z", dist.Normal(loc, precision[:, None] ** -0.5).to_event(1))
 
 
@@ -165,7 +168,8 @@ def test_a_code_of_the_sequence_is_read_from_its_past_alone():
     found = forecast(Level(), level_guide, data, steps=2, num_samples=20_000)
     for row, length in enumerate([6, 2]):
         precision = 1 + length / 4
-        mean = float(data["x"][row, :length].sum()) / 4 / precision
+        above = data["x"][row, :length, 0] - torch.arange(length)
+        mean = float(above.sum()) / 4 / precision + torch.tensor([[length], [length + 1.0]])
         sd = math.sqrt(4 + 1 / precision)
         assert (table(found, "mean")[row] - mean).abs().max() < 0.06
         assert (table(found, "upper")[row] - mean - 1.6449 * sd).abs().max() < 0.15
