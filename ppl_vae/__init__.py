@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppl_vae.data.sequences import sequences as sequences
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
+    from ppl_vae.elbo.fivo import FIVO as FIVO
     from ppl_vae.elbo.refinement import refine as refine
     from ppl_vae.evaluation.estimator_table import GradientEstimators as GradientEstimators
     from ppl_vae.evaluation.gradient_estimators import gradient_estimators as gradient_estimators

@@ -148,7 +148,9 @@ class PathsOfRows:
     Attributes:
         model: The model's path.
         guide: The guide's path; the model's, where there is no guide.
+        whole: The run of the pair that drew a path for each row.
         drawn: A path that the guide drew for each row, (rows, steps, *event).
+        steps: Steps of these padded rows.
         lengths: Steps of each row, (rows,).
         rows: Number of rows.
     """
@@ -157,30 +159,31 @@ class PathsOfRows:
         self, paths: StatePaths, batch: Batch, model_trace: Trace, guide_trace: Trace
     ) -> None:
         self.paths, self.batch, self.rows = paths, batch, batch_rows(batch)
-        self._whole = Draw(model_trace, guide_trace, paths.pair.plate, None, self.rows)
+        self.whole = Draw(model_trace, guide_trace, paths.pair.plate, None, self.rows)
         model_site: sites.Site = model_trace.nodes[paths.site]
         both: dict[str, sites.Site] = {**model_trace.nodes, **guide_trace.nodes}
         self._guide_site = both[paths.site]
         self.model: MarkovPath = model_site["fn"]
         self.guide: MarkovPath = self._guide_site["fn"]
         self.drawn: Tensor = model_site["value"]
+        self.steps: int = self.model.steps
         lengths = self.model.lengths
         if lengths is None:
-            lengths = torch.full((self.rows,), paths.steps, device=self.drawn.device)
+            lengths = torch.full((self.rows,), self.steps, device=self.drawn.device)
         self.lengths: Tensor = lengths.expand(self.rows)
 
     def whole_terms(self) -> StepTerms:
         """Return the terms of the drawn paths as the pair itself gives them."""
         return StepTerms(
-            self._whole.log_likelihoods()[0].expand(self.rows),
-            self._whole.log_prob_of(self._whole.model_trace.nodes[self.paths.site])[0],
-            self._whole.log_prob_of(self._guide_site)[0],
+            self.whole.log_likelihoods()[0].expand(self.rows),
+            self.whole.log_prob_of(self.whole.model_trace.nodes[self.paths.site])[0],
+            self.whole.log_prob_of(self._guide_site)[0],
         )
 
     def at_step(self, t: int) -> Batch:
         """Return the rows cut to step t, from 0; those that have ended, to their last step."""
         place = torch.minimum(self.lengths - 1, torch.full_like(self.lengths, t))
-        return one_step(self.batch, self.paths.steps, place)
+        return one_step(self.batch, self.steps, place)
 
     def run_model(
         self, batch: Batch, states: Tensor, handler: Messenger | None = None
