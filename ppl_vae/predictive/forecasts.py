@@ -32,7 +32,7 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Data, Rows
-from ppl_vae.data.sequences import step_index
+from ppl_vae.data.sequences import sequence_lengths, step_index
 from ppl_vae.distributions import MarkovPath
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns
 from ppl_vae.elbo.path_filter import filtered, rows_of_filter, systematic
@@ -351,8 +351,7 @@ def _frame(rows: Rows, found: np.ndarray) -> pd.DataFrame:
     columns = pd.MultiIndex.from_product(
         [names or range(features), STATISTICS], names=["feature", "statistic"]
     )
-    position = rows.names.index("lengths")
-    lengths = rows.fields[position].take(rows.positions_in_data(torch.arange(count))).numpy()
+    lengths = sequence_lengths(rows, steps).numpy()
     index = step_index(rows.index, np.full(count, steps), lengths)
     flat = found.transpose(0, 1, 3, 2).reshape(count * steps, features * len(STATISTICS))
     return pd.DataFrame(flat, index=index, columns=columns)
