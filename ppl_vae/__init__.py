@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppl_vae.data.sequences import sequences as sequences
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
+    from ppl_vae.elbo.fivo import FIVO as FIVO
     from ppl_vae.elbo.refinement import refine as refine
     from ppl_vae.evaluation.estimator_table import GradientEstimators as GradientEstimators
     from ppl_vae.evaluation.gradient_estimators import gradient_estimators as gradient_estimators
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ppl_vae.linting.linter import lint as lint
     from ppl_vae.predictive.draws import posterior_predictive as posterior_predictive
     from ppl_vae.predictive.draws import prior_predictive as prior_predictive
+    from ppl_vae.predictive.forecasts import forecast as forecast
     from ppl_vae.report.page import write_report as write_report
     from ppl_vae.saving.loading import load as load
     from ppl_vae.saving.runs import save as save

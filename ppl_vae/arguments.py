@@ -169,7 +169,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(
         (
             "progress", "stream", "expected", "joint", "attribution", "overwrite", "resume",
-            "show_rows",
+            "show_rows", "per_step",
             "trust_code", "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
         ),
         check_flag,

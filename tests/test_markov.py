@@ -97,6 +97,22 @@ def test_what_stands_after_the_end_is_neither_read_nor_given_a_gradient(kind, gi
 
 
 @every_kind
+@with_inputs
+def test_the_distributions_of_single_steps_make_up_the_path(kind, given):
+    path = path_of(kind, given=given)
+    value = path.sample()
+    right = path.log_prob(value)
+    if given:
+        path.inputs[torch.arange(T) >= LENGTHS[:, None]] = torch.nan
+    found, before = torch.zeros(ROWS), None
+    for t in range(T):
+        step = path.following(before, t).log_prob(value[:, t])
+        found, before = found + torch.where(t < LENGTHS, step, 0.0), value[:, t]
+        assert step.isfinite().all()
+    torch.testing.assert_close(found, right)
+
+
+@every_kind
 def test_steps_that_are_added_after_the_end_change_nothing(kind):
     value = path_of(kind).sample()
     more = torch.cat([value, value[:, -2:]], 1)

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from ppl_vae.anomaly.ordinary_cells import OrdinaryCells
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
 from ppl_vae.anomaly.same_form import in_form
+from ppl_vae.anomaly.step_scores import step_scores
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
@@ -48,6 +49,7 @@ def anomaly_scores(
     seed: int | None = 0,
     reference: Data | None = None,
     attribution: bool = False,
+    per_step: bool = False,
     compile: bool | str = "auto",  # noqa: A002  as fit has it
     progress: bool = False,
     plate: str = "data",
@@ -70,6 +72,8 @@ def anomaly_scores(
             fields and columns of the data, for ``typicality`` and attribution.
         attribution: Whether to add what each cell of a row contributes. All rows are scored again
             for each of their cells, five times where the column has as many values.
+        per_step: Whether to score each step of sequences of states instead, by a particle filter of
+            S particles (``log_likelihood(..., method="particle_filter")``).
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
         progress: Whether to show a bar.
         plate: Name of the row plate.
@@ -98,14 +102,21 @@ def anomaly_scores(
         ``frame.attrs["not_covered"]`` lists them. ``frame.attrs["exact"]`` says whether no latent
         is drawn at all. A row on which the pair overflows has infinite scores.
 
+        With ``per_step=True`` a line for each row and step, from 0: ``negative_log_likelihood`` is
+        minus log p(x_t given x_1 ... x_(t-1)); ``standard_error``, in nats, and ``ess``, the
+        effective number of particles, say how far to trust it: see the particle filter of
+        ``log_likelihood``.
+
     Raises:
         ValueError: If attribution is asked for without ``reference``, or of rows whose cells cannot
             be replaced one by one, as probabilities that add up to 1; if the data hold NaN or
             infinity, or columns of the fit are missing; if the reference has other fields, columns
-            or shapes than the data.
+            or shapes than the data; if ``per_step`` is asked for with an ensemble, a reference or
+            attribution, or of a pair whose latent is no path of states.
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data.
+        UnreliableWarning: If the scores of some steps are not to be trusted.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel
@@ -114,7 +125,18 @@ def anomaly_scores(
         >>> list(scores.columns)[:3], len(scores)
         (['reconstruction', 'expected_reconstruction', 'divergence'], 3)
     """
-    check_arguments(progress=progress, attribution=attribution)
+    check_arguments(
+        num_samples=num_samples, seed=seed, compile=compile, progress=progress,
+        attribution=attribution, per_step=per_step,
+    )  # fmt: skip
+    if per_step:
+        if not callable(model) or reference is not None or attribution:
+            raise ValueError(
+                "per_step: expected one pair, without reference and attribution, which are of "
+                "whole rows, got more; leave them out"
+            )
+        pair = Pair.of(model, guide, plate)
+        return step_scores(pair, data, num_samples, seed=seed, progress=progress)
     scorer = RowScorer(
         model, guide, data, num_samples=num_samples, seed=seed, reference=reference,
         explained=LIKELIHOOD if attribution else None, compile=compile, progress=progress,

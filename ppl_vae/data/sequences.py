@@ -301,8 +301,42 @@ def step_fields(rows: Rows) -> list[str]:
 
 def row_lengths(rows: Rows) -> Tensor:
     """Return the number of steps of each sequence, (rows,), of rows that are sequences."""
-    return rows.fields[rows.names.index("lengths")].take(
-        rows.positions_in_data(torch.arange(len(rows)))
+    return (
+        rows.fields[rows.names.index("lengths")]
+        .take(rows.positions_in_data(torch.arange(len(rows))))
+        .cpu()
+    )
+
+
+def sequence_lengths(rows: Rows, steps: int) -> Tensor:
+    """Return the steps of each sequence, (rows,): the field ``lengths``, or all of the padded data.
+
+    Args:
+        rows: The data.
+        steps: Steps of the padded data.
+    """
+    if not step_fields(rows):
+        return torch.full((len(rows),), steps)
+    return row_lengths(rows)
+
+
+def step_index(index: pd.Index, counts: Any, first: Any = 0) -> pd.MultiIndex:
+    """Return labels (row, step), one after the other, with steps counted from 0.
+
+    Args:
+        index: The labels of the rows.
+        counts: Steps of each row, (rows,).
+        first: Number of the first step of each row, (rows,) or one for all.
+
+    Example:
+        >>> step_index(pd.Index(["a", "b"]), [2, 1], [0, 5]).tolist()
+        [('a', 0), ('a', 1), ('b', 5)]
+    """
+    counts = np.asarray(counts)
+    starts = np.repeat(np.cumsum(counts) - counts - first, counts)
+    names = [index.name or "row", "step"]
+    return pd.MultiIndex.from_arrays(
+        [index.repeat(counts), np.arange(counts.sum()) - starts], names=names
     )
 
 

@@ -144,6 +144,25 @@ class MarkovPath(TorchDistribution):
             each = torch.where(inside[..., 1:], each, 0.0)
         return log_prob + each.expand(*shape, self.steps - 1).sum(-1)
 
+    def following(self, before: Tensor | None, t: int | Tensor) -> Any:
+        """Return the distribution of the state at step t, from 0, given the state before it.
+
+        Args:
+            before: States at step t - 1, (..., *event); ``None`` at step 0.
+            t: The step; one for each row, (rows,), or the same for all. After the end of a row's
+                path the inputs are zeros.
+        """
+        if before is None:
+            return self.first
+        if self.inputs is None:
+            return self._next(before, None)
+        step = torch.as_tensor(t, device=self.inputs.device).expand(self.batch_shape)
+        given = self.inputs.expand(*self.batch_shape, *self.inputs.shape[-2:])
+        given = given.take_along_dim(step[..., None, None], -2).squeeze(-2)
+        if self.lengths is not None:
+            given = torch.where((step < self.lengths)[..., None], given, 0.0)
+        return self._next(before, given)
+
     def _drawn(
         self, state: Tensor, inside: Tensor | None, inputs: Tensor | None,
         draw: Callable[[Any], Tensor],

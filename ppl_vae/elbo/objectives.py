@@ -123,7 +123,8 @@ class Objective:
             return cls(copy.copy(elbo), reason)
         if not isinstance(elbo, infer.ELBO):
             raise ValueError(
-                f"elbo: expected one of Pyro's ELBOs, IWAE or RowELBO, got {type(elbo).__name__}"
+                "elbo: expected one of Pyro's ELBOs, IWAE, RowELBO or FIVO, got "
+                f"{type(elbo).__name__}"
             )
         if isinstance(elbo, infer.RenyiELBO):
             raise ValueError(

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments
+from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.blocks import collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -28,6 +28,7 @@ from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.elbo.sum_memory import numbers_of_a_row
+from ppl_vae.evaluation.particle_filter import filtered_log_likelihood
 from ppl_vae.evaluation.particle_pass import (
     ParticlePass,
     check_numbers,
@@ -37,12 +38,16 @@ from ppl_vae.evaluation.particle_pass import (
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.evaluation.summary import LikelihoodSummary, UnreliableWarning
 
+METHODS = ("importance", "particle_filter")
+"""How ``log_likelihood`` draws: whole paths at once, or step by step."""
+
 
 def log_likelihood(
     model: Model,
     guide: Guide,
     data: Data,
     *,
+    method: str = "importance",
     num_samples: int = 1000,
     seed: int | None = 0,
     compile: bool | str = "auto",  # noqa: A002  as fit has it
@@ -50,6 +55,11 @@ def log_likelihood(
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return the log-likelihood of every row, estimated by importance sampling from the guide.
+
+    A long sequence of states needs ``method="particle_filter"``: importance sampling draws whole
+    paths, of which ever fewer count the longer they are, while a particle filter draws states step
+    by step, from the guide's steps, and goes on from those that explain the data. It takes pairs
+    with one latent, a ``MarkovPath``, whose observations depend on the state of their own step.
 
     The estimate is below the truth on average, by less the more samples are drawn; ``k_hat`` says
     row by row whether more samples would help. Discrete latents that ask for it are summed exactly.
@@ -63,11 +73,13 @@ def log_likelihood(
         guide: The guide; ``None`` proposes latents from the prior, which wastes almost all samples
             once a row says much about its latents.
         data: N rows, in any form that ``fit`` takes.
-        num_samples: S, draws of the latents for each row.
+        method: ``"importance"`` or ``"particle_filter"``.
+        num_samples: S, draws of the latents for each row; of a particle filter, S states at each
+            step, in 8 independent filters of the same size (rounded up).
         seed: Seeds the draws; the generators are restored afterwards.
         compile: ``"auto"`` traces and compiles the weights for a large job, ``True`` for any job,
             ``False`` for none. A graph is first compared with the pair, on blocks from all over
-            the data; where they differ, the pair's own Python runs.
+            the data; where they differ, the pair's own Python runs, as in the particle filter.
         progress: Whether to show a bar.
         plate: Name of the row plate.
 
@@ -84,18 +96,25 @@ def log_likelihood(
         from their posterior. ``History.converged`` and ``predictive_check`` speak of them.
         ``frame.attrs["exact"]`` says whether no latent is drawn at all.
 
+        Of the particle filter: ``log_prob``; ``standard_error``, in nats, from the 8 filters; and
+        ``ess``, the effective number of particles at the step where it is smallest. Do not trust a
+        row whose error is above ``frame.attrs["standard_error_threshold"]``, or whose ``ess`` is
+        below ``frame.attrs["ess_threshold"]``. p(x) itself has no bias.
+
     Raises:
         ValueError: If the guide gives a latent of the rows as a point (a ``Delta`` that no
             auxiliary draw moves), which has no likelihood; if the data or the weights of all
             rows are NaN, an enumerated latent stands outside the row plate, or the guide draws a
-            latent that the model does not have.
+            latent that the model does not have. If a particle filter would be wrong, because a
+            latent is no path, or observations depend on more than the state of their own step.
 
     Warns:
         UserWarning: If the pair overflows on a row that is far from the data: all columns of the
             row are NaN, and those of the other rows are computed. If the guide draws only a part
             of a prior's support, such as an interval of the real numbers.
         UnreliableWarning: If in any row k-hat is above its threshold and ``ess`` below S/2; the
-            warning says in how many, and their effective number of draws and standard error.
+            warning says in how many, and their effective number of draws and standard error. If a
+            particle filter is not to be trusted.
 
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
@@ -105,8 +124,12 @@ def log_likelihood(
         (['log_prob', 'elbo', 'ess', 'k_hat'], 3)
     """
     check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
+    if not isinstance(method, str) or method not in METHODS:
+        raise ValueError(f"method: expected {' or '.join(METHODS)}, got {shown(method)}")
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
+    if method == METHODS[1]:
+        return filtered_log_likelihood(pair, rows, num_samples, seed=seed, progress=progress)
     particles = ParticlePass(pair, rows, num_samples, compile=compile)
     bar = draws_bar("log-likelihood", rows, num_samples, shown=progress)
     weights = particles.terms

@@ -88,8 +88,8 @@ def fit(
         validation: Held-out data in the same form, or the fraction of ``data`` to hold out at
             random. The pair then ends with the weights of its best held-out ELBO.
         elbo: One of Pyro's ELBOs with its settings, for example
-            ``Trace_ELBO(num_particles=8, vectorize_particles=True)``, or ``IWAE`` or ``RowELBO``;
-            chosen from the pair's sites if ``None`` (``History.reason`` says why).
+            ``Trace_ELBO(num_particles=8, vectorize_particles=True)``, or ``IWAE``, ``RowELBO`` or
+            ``FIVO``; chosen from the pair's sites if ``None`` (``History.reason`` says why).
         optimizer: Makes a torch optimizer of a list of parameters; Adam at 1e-3 by default.
         scheduler: Makes a torch scheduler of the optimizer; stepped once an epoch, one that
             takes a metric gets the held-out loss (the training loss where no rows are held out).

@@ -268,7 +268,7 @@ def test_every_fit_has_an_elbo_object_of_its_own():
     ("elbo", "message"),
     [
         (Trace_ELBO, r"expected an instance.*Trace_ELBO\(\)"),
-        ("Trace_ELBO", "one of Pyro's ELBOs, IWAE or RowELBO, got str"),
+        ("Trace_ELBO", "one of Pyro's ELBOs, IWAE, RowELBO or FIVO, got str"),
         (RenyiELBO(), "no bound in minibatches"),
     ],
 )

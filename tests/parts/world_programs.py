@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from parts import pairs
+from parts.paths import planted_model
 from parts.worlds import checksum, rank, seed_by_rank, tell, weights_of
 from ppl_vae import IWAE, fit, schedules
 from ppl_vae.training import stepper
@@ -213,12 +214,20 @@ def evaluated(size):
         codes = ppl_vae.encode(model, guide, data)
         rebuilt = ppl_vae.reconstruct(model, guide, data)
         strange = ppl_vae.anomaly_scores(model, guide, data, num_samples=30)
+        walks = {
+            "x": torch.linspace(-1, 1, 240).reshape(20, 4, 3),
+            "lengths": 1 + torch.arange(20) % 4,
+        }
+        filtered = ppl_vae.log_likelihood(
+            planted_model(), None, walks, num_samples=100, method="particle_filter"
+        )
         check = ppl_vae.predictive_check(
             model, guide, data[:40], num_samples=150, statistics=["built-in", latent]
         )
     pairs.Model.likelihood = likelihood
     frames = {
         "log_likelihood": scores, "encode": codes, "anomaly_scores": strange,
+        "particle_filter": filtered,
         "check": check.frame.select_dtypes("number"),
         "features": check.features.select_dtypes("number"),
     }  # fmt: skip
