@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,19 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
     if missing.any():
         _warn_of_missing(frame, missing, path, place)
     return frame
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Return whether the first cell of a column that is not missing holds a list or an array.
+
+    Example:
+        >>> holds_lists(pd.Series([None, [0.5, 1.5]])), holds_lists(pd.Series(["a"]))
+        (True, False)
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    first = next((cell for cell in column if isinstance(cell, Sized) or not pd.isna(cell)), None)
+    return isinstance(first, list | tuple | np.ndarray)
 
 
 def number_in(text: str) -> float | None:
