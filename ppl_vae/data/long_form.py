@@ -172,7 +172,7 @@ def _flat(column: pd.Series, labels: pd.Index) -> tuple[Any, Any]:
     Raises:
         ValueError: If a cell is no list of numbers, or is empty, or differs in its columns.
     """
-    cells = []
+    cells: list[np.ndarray[Any, Any]] = []
     for number, cell in enumerate(column):
         where = f'data: sequence {shown(labels[number])}: column "{column.name}"'
         array = _array_of(cell)

@@ -207,7 +207,8 @@ def _fields(x: Tensor, seen: Tensor, given: Tensor | None, lengths: pd.Series) -
 
 def _pieces(x: Tensor) -> Sequence[Tensor]:
     """Return views of a few rows each, (some rows, steps, features)."""
-    return x.split(max(1, PIECE // (x.shape[1] * x.shape[2])))
+    pieces: Sequence[Tensor] = x.split(max(1, PIECE // (x.shape[1] * x.shape[2])))
+    return pieces
 
 
 def _look(name: str, x: Tensor, labels: pd.Index, bad: Callable[[Tensor], Tensor]) -> None:
@@ -232,7 +233,7 @@ def step_fields(rows: Rows) -> list[str]:
 
     Example:
         >>> step_fields(Rows(sequences([torch.ones(2, 3), torch.ones(4, 3)])))
-        ['x']
+        ['x', 'seen']
     """
     fields = dict(zip(rows.names, rows.fields, strict=True))
     if "x" not in fields or "lengths" not in fields:
