@@ -74,8 +74,8 @@ class PredictiveCheck:
             ``{site: (rows, features)}``, NaN in masked cells; of sequences, here and below, the
             rows are the steps of the first one, padded, then those of the next. PITs of steps that
             depend on one another scatter more than independent ones. With the guide, PITs of a
-            perfect model are closer to 0.5 than uniform ones, because the latents were drawn from the row
-            itself. Sites of categories, which have no order, are in neither ``pit`` nor
+            perfect model are closer to 0.5 than uniform ones, because the latents were drawn from
+            the row itself. Sites of categories, which have no order, are in neither ``pit`` nor
             ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
             ``{(site, statistic): (num_samples,)}``, arrays.
@@ -258,11 +258,12 @@ def predictive_check(
     steps inside them, and what a step says of a later one is compared as well: autocorrelations,
     transitions between 0 and 1, the length of runs (``ppl_vae.checks.step_statistics``). Where the
     model reads columns that it does not observe, such as the inputs of a regression, a site's
-    correlation with each of them is a statistic as well (``ppl_vae.checks.covariates``). A statistic
-    has a value for each feature or pair of features. A row of the frame is of the worst
-    feature, which is chosen anew in every replicate. Flags hold for all rows of the frame together. Memory does not grow with ``num_samples``, apart from the
-    statistics themselves; one replicate takes as much memory as the data, sparse data as dense
-    ones: pass a part of the rows where they are many.
+    correlation with each of them is a statistic as well (``ppl_vae.checks.covariates``). A
+    statistic has a value for each feature or pair of features. A row of the frame is of the worst
+    feature, which is chosen anew in every replicate. Flags hold for all rows of the frame together.
+    Memory does not grow with ``num_samples``, apart from the statistics themselves; one replicate
+    takes as much memory as the data, sparse data as dense ones: pass a part of the rows where they
+    are many.
 
     Args:
         model: The model.
