@@ -35,6 +35,8 @@ class _Fault:
 def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
     """Return the columns of a frame as numbers, and warn of missing cells.
 
+    Columns of lists, as files of sequences have, stay as they are.
+
     The time grows with the number of cells, for a table of any width.
 
     Args:
@@ -47,6 +49,7 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
     """
     is_number = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
     text = [c for c, dtype in zip(frame.columns, frame.dtypes, strict=True) if not is_number[dtype]]
+    text = [column for column in text if not holds_lists(frame[column])]
     if text:
         converted = {name: _as_numbers(frame[name]) for name in text}
         bad = [name for name, values in converted.items() if values is None]
