@@ -154,6 +154,7 @@ def shown(value: Any) -> str:
         >>> shown([1, 2]), len(shown("a" * 1000))
         ('[1, 2]', 64)
     """
+    value = value.item() if isinstance(value, np.generic) else value  # 7, not np.int64(7)
     text = " ".join(repr(value).split())
     return text if len(text) <= 64 else text[:60].rstrip() + " ..."
 

@@ -17,6 +17,7 @@ import ppl_vae
 from ppl_vae import arguments, schedules
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.state_space import StateSpaceModel
 
 X = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 
@@ -93,6 +94,12 @@ def keywords_of(name, folder):
             "estimators": {"plain": pair["guide"]},
             "data": X,
             "num_draws": 2,
+        },
+        "forecast": {
+            "model": StateSpaceModel(2, 2),
+            "guide": None,
+            "data": {"x": torch.zeros(3, 4, 2), "lengths": torch.tensor([4, 2, 1])},
+            "steps": 2,
         },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
@@ -229,7 +236,7 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "columns", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
-        "guide", "history", "id", "inputs", "kl_weight", "like", "lr", "model",
+        "guide", "history", "id", "inputs", "kl_weight", "level", "like", "lr", "method", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
         "reference", "shards",
         "scheduler", "site", "sites", "start", "statistics", "step", "steps", "validation", "width",

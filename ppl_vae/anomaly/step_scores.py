@@ -20,7 +20,7 @@ import torch
 
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Data
-from ppl_vae.data.sequences import sequence_lengths, step_index
+from ppl_vae.data.steps import sequence_lengths, step_index
 from ppl_vae.evaluation.particle_filter import FilterPass, filter_columns, note_errors
 
 SCORE = "negative_log_likelihood"

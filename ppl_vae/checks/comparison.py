@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import covariates
+from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.pit import RunningPIT
 from ppl_vae.checks.statistics import ValueKind
+from ppl_vae.checks.step_statistics import step_statistics
+from ppl_vae.checks.summaries import Values
 from ppl_vae.checks.user_statistics import (
     Function,
     RowLatents,
@@ -45,13 +48,15 @@ class ReplicateComparison:
 
     Attributes:
         kinds: The kind of values of each site.
+        layouts: How the values of each site lie in columns.
         features: Names of each site's features.
-        covariates: The columns of the data that the model reads and does not observe.
+        covariates: The columns of the data that the model reads and does not observe, by site.
         statistics: ``{(site, statistic): (observed, replicated)}``. ``observed`` is a list of
             (data sets, values): one entry with one data set, except for a discrepancy, which has
             as many data sets as replicates, one for each draw of the latents. ``replicated`` is
             (replicates, values).
         observed: The data, ``{site: (rows, ...)}``.
+        rows: Number of rows.
         pit: PIT of each observed cell among its replicates.
     """
 
@@ -60,12 +65,14 @@ class ReplicateComparison:
     ) -> None:
         self.sampler, self.built_in, self.functions = sampler, built_in, functions
         self.kinds = {name: ValueKind.of(fn) for name, fn in sampler.distributions.items()}
-        self.features = sampler.feature_names()
-        self.covariates = covariates.Covariates.of(sampler)
+        self.layouts = layouts_of(sampler)
+        of_cells = sampler.feature_names()
+        self.features = {name: self.layouts[name].names(cells) for name, cells in of_cells.items()}
+        self.covariates = covariates.of_layouts(sampler, self.layouts)
         self.statistics: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
         self.pit = RunningPIT(sampler.seed)
-        self._rows = len(sampler.rows)
+        self.rows = len(sampler.rows)
         self._masks: dict[str, Tensor] = {}
         self._group: dict[str, Tensor] = {}  # the present group: (replicates, rows, ...)
         self._latents: dict[str, Tensor] = {}  # its latents, where a discrepancy needs them
@@ -158,52 +165,52 @@ class ReplicateComparison:
                 self._memory(self._latents, name, value, 1)[:count, index] = value.cpu()
             else:
                 self._latents[name] = value.cpu()
-        if int(index[-1]) == self._rows - 1:
+        if int(index[-1]) == self.rows - 1:
             if first_group:
                 self._check_observed()
             self._compute(count, part.samples.start)
 
     def unmasked(self, name: str) -> Tensor | None:
-        """Return the unmasked cells of a site, (rows, features) of bool; ``None`` is all."""
-        mask = self._masks.get(name)
-        return None if mask is None else mask.reshape(self._rows, -1)
+        """Return the unmasked cells of a site, (lines, features) of bool; ``None`` is all."""
+        unmasked = self.layouts[name].unmasked(self._masks.get(name))
+        return None if unmasked is None else unmasked.expand(-1, len(self.features[name]))
 
     def sample(self) -> dict[str, tuple[Any, Any]]:
         """Return some rows of the data and of a few replicates, for figures.
 
         Returns:
-            ``{site: (observed, replicated)}``, arrays of shape (some rows, features) and (some
-            replicates, some rows, features), NaN in masked cells.
+            ``{site: (observed, replicated)}``, arrays of shape (some lines, features) and (some
+            replicates, some lines, features), NaN in masked cells.
         """
         found = {}
         for name, parts in self._sample.items():
-            replicated = torch.cat(parts)
-            rows = self._sample_rows(replicated.shape[-1])
-            observed = by_feature(self.observed[name][None])[0, rows]
+            replicated, lines = torch.cat(parts), self._sample_lines(name)
+            observed = self.layouts[name].by_feature(self.observed[name][None])[0, lines]
             unmasked = self.unmasked(name)
             if unmasked is not None:
-                replicated = replicated.masked_fill(~unmasked[rows], torch.nan)
-                observed = observed.masked_fill(~unmasked[rows], torch.nan)
+                replicated = replicated.masked_fill(~unmasked[lines], torch.nan)
+                observed = observed.masked_fill(~unmasked[lines], torch.nan)
             found[name] = observed.numpy(), replicated.numpy()
         return found
 
     def values_of(self, name: str, positions: list[int]) -> tuple[Any, Any]:
-        """Return some features in all rows, of the data and of the replicates of the last group.
+        """Return some features in all lines, of the data and of the replicates of the last group.
 
         The memory of a group still holds its replicates when all of them have come. Their number is
-        at most 20, and fewer where there are many rows, but never less than one.
+        at most 20, and fewer where there are many lines, but never less than one.
 
         Args:
             name: The site.
             positions: Positions of the features.
 
         Returns:
-            Arrays of shape (rows, some features) and (replicates, rows, some features), NaN in
+            Arrays of shape (lines, some features) and (replicates, lines, some features), NaN in
             masked cells.
         """
-        count = max(1, min(SAMPLE_REPLICATES, SAMPLE_NUMBERS // self._rows))
-        replicated = _chosen_features(self._group[name][:count], positions)
-        observed = _chosen_features(self.observed[name][None], positions)[0]
+        layout = self.layouts[name]
+        observed = layout.chosen(self.observed[name][None], positions)[0]
+        count = max(1, min(SAMPLE_REPLICATES, SAMPLE_NUMBERS // len(observed)))
+        replicated = layout.chosen(self._group[name][:count], positions)
         unmasked = self.unmasked(name)
         if unmasked is not None:
             replicated = replicated.masked_fill(~unmasked[:, positions], torch.nan)
@@ -228,9 +235,10 @@ class ReplicateComparison:
     def _check_observed(self) -> None:
         """Raise ``ValueError`` where an unmasked cell of the data is NaN or infinite."""
         for name, value in self.observed.items():
-            bad = ~by_feature(value[None])[0].isfinite()
+            bad = ~self.layouts[name].by_feature(value[None])[0].isfinite()
             unmasked = self.unmasked(name)
-            rows = (bad if unmasked is None else bad & unmasked).any(1).nonzero()
+            lines = (bad if unmasked is None else bad & unmasked).any(1).nonzero()[:, 0]
+            rows = self.layouts[name].rows_of(lines).unique()
             if len(rows):
                 raise ValueError(
                     f'site "{name}": expected numbers in the data, got NaN or infinity in '
@@ -248,7 +256,7 @@ class ReplicateComparison:
             dim: Dimension of the rows.
         """
         if name not in stored:
-            shape = (*like.shape[:dim], self._rows, *like.shape[dim + 1 :])
+            shape = (*like.shape[:dim], self.rows, *like.shape[dim + 1 :])
             stored[name] = torch.empty(shape, dtype=like.dtype)
         return stored[name]
 
@@ -263,31 +271,35 @@ class ReplicateComparison:
         """
         group = {name: value[:count] for name, value in self._group.items()}
         for name, value in group.items():
-            kind, unmasked, x = self.kinds[name], self.unmasked(name), by_feature(value)
-            observed = by_feature(self.observed[name][None])
-            if self.built_in is None or self.built_in:
-                of_data = kind.compute(observed, unmasked, self.built_in) if start == 0 else {}
-                for statistic, values in kind.compute(x, unmasked, self.built_in).items():
-                    self._store((name, statistic), values, of_data.get(statistic), start)
-            if kind.has_order and self._wants_covariates():
-                replicated = self.covariates.correlations(x, unmasked)
-                of_y = self.covariates.correlations(observed, unmasked) if start == 0 else None
-                self._store((name, covariates.NAME), replicated, of_y, start)
+            kind, unmasked, layout = self.kinds[name], self.unmasked(name), self.layouts[name]
+            x, observed = (layout.by_feature(v) for v in (value, self.observed[name][None]))
+            of_data = self._built_in(name, observed, unmasked) if start == 0 else {}
+            for statistic, values in self._built_in(name, x, unmasked).items():
+                self._store((name, statistic), values, of_data.get(statistic), start)
             if kind.has_order:
                 self.pit.add(name, x, observed[0], unmasked)
             self._store_sample(name, x)
         for title, function in self.functions.items():
             self._compute_own(title, function, group, start)
 
-    def _wants_covariates(self) -> bool:
-        """Return whether the correlations with the covariates are asked for, and there are any."""
+    def _built_in(self, name: str, x: Tensor, unmasked: Tensor | None) -> Values:
+        """Return the built-in statistics of some data sets, (data sets, lines, features)."""
+        kind, inside = self.kinds[name], self.layouts[name].inside
+        if self.built_in is not None and not self.built_in:
+            return {}
+        found = kind.compute(x, unmasked, self.built_in)
+        if inside is not None and unmasked is not None:
+            cells = x.reshape(len(x), *inside.shape, -1), unmasked.reshape(*inside.shape, -1)
+            found |= step_statistics(*cells, kind.name, kind.categories, self.built_in)
         asked = self.built_in is None or covariates.NAME in self.built_in
-        return asked and bool(self.covariates.names)
+        if kind.has_order and asked and self.covariates[name].names:
+            found[covariates.NAME] = self.covariates[name].correlations(x, unmasked)
+        return found
 
     def labels(self, site: str, statistic: str) -> list[str]:
         """Return the name of each value of a built-in statistic."""
         if statistic == covariates.NAME:
-            return self.covariates.labels(self.features[site])
+            return self.covariates[site].labels(self.features[site])
         return self.kinds[site].labels(self.features[site])[statistic]
 
     def _store(
@@ -353,36 +365,18 @@ class ReplicateComparison:
     # A sample for figures
 
     def _store_sample(self, name: str, x: Tensor) -> None:
-        """Store some rows of the first replicates; x: (replicates, rows, features)."""
+        """Store some lines of the first replicates; x: (replicates, lines, features)."""
         stored = self._sample.setdefault(name, [])
         missing = SAMPLE_REPLICATES - sum(map(len, stored))
         if missing > 0:
-            stored.append(x[:missing, self._sample_rows(x.shape[-1])].clone())
+            stored.append(x[:missing, self._sample_lines(name)].clone())
 
-    def _sample_rows(self, features: int) -> Tensor:
-        """Return the positions of the rows that are stored, evenly spaced."""
-        most = SAMPLE_NUMBERS // (SAMPLE_REPLICATES * features)
-        count = max(1, min(self._rows, most))
-        return torch.linspace(0, self._rows - 1, count, dtype=torch.double).long()
-
-
-def by_feature(value: Tensor) -> Tensor:
-    """Return (data sets, rows, ...) as floats of shape (data sets, rows, features).
-
-    Example:
-        >>> by_feature(torch.zeros(1, 5, 4, 4, dtype=torch.long)).shape
-        torch.Size([1, 5, 16])
-    """
-    joined = value.reshape(*value.shape[:2], -1)
-    return joined if joined.is_floating_point() else joined.to(torch.get_default_dtype())
-
-
-def _chosen_features(value: Tensor, positions: list[int]) -> Tensor:
-    """Return some features of (data sets, rows, ...) as floats, (data sets, rows, some features).
-
-    The features are chosen before they become floats, so that no copy of all of them is made.
-    """
-    return by_feature(value.reshape(*value.shape[:2], -1)[..., positions])
+    def _sample_lines(self, name: str) -> Tensor:
+        """Return the positions of the lines that are stored, evenly spaced."""
+        lines = self.layouts[name].lines(self.rows)
+        most = SAMPLE_NUMBERS // (SAMPLE_REPLICATES * len(self.features[name]))
+        count = max(1, min(len(lines), most))
+        return lines[torch.linspace(0, len(lines) - 1, count, dtype=torch.double).long()]
 
 
 def _changing_length(title: str) -> ValueError:

@@ -13,6 +13,7 @@ p-values hold as for any other statistic.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,11 +22,13 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
+from ppl_vae.checks.layouts import Layout
 from ppl_vae.checks.pair_sums import RELATIVE_ROUNDING, paired_columns
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import LARGEST, quiet_look
 from ppl_vae.data.cells import cells_in
 from ppl_vae.data.rows import Rows, as_tuple
+from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 from ppl_vae.predictive.replicates import ReplicateSampler
 from ppl_vae.predictive.row_form import COMPARED_ROWS
@@ -38,7 +41,8 @@ class Covariates:
     """The columns of the data that the model reads and does not observe.
 
     Attributes:
-        values: (rows, covariates) of doubles, each column with mean 0.
+        values: (rows, covariates) of doubles, each column with mean 0; for sequences, (rows *
+            steps, covariates).
         names: A name for each column.
     """
 
@@ -55,11 +59,46 @@ class Covariates:
         """
         columns = _unobserved_columns(sampler)
         chosen = [columns[i] for i in paired_columns(len(columns))]
-        values = _read(sampler.rows, chosen)
+        return cls._varying(_read(sampler.rows, chosen), _labels(sampler, chosen))
+
+    @classmethod
+    def of_steps(cls, sampler: ReplicateSampler, steps: int) -> Covariates:
+        """Find the covariates of sequences, a line for each step of each row.
+
+        Those are the columns of the inputs of each step, and of fields with one value for a row.
+        The fields that say which values there are, ``lengths`` and ``seen``, are none: a model may
+        be right and say nothing of it.
+        """
+        rows, by_steps, columns = (
+            sampler.rows,
+            step_fields(sampler.rows),
+            _unobserved_columns(sampler),
+        )
+        unobserved = set(columns)
+        chosen = []
+        for field, column in columns:
+            name = rows.names[field]
+            if name in by_steps:
+                width = math.prod(rows.fields[field].array.shape[2:])
+                whole = column < width and all(
+                    (field, step * width + column) in unobserved for step in range(steps)
+                )
+                chosen += [(field, column)] * (whole and name != "seen")
+            elif name != "lengths":
+                chosen.append((field, column))
+        chosen = [chosen[i] for i in paired_columns(len(chosen))]
+        parts = [
+            _read_steps(rows, column, steps, rows.names[column[0]] in by_steps) for column in chosen
+        ]
+        values = torch.stack(parts, -1) if parts else torch.zeros(len(rows) * steps, 0).double()
+        return cls._varying(values, _labels(sampler, chosen))
+
+    @classmethod
+    def _varying(cls, values: Tensor, labels: list[str]) -> Covariates:
+        """Return the columns, (lines, covariates), that are finite and not constant."""
         values = values - values.mean(0)
         varies = (values.isfinite() & (values != 0)).any(0) & values.isfinite().all(0)
-        labels = zip(_labels(sampler, chosen), varies.tolist(), strict=True)
-        names = [label for label, is_used in labels if is_used]
+        names = [label for label, used in zip(labels, varies.tolist(), strict=True) if used]
         return cls(values[:, varies], names)
 
     def correlations(self, x: Tensor, unmasked: Tensor | None) -> Tensor:
@@ -113,6 +152,21 @@ class Covariates:
         return same.all(0).any(0)
 
 
+def of_layouts(sampler: ReplicateSampler, layouts: dict[str, Layout]) -> dict[str, Covariates]:
+    """Return the covariates of each site, by rows or by the steps of sequences."""
+    steps = {layout.inside.shape[1] for layout in layouts.values() if layout.inside is not None}
+    of_steps = Covariates.of_steps(sampler, steps.pop()) if steps else None
+    of_rows = (
+        None
+        if all(layout.inside is not None for layout in layouts.values())
+        else (Covariates.of(sampler))
+    )
+    found = {
+        name: of_rows if layout.inside is None else of_steps for name, layout in layouts.items()
+    }
+    return {name: covariates for name, covariates in found.items() if covariates is not None}
+
+
 def on_normal_scale(statistic: str, observed: Tensor, replicated: Tensor) -> tuple[Tensor, Tensor]:
     """Return correlations with covariates as Fisher's z, atanh r; other statistics unchanged.
 
@@ -162,6 +216,27 @@ def _read(rows: Rows, columns: list[tuple[int, int]]) -> Tensor:
         fields = [f.reshape(len(index), -1) for f in as_tuple(rows.take(index, None))]
         parts.append(torch.stack([fields[i][:, j].cpu().double() for i, j in columns], 1))
     return torch.cat(parts) if parts else torch.zeros(len(rows), 0, dtype=torch.double)
+
+
+def _read_steps(rows: Rows, column: tuple[int, int], steps: int, has_steps: bool) -> Tensor:
+    """Return a column of the data for each step of each row, (rows * steps,) of doubles.
+
+    Args:
+        rows: The data.
+        column: The position of the field, and of the column in one step or in the row.
+        steps: Number of steps.
+        has_steps: Whether the field has a value for each step; else it is the same at all steps.
+    """
+    field, position = column
+    parts = []
+    for index in torch.arange(len(rows)).split(LARGEST):
+        values = as_tuple(rows.take(index, None))[field].cpu()
+        if has_steps:
+            parts.append(values.reshape(len(index), steps, -1)[..., position].double())
+        else:
+            each = values.reshape(len(index), -1)[:, position].double()
+            parts.append(each[:, None].expand(-1, steps))
+    return torch.cat(parts).flatten()
 
 
 def _labels(sampler: ReplicateSampler, columns: list[tuple[int, int]]) -> list[str]:

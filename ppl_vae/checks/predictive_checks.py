@@ -22,8 +22,10 @@ import pandas as pd
 from ppl_vae.arguments import check_arguments, check_memory
 from ppl_vae.checks import covariates
 from ppl_vae.checks.comparison import ReplicateComparison
+from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
+from ppl_vae.checks.step_statistics import names_of
 from ppl_vae.checks.tables import LEVEL, CheckTables, features_in, of_worst_steps
 from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -69,9 +71,11 @@ class PredictiveCheck:
         coverage: How often observed cells lie in central intervals of their own replicates. Index
             ``site, feature``; columns ``cells``, ``50 %``, ``90 %`` (shares of cells).
         pit: PIT of each observed cell among its own replicates, from 0 to 1, random within ties:
-            ``{site: (rows, features)}``, NaN in masked cells. With the guide, PITs of a perfect
-            model are closer to 0.5 than uniform ones, because the latents were drawn from the row
-            itself. Sites of categories, which have no order, are in neither ``pit`` nor
+            ``{site: (rows, features)}``, NaN in masked cells; of sequences, here and below, the
+            rows are the steps of the first one, padded, then those of the next. PITs of steps that
+            depend on one another scatter more than independent ones. With the guide, PITs of a
+            perfect model are closer to 0.5 than uniform ones, because the latents were drawn from
+            the row itself. Sites of categories, which have no order, are in neither ``pit`` nor
             ``coverage``.
         replicated: Each statistic of the replicates, of its worst feature:
             ``{(site, statistic): (num_samples,)}``, arrays.
@@ -91,6 +95,7 @@ class PredictiveCheck:
         left_out: Number of rows that the check leaves out, because the networks overflow on them.
         points: Latents that the guide gives as a point: replicates lack their spread, so that even
             a perfect model may be flagged.
+        steps: Sites of sequences, with the number of steps inside all of them.
 
     Example:
         Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
@@ -119,6 +124,7 @@ class PredictiveCheck:
     factors: dict[str, list[str]] = field(default_factory=dict)
     left_out: int = 0
     points: list[str] = field(default_factory=list)
+    steps: dict[str, int] = field(default_factory=dict)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw where every observed statistic lies among its replicates; return the axes."""
@@ -153,7 +159,10 @@ class PredictiveCheck:
     def headline(self) -> list[str]:
         """Lines of text: what was checked, how many statistics are flagged, what flags mean."""
         latents = "prior predictive" if self.prior else "posterior predictive"
-        title = f"{latents} check: {self.rows} rows, {self.num_samples} replicates"
+        counted = f"{self.rows} rows"
+        if self.steps:
+            counted = f"{self.rows} sequences of {max(self.steps.values())} steps together"
+        title = f"{latents} check: {counted}, {self.num_samples} replicates"
         if self.left_out:
             rows = "1 row" if self.left_out == 1 else f"{self.left_out} rows"
             title += f"; {rows} left out, on which the networks overflow"
@@ -245,13 +254,16 @@ def predictive_check(
     replicates: even a perfect model may be flagged. ``PredictiveCheck.points`` has these latents.
 
     The built-in statistics of a site depend on the kind of its values
-    (``ppl_vae.checks.statistics``). Where the model reads columns that it does not observe, such as
-    the inputs of a regression, a site's correlation with each of them is a statistic as well
-    (``ppl_vae.checks.covariates``). A statistic has a value for each feature or pair of features.
-    A row of the frame is of the worst feature, which is chosen anew in every replicate. Flags hold
-    for all rows of the frame together. Memory does not grow with ``num_samples``, apart from the
-    statistics themselves; one replicate takes as much memory as the data, sparse data as dense
-    ones: pass a part of the rows where they are many.
+    (``ppl_vae.checks.statistics``). Those of sequences (``ppl_vae.sequences``) are taken over all
+    steps inside them, and what a step says of a later one is compared as well: autocorrelations,
+    transitions between 0 and 1, the length of runs (``ppl_vae.checks.step_statistics``). Where the
+    model reads columns that it does not observe, such as the inputs of a regression, a site's
+    correlation with each of them is a statistic as well (``ppl_vae.checks.covariates``). A
+    statistic has a value for each feature or pair of features. A row of the frame is of the worst
+    feature, which is chosen anew in every replicate. Flags hold for all rows of the frame together.
+    Memory does not grow with ``num_samples``, apart from the statistics themselves; one replicate
+    takes as much memory as the data, sparse data as dense ones: pass a part of the rows where they
+    are many.
 
     Args:
         model: The model.
@@ -295,8 +307,10 @@ def predictive_check(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
-    kinds = [ValueKind.of(fn) for fn in sampler.distributions.values()]
-    known = {covariates.NAME, *(name for kind in kinds for name in kind.names)}
+    known = {covariates.NAME}
+    for name, layout in layouts_of(sampler).items():
+        kind = ValueKind.of(sampler.distributions[name])
+        known |= {*kind.names, *(names_of(kind.name) if layout.inside is not None else ())}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
     comparison.add_all("predictive check" if progress else "", world())
     sampler.far_rows.warn("predictive_check", stacklevel=2)
@@ -323,6 +337,10 @@ def _check_of(comparison: ReplicateComparison, points: list[str]) -> PredictiveC
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
         factors={name: sampler.factors[name] for name in features if name in sampler.factors},
         left_out=int(sampler.far_rows.found.sum()), points=points,
+        steps={
+            name: int(layout.inside.sum())
+            for name, layout in comparison.layouts.items() if layout.inside is not None
+        },
     )  # fmt: skip
 
 

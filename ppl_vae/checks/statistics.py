@@ -9,7 +9,9 @@
 
 A statistic has one value for each feature, each category, or each pair of features. Masked cells
 enter no statistic. Where there are more than 64 features, 64 evenly spaced ones make the pairs.
-The formulas are in ``ppl_vae.checks.summaries`` and ``ppl_vae.checks.pair_sums``.
+The formulas are in ``ppl_vae.checks.summaries`` and ``ppl_vae.checks.pair_sums``. Of sequences, the
+rows are the single steps, and there are the statistics of ``ppl_vae.checks.step_statistics`` beside
+these.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from ppl_vae.checks.pair_sums import paired_columns, pairs_of
+from ppl_vae.checks.step_statistics import TRANSITIONS, names_of
 from ppl_vae.checks.summaries import QUANTILES, Values, extremes, moments, quantiles, rates
 from ppl_vae.core.supports import is_discrete, support_of
 
@@ -42,7 +45,7 @@ STATISTICS: dict[str, dict[Summary, tuple[str, ...]]] = {
 """Names of the statistics of each kind of values, by the function that computes them."""
 
 PAIR_STATISTICS = ("correlation", "co-occurrence")
-SHARE_STATISTICS = ("rate", "co-occurrence", "zero fraction")
+SHARE_STATISTICS = ("rate", "co-occurrence", "zero fraction", *TRANSITIONS)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class ValueKind:
 
     @property
     def names(self) -> list[str]:
-        """Names of the statistics."""
+        """Names of the statistics, without those that sequences have beside them."""
         return [name for names in STATISTICS[self.name].values() for name in names]
 
     def smallest_step(self, statistic: str, rows: int) -> float:
@@ -150,8 +153,9 @@ class ValueKind:
             ``{statistic: [label, ...]}``, in the order of the values that ``compute`` returns.
 
         Example:
-            >>> ValueKind("binary").labels(["a", "b"])
-            {'rate': ['a', 'b'], 'co-occurrence': ['a & b']}
+            >>> labels = ValueKind("binary").labels(["a", "b"])
+            >>> labels["rate"], labels["co-occurrence"]
+            (['a', 'b'], ['a & b'])
         """
         columns = list(features)
         if self.categories:
@@ -159,4 +163,5 @@ class ValueKind:
         chosen = [columns[i] for i in paired_columns(len(columns))]
         positions = pairs_of(paired_columns(len(columns)), self.categories)
         pairs = [f"{chosen[i]} & {chosen[j]}" for i, j in positions]
-        return {name: pairs if name in PAIR_STATISTICS else columns for name in self.names}
+        names = [*self.names, *names_of(self.name)]
+        return {name: pairs if name in PAIR_STATISTICS else columns for name in names}

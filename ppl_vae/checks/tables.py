@@ -129,7 +129,9 @@ def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Te
 def _smallest_step(comparison: ReplicateComparison, site: str, statistic: str) -> float:
     """Return the smallest amount by which a statistic can change; 0 for a user's statistic."""
     kind = comparison.kinds.get(site)
-    return 0.0 if kind is None else kind.smallest_step(statistic, len(comparison.sampler.rows))
+    if kind is None:
+        return 0.0
+    return kind.smallest_step(statistic, len(comparison.layouts[site].lines(comparison.rows)))
 
 
 def _table(

@@ -24,7 +24,7 @@ from ppl_vae.cli.options import (
     Statistics,
     TrustCode,
 )
-from ppl_vae.cli.pairs import function, read
+from ppl_vae.cli.pairs import function
 
 if TYPE_CHECKING:
     from ppl_vae.checks.predictive_checks import PredictiveCheck
@@ -73,7 +73,7 @@ def check(
         inputs = files_read(fields, data)
         opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
         functions = [function(spec) for spec in statistics or ()]
-        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
+        rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
         guide, settings = None if prior else opened.guide, opened.settings(seed, report)
         result = ppl_vae.predictive_check(
             opened.model, guide, rows, statistics=["built-in", *functions],

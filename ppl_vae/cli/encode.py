@@ -21,7 +21,6 @@ from ppl_vae.cli.options import (
     Seed,
     TrustCode,
 )
-from ppl_vae.cli.pairs import read
 
 
 def encode(
@@ -54,7 +53,7 @@ def encode(
             run, trust_code=trust_code, out=out, force=force, label=label,
             inputs=files_read(fields, data),
         )  # fmt: skip
-        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
+        rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
         settings = opened.settings(seed, report)
         codes = ppl_vae.encode(
             opened.model, opened.guide, rows, joint=joint, num_samples=num_samples, **settings

@@ -26,7 +26,6 @@ from ppl_vae.cli.options import (
     Seed,
     TrustCode,
 )
-from ppl_vae.cli.pairs import read
 
 if TYPE_CHECKING:
     from ppl_vae.evaluation.summary import ElboSummary, LikelihoodSummary, MeanOverRows
@@ -60,7 +59,7 @@ def evaluate(
             run, trust_code=trust_code, out=out, force=force, label=label,
             inputs=files_read(fields, data),
         )  # fmt: skip
-        rows = read(data, opened.example, columns=columns, drop=drop, fields=fields, label=label)
+        rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
 
         from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 

@@ -26,9 +26,11 @@ from ppl_vae.cli.options import (
     Quiet,
     Seed,
     Settings,
+    Step,
 )
 from ppl_vae.cli.pairs import build_pair, check_names, read
 from ppl_vae.cli.processes import in_a_world, is_first, run_in_processes
+from ppl_vae.cli.sequence_files import SequenceColumns
 from ppl_vae.saving.locks import RunLock
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ def fit(
     drop: Drop = None,
     fields: Fields = None,
     label: Label = None,
+    step: Step = None,
     settings: Settings = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out: a share, or a file.")
@@ -94,8 +97,11 @@ def fit(
             raise typer.Exit(run_in_processes(nproc, sys.argv[1:]))
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
-        rows = read(data, columns=columns, drop=drop, fields=fields, label=label)
-        held_out = _held_out(validation, rows)
+        choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
+        of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
+        rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
+        of_sequences = None if of_sequences is None else of_sequences.named(data)
+        held_out = _held_out(validation, rows, of_sequences)
         pair = build_pair(model, guide, rows, settings, seed)
         with _older_run_set_aside(run, output, force=force):
             history = ppl_vae.fit(
@@ -105,6 +111,8 @@ def fit(
                 compile="auto" if compiled is None else compiled, seed=seed, run=run,
                 resume=resume, progress=output.progress, plate=plate,
             )  # fmt: skip
+        if first and of_sequences is not None:
+            of_sequences.save(run)
         _show(output, history, run)
         if first and not (run / "weights.safetensors").is_file():
             raise ValueError(f"{run}: the weights could not be written; make room and --resume")
@@ -139,14 +147,17 @@ def _check_options(
         )
 
 
-def _held_out(validation: str | None, rows: Any) -> Any:
+def _held_out(validation: str | None, rows: Any, of_sequences: SequenceColumns | None) -> Any:
     """Return the fraction to hold out, or the rows of the given file in the data's form."""
     if validation is None:
         return None
     try:
         return float(validation)
     except ValueError:
-        return read(Path(validation), rows)
+        path = Path(validation)
+        choice: dict[str, Any] = {"columns": None, "drop": None, "label": None}
+        wanted = SequenceColumns.wanted(path, of_sequences, step=None, **choice)
+        return read(path, rows, of_sequences=wanted)
 
 
 def _adam(learning_rate: float) -> Callable[[list[Any]], Any]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import reporting
+from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.opened import files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
@@ -20,7 +20,6 @@ from ppl_vae.cli.options import (
     Seed,
     TrustCode,
 )
-from ppl_vae.cli.pairs import read
 
 
 def generate(
@@ -54,10 +53,15 @@ def generate(
     with reporting(as_json, quiet) as report:
         inputs = files_read(fields, like)
         opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
+        if like is None and opened.sequences is not None:
+            raise UsageError(
+                f"{run}: of sequences, whose lengths the model does not draw: give --like DATA, "
+                "from whose sequences they are taken"
+            )
         rows = (
             opened.rows()
             if like is None
-            else read(like, opened.example, columns=columns, drop=drop, fields=fields)
+            else opened.read(like, columns=columns, drop=drop, fields=fields)
         )
         if like is None and isinstance(rows, tuple | dict) and len(rows) > 1:
             report.note(
@@ -68,4 +72,6 @@ def generate(
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings
         )
+        if opened.sequences is not None and (out is None or out.suffix.lower() != ".npz"):
+            generated = opened.sequences.table(generated)
         hand_over(generated, out, report)

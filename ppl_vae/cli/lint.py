@@ -1,5 +1,7 @@
 """``ppl-vae lint``: check a pair and its data for faults before a fit."""
 
+from typing import Any
+
 import ppl_vae
 from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import (
@@ -15,8 +17,10 @@ from ppl_vae.cli.options import (
     Quiet,
     Seed,
     Settings,
+    Step,
 )
 from ppl_vae.cli.pairs import build_pair, check_names, read
+from ppl_vae.cli.sequence_files import SequenceColumns
 
 SHOWN_COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
 
@@ -29,6 +33,7 @@ def lint(
     drop: Drop = None,
     fields: Fields = None,
     label: Label = None,
+    step: Step = None,
     settings: Settings = None,
     seed: Seed = 0,
     plate: Plate = "data",
@@ -42,7 +47,9 @@ def lint(
     """
     with reporting(as_json, quiet) as report:
         check_names(model, guide)
-        rows = read(data, columns=columns, drop=drop, fields=fields, label=label)
+        choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
+        of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
+        rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
         pair = build_pair(model, guide, rows, settings, seed)
         found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
         objective = found.objective

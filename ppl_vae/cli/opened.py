@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, UsageError, preview
+from ppl_vae.cli.pairs import read
+from ppl_vae.cli.sequence_files import SequenceColumns
 
 if TYPE_CHECKING:
     from ppl_vae.core.pair import Guide, Model
@@ -29,6 +31,7 @@ class OpenedRun:
         guide: The guide with its stored weights; ``None`` for a pair without a guide.
         example: Two rows of zeros in the form of the run's data; ``None`` if saved without data.
         plate: Name of the row plate.
+        sequences: The columns that the fit has read sequences from; ``None`` for other data.
     """
 
     path: Path
@@ -36,10 +39,25 @@ class OpenedRun:
     guide: Guide
     example: Any
     plate: str
+    sequences: SequenceColumns | None = None
 
     def settings(self, seed: int, report: CommandOutput) -> dict[str, Any]:
         """Return the arguments that every public function takes: ``seed, progress, plate``."""
         return {"seed": seed, "progress": report.progress, "plate": self.plate}
+
+    def read(
+        self,
+        data: Path,
+        *,
+        columns: Sequence[str] | None = None,
+        drop: Sequence[str] | None = None,
+        fields: Sequence[str] | None = None,
+        label: str | None = None,
+    ) -> Any:
+        """Return the rows of a data file in the form of the run's data; as ``pairs.read``."""
+        choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
+        of_sequences = SequenceColumns.wanted(data, self.sequences, step=None, **choice)
+        return read(data, self.example, fields=fields, of_sequences=of_sequences, **choice)
 
     def rows(self) -> Any:
         """Return two rows of zeros in the form of the run's data.
@@ -88,7 +106,8 @@ def open_run(
     _check_opens(record, trust_code=trust_code)
     model, guide = ppl_vae.load(run, trust_code=trust_code)
     example = None if record.info["template"] is None else record.example()
-    return OpenedRun(run, model, guide, example, record.info["plate"])
+    fitted = SequenceColumns.of_run(record.path)
+    return OpenedRun(run, model, guide, example, record.info["plate"], fitted)
 
 
 def _check_opens(record: Run, *, trust_code: bool) -> None:

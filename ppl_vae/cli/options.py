@@ -37,7 +37,17 @@ Label = Annotated[
         "--id",
         metavar="NAME",
         help="The column of the table that labels the rows, numbers or text: it is no feature, and "
-        "every file of results for rows has it, to join on.",
+        "every file of results for rows has it, to join on. With --step, the lines that share a "
+        "label are one sequence.",
+    ),
+]
+Step = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The column of the table that numbers the steps of sequences, whole numbers that "
+        "rise: each line is a step, of the sequence that --id says. A Parquet file whose cells "
+        "hold lists needs none. The run keeps the names for the other commands.",
     ),
 ]
 Fields = Annotated[

@@ -16,6 +16,7 @@ from ppl_vae.cli.console import UsageError, usage
 from ppl_vae.zoo.catalog import close_names, find_class, function_in_file, zoo
 
 if TYPE_CHECKING:
+    from ppl_vae.cli.sequence_files import SequenceColumns
     from ppl_vae.core.pair import Guide, Model
     from ppl_vae.data.rows import Data
 
@@ -31,6 +32,7 @@ def read(
     drop: Sequence[str] | None = None,
     fields: Sequence[str] | None = None,
     label: str | None = None,
+    of_sequences: SequenceColumns | None = None,
 ) -> Any:
     """Return the rows of a data file.
 
@@ -43,6 +45,7 @@ def read(
         fields: Words of the form ``FIELD=NAME``: columns of a table, arrays of an ``.npz`` file, or
             other files, that are fields of their own.
         label: The column of a table that labels the rows.
+        of_sequences: The columns that hold the sequences of the file; ``None`` where it has none.
 
     Raises:
         UsageError: If there is no such file, or if it has no column of a name that was given, or
@@ -52,6 +55,7 @@ def read(
     from ppl_vae.data.files import (  # noqa: PLC0415  loads pandas
         check_exists,
         files_of_fields,
+        in_form_of,
         read_data,
     )
     from ppl_vae.data.selection import ColumnChoiceError  # noqa: PLC0415  loads pandas
@@ -63,6 +67,11 @@ def read(
             check_exists(file)
     chosen = columns or None
     try:
+        if of_sequences is not None:
+            if sources:
+                raise UsageError("--field: expected none beside sequences; use Python for inputs")
+            found = of_sequences.read(path)
+            return found if like is None else in_form_of(found, like, str(path))
         return read_data(path, like, columns=chosen, drop=drop, index=label, fields=sources)
     except ColumnChoiceError as error:
         raise UsageError(str(error)) from error

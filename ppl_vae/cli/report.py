@@ -23,7 +23,7 @@ from ppl_vae.cli.options import (
     Statistics,
     TrustCode,
 )
-from ppl_vae.cli.pairs import function, read
+from ppl_vae.cli.pairs import function
 
 if TYPE_CHECKING:
     from ppl_vae.anomaly.detector import AnomalyDetector
@@ -86,9 +86,7 @@ def report(
         if data is not None:
             opened = open_run(run, trust_code=trust_code, out=None, force=force)
             model, guide = opened.model, opened.guide
-            rows = read(
-                data, opened.example, columns=columns, drop=drop, fields=fields, label=label
-            )
+            rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
             if run == folder:  # a snapshot's weights may be others than the detector's
                 detector = _detector(folder, model, guide, console)
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch

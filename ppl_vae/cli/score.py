@@ -23,7 +23,7 @@ from ppl_vae.cli.options import (
     Seed,
     TrustCode,
 )
-from ppl_vae.cli.pairs import read, read_in_parts
+from ppl_vae.cli.pairs import read_in_parts
 
 if TYPE_CHECKING:
     from ppl_vae.anomaly.decision import Decision
@@ -120,6 +120,11 @@ def score(
 
         with usage():
             scored_file = ScoredFile(data, out, keep or [], explain=explain)
+        if opened.sequences is not None and (keep or explain):
+            raise UsageError(
+                "--keep, --explain: expected none for a run of sequences, whose lines in the file "
+                "are no rows of the results"
+            )
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "fields": fields}
         rates = {"false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate}
         clean = None
@@ -128,17 +133,21 @@ def score(
             decision = detector.decision(**rates)
         else:
             _refuse_stored(run, keep_detector=keep_detector, force=force)
-            clean = read(calibrate, opened.example, **choice)
+            clean = opened.read(calibrate, **choice)
             decision = _decision(calibrate, clean, opened, rates)
             detector = ppl_vae.AnomalyDetector(
                 opened.model, opened.guide, clean, score=score, num_samples=num_samples, seed=seed,
-                reference=None if reference is None else read(reference, opened.example, **choice),
+                reference=None if reference is None else opened.read(reference, **choice),
                 plate=opened.plate,
             )  # fmt: skip
         if keep_detector:
             detector.save(run, overwrite=force)
         report.show(str(detector))
-        parts = read_in_parts(data, READ, opened.example, **choice)
+        if opened.sequences is None:
+            parts = read_in_parts(data, READ, opened.example, **choice)
+        else:  # the steps of a sequence may stand anywhere in the file
+            whole = opened.read(data, **choice)
+            parts, scored_file.labels = iter([whole]), whole["lengths"].index
         found = scored_file.write(
             detector,
             parts,

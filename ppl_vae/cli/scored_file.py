@@ -47,6 +47,9 @@ class ScoredFile:
         keep: Columns of the data that are handed on as they are.
         explain: Whether to name the columns that make flagged rows strange.
 
+    Attributes:
+        labels: The labels of the rows where these are no lines of the file, as sequences are none.
+
     Raises:
         ValueError: If there is no such data file, it lacks a column of ``keep`` or is no table, or
             the results have a column of that name.
@@ -54,6 +57,7 @@ class ScoredFile:
 
     def __init__(self, data: Path, out: Path, keep: Sequence[str], *, explain: bool) -> None:
         self.data, self.out, self.keep, self.explain = data, out, keep, explain
+        self.labels: pd.Index | None = None
         self._labels: list[str] = []
         check_exists(data)
         for name in keep:
@@ -144,6 +148,10 @@ class ScoredFile:
     def _read_again(self, file: IO[bytes]) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
         """Yield the columns that are handed on, and the numbers of the rows, part by part."""
         kept = kept_parts(self.data, READ, self.keep) if self.keep else None
+        if self.labels is not None:
+            name = self.labels.name or "row"
+            column = pd.DataFrame({name: self.labels})
+            kept = (column[start : start + READ] for start in range(0, len(column), READ))
         while content := file.read(READ * RECORD.itemsize):
             records = np.frombuffer(content, RECORD)
             names = ("score", "level", "k_hat", "reliable")

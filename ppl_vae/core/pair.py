@@ -30,7 +30,7 @@ from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
-from ppl_vae.data.sequences import check_lengths
+from ppl_vae.data.steps import check_lengths, check_seen
 
 Model: TypeAlias = Callable[..., Any]
 """A Pyro model: called on a batch, opens the row plate, observes the data with ``obs=``."""
@@ -119,11 +119,10 @@ class Pair:
             ValueError: If the data cannot be read as rows, or a frame has some of the columns
                 that the pair was fitted to, and not all, or an optional covariate of the model,
                 such as a size, is there and was not in the fit, or was in the fit and is missing;
-                if a sequence has a length that the data cannot have.
+                if sequences cannot be read (``check_sequences``).
         """
         rows = as_rows(data, name, [half.columns for half in (self.model, self.guide)])
-        if self.reads_lengths(rows):
-            check_lengths(rows)
+        self.check_sequences(rows)
         fitted = self.model.fitted_fields
         if fitted is None:
             return rows
@@ -137,6 +136,21 @@ class Pair:
     def reads_lengths(self, rows: Rows) -> bool:
         """Return whether a half reads a field ``lengths``, those of sequences in the field x."""
         return any("lengths" in half.fields_read(rows.names) for half in (self.model, self.guide))
+
+    def check_sequences(self, rows: Rows) -> None:
+        """Raise ``ValueError`` for sequences that the pair would read wrongly.
+
+        Args:
+            rows: The data; what no half reads as sequences, by a field ``lengths``, passes.
+
+        Raises:
+            ValueError: If a sequence has a length that the data cannot have, or missing values,
+                and the model does not read ``seen``.
+        """
+        if self.reads_lengths(rows):
+            check_lengths(rows)
+            if "seen" not in self.model.fields_read(rows.names):
+                check_seen(rows)
 
     def optional_fields(self, rows: Rows) -> list[str]:
         """Return the fields of the data that the model can silently do without.

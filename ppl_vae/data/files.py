@@ -7,37 +7,32 @@
     .npy               array, rows first
     .npz               one array, or several as a mapping of fields, or a sparse matrix of scipy
 
+A table whose lines are the steps of sequences, and a Parquet file whose cells hold lists, become
+fields as ``sequences`` gives them.
+
 Nothing in a file is ever executed. The error for a file that cannot be read says where the fault
 is: the line, the column or the array.
 """
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import importlib
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.lib import format as npy_format
 
 from ppl_vae.arguments import check_arguments, shown
-from ppl_vae.data.parquet import read_parquet
+from ppl_vae.data.numpy_files import read_numpy
+from ppl_vae.data.parquet import list_columns, read_parquet
 from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
-from ppl_vae.data.tables import first_line, read_csv
+from ppl_vae.data.tables import read_csv
 
 if TYPE_CHECKING:  # the command reads files without loading torch
     from ppl_vae.data.fields import Array
     from ppl_vae.data.rows import Data
-
-LARGE = 1 << 30  # bytes; an .npy file from this size on is memory-mapped and read batch by batch
-
-SPARSE_FILE = {"format", "shape", "data"}
-"""Arrays that every file of ``scipy.sparse.save_npz`` has; the others depend on the format."""
 
 
 def read_data(
@@ -48,6 +43,7 @@ def read_data(
     drop: str | Sequence[str] | None = None,
     index: str | None = None,
     fields: Mapping[str, str] | None = None,
+    step: str | None = None,
 ) -> Array | tuple[Array, ...] | dict[str, Array]:
     """Read a data file.
 
@@ -66,10 +62,13 @@ def read_data(
             name with the ending of a data file is another file, with one column or array of as many
             rows: ``{"size": "sizes.npy"}``, for a file such as that of a sparse matrix, which has
             no place for more.
+        step: The column of a table that numbers the steps of sequences: each line is a step, and
+            ``index`` says of which sequence.
 
     Returns:
         A frame of numeric columns, an array, a sparse matrix of scipy, or a mapping of these and
-        of series; N rows each. Missing cells are NaN, and a ``UserWarning`` counts them.
+        of series; N rows each. Missing cells are NaN, and a ``UserWarning`` counts them. Sequences
+        as ``sequences`` gives them, where there is a ``step`` or columns hold lists.
 
     Raises:
         ValueError: If the file is missing or damaged, holds text, lacks a column, or has not the
@@ -86,23 +85,25 @@ def read_data(
         ['Ann', 'Bo']
         >>> read_data(file, drop="name", fields={"size": "weight"})["size"].tolist()
         [70, 50]
+        >>> log = {"id": ["b", "b", "a"], "t": [1, 2, 1], "speed": [0.5, 1.5, 2.5]}
+        >>> pd.DataFrame(log).to_csv(file, index=False)
+        >>> read_data(file, index="id", step="t")["lengths"].to_dict()
+        {'b': 2, 'a': 1}
     """
     check_arguments(path=path)
+    if step is not None or list_columns(Path(path)):
+        if fields:
+            raise ColumnChoiceError(f"fields: expected none beside sequences, got {shown(fields)}")
+        frame = read_steps(path, columns=columns, drop=drop, index=index, step=step)
+        found = sequences_in(frame, index=index, step=step)
+        return found if like is None else in_form_of(found, like, str(path))
     files = files_of_fields(fields)
     if files:
         names = {"columns": columns, "drop": drop, "index": index}
         return _with_files(Path(path), like, files, fields or {}, **names)
     choice = ColumnChoice.of(columns, drop, index, fields, like)
     path = Path(path)
-    check_exists(path)
-    ending = ending_of(path)
-    if ending not in _READERS:
-        got = path.suffix or "no extension"
-        raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
-    try:
-        data = _READERS[ending](path, choice)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = _read_file(path, choice)
     if isinstance(data, pd.DataFrame):
         data = choice.split(data)
     check_rows(data, path)
@@ -110,6 +111,60 @@ def read_data(
         data if like is None else in_form_of(data, like, str(path))
     )
     return result
+
+
+def _read_file(path: Path, choice: ColumnChoice) -> Any:
+    """Return what a file holds; errors as ``read_data``."""
+    check_exists(path)
+    ending = ending_of(path)
+    if ending not in _READERS:
+        got = path.suffix or "no extension"
+        raise ValueError(f"{path}: expected one of {', '.join(_READERS)}, got {got}")
+    try:
+        return _READERS[ending](path, choice)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_steps(
+    path: str | Path, *, columns: Any = None, drop: Any = None, index: Any = None, step: Any = None
+) -> pd.DataFrame:
+    """Return the frame in a file of sequences; arguments and errors as ``read_data``.
+
+    Returns:
+        The features, and the column ``step`` where there is one; the index has the labels of the
+        sequences, each as often as it has lines.
+    """
+    choice = ColumnChoice.of(columns, drop, index, None, None)
+    names = choice.columns
+    if step is not None:
+        if not isinstance(step, str) or step in (*(names or ()), *choice.drop, index):
+            raise ColumnChoiceError(
+                f"step: expected a column that no other argument names, got {shown(step)}"
+            )
+        if index is None and not list_columns(Path(path)):
+            raise ColumnChoiceError(
+                f"step: expected a column beside index, the column of {path} that says which "
+                f"sequence a line belongs to, got {shown(step)} and index=None"
+            )
+        names = None if names is None else (*names, step)
+    choice = ColumnChoice(names, choice.drop, index, repeats=step is not None)
+    frame = _read_file(Path(path), choice)
+    if not isinstance(frame, pd.DataFrame):
+        raise ColumnChoiceError(
+            f"step: expected {path} to be a table, got arrays; an .npz file of sequences holds the "
+            "arrays x, lengths and seen"
+        )
+    if step is not None and (missing := missing_names([step], frame.columns)):
+        raise ColumnChoiceError(f"step: expected a column of {path}, got {missing}")
+    return frame
+
+
+def sequences_in(frame: pd.DataFrame, *, index: str | None, step: str | None) -> dict[str, Any]:
+    """Return the sequences in a frame that ``read_steps`` gives."""
+    from ppl_vae.data.sequences import sequences  # noqa: PLC0415  loads torch
+
+    return sequences(frame, id=index, step=step)
 
 
 def files_of_fields(fields: Any) -> dict[str, Path]:
@@ -183,95 +238,6 @@ def check_exists(path: Path) -> None:
     raise ValueError(f"{path}: no such file{hint}")
 
 
-# Arrays
-
-
-def _read_numpy(path: Path, choice: ColumnChoice) -> Any:
-    """Read an array, or several as a mapping; arrays of Python objects are refused."""
-    if choice.is_given:
-        raise ColumnChoiceError(
-            f"{path}: columns=, drop= and index= choose columns of a table by name, got arrays, "
-            "whose columns have no names"
-        )
-    large = path.stat().st_size > LARGE and path.suffix.lower() == ".npy"
-    try:
-        loaded = np.load(path, allow_pickle=False, mmap_mode="r" if large else None)
-        if isinstance(loaded, np.ndarray):
-            return choice.split_arrays({"": loaded}, str(path))[""]
-        with loaded:
-            is_sparse = set(loaded.files) >= SPARSE_FILE and loaded["format"].dtype.kind in "SU"
-            arrays = {} if is_sparse else {name: loaded[name] for name in loaded.files}
-        if is_sparse:
-            arrays = {FEATURES: _read_sparse(path)}
-    except ImportError as error:
-        raise ValueError(str(error)) from error
-    except Exception as error:  # NumPy has errors of many classes for a damaged file
-        raise ValueError(f"{path}: {_fault_of_numpy_file(path, error)}") from error
-    if not arrays:
-        raise ValueError(f"{path}: expected arrays, got none")
-    arrays = choice.split_arrays(arrays, str(path))
-    single = len(arrays) == 1 and not isinstance(choice.like, Mapping | tuple) and not choice.fields
-    return next(iter(arrays.values())) if single else arrays
-
-
-def _read_sparse(path: Path) -> Any:
-    """Return the sparse matrix in a file that ``scipy.sparse.save_npz`` wrote.
-
-    Positions outside the matrix, which compiled code of scipy would write to unchecked, are an
-    error.
-
-    Raises:
-        ImportError: If scipy is not installed.
-        ValueError: If the file is damaged.
-    """
-    try:
-        scipy_sparse = importlib.import_module("scipy.sparse")
-    except ImportError as error:
-        raise ImportError(
-            f"{path}: reading a sparse matrix needs scipy: pip install scipy; or write the dense "
-            "array, numpy.save(file, matrix.toarray())"
-        ) from error
-    matrix = scipy_sparse.load_npz(path)
-    if hasattr(matrix, "check_format"):
-        matrix.check_format(full_check=True)
-    return matrix
-
-
-def _fault_of_numpy_file(path: Path, error: Exception) -> str:
-    """Return what is wrong with a file that NumPy refuses, from the headers of its arrays.
-
-    A header has the dtype of an array and is read without the array, so nothing is executed.
-    """
-    is_archive = zipfile.is_zipfile(path)
-    with path.open("rb") as file:
-        is_array = file.read(len(npy_format.MAGIC_PREFIX)) == npy_format.MAGIC_PREFIX
-    if not is_archive and not is_array:
-        return "not a NumPy file; write it with numpy.save or numpy.savez"
-    with contextlib.suppress(Exception):  # a damaged header has no dtype
-        if any(dtype.hasobject for dtype in _dtypes_in_headers(path, is_archive)):
-            return "holds Python objects, which are never loaded; save arrays of numbers"
-    return f"not a NumPy file, or damaged ({first_line(error)})"
-
-
-def _dtypes_in_headers(path: Path, is_archive: bool) -> Iterator[np.dtype[Any]]:
-    """Yield the dtype of the array in an ``.npy`` file, or of each array in an ``.npz`` file."""
-    if is_archive:
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                with archive.open(name) as member:
-                    yield _dtype_in_header(member)
-    else:
-        with path.open("rb") as file:
-            yield _dtype_in_header(file)
-
-
-def _dtype_in_header(file: IO[bytes]) -> np.dtype[Any]:
-    """Return the dtype that the header of an array names."""
-    first_version = npy_format.read_magic(file) == (1, 0)
-    read = npy_format.read_array_header_1_0 if first_version else npy_format.read_array_header_2_0
-    return np.dtype(read(file)[2])
-
-
 def check_rows(data: Any, path: Path) -> None:
     """Raise ``ValueError`` where arrays are not numbers, have no rows, or differ in length."""
     named = data.items() if isinstance(data, Mapping) else [("", data)]
@@ -313,7 +279,10 @@ def in_form_of(data: Any, like: Any, where: str) -> Any:
             raise ValueError(
                 f"{where}: expected the run's arrays, got {missing}; fields= says which one it is"
             )
-        return {key: in_form_of(data[key], part, f'{where}["{key}"]') for key, part in like.items()}
+        return {
+            key: in_form_of(data[key], _with_steps_of(data, like, key), f'{where}["{key}"]')
+            for key in like
+        }
     if isinstance(data, Mapping):
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):
@@ -326,6 +295,23 @@ def in_form_of(data: Any, like: Any, where: str) -> Any:
     if expected != got:
         raise ValueError(f"{where}: expected rows of shape {expected}, got {got}")
     return data
+
+
+def _with_steps_of(data: Mapping[str, Any], like: Mapping[str, Any], key: str) -> Any:
+    """Return a field of ``like``; of sequences, padded to as many steps as the data are.
+
+    Args:
+        data: The file's content.
+        like: Rows of the wanted form.
+        key: Name of the field.
+    """
+    part: Any = like[key]
+    x: Any = like.get(FEATURES)
+    if "lengths" not in like or np.ndim(x) != 3 or np.ndim(part) < 2:
+        return part
+    if part.shape[1] != x.shape[1] or np.ndim(data[key]) != np.ndim(part):
+        return part
+    return np.zeros((len(part), data[key].shape[1], *part.shape[2:]))
 
 
 def _check_field_count(data: Any, count: int, where: str) -> None:
@@ -342,8 +328,8 @@ _READERS: dict[str, Callable[[Path, ColumnChoice], Any]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
-    ".npy": _read_numpy,
-    ".npz": _read_numpy,
+    ".npy": read_numpy,
+    ".npz": read_numpy,
     ".csv.gz": read_csv,
     ".tsv.gz": read_csv,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class _Fault:
 def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFrame:
     """Return the columns of a frame as numbers, and warn of missing cells.
 
+    Columns of lists, as files of sequences have, stay as they are.
+
     The time grows with the number of cells, for a table of any width.
 
     Args:
@@ -47,6 +49,7 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
     """
     is_number = {dtype: pd.api.types.is_numeric_dtype(dtype) for dtype in set(frame.dtypes)}
     text = [c for c, dtype in zip(frame.columns, frame.dtypes, strict=True) if not is_number[dtype]]
+    text = [column for column in text if not holds_lists(frame[column])]
     if text:
         converted = {name: _as_numbers(frame[name]) for name in text}
         bad = [name for name, values in converted.items() if values is None]
@@ -58,6 +61,19 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
     if missing.any():
         _warn_of_missing(frame, missing, path, place)
     return frame
+
+
+def holds_lists(column: pd.Series) -> bool:
+    """Return whether the first cell of a column that is not missing holds a list or an array.
+
+    Example:
+        >>> holds_lists(pd.Series([None, [0.5, 1.5]])), holds_lists(pd.Series(["a"]))
+        (True, False)
+    """
+    if pd.api.types.is_numeric_dtype(column):
+        return False
+    first = next((cell for cell in column if isinstance(cell, Sized) or not pd.isna(cell)), None)
+    return isinstance(first, list | tuple | np.ndarray)
 
 
 def number_in(text: str) -> float | None:

@@ -47,9 +47,22 @@ def parquet_parts(
         place = partial(row_of_file, "row {}".format, read)
         read += len(frame)
         index = choice.index if choice else None
-        if index is not None and index != frame.index.name:
-            frame.index = row_labels(frame[index], str(path), place)
+        if choice and index is not None and index != frame.index.name:
+            frame.index = row_labels(frame[index], str(path), place, repeats=choice.repeats)
         yield numeric_columns(frame[features], path, place), kept.set_axis(frame.index)
+
+
+def list_columns(path: Path) -> list[str]:
+    """Return the names of the columns of a Parquet file that hold lists; none for other files."""
+    if path.suffix.lower() != ".parquet":
+        return []
+    try:
+        types = importlib.import_module("pyarrow").types
+        schema = importlib.import_module("pyarrow.parquet").read_schema(path)
+    except Exception:  # whoever reads the file next says why
+        return []
+    tests = types.is_list, types.is_large_list, types.is_fixed_size_list
+    return [column.name for column in schema if any(test(column.type) for test in tests)]
 
 
 def _frames(path: Path, rows: int | None, keep: Sequence[str]) -> Iterator[Part]:

@@ -47,6 +47,7 @@ class ColumnChoice:
         index: The column that holds the labels of the rows; ``None`` for none.
         fields: The columns or arrays that are fields of their own, by the field's name.
         like: Rows in the form of the result, from which columns and fields take their names.
+        repeats: Whether rows may share a label, as the steps of a sequence do.
     """
 
     columns: tuple[str, ...] | None = None
@@ -54,6 +55,7 @@ class ColumnChoice:
     index: str | None = None
     fields: Mapping[str, str] = field(default_factory=dict)
     like: Any = None
+    repeats: bool = False
 
     @classmethod
     def of(cls, columns: Any, drop: Any, index: Any, fields: Any, like: Any) -> ColumnChoice:
@@ -241,7 +243,9 @@ def listed_names(names: Sequence[str]) -> str:
     return ", ".join(f'"{name}"' for name in names[:SHOWN]) + more
 
 
-def row_labels(values: pd.Series, where: str, place: Callable[[int], str]) -> pd.Index:
+def row_labels(
+    values: pd.Series, where: str, place: Callable[[int], str], *, repeats: bool = False
+) -> pd.Index:
     """Return a column as the labels of the rows: whole numbers, or text as it stands in the file.
 
     A text such as ``007`` stays a text, so that the labels can be joined to other tables.
@@ -250,12 +254,13 @@ def row_labels(values: pd.Series, where: str, place: Callable[[int], str]) -> pd
         values: The column; of a CSV file as text.
         where: The file.
         place: Tells where a row stands in the file, for messages.
+        repeats: Whether several rows may have one label.
 
     Raises:
         ValueError: If a row has no label.
 
     Warns:
-        UserWarning: Where several rows have one label.
+        UserWarning: Where several rows have one label and must not.
     """
     missing = (values.isna() | (values.astype(object) == "")).to_numpy()
     if missing.any():
@@ -264,7 +269,7 @@ def row_labels(values: pd.Series, where: str, place: Callable[[int], str]) -> pd
             f'{where}: index: expected a label in every row of column "{values.name}", got none in '
             f"{row} ({int(missing.sum())} of {len(values)} rows have none)"
         )
-    if repeated := int(values.duplicated().sum()):
+    if not repeats and (repeated := int(values.duplicated().sum())):
         first = place(int(values.duplicated().to_numpy().argmax()))
         warnings.warn(
             f'{where}: column "{values.name}" labels {repeated} rows like an earlier row, the '

@@ -137,8 +137,8 @@ def _parse_csv(
         place = partial(row_of_file, line, read)
         read += len(part)
         frame = _with_labels(part, names, index, keep)
-        if index is not None:
-            frame.index = row_labels(frame[index], str(path), place)
+        if choice and index is not None:
+            frame.index = row_labels(frame[index], str(path), place, repeats=choice.repeats)
         kept, frame = frame[list(keep)], frame[features]
         numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
         _check_infinite(path, separator, names, numeric)

@@ -30,7 +30,7 @@ from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Batch, Data, Rows, generator
-from ppl_vae.data.sequences import without_padding
+from ppl_vae.data.steps import without_padding
 from ppl_vae.elbo.points import points_given
 from ppl_vae.elbo.sum_memory import rows_that_fit
 from ppl_vae.latents.summed_codes import SummedLatents, by_chain

@@ -32,7 +32,7 @@ from ppl_vae.core.handlers import Substitute, Unobserve
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, Data, Rows
-from ppl_vae.data.sequences import sequence_lengths, step_index
+from ppl_vae.data.steps import sequence_lengths, step_index
 from ppl_vae.distributions import MarkovPath
 from ppl_vae.elbo.particles import PARTICLES, ParticleRuns
 from ppl_vae.elbo.path_filter import filtered, rows_of_filter, systematic

@@ -19,7 +19,7 @@ from torch import Tensor
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Rows
-from ppl_vae.data.sequences import step_fields
+from ppl_vae.data.steps import step_fields
 
 VALUES, SEEN = "x", "seen"  # the fields of sequences that need no future values
 

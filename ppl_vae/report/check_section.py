@@ -227,10 +227,13 @@ def _overlay(check: PredictiveCheck, site: str, feature: str) -> Figure:
         discrete, title = site in check.discrete, shortened(name, 60)
         density_overlay(observed, replicated, discrete=discrete, name=title, ax=ax, title="")
 
-    count = len(replicated)
-    rows = f"all {check.rows} rows"
-    if len(observed) < check.rows:
-        rows = f"{len(observed)} of {check.rows} rows, evenly spaced"
+    count, shown = len(replicated), len(observed)
+    of_all, unit = check.rows, "rows"
+    if site in check.steps:  # those after the end of a sequence are NaN
+        of_all, unit, shown = check.steps[site], "steps", min(shown, check.steps[site])
+    rows = f"all {of_all} {unit}"
+    if shown < of_all:
+        rows = f"{shown} of {of_all} {unit}, evenly spaced"
     alt = f"Distribution of the observed {name}, and of {name} in {count} replicates."
     caption = f"Values of {name} in {rows}: observed, and in {count} of the replicates."
     return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)

@@ -23,7 +23,7 @@ from ppl_vae.arguments import (
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.world import World
 from ppl_vae.data.rows import Data, Rows, as_rows
-from ppl_vae.data.sequences import check_lengths, step_fields
+from ppl_vae.data.steps import step_fields
 from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, numbers_of_a_row
 
 Callback: TypeAlias = Callable[[dict[str, float], Any, Any], object]
@@ -133,8 +133,7 @@ def split_rows(
     if isinstance(validation, Real):
         return rows.split(float(validation), seed)
     held_out = as_rows(validation, "validation", [rows.columns])
-    if pair.reads_lengths(held_out):
-        check_lengths(held_out)
+    pair.check_sequences(held_out)
     shapes = [
         {name: tuple(f.array.shape[1 + (name in padded) :]) for name, f in named}
         for padded, named in (

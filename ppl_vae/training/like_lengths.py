@@ -17,7 +17,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows
-from ppl_vae.data.sequences import row_lengths, step_fields, trimmed
+from ppl_vae.data.steps import row_lengths, step_fields, trimmed
 from ppl_vae.nn import KnownRows
 from ppl_vae.training.batches import cut
 

@@ -49,7 +49,7 @@ def test_arrays_are_read_in_their_shape_and_dtype(tmp_path):
 
 
 def test_a_large_array_is_mapped_and_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("ppl_vae.data.files.LARGE", 1000)
+    monkeypatch.setattr("ppl_vae.data.numpy_files.LARGE", 1000)
     np.save(tmp_path / "a.npy", DIGITS)
     assert isinstance(read_data(tmp_path / "a.npy"), np.memmap)
 

@@ -283,3 +283,35 @@ def test_only_paths_of_one_length_can_be_moved_as_a_whole():
     model, guide, data = zoo_pair("deep_markov", "smoothing", {"x": x, "lengths": lengths})
     with pytest.raises(ValueError, match=r'site "z": .*paths of different lengths'):
         ppl_vae.refine(model, guide, data, steps=2)
+
+
+@pytest.mark.parametrize("fitted_with_gaps", [False, True])
+def test_a_pair_takes_later_sequences_with_and_without_missing_cells(fitted_with_gaps):
+    whole = [np.random.default_rng(n).standard_normal((n % 4 + 1, 4)) for n in range(20)]
+    gaps = [np.where(array > 1, np.nan, array) for array in whole]
+    first, second = (gaps, whole) if fitted_with_gaps else (whole, gaps)
+    model, guide, _ = zoo_pair("state_space", "smoothing")
+    data, later = ppl_vae.sequences(first), ppl_vae.sequences(second)
+    ppl_vae.fit(model.double(), guide.double(), data, epochs=1, progress=False)
+    found = ppl_vae.elbo_terms(model, guide, later)["x"]
+    assert np.isfinite(found).all()
+    alone = ppl_vae.elbo_terms(model, guide, later | {"seen": torch.ones_like(later["seen"])})["x"]
+    same = ~np.array([np.isnan(array).any() for array in second])
+    assert (found == alone)[same].all()
+    assert (found != alone)[~same].all()
+
+
+class ReadsNoMask(pyro.nn.PyroModule):
+    """A model that takes every cell inside a sequence for a value."""
+
+    def forward(self, x, lengths):
+        inside = (torch.arange(x.shape[1]) < lengths[:, None])[:, :, None]
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0).expand(x.shape).mask(inside).to_event(2), obs=x)
+
+
+def test_missing_cells_are_refused_for_a_model_that_does_not_read_which():
+    arrays = [np.ones((2, 1)), np.ones((3, 1)), np.array([[1.0], [np.nan]])]
+    ppl_vae.elbo_terms(ReadsNoMask(), None, ppl_vae.sequences(arrays[:2]))
+    with pytest.raises(ValueError, match=r'sequence 2: .*the model does not read "seen"'):
+        ppl_vae.elbo_terms(ReadsNoMask(), None, ppl_vae.sequences(arrays))

@@ -10,7 +10,7 @@ from torch import nn
 from ppl_vae import build, fit, sequences
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Rows
-from ppl_vae.data.sequences import trimmed
+from ppl_vae.data.steps import trimmed
 from ppl_vae.guides.recurrent import RecurrentGuide
 from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.deep_markov import DeepMarkovModel
@@ -30,7 +30,8 @@ def data(rows=12, longest=9):
 
 def padded(rows, steps):
     more = torch.full((len(rows["x"]), steps, 3), 7.0)
-    return {**rows, "x": torch.cat([rows["x"], more], 1)}
+    seen = torch.nn.functional.pad(rows["seen"], (0, 0, 0, steps))
+    return {**rows, "x": torch.cat([rows["x"], more], 1), "seen": seen}
 
 
 class MeanOfSteps(PyroModule):

@@ -1,0 +1,174 @@
+"""Rows that are sequences: which fields have steps, how many of them count, and labels for steps.
+
+Rows are sequences where they have the fields ``x``, (rows, steps, features), and ``lengths``,
+(rows,), as ``sequences`` makes them.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ppl_vae.arguments import shown
+from ppl_vae.data.rows import Rows, as_tuple
+
+PIECE = 1 << 22
+"""Bytes of rows that are looked at at once."""
+
+
+def step_fields(rows: Rows) -> list[str]:
+    """Return the fields that have the steps of sequences as first dimension of a row.
+
+    Rows are sequences where they have the fields ``x``, (rows, steps, features), and ``lengths``,
+    (rows,) of whole numbers; else there are no such fields.
+
+    Example:
+        >>> from ppl_vae import sequences
+        >>> step_fields(Rows(sequences([torch.ones(2, 3), torch.ones(4, 3)])))
+        ['x', 'seen']
+    """
+    fields = dict(zip(rows.names, rows.fields, strict=True))
+    if "x" not in fields or "lengths" not in fields:
+        return []
+    x, lengths = fields["x"].array, fields["lengths"]
+    whole = not lengths.take(torch.arange(1)).is_floating_point()
+    if x.ndim != 3 or lengths.array.ndim != 1 or not whole:
+        return []
+    return [n for n, f in fields.items() if f.array.ndim > 1 and f.array.shape[1] == x.shape[1]]
+
+
+def row_lengths(rows: Rows) -> Tensor:
+    """Return the number of steps of each sequence, (rows,), of rows that are sequences."""
+    return (
+        rows.fields[rows.names.index("lengths")]
+        .take(rows.positions_in_data(torch.arange(len(rows))))
+        .cpu()
+    )
+
+
+def sequence_lengths(rows: Rows, steps: int) -> Tensor:
+    """Return the steps of each sequence, (rows,): the field ``lengths``, or all of the padded data.
+
+    Args:
+        rows: The data.
+        steps: Steps of the padded data.
+    """
+    if not step_fields(rows):
+        return torch.full((len(rows),), steps)
+    return row_lengths(rows)
+
+
+def step_index(index: pd.Index, counts: Any, first: Any = 0) -> pd.MultiIndex:
+    """Return labels (row, step), one after the other, with steps counted from 0.
+
+    Args:
+        index: The labels of the rows.
+        counts: Steps of each row, (rows,).
+        first: Number of the first step of each row, (rows,) or one for all.
+
+    Example:
+        >>> step_index(pd.Index(["a", "b"]), [2, 1], [0, 5]).tolist()
+        [('a', 0), ('a', 1), ('b', 5)]
+    """
+    counts = np.asarray(counts)
+    starts = np.repeat(np.cumsum(counts) - counts - first, counts)
+    names = [index.name or "row", "step"]
+    return pd.MultiIndex.from_arrays(
+        [index.repeat(counts), np.arange(counts.sum()) - starts], names=names
+    )
+
+
+def check_lengths(rows: Rows) -> None:
+    """Raise ``ValueError`` where a sequence has no step, or more steps than the data have.
+
+    Args:
+        rows: The data; what is no sequences passes.
+
+    Raises:
+        ValueError: With the label of the first such sequence.
+    """
+    if not step_fields(rows):
+        return
+    x, lengths = (rows.fields[rows.names.index(name)] for name in ("x", "lengths"))
+    steps, values = x.array.shape[1], row_lengths(rows)
+    wrong = (values < 1) | (values > steps)
+    if bool(wrong.any()):
+        row = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{lengths.name}: sequence {shown(rows.index[row])}: expected a length from 1 to "
+            f"{steps}, the steps of {x.name}, got {int(values[row])}; leave out empty sequences, "
+            "and pad x to the longest one"
+        )
+
+
+def trimmed(rows: Rows) -> Rows:
+    """Return sequences of which a batch has the steps of its longest sequence alone.
+
+    Args:
+        rows: The data, which are sequences.
+
+    Example:
+        >>> from ppl_vae import sequences
+        >>> rows = trimmed(Rows(sequences([torch.ones(2, 3), torch.ones(4, 3)])))
+        >>> rows.take(torch.tensor([0]))["x"].shape
+        torch.Size([1, 2, 3])
+    """
+    with_steps = [rows.names.index(name) for name in step_fields(rows)]
+    lengths = rows.names.index("lengths")
+
+    def trim(fields: list[Tensor]) -> list[Tensor]:
+        steps = int(fields[lengths].max())
+        return [f[:, :steps] if n in with_steps else f for n, f in enumerate(fields)]
+
+    cut = copy.copy(rows)
+    cut.trim = trim
+    return cut
+
+
+def check_seen(rows: Rows) -> None:
+    """Raise ``ValueError`` where a value inside a sequence is missing, by the field ``seen``.
+
+    Args:
+        rows: The data, for a model that does not read ``seen``; what is no sequences passes.
+
+    Raises:
+        ValueError: With the label of the first such sequence.
+    """
+    if "seen" not in step_fields(rows):
+        return
+    start = 0
+    for index in torch.arange(len(rows)).split(PIECE // rows.bytes_per_row + 1):
+        fields = dict(zip(rows.names, as_tuple(rows.take(index)), strict=True))
+        seen, lengths = fields["seen"].bool(), fields["lengths"]
+        inside = torch.arange(seen.shape[1], device=seen.device) < lengths[:, None]
+        gaps = ((inside & ~seen.reshape(*seen.shape[:2], -1).all(-1)).any(1)).nonzero()
+        if len(gaps):
+            label = shown(rows.index[start + int(gaps[0])])
+            raise ValueError(
+                f"{rows.name}: sequence {label}: expected values at every step, because the model "
+                'does not read "seen", got missing ones, for which zeros stand in x; take seen in '
+                "the model and mask the likelihood (ppl_vae.nn.seen_cells)"
+            )
+        start += len(index)
+
+
+def without_padding(rows: Rows, parts: dict[int, Tensor]) -> dict[int, Tensor]:
+    """Return fields of sequences with zeros after the end of each.
+
+    Args:
+        rows: The data, for the names of their fields.
+        parts: The fields, ``{position: (rows, ...)}``, of any number of rows.
+    """
+    cleared = dict(parts)
+    for name in step_fields(rows):
+        field = parts[rows.names.index(name)]
+        ends = parts[rows.names.index("lengths")][:, None]
+        inside = torch.arange(field.shape[1], device=field.device) < ends
+        mask = inside.reshape(*inside.shape, *(1 for _ in field.shape[2:]))
+        cleared[rows.names.index(name)] = torch.where(mask, field, torch.zeros_like(field))
+    return cleared
