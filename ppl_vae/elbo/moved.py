@@ -195,6 +195,8 @@ def _unbounded_shape(fn: Any) -> tuple[int, ...]:
         inside = inside.base_dist
     if isinstance(inside, MaskedDistribution | dist.Delta) or not fn.has_rsample:
         raise NotImplementedError(type(inside).__name__)
+    while hasattr(inside, "base_dist"):  # a path may be bent by a flow
+        inside = inside.base_dist
     if isinstance(inside, MarkovPath) and inside.lengths is not None:
         # a factor at a step after the end of a path would count in the density of what is no draw
         raise NotImplementedError("paths of different lengths")

@@ -14,6 +14,7 @@ from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.partners import check_reads_rows, fields_read
+from ppl_vae.nn.path_flows import PathFlow
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
@@ -30,6 +31,7 @@ __all__ = [
     "GaussianNoise",
     "KnownRows",
     "MaskingNoise",
+    "PathFlow",
     "PlanarFlow",
     "Recurrent",
     "ResidualBlock",

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -10,6 +11,7 @@ from pyro import poutine
 from pyro.nn import PyroModule
 
 from ppl_vae import build, elbo_terms, encode, fit, log_likelihood
+from ppl_vae.distributions import MarkovPath
 from ppl_vae.guides.recurrent import RecurrentGuide
 from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.state_space import StateSpaceModel
@@ -105,3 +107,36 @@ def test_a_recurrent_guide_finds_the_posterior_of_a_level_at_every_length():
     expected = clean.sum((1, 2)) / 4 / precision
     assert abs(torch.tensor(codes["mean"][0].to_numpy()) - expected).mean() < 0.1
     assert abs(torch.tensor(codes["sd"][0].to_numpy()) - precision**-0.5).mean() < 0.05
+
+
+class Bent(PyroModule):
+    """Shows z_2 + z_1 + z_1^2 / 2 of each step, up to noise: the states lie along parabolas."""
+
+    def forward(self, x, lengths=None, seen=None):
+        x, mask = seen_cells(x, lengths, seen)
+        first = dist.Normal(x.new_zeros(2), 1.0).to_event(1)
+        with pyro.plate("data", len(x)):
+            path = MarkovPath(
+                first, lambda z: dist.Normal(z / 2, 1.0).to_event(1), x.shape[1], lengths
+            )
+            z = pyro.sample("z", path)
+            mean = z[..., 1:] + z[..., :1] + z[..., :1] ** 2 / 2
+            pyro.sample("x", dist.Normal(mean, 0.3).mask(mask).to_event(2), obs=x)
+
+
+def test_flows_come_nearer_to_the_bent_posterior_of_a_path():
+    lengths = 1 + torch.arange(60) % 3
+    with torch.random.fork_rng(), pyro.get_param_store().scope():
+        torch.manual_seed(0)
+        drawn = poutine.trace(poutine.uncondition(Bent())).get_trace(torch.zeros(60, 3, 1), lengths)
+    data = {"x": drawn.nodes["x"]["value"].detach(), "lengths": lengths}
+    elbos = []
+    for flows in (0, 2):
+        torch.manual_seed(0)
+        guide = build(SmoothingGuide, data, latents=2, hidden=16, flows=flows)
+        fit(Bent(), guide, data, batch_size=60, compile=False, **settings(250, rate=0.02))
+        elbos.append(elbo_terms(Bent(), guide, data, num_samples=50).to_numpy().sum(1).mean())
+    codes = encode(Bent(), guide, data)["z"]
+    assert np.isfinite(codes.to_numpy()).all()
+    exact = log_likelihood(Bent(), guide, data, num_samples=2000)["log_prob"].mean()
+    assert exact - elbos[1] < 0.6 * (exact - elbos[0]), (exact, elbos)

@@ -16,12 +16,14 @@ from ppl_vae.core.sites import row_log_prob, sample_sites
 from ppl_vae.elbo.loss import BatchLoss
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.guides.recurrent import RecurrentGuide
+from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.deep_markov import DeepMarkovModel
 from ppl_vae.models.sequence import SequenceModel
 from ppl_vae.models.state_space import StateSpaceModel
 
 PAIRS = {"state_space": "smoothing", "deep_markov": "smoothing", "sequence": "recurrent"}
-every_pair = pytest.mark.parametrize("names", PAIRS.items(), ids="-".join)
+FLOWS = ("deep_markov", "smoothing", "flows")
+every_pair = pytest.mark.parametrize("names", [*PAIRS.items(), FLOWS], ids="-".join)
 pytestmark = [
     pytest.mark.usefixtures("double"),
     pytest.mark.filterwarnings("ignore:log_likelihood. k-hat"),  # of guides that are not fitted
@@ -30,7 +32,9 @@ pytestmark = [
 
 def pair_of(names):
     """A pair with weights away from their start, and its data in double precision."""
-    model, guide, _ = zoo_pair(*names)
+    model, guide, _ = zoo_pair(*names[:2])
+    if names == FLOWS:
+        guide = SmoothingGuide(guide.features, guide.latents, flows=2)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
         for parameter in [*model.parameters(), *guide.parameters()]:
@@ -281,8 +285,9 @@ def test_only_paths_of_one_length_can_be_moved_as_a_whole():
     model, guide, _ = zoo_pair("deep_markov", "smoothing", {"x": x})
     ppl_vae.refine(model, guide, {"x": x}, steps=2)
     model, guide, data = zoo_pair("deep_markov", "smoothing", {"x": x, "lengths": lengths})
-    with pytest.raises(ValueError, match=r'site "z": .*paths of different lengths'):
-        ppl_vae.refine(model, guide, data, steps=2)
+    for other in (guide, SmoothingGuide(guide.features, guide.latents, flows=1)):
+        with pytest.raises(ValueError, match=r'site "z": .*paths of different lengths'):
+            ppl_vae.refine(model, other, data, steps=2)
 
 
 @pytest.mark.parametrize("fitted_with_gaps", [False, True])
