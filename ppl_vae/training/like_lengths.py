@@ -21,7 +21,7 @@ from ppl_vae.data.steps import row_lengths, step_fields, trimmed
 from ppl_vae.nn import KnownRows
 from ppl_vae.training.batches import cut
 
-SPREAD = 1.25
+SPREAD = 1.1
 
 
 def rows_to_train_on(pair: Pair, rows: Rows, compiled: bool | str) -> Rows:
