@@ -51,7 +51,7 @@ def main() -> None:
     guide = build(SmoothingGuide, data, latents=16, hidden=64)
     updates = arguments.epochs * ROWS // 30
     history = fit(
-        model, guide, data, epochs=arguments.epochs, batch_size=30, progress=False, compile=False,
+        model, guide, data, epochs=arguments.epochs, batch_size=30, progress=False,
         kl_weight=linear(max(1, updates // 3), start=0.1),
         optimizer=lambda parameters: torch.optim.Adam(parameters, lr=1e-2),
     )  # fmt: skip
