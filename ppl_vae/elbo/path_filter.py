@@ -45,7 +45,8 @@ class Filtered:
     Attributes:
         log_steps: log Z_t of each island, (steps, islands, rows), in nats; 0 after the end of a
             row. The steps go up to the longest row.
-        ess: Effective number of particles after each step, (steps, islands, rows).
+        ess: Effective number of particles after each step, (steps, islands, rows); 0 where no
+            particle explains the step.
         states: The states at the last step of each row, (islands, particles, rows, *event).
         log_weights: Their weights in each island, (islands, particles, rows), normalized.
         lengths: Steps of each row, (rows,).
@@ -110,7 +111,8 @@ def filtered(
             -math.log(particles),
         )  # fmt: skip
         log_steps.append(log_step)
-        ess.append(1 / log_weights.detach().exp().square().sum(1))
+        effective = 1 / log_weights.detach().exp().square().sum(1)
+        ess.append(torch.where(possible, effective, torch.where(log_step.isnan(), effective, 0.0)))
     if check:
         check_sums(StepTerms(*sums[:3]), paths.whole_terms(), sums[3], paths.paths.site)
     assert states is not None

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 
 import torch
 from pyro import poutine
+from pyro.distributions import TransformedDistribution
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
@@ -123,6 +124,12 @@ class StatePaths:
             )
         ((name, site),) = drawn.items()
         plates = [frame.name for frame in site["cond_indep_stack"]]
+        if isinstance(site["fn"], TransformedDistribution):
+            raise ValueError(
+                f'site "{name}": expected a MarkovPath for {self.who}, drawn step by step, got one '
+                f"that is bent as a whole in the {half}; fit the pair with a guide whose steps are "
+                "distributions, as SmoothingGuide without flows= has them"
+            )
         if not isinstance(site["fn"], MarkovPath) or site["mask"] is not None:
             raise ValueError(
                 f'site "{name}": expected a MarkovPath without a mask in the {half} for '

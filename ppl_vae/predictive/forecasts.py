@@ -182,18 +182,19 @@ class Forecasts:
     def refuse_readers(self) -> None:
         """Raise ``ValueError`` if the model reads the values that it is to forecast.
 
-        Two forecasts of a few rows, with the same random numbers, differ in what stands in the
-        places of the values to come: the model may not see the difference.
+        Forecasts of a few rows, with the same random numbers, differ in what stands in the places
+        of the values to come: the model may not see the difference.
         """
         with quiet_look(self.pair, self.rows) as batch:
             assert isinstance(batch, dict)
             index = torch.arange(len(batch[VALUES]))
             other = batch[VALUES][:, 0].roll(1, 0)
             found = []
-            for fill in (None, other):
+            for fill in (None, other, (1 - other).abs()):  # a single row may equal its own first
                 with forked(0):
                     found.append(torch.stack(list(self.draws(batch, index, fill)[1])))
-        if not torch.equal(*(each.nan_to_num(0.0) for each in found)):
+        first, *others = (each.nan_to_num(0.0) for each in found)
+        if not all(torch.equal(first, each) for each in others):
             raise ValueError(
                 "model: expected one whose observations depend on latents and inputs alone, got "
                 "draws that change with the values at the steps to forecast; a model that reads "

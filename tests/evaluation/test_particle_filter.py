@@ -14,6 +14,7 @@ from ppl_vae import log_likelihood
 from ppl_vae.distributions import MarkovPath
 from ppl_vae.elbo.path_filter import systematic
 from ppl_vae.evaluation.summary import UnreliableWarning
+from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.deep_markov import DeepMarkovModel
 from ppl_vae.models.sequence import SequenceModel
 from ppl_vae.nn import seen_cells
@@ -261,3 +262,30 @@ def test_binary_sequences_without_lengths_are_filtered_too():
     whole = log_likelihood(model, None, x, num_samples=4000)["log_prob"]
     steps = log_likelihood(model, None, x, num_samples=4000, **FILTER)["log_prob"]
     assert abs(whole - steps).max() < 0.05
+
+
+def test_a_path_that_is_bent_as_a_whole_is_refused_by_what_to_do():
+    model = planted_model()
+    data = drawn_sequences(model, torch.tensor([4, 2]), 4)
+    guide = SmoothingGuide(3, 2, 8, flows=1)
+    with pytest.raises(ValueError, match="bent as a whole in the guide; fit the pair with a guide"):
+        log_likelihood(model, guide, data, num_samples=16, **FILTER)
+
+
+class Narrow(PyroModule):
+    """A slow walk that is seen within half a unit."""
+
+    def forward(self, x, lengths=None):
+        first = dist.Normal(torch.zeros(1), 0.1).to_event(1)
+        with pyro.plate("data", len(x)):
+            path = MarkovPath(first, lambda z: dist.Normal(z, 0.1).to_event(1), x.shape[1], lengths)
+            z = pyro.sample("z", path)
+            each = dist.Uniform(z - 0.5, z + 0.5, validate_args=False)
+            pyro.sample("x", each.to_event(2), obs=x)
+
+
+def test_a_step_that_no_particle_explains_is_not_trusted():
+    x = torch.tensor([0.0, 0.0, 2.0, 2.0])[None, :, None]
+    with pytest.warns(UnreliableWarning, match="not reliable in 1 of 1"):
+        found = log_likelihood(Narrow(), None, x, num_samples=100, **FILTER)
+    assert found["ess"].item() == 0

@@ -33,7 +33,7 @@ def start(program, *arguments, size=2):
     ]  # fmt: skip
 
 
-def ended(processes, seconds=120):
+def ended(processes, seconds=300):
     """Wait for processes; returns (exit code, stdout, stderr) of each."""
     found = []
     for process in processes:

@@ -246,6 +246,13 @@ def test_models_that_it_would_forecast_wrongly_are_refused(model, guide, words):
         forecast(model, guide, PLAIN, steps=2)
 
 
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_a_model_that_reads_is_refused_on_one_sequence_that_ends_as_it_begins(value):
+    one = {"x": torch.full((1, 3, 1), value), "lengths": torch.tensor([3])}
+    with pytest.raises(ValueError, match="draws that change with the values"):
+        forecast(reader, level_guide, one, steps=2)
+
+
 def test_bad_arguments_are_refused_by_name():
     model, guide, x = made(gaussian)
     with pytest.raises(ValueError, match="data: expected sequences, with the fields x and lengths"):
