@@ -201,8 +201,9 @@ def test_the_pair_can_be_checked(pair):
     assert np.isfinite(numbers).all()
     sites = with_role(pair.traces()[0], "data")
     for name, ranks in check.pit.items():
-        unmasked = unmasked_cells(sites[name]).flatten(1).numpy() if name in sites else True
-        assert (np.isfinite(ranks).reshape(len(ranks), -1) == unmasked).all()
+        unmasked = unmasked_cells(sites[name]).numpy() if name in sites else np.ones(ranks.shape)
+        ranks = ranks.reshape(len(ranks), -1)  # of sequences a line for each step
+        assert (np.isfinite(ranks) == np.reshape(unmasked, ranks.shape)).all()
 
 
 @every_pair
