@@ -154,7 +154,7 @@ def bound(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     line = {
         **settings,
         "threads": torch.get_num_threads(),
-        "minutes": column["seconds"].iloc[-1] / 60,
+        "minutes": float(column["seconds"].iloc[-1] / 60),
         "best_epoch": int(history.best_epoch),
         "negative_elbo": per_step(terms.to_numpy().sum(), test),
         "negative_filter": filter_bound(model, guide, test, 20 if arguments.tiny else 200),
