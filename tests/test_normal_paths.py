@@ -99,6 +99,16 @@ def test_only_vectors_of_normal_steps_go_back_by_hand():
     assert torch.autograd.grad(drawn.sum(), rate)[0] != 0
 
 
+def test_steps_may_leave_out_the_state_before_them():
+    loc, scale = torch.randn(2, requires_grad=True), torch.rand(2, requires_grad=True)
+    first = dist.Normal(torch.zeros(5, 2), 1.0).to_event(1)
+    path = MarkovPath(first, lambda z: dist.Normal(loc, scale).to_event(1), 4)
+    drawn = path.rsample()
+    slopes = torch.autograd.grad((drawn * torch.arange(4.0)[:, None]).sum(), [loc, scale])
+    torch.testing.assert_close(slopes[0], torch.full((2,), 30.0))  # 5 rows, 1 + 2 + 3
+    path.log_prob(drawn).sum().backward()
+
+
 def test_a_draw_leaves_no_memory_behind():
     gc.collect()
     gc.disable()

@@ -28,8 +28,8 @@ class MarkovPath(TorchDistribution):
     Batch shape: that of ``first``, broadcast with that of ``lengths``. After the end of a row's
     path, a draw repeats the last state, and a log-probability neither reads the value nor the
     inputs there, so that no gradient flows to them. Hence a transform of whole paths of different
-    lengths has no density: its log-determinant would count steps that are no draws. Transform the
-    distributions that ``step`` returns.
+    lengths must leave out the steps that are no draws, as ``ppl_vae.nn.PathFlow`` does; others
+    would count them in the log-determinant. Or transform the distributions that ``step`` returns.
 
     Mean, variance and entropy are not known: the library averages draws. ``step`` may return
     distributions without ``rsample``, such as discrete ones, if ``first`` is one of these as well.

@@ -63,10 +63,11 @@ def drawn_path(
     for t, e in enumerate(noise.unbind(0), 1):
         leaf = states[-1].requires_grad_()
         fn = step(leaf, t)
-        new = fn.loc + fn.scale * e
+        loc, scale = fn.loc.expand_as(e), fn.scale.expand_as(e)  # smaller where z has no part
+        new = loc + scale * e
         if inside is not None:
             new = torch.where(inside[t], new, leaf)
-        tapes.append((leaf, fn.loc, fn.scale, new))
+        tapes.append((leaf, loc, scale, new))
         states.append(new.detach())
     path = torch.stack([state.detach() for state in states], -2)
     fn = step(path[..., :-1, :], None)

@@ -19,13 +19,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from ppl_vae.arguments import check_count
-from ppl_vae.core import sites
 from ppl_vae.core.blocks import PROBE_ROWS
-from ppl_vae.core.handlers import has_own_scale
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, map_batch
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.objectives import RowBound
+from ppl_vae.elbo.particle_bound import refuse_own_scales
 from ppl_vae.elbo.path_filter import filtered
 from ppl_vae.elbo.state_paths import StatePaths
 
@@ -103,13 +102,7 @@ class FIVO(RowBound):
     @staticmethod
     def _check_sites(draw: Draw) -> None:
         """Raise if a site has a scale of its own, or a draw whose gradient would be wrong."""
-        for trace in (draw.model_trace, draw.guide_trace):
-            for name, site in sites.sample_sites(trace).items():
-                if has_own_scale(site):
-                    raise ValueError(
-                        f'site "{name}": expected no poutine.scale under FIVO, whose logarithm is '
-                        "taken of unscaled weights; use kl_weight="
-                    )
+        refuse_own_scales(draw, "FIVO")
         for name, site in draw.without_gradient().items():
             raise ValueError(
                 f'site "{name}": expected a reparameterized path under FIVO, got states of '

@@ -108,13 +108,7 @@ class ParticleBound(RowBound):
             through_draws_alone: Whether the gradient of the guide flows through its draws alone.
         """
         name_of_bound = type(self).__name__
-        for trace in (draw.model_trace, draw.guide_trace):
-            for name, site in sites.sample_sites(trace).items():
-                if has_own_scale(site):
-                    raise ValueError(
-                        f'site "{name}": expected no poutine.scale under {name_of_bound}, '
-                        "whose logarithm is taken of unscaled weights; use kl_weight="
-                    )
+        refuse_own_scales(draw, name_of_bound)
         if through_draws_alone and draw.has_enumerated:
             raise ValueError(
                 f"{name_of_bound}: expected no latent that is summed under this gradient, "
@@ -146,3 +140,14 @@ class ParticleBound(RowBound):
             factor = 1.0 if kl_weight is None or name in observed else kl_weight
             weighted = weighted + factor * term.mean()
         return plain, weighted
+
+
+def refuse_own_scales(draw: Draw, bound: str) -> None:
+    """Raise ``ValueError`` if a site has a scale of its own, under a bound of this name."""
+    for trace in (draw.model_trace, draw.guide_trace):
+        for name, site in sites.sample_sites(trace).items():
+            if has_own_scale(site):
+                raise ValueError(
+                    f'site "{name}": expected no poutine.scale under {bound}, whose logarithm is '
+                    "taken of unscaled weights; use kl_weight="
+                )
