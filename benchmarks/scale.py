@@ -68,7 +68,7 @@ def serve(name: str, threads: int, tiny: bool) -> None:
         seconds, loss = laps(work.epochs)
         width = -(-size // team.size // 16) * 16
         wide = torch.zeros(1, team.size * width, dtype=torch.uint8)
-        with rounds(team, (16, 1, width), "the benchmark") as each:
+        with rounds(team, (16, 1, width), wide.device, "the benchmark") as each:
             start = time.perf_counter()
             for _ in range(20):
                 each.scatter(wide)

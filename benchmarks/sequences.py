@@ -1,6 +1,7 @@
 """Deep Markov models of the JSB chorales: bounds on held-out music, and the time of an epoch.
 
     python benchmarks/sequences.py bound --data DIR --out rows.jsonl [--seeds 0 1 2] [--full]
+        [--device cuda]
     python benchmarks/sequences.py speed --data DIR [--rounds 5] [--threads 2]
     python benchmarks/sequences.py memory [--rows 3000 30000 100000]
     python benchmarks/sequences.py --draw rows.jsonl sequences.png
@@ -99,12 +100,15 @@ def networks(sizes: dict[str, int]) -> dict[str, nn.Module]:
     }
 
 
-def make_pair(sizes: dict[str, int], seed: int) -> tuple[DeepMarkovModel, SmoothingGuide]:
-    """Return the pair in which a path is one site."""
+def make_pair(
+    sizes: dict[str, int], seed: int, device: str = "cpu"
+) -> tuple[DeepMarkovModel, SmoothingGuide]:
+    """Return the pair in which a path is one site, on a device."""
     torch.manual_seed(seed)
     model = DeepMarkovModel(NOTES, sizes["latents"], **networks(sizes))
     encoder = Recurrent(NOTES, sizes["hidden"], backwards=True, cell=ReLURNN)
-    return model, SmoothingGuide(NOTES, sizes["latents"], sizes["hidden"], encoder=encoder)
+    guide = SmoothingGuide(NOTES, sizes["latents"], sizes["hidden"], encoder=encoder)
+    return model.to(device), guide.to(device)
 
 
 def per_step(total: float, data: dict[str, Any]) -> float:
@@ -135,7 +139,7 @@ def bound(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     if line is not None:
         return line
     train, valid, test = (music(arguments.data, p) for p in ("train", "valid", "test"))
-    model, guide = make_pair(TINY if arguments.tiny else SIZES, seed)
+    model, guide = make_pair(TINY if arguments.tiny else SIZES, seed, arguments.device)
     epochs = arguments.epochs
     warm = 0.2 * epochs * -(-len(train["x"]) // BATCH)
     history = fit(
@@ -157,6 +161,7 @@ def bound(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     curve = [[round(s), per_step(e * len(valid["x"]), valid)] for s, e in column.to_numpy()]
     line = {
         **settings,
+        "device": arguments.device,
         "threads": torch.get_num_threads(),
         "minutes": float(column["seconds"].iloc[-1] / 60),
         "best_epoch": int(history.best_epoch),
@@ -287,6 +292,7 @@ def main(words: list[str] | None = None) -> Any:
     parser.add_argument("--decay", type=float, default=DECAY)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch; all cores by default")
+    parser.add_argument("--device", default="cpu", help="that bounds are fitted on, such as cuda")
     parser.add_argument("--full", action="store_true", help=f"{EPOCHS['full']} epochs")
     parser.add_argument("--draw", nargs=2, type=Path, metavar=("RESULTS", "FIGURE"))
     parser.add_argument("--tiny", action="store_true", help="six random sequences, two epochs")

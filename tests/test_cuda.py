@@ -11,14 +11,17 @@ import pyro.distributions as dist
 import pytest
 import torch
 from parts.extras import arviz
+from parts.worlds import answers
 from pyro.nn import PyroModule
 from torch.testing import assert_close
 
 import ppl_vae
 from ppl_vae import IWAE, fit
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.state_space import StateSpaceModel
 from ppl_vae.nn import MLP
 
 pytestmark = pytest.mark.skipif(
@@ -177,7 +180,9 @@ def test_a_fit_on_the_cpu_leaves_the_device_alone(tmp_path):
 import sys, torch
 from ppl_vae import fit
 from ppl_vae.guides.normal import NormalGuide
+from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.models.state_space import StateSpaceModel
 fit(GaussianModel(6, 2), NormalGuide(6, 2), torch.randn(60, 6), run=sys.argv[1], epochs=2)
 sys.exit(torch.cuda.is_initialized())
 """
@@ -191,3 +196,53 @@ def test_discrete_latents_are_summed_as_on_the_cpu():
     here = copy.deepcopy(model).cpu()
     scores = [ppl_vae.log_likelihood(m, None, data)["log_prob"] for m in (model, here)]
     assert np.allclose(*scores, rtol=1e-4)
+
+
+def walks():
+    """Sequences of 2 to 9 steps of two features, and their pair on the device."""
+    torch.manual_seed(0)
+    data = ppl_vae.sequences([torch.randn(2 + i % 8, 2) for i in range(64)])
+    return StateSpaceModel(2, 2).cuda(), SmoothingGuide(2, 2, hidden=8).cuda(), data
+
+
+@pytest.mark.filterwarnings("ignore:log_likelihood")  # a guide that was fitted for a moment
+def test_sequences_are_trained_and_scored_as_on_the_cpu():
+    model, guide, data = walks()
+    here = copy.deepcopy((model, guide))
+    elbos = [
+        fit(*one, data, epochs=4, batch_size=16, seed=0, progress=False).frame["elbo"]
+        for one in ((model, guide), here)
+    ]
+    assert np.allclose(*elbos, rtol=0.1)  # other random numbers
+    here = copy.deepcopy(model).cpu(), copy.deepcopy(guide).cpu()
+    for method in ("importance", "particle_filter"):
+        scores = [
+            ppl_vae.log_likelihood(*one, data, method=method, num_samples=2000)["log_prob"]
+            for one in ((model, guide), here)
+        ]
+        assert np.allclose(*scores, atol=0.3)
+    ahead = [ppl_vae.forecast(*one, data, steps=3) for one in ((model, guide), here)]
+    assert np.allclose(*ahead, atol=0.5)
+    steps = [ppl_vae.anomaly_scores(*one, data, per_step=True) for one in ((model, guide), here)]
+    assert len(steps[0]) == len(steps[1]) == int(data["lengths"].sum())
+
+
+def test_a_fit_from_shards_has_the_bits_of_one_process():
+    """Two ranks on one device meet on the CPU: NCCL wants a device for each."""
+    found = answers("fits_on_the_device", "gloo", *SHARDED)
+    alone = answers("fits_on_the_device", "gloo", *SHARDED, size=1)[0]
+    for rank in found:
+        assert "no memory on this rank" in rank.pop("an error of rank 1")[1]
+        assert rank == {name: alone[name] for name in SHARDED}
+
+
+SHARDED = ["Trace, eager", "Trace, traced", "Graph", "batch normalization, eager"]
+
+
+def test_ranks_that_meet_by_nccl_have_the_bits_of_one_process(monkeypatch):
+    monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
+    found = answers("fits_on_the_device", "cpu:gloo,cuda:nccl", *SHARDED)
+    alone = answers("fits_on_the_device", "gloo", *SHARDED, size=1)[0]
+    for rank in found:
+        assert "no memory on this rank" in rank.pop("an error of rank 1")[1]
+        assert rank == {name: alone[name] for name in SHARDED}

@@ -24,13 +24,16 @@ class Rounds:
         team: The ranks.
         sizes: Bytes of the small message of a rank, the number of its wide rows, and the bytes of a
             slice of a wide row; all multiples of 16, the same on every rank.
+        device: Where the rows and the messages are. All ranks must use one kind of device: the
+            processes exchange numbers of a CPU and of a CUDA device by different libraries, and a
+            rank that waits in one does not hear of the other.
 
     Attributes:
         scattered: Whether a round has begun and not ended.
     """
 
-    def __init__(self, team: World, sizes: tuple[int, int, int]) -> None:
-        self.team, self.sizes, self.scattered = team, sizes, False
+    def __init__(self, team: World, sizes: tuple[int, int, int], device: torch.device) -> None:
+        self.team, self.sizes, self.device, self.scattered = team, sizes, device, False
 
     def scatter(self, wide: Tensor) -> Tensor:
         """Give every rank its slice of this rank's wide rows, (rows, ranks * slice).
@@ -78,10 +81,14 @@ class Rounds:
         if self.team.size == 1:
             return
         if not self.scattered:
-            self.scatter(torch.zeros(rows, self.team.size * width, dtype=torch.uint8))
-        sent = torch.zeros(length + width, dtype=torch.uint8)
+            self.scatter(self._zeros(rows, self.team.size * width))
+        sent = self._zeros(length + width)
         sent[0] = failure is not None
         self._joined(sent, failure)
+
+    def _zeros(self, *shape: int) -> Tensor:
+        """Return bytes of zero where the messages are."""
+        return torch.zeros(shape, dtype=torch.uint8, device=self.device)
 
     def _joined(self, sent: Tensor, failure: Exception | None) -> tuple[Tensor, Tensor]:
         """Return what all ranks sent, as small messages and sum; raise where one has failed."""
@@ -94,7 +101,9 @@ class Rounds:
 
 
 @contextlib.contextmanager
-def rounds(team: World, sizes: tuple[int, int, int], what: str) -> Iterator[Rounds]:
+def rounds(
+    team: World, sizes: tuple[int, int, int], device: torch.device, what: str
+) -> Iterator[Rounds]:
     """Make a context for sums over all ranks, one after the other, without meetings.
 
     A rank that fails inside the block says so in its next round, beside zeros for its rows.
@@ -102,11 +111,12 @@ def rounds(team: World, sizes: tuple[int, int, int], what: str) -> Iterator[Roun
     Args:
         team: The ranks.
         sizes: Those of ``Rounds``.
+        device: That of ``Rounds``.
         what: The place in the program, in words.
     """
     if team.size > 1:
         team.meet(f"{what} {sizes}")
-    each = Rounds(team, sizes)
+    each = Rounds(team, sizes, device)
     try:
         yield each
     except Exception as error:

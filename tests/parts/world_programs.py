@@ -48,7 +48,7 @@ FITS = {
 """Fits of every kind, each with a ragged last batch: ``{name: (pair, arguments of fit)}``."""
 
 
-def fitted(name, **more):
+def fitted(name, device="cpu", **more):
     """Fit one of ``FITS``; returns its checksum, its history and its kind of step."""
     make, options = FITS[name]
     pyro.clear_param_store()
@@ -57,6 +57,7 @@ def fitted(name, **more):
     if rank():  # other initial weights than those of rank 0, which the fit must take
         seed_by_rank()
         model, guide, _ = make()
+    model, guide = (h.to(device) if isinstance(h, torch.nn.Module) else h for h in (model, guide))
     torch.manual_seed(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a gradient that could be less noisy
@@ -68,6 +69,20 @@ def fitted(name, **more):
 def all_fits(*names):
     stepper.TRACED_FROM = 1
     tell({name: fitted(name) for name in names or FITS})
+
+
+def fits_on_the_device(backend, *names):
+    """Fit on one CUDA device, which all ranks share; the error of rank 1 is that of a fit alone."""
+    torch.distributed.init_process_group(backend)
+    stepper.TRACED_FROM = 1
+    found = {name: fitted(name, "cuda") for name in names}
+    quick = {**QUICK, "compile": False}
+
+    def failing():
+        fit(Failing(1).cuda(), pairs.Guide().cuda(), pairs.reals(), **quick)
+
+    tell({**found, "an error of rank 1": end_of(failing)})
+    torch.distributed.destroy_process_group()
 
 
 # How fits end, and what is shared

@@ -65,7 +65,7 @@ def checksum(*tensors):
     """Return a checksum of the bits of tensors."""
     found = 0
     for tensor in tensors:
-        found = zlib.crc32(memoryview(as_bytes(tensor).numpy()), found)
+        found = zlib.crc32(memoryview(as_bytes(tensor).cpu().numpy()), found)
     return found
 
 
