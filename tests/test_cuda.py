@@ -246,3 +246,20 @@ def test_ranks_that_meet_by_nccl_have_the_bits_of_one_process(monkeypatch):
     for rank in found:
         assert "no memory on this rank" in rank.pop("an error of rank 1")[1]
         assert rank == {name: alone[name] for name in SHARDED}
+
+
+def test_a_guide_with_its_own_recurrent_layer_can_be_fitted_and_refined():
+    class Reader(PyroModule):
+        def __init__(self):
+            super().__init__()
+            self.rnn = torch.nn.GRU(1, 8, num_layers=2, dropout=0.1, batch_first=True)
+            self.head = torch.nn.Linear(8, 2)
+
+        def forward(self, x):
+            last = self.rnn(x[..., None])[0][:, -1]
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(self.head(last), 1.0).to_event(1))
+
+    model, guide = GaussianModel(6, 2).cuda(), Reader().cuda()
+    fit(model, guide, ROWS, compile=False, **STEPS)
+    assert len(ppl_vae.log_likelihood(model, guide, ROWS[:40], refine=3)) == 40

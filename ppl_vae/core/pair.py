@@ -350,6 +350,9 @@ class Pair:
         set back to training mode. A layer whose computation is not its ``forward`` (a function
         that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
 
+        A recurrent layer stays in training mode, with a dropout of 0, which computes the same:
+        cuDNN refuses to differentiate such a layer in evaluation mode.
+
         Plates that subsample something else than the rows have one subsample in all these contexts.
 
         On leaving the outermost of these contexts the user is told what the pair's stores have
@@ -359,13 +362,18 @@ class Pair:
             Nothing.
         """
         switched: list[nn.Module] = []
+        dropouts: list[tuple[nn.RNNBase, float]] = []
         outermost = not _EVALUATING
         _EVALUATING.append(self)
 
         def evaluate(module: nn.Module, inputs: Any = None) -> None:
-            if module.training:
+            recurrent = isinstance(module, nn.RNNBase)
+            if module.training != recurrent:
                 switched.append(module)
-                module.training = False
+                module.training = recurrent
+            if isinstance(module, nn.RNNBase) and module.dropout:
+                dropouts.append((module, module.dropout))
+                module.dropout = 0.0
 
         for top in self.modules():
             for module in top.modules():
@@ -377,7 +385,9 @@ class Pair:
         finally:
             hook.remove()
             for module in switched:
-                module.training = True
+                module.training = not module.training
+            for layer, share in dropouts:
+                layer.dropout = share
             _EVALUATING.pop()
             if outermost:
                 tell((self.model.store, self.guide.store))

@@ -1,5 +1,6 @@
 """Pairs written in every style train, and share no parameters through a store."""
 
+import copy
 import functools
 
 import pyro
@@ -372,3 +373,15 @@ def test_a_partial_of_a_function_can_be_a_model():
             pyro.sample("x", dist.Normal(pyro.param("m", torch.zeros(())), width), obs=x)
 
     fit(functools.partial(model, 2.0), None, torch.randn(20), epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_recurrent_layers_have_no_dropout_in_evaluations_and_come_back_as_they_were(mode):
+    guide = Guide()
+    guide.rnn = nn.GRU(5, 4, num_layers=2, dropout=0.5).train(mode)
+    rows = torch.randn(3, 7, 5)
+    plain = copy.deepcopy(guide.rnn).eval()(rows)[0]
+    with Pair.of(Model(), guide, "data").evaluating():
+        assert guide.rnn.training  # cuDNN differentiates in training mode alone
+        assert torch.equal(guide.rnn(rows)[0], plain)
+    assert (guide.rnn.training, guide.rnn.dropout) == (mode, 0.5)
