@@ -262,4 +262,5 @@ def test_a_guide_with_its_own_recurrent_layer_can_be_fitted_and_refined():
 
     model, guide = GaussianModel(6, 2).cuda(), Reader().cuda()
     fit(model, guide, ROWS, compile=False, **STEPS)
-    assert len(ppl_vae.log_likelihood(model, guide, ROWS[:40], refine=3)) == 40
+    guide = ppl_vae.refine(model, guide, ROWS[:40], steps=3)
+    assert len(ppl_vae.elbo_terms(model, guide, ROWS[:40])) == 40
