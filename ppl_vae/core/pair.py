@@ -17,12 +17,12 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ppl_vae.arguments import check_arguments
 from ppl_vae.compat.of_pyro import pyro_log_silenced
 from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import copy_with_strides, write_back
+from ppl_vae.core.evaluation_mode import in_evaluation_mode
 from ppl_vae.core.half import Half
 from ppl_vae.core.handlers import HeldSubsamples
 from ppl_vae.core.optional_fields import field_fault, optional_fields
@@ -342,17 +342,6 @@ class Pair:
     def evaluating(self) -> Iterator[None]:
         """Make a context without gradients and with every layer in evaluation mode.
 
-        The layers of a module are found from the module. Those of a plain function are not: they
-        may stand in a list, in a dictionary or in another object. But every layer's call passes
-        through torch, and torch calls a global hook before each of them. The hook switches a layer
-        that is still in training mode to evaluation mode just before the layer computes, and
-        writes it down. On leaving, the hook is removed and exactly the written-down layers are
-        set back to training mode. A layer whose computation is not its ``forward`` (a function
-        that multiplies by ``layer.weight``) does not reach the hook, and has no modes to switch.
-
-        A recurrent layer stays in training mode, with a dropout of 0, which computes the same:
-        cuDNN refuses to differentiate such a layer in evaluation mode.
-
         Plates that subsample something else than the rows have one subsample in all these contexts.
 
         On leaving the outermost of these contexts the user is told what the pair's stores have
@@ -361,33 +350,13 @@ class Pair:
         Yields:
             Nothing.
         """
-        switched: list[nn.Module] = []
-        dropouts: list[tuple[nn.RNNBase, float]] = []
         outermost = not _EVALUATING
         _EVALUATING.append(self)
-
-        def evaluate(module: nn.Module, inputs: Any = None) -> None:
-            recurrent = isinstance(module, nn.RNNBase)
-            if module.training != recurrent:
-                switched.append(module)
-                module.training = recurrent
-            if isinstance(module, nn.RNNBase) and module.dropout:
-                dropouts.append((module, module.dropout))
-                module.dropout = 0.0
-
-        for top in self.modules():
-            for module in top.modules():
-                evaluate(module)
-        hook = register_module_forward_pre_hook(evaluate)
+        modes = in_evaluation_mode(self.modules())
         try:
-            with torch.no_grad(), HeldSubsamples(self.plate, self.subsamples):
+            with torch.no_grad(), modes, HeldSubsamples(self.plate, self.subsamples):
                 yield
         finally:
-            hook.remove()
-            for module in switched:
-                module.training = not module.training
-            for layer, share in dropouts:
-                layer.dropout = share
             _EVALUATING.pop()
             if outermost:
                 tell((self.model.store, self.guide.store))

@@ -381,7 +381,11 @@ def test_recurrent_layers_have_no_dropout_in_evaluations_and_come_back_as_they_w
     guide.rnn = nn.GRU(5, 4, num_layers=2, dropout=0.5).train(mode)
     rows = torch.randn(3, 7, 5)
     plain = copy.deepcopy(guide.rnn).eval()(rows)[0]
-    with Pair.of(Model(), guide, "data").evaluating():
-        assert guide.rnn.training  # cuDNN differentiates in training mode alone
+    modes = []
+    pair = Pair.of(Model(), guide, "data")
+    with pair.evaluating(), pair.evaluating():
+        guide.rnn.register_forward_pre_hook(lambda rnn, _: modes.append(rnn.training))
         assert torch.equal(guide.rnn(rows)[0], plain)
+        assert not guide.rnn.training
+    assert modes == [True]  # cuDNN differentiates in training mode alone
     assert (guide.rnn.training, guide.rnn.dropout) == (mode, 0.5)
