@@ -208,7 +208,7 @@ def walks():
 @pytest.mark.filterwarnings("ignore:log_likelihood")  # a guide that was fitted for a moment
 def test_sequences_are_trained_and_scored_as_on_the_cpu():
     model, guide, data = walks()
-    here = copy.deepcopy((model, guide))
+    here = walks()[0].cpu(), walks()[1].cpu()
     elbos = [
         fit(*one, data, epochs=4, batch_size=16, seed=0, progress=False).frame["elbo"]
         for one in ((model, guide), here)
@@ -239,13 +239,13 @@ def test_a_fit_from_shards_has_the_bits_of_one_process():
 SHARDED = ["Trace, eager", "Trace, traced", "Graph", "batch normalization, eager"]
 
 
-def test_ranks_that_meet_by_nccl_have_the_bits_of_one_process(monkeypatch):
-    monkeypatch.setenv("NCCL_MULTI_RANK_GPU_ENABLE", "1")
-    found = answers("fits_on_the_device", "cpu:gloo,cuda:nccl", *SHARDED)
-    alone = answers("fits_on_the_device", "gloo", *SHARDED, size=1)[0]
-    for rank in found:
-        assert "no memory on this rank" in rank.pop("an error of rank 1")[1]
-        assert rank == {name: alone[name] for name in SHARDED}
+def test_two_ranks_on_one_device_are_refused_by_nccl():
+    for found in answers("end_of_two_on_the_device"):
+        assert "expected a CUDA device for each process" in found[1]
+
+
+def test_sums_of_one_rank_pass_through_nccl():
+    assert answers("sums_by_nccl", size=1) == [[[0, 1, 2, 3], [4, 5]]]
 
 
 def test_a_guide_with_its_own_recurrent_layer_can_be_fitted_and_refined():

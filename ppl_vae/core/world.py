@@ -333,12 +333,20 @@ def _meeting_place(tensor: Tensor) -> torch.device:
 
 
 def _exchange(collective: Callable[..., Any], *arguments: Any) -> None:
-    """Call a collective function of torch's; where it fails, say that a process has ended."""
+    """Call a collective function of torch's; where it fails, say what is wrong with the ranks."""
     try:
         collective(*arguments)
     except RuntimeError as error:
-        line = (str(error).strip().splitlines() or [""])[0]
-        reason = line.rpartition("] ")[2].split(". ")[0][:200]  # gloo names its own file first
+        lines = str(error).strip().splitlines() or [""]
+        if "Duplicate GPU" in lines[-1]:
+            raise _told(
+                WorldError(
+                    "expected a CUDA device for each process, got one for several of them "
+                    f"({lines[-1]}); move the pair of each process to "
+                    "f\"cuda:{os.environ['LOCAL_RANK']}\", and start as many processes as devices"
+                )
+            ) from error
+        reason = lines[0].rpartition("] ")[2].split(". ")[0][:200]  # gloo names its own file first
         raise _told(
             WorldError(
                 "another process of this program has ended, or gave no answer in time; its own "

@@ -145,6 +145,9 @@ def _copy_of_the_guide(pair: Pair) -> Any:
     for parameter in module.parameters() if module is not None and copied else ():
         if id(parameter) not in shared:
             parameter.requires_grad_(False)
+    for layer in module.modules() if module is not None and copied else ():
+        if isinstance(layer, nn.RNNBase):
+            layer.flatten_parameters()  # cuDNN warns of copied weights otherwise
     return guide
 
 

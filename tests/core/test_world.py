@@ -10,7 +10,7 @@ from parts.worlds import answers
 
 import ppl_vae
 from ppl_vae.core.shared_rows import exchange_rows
-from ppl_vae.core.world import World, as_bytes, from_bytes, world
+from ppl_vae.core.world import World, WorldError, _exchange, as_bytes, from_bytes, world
 
 
 def found_by(program, **environment):
@@ -69,3 +69,11 @@ def test_ranks_exchange_in_their_order_and_meet_at_the_same_place():
     assert first["failed"] == "rank 1 of 2 failed: KeyError: 'lost'"
     assert second["failed"] == "'lost'"
     assert first["after"] == second["after"] == ["0", "1"]
+
+
+def test_ranks_that_share_a_cuda_device_are_told_so():
+    def collective(*_):
+        raise RuntimeError("NCCL error\nLast error:\nDuplicate GPU detected : rank 0 and rank 1")
+
+    with pytest.raises(WorldError, match=r"expected a CUDA device for each process.*rank 0 and"):
+        _exchange(collective)

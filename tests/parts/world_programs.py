@@ -12,6 +12,8 @@ from parts import pairs
 from parts.paths import planted_model
 from parts.worlds import checksum, rank, seed_by_rank, tell, weights_of
 from ppl_vae import IWAE, fit, schedules
+from ppl_vae.compat.of_torch import all_gather_flat, all_to_all_flat
+from ppl_vae.core.world import World
 from ppl_vae.training import stepper
 
 torch.set_num_threads(1)
@@ -82,6 +84,21 @@ def fits_on_the_device(backend, *names):
         fit(Failing(1).cuda(), pairs.Guide().cuda(), pairs.reals(), **quick)
 
     tell({**found, "an error of rank 1": end_of(failing)})
+    torch.distributed.destroy_process_group()
+
+
+def end_of_two_on_the_device():
+    """Tell how a fit ends whose ranks have one CUDA device, where they meet by NCCL."""
+    model, guide, data = pairs.gaussian()
+    tell(end_of(lambda: fit(model.cuda(), guide.cuda(), data, **QUICK)))
+
+
+def sums_by_nccl():
+    """Send numbers through the collectives of a step by NCCL, with the one rank there can be."""
+    torch.distributed.init_process_group("cpu:gloo,cuda:nccl")
+    sent, own = (torch.tensor(values, device="cuda") for values in ([0, 1, 2, 3], [4, 5]))
+    both = [(all_to_all_flat, sent), (all_gather_flat, own)]
+    tell([World().exchange(how, what, len(what)).tolist() for how, what in both])
     torch.distributed.destroy_process_group()
 
 
