@@ -3,7 +3,7 @@
     h_t = GRU((x_t - loc) / scale, h_(t+1))         h_t: (hidden,); x_t: (features,), data's units
     c_t = (tanh(U z_(t-1)) + h_t) / 2               c_t: (hidden,)
     m_t, v_t = V c_t + (B z_(t-1), 0)               (latents,) each
-    u_t ~ Normal(m_t, exp(v_t / 2))                 t = 1 ... length; z_0: learned
+    u_t ~ Normal(m_t, softplus(v_t))                t = 1 ... length; z_0: learned
     z_t = layers(u_t; h_t)                          with flows=k, k autoregressive layers; else u_t
 
 The posterior of a Markov model's path is such a chain: z_t depends on z_(t-1) and x_t ... x_length
@@ -59,8 +59,8 @@ class SmoothingGuide(PyroModule):
     def after(self, z: Tensor, h: Tensor) -> dist.Distribution:
         """Return the distribution of the draws u_t that follow z, (..., latents), given h_t."""
         inner, skip = self.before(z).split([self.hidden, self.latents], -1)
-        mean, log_variance = self.head((inner.tanh() + h) / 2).chunk(2, -1)
-        return dist.Independent(dist.Normal(mean + skip, (log_variance / 2).exp()), 1)
+        mean, scale = self.head((inner.tanh() + h) / 2).chunk(2, -1)
+        return dist.Independent(dist.Normal(mean + skip, nn.functional.softplus(scale)), 1)
 
     def step(self, u: Tensor, states: Tensor) -> dist.Distribution:
         """Return the distribution of the u_t after u_(t-1), given h_t, with flows h_(t-1) too."""
