@@ -35,7 +35,7 @@ import torch
 from step_torch import ConvWork, Work, whole_fit
 
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.rounds import rounds
+from ppl_vae.core.rounds import rounds, slices
 from ppl_vae.core.world import world
 
 WORKS = (
@@ -66,13 +66,13 @@ def serve(name: str, threads: int, tiny: bool) -> None:
     size = sum(p.numel() * p.element_size() for p in parameters)
     for _ in sys.stdin:
         seconds, loss = laps(work.epochs)
-        width = -(-size // team.size // 16) * 16
-        wide = torch.zeros(1, team.size * width, dtype=torch.uint8)
-        with rounds(team, (16, 1, width), wide.device, "the benchmark") as each:
+        cut = slices(team.size, 1)
+        width = -(-size // cut // 16) * 16
+        sent = torch.zeros(16 + cut * width, dtype=torch.uint8)
+        with rounds(team, (16, 1, width), sent.device, "the benchmark") as each:
             start = time.perf_counter()
             for _ in range(20):
-                each.scatter(wide)
-                each.join(wide[0, :16].clone(), wide[0, :width])
+                each.sum(sent, lambda wide, number: wide[0, 0])
             collective = (time.perf_counter() - start) / 20
         if team.first:
             step = 1e3 * statistics.median(seconds) / work.steps

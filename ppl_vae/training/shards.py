@@ -8,9 +8,9 @@ where loss_v stands for the whole data set, as the loss of any batch does. A glo
 once in each shard.
 
 Rank r of P works on V / P of the shards. Then every rank gets a P-th of the numbers of all shards'
-weighted gradients, adds them in the order of the shards, and gives the sum to all (``Rounds``);
-all make the same update. So nothing depends on P:
-neither the noise, nor the rows of a shard, nor the order of the additions. A product is rounded
+weighted gradients, adds them in the order of the shards, and gives the sum to all (``Rounds``); all
+make the same update. So nothing depends on P: neither the noise, nor the rows of a shard, nor the
+order of the additions. A product is rounded
 once, on the rank that owns the shard, and a sum of two numbers has one right rounding, whatever
 the machine.
 
@@ -36,7 +36,7 @@ from torch import Tensor
 from ppl_vae.compat.of_torch import buffers_of
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.rounds import Rounds
+from ppl_vae.core.rounds import Rounds, slices
 from ppl_vae.core.seeding import child, forked, seed_generators
 from ppl_vae.core.world import World, as_bytes
 from ppl_vae.elbo.loss import Gradients
@@ -151,11 +151,14 @@ class ShardedStep:
         begin = [buffer.clone() for buffer in self._buffers()]
         while True:
             became, note = self._work(pieces, len(index), kl_weight, step, begin)
-            head = self.small[8:HEAD].view(torch.int32)
+            head = self.sent[8:HEAD].view(torch.int32)
             head[0], head[1] = became, bool(pressed)
-            wide = rounds.scatter(self.wide).flatten(0, 1)
-            summed = self.layout.add([wide[v] for v in present], self.team.rank)
-            small, total = rounds.join(self.small, summed)
+            small, total = rounds.sum(
+                self.sent,
+                lambda wide, number: self.layout.add(
+                    [wide.flatten(0, 1)[v] for v in present], number
+                ),
+            )
             heads = small[:, 8:HEAD].view(torch.int32).tolist()
             if all(became != AGAIN for became, _ in heads):
                 break
@@ -238,12 +241,16 @@ class ShardedStep:
         texts = self.team.texts(json.dumps(changing), "the buffers that change")
         known = {*self._changing}.union(*map(json.loads, texts))
         self._changing = [name for name in self._places if name in known]
-        self.layout = Layout(self.parameters, self._buffers(), self.team.size)
-        device, width = self.parameters[0].device, self.layout.slice
-        self.sizes = HEAD + self.slots * self.layout.small, self.slots, width
-        self.small = torch.zeros(self.sizes[0], dtype=torch.uint8, device=device)
-        self.wide = self.small.new_zeros(self.slots, self.team.size * width)
-        rows = self.small[HEAD:].view(self.slots, -1)
+        cut = slices(self.team.size, self.slots)
+        self.layout = Layout(self.parameters, self._buffers(), cut)
+        small, width = HEAD + self.slots * self.layout.small, self.layout.slice
+        self.sizes = small, self.slots, width
+        self.device = self.parameters[0].device
+        self.sent = torch.zeros(
+            small + self.slots * cut * width, dtype=torch.uint8, device=self.device
+        )
+        rows = self.sent[HEAD:small].view(self.slots, -1)
+        self.wide = self.sent[small:].view(self.slots, -1)
         self._views = [self.layout.views(*both) for both in zip(self.wide, rows, strict=True)]
 
     def _buffers(self) -> list[Tensor]:

@@ -222,8 +222,7 @@ class Stepper:
         if self.sharded is None:
             return contextlib.nullcontext()
         self.sharded.remember()
-        device = self.sharded.small.device
-        return rounds(self.team, self.sharded.sizes, device, "the steps of an epoch")
+        return rounds(self.team, self.sharded.sizes, self.sharded.device, "the steps of an epoch")
 
     def step_of_shards(
         self, index: Tensor, kl_weight: float, step: int, each: Rounds, pressed: list[bool]

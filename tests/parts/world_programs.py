@@ -44,6 +44,7 @@ FITS = {
     "an autoguide": (pairs.with_autoguide, {"validation": 0.3, "patience": 2, "compile": False}),
     "batch normalization, eager": (pairs.batch_norm, {"compile": False}),
     "batch normalization, traced": (pairs.batch_norm, {"batch_size": 25}),
+    "2 shards": (pairs.batch_norm, {"shards": 2, "clip_norm": 1.0}),
     "3 shards": (pairs.dropout, {"shards": 3, "batch_size": 23, "compile": False}),
     "no seed": (pairs.gaussian, {"seed": None, "compile": False}),
 }
@@ -157,6 +158,12 @@ def failures():
         "one shard": end_of(begin(shards=1)),
         "a pair with faults": end_of(begin(data=data[:1])),
         "an error of rank 1": end_of(lambda: fit(Failing(1), pairs.Guide(), data, **quick)),
+        "an error of rank 1, 2 shards": end_of(
+            lambda: fit(Failing(1), pairs.Guide(), data, **{**quick, "shards": 2})
+        ),
+        "not finite, 2 shards": end_of(
+            lambda: fit(Failing(row=data[35]), pairs.Guide(), data, **{**quick, "shards": 2})
+        ),
         "a callback": end_of(begin(callbacks=[raising_callback])),
         "not finite": end_of(not_finite),
         "another place": end_of(

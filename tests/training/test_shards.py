@@ -109,3 +109,32 @@ def test_a_fit_from_shards_without_a_seed_resumes_with_the_seed_it_drew(tmp_path
 def test_a_last_batch_whose_shards_have_one_row_joins_the_one_before_under_batch_normalization():
     _, history = fitted(pairs.batch_norm, shards=3, batch_size=18)  # 18, 18 and 4 rows
     assert history.frame["step"].tolist() == [2, 4, 6]
+
+
+class Steep(pairs.Model):
+    """From the second epoch on the gradient of one row is not finite; the loss always is."""
+
+    def __init__(self, row):
+        super().__init__()
+        self.row, self.late, self.steep = row, False, []
+        self.shift = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        if not self.late:
+            return super().forward(x + self.shift)
+        self.steep.append(bool((x == self.row).all(1).any()))
+        return super().forward(x + (self.shift * 0).abs().sqrt() if self.steep[-1] else x)
+
+
+@pytest.mark.parametrize("row", [3, 5, 30])
+def test_the_shard_whose_gradient_is_not_finite_is_named(row):
+    data = pairs.reals()
+    model = Steep(data[row])
+
+    def then(_, model, guide):
+        model.late = True
+
+    quick = {**QUICK, "batch_size": len(data), "shards": 4, "seed": 0, "callbacks": [then]}
+    with pytest.raises(ValueError, match=r"gradient.* shard \d of 4") as caught:
+        fit(model, pairs.Guide(), data, **quick)
+    assert f"shard {model.steep.index(True)} of 4" in str(caught.value)

@@ -46,6 +46,8 @@ def failures():
         ("one shard", "shards: expected 2 or more for 2 processes"),
         ("a pair with faults", "expected at least 2 rows to fit to"),
         ("an error of rank 1", "no memory on this rank"),
+        ("an error of rank 1, 2 shards", "no memory on this rank"),
+        ("not finite, 2 shards", 'site "x" of the model: its value is not finite in 1 rows'),
         ("a callback", "the disk is full"),
         ("not finite", 'shard 2 of 4: site "x" of the model: its value is not finite in 1 rows'),
         ("another place", "rank 1 is at"),
