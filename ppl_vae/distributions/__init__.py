@@ -17,6 +17,7 @@ from ppl_vae.distributions.discrete import (
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
 from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
+from ppl_vae.distributions.taught import Taught
 
 __all__ = [
     "BernoulliVector",
@@ -29,6 +30,7 @@ __all__ = [
     "RelaxedBernoulliVector",
     "RelaxedCategoricalVector",
     "RoundedLogistic",
+    "Taught",
     "code_distribution",
     "find_family",
     "kalman_log_prob",

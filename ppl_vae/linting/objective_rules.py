@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from ppl_vae.core import sites
+from ppl_vae.distributions.taught import Taught
 from ppl_vae.elbo.bounds import IWAE, RowELBO
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.training_terms import training_terms
@@ -23,9 +24,18 @@ DIFFERS = "which enters the training loss and not the ELBO (objective and elbo o
 def unlike_the_elbo(inspection: Inspection) -> Iterator[Finding]:
     """Find a loss of the user's own, terms of the guide and scales that the ELBO leaves out.
 
-    The library's own bounds (``IWAE``, ``RowELBO``) leave such terms out of their loss as well.
+    The library's own bounds (``IWAE``, ``RowELBO``) leave such terms out of their loss as well, so
+    that what a site of the guide is to be taught would not be learned.
     """
+    in_guide = inspection.guide_sites()
     if isinstance(inspection.objective.elbo, RowBound):
+        for name in (name for name, site in in_guide.items() if isinstance(site["fn"], Taught)):
+            yield warning(
+                f'site "{name}"',
+                f"expected one of Pyro's ELBOs, which trains what the site teaches, got "
+                f"{inspection.objective.name}, which leaves the site out",
+                "leave elbo= out, or pass one of Pyro's",
+            )
         return
     if inspection.objective.is_derived:
         base = inspection.objective.of_pyro.name
@@ -36,7 +46,8 @@ def unlike_the_elbo(inspection: Inspection) -> Iterator[Finding]:
             "nothing to mend where that loss is meant",
         )
     for name in sorted(training_terms(inspection.pair, inspection.batch)):
-        yield _term_of_guide(name, inspection.guide_sites().get(name))
+        if not isinstance(in_guide[name]["fn"], Taught):
+            yield _term_of_guide(name, in_guide[name])
     yield from _scaled_sites(inspection)
 
 
@@ -62,9 +73,9 @@ def bounds_of_points(inspection: Inspection, points: list[str]) -> Iterator[Find
     )
 
 
-def _term_of_guide(name: str, site: sites.Site | None) -> Finding:
+def _term_of_guide(name: str, site: sites.Site) -> Finding:
     """Return the finding for a site of the guide that is no part of its draws' density."""
-    if site is not None and sites.role(site) == "factor":
+    if sites.role(site) == "factor":
         return warning(
             f'site "{name}"',
             "expected a factor that depends on the guide's draws, got one that does not, "
@@ -77,8 +88,8 @@ def _term_of_guide(name: str, site: sites.Site | None) -> Finding:
         f'site "{name}"',
         f"expected a draw in the guide, got an observed site, {DIFFERS}",
         "nothing to mend where the term is meant, but Pyro subtracts its log-probability, so that "
-        "training makes the observed value less probable; pyro.factor(name, -log_prob, "
-        "has_rsample=False) in the guide makes it more probable",
+        "training makes the observed value less probable; ppl_vae.distributions.Taught(fn) in "
+        "place of fn makes it more probable",
     )
 
 

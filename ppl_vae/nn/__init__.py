@@ -6,7 +6,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 
 from ppl_vae.nn.any_batch import AnyBatch
 from ppl_vae.nn.checked import check_row, check_sizes, expanded
-from ppl_vae.nn.condition import Condition
+from ppl_vae.nn.condition import Condition, beside, seen_labels
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
@@ -38,6 +38,7 @@ __all__ = [
     "SaltAndPepperNoise",
     "SplineFlow",
     "Standardize",
+    "beside",
     "check_reads_rows",
     "check_row",
     "check_sizes",
@@ -48,6 +49,7 @@ __all__ = [
     "make_flow",
     "row_keys",
     "seen_cells",
+    "seen_labels",
     "spacing",
     "step_mask",
     "turned",

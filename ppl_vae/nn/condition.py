@@ -12,6 +12,44 @@ import torch
 from torch import Tensor, nn
 
 
+def beside(*vectors: Tensor) -> Tensor:
+    """Return vectors as one, (..., size + size + ...), whose dimensions before are made alike.
+
+    Indicators of a label, which are whole numbers, become floats as the first vector is.
+
+    Example:
+        >>> beside(torch.zeros(5, 3), torch.ones(2, 1, 4, dtype=torch.long)).shape
+        torch.Size([2, 5, 7])
+    """
+    lead = torch.broadcast_shapes(*(v.shape[:-1] for v in vectors))
+    return torch.cat([v.to(vectors[0].dtype).expand(*lead, v.shape[-1]) for v in vectors], -1)
+
+
+def seen_labels(y: Tensor) -> tuple[Tensor, Tensor]:
+    """Return labels as whole numbers, and which rows have one, (rows,) each.
+
+    Args:
+        y: Labels 0, 1, ..., and -1 or NaN where a row has none, (rows,) or (rows, 1), of integers
+            or floats.
+
+    Returns:
+        The labels, with 0 where there is none, and True where there is one.
+
+    Raises:
+        ValueError: If a row has several numbers, or one that is no label.
+
+    Example:
+        >>> seen_labels(torch.tensor([2.0, torch.nan, -1.0]))
+        (tensor([2, 0, 0]), tensor([ True, False, False]))
+    """
+    given = y.reshape(len(y), -1)
+    if given.shape[1] != 1:
+        raise ValueError(f"y: expected one label a row, got {given.shape[1]} numbers a row")
+    given = given[:, 0]
+    seen = given >= 0
+    return torch.where(seen, given, torch.zeros_like(given)).long(), seen
+
+
 class Condition(nn.Module):
     """A vector and a condition side by side: (..., rows, size) -> (..., rows, size + conditions).
 

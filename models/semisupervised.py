@@ -1,0 +1,69 @@
+"""Binary features of which some rows have a label: the label is latent in the others.
+
+    y ~ Categorical(softmax(logits))                  y: 0 ... classes - 1
+    z ~ Normal(0, I)                                  z: (latents,)
+    label ~ the category y, but for e^-100            observed where the row has one
+    x ~ Bernoulli(logits=decoder(z, y))               x: (features,), each 0 or 1
+
+The logits are learned. The decoder reads code and indicators of the label as one vector, so that
+rows may be images. The field ``y`` holds labels, and -1 or NaN where there is none; one batch holds
+rows of both kinds. ``encode`` has the probability of each label for every row.
+
+Rows: vectors or images of 0 and 1, of which some have a label.
+
+Source: Kingma et al. (2014), section 2, model M2, arXiv:1406.5298.
+"""
+
+from collections.abc import Sequence
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.nn import PyroModule
+from torch import Tensor, nn
+
+from ppl_vae.nn import beside, check_sizes, make_decoder, seen_labels
+
+NEVER = -100.0  # log-probability, finite: times a probability of 0 it is 0
+
+
+class SemisupervisedModel(PyroModule):
+    """p(x, label, y, z). Plate "data"; latent sites "y", "z"; observed sites "label", "x".
+
+    Its guide is ``guides/classifier.py``, which sums the label out.
+
+    Args:
+        features: Number of features in a row, or (channels, height, width) of an image.
+        latents: Size of the latent code z.
+        classes: Number of labels.
+        decoder: Network (..., latents + classes) -> (..., features) that gives the logit of each
+            feature; one hidden layer for vectors, convolutions for images, if ``None``.
+
+    Example:
+        >>> model = SemisupervisedModel(features=16, latents=2, classes=3)
+        >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(2, 16), torch.tensor([2, -1]))
+        >>> trace.nodes["label"]["log_prob"] if "log_prob" in trace.nodes["label"] else None
+    """
+
+    def __init__(
+        self, features: int | Sequence[int], latents: int = 8, classes: int = 2,
+        decoder: nn.Module | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        check_sizes(latents=latents, classes=classes)
+        self.features, self.latents, self.classes = features, latents, classes
+        self.prior_logits = nn.Parameter(torch.zeros(classes))
+        self.decoder = decoder or make_decoder(latents + classes, features)
+
+    def forward(self, x: Tensor, y: Tensor) -> None:
+        """Score rows x, (rows, features), and their labels y, (rows,), where they have one."""
+        x = x.to(torch.get_default_dtype())
+        label, seen = seen_labels(y)
+        with pyro.plate("data", len(x)):
+            drawn = pyro.sample("y", dist.Categorical(logits=self.prior_logits))
+            one_hot = nn.functional.one_hot(drawn, self.classes)  # (..., rows, classes)
+            given = dist.Categorical(logits=NEVER * (1.0 - one_hot))
+            pyro.sample("label", given.mask(seen), obs=label)
+            z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
+            logits = self.decoder(beside(z, one_hot))  # (..., rows, features)
+            pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)
