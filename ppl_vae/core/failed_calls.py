@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -155,6 +155,21 @@ def _mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
+def _equal_cells(fields: Sequence[Tensor], tensor: Tensor) -> tuple[int, Tensor] | None:
+    """Return the one field that a tensor of one number a row repeats where not 0, and its cells.
+
+    The tensor is a copy of labels, for example, with 0 in place of those that are missing.
+    """
+    flat, found = tensor.detach().reshape(len(tensor), -1), []
+    if flat.shape[1] == 1 and bool(flat.any()):
+        for position, field in enumerate(fields):
+            one = field.reshape(len(field), -1)
+            if one.shape[1] == 1 and bool(((one == flat) | (flat == 0)).all()):
+                found.append(position)
+    cells = torch.arange(len(tensor), device=tensor.device).reshape(tensor.shape)
+    return (found[0], cells) if len(found) == 1 else None
+
+
 def _field_of(failed: FailedRun, tensor: Tensor) -> tuple[str, Tensor | None]:
     """Return the field of the data that a tensor was read from, and the row of each of its cells.
 
@@ -163,10 +178,10 @@ def _field_of(failed: FailedRun, tensor: Tensor) -> tuple[str, Tensor | None]:
         description of the tensor and ``None`` where it is no part of the data.
     """
     if tensor.ndim and len(tensor) == batch_rows(failed.batch):
-        place = cells_in(failed.batch, tensor)
+        fields = as_tuple(failed.batch)
+        place = cells_in(failed.batch, tensor) or _equal_cells(fields, tensor)
         if place is not None:
             position, cells = place
-            fields = as_tuple(failed.batch)
             named = isinstance(failed.batch, dict)
             name = f'field "{list(failed.batch)[position]}"' if named else f"data field {position}"
             rows = cells // max(1, fields[position][0].numel())

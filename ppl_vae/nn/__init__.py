@@ -8,7 +8,7 @@ from ppl_vae.nn.any_batch import AnyBatch
 from ppl_vae.nn.checked import check_row, check_sizes, expanded
 from ppl_vae.nn.condition import Condition, beside, seen_labels
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
-from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
+from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, RandomAffine, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
 from ppl_vae.nn.defaults import make_decoder, make_encoder
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
@@ -33,6 +33,7 @@ __all__ = [
     "MaskingNoise",
     "PathFlow",
     "PlanarFlow",
+    "RandomAffine",
     "Recurrent",
     "ResidualBlock",
     "SaltAndPepperNoise",

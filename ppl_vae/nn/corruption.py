@@ -4,13 +4,18 @@
     Gaussian          y_d = x_d + sd e_d,  e_d ~ Normal(0, 1)
     salt and pepper   y_d = low or high, with probability share / 2 each, else x_d
 
-x and y: (..., *row), of any shape. Every cell is corrupted on its own, anew at each call. In
+    affine            y = the image x turned, scaled and moved, by numbers of its own
+
+x and y: (..., *row), of any shape, an image for the last. Every cell is corrupted on its own, or
+every image as a whole, anew at each call. In
 evaluation mode y is x, as with dropout, which differs from masking in that it also scales the other
 cells. The numbers come from torch's generator, so that a seed repeats them.
 
 Source: Vincent et al. (2010), Stacked denoising autoencoders, section 3.3, Journal of Machine
 Learning Research 11.
 """
+
+import math
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +120,65 @@ class SaltAndPepperNoise(nn.Module):
             return x
         u = torch.rand_like(x)
         return x.where(u >= self.share, x.new_tensor(self.low).where(u < self.share / 2, self.high))
+
+
+class RandomAffine(nn.Module):
+    """Turns, scales, slants and moves every image at random in train mode, by numbers of its own.
+
+    A classifier of few labelled images that reads them so learns from many images.
+
+    Args:
+        degrees: Largest angle to turn by, to either side.
+        shift: Largest distance to move by in each direction, as a share of the image's size.
+        scale: Largest share by which an image grows or shrinks, below 1.
+        shear: Largest slant: how far the top moves beside the bottom, as a share of the height.
+
+    Raises:
+        ValueError: If a number is negative, or ``scale`` is not below 1.
+
+    Example:
+        >>> moved = RandomAffine(degrees=10.0)
+        >>> moved(torch.rand(5, 1, 28, 28)).shape
+        torch.Size([5, 1, 28, 28])
+        >>> x = torch.rand(5, 1, 28, 28)
+        >>> moved.eval()(x) is x
+        True
+    """
+
+    def __init__(
+        self, degrees: float = 15.0, shift: float = 0.1, scale: float = 0.15, shear: float = 0.2
+    ) -> None:
+        super().__init__()
+        for name, value in (("degrees", degrees), ("shift", shift), ("shear", shear)):
+            check_number(name, value, least=0)
+        check_number("scale", scale, least=0)
+        if scale >= 1:
+            raise ValueError(f"scale: expected a share below 1, got {scale:g}")
+        self.degrees, self.shift, self.scale, self.shear = degrees, shift, scale, shear
+
+    def extra_repr(self) -> str:
+        """Return the arguments, which the representation of the module shows."""
+        return (
+            f"degrees={self.degrees:g}, shift={self.shift:g}, scale={self.scale:g}, "
+            f"shear={self.shear:g}"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return images moved at random, (..., channels, height, width); x in evaluation mode."""
+        if not self.training:
+            return x
+        images = x.reshape(-1, *x.shape[-3:])
+        most = x.new_tensor([math.radians(self.degrees), self.scale, self.shear])
+        most = torch.cat([most, x.new_full((2,), 2 * self.shift)])  # a side has a length of 2
+        drawn = (2 * torch.rand(len(images), 5, device=x.device, dtype=x.dtype) - 1) * most
+        angle, grow, slant, right, down = drawn.unbind(1)
+        cos, sin = angle.cos() * (1 + grow), angle.sin() * (1 + grow)
+        rows = [cos, slant - sin, right, sin, cos, down]
+        where = nn.functional.affine_grid(
+            torch.stack(rows, 1).reshape(-1, 2, 3), list(images.shape), align_corners=False
+        )
+        moved = nn.functional.grid_sample(images, where, align_corners=False)
+        return moved.reshape(x.shape)
 
 
 def _check_share(share: float) -> None:

@@ -10,6 +10,7 @@
     rate         mean per unit of the field "size"    (features,), the data's unit by that of size
     exemplars    rows at equal distances, 500 at most (rows, features), data's units
     conditions   number of labels, or of covariates   (), from the field "y"
+    classes      number of labels; -1, NaN are none   (), from the field "y"
 
 Where nothing else is said, an argument is found in the field "x", else in the first field. An image
 has one ``loc``, ``scale``, ``center``, ``spread`` and ``rate`` for each channel, (channels, 1, 1).
@@ -35,16 +36,17 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     """Return ``cls(...)`` with constructor arguments that are read from the data.
 
     The arguments ``features``, ``steps``, ``categories``, ``rows``, ``loc``, ``scale``, ``center``,
-    ``spread``, ``rate``, ``exemplars`` and ``conditions`` are filled in where the constructor has
-    them and the caller does not give them. They come from the field ``x`` of a mapping, else from
-    the first field; ``conditions`` from the field ``y``: the number of labels where it holds
-    integers, of covariates where it holds floats. ``loc``, ``scale`` and ``rate`` have shape
-    (features,); missing values are left out of them, a constant feature has a scale of 1, and a
-    feature without counts has the rate of half a count in all the data. Rows
-    that are images have ``features=(channels, height, width)``, where the constructor's annotation
-    of ``features`` allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape
-    (channels, 1, 1). Rows of shape (steps, features) are for classes of sequences, which ask for
-    ``steps`` or read the field ``lengths``.
+    ``spread``, ``rate``, ``exemplars``, ``conditions`` and ``classes`` are filled in where the
+    constructor has them and the caller does not give them. They come from the field ``x`` of a
+    mapping, else from the first field; ``conditions`` from the field ``y``: the number of labels
+    where it holds integers, of covariates where it holds floats; ``classes`` from the labels there,
+    among which -1 and NaN stand for none. ``loc``, ``scale`` and ``rate`` have shape (features,);
+    missing values are left out of them, a constant feature has a scale of 1, and a feature without
+    counts has the rate of half a count in all the data. Rows that are images have
+    ``features=(channels, height, width)``, where the constructor's annotation of ``features``
+    allows a sequence, and ``loc``, ``scale`` and ``rate`` of shape (channels, 1, 1). Rows of shape
+    (steps, features) are for classes of sequences, which ask for ``steps`` or read the field
+    ``lengths``.
 
     Args:
         cls: Class of a model or a guide.
@@ -54,9 +56,9 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     Raises:
         ValueError: If the constructor has no argument of a given name, or an argument without a
             value, such as the partner of a half that needs one, or if the data cannot give an
-            argument: ``features`` of images for a class that takes vectors, ``categories``
-            of numbers that are not whole, ``rate`` where a size is not positive, is not one number
-            a row, or is a field without a name.
+            argument: ``features`` of images for a class that takes vectors, ``categories`` of
+            numbers that are not whole, ``classes`` where no row has a label, ``rate`` where a size
+            is not positive, is not one number a row, or is a field without a name.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel

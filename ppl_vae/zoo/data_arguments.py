@@ -230,6 +230,27 @@ def _exemplars(source: Source) -> Tensor:
     return torch.where(rows.isnan(), loc, rows)
 
 
+def _labels_field(source: Source, argument: str, what: str) -> Tensor:
+    """Return the values of the field ``y``, (rows, ...).
+
+    Args:
+        source: The data.
+        argument: The argument that is to be read, for the message.
+        what: What the field holds, in words.
+
+    Raises:
+        ValueError: If the data have no field ``y``.
+    """
+    names = source.rows.names
+    if "y" not in names:
+        raise ValueError(
+            f"{source.cls.__name__}: {argument}: expected a field y with {what}, got "
+            f'fields {", ".join(names)}; pass {{"x": rows, "y": labels}}'
+        )
+    field = source.rows.fields[names.index("y")]
+    return field.take(torch.arange(len(field.array)))
+
+
 def _conditions(source: Source) -> int:
     """Return the number of labels in the field ``y``, the largest plus one, or of covariates.
 
@@ -240,17 +261,12 @@ def _conditions(source: Source) -> int:
         ValueError: If the data have no field ``y``, if a row has several integers, or if a label is
             negative.
     """
-    names, cls = source.rows.names, source.cls.__name__
-    if "y" not in names:
-        raise ValueError(
-            f"{cls}: conditions: expected a field y with labels or covariates, got "
-            f'fields {", ".join(names)}; pass {{"x": rows, "y": labels}}'
-        )
-    field = source.rows.fields[names.index("y")]
-    columns = math.prod(field.array.shape[1:])
-    values = field.take(torch.arange(len(field.array)))
+    cls = source.cls.__name__
+    values = _labels_field(source, "conditions", "labels or covariates")
     if not values.is_floating_point():
-        return _label_count(values.reshape(len(values), -1), cls)
+        _refuse_several(values, cls, "conditions")
+        return _label_count(values.reshape(len(values)), cls)
+    columns = values[0].numel()
     if columns == 1 and bool((values == values.round()).all()):
         warnings.warn(
             f"{cls}: conditions: the field y has whole numbers as floats, which are taken for one "
@@ -261,30 +277,68 @@ def _conditions(source: Source) -> int:
     return columns
 
 
-def _label_count(labels: Tensor, cls: str) -> int:
+def _classes(source: Source) -> int:
+    """Return the number of labels in the field ``y``, the largest plus one; -1 and NaN are none.
+
+    Raises:
+        ValueError: If the data have no field ``y``, if a row has several numbers, if one is no
+            whole number, or if no row has a label.
+    """
+    cls = source.cls.__name__
+    values = _labels_field(source, "classes", "labels, and -1 or NaN where a row has none")
+    _refuse_several(values, cls, "classes")
+    labels = values.reshape(len(values)).double()
+    labels = labels[~labels.isnan() & (labels != -1)]
+    if not len(labels):
+        raise ValueError(
+            f"{cls}: classes: expected a label in at least one row of the field y, got -1 or NaN "
+            f"in all {len(values)} rows; give some rows their labels, or fit a model of clusters"
+        )
+    if bool((labels != labels.round()).any()):
+        number = float(labels[labels != labels.round()][0])
+        raise ValueError(
+            f"{cls}: classes: expected labels 0, 1, 2, ... in the field y, got {number:g}; number "
+            "the labels from 0"
+        )
+    return _label_count(labels, cls, "classes")
+
+
+def _refuse_several(values: Tensor, cls: str, argument: str) -> None:
+    """Raise ``ValueError`` if rows have several labels.
+
+    Args:
+        values: (rows, ...).
+        cls: Name of the class to make, for the message.
+        argument: The argument that is to be read, likewise.
+    """
+    if values[0].numel() != 1:
+        raise ValueError(
+            f"{cls}: {argument}: expected one label a row in the field y, got {values[0].numel()} "
+            f"{'numbers' if values.is_floating_point() else 'integers'} a row; pass covariates as "
+            "floats"
+        )
+
+
+def _label_count(labels: Tensor, cls: str, argument: str = "conditions") -> int:
     """Return the largest of some labels, plus one.
 
     Args:
-        labels: (rows, 1) integers.
+        labels: (rows,) whole numbers.
         cls: Name of the class to make, for messages.
+        argument: The argument that is to be read, likewise.
 
     Raises:
-        ValueError: If a row has several integers, or if a label is negative.
+        ValueError: If a label is negative.
     """
-    if labels.shape[1] != 1:
-        raise ValueError(
-            f"{cls}: conditions: expected one label a row in the field y, got {labels.shape[1]} "
-            "integers a row; pass covariates as floats"
-        )
-    bad = (labels.long() < 0).any(1)
+    bad = labels.double() < 0
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
         raise ValueError(
-            f"{cls}: conditions: expected labels 0, 1, 2, ... in the field y, got "
+            f"{cls}: {argument}: expected labels 0, 1, 2, ... in the field y, got "
             f"{int(labels[row])} in row {row} ({int(bad.sum())} of {len(bad)} rows); number the "
             "labels from 0, or leave these rows out"
         )
-    return int(labels.long().max()) + 1
+    return int(labels.max()) + 1
 
 
 OF_COLUMNS = {
@@ -308,4 +362,5 @@ READERS: dict[str, Callable[[Source], Any]] = {
     "rate": _rate,
     "exemplars": _exemplars,
     "conditions": _conditions,
+    "classes": _classes,
 }
