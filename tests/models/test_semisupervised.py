@@ -92,8 +92,8 @@ def test_the_term_of_the_classifier_is_trained_and_no_part_of_the_elbo():
 
 def test_lint_has_nothing_to_say_unless_the_bound_leaves_the_term_out():
     assert not lint(*pair(), {"x": X, "y": Y}).findings
-    (finding,) = lint(*pair(), {"x": X, "y": Y}, elbo=IWAE(3)).findings
-    assert "expected one of Pyro's ELBOs, which trains what the site teaches" in str(finding)
+    found = lint(*pair(), {"x": X, "y": Y}, elbo=IWAE(3)).findings
+    assert any("which trains what the site teaches" in str(finding) for finding in found)
 
 
 class Toy(PyroModule):
