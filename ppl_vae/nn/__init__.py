@@ -5,6 +5,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
+from ppl_vae.nn.autoregressive import CausalAttention, CodeLogits
 from ppl_vae.nn.checked import check_row, check_sizes, expanded
 from ppl_vae.nn.condition import Condition
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
@@ -15,6 +16,7 @@ from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_fl
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.partners import check_reads_rows, fields_read
 from ppl_vae.nn.path_flows import PathFlow
+from ppl_vae.nn.quantization import nearest_code, straight_through
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
@@ -23,6 +25,8 @@ __all__ = [
     "MLP",
     "AnyBatch",
     "AutoregressiveFlow",
+    "CausalAttention",
+    "CodeLogits",
     "Condition",
     "ConvDecoder",
     "ConvEncoder",
@@ -46,9 +50,11 @@ __all__ = [
     "make_decoder",
     "make_encoder",
     "make_flow",
+    "nearest_code",
     "row_keys",
     "seen_cells",
     "spacing",
     "step_mask",
+    "straight_through",
     "turned",
 ]
