@@ -1,36 +1,35 @@
-"""A sequence of categorical variables, each given the ones before it, as one random variable.
+"""A sequence of categorical variables, each given those before it, as one random variable.
 
-    log p(k) = sum_i log softmax(l_i)[k_i]      k: (positions,), each 0 ... codes - 1
-    l = network(k)                              l: (positions, codes); l_i reads k_0 ... k_(i-1)
+    h_i = tanh(start + sum over j < i of read_j[k_j])       h_i: (hidden,);  i: 0 ... positions - 1
+    k_i ~ Categorical(softmax(h_i write_i + bias_i))        k_i: 0 ... codes - 1
 
-All positions are scored at once. Only drawing goes from one position to the next.
+All positions are scored at once, by a cumulative sum. Drawing goes from one position to the next,
+and costs no more, because the sum is carried along. With ``write`` 0 the variables are independent.
 
-Source: Germain et al. (2015), section 3, arXiv:1502.03509.
+Source: Larochelle & Murray (2011), The neural autoregressive distribution estimator, section 3,
+Proceedings of AISTATS 15.
 """
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import TorchDistribution
+from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
-from torch.distributions import constraints
 
 
 class AutoregressiveCategorical(TorchDistribution):
     """Whole numbers k_0, k_1, ..., each drawn given those before it: event (positions,).
 
-    Mean and variance are not known, because the codes have no order.
+    Mean and variance are not known, because categories have no order.
 
     Args:
-        network: Function or module (..., positions) of whole numbers -> logits (..., positions,
-            codes); the logits of a position depend on the numbers before it alone.
-        positions: Number of variables.
-        codes: Number of values of each variable.
+        read: What each category of each position adds to the sum, (positions, codes, hidden).
+        start: The sum before the first position, (hidden,).
+        write: From the sum to logits at each position, (positions, hidden, codes).
+        bias: Logits of each position without the sum, (positions, codes).
 
     Example:
-        >>> from ppl_vae.nn import CodeLogits
-        >>> fn = AutoregressiveCategorical(CodeLogits(7, codes=16), positions=7, codes=16)
+        >>> fn = AutoregressiveCategorical(**AutoregressiveCategorical.uniform(7, codes=16))
         >>> fn.sample((5,)).shape, fn.log_prob(fn.sample((5,))).shape
         (torch.Size([5, 7]), torch.Size([5]))
     """
@@ -39,40 +38,59 @@ class AutoregressiveCategorical(TorchDistribution):
 
     def __init__(
         self,
-        network: Callable[[Tensor], Tensor],
-        positions: int,
-        codes: int,
-        batch_shape: Any = (),
+        read: Tensor,
+        start: Tensor,
+        write: Tensor,
+        bias: Tensor,
         validate_args: bool | None = None,
     ) -> None:
-        self.network, self.positions, self.codes = network, positions, codes
-        super().__init__(torch.Size(batch_shape), torch.Size([positions]), validate_args)
+        self.read, self.start, self.write, self.bias = read, start, write, bias
+        super().__init__(torch.Size(), bias.shape[:1], validate_args)
+
+    @staticmethod
+    def uniform(positions: int, codes: int, hidden: int = 128) -> dict[str, Tensor]:
+        """Return tensors, by the names of arguments, under which all codes are equally probable.
+
+        ``read`` is random, so that a fit can begin there.
+        """
+        return {
+            "read": 0.1 * torch.randn(positions, codes, hidden),
+            "start": torch.zeros(hidden),
+            "write": torch.zeros(positions, hidden, codes),
+            "bias": torch.zeros(positions, codes),
+        }
 
     @property
     def support(self) -> Any:
         """Whole numbers from 0 to codes - 1."""
-        return constraints.independent(constraints.integer_interval(0, self.codes - 1), 1)
+        return constraints.independent(constraints.integer_interval(0, self.bias.shape[1] - 1), 1)
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Any:
-        """Return the distribution for a batch of rows."""
-        return type(self)(
-            self.network, self.positions, self.codes, batch_shape, self._validate_args
-        )
+        """Return the distribution for a batch of rows, which have the same tensors."""
+        fn = type(self)(self.read, self.start, self.write, self.bias, self._validate_args)
+        shape = torch.Size(batch_shape)
+        super(AutoregressiveCategorical, fn).__init__(shape, self.event_shape, self._validate_args)
+        return fn
 
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-probability of codes, (..., positions), in nats."""
         if self._validate_args:
             self._validate_sample(value)
-        value = value.expand(*torch.broadcast_shapes(value.shape[:-1], self.batch_shape), -1).long()
-        log_probs = self.network(value).log_softmax(-1)
-        return log_probs.gather(-1, value[..., None]).squeeze(-1).sum(-1)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        k = value.long().expand(*shape, -1)
+        places = torch.arange(k.shape[-1], device=k.device)
+        added = self.read[places, k]  # (..., positions, hidden)
+        before = self.start + added.cumsum(-2) - added
+        logits = torch.einsum("...ph,phc->...pc", before.tanh(), self.write) + self.bias
+        return logits.log_softmax(-1).gather(-1, k[..., None]).squeeze(-1).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Any:
-        """Return draws, from the first position to the last; the network runs once for each."""
+        """Return draws, from the first position to the last."""
         shape = self._extended_shape(sample_shape)
         with torch.no_grad():
-            drawn = torch.zeros(shape, dtype=torch.long)
-            for position in range(self.positions):
-                logits = self.network(drawn)[..., position, :]
-                drawn[..., position] = torch.distributions.Categorical(logits=logits).sample()
-            return drawn
+            before, drawn = self.start.expand(*shape[:-1], -1), []
+            for read, write, bias in zip(self.read, self.write, self.bias, strict=True):
+                k = torch.distributions.Categorical(logits=before.tanh() @ write + bias).sample()
+                drawn.append(k)
+                before = before + read[k]
+            return torch.stack(drawn, -1)

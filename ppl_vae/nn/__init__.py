@@ -5,14 +5,14 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
-from ppl_vae.nn.autoregressive import CausalAttention, CodeLogits
 from ppl_vae.nn.checked import check_row, check_sizes, expanded
 from ppl_vae.nn.condition import Condition
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
-from ppl_vae.nn.defaults import make_decoder, make_encoder
+from ppl_vae.nn.defaults import make_code_decoder, make_code_encoder, make_decoder, make_encoder
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
+from ppl_vae.nn.grids import GridDecoder, GridEncoder, places_of
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.partners import check_reads_rows, fields_read
 from ppl_vae.nn.path_flows import PathFlow
@@ -25,14 +25,14 @@ __all__ = [
     "MLP",
     "AnyBatch",
     "AutoregressiveFlow",
-    "CausalAttention",
-    "CodeLogits",
     "Condition",
     "ConvDecoder",
     "ConvEncoder",
     "CouplingNetwork",
     "GatedTransition",
     "GaussianNoise",
+    "GridDecoder",
+    "GridEncoder",
     "KnownRows",
     "MaskingNoise",
     "PathFlow",
@@ -47,10 +47,13 @@ __all__ = [
     "check_sizes",
     "expanded",
     "fields_read",
+    "make_code_decoder",
+    "make_code_encoder",
     "make_decoder",
     "make_encoder",
     "make_flow",
     "nearest_code",
+    "places_of",
     "row_keys",
     "seen_cells",
     "spacing",
