@@ -1,17 +1,15 @@
 """Real features from a few vectors of a codebook: the vector-quantized autoencoder (VQ-VAE).
 
-    k ~ p(k)                                             k: (positions,), each 0 ... codes - 1
+    k ~ p(k), uniform until code_prior is fitted         k: (positions,), each 0 ... codes - 1
     z_i ~ Normal(c_(k_i), code_sigma)                    z: (positions, size);  c: (codes, size)
     x ~ Normal(loc + scale decoder(c_k), scale sigma)    x: (features,), data's units
 
-The guide ``nearest_code`` gives z = e, the encoder's output, and the nearest k, as points. Then the
-objective is a constant, plus log p(k), minus
+With the guide's points, z = e of the encoder and the nearest k, the objective is log p(k) minus
 
     |(x - loc) / scale - decoder(c_k)|^2 / (2 sigma^2)  +  |e - c_k|^2 / (2 code_sigma^2)
 
-The first gradient goes past c_k straight through to z, and so to the encoder. The second, of the
-site z, is the codebook term in c and the commitment in e, whose weight by the first is beta =
-sigma^2 / code_sigma^2. p(k) is uniform until ``code_prior`` is fitted to the codes of rows.
+and a constant. The first gradient goes past c_k straight through to e. The second, of the site z,
+is in c the codebook term, in e the commitment, with the weight beta = sigma^2 / code_sigma^2.
 
 Rows: vectors or images of real numbers, to be stored or generated as a few whole numbers.
 
@@ -37,31 +35,29 @@ class VectorQuantizedModel(PyroModule):
         features: Number of features in a row, or (channels, height, width) of an image.
         positions: Codes of a row; 8, or of an image one for each 4 x 4 pixels, if ``None``.
         codes, size: Number of vectors in the codebook, and the size of each.
-        decoder: Network (..., positions * size) -> (..., features), made if ``None``.
-        hidden: Size of the sum that the prior carries from one position to the next.
+        decoder: Network (..., positions * size) -> (..., features); convolutions for images.
         sigma: Standard deviation of a feature given k, in units of ``scale``.
         code_sigma: Standard deviation of z around its code; the vectors e have mean square 1.
         loc, scale: Center and spread of the data, a number or (features,), in the data's units.
 
     Example:
-        >>> model = VectorQuantizedModel(features=16, positions=2, codes=5)
-        >>> pyro.poutine.trace(model).get_trace(torch.zeros(3, 16)).nodes["k"]["value"].shape
-        torch.Size([3, 2])
+        >>> VectorQuantizedModel(features=(1, 28, 28)).positions
+        49
     """
 
     def __init__(
         self, features: int | Sequence[int], positions: int | None = None, codes: int = 64,
-        size: int = 8, decoder: nn.Module | None = None, hidden: int = 128, sigma: float = 0.5,
+        size: int = 8, decoder: nn.Module | None = None, sigma: float = 0.5,
         code_sigma: float = 1.0, loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         positions = places_of(features) if positions is None else positions
-        check_sizes(positions=positions, codes=codes, size=size, hidden=(hidden,))
+        check_sizes(positions=positions, codes=codes, size=size)
         self.features, self.positions, self.codes, self.size = features, positions, codes, size
         self.codebook = nn.Parameter(torch.randn(codes, size))
         self.decoder = decoder or make_code_decoder(positions, size, features)
-        uniform = AutoregressiveCategorical.uniform(positions, codes, hidden)
-        self.prior = nn.ParameterDict(uniform).requires_grad_(False)
+        uniform = AutoregressiveCategorical.uniform(positions, codes)
+        self.prior = PyroModule[nn.ParameterDict](uniform).requires_grad_(False)
         sigmas = expanded("sigma, code_sigma", (sigma, code_sigma), 2, positive=True)
         self.register_buffer("sigmas", sigmas)
         self.register_buffer("loc", expanded("loc", loc, features))
