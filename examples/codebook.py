@@ -70,7 +70,7 @@ def main() -> None:
     print(
         f"{int((share > 0).sum())} of {codes} codes are in use, {encoder.places} of them in an "
         f"image.\nThe codes of a held-out image take {before:.1f} nats, {after:.1f} under the "
-        f"fitted prior.\nIts squared error is {error:.2f}, of a blank guess, the mean image, "
+        f"fitted prior.\nIts squared error is {error:.2f}; that of the mean image is "
         f"{(test - train.mean(0)).square().flatten(1).sum(1).mean():.2f}."
     )
     shown = {"held out": test[:SHOWN], "from codes": reconstruct(model, guide, test[:SHOWN])}
