@@ -89,7 +89,7 @@ def codes_of(model: Any, guide: Any, x: Tensor) -> Tensor:
 
 def squared_error(model: Any, guide: Any, x: Tensor, sigma: float) -> float:
     """Return the mean squared distance of an image from its expectation given one draw."""
-    log_prob = elbo_terms(model, guide, x, num_samples=10)["x"].mean()
+    log_prob = elbo_terms(model, guide, x, num_samples=1)["x"].mean()
     constant = math.prod(SHAPE) * math.log(sigma * math.sqrt(2 * math.pi))
     return float(-2 * sigma**2 * (log_prob + constant))
 
@@ -139,7 +139,7 @@ def normal_row(
     few, weight = x[: min(len(x), 1000)], [1.0]
 
     def nats(rows: Tensor) -> float:
-        return -float(elbo_terms(model, guide, rows, num_samples=10)["z"].mean())
+        return -float(elbo_terms(model, guide, rows, num_samples=1)["z"].mean())
 
     def move(row: dict[str, float], model: Any, guide: Any) -> None:
         weight[0] *= min(max(nats(few) / codes["nats"], 0.5), 2.0)

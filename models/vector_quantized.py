@@ -75,6 +75,6 @@ class VectorQuantizedModel(PyroModule):
 
     @pyro_method
     def code_prior(self, codes: Tensor) -> None:
-        """Score codes, (rows, positions): ``fit(model.code_prior, None, codes)`` fits the prior."""
+        """Score codes, (rows, positions); fit it alone, after ``model.prior.requires_grad_()``."""
         with pyro.plate("data", len(codes)):
             pyro.sample("k", AutoregressiveCategorical(**self.prior), obs=codes)
