@@ -6,7 +6,7 @@
 
 With the guide's points, z = e of the encoder and the nearest k, the objective is log p(k) minus
 
-    |(x - loc) / scale - decoder(c_k)|^2 / (2 sigma^2)  +  |e - c_k|^2 / (2 code_sigma^2)
+    loss = |(x - loc) / scale - decoder(c_k)|^2 / (2 sigma^2) + |e - c_k|^2 / (2 code_sigma^2)
 
 and a constant. The first gradient goes past c_k straight through to e. The second, of the site z,
 is in c the codebook term, in e the commitment, with the weight beta = sigma^2 / code_sigma^2.
