@@ -48,10 +48,16 @@ class AutoregressiveCategorical(TorchDistribution):
         super().__init__(torch.Size(), bias.shape[:1], validate_args)
 
     @staticmethod
-    def uniform(positions: int, codes: int, hidden: int = 128) -> dict[str, Tensor]:
-        """Return tensors, by the names of arguments, under which all codes are equally probable.
+    def uniform(positions: int, codes: int, hidden: int = 128) -> Any:
+        """Return tensors under which all codes are equally probable, where a fit can begin.
 
-        ``read`` is random, so that a fit can begin there.
+        Args:
+            positions: Number of variables.
+            codes: Number of values of each.
+            hidden: Size of the sum that is carried from one position to the next.
+
+        Returns:
+            ``{argument of the constructor: tensor}``; ``read`` is random.
         """
         return {
             "read": 0.1 * torch.randn(positions, codes, hidden),

@@ -66,14 +66,6 @@ def _has_discrete_point(model_trace: Trace, guide_trace: Trace) -> bool:
     return any(name in points and sites.is_discrete(site) for name, site in latents)
 
 
-def _has_discrete_point(model_trace: Trace, guide_trace: Trace) -> bool:
-    """Return whether the guide gives a latent that is discrete in the model as a point."""
-    given = sites.with_role(guide_trace, "latent").items()
-    points = {name for name, site in given if sites.point_of(site["fn"]) is not None}
-    latents = sites.with_role(model_trace, "latent").items()
-    return any(name in points and sites.is_discrete(site) for name, site in latents)
-
-
 class EnumerateDiscrete(Messenger):
     """Handler that enumerates every discrete latent in parallel, asked for or not."""
 
