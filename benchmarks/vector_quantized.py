@@ -18,6 +18,16 @@ Adam at 2e-3, down by half a cosine, batches of 128; the prior keeps its best we
 the training images. DIR holds ``mnist.npz``. Results go to the file of ``--out``, one JSON object a
 line; what is there is not computed again. ``--tiny`` shows that it runs.
 
+Measured with the defaults (20,000 training images, 15 epochs, 64 codes, seed 0), on all 10,000 test
+images, 419 s of one core together on a machine that other programs shared:
+
+    codes     68.84 nats   squared error 3.49   all 64 codes in use, perplexity 15.1
+    normal    68.93 nats   squared error 4.38   KL weight 1.72
+
+Under the uniform prior the codes take 203.8 nats. The prior of ``normal`` is the standard normal,
+which nothing is fitted to afterwards: the comparison is of the two pairs as they are, with one
+seed and one number of nats, and not of codes with numbers as such.
+
 Source: van den Oord, Vinyals & Kavukcuoglu (2017), section 4, arXiv:1711.00937, which has no figure
 for MNIST.
 """
