@@ -7,6 +7,7 @@ from ppl_vae.distributions.additions import (
     PaddedCategorical,
     RoundedLogistic,
 )
+from ppl_vae.distributions.autoregressive import AutoregressiveCategorical
 from ppl_vae.distributions.code import code_distribution
 from ppl_vae.distributions.discrete import (
     BernoulliVector,
@@ -19,6 +20,7 @@ from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
 
 __all__ = [
+    "AutoregressiveCategorical",
     "BernoulliVector",
     "CategoricalVector",
     "CenteredUniform",
