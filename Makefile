@@ -10,7 +10,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # until a closed form is met, compile, kill fits, or start processes. A file is left in from every
 # folder of tests/ but compiled/, where every test traces or compiles.
 NOT_QUICK := \
-  benchmarks/test_mnist.py benchmarks/test_scale.py benchmarks/test_step.py benchmarks/test_zoo.py \
+  benchmarks/test_mnist.py benchmarks/test_scale.py benchmarks/test_step.py \
+  benchmarks/test_vector_quantized.py benchmarks/test_zoo.py \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
@@ -19,9 +20,11 @@ NOT_QUICK := \
   compiled/test_faults.py compiled/test_fit.py compiled/test_large_numbers.py \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
   evaluation/test_likelihood.py evaluation/test_summed_latents.py \
-  examples/test_convolutions.py examples/test_digits.py examples/test_pixel_likelihoods.py \
-  examples/test_ppca.py examples/test_priors.py examples/test_svi_script.py \
+  examples/test_codebook.py examples/test_convolutions.py examples/test_digits.py \
+  examples/test_pixel_likelihoods.py examples/test_ppca.py \
+  examples/test_priors.py examples/test_svi_script.py \
   models/test_conditions.py models/test_images.py models/test_ppca.py models/test_priors.py \
+  models/test_vector_quantized.py \
   latents/test_codes.py report/test_browser.py report/test_content.py \
   saving/test_integrity.py saving/test_locks.py saving/test_resume.py saving/test_resume_kinds.py \
   training/test_run_directory.py training/test_world.py \

@@ -68,7 +68,7 @@ from ppl_vae.nn import MLP, GatedTransition, Recurrent, step_mask
 NOTES = 88
 SIZES = {"latents": 100, "transition": 200, "emission": 100, "hidden": 600}
 TINY = {"latents": 3, "transition": 5, "emission": 4, "hidden": 6}
-BATCH, RATE, DECAY, CLIP = 20, 2e-3, 20.0, 1e4
+BATCH, RATE, DECAY = 20, 2e-3, 20.0
 EPOCHS = {"bound": 1400, "full": 5000, "tiny": 2}
 PUBLISHED = {"Krishnan et al. 2017": 6.93, "Pyro's tutorial": 6.87}
 
@@ -144,7 +144,6 @@ def bound(arguments: argparse.Namespace, seed: int) -> dict[str, Any]:
     warm = 0.2 * epochs * -(-len(train["x"]) // BATCH)
     history = fit(
         model, guide, train, validation=valid, epochs=epochs, batch_size=BATCH, seed=seed,
-        clip_norm=CLIP,
         kl_weight=lambda step: min(1.0, 0.2 + 0.8 * step / warm),
         optimizer=lambda parameters: torch.optim.Adam(
             parameters, arguments.rate, betas=(0.96, 0.999), weight_decay=arguments.decay,

@@ -217,10 +217,10 @@ def test_sequences_are_trained_and_scored_as_on_the_cpu():
     here = copy.deepcopy(model).cpu(), copy.deepcopy(guide).cpu()
     for method in ("importance", "particle_filter"):
         scores = [
-            ppl_vae.log_likelihood(*one, data, method=method, num_samples=2000)["log_prob"]
+            ppl_vae.log_likelihood(*one, data, method=method, num_samples=2000)["log_prob"].mean()
             for one in ((model, guide), here)
         ]
-        assert np.allclose(*scores, atol=0.3)
+        assert np.allclose(*scores, atol=0.3)  # estimates with other random numbers
     ahead = [ppl_vae.forecast(*one, data, steps=3) for one in ((model, guide), here)]
     assert np.allclose(*ahead, atol=0.5)
     steps = [ppl_vae.anomaly_scores(*one, data, per_step=True) for one in ((model, guide), here)]

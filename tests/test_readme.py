@@ -125,6 +125,12 @@ def test_the_program_on_autoencoders_runs(tmp_path):
     assert "torch.Size([1797, 64])" in output
 
 
+def test_the_program_on_codebooks_runs(tmp_path):
+    output = run(PROGRAMS["Codebooks"], tmp_path)
+    assert re.search(r"torch.Size\(\[1797, 4\]\) \d+$", output, re.MULTILINE)
+    assert "torch.Size([3, 1, 8, 8])" in output
+
+
 def test_the_program_of_other_guides_runs_after_it(tmp_path):
     output = run(PROGRAMS["Images"] + PROGRAMS["Guides"], tmp_path)
     assert len(re.findall(r"^-?\d+\.\d+$", output, re.MULTILINE)) == 2

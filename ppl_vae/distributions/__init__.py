@@ -7,6 +7,7 @@ from ppl_vae.distributions.additions import (
     PaddedCategorical,
     RoundedLogistic,
 )
+from ppl_vae.distributions.autoregressive import AutoregressiveCategorical
 from ppl_vae.distributions.code import code_distribution
 from ppl_vae.distributions.discrete import (
     BernoulliVector,
@@ -20,6 +21,7 @@ from ppl_vae.distributions.markov import MarkovPath
 from ppl_vae.distributions.taught import Taught
 
 __all__ = [
+    "AutoregressiveCategorical",
     "BernoulliVector",
     "CategoricalVector",
     "CenteredUniform",

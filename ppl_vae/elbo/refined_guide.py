@@ -149,8 +149,9 @@ class RefinedGuide(nn.Module):
     @torch.no_grad()
     def set_rows(self, keys: Tensor, offsets: Mapping[str, Tensor]) -> None:
         """Set the keys of the rows, (rows,), and their offsets."""
-        self.order.copy_(keys.argsort(stable=True))
-        self.keys.copy_(keys[self.order])
+        order = keys.argsort(stable=True)  # the keys may be on another device than the guide
+        self.order.copy_(order)
+        self.keys.copy_(keys[order])
         for name, offset in zip(self.sites, self.offsets, strict=True):
             offset.copy_(offsets[name])
 

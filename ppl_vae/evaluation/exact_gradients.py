@@ -22,6 +22,7 @@ import torch
 from pyro import poutine
 from pyro.infer import TraceEnum_ELBO
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
@@ -57,6 +58,14 @@ class ExactGradient:
     batch_variance: dict[str, float]
 
 
+def _has_discrete_point(model_trace: Trace, guide_trace: Trace) -> bool:
+    """Return whether the guide gives a latent that is discrete in the model as a point."""
+    given = sites.with_role(guide_trace, "latent").items()
+    points = {name for name, site in given if sites.point_of(site["fn"]) is not None}
+    latents = sites.with_role(model_trace, "latent").items()
+    return any(name in points and sites.is_discrete(site) for name, site in latents)
+
+
 class EnumerateDiscrete(Messenger):
     """Handler that enumerates every discrete latent in parallel, asked for or not."""
 
@@ -71,7 +80,8 @@ def exact_gradient(estimator: Estimator, num_draws: int) -> ExactGradient | None
 
     It cannot where a discrete latent has no list of values (counts without an end, ``.to_event`` of
     a Pyro distribution), stands outside the row plate, or has too many configurations; where the
-    guide relaxes a latent in evaluation mode as well; or where a plate subsamples.
+    guide relaxes a latent in evaluation mode as well, or gives a discrete one as a point, whose
+    gradient past it (straight through) is the pair's own; or where a plate subsamples.
 
     Args:
         estimator: A pair with its batch; the pair's objective does not matter.
@@ -81,7 +91,7 @@ def exact_gradient(estimator: Estimator, num_draws: int) -> ExactGradient | None
     with pair.evaluating():
         model_trace, guide_trace = sites.traces(pair, batch)
         count = _configurations(estimator, model_trace, guide_trace)
-        if count > MOST_CONFIGURATIONS:
+        if count > MOST_CONFIGURATIONS or _has_discrete_point(model_trace, guide_trace):
             return None
         drawn = sites.with_role(guide_trace, "latent", "auxiliary").values()
         is_sum = all(sites.is_discrete(site) or sites.point_of(site["fn"]) for site in drawn)

@@ -9,7 +9,7 @@ large sums are faster than many small ones, and the memory stays the same at any
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -72,12 +72,8 @@ class ParticlePass:
             ParticleTerms(pair, rows, count, measure),
             math.ceil(num_samples / count),
         )
-        for name in self.terms.points if refuse_points else []:
-            raise ValueError(
-                f'site "{name}": expected a guide that draws the latent from a distribution, '
-                "got a point (Delta), which has a log joint density log p(x, z) but no "
-                "log-likelihood; fit another guide to the model, or call elbo_terms in Python"
-            )
+        if self.terms.points and refuse_points:
+            raise _no_likelihood(self.terms.points)
         if self.terms.draws_nothing:  # one particle, repeated as often as it is summed
             largest = min(block_rows(rows), ELEMENTS // min(num_samples, GATHERED))
             rounds, full_size = 1, rows_that_fit(largest, numbers)
@@ -177,3 +173,18 @@ def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> No
             f"{int(rows.places(index)[values.isnan()][0])}; look for NaN or infinity in "
             "the networks' weights"
         )
+
+
+def _no_likelihood(points: Sequence[str]) -> ValueError:
+    """Return the error that a guide gives latents of the rows as points.
+
+    Args:
+        points: Names of the latents.
+    """
+    names = " and ".join(f'site "{name}"' for name in points)
+    a_point = "a point (Delta), which has" if len(points) == 1 else "points (Delta), which have"
+    return ValueError(
+        f"{names}: expected a guide that draws the latent from a distribution, got {a_point} a log "
+        "joint density log p(x, z) but no log-likelihood; fit another guide to the model, or call "
+        "elbo_terms in Python"
+    )

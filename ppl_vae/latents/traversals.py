@@ -220,7 +220,8 @@ def _codes(pair: Pair, rows: Rows, index: Tensor, seed: int | None) -> dict[str,
     codes = {}
     for name, value in collect(pair, rows.subset(index), work, seed=seed).items():
         support = supports[name] or constraints.real
-        transform = None if support.is_discrete else biject_to(support)
+        discrete = support.is_discrete or not value.is_floating_point()  # a point of whole numbers
+        transform = None if discrete else biject_to(support)
         free = value if transform is None else transform.inv(value)
         codes[name] = _Code(free, transform)
     return codes

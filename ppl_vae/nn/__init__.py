@@ -10,11 +10,13 @@ from ppl_vae.nn.condition import Condition, beside, seen_labels
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, RandomAffine, SaltAndPepperNoise
 from ppl_vae.nn.coupling import CouplingNetwork
-from ppl_vae.nn.defaults import make_decoder, make_encoder
+from ppl_vae.nn.defaults import make_code_decoder, make_code_encoder, make_decoder, make_encoder
 from ppl_vae.nn.flows import AutoregressiveFlow, PlanarFlow, SplineFlow, make_flow
+from ppl_vae.nn.grids import GridDecoder, GridEncoder, places_of
 from ppl_vae.nn.mlp import MLP
 from ppl_vae.nn.partners import check_reads_rows, fields_read
 from ppl_vae.nn.path_flows import PathFlow
+from ppl_vae.nn.quantization import nearest_code, straight_through
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
@@ -29,6 +31,8 @@ __all__ = [
     "CouplingNetwork",
     "GatedTransition",
     "GaussianNoise",
+    "GridDecoder",
+    "GridEncoder",
     "KnownRows",
     "MaskingNoise",
     "PathFlow",
@@ -45,13 +49,18 @@ __all__ = [
     "check_sizes",
     "expanded",
     "fields_read",
+    "make_code_decoder",
+    "make_code_encoder",
     "make_decoder",
     "make_encoder",
     "make_flow",
+    "nearest_code",
+    "places_of",
     "row_keys",
     "seen_cells",
     "seen_labels",
     "spacing",
     "step_mask",
+    "straight_through",
     "turned",
 ]

@@ -75,7 +75,7 @@ class ConvEncoder(nn.Module):
         for channels_in, channels_out in pairwise((self.shape[0], *hidden)):
             layers += [nn.Conv2d(channels_in, channels_out, 3, stride=2, padding=1), activation()]
             layers += [ResidualBlock(channels_out, activation) for _ in range(residual)]
-        cells = math.prod(_coarsest(self.shape, hidden))
+        cells = math.prod(coarsest(self.shape, hidden))
         layers += [nn.Flatten(), nn.Linear(cells, outputs)]
         self.layers = AnyBatch(nn.Sequential(*layers), row_dims=3)
 
@@ -116,7 +116,7 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         self.shape = check_shape(shape)
-        first = _coarsest(self.shape, tuple(hidden)[::-1])
+        first = coarsest(self.shape, tuple(hidden)[::-1])
         layers: list[nn.Module] = [nn.Linear(inputs, math.prod(first)), nn.Unflatten(1, first)]
         for channels_in, channels_out in pairwise((*hidden, self.shape[0])):
             layers += [ResidualBlock(channels_in, activation) for _ in range(residual)]
@@ -147,7 +147,7 @@ def check_shape(shape: Sequence[int]) -> tuple[int, ...]:
     return numbers
 
 
-def _coarsest(shape: tuple[int, ...], hidden: Sequence[int]) -> tuple[int, int, int]:
+def coarsest(shape: tuple[int, ...], hidden: Sequence[int]) -> tuple[int, int, int]:
     """Return the shape of an image after one halving, rounded up, for each number of channels.
 
     Args:

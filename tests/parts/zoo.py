@@ -34,6 +34,7 @@ EVERY_TIME = {
     "flow": ("bernoulli",),
     "local": ("bernoulli",),
     "multivariate_normal": ("gaussian",),
+    "nearest_code": ("vector_quantized",),
 }
 """Models that a guide runs with every time in ``test_zoo``; the others run with the slow tests. A
 guide that is not here runs with every model. The table lints every guide with every model."""
