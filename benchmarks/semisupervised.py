@@ -16,6 +16,14 @@ A line has the accuracy of ``encode`` of the label site on the 10,000 test image
 Brier score, its calibration error (ten bins of confidence), and the accuracy of the same network
 trained on the labelled images alone, by cross-entropy.
 
+Measured on one of two cores, mean (least to most), beside the network alone:
+
+    100 labels, five draws    94.87 (94.08 to 96.12)    93.68    Brier score 0.079 beside 0.098
+    600 labels, two draws     96.88 (96.84 to 96.92)    96.65    0.047 beside 0.050
+    3,000 labels, two draws   97.67 (97.65 to 97.68)    97.66    0.035 beside 0.035
+
+so that the images without labels help where labels are few. A fit took 3.6 to 4.3 minutes.
+
 Asked: 93.2 with 100 labels, 94.4 with 600, 95.8 with 3,000 (Pyro's tutorial of the model, with
 enumeration and the term of the classifier). Kingma et al. (2014), table 1, as recalled: 88.0, 95.1,
 96.1 for M2.

@@ -22,6 +22,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
+from ppl_vae.distributions import Label
 from ppl_vae.nn import beside, check_sizes, make_decoder, seen_labels
 
 NEVER = -100.0  # log-probability, finite: times a probability of 0 it is 0
@@ -42,7 +43,8 @@ class SemisupervisedModel(PyroModule):
     Example:
         >>> model = SemisupervisedModel(features=16, latents=2, classes=3)
         >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(2, 16), torch.tensor([2, -1]))
-        >>> trace.nodes["label"]["log_prob"] if "log_prob" in trace.nodes["label"] else None
+        >>> trace.nodes["label"]["value"]
+        tensor([ 2, -1])
     """
 
     def __init__(
@@ -58,12 +60,10 @@ class SemisupervisedModel(PyroModule):
     def forward(self, x: Tensor, y: Tensor) -> None:
         """Score rows x, (rows, features), and their labels y, (rows,), where they have one."""
         x = x.to(torch.get_default_dtype())
-        label, seen = seen_labels(y)
         with pyro.plate("data", len(x)):
             drawn = pyro.sample("y", dist.Categorical(logits=self.prior_logits))
             one_hot = nn.functional.one_hot(drawn, self.classes)  # (..., rows, classes)
-            given = dist.Categorical(logits=NEVER * (1.0 - one_hot))
-            pyro.sample("label", given.mask(seen), obs=label)
+            pyro.sample("label", Label(NEVER * (1.0 - one_hot)).mask(seen_labels(y)[1]), obs=y)
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
             logits = self.decoder(beside(z, one_hot))  # (..., rows, features)
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

@@ -16,9 +16,9 @@ from ppl_vae.distributions.discrete import (
     RelaxedCategoricalVector,
 )
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
+from ppl_vae.distributions.labels import Label, Taught
 from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
-from ppl_vae.distributions.taught import Taught
 
 __all__ = [
     "AutoregressiveCategorical",
@@ -26,6 +26,7 @@ __all__ = [
     "CategoricalVector",
     "CenteredUniform",
     "ContinuousBernoulli",
+    "Label",
     "MarkovPath",
     "MixtureSameFamily",
     "PaddedCategorical",

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 
 from ppl_vae.core import sites
-from ppl_vae.distributions.taught import Taught
+from ppl_vae.distributions.labels import Taught
 from ppl_vae.elbo.bounds import IWAE, RowELBO
 from ppl_vae.elbo.objectives import RowBound
 from ppl_vae.elbo.training_terms import training_terms

@@ -20,7 +20,14 @@ from ppl_vae.nn import seen_cells
 from ppl_vae.zoo.catalog import find_class, zoo
 
 ROWS, FEATURES, STEPS = 60, 4, 5
-SIZES = {"features": FEATURES, "latents": 2, "categories": 3, "rows": ROWS, "conditions": 3}
+SIZES = {
+    "features": FEATURES,
+    "latents": 2,
+    "categories": 3,
+    "rows": ROWS,
+    "conditions": 3,
+    "classes": 3,
+}
 """Constructor arguments of the model that the rows are drawn from; others have their defaults."""
 
 FEW_MODELS = ("bernoulli", "gaussian", "ppca")
@@ -28,6 +35,7 @@ FEW_MODELS = ("bernoulli", "gaussian", "ppca")
 
 EVERY_TIME = {
     "linear": FEW_MODELS,
+    "classifier": ("semisupervised",),
     "amortized": ("sparse",),
     "delta": ("gaussian",),
     "denoising": ("gaussian",),
@@ -57,7 +65,19 @@ def sequences():
     return 100 + 5 * steps + center[:, None]
 
 
-FIXED = {"bernoulli": binaries, "gaussian": reals, "hmm": sequences, "ppca": reals}
+def few_labels():
+    """(60, 4) zeros and ones, of which a third have a label."""
+    rows = torch.arange(ROWS)
+    return {"x": binaries(), "y": torch.where(rows % 3 == 0, rows // 3 % 3, -1)}
+
+
+FIXED = {
+    "bernoulli": binaries,
+    "gaussian": reals,
+    "hmm": sequences,
+    "ppca": reals,
+    "semisupervised": few_labels,
+}
 """Models whose rows are not drawn from the prior, because other tests rely on the numbers, or
 because the rows are observed at several sites."""
 

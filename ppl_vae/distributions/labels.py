@@ -1,4 +1,7 @@
-"""An observed site of a guide that training makes more probable.
+"""Labels of which some are missing, and what a guide learns from those that are there.
+
+``Label`` is the distribution of a site that observes them. ``Taught`` is that of an observed site
+of a guide that training makes more probable:
 
     log-probability of the site = -weight * log q(value)
 
@@ -10,8 +13,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyro.distributions import TorchDistribution
+import torch
+from pyro.distributions import Categorical, TorchDistribution
 from torch import Tensor
+from torch.distributions import constraints
+
+
+class Label(Categorical):
+    """A categorical distribution whose value may be missing, as -1 or NaN, with a probability of 1.
+
+    So a site observes the field of the labels as it is; ``.mask`` says which rows have none.
+
+    Args:
+        logits: Log-probabilities of the labels up to a constant, (..., classes).
+
+    Example:
+        >>> Label(torch.zeros(2)).log_prob(torch.tensor([1.0, -1.0, torch.nan])).exp()
+        tensor([0.5000, 1.0000, 1.0000])
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__(logits=logits, validate_args=False)
+
+    @property
+    def support(self) -> Any:
+        """-1, for a label that is missing, and the labels."""
+        return constraints.integer_interval(-1, self.logits.shape[-1] - 1)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Label:
+        """Return the same for more values."""
+        return Label(self.logits.expand(*batch_shape, self.logits.shape[-1]))
+
+    def log_prob(self, value: Tensor) -> Any:
+        """Return the log-probability of labels, in nats; 0 for those that are missing."""
+        seen = value >= 0
+        known = torch.where(seen, value, torch.zeros_like(value)).long()
+        return torch.where(seen, super().log_prob(known), 0.0)
 
 
 class Taught(TorchDistribution):
