@@ -17,6 +17,8 @@ from ppl_vae.distributions.discrete import (
 from ppl_vae.distributions.families import find_family, parameter_transforms, positive_transform
 from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
+from ppl_vae.distributions.multinomial import Multinomial
+from ppl_vae.distributions.simplex import SoftmaxNormal
 
 __all__ = [
     "BernoulliVector",
@@ -25,10 +27,12 @@ __all__ = [
     "ContinuousBernoulli",
     "MarkovPath",
     "MixtureSameFamily",
+    "Multinomial",
     "PaddedCategorical",
     "RelaxedBernoulliVector",
     "RelaxedCategoricalVector",
     "RoundedLogistic",
+    "SoftmaxNormal",
     "code_distribution",
     "find_family",
     "kalman_log_prob",

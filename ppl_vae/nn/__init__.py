@@ -18,6 +18,7 @@ from ppl_vae.nn.path_flows import PathFlow
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
+from ppl_vae.nn.topics import TopicCounts, TopicMixture
 
 __all__ = [
     "MLP",
@@ -38,6 +39,8 @@ __all__ = [
     "SaltAndPepperNoise",
     "SplineFlow",
     "Standardize",
+    "TopicCounts",
+    "TopicMixture",
     "check_reads_rows",
     "check_row",
     "check_sizes",

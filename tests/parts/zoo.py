@@ -56,9 +56,19 @@ def sequences():
     return 100 + 5 * steps + center[:, None]
 
 
-FIXED = {"bernoulli": binaries, "gaussian": reals, "hmm": sequences, "ppca": reals}
-"""Models whose rows are not drawn from the prior, because other tests rely on the numbers, or
-because the rows are observed at several sites."""
+def documents():
+    """(60, 4) counts of words, of documents that differ in length; one is empty."""
+    rate = torch.where(reals() > 100, 0.5, 4.0) * (torch.arange(ROWS)[:, None] % 3 + 1.0)
+    counts = torch.poisson(rate, generator=torch.Generator().manual_seed(2))
+    counts[7] = 0
+    return counts
+
+
+FIXED = {
+    "bernoulli": binaries, "gaussian": reals, "hmm": sequences, "ppca": reals, "topics": documents,
+}  # fmt: skip
+"""Models whose rows are not drawn from the prior, because other tests rely on the numbers, because
+the rows are observed at several sites, or because the prior has no number of words."""
 
 SEQUENCES = ("deep_markov", "hmm", "sequence", "state_space")
 """Models whose rows are no vectors and no images."""
