@@ -67,7 +67,8 @@ class Multinomial(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         ways = torch.lgamma(value.sum(-1) + 1) - torch.lgamma(value + 1).sum(-1)
-        return ways + (value * self.logits.log_softmax(-1)).sum(-1)
+        log_probs = self.logits.log_softmax(-1).masked_fill(value == 0, 0.0)  # 0 log 0 = 0
+        return ways + (value * log_probs).sum(-1)
 
     def sample(self, sample_shape: Any = ()) -> Any:
         """Return counts, (..., categories), whole numbers as floats."""
