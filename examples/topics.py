@@ -3,7 +3,7 @@
     python examples/topics.py [--data DIR] [--topics 20] [--epochs 30] [--out topics.png]
 
 --data takes a folder with ``train_bow.npz``, a sparse matrix of scipy, documents by words, and
-``vocab.txt``, its words. Without --data, 1,500 documents of six topics are made here: each topic has
+``vocab.txt``, its words. Without --data, 1,500 documents of six topics are made: each topic has
 words of its own, and words that all share.
 
 Two pairs are fitted to the same documents, with the same guide. In the mixture, latent Dirichlet
