@@ -31,8 +31,10 @@ EVERY_TIME = {
     "amortized": ("sparse",),
     "delta": ("gaussian",),
     "denoising": ("gaussian",),
+    "dirichlet": ("topics",),
     "flow": ("bernoulli",),
     "local": ("bernoulli",),
+    "logistic_normal": ("topics",),
     "multivariate_normal": ("gaussian",),
 }
 """Models that a guide runs with every time in ``test_zoo``; the others run with the slow tests. A
