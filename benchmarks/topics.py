@@ -9,16 +9,17 @@
 
 DIR holds ``train_bow.npz`` and ``test_bow.npz``, sparse counts of documents by words, and
 ``vocab.txt``. All models have 20 topics, and the same documents and words. Ours have
-``DirichletGuide``, Adam at 0.1 (mixture) or 0.03 (product), batches of 256, 25 epochs. These settings
-were chosen on 1,000 of the training documents.
+``DirichletGuide``, Adam at 0.1 (mixture) or 0.03 (product), batches of 256, 25 epochs. These
+settings were chosen on 1,000 of the training documents.
 
 Perplexity is exp(-bound / number of words), without the number of orders of a document's words.
 Three bounds of the log-likelihood of the test documents are used:
 
     elbo          ours: the topics of words are summed out, shares are drawn from the guide
-    sampled       ours: importance sampling, ``log_likelihood`` with some draws of each document
-    documents     scikit-learn's: its ELBO for the documents, whose topics of words have a
-                  distribution of their own, so that it is looser than the first, given equal shares
+    sampled       ours: importance sampling, ``log_likelihood`` with 20 draws of each document,
+                  which is a bound on average
+    documents     scikit-learn's: its ELBO for the documents; topics have a distribution, and so
+                  has the topic of each word: a looser bound than the first, given equal shares
 
 scikit-learn's ``perplexity(test)`` is printed as ``whole``: its bound has the divergence of the
 topics' posterior from their prior as well, all of it, whatever the number of test documents. That

@@ -67,7 +67,7 @@ class SoftmaxNormal(dist.TorchDistribution):
         noise = torch.randn(
             self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
         )
-        log_z = (self.loc.double() + self.scale.double() * noise).log_softmax(-1)
+        log_z = (_precise(self.loc) + _precise(self.scale) * noise).log_softmax(-1)
         z = log_z.exp().clamp_min(LEAST).to(noise.dtype)
         self._drawn = z, log_z
         return z
@@ -77,12 +77,21 @@ class SoftmaxNormal(dist.TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         kept = self._drawn
-        log_z = kept[1] if kept is not None and value is kept[0] else value.double().log()
-        scale = self.scale.double()
-        weight, distance = scale**-2, log_z - self.loc.double()
+        log_z = kept[1] if kept is not None and value is kept[0] else _precise(value).log()
+        scale = _precise(self.scale)
+        weight, distance = scale**-2, log_z - _precise(self.loc)
         total = weight.sum(-1)
         shift = (weight * distance).sum(-1, keepdim=True) / total[..., None]
         squares = (weight * (distance - shift) ** 2).sum(-1)
         constant = (value.shape[-1] - 1) * math.log(2 * math.pi)
         volumes = log_z.sum(-1) + scale.log().sum(-1)
         return (-volumes - (constant + total.log() + squares) / 2).to(value.dtype)
+
+
+def _precise(numbers: Tensor) -> Tensor:
+    """Return numbers in double precision, where the device has it.
+
+    A density divides differences of logarithms by the scale: what a small scale leaves of their
+    digits in single precision would raise the ELBO, and a fit would look for such scales.
+    """
+    return numbers if numbers.device.type == "mps" else numbers.double()

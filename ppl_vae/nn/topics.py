@@ -8,8 +8,8 @@
 ``TopicCounts`` says for each word of a document which topics it belongs to, given how much of the
 document belongs to each of them, and counts the words of each topic: a step of the mean field of
 latent Dirichlet allocation. E would be the topics there; here it is learned as the weights of a
-network are. A topic that a document starts with none of has counts near 0, so that documents get
-shares near 0 and 1, which a perceptron finds only after it has ignored the topics for long.
+network are. Documents differ in their counts before anything is learned; with a perceptron in its
+place, a fit may ignore the topics for many epochs.
 
 Source: Blei, Ng & Jordan (2003), Latent Dirichlet allocation, Journal of Machine Learning Research
 3, section 5.2 (the step); Srivastava & Sutton (2017), arXiv:1703.01488 (the decoder).
