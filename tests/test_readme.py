@@ -151,6 +151,13 @@ def test_the_program_on_counts_runs(tmp_path):
     assert "dispersion index" in output
 
 
+def test_the_program_on_documents_runs(tmp_path):
+    sparse()
+    output = run(PROGRAMS["Documents"], tmp_path)
+    assert "TraceMeanField_ELBO" in output
+    assert "tensor([[" in output
+
+
 def test_the_program_on_labels_runs(tmp_path):
     assert "torch.Size([10, 64])" in run(PROGRAMS["Labels"], tmp_path)
 

@@ -7,7 +7,7 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, reporting
-from ppl_vae.cli.opened import files_read, hand_over, open_run
+from ppl_vae.cli.opened import any_number, files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -72,6 +72,11 @@ def generate(
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings
         )
+        if like is None and opened.sequences is None and not any_number(generated):
+            report.note(
+                "note: all new rows are 0; a model that takes the total of a row from the data, "
+                "such as the length of a document, needs --like DATA"
+            )
         if opened.sequences is not None and (out is None or out.suffix.lower() != ".npz"):
             generated = opened.sequences.table(generated)
         hand_over(generated, out, report)

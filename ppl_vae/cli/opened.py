@@ -185,6 +185,19 @@ def files_read(fields: Sequence[str] | None, *files: Path | None) -> list[Path |
     return [*files, *(Path(word.partition("=")[2]) for word in fields or ())]
 
 
+def any_number(values: Any) -> bool:
+    """Return whether rows have any number other than 0.
+
+    Args:
+        values: A frame, an array or tensor, or a mapping or tuple of these.
+    """
+    if isinstance(values, tuple | dict):
+        parts = values.values() if isinstance(values, dict) else values
+        return any(map(any_number, parts))
+    numbers = values.to_numpy() if hasattr(values, "to_numpy") else values
+    return bool((numbers != 0).any())
+
+
 def hand_over(values: Any, out: Path | None, report: CommandOutput) -> None:
     """Write rows to a file, or print the first of them.
 

@@ -19,6 +19,8 @@ from ppl_vae.distributions.families import find_family, parameter_transforms, po
 from ppl_vae.distributions.labels import Label, Taught
 from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
+from ppl_vae.distributions.multinomial import Multinomial
+from ppl_vae.distributions.simplex import SoftmaxNormal
 
 __all__ = [
     "AutoregressiveCategorical",
@@ -29,10 +31,12 @@ __all__ = [
     "Label",
     "MarkovPath",
     "MixtureSameFamily",
+    "Multinomial",
     "PaddedCategorical",
     "RelaxedBernoulliVector",
     "RelaxedCategoricalVector",
     "RoundedLogistic",
+    "SoftmaxNormal",
     "Taught",
     "code_distribution",
     "find_family",

@@ -4,6 +4,8 @@
     support of p within the support of q        else no draw is where the posterior may be, too
 
 Where one is discrete and the other is not, a probability would be divided by a density: an error.
+So it is where one has shares that sum to 1 and the other has not: a density of d - 1 numbers would
+be divided by one of d numbers.
 Otherwise only the first is an error. A posterior may have a smaller support than the prior, and the
 ELBO of a smaller support is still a bound; but importance sampling then misses the rest, and no
 weight of a draw can show what is never drawn.
@@ -12,8 +14,10 @@ weight of a draw can show what is never drawn.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
+from torch.distributions import constraints
 
 from ppl_vae.core import sites
 from ppl_vae.core.supports import reaches_outside, support_of, support_text
@@ -34,7 +38,7 @@ def unequal_supports(inspection: Inspection) -> Iterator[Finding]:
                 "give the guide a family of the prior's support; for discrete latents as in "
                 "guides/categorical.py, bernoulli.py or relaxed.py",
             )
-        elif reaches_outside(guide, prior):
+        elif _one_sums_to_one(prior, guide) or reaches_outside(guide, prior):
             yield site_error(
                 name,
                 f"expected draws of the guide in the support of the model's prior ({supports[0]}), "
@@ -50,6 +54,15 @@ def unequal_supports(inspection: Inspection) -> Iterator[Finding]:
                 "low, whatever k-hat says, unless the posterior is 0 there",
                 "give the guide a family of the prior's support",
             )
+
+
+def _one_sums_to_one(prior: Any, guide: Any) -> bool:
+    """Return whether just one of prior and guide has vectors that sum to 1; a point may be one."""
+    supports = support_of(prior), support_of(guide)
+    if None in supports or sites.point_of(guide) is not None:
+        return False
+    prior_does, guide_does = (isinstance(s, type(constraints.simplex)) for s in supports)
+    return prior_does != guide_does
 
 
 def _one_is_discrete(in_model: sites.Site, in_guide: sites.Site) -> bool:

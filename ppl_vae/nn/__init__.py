@@ -20,6 +20,7 @@ from ppl_vae.nn.quantization import nearest_code, straight_through
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
+from ppl_vae.nn.topics import TopicCounts, TopicMixture
 
 __all__ = [
     "MLP",
@@ -43,6 +44,8 @@ __all__ = [
     "SaltAndPepperNoise",
     "SplineFlow",
     "Standardize",
+    "TopicCounts",
+    "TopicMixture",
     "beside",
     "check_reads_rows",
     "check_row",

@@ -72,6 +72,19 @@ def test_generated_digits_have_the_dtype_of_the_data(ppl, digits_file):
     assert ppl("encode", "run", digits_file, "--json").json["rows"] == 300
 
 
+def test_new_documents_take_their_length_from_rows_and_none_is_empty_in_silence(ppl):
+    counts = np.random.default_rng(0).poisson(2.0, (40, 6))
+    np.save("words.npy", counts)
+    setting = ("--set", "latents=2", "--epochs", "1", "--run", "run", "--quiet")
+    ppl("fit", "topics", "dirichlet", "words.npy", *setting)
+    without = ppl("generate", "run", "--num-samples", "4", "--out", "empty.npy")
+    assert "--like DATA" in without.out + without.err
+    assert np.load("empty.npy").sum() == 0
+    new = ppl("generate", "run", "--like", "words.npy", "--num-samples", "4", "--out", "new.npy")
+    assert "--like DATA" not in new.out + new.err
+    assert set(np.load("new.npy").sum(1)) <= set(counts.sum(1))
+
+
 def test_columns_are_found_by_name_among_others(ppl, wine_run, wine_file):
     data = pd.read_csv(wine_file)
     data[[*data.columns[::-1]]].assign(grower="someone").to_csv("mixed.csv", index=False)

@@ -39,8 +39,10 @@ EVERY_TIME = {
     "amortized": ("sparse",),
     "delta": ("gaussian",),
     "denoising": ("gaussian",),
+    "dirichlet": ("topics",),
     "flow": ("bernoulli",),
     "local": ("bernoulli",),
+    "logistic_normal": ("topics",),
     "multivariate_normal": ("gaussian",),
     "nearest_code": ("vector_quantized",),
 }
@@ -71,15 +73,24 @@ def few_labels():
     return {"x": binaries(), "y": torch.where(rows % 3 == 0, rows // 3 % 3, -1)}
 
 
+def documents():
+    """(60, 4) counts of words, of documents that differ in length; one is empty."""
+    rate = torch.where(reals() > 100, 0.5, 4.0) * (torch.arange(ROWS)[:, None] % 3 + 1.0)
+    counts = torch.poisson(rate, generator=torch.Generator().manual_seed(2))
+    counts[7] = 0
+    return counts
+
+
 FIXED = {
     "bernoulli": binaries,
     "gaussian": reals,
     "hmm": sequences,
     "ppca": reals,
     "semisupervised": few_labels,
+    "topics": documents,
 }
-"""Models whose rows are not drawn from the prior, because other tests rely on the numbers, or
-because the rows are observed at several sites."""
+"""Models whose rows are not drawn from the prior, because other tests rely on the numbers, because
+the rows are observed at several sites, or because the prior has no number of words."""
 
 SEQUENCES = ("deep_markov", "hmm", "sequence", "state_space")
 """Models whose rows are no vectors and no images."""
