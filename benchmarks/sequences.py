@@ -23,16 +23,16 @@ padded to the longest sequence of each. Epochs of both alternate.
 ``memory`` fits a linear state-space model to simulated sequences of 10 to 500 steps for one epoch,
 in batches of 256, and prints by how much the memory of the process rises above that of the data.
 
-Measured on one of two cores beside other work. Seed 0, without the rise and with a scale of exp(v / 2)
-in the guide: 7.043 by the ELBO after 1,400 epochs (56 minutes), 6.58 by the particle filter; seed 1
-then overflowed in its third step. A limit on the gradient's norm (1e4) is no mend: seed 2 had 8.07
-after 1,400 epochs, perhaps since weight decay outweighs a gradient that is cut. The scale of the
-guide is a softplus now: seeds 0, 1 and 2 begin without overflow (5 epochs).
+Measured on one of two cores beside other work. Seed 0, without the rise and with a scale of exp(v /
+2) in the guide: 7.043 by the ELBO after 1,400 epochs (56 minutes), 6.58 by the particle filter;
+seed 1 then overflowed in its third step. A limit on the gradient's norm (1e4) is no mend: seed 2
+had 8.07 after 1,400 epochs, perhaps since weight decay outweighs a gradient that is cut. The scale
+of the guide is a softplus now: seeds 0, 1 and 2 begin without overflow (5 epochs).
 
 ``speed`` with two threads, quiet machine, four rounds: 1.27 s (1.24 to 1.30) an epoch beside 3.35
-(3.21 to 3.43), 2.61 times faster (2.58 to 2.69). ``memory``, one thread: 286 MiB above the data for 3,000 sequences, 126 for 30,000
-after them in one process; 82 above the 1,038 of the data for 100,000 in a process of their own, in
-88 s.
+(3.21 to 3.43), 2.61 times faster (2.58 to 2.69). ``memory``, one thread: 286 MiB above the data for
+3,000 sequences, 126 for 30,000 after them in one process; 82 above the 1,038 of the data for
+100,000 in a process of their own, in 88 s.
 
 Published, negative bounds in nats per step: 6.93 (Krishnan, Shalit & Sontag 2017, table 1,
 arXiv:1609.09869), 6.87 (Pyro's tutorial of the deep Markov model, 5,000 epochs).
