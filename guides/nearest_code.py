@@ -23,7 +23,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ppl_vae.nn import Standardize, make_code_encoder, nearest_code
+from ppl_vae.nn import Standardize, check_row, make_code_encoder, nearest_code
 
 
 class NearestCodeGuide(PyroModule):
@@ -52,6 +52,7 @@ class NearestCodeGuide(PyroModule):
         loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_row(features)
         if not (hasattr(model, "codebook") and hasattr(model, "positions")):
             raise ValueError(
                 f"model: expected a codebook and positions, got {type(model).__name__}"

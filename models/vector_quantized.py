@@ -58,20 +58,22 @@ class VectorQuantizedModel(PyroModule):
         self.decoder = decoder or make_code_decoder(positions, size, features)
         uniform = AutoregressiveCategorical.uniform(positions, codes)
         self.prior = PyroModule[nn.ParameterDict](uniform).requires_grad_(False)
-        sigmas = expanded("sigma, code_sigma", (sigma, code_sigma), 2, positive=True)
-        self.register_buffer("sigmas", sigmas)
+        for name, value in (("sigma", sigma), ("code_sigma", code_sigma)):
+            self.register_buffer(name, expanded(name, value, (), positive=True))
         self.register_buffer("loc", expanded("loc", loc, features))
         self.register_buffer("scale", expanded("scale", scale, features, positive=True))
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""
-        x, (sigma, code_sigma) = x.to(torch.get_default_dtype()), self.sigmas
+        x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", AutoregressiveCategorical(**self.prior))
             code = self.codebook[k]  # (..., rows, positions, size): particles lead
-            z = pyro.sample("z", dist.Normal(code, code_sigma).to_event(2))
+            z = pyro.sample("z", dist.Normal(code, self.code_sigma).to_event(2))
             mean = self.loc + self.scale * self.decoder(straight_through(code, z).flatten(-2))
-            pyro.sample("x", dist.Normal(mean, self.scale * sigma).to_event(x.dim() - 1), obs=x)
+            pyro.sample(
+                "x", dist.Normal(mean, self.scale * self.sigma).to_event(x.dim() - 1), obs=x
+            )
 
     @pyro_method
     def code_prior(self, codes: Tensor) -> None:

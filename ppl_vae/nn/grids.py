@@ -15,7 +15,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from ppl_vae.nn.any_batch import AnyBatch
-from ppl_vae.nn.checked import check_sizes
+from ppl_vae.nn.checked import check_row, check_sizes
 from ppl_vae.nn.convolutions import ResidualBlock, check_shape, coarsest
 
 
@@ -115,6 +115,7 @@ def places_of(features: int | Sequence[int], hidden: Sequence[int] = (32, 64)) -
         >>> places_of((1, 28, 28)), places_of(16)
         (49, 8)
     """
+    check_row(features)
     if not isinstance(features, Sequence):
         return 8
     _, height, width = coarsest(check_shape(features), hidden)

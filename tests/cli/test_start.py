@@ -77,7 +77,7 @@ def test_defaults_are_those_of_the_library():
         (["lint", "gaussian", "normal", "wine.csv", "--set", "guide.decoder=2"], "NormalGuide"),
         (["encode", "runs/none", "wine.csv"], "no such run directory"),
         (["show", "runs/none"], "no such run directory"),
-        (["new", "gaussian", "norml"], "did you mean normal?"),
+        (["new", "gaussian", "norml"], "did you mean normal or logistic_normal?"),
     ],
 )
 def test_a_wrong_command_line_exits_with_2_and_says_why(ppl, wine_file, tmp_path, words, message):

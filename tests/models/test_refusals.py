@@ -79,7 +79,7 @@ def values_outside(names):
     rows = pair.rows(data)
     with pair.quiet_run():
         model_trace, _ = traces(pair, rows.take(torch.arange(len(rows))))
-    (site,) = with_role(model_trace, "data").values()
+    site = with_role(model_trace, "data")["x"]
     support = support_of(site["fn"])
     tried = [torch.full_like(site["value"], value) for value in (-1, 300, 0.5)]
     return [v[0, 0].item() for v in tried if not bool(support.check(v)[ROW].all())]

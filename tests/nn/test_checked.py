@@ -5,8 +5,10 @@ import inspect
 import pytest
 import torch
 
+from ppl_vae.guides.nearest_code import NearestCodeGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.hierarchical import HierarchicalModel
+from ppl_vae.models.vector_quantized import VectorQuantizedModel
 from ppl_vae.nn import MLP, expanded
 from ppl_vae.zoo.catalog import find_class, zoo
 
@@ -28,6 +30,8 @@ def partners(cls):
     """What a class asks for besides the features: the other half, steps of a sequence, rows."""
     halves = {"guide": NormalGuide(4, 2), "model": HierarchicalModel(4, (2, 2)), "steps": 3}
     halves["exemplars"] = torch.eye(4)
+    if cls is NearestCodeGuide:
+        halves["model"] = VectorQuantizedModel(4)
     return {
         name: half for name, half in halves.items() if name in inspect.signature(cls).parameters
     }
