@@ -65,15 +65,13 @@ class VectorQuantizedModel(PyroModule):
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), in the data's units."""
-        x = x.to(torch.get_default_dtype())
         with pyro.plate("data", len(x)):
             k = pyro.sample("k", AutoregressiveCategorical(**self.prior))
             code = self.codebook[k]  # (..., rows, positions, size): particles lead
             z = pyro.sample("z", dist.Normal(code, self.code_sigma).to_event(2))
             mean = self.loc + self.scale * self.decoder(straight_through(code, z).flatten(-2))
-            pyro.sample(
-                "x", dist.Normal(mean, self.scale * self.sigma).to_event(x.dim() - 1), obs=x
-            )
+            each = dist.Normal(mean, self.scale * self.sigma)
+            pyro.sample("x", each.to_event(x.dim() - 1), obs=x.to(mean))
 
     @pyro_method
     def code_prior(self, codes: Tensor) -> None:
