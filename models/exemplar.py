@@ -22,7 +22,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from ppl_vae.distributions import MixtureSameFamily, code_distribution
+from ppl_vae.distributions import MixtureSameFamily, code_mean
 from ppl_vae.nn import MLP, check_reads_rows, check_sizes, expanded, spacing
 
 
@@ -65,7 +65,7 @@ class ExemplarModel(PyroModule):
         """Return p(z) of one row. Call it outside the row plate, which the guide opens, too."""
         with poutine.block(expose_types=["param"]):
             trace = poutine.trace(self.guide).get_trace(self.exemplars)
-        centers = code_distribution(trace, self.latents).mean  # (exemplars, latents)
+        centers = code_mean(trace, self.latents)  # (exemplars, latents)
         each = dist.Normal(centers, self.log_spread.exp()).to_event(1)
         equal = dist.Categorical(logits=centers.new_zeros(len(centers)))
         return MixtureSameFamily(equal, each)

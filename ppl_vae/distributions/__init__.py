@@ -8,7 +8,7 @@ from ppl_vae.distributions.additions import (
     RoundedLogistic,
 )
 from ppl_vae.distributions.autoregressive import AutoregressiveCategorical
-from ppl_vae.distributions.code import code_distribution
+from ppl_vae.distributions.code import code_distribution, code_mean
 from ppl_vae.distributions.discrete import (
     BernoulliVector,
     CategoricalVector,
@@ -39,6 +39,7 @@ __all__ = [
     "SoftmaxNormal",
     "Taught",
     "code_distribution",
+    "code_mean",
     "find_family",
     "kalman_log_prob",
     "parameter_transforms",

@@ -6,6 +6,27 @@ from pyro.distributions import Delta
 from pyro.poutine.trace_struct import Trace
 
 
+def code_mean(trace: Trace, latents: int) -> Any:
+    """Return the mean of the code at the site "z" of a guide's trace, (rows, latents).
+
+    Args:
+        trace: A trace of the guide.
+        latents: Size of the latent code z in the model.
+
+    Raises:
+        ValueError: If the guide has no site "z", draws a point, a code of another size, or from a
+            distribution without a mean in closed form.
+    """
+    code = code_distribution(trace, latents)
+    try:
+        return code.mean
+    except NotImplementedError as error:
+        raise ValueError(
+            f"guide: expected a distribution at z whose mean is known, got {type(code).__name__}; "
+            "use another guide, such as NormalGuide"
+        ) from error
+
+
 def code_distribution(trace: Trace, latents: int) -> Any:
     """Return the distribution at the site "z" of a guide's trace: batch (rows,), event (latents,).
 

@@ -33,7 +33,7 @@ class Label(Categorical):
     """
 
     def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits=logits, validate_args=False)
+        super().__init__(logits=logits)
 
     @property
     def support(self) -> Any:
@@ -46,7 +46,9 @@ class Label(Categorical):
 
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-probability of labels, in nats; 0 for those that are missing."""
-        seen = value >= 0
+        if self._validate_args:
+            self._validate_sample(torch.where(value.isnan(), -torch.ones_like(value), value))
+        seen = ~(value.isnan() | (value == -1))
         known = torch.where(seen, value, torch.zeros_like(value)).long()
         return torch.where(seen, super().log_prob(known), 0.0)
 

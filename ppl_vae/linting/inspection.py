@@ -223,10 +223,10 @@ class Inspection:
         try:
             with pyro.validation_enabled(True):
                 trace = attempt(self.pair.model, self.batch, self.pair.plate, guide_draws)
+                made = sites.sample_sites(trace).items()
+                return {name for name, site in made if validation_is_off(site["fn"])}
         except CannotRunError:  # a distribution's parameters are not valid
             return set()
-        model_sites = sites.sample_sites(trace)
-        return {name for name, site in model_sites.items() if validation_is_off(site["fn"])}
 
     def stored_parameters(self, half: Half, *, asked: bool) -> dict[str, Tensor]:
         """Return the parameters in a half's store that the half does not own as a module, by name.

@@ -36,7 +36,8 @@ def seen_labels(y: Tensor) -> tuple[Tensor, Tensor]:
         The labels, with 0 where there is none, and True where there is one.
 
     Raises:
-        ValueError: If a row has several numbers, or one that is no label.
+        ValueError: If a row has several numbers. One that is no label, as -2, is returned as it is,
+            and refused where it is used.
 
     Example:
         >>> seen_labels(torch.tensor([2.0, torch.nan, -1.0]))
@@ -46,7 +47,7 @@ def seen_labels(y: Tensor) -> tuple[Tensor, Tensor]:
     if given.shape[1] != 1:
         raise ValueError(f"y: expected one label a row, got {given.shape[1]} numbers a row")
     given = given[:, 0]
-    seen = given >= 0
+    seen = ~(given.isnan() | (given == -1))
     return torch.where(seen, given, torch.zeros_like(given)).long(), seen
 
 

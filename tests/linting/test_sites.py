@@ -72,23 +72,6 @@ def test_event_shape_of_the_guide():
     assert_only_finding(lint(model, other, X), "error", 'site "z"', "event_shape (2,), got (3,)")
 
 
-@pytest.mark.parametrize("shares_in", ["guide", "model"])
-def test_shares_that_sum_to_one_in_one_half_only(shares_in):
-    """A density of one number, as the second share is 1 minus the first, by a density of two."""
-
-    def with_shares(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Dirichlet(x[:, :LATENTS].exp()))
-            if shares_in == "model":
-                observe(x, z)
-
-    halves = (model, with_shares) if shares_in == "guide" else (with_shares, guide)
-    found = lint(*halves, X).findings
-    assert found[0].severity == "error"
-    assert "support of the model's prior" in found[0].problem
-    assert "sum to 1" in found[0].problem
-
-
 def test_event_shape_that_the_decoder_rejects():
     verdict = lint(BernoulliModel(3, latents=2), NormalGuide(3, latents=4), (X > 0).float())
     assert_only_finding(verdict, "error", 'site "z"', "event_shape (2,), got (4,)")

@@ -147,6 +147,15 @@ def test_a_label_out_of_range_is_named():
         fit(*pair(), {"x": X, "y": torch.where(Y == 2, 5, Y)}, **QUICK)
 
 
+@pytest.mark.parametrize("label", [-2.0, 0.5])
+def test_a_number_that_is_no_label_is_refused_by_every_function(label):
+    y = Y.double()
+    y[3] = label
+    for function in (log_likelihood, encode, lambda *pair: fit(*pair, **QUICK)):
+        with pytest.raises(ValueError, match=rf"({label:g} in row 3|row 3 with {label:g})"):
+            function(*pair(), {"x": X, "y": y})
+
+
 def test_vectors_beside_each_other_share_their_leading_dimensions():
     z, one_hot = torch.zeros(7, 2), torch.eye(3).long()[:, None]
     assert torch.equal(beside(z, one_hot)[1], torch.tensor([0.0, 0, 0, 1, 0]).expand(7, 5))

@@ -17,7 +17,7 @@ CLASSES.remove(find_class("local", "guides"))  # it has rows and no features: te
 CLASSES.remove(find_class("ppca", "models"))  # its latents are fewer than its features: test_ppca
 COUNTS = (
     "features", "latents", "rank", "layers", "components", "states", "steps", "pseudo_inputs",
-    "conditions",
+    "conditions", "classes", "codes",
 )  # fmt: skip
 SIZES = dict.fromkeys(COUNTS, (0, -1, 2.5, "a", True))
 SCALES = dict.fromkeys(("scale", "spread", "rate", "sigma"), (0.0, -1.0, torch.nan, "a"))
