@@ -8,13 +8,13 @@ Logits, centers and L_k are learned. The cluster is summed out; its probabilitie
 no network, so that the guide has the code alone (``guides/normal.py``). ``encode`` has the
 probability of each cluster for every row.
 
-All clusters begin as one, a standard normal prior. Where a fit begins decides what clusters it
-finds, so begin with a fit of few epochs, then ``place`` the clusters where a Gaussian mixture finds
-them among its codes, and fit again.
+Where a fit begins decides which clusters it finds. To begin well, fit ``models/bernoulli.py`` with
+the same decoder and guide, ``place`` the clusters where a Gaussian mixture finds them among the
+codes, and fit again.
 
 Rows: vectors or images of 0 and 1 that fall into groups.
 
-Source: Jiang et al. (2017), Variational deep embedding, arXiv:1611.05148 (their start, too);
+Source: Jiang et al. (2017), Variational deep embedding, arXiv:1611.05148 (also the start);
 Dilokthanakul et al. (2016), section 3, arXiv:1611.02648 (clusters that are not normal).
 """
 
@@ -55,18 +55,17 @@ class DeepMixtureModel(PyroModule):
         check_sizes(latents=latents, clusters=clusters)
         self.features, self.latents, self.clusters = features, latents, clusters
         self.logits = nn.Parameter(torch.zeros(clusters))
-        self.centers = nn.Parameter(torch.zeros(clusters, latents))
-        self.factors = nn.Parameter(torch.zeros(clusters, latents, latents))
+        self.centers = nn.Parameter(torch.randn(clusters, latents))
+        self.factors = nn.Parameter(-torch.eye(latents).repeat(clusters, 1, 1))  # log of diagonals
         self.decoder = decoder or make_decoder(latents, features)
 
     @torch.no_grad()
     def place(self, weights: Any, centers: Any, covariances: Any) -> None:
         """Set the clusters: (clusters,), (clusters, latents), (clusters, latents, latents)."""
-        weights, centers, factors = (torch.as_tensor(a) for a in (weights, centers, covariances))
-        factors = torch.linalg.cholesky(factors)
+        factors = torch.linalg.cholesky(torch.as_tensor(covariances))
         diagonals = factors.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-        self.logits.copy_(weights.log())
-        self.centers.copy_(centers)
+        self.logits.copy_(torch.as_tensor(weights).log())
+        self.centers.copy_(torch.as_tensor(centers))
         self.factors.copy_(factors.tril(-1) + diagonals)
 
     def forward(self, x: Tensor) -> None:
@@ -76,7 +75,6 @@ class DeepMixtureModel(PyroModule):
         with pyro.plate("data", len(x)):
             clusters = dist.Categorical(logits=self.logits)
             k = pyro.sample("k", clusters, infer={"enumerate": "parallel"})
-            code = dist.MultivariateNormal(self.centers[k], scale_tril=factors[k])
-            z = pyro.sample("z", code)
+            z = pyro.sample("z", dist.MultivariateNormal(self.centers[k], scale_tril=factors[k]))
             logits = self.decoder(z)  # (..., rows, features): particles lead
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

@@ -30,6 +30,8 @@ from pyro.ops.einsum.util import Tensordot
 from pyro.ops.rings import LogRing, MapRing
 from torch import Tensor
 
+from ppl_vae.compat.of_pyro import COMMON_SCALE
+
 
 def transpose(factor: Tensor, order: tuple[int, ...]) -> Tensor:
     """Return a factor with its dimensions in another order."""
@@ -98,7 +100,17 @@ def exact_sums_in_pyro(elbo: Any) -> Iterator[None]:
 
     Expected: ``traceenum_elbo`` makes a ``SampleRing``, whose sums are those of ``LogRing``. Only
     ``TraceEnumSample_ELBO`` uses what it has more, the means to draw the summed latents.
+
+    A KL weight has a gradient, of which torch would warn where Pyro compares the sites' scales, as
+    if the user had written something wrong.
     """
     draws = isinstance(elbo, TraceEnumSample_ELBO)
-    with nullcontext() if draws else patch.object(traceenum_elbo, "SampleRing", SumOfLogs):
+    compare = getattr(*COMMON_SCALE)
+
+    def common_scale(scales: list[Any]) -> Any:
+        compare([scale.detach() if isinstance(scale, Tensor) else scale for scale in scales])
+        return scales[0]
+
+    sums = nullcontext() if draws else patch.object(traceenum_elbo, "SampleRing", SumOfLogs)
+    with sums, patch.object(*COMMON_SCALE, common_scale):
         yield
