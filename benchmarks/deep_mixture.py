@@ -4,8 +4,8 @@
 
     deep       models/deep_mixture.py with guides/normal.py, ten latents and ten clusters
     unmoved    the same, with an encoder that reads the images as they are (first seed alone)
-    shallow    k-means of the images, best of ten starts; and Gaussian mixtures with full covariances
-               on 10, 20 or 30 principal components, likeliest of three starts
+    shallow    k-means of the images, best of ten starts; Gaussian mixtures with full covariances on
+               10, 20 or 30 principal components, likeliest of three starts
 
 All are fitted to the first 50,000 training images, black or white, and give each of the 10,000 test
 images a cluster: k-means the nearest, the mixtures the most probable, the pair by ``encode`` of its

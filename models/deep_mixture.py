@@ -4,13 +4,9 @@
     z ~ MultivariateNormal(center_k, S_k)         z: (latents,); S_k = L_k L_k^T, its covariance
     x ~ Bernoulli(logits=decoder(z))              x: (features,), each 0 or 1
 
-Logits, centers and L_k are learned. The cluster is summed out; its probabilities given a code need
-no network, so that the guide has the code alone (``guides/normal.py``). ``encode`` has the
-probability of each cluster for every row.
-
-Where a fit begins decides which clusters it finds. To begin well, fit ``models/bernoulli.py`` with
-the same decoder and guide, ``place`` the clusters where a Gaussian mixture finds them among the
-codes, and fit again.
+Logits, centers and L_k are learned. The cluster is summed out: ``guides/normal.py`` is the guide.
+Which clusters a fit finds depends on its start: fit ``models/bernoulli.py`` first, with the same
+decoder and guide, and ``place`` the clusters of a Gaussian mixture of its codes.
 
 Rows: vectors or images of 0 and 1 that fall into groups.
 
@@ -27,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import check_sizes, make_decoder
+from ppl_vae.nn import check_sizes, make_decoder, shaped
 
 
 class DeepMixtureModel(PyroModule):
@@ -41,10 +37,10 @@ class DeepMixtureModel(PyroModule):
             one hidden layer for vectors, convolutions for images, if ``None``.
 
     Example:
-        >>> model = DeepMixtureModel(features=16, latents=2, clusters=2)
-        >>> model.place([0.5, 0.5], [[-1.0, 0.0], [1.0, 0.0]], [[[0.1, 0.0], [0.0, 0.1]]] * 2)
-        >>> pyro.poutine.trace(model).get_trace(torch.zeros(5, 16)).nodes["z"]["value"].shape
-        torch.Size([5, 2])
+        >>> model = DeepMixtureModel(features=16, latents=1, clusters=2)
+        >>> model.place(weights=[0.5, 0.5], centers=[[-1.0], [1.0]], covariances=[[[0.1]], [[0.2]]])
+        >>> model.code(1).mean.tolist()
+        [1.0]
     """
 
     def __init__(
@@ -61,20 +57,24 @@ class DeepMixtureModel(PyroModule):
 
     @torch.no_grad()
     def place(self, weights: Any, centers: Any, covariances: Any) -> None:
-        """Set the clusters: (clusters,), (clusters, latents), (clusters, latents, latents)."""
-        factors = torch.linalg.cholesky(torch.as_tensor(covariances))
-        diagonals = factors.diagonal(dim1=-2, dim2=-1).log().diag_embed()
-        self.logits.copy_(torch.as_tensor(weights).log())
-        self.centers.copy_(torch.as_tensor(centers))
-        self.factors.copy_(factors.tril(-1) + diagonals)
+        """Set p(k), (clusters,), and each cluster's mean and full covariance of its codes."""
+        weights = shaped("weights", weights, self.logits, positive=True)
+        centers = shaped("centers", centers, self.centers)
+        factors = torch.linalg.cholesky(shaped("covariances", covariances, self.factors))
+        self.factors.copy_(factors.tril(-1) + factors.diagonal(0, -2, -1).log().diag_embed())
+        self.logits.copy_(weights.log())
+        self.centers.copy_(centers)
+
+    def code(self, k: Any) -> dist.MultivariateNormal:
+        """Return p(z given k), for whole numbers of any shape."""
+        factors = self.factors.tril(-1) + self.factors.diagonal(0, -2, -1).exp().diag_embed()
+        return dist.MultivariateNormal(self.centers[k], scale_tril=factors[k])
 
     def forward(self, x: Tensor) -> None:
         """Draw codes and score rows x, (rows, features), of any dtype that holds 0 and 1."""
         x = x.to(torch.get_default_dtype())
-        factors = self.factors.tril(-1) + self.factors.diagonal(dim1=-2, dim2=-1).exp().diag_embed()
         with pyro.plate("data", len(x)):
             clusters = dist.Categorical(logits=self.logits)
             k = pyro.sample("k", clusters, infer={"enumerate": "parallel"})
-            z = pyro.sample("z", dist.MultivariateNormal(self.centers[k], scale_tril=factors[k]))
-            logits = self.decoder(z)  # (..., rows, features): particles lead
+            logits = self.decoder(pyro.sample("z", self.code(k)))  # (..., rows, features)
             pyro.sample("x", dist.Bernoulli(logits=logits).to_event(x.dim() - 1), obs=x)

@@ -5,7 +5,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
-from ppl_vae.nn.checked import check_row, check_sizes, expanded
+from ppl_vae.nn.checked import check_row, check_sizes, expanded, shaped
 from ppl_vae.nn.condition import Condition, beside, seen_labels
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, RandomAffine, SaltAndPepperNoise
@@ -62,6 +62,7 @@ __all__ = [
     "row_keys",
     "seen_cells",
     "seen_labels",
+    "shaped",
     "spacing",
     "step_mask",
     "straight_through",

@@ -3,6 +3,7 @@
     check_sizes(latents=8, layers=4)                          whole numbers, 1 or more
     check_row(features)                                       one such number, or three of an image
     expanded("scale", 2.0, features, positive=True)           a tensor with one number a feature
+    shaped("centers", centers, like=self.centers)             a tensor of exactly that shape
 
 A wrong argument would otherwise be an error of torch, which knows none of these names, or would
 give a pair whose fit is NaN.
@@ -116,3 +117,28 @@ def expanded(
         expected = f"{kind}numbers{bound}" if sizes else f"a {kind}number{bound}"
         raise ValueError(f"{name}: expected {expected}, got {float(tensor[wrong][0]):g}")
     return tensor
+
+
+def shaped(name: str, value: Any, like: Tensor, *, positive: bool = False) -> Tensor:
+    """Return numbers as a tensor with the shape, dtype and device of another; nothing expands.
+
+    Args:
+        name: The argument's name, for messages.
+        value: The numbers: a tensor, an array or lists.
+        like: The tensor that they are to be stored in.
+        positive: Whether all numbers must be above 0.
+
+    Raises:
+        ValueError: If ``value`` holds no numbers, has another shape, or a number is out of range.
+
+    Example:
+        >>> shaped("centers", [[0.0, 1.0]], torch.zeros(3, 2))
+        Traceback (most recent call last):
+        ValueError: centers: expected the shape (3, 2), got (1, 2)
+    """
+    numbers = expanded(name, value, positive=positive)
+    if numbers.shape != like.shape:
+        raise ValueError(
+            f"{name}: expected the shape {tuple(like.shape)}, got {tuple(numbers.shape)}"
+        )
+    return numbers.to(like)

@@ -12,6 +12,7 @@ from pyro.infer import (
     TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
+    config_enumerate,
 )
 from pyro.nn import PyroModule
 from torch import nn
@@ -275,3 +276,29 @@ def test_every_fit_has_an_elbo_object_of_its_own():
 def test_other_objectives_are_refused(elbo, message):
     with pytest.raises(ValueError, match=message):
         Objective.of(elbo, "")
+
+
+def test_scales_of_summed_latents_are_compared_without_their_gradient(monkeypatch):
+    """Torch warns where a number with a gradient is read, once in a process."""
+    read = torch.Tensor.__float__
+
+    def strict(value):
+        assert not value.requires_grad, "a KL weight was read with its gradient"
+        return read(value)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(logits=torch.zeros(2)))
+            z = pyro.sample("z", dist.Normal(k.to(x.dtype), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.zeros(())), 1.0))
+
+    pair = Pair.of(config_enumerate(model), guide, "data")
+    monkeypatch.setattr(torch.Tensor, "__float__", strict)
+    elbo = TraceEnum_ELBO(max_plate_nesting=1)
+    loss, plain, _ = evaluate(elbo, pair, torch.randn(5), kl_weight=0.3)
+    assert loss.isfinite()
+    assert not torch.equal(loss, plain)
