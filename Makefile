@@ -10,8 +10,8 @@ PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # until a closed form is met, compile, kill fits, or start processes. A file is left in from every
 # folder of tests/ but compiled/, where every test traces or compiles.
 NOT_QUICK := \
-  benchmarks/test_mnist.py benchmarks/test_scale.py benchmarks/test_step.py \
-  benchmarks/test_vector_quantized.py benchmarks/test_zoo.py \
+  benchmarks/test_deep_mixture.py benchmarks/test_mnist.py benchmarks/test_scale.py \
+  benchmarks/test_step.py benchmarks/test_vector_quantized.py benchmarks/test_zoo.py \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
