@@ -20,6 +20,15 @@ encoder of ``deep`` reads images turned, scaled and moved at random while it tra
 code, and no cluster is made of it. These choices were made by the accuracy on the other 10,000
 training images; no other label was used.
 
+Measured on one of two cores beside other work, 7 minutes of the processor a fit, seeds 0 and 1:
+
+    deep                  79.0    88.0    placed 78.1 and 82.1
+    unmoved               68.1            placed 67.8
+    k-means               54.5    54.4
+    mixture of 10         60.3    56.7
+    mixture of 20         61.5    64.1
+    mixture of 30         62.3    62.5
+
 DIR holds ``mnist.npz``. Results go to the file of ``--out``, one JSON object a line; what is there
 is not computed again. ``--tiny`` shows on random images that it runs.
 
