@@ -118,6 +118,13 @@ def test_the_programs_pairs_of_other_priors_are_built_after_it(tmp_path):
     assert "torch.Size([10, 8])" in output
 
 
+def test_the_program_on_clusters_runs_after_them(tmp_path):
+    clusters = PROGRAMS["Clusters"].replace("epochs=30", "epochs=1")
+    output = run(PROGRAMS["Images"] + PROGRAMS["Priors"] + clusters, tmp_path)
+    assert "1796" in output
+    assert "probability" in output
+
+
 def test_the_program_on_autoencoders_runs(tmp_path):
     output = run(PROGRAMS["Autoencoders"], tmp_path)
     assert output.count("training log joint density") == 2
