@@ -172,7 +172,8 @@ def _other_form(values: Any, name: str) -> ValueError:
         name: The field's name.
     """
     expected = (
-        "a tensor, a numpy array or memmap, a sparse matrix of scipy, or a pandas frame or series"
+        "a tensor, a numpy array or memmap, a sparse matrix of scipy, or a frame or series of "
+        "pandas, polars, Arrow or duckdb"
     )
     if isinstance(values, DataLoader):
         expected = "rows, from which batches are made"

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
+from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import Columns, column_names, column_order
 from ppl_vae.data.fields import Array, Field
 from ppl_vae.data.sparse import is_sparse
@@ -40,8 +41,9 @@ class Rows:
 
     Args:
         data: A tensor, a NumPy array or memory map, a sparse matrix of scipy (made dense batch by
-            batch), a pandas frame (its numeric columns become one tensor), a tuple or a mapping of
-            those, or a map-style torch ``Dataset``, which is read once into memory.
+            batch), a frame of pandas, polars, Arrow or duckdb (its numeric columns become one
+            tensor), a tuple or a mapping of those, or a map-style torch ``Dataset``, which is read
+            once into memory.
         name: The argument's name, for messages.
         fitted: The columns that the model and the guide were fitted to. The columns of a frame are
             put into their order; columns of other names are left out.
@@ -82,6 +84,7 @@ class Rows:
         else:
             labels, arrays = [name], [whole]
         names = self.keys or [str(position) for position in range(len(arrays))]
+        arrays = list(map(of_pandas, arrays, labels))
         self.fields = [
             _read_field(array, label, [columns[key] for columns in fitted if key in columns])
             for array, label, key in zip(arrays, labels, names, strict=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import shown
+from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.fields import Field
 from ppl_vae.data.long_form import lines_of
 
@@ -40,7 +41,8 @@ def sequences(
     Args:
         data: A list of arrays or tensors of shape (steps, features); or a frame in long form: a
             line for each step, a column for each feature; or a frame with a line for each sequence,
-            whose columns hold lists of (steps,) or (steps, features). NaN is a missing value.
+            whose columns hold lists of (steps,) or (steps, features). NaN is a missing value. A
+            table of polars, Arrow or duckdb is a frame.
         id: The column of a frame, or the name of its index, that says which sequence a line belongs
             to. A frame of lists may do without; its index then labels the sequences.
         step: The column of a frame that numbers the steps, whole numbers that rise by 1 or more
@@ -71,6 +73,7 @@ def sequences(
         >>> sequences(lists)["lengths"].to_dict()
         {'b': 2, 'a': 1}
     """
+    data = of_pandas(data, "data")
     if isinstance(data, pd.DataFrame):
         return _of_frame(data, id, step, inputs)
     for name, value in (("id", id), ("step", step)):

@@ -1,4 +1,4 @@
-"""The benchmark of clusters runs, goes on where it was cut off, and counts what is in its cluster."""
+"""The benchmark of clusters runs, goes on where it was cut off, and counts rows by cluster."""
 
 import json
 

@@ -45,3 +45,18 @@ def sparse():
 def scipy_stats():
     """The module ``scipy.stats``."""
     return pytest.importorskip("scipy.stats", reason=REASON.format("scipy", "dev"))
+
+
+def pyarrow():
+    """The module ``pyarrow``."""
+    return pytest.importorskip("pyarrow", reason=REASON.format("pyarrow", "parquet"))
+
+
+def polars():
+    """The module ``polars``."""
+    return pytest.importorskip("polars", reason=REASON.format("polars", "dev"))
+
+
+def duckdb():
+    """The module ``duckdb``."""
+    return pytest.importorskip("duckdb", reason=REASON.format("duckdb", "dev"))
