@@ -50,6 +50,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import pyro
+import pyro.distributions as dist
 import scipy.sparse
 import torch
 from json_lines import ResultLines
@@ -68,6 +70,7 @@ FULL = {"topics": 20, "batch_size": 256, "passes": 60, "samples": 20}
 TINY = {"topics": 3, "batch_size": 50, "passes": 5, "samples": 10}
 RATES = {"mixture": 0.1, "product": 0.03}  # of Adam
 EPOCHS = {"mixture": 25, "product": 16}
+SPREAD = 0.7  # standard deviation of the prior of the product's weights
 MODELS = ("mixture", "product", "scikit-learn")
 
 
@@ -114,12 +117,13 @@ def log_orders(counts: Any) -> float:
     return float(gammaln(lengths + 1).sum() - gammaln(counts.data + 1).sum())
 
 
-def npmi(top: np.ndarray, counts: Any) -> float:
+def npmi(top: np.ndarray, counts: Any, never: float = -1.0) -> float:
     """Return the mean normalized pointwise mutual information of the words of each topic.
 
     Args:
         top: Top words of topics, (topics, words), as columns of the counts.
         counts: Documents by words, sparse.
+        never: What a pair counts that no document has.
     """
     present = scipy.sparse.csc_matrix(counts > 0).astype(float)
     scores = []
@@ -130,16 +134,20 @@ def npmi(top: np.ndarray, counts: Any) -> float:
             p, p_a, p_b = both[a, b], both[a, a], both[b, b]
             surprise = -math.log(p) if p > 0 else math.inf
             if p == 0:
-                scores.append(-1.0)
+                scores.append(never)
             else:
                 scores.append(math.log(p / (p_a * p_b)) / surprise if surprise else 1.0)
     return float(np.mean(scores))
 
 
 def coherence(weights: np.ndarray, counts: Any) -> dict[str, float]:
-    """Return NPMI and diversity of topics, (topics, words), by their top words."""
+    """Return NPMI, strict and not, and diversity of topics, (topics, words), by their top words."""
     top = np.argsort(-weights, 1)[:, :WORDS]
-    return {"npmi": npmi(top, counts), "diversity": len(np.unique(top)) / top.size}
+    return {
+        "npmi": npmi(top, counts),
+        "npmi_zero": npmi(top, counts, never=0.0),
+        "diversity": len(np.unique(top)) / top.size,
+    }
 
 
 # Fits.
@@ -153,29 +161,51 @@ def ours(corpus: Corpus, name: str, seed: int, settings: dict[str, int]) -> dict
     given: dict[str, Any] = {}
     if name == "product":
         given = {"alpha": 1.0, "decoder": product(corpus, topics)}
-    model = build(TopicsModel, corpus.train, latents=topics, **given)
+    written = ShrunkenTopics if name == "product" else TopicsModel
+    model = build(written, corpus.train, latents=topics, **given)
     guide = DirichletGuide(features, topics)
     history = fit(
         model, guide, corpus.train, epochs=EPOCHS[name], seed=seed, progress=False,
         batch_size=settings["batch_size"], optimizer=lambda p: torch.optim.Adam(p, lr=RATES[name]),
     )  # fmt: skip
     fitted = time.process_time()
+    if name == "product":  # the prior of its weights belongs to no document
+        model = TopicsModel(features, topics, decoder=model.decoder, alpha=1.0)
     orders = log_orders(corpus.test)
     terms = elbo_terms(model, guide, corpus.test, num_samples=10)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)  # few draws: still a bound on average
         scores = log_likelihood(model, guide, corpus.test, num_samples=settings["samples"])
-    weights = model.decoder.weight.detach().numpy()  # logits of each topic, (topics, words)
-    weights = weights.T if name == "product" else weights
+    with torch.no_grad():  # logits of a document with one topic alone, (topics, words)
+        weights = model.decoder(torch.eye(topics)).numpy()
+    by_weight = {}
+    if name == "product":
+        beta = model.decoder.weight.detach().T.numpy()
+        by_weight = {"npmi_by_weight": coherence(beta, corpus.test)["npmi"]}
     return {
         "elbo": perplexity(terms.to_numpy().sum() - orders, corpus.test),
         "sampled": perplexity(scores["log_prob"].sum() - orders, corpus.test),
         **coherence(weights, corpus.test),
+        **by_weight,
         "passes_made": len(history.frame),
         "seconds": round(fitted - began, 1),
         "seconds_scored": round(time.process_time() - fitted, 1),
         "top": top_words(weights, corpus),
     }
+
+
+class ShrunkenTopics(TopicsModel):
+    """Topics whose weights have a prior: beta ~ Normal(0, SPREAD), each of them.
+
+    The weights are a parameter, so that a fit gives their most probable values.
+    """
+
+    def forward(self, x: torch.Tensor) -> None:
+        """Score the weights, and rows x, (rows, features)."""
+        beta = self.decoder.weight
+        prior = dist.Normal(beta.new_zeros(beta.shape), SPREAD).to_event(2)
+        pyro.sample("beta", prior, obs=beta)
+        super().forward(x)
 
 
 def product(corpus: Corpus, topics: int) -> nn.Linear:
@@ -234,6 +264,7 @@ def main(words: Sequence[str] | None = None) -> pd.DataFrame:
         for name in arguments.models:
             key = {"model": name, "seed": seed, "tiny": arguments.tiny, **settings}
             key |= {"epochs": EPOCHS[name]} if name in EPOCHS else {}
+            key |= {"spread": SPREAD} if name == "product" else {}
             row = results.find(**key)
             if row is None:
                 measured = (
@@ -246,8 +277,8 @@ def main(words: Sequence[str] | None = None) -> pd.DataFrame:
                 print(f"{name}, seed {seed}: {measured['seconds']} s", flush=True)
             rows.append(row)
     table = pd.DataFrame(rows)
-    shown = ["seed", "elbo", "sampled", "documents", "whole", "npmi", "diversity", "passes_made",
-             "seconds"]  # fmt: skip
+    shown = ["seed", "elbo", "sampled", "documents", "whole", "npmi", "npmi_zero",
+             "npmi_by_weight", "diversity", "passes_made", "seconds"]  # fmt: skip
     shown = [name for name in shown if name in table]
     print(table[["model", *shown]].to_string(index=False, float_format="{:.3f}".format))
     means = table.groupby("model", sort=False)[shown[1:]].mean()
