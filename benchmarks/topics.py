@@ -70,7 +70,7 @@ FULL = {"topics": 20, "batch_size": 256, "passes": 60, "samples": 20}
 TINY = {"topics": 3, "batch_size": 50, "passes": 5, "samples": 10}
 RATES = {"mixture": 0.1, "product": 0.03}  # of Adam
 EPOCHS = {"mixture": 25, "product": 16}
-SPREAD = 0.7  # standard deviation of the prior of the product's weights
+SPREAD = 1.0  # standard deviation of the prior of the product's weights
 MODELS = ("mixture", "product", "scikit-learn")
 
 
