@@ -32,9 +32,8 @@ Measured on one of two cores beside other work, 7 minutes of the processor a fit
 DIR holds ``mnist.npz``. Results go to the file of ``--out``, one JSON object a line; what is there
 is not computed again. ``--tiny`` shows on random images that it runs.
 
-Source: Jiang et al. (2017), section 4, arXiv:1611.05148 (94.5 %, with a network trained for it
-before); Dilokthanakul et al. (2016), section 5, arXiv:1611.02648 (77.8 % on average for ten
-clusters).
+Source: Jiang et al. (2017), section 4, arXiv:1611.05148; Dilokthanakul et al. (2016), section 5,
+arXiv:1611.02648. Both have other networks, trained for longer.
 """
 
 from __future__ import annotations
