@@ -1,21 +1,23 @@
 """``ppl-vae encode``: the latent codes of the rows of a data file."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 import ppl_vae
 from ppl_vae.cli.console import reporting
+from ppl_vae.cli.folders import DataFiles
 from ppl_vae.cli.opened import files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
-    Data,
+    DataOrFolder,
     Drop,
     Fields,
     Force,
     Label,
-    Out,
+    OutOrFolder,
+    Part,
     Quiet,
     Run,
     Seed,
@@ -25,12 +27,13 @@ from ppl_vae.cli.options import (
 
 def encode(
     run: Run,
-    data: Data,
+    data: DataOrFolder,
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
     label: Label = None,
-    out: Out = None,
+    out: OutOrFolder = None,
+    part: Part = None,
     joint: Annotated[
         bool,
         typer.Option("--joint", help="The most probable joint values of latents that are summed."),
@@ -46,16 +49,26 @@ def encode(
 ) -> None:
     """Compute the codes of every row: means and standard deviations, or probabilities of values.
 
-    Columns of DATA are found by name. Without --out the first rows are shown.
+    Columns of DATA are found by name. Without --out the first rows are shown. Of a folder, each
+    file is encoded by itself.
     """
     with reporting(as_json, quiet) as report:
+        files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
-            run, trust_code=trust_code, out=out, force=force, label=label,
+            run, trust_code=trust_code, out=files.single_out, force=force, label=label,
             inputs=files_read(fields, data),
         )  # fmt: skip
-        rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
+        choice: dict[str, Any] = {
+            "columns": columns,
+            "drop": drop,
+            "fields": fields,
+            "label": label,
+        }
+        draws: dict[str, Any] = {"joint": joint, "num_samples": num_samples}
         settings = opened.settings(seed, report)
-        codes = ppl_vae.encode(
-            opened.model, opened.guide, rows, joint=joint, num_samples=num_samples, **settings
-        )
-        hand_over(codes, out, report)
+        how = {"command": "encode", "seed": seed, **choice, **draws}
+        for file, result in files.left(run, **how):
+            rows = opened.read(file, **choice)
+            codes = ppl_vae.encode(opened.model, opened.guide, rows, **draws, **settings)
+            hand_over(codes, result, report)
+        files.tell(report)

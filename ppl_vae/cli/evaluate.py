@@ -6,21 +6,24 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, reporting, table
-from ppl_vae.cli.opened import files_read, open_run
+from ppl_vae.cli.folders import DataFiles
+from ppl_vae.cli.opened import OpenedRun, files_read, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
-    Data,
+    DataOrFolder,
     Draws,
     Drop,
     Fields,
     Force,
     Label,
-    Out,
+    OutOrFolder,
+    Part,
     Quiet,
     Run,
     Seed,
@@ -35,12 +38,13 @@ DRAWS_OPTION = "--num-samples"
 
 def evaluate(
     run: Run,
-    data: Data,
+    data: DataOrFolder,
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
     label: Label = None,
-    out: Out = None,
+    out: OutOrFolder = None,
+    part: Part = None,
     num_samples: Draws = 5000,
     seed: Seed = 0,
     force: Force = False,
@@ -52,37 +56,55 @@ def evaluate(
 
     The columns of DATA are matched by name. With --out, the results of each row are written to a
     file: log_prob, elbo, ess (effective number of draws), k_hat (reliability), and one column
-    elbo.SITE for each site's term of the ELBO.
+    elbo.SITE for each site's term of the ELBO. Of a folder, each file is measured by itself.
     """
     with reporting(as_json, quiet) as report:
+        files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
-            run, trust_code=trust_code, out=out, force=force, label=label,
+            run, trust_code=trust_code, out=files.single_out, force=force, label=label,
             inputs=files_read(fields, data),
         )  # fmt: skip
-        rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
+        choice: dict[str, Any] = {
+            "columns": columns,
+            "drop": drop,
+            "fields": fields,
+            "label": label,
+        }
+        how = {"command": "evaluate", "seed": seed, "num_samples": num_samples, **choice}
+        for file, result in files.left(run, **how):
+            rows = opened.read(file, **choice)
+            summary, by_site = _measure(opened, rows, result, num_samples, seed, report)
+            has_guide = opened.guide is not None
+            numbers = {"guide": has_guide, **_as_json(summary, by_site), "out": result}
+            report.result({"run": run, "data": file, **numbers})
+            if files.is_folder:
+                report.show(f"{file.name}: {_rows(summary.rows)}")
+            _show(report, summary, by_site)
+            if result is not None:
+                report.show(f"{summary.rows} rows in {result}")
+        files.tell(report)
 
-        from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 
-        pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
-        # _show warns with the command's option.
-        with warnings.catch_warnings(action="ignore", category=summaries.UnreliableWarning):
-            scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
-        draws = min(num_samples, summaries.TERMS_DRAWS)
-        terms = ppl_vae.elbo_terms(*pair, rows, num_samples=draws, **settings)
-        if out is not None:
-            from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
+def _measure(
+    opened: OpenedRun, rows: Any, out: Path | None, num_samples: int, seed: int,
+    report: CommandOutput,
+) -> tuple[LikelihoodSummary, ElboSummary]:  # fmt: skip
+    """Return the summaries of the rows of one file, and write the results of each row."""
+    from ppl_vae.evaluation import summary as summaries  # noqa: PLC0415  loads torch
 
-            terms_by_site = {f"elbo.{name}": terms[name].to_numpy() for name in terms}
-            write(out, scores.assign(**terms_by_site))
-        has_guide = opened.guide is not None
-        summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
-        by_site = summaries.ElboSummary.of(terms)
-        report.result(
-            {"run": run, "data": data, "guide": has_guide, **_as_json(summary, by_site), "out": out}
-        )
-        _show(report, summary, by_site)
-        if out is not None:
-            report.show(f"{len(scores)} rows in {out}")
+    pair, settings = (opened.model, opened.guide), opened.settings(seed, report)
+    # _show warns with the command's option.
+    with warnings.catch_warnings(action="ignore", category=summaries.UnreliableWarning):
+        scores = ppl_vae.log_likelihood(*pair, rows, num_samples=num_samples, **settings)
+    draws = min(num_samples, summaries.TERMS_DRAWS)
+    terms = ppl_vae.elbo_terms(*pair, rows, num_samples=draws, **settings)
+    if out is not None:
+        from ppl_vae.cli.outfile import write  # noqa: PLC0415  loads pandas
+
+        write(out, scores.assign(**{f"elbo.{name}": terms[name].to_numpy() for name in terms}))
+    has_guide = opened.guide is not None
+    summary = summaries.LikelihoodSummary.of(scores, num_samples, has_guide=has_guide)
+    return summary, summaries.ElboSummary.of(terms)
 
 
 def _as_json(summary: LikelihoodSummary, by_site: ElboSummary) -> dict[str, Any]:

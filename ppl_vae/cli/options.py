@@ -21,6 +21,23 @@ Data = Annotated[
     Path,
     typer.Argument(metavar="DATA", help="A .csv, .csv.gz, .tsv, .parquet, .npy or .npz file."),
 ]
+DataOrFolder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DATA",
+        help="A .csv, .csv.gz, .tsv, .parquet, .npy or .npz file, or a folder of files of one such "
+        "kind, each of which is data of its own.",
+    ),
+]
+Part = Annotated[
+    str | None,
+    typer.Option(
+        "--part",
+        metavar="I/N",
+        help="The part of the folder's files to read: 3/16 for every 16th file from the 3rd on, so "
+        "that 16 machines share them.",
+    ),
+]
 Columns = Annotated[
     list[str] | None,
     typer.Option(
@@ -90,6 +107,14 @@ Out = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE", help="Write the results to a .csv, .tsv, .parquet, .npy or .npz file."
+    ),
+]
+OutOrFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write the results to a .csv, .tsv, .parquet, .npy or .npz file; of a folder of data "
+        "to a folder, which has a file of results for each file, and skips those that it has.",
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]

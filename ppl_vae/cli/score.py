@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import UsageError, reporting, usage
+from ppl_vae.cli.console import CommandOutput, UsageError, reporting, usage
+from ppl_vae.cli.folders import DataFiles
 from ppl_vae.cli.opened import OpenedRun, files_read, open_run, read_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
-    Data,
+    DataOrFolder,
     Drop,
     Fields,
     Force,
+    Part,
     Quiet,
     Run,
     Seed,
@@ -28,6 +30,7 @@ from ppl_vae.cli.pairs import read_in_parts
 if TYPE_CHECKING:
     from ppl_vae.anomaly.decision import Decision
     from ppl_vae.anomaly.detector import AnomalyDetector
+    from ppl_vae.cli.scored_file import ScoredFile
 
 
 _OF_CALIBRATION = ("score", "reference", "num_samples", "seed", "explain", "keep_detector")
@@ -37,10 +40,16 @@ _OF_CALIBRATION = ("score", "reference", "num_samples", "seed", "explain", "keep
 def score(
     context: typer.Context,
     run: Run,
-    data: Data,
+    data: DataOrFolder,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="The results, a .csv, .tsv or .parquet file.")
+        Path,
+        typer.Option(
+            metavar="FILE",
+            help="The results, a .csv, .tsv or .parquet file; of a folder of data a folder, which "
+            "has a file of results for each file, and skips those that it has.",
+        ),
     ],
+    part: Part = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -108,18 +117,18 @@ def score(
 
     The file is read and scored in parts, so that the memory stays the same. The results are in the
     order of the rows: the columns of --keep, the score in nats (the higher, the stranger), its
-    p-value and q-value, whether the row is flagged, k-hat and whether the score is reliable.
+    p-value and q-value, whether the row is flagged, k-hat and whether the score is reliable. Of a
+    folder, each file is scored by itself; q-values are of the rows of one file.
     """
     with reporting(as_json, quiet) as report:
-        _check_arguments(out, run, calibrate, _given(context), keep_detector=keep_detector)
+        files = DataFiles.of(data, out, part, force=force)
+        _check_arguments(files, run, calibrate, _given(context), keep_detector=keep_detector)
         opened = open_run(
-            run, trust_code=trust_code, out=out, force=force,
+            run, trust_code=trust_code, out=files.single_out, force=force,
             inputs=files_read(fields, data, calibrate, reference),
         )  # fmt: skip
-        from ppl_vae.cli.scored_file import READ, ScoredFile  # noqa: PLC0415  loads pandas
+        from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415  loads torch
 
-        with usage():
-            scored_file = ScoredFile(data, out, keep or [], explain=explain)
         if opened.sequences is not None and (keep or explain):
             raise UsageError(
                 "--keep, --explain: expected none for a run of sequences, whose lines in the file "
@@ -127,11 +136,18 @@ def score(
             )
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "fields": fields}
         rates = {"false_alarm_rate": false_alarm_rate, "false_discovery_rate": false_discovery_rate}
+        stored = _stored(run, trust_code=trust_code) if calibrate is None else None
+        how: dict[str, Any] = {"detector": run / DETECTOR}
+        if calibrate is not None:
+            how = {"calibrate": calibrate, "score": score, "reference": reference}
+            how |= {"num_samples": num_samples, "seed": seed}
+        how |= {**rates, **choice, "keep": keep or [], "explain": explain}
+        to_make = list(_results(files, run, how))
         clean = None
-        if calibrate is None:
-            detector = _stored(run, trust_code=trust_code)
-            decision = detector.decision(**rates)
+        if stored is not None:
+            detector, decision = stored, stored.decision(**rates)
         else:
+            assert calibrate is not None
             _refuse_stored(run, keep_detector=keep_detector, force=force)
             clean = opened.read(calibrate, **choice)
             decision = _decision(calibrate, clean, opened, rates)
@@ -143,23 +159,42 @@ def score(
         if keep_detector:
             detector.save(run, overwrite=force)
         report.show(str(detector))
-        if opened.sequences is None:
-            parts = read_in_parts(data, READ, opened.example, **choice)
-        else:  # the steps of a sequence may stand anywhere in the file
-            whole = opened.read(data, **choice)
-            parts, scored_file.labels = iter([whole]), whole["lengths"].index
-        found = scored_file.write(
-            detector,
-            parts,
-            decision,
-            reference=clean if explain else None,
-            progress=report.progress,
-        )
-        report.result({"run": run, "data": data, "out": out, **found})
-        report.show(
-            f"{found['flagged']:,} of {found['rows']:,} rows are flagged, in {out} "
-            f"({found['rows_per_second']:,.0f} rows per second)"
-        )
+        for scored_file in to_make:
+            _score(
+                scored_file, detector, decision, opened, choice, clean if explain else None, report
+            )
+        files.tell(report)
+
+
+def _results(files: DataFiles, run: Path, how: dict[str, Any]) -> Iterator[ScoredFile]:
+    """Yield what is to be made of each file whose results are not there yet."""
+    from ppl_vae.cli.scored_file import ScoredFile  # noqa: PLC0415  loads pandas
+
+    for file, result in files.left(run, command="score", **how):
+        assert result is not None  # --out is required
+        with usage():
+            yield ScoredFile(file, result, how["keep"], explain=how["explain"])
+
+
+def _score(
+    scored_file: ScoredFile, detector: AnomalyDetector, decision: Decision, opened: OpenedRun,
+    choice: dict[str, Any], clean: Any, report: CommandOutput,
+) -> None:  # fmt: skip
+    """Score the rows of one file, write the results and say how many are flagged."""
+    from ppl_vae.cli.scored_file import READ  # noqa: PLC0415  loads pandas
+
+    data, out = scored_file.data, scored_file.out
+    if opened.sequences is None:
+        parts = read_in_parts(data, READ, opened.example, **choice)
+    else:  # the steps of a sequence may stand anywhere in the file
+        whole = opened.read(data, **choice)
+        parts, scored_file.labels = iter([whole]), whole["lengths"].index
+    found = scored_file.write(detector, parts, decision, reference=clean, progress=report.progress)
+    report.result({"run": opened.path, "data": data, "out": out, **found})
+    report.show(
+        f"{found['flagged']:,} of {found['rows']:,} rows are flagged, in {out} "
+        f"({found['rows_per_second']:,.0f} rows per second)"
+    )
 
 
 def _given(context: typer.Context) -> list[str]:
@@ -169,10 +204,12 @@ def _given(context: typer.Context) -> list[str]:
 
 
 def _check_arguments(
-    out: Path, run: Path, calibrate: Path | None, given: Sequence[str], *, keep_detector: bool
-) -> None:
+    files: DataFiles, run: Path, calibrate: Path | None, given: Sequence[str], *,
+    keep_detector: bool,
+) -> None:  # fmt: skip
     """Check what can be told before anything is loaded."""
-    if out.suffix.lower() not in (".csv", ".tsv", ".parquet"):
+    out = files.single_out
+    if out is not None and out.suffix.lower() not in (".csv", ".tsv", ".parquet"):
         got = out.suffix or "no extension"
         raise UsageError(f"--out {out}: expected a .csv, .tsv or .parquet file, got {got}")
     if given and calibrate is None:

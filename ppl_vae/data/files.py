@@ -217,6 +217,11 @@ def _one_array(file: Path) -> Any:
     raise ValueError(f"{file}: expected one column or array for a field, got {shown(got)}")
 
 
+def is_readable(path: Path) -> bool:
+    """Return whether the ending of a file's name is one that ``read_data`` knows."""
+    return ending_of(path) in _READERS
+
+
 def ending_of(path: Path) -> str:
     """Return the ending of a file's name that says how to read it, such as ``.csv.gz``."""
     count = 2 if path.suffix.lower() == ".gz" else 1
