@@ -18,6 +18,7 @@ from ppl_vae.compat.after_import import after_import
 if TYPE_CHECKING:
     from ppl_vae.anomaly.detector import AnomalyDetector as AnomalyDetector
     from ppl_vae.anomaly.fitted_detector import fit_detector as fit_detector
+    from ppl_vae.anomaly.scorer import Scorer as Scorer
     from ppl_vae.anomaly.scores import anomaly_scores as anomaly_scores
     from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.predictive_checks import PredictiveCheck as PredictiveCheck
