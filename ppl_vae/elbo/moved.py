@@ -2,9 +2,13 @@
 
     a normal            z = m + S e,   e ~ Normal(0, I)       moved: z = m + S (b + L e)
     a normal's image    z = t(u),      u a normal             moved: the normal, under the same t
+    a softmax of it     z = softmax(m + S e), S diagonal      moved: softmax(m + S (b + exp(a) e))
+    Dirichlet           of concentration k                    moved: of concentration k exp(a)
     any other           z = t(u),      u any real number      moved: z = t(c + s b + exp(a) (u - c))
 
 with c and s the loc and the scale of a distribution over all reals that has them, else 0 and 1.
+Shares that sum to 1 stay in their family: near the edge of the simplex, single precision cannot
+tell how far a share is from 0 by what the others leave, as other coordinates would have to.
 
 L is lower triangular with exp(a) on its diagonal, so that a normal with a diagonal covariance
 becomes one with any covariance. The offset holds b, a and what stands below the diagonal of L,
@@ -33,7 +37,7 @@ from torch import Tensor
 from torch.distributions import biject_to
 
 from ppl_vae.compat.of_torch import is_traced, mask_of
-from ppl_vae.distributions import MarkovPath
+from ppl_vae.distributions import MarkovPath, SoftmaxNormal
 
 WIDEST = 64  # most numbers of a latent that get all entries of L; wider ones have a diagonal L
 
@@ -53,6 +57,8 @@ def offset_size(fn: Any) -> int:
         4
     """
     core = _core(fn)
+    if _of_shares(core):
+        return math.prod(core.event_shape) * (1 if isinstance(_inside(core), dist.Dirichlet) else 2)
     if core.event_dim == 1 and _is_normal(core) and core.event_shape[0] <= WIDEST:
         size: int = core.event_shape[0]
         return size * (size + 3) // 2
@@ -82,6 +88,8 @@ def moved(fn: Any, offset: Tensor) -> Any:
     if image is not None:
         normal, transforms = image
         return dist.TransformedDistribution(moved(normal, offset), transforms)
+    if _of_shares(fn):
+        return _moved_shares(fn, offset)
     return _moved_normal(fn, offset) if _is_normal(fn) else _moved_by_support(fn, offset)
 
 
@@ -121,6 +129,16 @@ def _is_normal(fn: Any) -> bool:
     return isinstance(base, dist.Normal) or isinstance(fn, several)
 
 
+def _inside(fn: Any) -> Any:
+    """Return the distribution whose independent copies ``fn`` consists of."""
+    return _inside(fn.base_dist) if isinstance(fn, dist.Independent) else fn
+
+
+def _of_shares(fn: Any) -> bool:
+    """Return whether a distribution is of shares that sum to 1, in a family that it stays in."""
+    return isinstance(_inside(fn), dist.Dirichlet | SoftmaxNormal)
+
+
 def _image_of_a_normal(fn: Any) -> tuple[Any, list[Any]] | None:
     """Return the normal and the transforms that a distribution consists of, else ``None``."""
     count, inner = 0, fn
@@ -154,6 +172,20 @@ def _moved_normal(fn: Any, offset: Tensor) -> Any:
         return dist.MultivariateNormal(loc, scale_tril=fn.scale_tril @ factor)
     loc, factor = fn.mean + fn.stddev * shift, fn.stddev[..., None] * factor
     return dist.MultivariateNormal(loc, scale_tril=factor)
+
+
+def _moved_shares(fn: Any, offset: Tensor) -> Any:
+    """Return a moved Dirichlet, or a moved softmax of a normal."""
+    base, size = _inside(fn), math.prod(fn.event_shape)
+    shape = (*offset.shape[:-1], *fn.event_shape)
+    count = fn.event_dim - base.event_dim
+    if isinstance(base, dist.Dirichlet):
+        moved_base: Any = dist.Dirichlet(base.concentration * offset.reshape(shape).exp())
+    else:
+        shift, log_factor = (offset[..., i * size : (i + 1) * size].reshape(shape) for i in (0, 1))
+        scale = base.scale * log_factor.exp()
+        moved_base = SoftmaxNormal(base.loc + base.scale * shift, scale)
+    return moved_base.to_event(count) if count else moved_base
 
 
 def _moved_by_support(fn: Any, offset: Tensor) -> Any:

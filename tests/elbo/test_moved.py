@@ -6,6 +6,7 @@ import torch
 from pyro.distributions import transforms
 from pyro.nn import AutoRegressiveNN
 
+from ppl_vae.distributions import SoftmaxNormal
 from ppl_vae.elbo.moved import WIDEST, moved, offset_size
 
 ONE = torch.ones(())
@@ -30,6 +31,9 @@ SEVERAL = {
     "low rank": dist.LowRankMultivariateNormal(torch.ones(2), torch.ones(2, 1), torch.ones(2)),
     "log-normals": dist.LogNormal(torch.zeros(2), 0.5).to_event(1),
     "Dirichlet": dist.Dirichlet(torch.tensor([2.0, 1.0, 3.0])),
+    "shares at the edge": dist.Dirichlet(torch.tensor([0.1, 0.1, 0.05])),
+    "softmax of normals": SoftmaxNormal(torch.tensor([0.0, -15.0, -30.0]), torch.ones(3)),
+    "several shares": dist.Dirichlet(torch.rand(2, 3) + 0.1).to_event(1),
     "gammas": dist.Gamma(torch.tensor([2.0, 3.0]), 1.0).to_event(1),
     "an image": dist.Normal(torch.zeros(2, 3), 1.0).to_event(2),
     "a flow": dist.TransformedDistribution(
@@ -64,7 +68,10 @@ def test_the_density_of_a_moved_distribution_integrates_to_one(name):
     assert float(inside) == pytest.approx(1.0, abs=0.01)  # 1 in 1,000 lies beyond the draws
 
 
-@pytest.mark.parametrize("name", ["normals", "covariance", "low rank", "a flow", "Dirichlet"])
+SHARES = ["Dirichlet", "shares at the edge", "softmax of normals", "several shares"]
+
+
+@pytest.mark.parametrize("name", ["normals", "covariance", "low rank", "a flow", *SHARES])
 def test_draws_and_density_of_several_numbers_agree(name):
     """E_q[p / q] = 1 over draws of q for any density p on the same support."""
     torch.manual_seed(0)
@@ -73,6 +80,22 @@ def test_draws_and_density_of_several_numbers_agree(name):
     draws = change.sample((200_000,))
     ratio = (fn.log_prob(draws) - change.log_prob(draws)).exp()
     assert float(ratio.mean()) == pytest.approx(1.0, abs=5 * float(ratio.std()) / 200_000**0.5)
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_the_density_of_moved_shares_is_right_to_single_precision(name):
+    """An error of the density at the edge of the simplex would raise a likelihood by nats."""
+    torch.manual_seed(0)
+    fn = SEVERAL[name]
+    offset = 0.5 * torch.randn(offset_size(fn))
+    draws = moved(fn, offset).sample((1000,))
+    base = getattr(fn, "base_dist", fn)
+    names = ["loc", "scale"] if hasattr(base, "loc") else ["concentration"]
+    double = type(base)(*(getattr(base, name).double() for name in names))
+    double = double.to_event(fn.event_dim - base.event_dim)
+    found = moved(fn, offset).log_prob(draws)
+    right = moved(double, offset.double()).log_prob(draws.double())
+    torch.testing.assert_close(found.double(), right, rtol=1e-4, atol=1e-3)
 
 
 def test_a_diagonal_normal_reaches_every_covariance():
