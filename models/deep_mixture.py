@@ -23,7 +23,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import check_sizes, make_decoder, shaped
+from ppl_vae.nn import check_sizes, cholesky_factors, make_decoder, shaped
 
 
 class DeepMixtureModel(PyroModule):
@@ -57,10 +57,10 @@ class DeepMixtureModel(PyroModule):
 
     @torch.no_grad()
     def place(self, weights: Any, centers: Any, covariances: Any) -> None:
-        """Set p(k), (clusters,), and each cluster's mean and full covariance of its codes."""
+        """Set p(k), (clusters,), and means and full covariances of the clusters' codes."""
         weights = shaped("weights", weights, self.logits, positive=True)
         centers = shaped("centers", centers, self.centers)
-        factors = torch.linalg.cholesky(shaped("covariances", covariances, self.factors))
+        factors = cholesky_factors("covariances", covariances, self.factors)
         self.factors.copy_(factors.tril(-1) + factors.diagonal(0, -2, -1).log().diag_embed())
         self.logits.copy_(weights.log())
         self.centers.copy_(centers)

@@ -281,7 +281,7 @@ def _target(function: Callable[..., Any]) -> Callable[..., Any]:
     return function.forward if isinstance(function, nn.Module) else function
 
 
-def _guide_without_sites(*args: Any, **fields: Any) -> None:
+def _guide_without_sites(*rows: Any) -> None:
     """Draw nothing: the guide of a model without latents."""
 
 

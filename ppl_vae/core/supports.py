@@ -207,7 +207,7 @@ def mend_outside(fn: Any, value: float) -> str:
 def reaches_outside(fn: Any, other: Any) -> bool:
     """Return whether a distribution has values that another distribution of the same shape has not.
 
-    A discrete distribution, a point, and a support that is no interval count as having none.
+    A point, and a support that is no interval, of reals or of whole numbers, count as having none.
 
     Args:
         fn: A distribution, such as the guide's of a latent.
@@ -219,6 +219,8 @@ def reaches_outside(fn: Any, other: Any) -> bool:
         True
         >>> reaches_outside(dist.Gamma(1.0, 1.0), dist.Normal(0.0, 1.0))
         False
+        >>> reaches_outside(dist.Categorical(torch.ones(3)), dist.Categorical(torch.ones(2)))
+        True
     """
     if any(isinstance(basic_distribution(each), Delta) for each in (fn, other)):
         return False
@@ -244,13 +246,11 @@ def _sure_support(fn: Any) -> Constraint | None:
 
 
 def _interval(support: Any) -> tuple[Any, Any] | None:
-    """Return the ends of a support that is an interval of real numbers; ``None`` for others.
+    """Return the ends of a support that is an interval of numbers; ``None`` for others.
 
     Returns:
         The low and the high end: numbers, infinity included, or tensors with one for each cell.
     """
-    if getattr(support, "is_discrete", True):  # None has no such attribute
-        return None
     if isinstance(support, type(constraints.real)):
         return -math.inf, math.inf
     low, high = (getattr(support, f"{end}_bound", None) for end in ("lower", "upper"))

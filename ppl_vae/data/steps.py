@@ -106,6 +106,32 @@ def check_lengths(rows: Rows) -> None:
         )
 
 
+def check_one_length(rows: Rows) -> None:
+    """Raise ``ValueError`` where sequences are padded, for a model that does not read ``lengths``.
+
+    Such a model takes what stands after the end of a sequence for values of it.
+
+    Args:
+        rows: The data; what is no sequences passes.
+
+    Raises:
+        ValueError: With the label of the first sequence that is shorter than the data.
+    """
+    if not step_fields(rows):
+        return
+    x, lengths = (rows.fields[rows.names.index(name)] for name in ("x", "lengths"))
+    steps, values = x.array.shape[1], row_lengths(rows)
+    shorter = values < steps
+    if bool(shorter.any()):
+        row = int(shorter.nonzero()[0])
+        raise ValueError(
+            f"{lengths.name}: expected an argument lengths of the model, got none, and sequence "
+            f"{shown(rows.index[row])} ends after {int(values[row])} of {steps} steps: what "
+            "stands after its end would count as data; take a model that reads lengths, as "
+            "models/sequence.py, or sequences of one length"
+        )
+
+
 def trimmed(rows: Rows) -> Rows:
     """Return sequences of which a batch has the steps of its longest sequence alone.
 

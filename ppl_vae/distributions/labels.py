@@ -46,6 +46,7 @@ class Label(Categorical):
 
     def log_prob(self, value: Tensor) -> Any:
         """Return the log-probability of labels, in nats; 0 for those that are missing."""
+        value = value.long() if value.dtype == torch.bool else value
         if self._validate_args:
             self._validate_sample(torch.where(value.isnan(), -torch.ones_like(value), value))
         seen = ~(value.isnan() | (value == -1))

@@ -5,7 +5,7 @@ dimensions may lead: rows, particles, the values of an enumerated latent.
 """
 
 from ppl_vae.nn.any_batch import AnyBatch
-from ppl_vae.nn.checked import check_row, check_sizes, expanded, shaped
+from ppl_vae.nn.checked import check_row, check_sizes, cholesky_factors, expanded, shaped
 from ppl_vae.nn.condition import Condition, beside, seen_labels
 from ppl_vae.nn.convolutions import ConvDecoder, ConvEncoder, ResidualBlock
 from ppl_vae.nn.corruption import GaussianNoise, MaskingNoise, RandomAffine, SaltAndPepperNoise
@@ -50,6 +50,7 @@ __all__ = [
     "check_reads_rows",
     "check_row",
     "check_sizes",
+    "cholesky_factors",
     "expanded",
     "fields_read",
     "make_code_decoder",

@@ -4,6 +4,7 @@
     check_row(features)                                       one such number, or three of an image
     expanded("scale", 2.0, features, positive=True)           a tensor with one number a feature
     shaped("centers", centers, like=self.centers)             a tensor of exactly that shape
+    cholesky_factors("covariances", found, like=self.factors)  the same, for covariances
 
 A wrong argument would otherwise be an error of torch, which knows none of these names, or would
 give a pair whose fit is NaN.
@@ -129,7 +130,8 @@ def shaped(name: str, value: Any, like: Tensor, *, positive: bool = False) -> Te
         positive: Whether all numbers must be above 0.
 
     Raises:
-        ValueError: If ``value`` holds no numbers, has another shape, or a number is out of range.
+        ValueError: If ``value`` holds no numbers, has another shape, or a number is not finite or
+            out of range.
 
     Example:
         >>> shaped("centers", [[0.0, 1.0]], torch.zeros(3, 2))
@@ -141,4 +143,34 @@ def shaped(name: str, value: Any, like: Tensor, *, positive: bool = False) -> Te
         raise ValueError(
             f"{name}: expected the shape {tuple(like.shape)}, got {tuple(numbers.shape)}"
         )
+    if not bool(numbers.isfinite().all()):
+        raise ValueError(f"{name}: expected finite numbers, got {numbers[~numbers.isfinite()][0]}")
     return numbers.to(like)
+
+
+def cholesky_factors(name: str, value: Any, like: Tensor) -> Tensor:
+    """Return the Cholesky factors of full covariances, with the shape of another tensor.
+
+    Args:
+        name: The argument's name, for messages.
+        value: Covariances, (..., d, d): a tensor, an array or lists.
+        like: The tensor that the factors are to be stored in.
+
+    Raises:
+        ValueError: As ``shaped``; if a matrix is not symmetric, or not positive definite.
+
+    Example:
+        >>> cholesky_factors("covariances", [[4.0, 0.0], [0.0, 9.0]], torch.zeros(2, 2)).diag()
+        tensor([2., 3.])
+    """
+    matrices = shaped(name, value, like).double()
+    sizes = matrices.abs().amax((-2, -1), keepdim=True)
+    if bool(((matrices - matrices.mT).abs() > 1e-4 * sizes).any()):
+        raise ValueError(f"{name}: expected symmetric matrices, got one that is not")
+    factors, failed = torch.linalg.cholesky_ex(matrices)
+    if bool(failed.any()):
+        raise ValueError(
+            f"{name}: expected positive definite matrices, got one whose least eigenvalue is "
+            f"{float(torch.linalg.eigvalsh(matrices).min()):.2g}"
+        )
+    return factors.to(like)

@@ -25,6 +25,7 @@ from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_order
 from ppl_vae.data.conversion import changed
 from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.steps import check_lengths
 from ppl_vae.predictive.latent_draws import data_sites, simulate
 
 COMPARED_ROWS = 512  # rows, evenly over the data, by whose values columns are told apart
@@ -157,7 +158,7 @@ def with_given(
 
     Raises:
         ValueError: If a name is no field, or values do not fit the field's shape or dtype, or the
-            model observes the field.
+            model observes the field; if a sequence has no step, or more than the data have.
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"given: expected {{field: values}}, got {shown(given)}")
@@ -193,7 +194,10 @@ def with_given(
                 f"given[{key!r}]: expected one value or {count} of shape {tuple(old.shape[1:])}, "
                 f"got shape {tuple(new.shape)}"
             )
-    return Rows(rows.batch(fields))
+    result = Rows(rows.batch(fields), "given")
+    if "lengths" in given:
+        check_lengths(result)
+    return result
 
 
 def _given_tensor(values: Any, columns: list[Any] | None, where: str) -> Tensor:

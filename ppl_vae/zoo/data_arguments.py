@@ -294,8 +294,9 @@ def _classes(source: Source) -> int:
             f"{cls}: classes: expected a label in at least one row of the field y, got -1 or NaN "
             f"in all {len(values)} rows; give some rows their labels, or fit a model of clusters"
         )
-    if bool((labels != labels.round()).any()):
-        number = float(labels[labels != labels.round()][0])
+    broken = (labels != labels.round()) | labels.isinf()
+    if bool(broken.any()):
+        number = float(labels[broken][0])
         raise ValueError(
             f"{cls}: classes: expected labels 0, 1, 2, ... in the field y, got {number:g}; number "
             "the labels from 0"
@@ -338,8 +339,17 @@ def _label_count(labels: Tensor, cls: str, argument: str = "conditions") -> int:
             f"{int(labels[row])} in row {row} ({int(bad.sum())} of {len(bad)} rows); number the "
             "labels from 0, or leave these rows out"
         )
-    return int(labels.max()) + 1
+    count = int(labels.max()) + 1
+    if count > max(MOST_LABELS, len(labels)):
+        raise ValueError(
+            f"{cls}: {argument}: expected labels 0, 1, 2, ... in the field y, got {count - 1} "
+            f"among {len(labels)} of them; number them from 0, as pandas.factorize(labels)[0] does"
+        )
+    return count
 
+
+MOST_LABELS = 1000
+"""So many kinds of labels may be among fewer rows; more are taken for numbers of another kind."""
 
 OF_COLUMNS = {
     "loc",

@@ -78,6 +78,9 @@ def test_clusters_are_placed_where_a_mixture_has_them():
         ({"weights": [1.0, 0.0, 0.0]}, "weights: expected positive numbers, got 0"),
         ({"centers": [0.0, 1.0]}, r"centers: expected the shape \(3, 2\), got \(2,\)"),
         ({"covariances": np.ones((3, 2))}, r"covariances: expected the shape \(3, 2, 2\)"),
+        ({"centers": np.full((3, 2), np.nan)}, "centers: expected finite numbers, got nan"),
+        ({"covariances": -np.array(COVARIANCES)}, "covariances: expected positive definite matr"),
+        ({"covariances": [[[1.0, 0.5], [0.0, 1.0]]] * 3}, "covariances: expected symmetric matr"),
         ({"centers": "here"}, "centers: expected numbers, got 'here'"),
     ],
 )

@@ -163,3 +163,33 @@ def test_vectors_beside_each_other_share_their_leading_dimensions():
     assert (labels.tolist(), seen.tolist()) == ([1, 0], [True, False])
     with pytest.raises(ValueError, match="expected one label a row, got 2 numbers"):
         seen_labels(torch.zeros(3, 2))
+
+
+def test_truth_values_are_labels():
+    losses = []
+    for labels in (Y.clamp(0, 1), Y.clamp(0, 1).bool()):
+        model, guide = pair()
+        losses.append(fit(model, guide, {"x": X, "y": labels}, **QUICK).frame["elbo"])
+    assert losses[0].equals(losses[1])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (float("inf"), "expected labels 0, 1, 2, ... in the field y, got inf"),
+        (1_000_000, "expected labels 0, 1, 2, ... in the field y, got 1000000 among 6 of them"),
+    ],
+)
+def test_numbers_that_count_nothing_are_no_labels(wrong, message):
+    y = torch.where(torch.arange(ROWS) == 4, wrong, Y.double())
+    with pytest.raises(ValueError, match=message):
+        build(SemisupervisedModel, {"x": X, "y": y})
+
+
+def test_a_guide_of_fewer_labels_than_the_model_is_named():
+    torch.manual_seed(0)
+    pair = SemisupervisedModel(FEATURES, 2, CLASSES), ClassifierGuide(FEATURES, 2, 2)
+    y = torch.where(Y == 2, -1, Y)
+    (finding,) = lint(*pair, {"x": X, "y": y}).findings
+    assert finding.where == 'site "y"'
+    assert "whole numbers from 0 to 2" in str(finding)

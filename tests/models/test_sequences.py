@@ -11,6 +11,7 @@ from pyro import poutine
 from torch.nn.functional import pad
 
 import ppl_vae
+from ppl_vae import build, sequences
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.sites import row_log_prob, sample_sites
 from ppl_vae.elbo.loss import BatchLoss
@@ -18,6 +19,7 @@ from ppl_vae.elbo.objectives import Objective
 from ppl_vae.guides.recurrent import RecurrentGuide
 from ppl_vae.guides.smoothing import SmoothingGuide
 from ppl_vae.models.deep_markov import DeepMarkovModel
+from ppl_vae.models.hmm import HMMModel
 from ppl_vae.models.sequence import SequenceModel
 from ppl_vae.models.state_space import StateSpaceModel
 
@@ -320,3 +322,23 @@ def test_missing_cells_are_refused_for_a_model_that_does_not_read_which():
     ppl_vae.elbo_terms(ReadsNoMask(), None, ppl_vae.sequences(arrays[:2]))
     with pytest.raises(ValueError, match=r'sequence 2: .*the model does not read "seen"'):
         ppl_vae.elbo_terms(ReadsNoMask(), None, ppl_vae.sequences(arrays))
+
+
+def test_padded_sequences_are_refused_by_a_model_that_takes_the_padding_for_data():
+    rows = sequences([torch.ones(2, 1), torch.ones(6, 1)])
+    model = build(HMMModel, rows, states=2)
+    message = "expected an argument lengths of the model, got none, and sequence 0 ends after 2 of"
+    for function in (ppl_vae.log_likelihood, ppl_vae.elbo_terms, ppl_vae.encode):
+        with pytest.raises(ValueError, match=message):
+            function(model, None, rows)
+    whole = sequences([torch.ones(6, 1), torch.ones(6, 1)])
+    named = [finding.where for finding in ppl_vae.lint(model, None, whole).errors]
+    assert named == ['field "lengths"', 'field "seen"']
+
+
+@pytest.mark.parametrize("length", [0, -1, 99])
+def test_sequences_of_impossible_lengths_are_not_made(length):
+    rows = sequences([torch.randn(3, 2), torch.randn(5, 2)])
+    pair = build(SequenceModel, rows, latents=2), build(RecurrentGuide, rows, latents=2)
+    with pytest.raises(ValueError, match="expected a length from 1 to 5"):
+        ppl_vae.generate(*pair, rows, num_samples=2, given={"lengths": length})
