@@ -58,7 +58,8 @@ def offset_size(fn: Any) -> int:
     """
     core = _core(fn)
     if _of_shares(core):
-        return math.prod(core.event_shape) * (1 if isinstance(_inside(core), dist.Dirichlet) else 2)
+        shares: int = math.prod(core.event_shape)
+        return shares if isinstance(_inside(core), dist.Dirichlet) else 2 * shares
     if core.event_dim == 1 and _is_normal(core) and core.event_shape[0] <= WIDEST:
         size: int = core.event_shape[0]
         return size * (size + 3) // 2

@@ -167,8 +167,9 @@ def cholesky_factors(name: str, value: Any, like: Tensor) -> Tensor:
     sizes = matrices.abs().amax((-2, -1), keepdim=True)
     if bool(((matrices - matrices.mT).abs() > 1e-4 * sizes).any()):
         raise ValueError(f"{name}: expected symmetric matrices, got one that is not")
-    factors, failed = torch.linalg.cholesky_ex(matrices)
-    if bool(failed.any()):
+    found = torch.linalg.cholesky_ex(matrices)
+    factors: Tensor = found[0]
+    if bool(found[1].any()):
         raise ValueError(
             f"{name}: expected positive definite matrices, got one whose least eigenvalue is "
             f"{float(torch.linalg.eigvalsh(matrices).min()):.2g}"
