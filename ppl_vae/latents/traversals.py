@@ -114,8 +114,9 @@ def traverse(
 ) -> Any:
     """Return the expected rows while one coordinate of a latent after another moves.
 
-    A coordinate moves over the width of its prior; all others are held at the code of one row. Only
-    latents whose prior depends on the latent that moves, such as the layers below it, follow: they
+    A coordinate moves over the width of its prior; all others are held at the code of one row: all
+    rows are alike where the decoder does not read it, as z of ``vector_quantized``. Only latents
+    whose prior depends on the latent that moves, such as the layers below it, follow: they
     take the center of their prior.
 
     Args:
