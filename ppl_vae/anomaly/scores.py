@@ -73,7 +73,8 @@ def anomaly_scores(
         attribution: Whether to add what each cell of a row contributes. All rows are scored again
             for each of their cells, five times where the column has as many values.
         per_step: Whether to score each step of sequences of states instead, by a particle filter of
-            S particles (``log_likelihood(..., method="particle_filter")``).
+            S particles (``log_likelihood(..., method="particle_filter")``, with other draws). The
+            scores of sequences add up over their steps: longer ones are stranger by their length.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
         progress: Whether to show a bar.
         plate: Name of the row plate.

@@ -60,6 +60,7 @@ def log_likelihood(
     paths, of which ever fewer count the longer they are, while a particle filter draws states step
     by step, from the guide's steps, and goes on from those that explain the data. It takes pairs
     with one latent, a ``MarkovPath``, whose observations depend on the state of their own step.
+    Data that are padded further have other draws, and so another estimate, within its error.
 
     The estimate is below the truth on average, by less the more samples are drawn; ``k_hat`` says
     row by row whether more samples would help. Discrete latents that ask for it are summed exactly.
