@@ -23,11 +23,16 @@ padded to the longest sequence of each. Epochs of both alternate.
 ``memory`` fits a linear state-space model to simulated sequences of 10 to 500 steps for one epoch,
 in batches of 256, and prints by how much the memory of the process rises above that of the data.
 
-Measured on one of two cores beside other work. Seed 0, without the rise and with a scale of exp(v /
-2) in the guide: 7.043 by the ELBO after 1,400 epochs (56 minutes), 6.58 by the particle filter;
-seed 1 then overflowed in its third step. A limit on the gradient's norm (1e4) is no mend: seed 2
-had 8.07 after 1,400 epochs, perhaps since weight decay outweighs a gradient that is cut. The scale
-of the guide is a softplus now: seeds 0, 1 and 2 begin without overflow (5 epochs).
+``bound`` measured with one thread, beside other work on the machine's two cores; minus the ELBO and
+minus the estimate of the particle filter, nats per step, after 1,400 epochs:
+
+    seed 0    6.969    6.504    67 minutes
+    seed 1    7.009    6.551    74 minutes
+    seed 2    7.001    6.571    74 minutes, cut off once and resumed
+
+A limit on the gradient's norm (1e4) is no help: seed 2 had 8.07 with it, perhaps since weight decay
+outweighs a gradient that is cut. Without the rise of the rate, and with a scale of exp(v / 2) in
+the guide in place of a softplus, fits overflowed in their first steps. ``--full`` was not run.
 
 ``speed`` with two threads, quiet machine, four rounds: 1.27 s (1.24 to 1.30) an epoch beside 3.35
 (3.21 to 3.43), 2.61 times faster (2.58 to 2.69). ``memory``, one thread: 286 MiB above the data for
