@@ -127,7 +127,6 @@ def encode(
     far_rows.warn("encode", stacklevel=2)
     if not parts:
         raise no_code("encode", plate)
-    _refuse_one_row(rows, parts)
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     names = ["site", "moment", "step" if joint else "index"]
     codes = pd.concat(frames, axis=1, names=names)
@@ -136,25 +135,6 @@ def encode(
     points = any((spread == 0).any() for spread in spreads)  # the look costs a run of the guide
     codes.attrs["points"] = points_given(pair, rows) if points else []
     return codes
-
-
-def _refuse_one_row(rows: Rows, parts: Mapping[Any, Tensor]) -> None:
-    """Raise ``ValueError`` where a vector came that the guide reads as one row.
-
-    Each of its numbers would have the code of the whole vector, as if there were as many rows.
-
-    Args:
-        rows: The data.
-        parts: The codes, (rows, ...) each.
-    """
-    arrays = [torch.as_tensor(field.array) for field in rows.fields if field.array.ndim == 1]
-    if len(arrays) < len(rows.fields) or not any(bool((a != a[0]).any()) for a in arrays):
-        return
-    if all(bool((value == value[:1]).all()) for value in parts.values()):
-        raise ValueError(
-            f"{rows.name}: expected rows, got a vector of {len(rows)} numbers, which the guide "
-            "reads as one row; pass data[None]"
-        )
 
 
 Work = Callable[[Batch, Tensor], dict[tuple[str, str], Tensor]]

@@ -10,12 +10,10 @@ from parts.latents import W, X, linear_guide, linear_model
 from pyro.nn import PyroModule
 
 from ppl_vae import encode, fit, generate, interpolate, reconstruct, traverse
-from ppl_vae.guides.dirichlet import DirichletGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.conditional import ConditionalModel
 from ppl_vae.models.gaussian import GaussianModel
-from ppl_vae.models.topics import TopicsModel
 
 
 def chain_guide(x):
@@ -355,11 +353,3 @@ def test_an_error_explains_rows_that_the_pair_cannot_take(bad):
         message = r"expected rows of shape \(3,\), which the model gives, got rows of shape \(2,\)"
     with pytest.raises(ValueError, match=message):
         encode(linear_model, guide, bad)
-
-
-def test_a_vector_that_the_guide_reads_as_one_row_is_refused():
-    document = torch.arange(20.0)
-    model, guide = TopicsModel(20, 3), DirichletGuide(20, 3)
-    with pytest.raises(ValueError, match=r"data: expected rows, got a vector of 20 numbers"):
-        encode(model, guide, document)
-    assert len(encode(model, guide, document[None])) == 1
