@@ -7,7 +7,8 @@
 A worker that gets a copy loads the run once, by itself. Draws of the latents come from a row's
 place in its batch, or from the number of the row where the batches vary (``row``). With numbers,
 rows are put into groups of ``GROUP`` places, row number n at place n modulo ``GROUP``, and every
-group draws from the same seed: a row's draws depend on its number alone.
+group draws from the same seed: a row's draws depend on its number alone. Numbers that follow each
+other fill the groups; where they are far apart, most of a group is computed for nothing.
 """
 
 from __future__ import annotations
@@ -177,8 +178,8 @@ class Scorer:
         """Return the columns or fields of a batch that the run reads, in the run's form."""
         if isinstance(batch, Mapping):
             return {name: batch[name] for name in self._like}
-        is_feature = self.columns is None and self.row in batch.columns
-        drop = [self.row] if is_feature else None
+        among_all = self.columns is None and self.row in batch.columns
+        drop = [self.row] if among_all else None
         choice = ColumnChoice.of(self.columns, drop, None, None, self._like)
         names = choice.features(list(map(str, batch.columns)), "batch")
         return in_form_of(

@@ -124,5 +124,10 @@ TrustCode = Annotated[
         "--trust-code", help="Execute the copies of your model and guide files that the run stores."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the results as one JSON object.")]
+AsJson = Annotated[
+    bool,
+    typer.Option(
+        "--json", help="Print the results as one JSON object, of a folder one for each file."
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]

@@ -207,11 +207,12 @@ def size_cause(site: dict[str, Any]) -> Cause | None:
     fits = (a == b or 1 in (a, b) for a, b in zip(got, given, strict=False))  # broadcast
     if value.ndim <= len(event_shape) or (len(got) == len(given) and all(fits)):
         return None
+    images = "resize or crop the images, or " if len(got) > 1 else ""
     return Cause(
         f'site "{site["name"]}"',
         f"expected rows of shape {given}, which the model gives, got rows of shape {got}",
-        "resize or crop the images, or give the columns that the model was made for; or make a "
-        "model for these rows: build(Class, data)",
+        f"{images}give the columns that the model was made for (of counts of words, the same "
+        "vocabulary); or make a model for these rows: build(Class, data)",
     )
 
 

@@ -125,7 +125,7 @@ def _core(fn: Any) -> Any:
 
 def _is_normal(fn: Any) -> bool:
     """Return whether a distribution is a normal, of independent numbers or with a covariance."""
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    base = _inside(fn)
     several = dist.MultivariateNormal | dist.LowRankMultivariateNormal
     return isinstance(base, dist.Normal) or isinstance(fn, several)
 
@@ -204,7 +204,7 @@ def _moved_by_support(fn: Any, offset: Tensor) -> Any:
 
 def _center_and_scale(fn: Any) -> tuple[Any, Any]:
     """Return ``loc`` and ``scale`` of a distribution over all reals that has them, else 0 and 1."""
-    base = fn.base_dist if isinstance(fn, dist.Independent) else fn
+    base = _inside(fn)
     known = _is_real(fn) and hasattr(base, "loc") and hasattr(base, "scale")
     return (base.loc, base.scale) if known else (0.0, 1.0)
 
@@ -223,9 +223,7 @@ def _unbounded_shape(fn: Any) -> tuple[int, ...]:
     Raises:
         NotImplementedError: If the distribution cannot be moved.
     """
-    inside = fn
-    while isinstance(inside, dist.Independent):
-        inside = inside.base_dist
+    inside = _inside(fn)
     if isinstance(inside, MaskedDistribution | dist.Delta) or not fn.has_rsample:
         raise NotImplementedError(type(inside).__name__)
     while hasattr(inside, "base_dist"):  # a path may be bent by a flow

@@ -190,9 +190,9 @@ class LikelihoodSummary:
         if self.has_guide:
             cause = "the guide misses part of their posterior"
             mend = (
-                "refine the guide for these rows, refine(model, guide, data), or "
-                'method="particle_filter" for the states of sequences, fit a wider one, for codes '
-                "of real numbers as guides/multivariate_normal.py or flow.py"
+                "refine the guide for these rows, refine(model, guide, data) (for states of "
+                'sequences, take method="particle_filter"), fit a wider one (for codes of real '
+                "numbers, guides/multivariate_normal.py or flow.py)"
             )
         else:
             cause = "draws from the prior rarely reach their posterior"

@@ -315,8 +315,8 @@ def _refuse_several(values: Tensor, cls: str, argument: str) -> None:
     if values[0].numel() != 1:
         raise ValueError(
             f"{cls}: {argument}: expected one label a row in the field y, got {values[0].numel()} "
-            f"{'numbers' if values.is_floating_point() else 'integers'} a row; pass covariates as "
-            "floats"
+            f"{'numbers' if values.is_floating_point() else 'integers'} a row; "
+            + ("pass covariates as floats" if argument == "conditions" else ONE_HOT)
         )
 
 
@@ -347,6 +347,8 @@ def _label_count(labels: Tensor, cls: str, argument: str = "conditions") -> int:
         )
     return count
 
+
+ONE_HOT = "of labels as indicators pass the places of the ones, y.argmax(1)"
 
 MOST_LABELS = 1000
 """So many kinds of labels may be among fewer rows; more are taken for numbers of another kind."""
