@@ -22,12 +22,14 @@ from ppl_vae.cli import (
     report,
     score,
     show,
+    shuffle,
 )
 
 HELP = """Deep latent-variable models, written as Pyro model/guide pairs.
 
 MODEL and GUIDE are names from the zoo, which ppl-vae list shows, or classes in your own files,
-given as models/mine.py:Mine. DATA is a .csv, .tsv, .parquet, .npy or .npz file.
+given as models/mine.py:Mine. DATA is a .csv, .tsv, .parquet, .npy or .npz file, or a folder of
+Parquet files.
 """
 EPILOG = (
     "Exit codes: 0 done; 1 an error in the data, the pair or the run (lint: errors were found; "
@@ -38,6 +40,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
     "evaluate": evaluate.evaluate, "check": check.check, "encode": encode.encode,
     "generate": generate.generate, "score": score.score, "report": report.report, "show": show.show,
+    "shuffle": shuffle.shuffle,
 }  # fmt: skip
 
 app = typer.Typer(

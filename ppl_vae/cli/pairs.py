@@ -37,7 +37,7 @@ def read(
     """Return the rows of a data file.
 
     Args:
-        path: A .csv, .tsv, .parquet, .npy or .npz file.
+        path: A .csv, .tsv, .parquet, .npy or .npz file, or a folder of Parquet files.
         like: Example rows, as a run holds them; the file's columns are found by their names and
             brought into this form.
         columns: The columns of a table to read; ``None`` or none for all.
@@ -62,7 +62,7 @@ def read(
 
     sources = _sources(fields or ())
     with usage():
-        check_exists(path)
+        check_exists(path, or_folder=True)
         for file in files_of_fields(sources).values():
             check_exists(file)
     chosen = columns or None

@@ -9,6 +9,7 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -27,8 +28,11 @@ from ppl_vae.data.conversion import (
     tensor_of_tensor,
 )
 from ppl_vae.data.sparse import SparseArray, SparseMatrix, is_sparse
+from ppl_vae.data.stored import StoredTable
 
-Array: TypeAlias = Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series | SparseMatrix
+Array: TypeAlias = (
+    Tensor | np.ndarray[Any, Any] | pd.DataFrame | pd.Series | SparseMatrix | StoredTable
+)
 """One field of the data; its first dimension is the rows."""
 
 
@@ -40,7 +44,8 @@ class Field:
 
     Attributes:
         name: The field's name in errors and in a mapping; otherwise ``"data"`` or ``"data[1]"``.
-        array: (rows, ...), a tensor, or a memory map or sparse matrix that is read batch by batch.
+        array: (rows, ...), a tensor; or a memory map, a sparse matrix or a stored table, of which
+            the rows of a batch are read.
         source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
         labels: Column names of a frame, or the name of a series.
         dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
@@ -49,7 +54,7 @@ class Field:
     """
 
     name: str
-    array: Tensor | np.memmap[Any, Any] | SparseArray
+    array: Tensor | np.memmap[Any, Any] | SparseArray | StoredTable
     source: str
     labels: Any = None
     dtype: Any = None
@@ -95,6 +100,11 @@ class Field:
         elif isinstance(values, pd.Series):
             array = tensor_of_frame(values.to_frame(), name)[:, 0]
             field = cls(name, array, "series", values.name, values.dtype)
+        elif isinstance(values, StoredTable):
+            source, labels = (
+                ("frame", values.columns) if values.ndim > 1 else ("series", values.name)
+            )
+            field = cls(name, values, source, labels, values.shared_dtype)
         else:
             raise _other_form(values, name)
         if field.array.ndim == 0:
@@ -114,7 +124,9 @@ class Field:
         """Return the field of a frame with the columns at some positions, in that order."""
         return replace(
             self,
-            array=torch.as_tensor(self.array)[:, positions],
+            array=self.array.with_columns(positions)
+            if isinstance(self.array, StoredTable)
+            else torch.as_tensor(self.array)[:, positions],
             labels=self.labels[positions],
             given_order=sorted(range(len(positions)), key=positions.__getitem__),
         )
@@ -123,6 +135,8 @@ class Field:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
             return self.array.index_select(0, index.to(self.array.device))
+        if isinstance(self.array, StoredTable):
+            return self.array.take(index)
         taken = np.asarray(self.array[index.numpy()])
         return tensor_of_array(taken, Place(self.name, rows=index))
 
@@ -178,6 +192,8 @@ def _other_form(values: Any, name: str) -> ValueError:
     if isinstance(values, DataLoader):
         expected = "rows, from which batches are made"
         mend = "pass loader.dataset, and batch_size= to fit"
+    elif isinstance(values, str | Path):
+        mend = "pass read_data(path)"
     elif isinstance(values, list):
         mend = "pass numpy.array(rows) for a list of rows, or a tuple for several fields"
     else:

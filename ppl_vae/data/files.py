@@ -6,6 +6,7 @@
     .parquet           frame
     .npy               array, rows first
     .npz               one array, or several as a mapping of fields, or a sparse matrix of scipy
+    a folder           of Parquet files: a table that is read row group by row group
 
 A table whose lines are the steps of sequences, and a Parquet file whose cells hold lists, become
 fields as ``sequences`` gives them.
@@ -45,11 +46,13 @@ def read_data(
     fields: Mapping[str, str] | None = None,
     step: str | None = None,
 ) -> Array | tuple[Array, ...] | dict[str, Array]:
-    """Read a data file.
+    """Read a data file, or open a folder of Parquet files.
 
     Args:
         path: A ``.csv``, ``.tsv``, ``.parquet``, ``.npy`` or ``.npz`` file; ``.csv.gz`` and
-            ``.tsv.gz`` are unpacked as they are read.
+            ``.tsv.gz`` are unpacked as they are read. Or a folder of Parquet files, which may be
+            larger than memory: its rows are read as they are needed, and nothing but labels and
+            the names, types and sizes of columns is read now.
         like: Rows in the form that the result must have. Of a table, the columns are selected by
             name and put into this order; other columns may hold anything.
         columns: The columns of a table to read, in this order, by default all; other columns may
@@ -68,7 +71,8 @@ def read_data(
     Returns:
         A frame of numeric columns, an array, a sparse matrix of scipy, or a mapping of these and
         of series; N rows each. Missing cells are NaN, and a ``UserWarning`` counts them. Sequences
-        as ``sequences`` gives them, where there is a ``step`` or columns hold lists.
+        as ``sequences`` gives them, where there is a ``step`` or columns hold lists. For a folder,
+        a ``StoredTable`` in place of a frame, which every function of the library takes.
 
     Raises:
         ValueError: If the file is missing or damaged, holds text, lacks a column, or has not the
@@ -104,7 +108,7 @@ def read_data(
     choice = ColumnChoice.of(columns, drop, index, fields, like)
     path = Path(path)
     data = _read_file(path, choice)
-    if isinstance(data, pd.DataFrame):
+    if isinstance(data, pd.DataFrame) or path.is_dir():
         data = choice.split(data)
     check_rows(data, path)
     result: Array | tuple[Array, ...] | dict[str, Array] = (
@@ -115,7 +119,11 @@ def read_data(
 
 def _read_file(path: Path, choice: ColumnChoice) -> Any:
     """Return what a file holds; errors as ``read_data``."""
-    check_exists(path)
+    check_exists(path, or_folder=True)
+    if path.is_dir():
+        from ppl_vae.data.stored import read_folder  # noqa: PLC0415  loads torch
+
+        return read_folder(path, choice)
     ending = ending_of(path)
     if ending not in _READERS:
         got = path.suffix or "no extension"
@@ -228,9 +236,14 @@ def ending_of(path: Path) -> str:
     return "".join(path.suffixes[-count:]).lower()
 
 
-def check_exists(path: Path) -> None:
-    """Raise ``ValueError`` where there is no such file, with files of close names as a hint."""
-    if path.is_file():
+def check_exists(path: Path, *, or_folder: bool = False) -> None:
+    """Raise ``ValueError`` where there is no such file, with files of close names as a hint.
+
+    Args:
+        path: The file.
+        or_folder: Whether it may be a folder.
+    """
+    if path.is_file() or (or_folder and path.is_dir()):
         return
     if path.is_dir():
         raise ValueError(f"{path}: expected a file, got a folder")

@@ -12,7 +12,7 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import Columns, column_names, column_order
 from ppl_vae.data.fields import Array, Field
 from ppl_vae.data.sparse import is_sparse
+from ppl_vae.data.stored import StoredTable, of_dataset
 
 Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
 """Rows of data: one array, a tuple or mapping of arrays, or a map-style torch ``Dataset``."""
@@ -42,8 +43,9 @@ class Rows:
     Args:
         data: A tensor, a NumPy array or memory map, a sparse matrix of scipy (made dense batch by
             batch), a frame of pandas, polars, Arrow or duckdb (its numeric columns become one
-            tensor), a tuple or a mapping of those, or a map-style torch ``Dataset``, which is read
-            once into memory.
+            tensor), a table in Parquet files or an Arrow data set (read row group by row group), a
+            tuple or a mapping of those, or a map-style torch ``Dataset``, which is read once into
+            memory.
         name: The argument's name, for messages.
         fitted: The columns that the model and the guide were fitted to. The columns of a frame are
             put into their order; columns of other names are left out.
@@ -84,7 +86,7 @@ class Rows:
         else:
             labels, arrays = [name], [whole]
         names = self.keys or [str(position) for position in range(len(arrays))]
-        arrays = list(map(of_pandas, arrays, labels))
+        arrays = list(map(of_dataset, map(of_pandas, arrays, labels), labels))
         self.fields = [
             _read_field(array, label, [columns[key] for columns in fitted if key in columns])
             for array, label, key in zip(arrays, labels, names, strict=True)
@@ -96,7 +98,7 @@ class Rows:
             raise ValueError(f"{name}: expected fields of one length, got {lengths}")
         if len(self) == 0:
             raise ValueError(f"{name}: expected at least one row, got none")
-        indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series))]
+        indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series, StoredTable))]
         self.index: pd.Index = indices[0] if indices else pd.RangeIndex(len(self))
 
     def __len__(self) -> int:
@@ -183,6 +185,16 @@ class Rows:
         part.fields = [replace(field, array=values) for field, values in fields]
         return part
 
+    def order(self, generator: torch.Generator | None) -> Tensor:
+        """Draw an order of the rows for an epoch, (rows,): any order, unless they are stored.
+
+        Of rows in files, few row groups are mixed at a time (see ``StoredTable.order``).
+        """
+        table = self._stored()
+        if table is None:
+            return torch.randperm(len(self), generator=generator)
+        return table.order(generator, self.positions)
+
     def split(self, fraction: float, seed: int | None) -> tuple[Rows, Rows]:
         """Split the rows at random into (training, validation).
 
@@ -231,14 +243,26 @@ class Rows:
 
     def _checksum(self, count: int) -> str:
         """Return the checksum of the form and of ``count`` rows, evenly spaced."""
-        digest = hashlib.sha256(json.dumps([len(self), self.template()]).encode())
-        for part in torch.linspace(0, len(self) - 1, count, dtype=torch.float64).long().split(8192):
+        form = [len(self), self.template(), *self._mixing()]
+        digest = hashlib.sha256(json.dumps(form).encode())
+        for part in _spaced(len(self), count):
             for field in self.fields:  # a field after the other, by pieces that fit into memory
                 piece = max(1, PIECE // max(1, math.prod(field.array.shape[1:])))
                 for index in self.positions_in_data(part).split(piece):
                     flat = field.take(index).cpu().contiguous().reshape(-1).view(torch.uint8)
                     digest.update(flat.numpy().data)
         return digest.hexdigest()
+
+    def _mixing(self) -> list[Any]:
+        """Return which row groups an epoch mixes, where it mixes some at a time: a resumed epoch
+        goes on in the same order only where they are the same."""
+        table = self._stored()
+        return [] if table is None or table.groups_mixed is None else [table.layout]
+
+    def _stored(self) -> StoredTable | None:
+        """Return the widest stored table among the fields, whose row groups an order follows."""
+        stored = [f.array for f in self.fields if isinstance(f.array, StoredTable)]
+        return max(stored, key=lambda table: len(table.columns), default=None)
 
     def restore(self, tensors: Sequence[Tensor], index: pd.Index | None = None) -> Any:
         """Return tensors, one for each field, in the form that the data came in.
@@ -312,6 +336,15 @@ def generator(seed: int | None) -> torch.Generator | None:
     return None if seed is None else torch.Generator().manual_seed(int(seed))
 
 
+def _spaced(rows: int, count: int) -> Iterator[Tensor]:
+    """Yield the positions of ``count`` of the rows, evenly spaced, some at a time."""
+    if count < rows:
+        yield from torch.linspace(0, rows - 1, count, dtype=torch.float64).long().split(8192)
+        return
+    for start in range(0, rows, 8192):
+        yield torch.arange(start, min(start + 8192, rows))
+
+
 def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:
     """Make a field, of a frame with its columns in the order of a fit.
 
@@ -320,12 +353,15 @@ def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:
         name: The field's name, for messages.
         fitted: Names of the columns that the model and the guide were fitted to, where known.
     """
-    order = column_order(array.columns, fitted, name) if isinstance(array, pd.DataFrame) else None
+    has_columns = isinstance(array, pd.DataFrame | StoredTable) and array.ndim > 1
+    order = column_order(array.columns, fitted, name) if has_columns else None
     if order is None:
         return Field.of(array, name)
     given = sorted(order)  # columns of other names are left out before values are read
     place = {position: number for number, position in enumerate(given)}
-    return Field.of(array.iloc[:, given], name).with_columns([place[p] for p in order])
+    is_stored = isinstance(array, StoredTable)
+    chosen = array.with_columns(given) if is_stored else array.iloc[:, given]
+    return Field.of(chosen, name).with_columns([place[p] for p in order])
 
 
 def _read_dataset(dataset: Any, name: str) -> Any:

@@ -262,7 +262,8 @@ def row_labels(
     Warns:
         UserWarning: Where several rows have one label and must not.
     """
-    missing = (values.isna() | (values.astype(object) == "")).to_numpy()
+    is_number = pd.api.types.is_numeric_dtype(values)
+    missing = (values.isna() if is_number else values.isna() | (values == "")).to_numpy()
     if missing.any():
         row = place(int(missing.argmax()))
         raise ValueError(
@@ -276,6 +277,8 @@ def row_labels(
             f"first in {first}; such rows cannot be told apart by their label",
             stacklevel=2,
         )
+    if is_number:
+        return pd.Index(values, name=values.name)
     listed = values.tolist()
     if all(isinstance(value, str) for value in listed):
         whole = all(_WHOLE.fullmatch(value) and value != "-0" for value in listed)

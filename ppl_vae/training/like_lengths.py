@@ -127,7 +127,7 @@ def batches_of_epoch(
         [[0, 2], [1, 3]]
     """
     if rows.trim is None:
-        order = torch.randperm(len(rows), generator=generator)
+        order = rows.order(generator)
         return cut(order, batch_size, join_last=join_last)
     stretch = torch.empty(len(rows)).uniform_(1.0, SPREAD, generator=generator)
     batches = cut((row_lengths(rows) * stretch).argsort(), batch_size, join_last=join_last)

@@ -263,5 +263,5 @@ def test_a_missing_file_is_refused_with_files_of_close_names(tmp_path):
         read_data(tmp_path / "wines.csv")
     with pytest.raises(ValueError, match="there is no folder"):
         read_data(tmp_path / "away" / "wine.csv")
-    with pytest.raises(ValueError, match="expected a file, got a folder"):
+    with pytest.raises(ValueError, match=r"expected a folder of Parquet files \(.*wine\.csv"):
         read_data(tmp_path)

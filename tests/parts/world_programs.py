@@ -331,3 +331,28 @@ def exchanges():
     answer["failed"] = end_of(lose)[1]
     answer["after"] = team.texts(str(rank()), "after a failure")
     tell(answer)
+
+
+def stored_fit(folder, run=None, dies_at=None, resume=False):
+    """Fit to Parquet files of which few row groups are in memory; may be killed before a step."""
+    from ppl_vae import build, fit, read_data
+    from ppl_vae.data import row_groups
+    from ppl_vae.guides.normal import NormalGuide
+    from ppl_vae.models.gaussian import GaussianModel
+    from ppl_vae.saving import snapshots
+
+    snapshots.SOONEST = snapshots.SHARE = 0
+    row_groups.MEMORY = 1
+
+    def weight(step):
+        if step == dies_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return 1.0
+
+    rows = read_data(folder)
+    torch.manual_seed(0)
+    pair = build(GaussianModel, rows, latents=2), build(NormalGuide, rows, latents=2)
+    history = fit(*pair, rows, epochs=3, batch_size=16, shards=2, seed=0, validation=0.2, run=run,
+                  resume=resume, kl_weight=weight, progress=False, compile=False)  # fmt: skip
+    numbers = history.frame.drop(columns="seconds").to_numpy()
+    tell([weights_of(*pair), checksum(torch.tensor(numbers))])
