@@ -43,7 +43,7 @@ KINDS = ("files", "memory")
 def write(folder: Path, rows: int, group: int) -> None:
     """Write the files, unless they are there: a few latents, mixed, and noise."""
     import pyarrow as arrow  # noqa: PLC0415  after the memory of the imports is measured
-    import pyarrow.parquet  # noqa: PLC0415, F401
+    import pyarrow.parquet  # noqa: PLC0415
 
     folder.mkdir(parents=True, exist_ok=True)
     mixed = np.random.default_rng(0).normal(size=(4, FEATURES)).astype("f4")

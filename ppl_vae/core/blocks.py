@@ -26,7 +26,7 @@ from ppl_vae.core.seeding import child, forked
 from ppl_vae.core.shared_rows import exchange_rows
 from ppl_vae.core.world import World, alone, world
 from ppl_vae.data.cells import place_not_finite
-from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.rows import Batch, Rows, as_tuple, evenly_spaced
 
 ELEMENTS = 1 << 20  # most numbers of data in a block: 4 MiB of floats
 LARGEST = 8192  # most rows in a block
@@ -74,7 +74,7 @@ def quiet_look(
     """
     count = min(len(rows), count, max(PROBE_ROWS, block_rows(rows)))
     last = len(rows) - 1 if spread else count - 1
-    index = torch.linspace(0, last, count, dtype=torch.float64).long()
+    index = evenly_spaced(last + 1, count)
     batch = rows.take(index, pair.device())
     looks = pair.looks.setdefault(rows, {})
     if (count, last) not in looks:

@@ -25,7 +25,7 @@ from ppl_vae.core.covariates import covariate_at_fault
 from ppl_vae.core.failed_runs import Cause
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.cells import cell_name
-from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, map_batch
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, evenly_spaced, map_batch
 
 T = TypeVar("T")
 Key = TypeVar("Key")
@@ -349,7 +349,7 @@ def without_rows(pair: Pair, rows: Rows, batch: Batch, far: Tensor) -> Batch | N
     """
     source, sound = batch, ~far
     if bool(far.all()):
-        spread = torch.linspace(0, len(rows) - 1, min(len(rows), LOOKED_AT)).long()
+        spread = evenly_spaced(len(rows), min(len(rows), LOOKED_AT))
         source = rows.take(spread, pair.device())
         sound = ~overflowing_rows(pair, source).cpu()
     if not bool(sound.any()):

@@ -239,11 +239,10 @@ def row_groups_of(dataset: Any, name: str) -> list[RowGroup]:
         _check_names(files[-1], files[0])
         groups.extend(files[-1].groups())
     first = 0
-    for fragment in fragments:
-        table = None if hasattr(fragment, "path") else fragment.to_table()
-        for start in range(0, 0 if table is None else table.num_rows, SLICE):
+    for table in (part.to_table() for part in fragments if not hasattr(part, "path")):
+        for start in range(0, table.num_rows, SLICE):
             groups.append(TableSlice(table.slice(start, SLICE), first + start, name))
-        first += 0 if table is None else table.num_rows
+        first += table.num_rows
     if not groups:
         raise ValueError(f"{name}: expected at least one row, got none")
     return groups
@@ -282,7 +281,8 @@ def numpy_dtype(arrow_type: Any) -> np.dtype[Any] | None:
         return np.dtype(np.float64)
     is_number = types.is_integer(arrow_type) or types.is_floating(arrow_type)
     if is_number or types.is_boolean(arrow_type):
-        return np.dtype(arrow_type.to_pandas_dtype())
+        dtype: np.dtype[Any] = np.dtype(arrow_type.to_pandas_dtype())
+        return dtype
     return None
 
 

@@ -254,8 +254,10 @@ class Rows:
         return digest.hexdigest()
 
     def _mixing(self) -> list[Any]:
-        """Return which row groups an epoch mixes, where it mixes some at a time: a resumed epoch
-        goes on in the same order only where they are the same."""
+        """Return which row groups an epoch mixes, where it does not mix all of them.
+
+        A resumed epoch goes on in the same order only where they are the same.
+        """
         table = self._stored()
         return [] if table is None or table.groups_mixed is None else [table.layout]
 
@@ -331,6 +333,19 @@ def in_form_of(batch: Batch, tensors: Sequence[Tensor]) -> Batch:
     return tuple(tensors[: len(batch)])
 
 
+def evenly_spaced(rows: int, count: int) -> Tensor:
+    """Return the positions of ``count`` of some rows at equal distances, first and last included.
+
+    Single precision, which ``torch.linspace`` takes by itself, has no numbers for positions beyond
+    16,777,216.
+
+    Example:
+        >>> evenly_spaced(10, 4)
+        tensor([0, 3, 6, 9])
+    """
+    return torch.linspace(0, rows - 1, count, dtype=torch.float64).long()
+
+
 def generator(seed: int | None) -> torch.Generator | None:
     """Return a new random generator with this seed; ``None``, the global one, for no seed."""
     return None if seed is None else torch.Generator().manual_seed(int(seed))
@@ -339,7 +354,7 @@ def generator(seed: int | None) -> torch.Generator | None:
 def _spaced(rows: int, count: int) -> Iterator[Tensor]:
     """Yield the positions of ``count`` of the rows, evenly spaced, some at a time."""
     if count < rows:
-        yield from torch.linspace(0, rows - 1, count, dtype=torch.float64).long().split(8192)
+        yield from evenly_spaced(rows, count).split(8192)
         return
     for start in range(0, rows, 8192):
         yield torch.arange(start, min(start + 8192, rows))

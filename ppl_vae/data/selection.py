@@ -278,7 +278,8 @@ def row_labels(
             stacklevel=2,
         )
     if is_number:
-        return pd.Index(values, name=values.name)
+        numbers: pd.Index = pd.Index(values, name=values.name)
+        return numbers
     listed = values.tolist()
     if all(isinstance(value, str) for value in listed):
         whole = all(_WHOLE.fullmatch(value) and value != "-0" for value in listed)

@@ -26,7 +26,7 @@ GROUPS = 64
 
 
 def shuffle(
-    source: Path, out: Path, *, seed: int = 0, told: Callable[[int], None] = lambda rows: None
+    source: Path, out: Path, *, seed: int = 0, told: Callable[[int], object] = lambda rows: None
 ) -> int:
     """Write the rows of Parquet files, all their columns, into a new folder in a random order.
 
@@ -76,7 +76,7 @@ def shuffle(
 
 
 def _into_buckets(
-    groups: Sequence[RowGroup], schema: Any, folder: Path, seed: int, told: Callable[[int], None]
+    groups: Sequence[RowGroup], schema: Any, folder: Path, seed: int, told: Callable[[int], object]
 ) -> list[Path]:
     """Write each row into a bucket at random; return the files of the buckets.
 
@@ -118,7 +118,5 @@ def _write(bucket: Path, file: Path, seed: Sequence[int]) -> int:
         table = arrow.ipc.open_file(stream).read_all()
         order = np.random.default_rng(seed).permutation(table.num_rows)
         row = max(1, table.nbytes // max(1, table.num_rows))
-        parquet.write_table(
-            table.take(order), file, row_group_size=max(1, MEMORY // GROUPS // row)
-        )
+        parquet.write_table(table.take(order), file, row_group_size=max(1, MEMORY // GROUPS // row))
     return len(order)

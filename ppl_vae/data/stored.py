@@ -4,11 +4,11 @@
     rows.take(index)               the row groups of these rows are read
     rows.order(generator)          an order of the rows in which few row groups are in use at once
 
-At most ``row_groups.MEMORY`` bytes of a table are in memory. A table that fits into them is read once, and an
-epoch takes its rows in any order, as those of an array. Of a larger table, an epoch takes the row
-groups in a random order, some at a time (a pool: half of those bytes), and the rows of a pool in a
-random order, each row once. So rows that were written in an order are mixed within pools alone.
-``lint`` says where that matters, and ``ppl-vae shuffle`` writes such a table anew, rows mixed.
+At most ``row_groups.MEMORY`` bytes of a table are in memory. A table that fits into them is read
+once, and an epoch takes its rows in any order, as those of an array. Of a larger table, an epoch
+takes the row groups in a random order, some at a time (a pool: half of those bytes), and the rows
+of a pool in a random order, each row once. So rows that were written in an order are mixed within
+pools alone. ``lint`` says where that matters, and ``ppl-vae shuffle`` writes such a table anew.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import names_in
-from ppl_vae.data.conversion import Place, tensor_of_array
 from ppl_vae.data import row_groups
+from ppl_vae.data.conversion import Place, tensor_of_array
 from ppl_vae.data.row_groups import RowGroup, numbers_of, numpy_dtype, open_folder, row_groups_of
 from ppl_vae.data.selection import ColumnChoice, missing_names, row_labels
 
@@ -74,7 +74,9 @@ class StoredTable:
         self._starts = torch.tensor([0, *(group.rows for group in groups)]).cumsum(0)
         rows = int(self._starts[-1])
         self.index: pd.Index = pd.RangeIndex(rows) if index is None else index
-        self.shape = (rows,) if self.name is not None else (rows, len(self.columns))
+        self.shape: tuple[int, ...] = (
+            (rows,) if self.name is not None else (rows, len(self.columns))
+        )
         self.ndim = len(self.shape)
         self.moments: dict[int, GroupMoments] = {}  # of each row group that was read
         self._slots: Tensor | None = None  # (slots, rows of the largest group, columns)

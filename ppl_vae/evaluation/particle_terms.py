@@ -23,7 +23,15 @@ from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair, pyro_lock
 from ppl_vae.core.seeding import forked
 from ppl_vae.core.supports import reaches_outside
-from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows, in_form_of, map_batch
+from ppl_vae.data.rows import (
+    Batch,
+    Rows,
+    as_tuple,
+    batch_rows,
+    evenly_spaced,
+    in_form_of,
+    map_batch,
+)
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import ParticleRuns
 from ppl_vae.elbo.points import point_latents
@@ -173,7 +181,7 @@ class ParticleTerms:
         Graph and pair draw the same random numbers. The tolerance is relative to the largest value
         of a block, as sums over many cells are rounded on that scale.
         """
-        starts = torch.linspace(0, len(self.rows) - self.size, COMPARED_BLOCKS).long().unique()
+        starts = evenly_spaced(len(self.rows) - self.size + 1, COMPARED_BLOCKS).unique()
         for seed, start in enumerate(starts.tolist()):
             batch = self._take(torch.arange(start, start + self.size))
             # unchecked: a row on which the pair overflows is NaN in both

@@ -34,8 +34,8 @@ from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices, shared_indices
-from ppl_vae.linting.stored_order import rows_in_an_order
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
+from ppl_vae.linting.stored_order import rows_in_an_order
 
 KINDS = (
     "gaps",

@@ -20,6 +20,7 @@ from torch.distributions import constraints
 
 from ppl_vae.core import sites
 from ppl_vae.core.supports import support_of
+from ppl_vae.data.rows import evenly_spaced
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, run_pair, warning
 
 LEAST = 0.01  # nats a row; one feature tells less where the noise is 7 times as wide as the data
@@ -35,7 +36,7 @@ def wide_noise(inspection: Inspection) -> Iterator[Finding]:
     rows, pair = inspection.rows, inspection.pair
     if len(rows) < FEWEST_ROWS:
         return
-    positions = torch.linspace(0, len(rows) - 1, min(len(rows), COMPARED_ROWS)).long()
+    positions = evenly_spaced(len(rows), min(len(rows), COMPARED_ROWS))
     try:
         with torch.enable_grad():
             trace, _ = run_pair(pair, rows.take(positions, pair.device()))

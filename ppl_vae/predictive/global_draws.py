@@ -24,7 +24,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import PROBE_ROWS, block_rows, quiet_look
 from ppl_vae.core.handlers import CentralValues, Particles, Substitute, Unobserve
 from ppl_vae.core.pair import Pair
-from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.rows import Batch, Rows, as_tuple, evenly_spaced
 from ppl_vae.elbo.particles import ParticleRuns, with_particles
 from ppl_vae.predictive.latent_draws import drawn_latents, seeded_run
 from ppl_vae.predictive.randomness import DependentTensors
@@ -161,7 +161,7 @@ class GlobalDraws:
                 PartOfRowsWarning,
                 stacklevel=4,
             )
-        return torch.linspace(0, len(self.rows) - 1, most, dtype=torch.double).long()
+        return evenly_spaced(len(self.rows), most)
 
     def reading_rows(self) -> set[str]:
         """Return the names of the latents whose values depend on the rows."""

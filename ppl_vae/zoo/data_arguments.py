@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ppl_vae.data.cells import cell_name
 from ppl_vae.data.fields import Field
-from ppl_vae.data.rows import Rows
+from ppl_vae.data.rows import Rows, evenly_spaced
 from ppl_vae.zoo.moments import SeenCells, blocks, mean_and_sd, quartiles
 
 
@@ -226,7 +226,7 @@ def _exemplars(source: Source) -> Tensor:
     """
     loc, count = source.mean_and_sd("exemplars")[0], len(source.rows)
     most = min(count, 500, max(1, 100_000 // math.prod(source.shape)))
-    rows = source.field.take(torch.linspace(0, count - 1, most).long()).to(loc.dtype)
+    rows = source.field.take(evenly_spaced(count, most)).to(loc.dtype)
     return torch.where(rows.isnan(), loc, rows)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ppl_vae.data.cells import cell_name
 from ppl_vae.data.fields import Field
+from ppl_vae.data.rows import evenly_spaced
 from ppl_vae.data.sparse import SparseArray
 
 BLOCK = 1 << 20  # most numbers of the data that are read at once
@@ -138,7 +139,7 @@ def quartiles(field: Field, shape: tuple[int, ...]) -> Tensor:
     """
     count = len(field.array)
     looked_at = min(count, max(1000, BLOCK // math.prod(shape)))
-    rows = torch.linspace(0, count - 1, looked_at).long()
+    rows = evenly_spaced(count, looked_at)
     values = _cells(field.take(rows), shape)
     found = np.nanquantile(values.numpy(), [0.25, 0.5, 0.75], axis=1)
     each = (3, shape[0], *(1 for _ in shape[1:]))

@@ -45,7 +45,9 @@ def write(folder, frame, files=4, group=20, **more):
     rows = -(-len(frame) // files)
     for number in range(files):
         part = frame.iloc[number * rows : (number + 1) * rows]
-        part.to_parquet(folder / f"part-{number}.parquet", row_group_size=group, index=False, **more)
+        part.to_parquet(
+            folder / f"part-{number}.parquet", row_group_size=group, index=False, **more
+        )
     return folder
 
 
