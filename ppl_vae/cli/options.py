@@ -19,7 +19,10 @@ Guide = Annotated[
 ]
 Data = Annotated[
     Path,
-    typer.Argument(metavar="DATA", help="A .csv, .csv.gz, .tsv, .parquet, .npy or .npz file."),
+    typer.Argument(
+        metavar="DATA",
+        help="A .csv, .csv.gz, .tsv, .parquet, .npy or .npz file, or a folder of Parquet files.",
+    ),
 ]
 DataOrFolder = Annotated[
     Path,

@@ -172,3 +172,35 @@ def test_wrong_folders_and_parts_are_refused_before_any_work(words, message, ppl
             Path(folder, name).touch()
     assert message in ppl("encode", wine_run, *words, code=2).err
     assert not Path("out").exists()
+
+
+@needs_pyarrow
+def test_a_folder_of_parquet_files_is_fitted_and_answered_as_one_table(ppl, tmp_path):
+    wine = load_wine(as_frame=True).data
+    Path("rows").mkdir()
+    for number, part in enumerate((wine.iloc[:90], wine.iloc[90:])):
+        part.assign(cellar="north").to_parquet(f"rows/{number}.parquet", index=False)
+    wine.to_csv("wine.csv", index=False)
+    pair = "gaussian", "normal"
+    how = "--set", "latents=2", "--epochs", 2
+    ppl("fit", *pair, "rows", "--drop", "cellar", *how, "--run", "runs/folder")
+    ppl("fit", *pair, "wine.csv", *how, "--run", "runs/file")
+    pd.testing.assert_frame_equal(read_metrics("runs/folder"), read_metrics("runs/file"))
+    checks = [ppl("check", f"runs/{run}", data, "--json", "--num-samples", 20).out
+              for run, data in (("folder", "rows"), ("file", "wine.csv"))]  # fmt: skip
+    assert checks[0] == checks[1]
+    ppl("report", "runs/folder", "rows", "--out", "report.html")
+
+
+def read_metrics(run):
+    return pd.read_csv(Path(run, "metrics.csv")).drop(columns="seconds")
+
+
+@needs_pyarrow
+def test_shuffle_mixes_a_folder_and_refuses_one_that_is_there(ppl):
+    Path("rows").mkdir()
+    pd.DataFrame({"n": range(1000)}).to_parquet("rows/a.parquet")
+    assert "1,000 rows in 1 files in mixed" in ppl("shuffle", "rows", "--out", "mixed").out
+    values = pd.read_parquet("mixed")["n"]
+    assert sorted(values) == list(range(1000)) != list(values)
+    assert "mixed: expected a new folder" in ppl("shuffle", "rows", "--out", "mixed", code=1).err

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from ppl_vae.data.rows import Rows, as_tuple
+from ppl_vae.data.rows import Rows, as_tuple, evenly_spaced
 
 ARRAY = np.arange(12.0).reshape(6, 2)
 LABELS = np.array(["7", "0", "1", "7", "0", "1"])
@@ -198,3 +198,9 @@ def test_two_columns_may_have_the_same_name():
     rows = Rows(frame)
     back = rows.restore(as_tuple(rows.take(torch.arange(6))))
     pd.testing.assert_frame_equal(back, frame)
+
+
+def test_positions_beyond_single_precision_are_those_of_rows():
+    spaced = evenly_spaced(20_000_001, 9)
+    assert spaced.tolist() == [2_500_000 * n for n in range(9)]
+    assert evenly_spaced(20_000_000, 1000)[-1] == 19_999_999
