@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import names_in, shown
+from ppl_vae.data.columns import Columns, column_names
 from ppl_vae.data.conversion import tensor_of_frame
 from ppl_vae.data.numeric import holds_lists
 from ppl_vae.data.selection import missing_names
@@ -35,6 +36,7 @@ class Lines:
         position: At which step of its sequence a line stands, from 0, (lines,).
         lengths: Steps of each sequence, those without a line as well, (rows,).
         labels: The labels of the sequences.
+        columns: Names of the columns of ``x`` and ``inputs``, the fields of values and inputs.
     """
 
     values: Tensor
@@ -43,6 +45,7 @@ class Lines:
     position: Tensor
     lengths: Tensor
     labels: pd.Index
+    columns: Columns
 
 
 def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
@@ -62,11 +65,17 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     if packed and name is None:
         del taken["id"]
     features = _features(frame, taken)
+    named = {"x": features, "inputs": given}
     if packed:
         frame, row, labels, parts = _unpacked(frame, name, packed, [*features, *given])
         features, given = (
             [part for c in names for part in parts[c]] for names in (features, given)
         )
+        # the lists of one column have no name for each of their columns
+        named = {
+            field: names if len(old) == len(names) else names * (len(old) > 1)
+            for (field, old), names in zip(named.items(), (features, given), strict=True)
+        }
     else:
         codes, found = pd.factorize(frame[name])
         if (codes < 0).any():
@@ -86,7 +95,12 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     number.sub_(first[row])
     values = tensor_of_frame(frame[features], "data")
     of_inputs = tensor_of_frame(frame[given], "inputs") if given else None
-    return Lines(values, of_inputs, row, number, lengths, labels)
+    columns = {
+        field: column_names(pd.Index(names, tupleize_cols=False))
+        for field, names in named.items()
+        if names
+    }
+    return Lines(values, of_inputs, row, number, lengths, labels, columns)
 
 
 def _features(frame: pd.DataFrame, named: dict[str, list[Any]]) -> list[Any]:

@@ -145,10 +145,11 @@ def split_rows(
             f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"
         )
     for field, other in zip(rows.fields, held_out.fields, strict=True):
-        if field.source == other.source == "frame" and list(field.labels) != list(other.labels):
+        names, others = field.columns, other.columns
+        if names is not None and others is not None and names != others:
             raise ValueError(
-                f"validation: expected the data's columns {list(field.labels)[:9]}, got "
-                f"{list(other.labels)[:9]}; give them the data's names"
+                f"validation: expected the data's columns {names[:9]}, got {others[:9]}; give "
+                "them the data's names"
             )
     return rows, held_out
 
