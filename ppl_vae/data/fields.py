@@ -143,6 +143,16 @@ class Field:
             given_order=sorted(range(len(positions)), key=positions.__getitem__),
         )
 
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values with the columns in the order of this field.
+
+        Args:
+            values: (..., columns), with the columns in the order in which the data had them.
+        """
+        if self.given_order is None:
+            return values
+        return values[..., torch.tensor(self.given_order, device=values.device).argsort()]
+
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
         if isinstance(self.array, Tensor):
