@@ -52,6 +52,10 @@ class AnomalyDetector:
     such calibration rows make false alarms too many. Split the data before the fit: one part for
     the fit, its validation rows included, one for calibration.
 
+    The scores of sequences are sums over their steps: one that is longer than those of the
+    calibration may be flagged for its length alone. Calibrate on sequences of the lengths to come, or judge
+    steps, by ``anomaly_scores(..., per_step=True)``.
+
     A calibration row on which the pair overflows has an infinite score. It counts as stranger than
     any finite score, which makes the detector flag less, never more: with k such rows of n, no row
     is flagged below the rate (k + 1) / (n + 1). A warning says how many there are. A score of NaN

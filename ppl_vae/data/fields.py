@@ -215,7 +215,10 @@ def _other_form(values: Any, name: str) -> ValueError:
         expected = "rows, from which batches are made"
         mend = "pass loader.dataset, and batch_size= to fit"
     elif isinstance(values, list):
-        mend = "pass numpy.array(rows) for a list of rows, or a tuple for several fields"
+        mend = (
+            "pass numpy.array(rows) for rows of one shape, ppl_vae.sequences(rows) for sequences "
+            "of different lengths, or a tuple for several fields"
+        )
     else:
         mend = "pass one of these, a tuple or mapping of them, or a map-style torch Dataset"
     return ValueError(f"{name}: expected {expected}, got {type(values).__name__}; {mend}")

@@ -58,6 +58,13 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
         inputs: The columns of the inputs, or ``None``.
     """
     given = [] if inputs is None else names_in("inputs", inputs)
+    wanted, columns = [name, *([] if step is None else [step])], list(frame.columns)
+    if isinstance(frame.index, pd.MultiIndex) and any(each not in columns for each in wanted):
+        levels = ", ".join(map(str, frame.index.names))
+        raise ValueError(
+            "id: expected columns for id and step, got a frame with an index of several levels, "
+            f"{levels}; pass frame.reset_index()"
+        )
     if isinstance(name, str) and name == frame.index.name and name not in frame.columns:
         frame = frame.reset_index()
     packed = [column for column in frame.columns if holds_lists(frame[column])]
@@ -233,7 +240,9 @@ def _numbers(frame: pd.DataFrame, step: str | None, row: Tensor, labels: pd.Inde
     column = frame[step]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         raise ValueError(
-            f'step: expected whole numbers in column "{step}", got {column.dtype}; number the steps'
+            f'step: expected whole numbers in column "{step}", got {column.dtype}; number the '
+            f'steps: of dates, t = pandas.to_datetime(frame["{step}"]), by '
+            f'frame["{step}"] = (t - t.min()) // pandas.Timedelta("1D") where a step is a day'
         )
     exact = column.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.abs(exact) < 2**53) | (exact != np.round(exact))

@@ -94,7 +94,8 @@ class Rows:
             raise ValueError(f"{name}: expected at least one field, got an empty container")
         lengths = {field.name: len(field.array) for field in self.fields}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"{name}: expected fields of one length, got {lengths}")
+            mend = "" if is_mapping else "; pass ppl_vae.sequences(list) for a list of sequences"
+            raise ValueError(f"{name}: expected fields of one length, got {lengths}{mend}")
         if len(self) == 0:
             raise ValueError(f"{name}: expected at least one row, got none")
         indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series))]

@@ -5,6 +5,9 @@
     seen      (rows, steps, features)    which values are there: False after the end as well
     inputs    (rows, steps, columns)     values that are given and not modelled, where there are any
 
+Log-likelihoods and scores of a sequence are sums over its steps, so that longer sequences have, as
+a rule, lower log-likelihoods and higher scores: divide by ``lengths`` to compare them.
+
 ``seen`` is there whether values are missing or not, so that a model fitted to whole sequences takes
 later ones with gaps. ``lengths`` is a series, whose index has the labels of the sequences: the rows
 of every table that the library returns have these labels.
