@@ -52,10 +52,6 @@ class AnomalyDetector:
     such calibration rows make false alarms too many. Split the data before the fit: one part for
     the fit, its validation rows included, one for calibration.
 
-    The scores of sequences are sums over their steps: one that is longer than those of the
-    calibration may be flagged for its length alone. Calibrate on sequences of the lengths to come, or judge
-    steps, by ``anomaly_scores(..., per_step=True)``.
-
     A calibration row on which the pair overflows has an infinite score. It counts as stranger than
     any finite score, which makes the detector flag less, never more: with k such rows of n, no row
     is flagged below the rate (k + 1) / (n + 1). A warning says how many there are. A score of NaN
@@ -65,7 +61,7 @@ class AnomalyDetector:
         model: The model; or a list of (model, guide) pairs, an ensemble, with ``guide=None``.
         guide: The guide, or ``None``.
         calibration: n clean rows, 19 or more, in any form that ``fit`` takes, on which the pair was
-            not trained.
+            not trained. Sequences as long as those to come: their scores add up over the steps.
         score: A column of ``anomaly_scores``: ``negative_log_likelihood``, ``negative_elbo``,
             ``reconstruction``, ``expected_reconstruction``, ``divergence`` or ``typicality``.
         num_samples: Draws of the latents for each row, of calibration and of new rows alike.

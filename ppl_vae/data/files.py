@@ -285,11 +285,11 @@ def in_form_of(data: Any, like: Any, where: str) -> Any:
             raise ValueError(
                 f"{where}: expected the run's arrays, got {missing}; fields= says which one it is"
             )
-        fields = {
+        found = {
             key: in_form_of(data[key], _with_steps_of(data, like, key), f'{where}["{key}"]')
             for key in like
         }
-        return NamedFields(fields, data.columns) if isinstance(data, NamedFields) else fields
+        return NamedFields(found, data.columns) if isinstance(data, NamedFields) else found
     if isinstance(data, Mapping):
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):

@@ -58,13 +58,7 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
         inputs: The columns of the inputs, or ``None``.
     """
     given = [] if inputs is None else names_in("inputs", inputs)
-    wanted, columns = [name, *([] if step is None else [step])], list(frame.columns)
-    if isinstance(frame.index, pd.MultiIndex) and any(each not in columns for each in wanted):
-        levels = ", ".join(map(str, frame.index.names))
-        raise ValueError(
-            "id: expected columns for id and step, got a frame with an index of several levels, "
-            f"{levels}; pass frame.reset_index()"
-        )
+    _refuse_levels(frame, name, step)
     if isinstance(name, str) and name == frame.index.name and name not in frame.columns:
         frame = frame.reset_index()
     packed = [column for column in frame.columns if holds_lists(frame[column])]
@@ -72,17 +66,12 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     if packed and name is None:
         del taken["id"]
     features = _features(frame, taken)
-    named = {"x": features, "inputs": given}
+    read = features, given
     if packed:
         frame, row, labels, parts = _unpacked(frame, name, packed, [*features, *given])
         features, given = (
             [part for c in names for part in parts[c]] for names in (features, given)
         )
-        # the lists of one column have no name for each of their columns
-        named = {
-            field: names if len(old) == len(names) else names * (len(old) > 1)
-            for (field, old), names in zip(named.items(), (features, given), strict=True)
-        }
     else:
         codes, found = pd.factorize(frame[name])
         if (codes < 0).any():
@@ -102,12 +91,39 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     number.sub_(first[row])
     values = tensor_of_frame(frame[features], "data")
     of_inputs = tensor_of_frame(frame[given], "inputs") if given else None
-    columns = {
-        field: column_names(pd.Index(names, tupleize_cols=False))
-        for field, names in named.items()
-        if names
-    }
+    columns = _names(read, (features, given))
     return Lines(values, of_inputs, row, number, lengths, labels, columns)
+
+
+def _refuse_levels(frame: pd.DataFrame, name: Any, step: Any) -> None:
+    """Raise ``ValueError`` where a frame has its labels or steps in an index of several levels."""
+    columns = list(frame.columns)
+    if not isinstance(frame.index, pd.MultiIndex) or (
+        name in columns and (step is None or step in columns)
+    ):
+        return
+    levels = ", ".join(map(str, frame.index.names))
+    raise ValueError(
+        "id: expected columns for id and step, got a frame with an index of several levels, "
+        f"{levels}; pass frame.reset_index()"
+    )
+
+
+def _names(read: tuple[list[Any], list[Any]], found: tuple[list[Any], list[Any]]) -> Columns:
+    """Return the names of the columns of ``x`` and ``inputs``, where they have names.
+
+    The lists in the cells of a single column have no name for each of their columns.
+
+    Args:
+        read: The columns of the frame that are features, and those that are inputs.
+        found: The columns that these have become.
+    """
+    fields = zip(("x", "inputs"), read, found, strict=True)
+    return {
+        field: column_names(pd.Index(names, tupleize_cols=False))
+        for field, old, names in fields
+        if len(old) > 1 or len(names) == 1
+    }
 
 
 def _features(frame: pd.DataFrame, named: dict[str, list[Any]]) -> list[Any]:

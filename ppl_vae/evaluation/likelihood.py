@@ -61,8 +61,8 @@ def log_likelihood(
     by step, from the guide's steps, and goes on from those that explain the data. It takes pairs
     with one latent, a ``MarkovPath``, whose observations depend on the state of their own step.
     Data that are padded further have other draws, and so another estimate, within its error. The
-    log-likelihood of a sequence is a sum over its steps: longer ones have, as a rule, lower values. To
-    compare them, divide by ``data["lengths"]``, or take ``anomaly_scores(..., per_step=True)``.
+    log-likelihood of a sequence is a sum over its steps: longer ones have, as a rule, lower values.
+    To compare them, divide by ``data["lengths"]``, or take ``anomaly_scores(..., per_step=True)``.
 
     The estimate is below the truth on average, by less the more samples are drawn; ``k_hat`` says
     row by row whether more samples would help. Discrete latents that ask for it are summed exactly.

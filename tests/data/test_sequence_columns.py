@@ -253,3 +253,14 @@ def test_sequences_of_other_lengths_than_the_calibration_are_scored(pair):
         assert detector(data)["score"].equals(found["negative_log_likelihood"].rename("score"))
     with pytest.raises(ValueError, match=r"attribution: expected rows of shapes .* per_step"):
         ppl_vae.anomaly_scores(*pair, long, reference=DATA, num_samples=2, attribution=True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_graph_of_some_steps_is_not_used_for_others(pair, monkeypatch):
+    monkeypatch.setattr("ppl_vae.evaluation.particle_terms.compile_graph", None)  # traced alone
+    short = sequences(LINES[LINES["t"] < 3], id="id", step="t")
+    traced, eager = (
+        ppl_vae.anomaly_scores(*pair, DATA, reference=short, num_samples=20, compile=compiles)
+        for compiles in (True, False)
+    )
+    pd.testing.assert_frame_equal(traced, eager, rtol=1e-3)
