@@ -1,9 +1,10 @@
-"""The columns that a model or a guide was fitted to, and frames in the order of those columns.
+"""The columns that a model or a guide was fitted to, and data in the order of those columns.
 
 A model takes a frame as one tensor, so that a column is known by its position alone. The same
 table read back with its columns in another order would give numbers, and they would be wrong.
 ``remember`` therefore stores the names of the columns when a model or a guide is fitted, and
-``column_order`` finds the same columns in every later frame.
+``column_order`` finds the same columns in every later frame, and in ``NamedFields``, as sequences
+that were read from a frame are.
 """
 
 from __future__ import annotations
