@@ -61,7 +61,7 @@ class AnomalyDetector:
         model: The model; or a list of (model, guide) pairs, an ensemble, with ``guide=None``.
         guide: The guide, or ``None``.
         calibration: n clean rows, 19 or more, in any form that ``fit`` takes, on which the pair was
-            not trained.
+            not trained. Sequences as long as those to come: their scores add up over the steps.
         score: A column of ``anomaly_scores``: ``negative_log_likelihood``, ``negative_elbo``,
             ``reconstruction``, ``expected_reconstruction``, ``divergence`` or ``typicality``.
         num_samples: Draws of the latents for each row, of calibration and of new rows alike.

@@ -35,7 +35,8 @@ class OrdinaryCells:
         example: Rows of the same form, whose columns give the cells their names.
 
     Attributes:
-        labels: Names of the cells, such as ``"age"``, ``"3"`` or ``"0,3,5"`` of an image.
+        labels: Names of the cells, such as ``"age"``, ``"3"``, ``"0,3,5"`` of an image, or
+            ``"7,speed"`` of a sequence's step 7.
 
     Example:
         >>> from ppl_vae.models.gaussian import GaussianModel
@@ -51,6 +52,8 @@ class OrdinaryCells:
     """
 
     def __init__(self, pair: Pair, reference: Rows, example: Rows) -> None:
+        self._shapes = _shapes(reference)
+        self._check_steps(example)
         observed = _observed(pair, reference)
         whole = as_tuple(reference.take(torch.arange(len(reference))))
         at = [round(quantile * (len(reference) - 1)) for quantile in QUANTILES]
@@ -71,7 +74,11 @@ class OrdinaryCells:
         """Yield a cell's place among ``labels``, and all rows with an ordinary value in the cell.
 
         One value comes after the other, and one cell after the other.
+
+        Raises:
+            ValueError: If sequences have another number of steps than the reference rows.
         """
+        self._check_steps(rows)
         tensors = as_tuple(rows.take(torch.arange(len(rows))))
         for place, (position, cell, values) in enumerate(self._cells):
             for value in values:
@@ -79,6 +86,20 @@ class OrdinaryCells:
                 changed.view(len(rows), -1)[:, cell] = value
                 fields = [*tensors[:position], changed, *tensors[position + 1 :]]
                 yield place, rows.with_values(fields)
+
+    def _check_steps(self, rows: Rows) -> None:
+        """Raise ``ValueError`` where rows have cells that the reference rows do not have."""
+        if _shapes(rows) != self._shapes:
+            raise ValueError(
+                f"attribution: expected rows of shapes {self._shapes}, as the reference rows have, "
+                f"got {_shapes(rows)}; pad sequences to one number of steps, or leave attribution "
+                "out and pass per_step=True"
+            )
+
+
+def _shapes(rows: Rows) -> list[tuple[int, ...]]:
+    """Return the shape of a row of each field."""
+    return [tuple(field.array.shape[1:]) for field in rows.fields]
 
 
 def _observed(pair: Pair, rows: Rows) -> dict[int, list[int]]:
@@ -115,11 +136,11 @@ def _labels(rows: Rows, position: int, *, named: bool) -> list[str]:
     """
     field = rows.fields[position]
     shape = tuple(field.array.shape[1:])
-    if field.source == "frame":
-        labels = [str(label) for label in field.labels]
-    elif field.source == "series":
+    names, places = field.columns, torch.ones(shape).nonzero().tolist() if shape else [[0]]
+    if field.source == "series":
         labels = [str(field.labels)]
+    elif names is not None:
+        labels = [",".join(map(str, [*place[:-1], names[place[-1]]])) for place in places]
     else:
-        places = torch.ones(shape).nonzero().tolist() if shape else [[0]]
         labels = [",".join(map(str, place)) for place in places]
     return [f"{rows.names[position]}:{label}" for label in labels] if named else labels

@@ -16,14 +16,16 @@ from ppl_vae.core.blocks import block_rows
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Rows, as_tuple, template_columns
+from ppl_vae.data.steps import step_fields
 
 
 def in_form(
     rows: Rows, form: dict[str, Any], name: str = "data", others: str = "the calibration rows"
 ) -> Rows:
-    """Return rows with the columns of frames in the order that other rows have.
+    """Return rows with columns that have names in the order that other rows have.
 
-    Whole numbers become floats, where the other rows have floats.
+    Whole numbers become floats, where the other rows have floats. Sequences may be padded to
+    another number of steps.
 
     Args:
         rows: The rows, as the pair reads them.
@@ -42,7 +44,8 @@ def in_form(
         >>> in_form(swapped, Rows(frame).template()).columns
         {'0': ['a', 'b']}
     """
-    given, wanted = _shapes(rows.template()), _shapes(form)
+    padded = step_fields(rows)
+    given, wanted = _shapes(rows.template(), padded), _shapes(form, padded)
     if set(given) != set(wanted):
         raise ValueError(
             f"{name}: expected the fields of {others}, {_named(list(wanted))}, got "
@@ -55,8 +58,9 @@ def in_form(
     for field, shape in given.items():
         if shape != wanted[field]:
             where = name if rows.single else f"{name}[{field!r}]"
+            what = "steps" if field in padded else "rows"
             raise ValueError(
-                f"{where}: expected rows of shape {wanted[field]}, as {others} have, got {shape}"
+                f"{where}: expected {what} of shape {wanted[field]}, as {others} have, got {shape}"
             )
     rows = rows.with_columns_of([columns], name)
     dtypes = {key: getattr(torch, entry["tensor"]) for key, entry in _by_key(form).items()}
@@ -113,9 +117,10 @@ def _by_key(form: dict[str, Any]) -> dict[Any, dict[str, Any]]:
     return dict(zip(keys, form["fields"], strict=True))
 
 
-def _shapes(form: dict[str, Any]) -> dict[Any, tuple[int, ...]]:
-    """Return the shape of a row by field."""
-    return {key: tuple(entry["shape"]) for key, entry in _by_key(form).items()}
+def _shapes(form: dict[str, Any], padded: list[str]) -> dict[Any, tuple[int, ...]]:
+    """Return the shape of a row by field; of a step in the fields that are padded."""
+    shapes = {key: tuple(entry["shape"]) for key, entry in _by_key(form).items()}
+    return {key: shape[key in padded :] for key, shape in shapes.items()}
 
 
 def _refuse_other_columns(given: list[Any], wanted: list[Any], name: str, others: str) -> None:

@@ -75,6 +75,7 @@ def anomaly_scores(
         per_step: Whether to score each step of sequences of states instead, by a particle filter of
             S particles (``log_likelihood(..., method="particle_filter")``, with other draws). The
             scores of sequences add up over their steps: longer ones are stranger by their length.
+            Divide by ``data["lengths"]`` to compare sequences.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
         progress: Whether to show a bar.
         plate: Name of the row plate.

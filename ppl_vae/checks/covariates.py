@@ -254,7 +254,7 @@ def _labels(sampler: ReplicateSampler, columns: list[tuple[int, int]]) -> list[s
     for field, column in columns:
         labels = rows.fields[field].labels
         if isinstance(labels, pd.Index):
-            names.append(str(labels[column]))
+            names.append(str(labels[column % len(labels)]))
         else:
             wide = rows.fields[field].array.ndim > 1
             names.append(f"{fields[field]}[{column}]" if wide else fields[field])

@@ -82,7 +82,7 @@ def score(
             "--explain",
             help="Name the columns that make a flagged row strange, with the nats that its score "
             "falls by where the column has an ordinary value; needs "
-            "--calibrate.",
+            "--calibrate. Not for sequences.",
         ),
     ] = False,
     keep: Annotated[
@@ -90,7 +90,7 @@ def score(
         typer.Option(
             metavar="NAME",
             help="A column of the table that the results have, too, as an id or a date. May be "
-            "repeated.",
+            "repeated. Not for sequences.",
         ),
     ] = None,
     columns: Columns = None,

@@ -30,7 +30,12 @@ from ppl_vae.core.private_store import tell
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
-from ppl_vae.data.steps import check_lengths, check_one_length, check_seen
+from ppl_vae.data.steps import (
+    check_lengths,
+    check_one_length,
+    check_seen,
+    check_whole_lengths,
+)
 
 Model: TypeAlias = Callable[..., Any]
 """A Pyro model: called on a batch, opens the row plate, observes the data with ``obs=``."""
@@ -144,13 +149,14 @@ class Pair:
             rows: The data; what no half reads as sequences, by a field ``lengths``, passes.
 
         Raises:
-            ValueError: If a sequence has a length that the data cannot have, or missing values,
-                and the model does not read ``seen``; if the model does not read ``lengths``, and
-                sequences end at different steps.
+            ValueError: If lengths are no whole numbers, or a sequence has one that the data cannot
+                have, or missing values, and the model does not read ``seen``; if the model does not
+                read ``lengths``, and sequences end at different steps.
         """
         if "lengths" not in self.model.fields_read(rows.names):
             check_one_length(rows)
         if self.reads_lengths(rows):
+            check_whole_lengths(rows)
             check_lengths(rows)
             if "seen" not in self.model.fields_read(rows.names):
                 check_seen(rows)

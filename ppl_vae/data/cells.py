@@ -160,13 +160,17 @@ def cell_name(position: Sequence[int], shape: Sequence[int], fields: Iterable[An
         'channel 0, row 3, column 5 of the image'
         >>> cell_name([1], [2], [((2,), pd.Index(["a", "b"]))])
         'column "b"'
+        >>> cell_name([7, 1], [9, 2], [((9, 2), pd.Index(["a", "b"]))])
+        'step 7, column "b"'
     """
     if len(position) == 3:
         return "channel {}, row {}, column {} of the image".format(*position)
     for row_shape, labels in fields:
-        if isinstance(labels, pd.Index) and tuple(row_shape) == tuple(shape) == (len(labels),):
-            label = labels[position[0]]
-            return f'column "{label}"' if isinstance(label, str) else f"column {label}"
+        named = isinstance(labels, pd.Index) and tuple(row_shape[-1:]) == (len(labels),)
+        if named and tuple(row_shape) == tuple(shape):
+            label = labels[position[-1]]
+            column = f'column "{label}"' if isinstance(label, str) else f"column {label}"
+            return column if len(position) == 1 else f"step {position[0]}, {column}"
     return f"column {', '.join(map(str, position))}" if position else ""
 
 

@@ -1,9 +1,10 @@
-"""The columns that a model or a guide was fitted to, and frames in the order of those columns.
+"""The columns that a model or a guide was fitted to, and data in the order of those columns.
 
 A model takes a frame as one tensor, so that a column is known by its position alone. The same
 table read back with its columns in another order would give numbers, and they would be wrong.
 ``remember`` therefore stores the names of the columns when a model or a guide is fitted, and
-``column_order`` finds the same columns in every later frame.
+``column_order`` finds the same columns in every later frame, and in ``NamedFields``, as sequences
+that were read from a frame are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,45 @@ from typing import Any
 import pandas as pd
 
 Columns = dict[str, list[Any]]
-"""Names of the columns of each field that came as a frame, by the field's name."""
+"""Names of the columns of each field that has names, by the field's name (``owner_of_columns``)."""
+
+
+class NamedFields(dict[str, Any]):
+    """A mapping of fields in which the columns of arrays have names, as those of a frame have.
+
+    The columns are the last dimension of an array. A copy, ``{**fields}``, is an ordinary mapping
+    without names, whose columns are taken by position.
+
+    Args:
+        fields: The fields, by name.
+        columns: Names of the columns, by the name of the field (``owner_of_columns``).
+
+    Example:
+        >>> NamedFields({"x": [[1, 2]]}, {"x": ["height", "weight"]}).names_of("seen")
+        ['height', 'weight']
+    """
+
+    def __init__(self, fields: Mapping[str, Any], columns: Columns) -> None:
+        super().__init__(fields)
+        self.columns = columns
+
+    def names_of(self, field: str) -> list[Any] | None:
+        """Return the names of a field's columns; ``None`` where it has none."""
+        return self.columns.get(owner_of_columns(field))
+
+
+def owner_of_columns(field: str, source: str = "tensor") -> str:
+    """Return the field under which the names of a field's columns are stored.
+
+    The field ``seen`` of sequences says which values of ``x`` are there: its columns are those of
+    ``x``, so that the two are never put into different orders.
+
+    Args:
+        field: Name of the field.
+        source: In which form the field came (see ``Field``); a frame has names of its own.
+    """
+    return "x" if field == "seen" and source != "frame" else field
+
 
 # The columns that each model and guide was fitted to, by owner and by the method's name ("" for a
 # function or a module). The references to owners are weak: the names go when the owner goes.

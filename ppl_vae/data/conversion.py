@@ -16,6 +16,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from ppl_vae.data.numeric import holds_lists
+
 _WIDER = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
 """Unsigned dtypes that torch can do little with, and the signed dtypes that take their place."""
 
@@ -168,7 +170,9 @@ def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
         numbers = _as_numbers(values) if is_text else None
         bad = None if numbers is None else (numbers.isna() & values.notna()).to_numpy()
         about, mend = f"{dtype}", "drop them or encode them (pandas.get_dummies, or .cat.codes)"
-        if bad is not None and not bad.any():
+        if holds_lists(values):
+            mend = "ppl_vae.sequences(frame) reads cells that hold the steps of sequences"
+        elif bad is not None and not bad.any():
             mend = (
                 "convert columns that hold numbers with pandas.to_numeric, and number the classes "
                 "of labels 0, 1, 2, ... with pandas.factorize(labels)[0]"

@@ -47,9 +47,10 @@ class Field:
         array: (rows, ...), a tensor; or a memory map, a sparse matrix or a stored table, of which
             the rows of a batch are read.
         source: ``"tensor"``, ``"numpy"``, ``"frame"`` or ``"series"``.
-        labels: Column names of a frame, or the name of a series.
+        labels: Names of the columns, an index: those of a frame, or of the last dimension of an
+            array in ``NamedFields``; the name of a series; ``None`` without names.
         dtype: The dtype that the values came with (``None`` for a frame of mixed dtypes).
-        given_order: Positions of the columns in the order in which the frame had them; ``None``
+        given_order: Positions of the columns in the order in which the data had them; ``None``
             for the same order.
     """
 
@@ -118,18 +119,51 @@ class Field:
         package, name = entry["dtype"] or ("", "")
         numpy_dtype = np.dtype(name) if package == "numpy" else None
         dtype = getattr(torch, name) if package == "torch" else numpy_dtype
-        return cls("data", tensor, entry["source"], entry["labels"], dtype)
+        labels = entry["labels"]
+        if isinstance(labels, list):
+            labels = pd.Index(labels, tupleize_cols=False)
+        return cls("data", tensor, entry["source"], labels, dtype)
+
+    @property
+    def columns(self) -> list[Any] | None:
+        """Names of the columns, as JSON can hold them; ``None`` where the field has none."""
+        return column_names(self.labels) if isinstance(self.labels, pd.Index) else None
+
+    def with_names(self, names: list[Any]) -> Field:
+        """Return the field of an array with names of its columns, the last dimension.
+
+        Raises:
+            ValueError: If the array has another number of columns.
+        """
+        shape = tuple(self.array.shape)
+        if len(shape) < 2 or shape[-1] != len(names):
+            raise ValueError(
+                f"{self.name}: expected the {len(names)} columns whose names the data hold, "
+                f"{', '.join(map(str, names[:9]))}, got shape {shape}; pass {{**data}}, which has "
+                "no names"
+            )
+        return replace(self, labels=pd.Index(names, tupleize_cols=False))
 
     def with_columns(self, positions: list[int]) -> Field:
-        """Return the field of a frame with the columns at some positions, in that order."""
+        """Return the field with the columns at some positions, in that order."""
         return replace(
             self,
             array=self.array.with_columns(positions)
             if isinstance(self.array, StoredTable)
-            else torch.as_tensor(self.array)[:, positions],
+            else torch.as_tensor(self.array)[..., positions],
             labels=self.labels[positions],
             given_order=sorted(range(len(positions)), key=positions.__getitem__),
         )
+
+    def in_order(self, values: Tensor) -> Tensor:
+        """Return values with the columns in the order of this field.
+
+        Args:
+            values: (..., columns), with the columns in the order in which the data had them.
+        """
+        if self.given_order is None:
+            return values
+        return values[..., torch.tensor(self.given_order, device=values.device).argsort()]
 
     def take(self, index: Tensor) -> Tensor:
         """Return the rows at ``index``, (rows,) of int64, as a tensor."""
@@ -143,14 +177,16 @@ class Field:
     def restore(self, values: Tensor, index: pd.Index | None) -> Any:
         """Return values in the form that this field came in.
 
-        Values that were integers become integers again where all of them fit the dtype. The
-        columns of a frame come in the order in which it had them.
+        Values that were integers become integers again where all of them fit the dtype. Columns
+        with names come in the order in which the data had them.
 
         Args:
             values: (rows, ...).
             index: The index for a frame or a series; ``None`` numbers the rows.
         """
         values = values.detach().cpu()
+        if self.given_order is not None and self.source != "frame":
+            values = values[..., self.given_order]
         if self.source == "tensor":
             return values.to(self.dtype) if fits(self.dtype, values) else values
         array = values.numpy()
@@ -195,7 +231,10 @@ def _other_form(values: Any, name: str) -> ValueError:
     elif isinstance(values, str | Path):
         mend = "pass read_data(path)"
     elif isinstance(values, list):
-        mend = "pass numpy.array(rows) for a list of rows, or a tuple for several fields"
+        mend = (
+            "pass numpy.array(rows) for rows of one shape, ppl_vae.sequences(rows) for sequences "
+            "of different lengths, or a tuple for several fields"
+        )
     else:
         mend = "pass one of these, a tuple or mapping of them, or a map-style torch Dataset"
     return ValueError(f"{name}: expected {expected}, got {type(values).__name__}; {mend}")

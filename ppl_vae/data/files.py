@@ -26,6 +26,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import check_arguments, shown
+from ppl_vae.data.columns import NamedFields
 from ppl_vae.data.numpy_files import read_numpy
 from ppl_vae.data.parquet import list_columns, read_parquet
 from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
@@ -297,10 +298,11 @@ def in_form_of(data: Any, like: Any, where: str) -> Any:
             raise ValueError(
                 f"{where}: expected the run's arrays, got {missing}; fields= says which one it is"
             )
-        return {
+        found = {
             key: in_form_of(data[key], _with_steps_of(data, like, key), f'{where}["{key}"]')
             for key in like
         }
+        return NamedFields(found, data.columns) if isinstance(data, NamedFields) else found
     if isinstance(data, Mapping):
         raise ValueError(f"{where}: expected one table or array, got arrays {list(data)}")
     if isinstance(like, pd.DataFrame) and isinstance(data, pd.DataFrame):

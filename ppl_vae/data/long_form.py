@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import names_in, shown
+from ppl_vae.data.columns import Columns, column_names
 from ppl_vae.data.conversion import tensor_of_frame
 from ppl_vae.data.numeric import holds_lists
 from ppl_vae.data.selection import missing_names
@@ -35,6 +36,7 @@ class Lines:
         position: At which step of its sequence a line stands, from 0, (lines,).
         lengths: Steps of each sequence, those without a line as well, (rows,).
         labels: The labels of the sequences.
+        columns: Names of the columns of ``x`` and ``inputs``, the fields of values and inputs.
     """
 
     values: Tensor
@@ -43,6 +45,7 @@ class Lines:
     position: Tensor
     lengths: Tensor
     labels: pd.Index
+    columns: Columns
 
 
 def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
@@ -55,6 +58,7 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
         inputs: The columns of the inputs, or ``None``.
     """
     given = [] if inputs is None else names_in("inputs", inputs)
+    _refuse_levels(frame, name, step)
     if isinstance(name, str) and name == frame.index.name and name not in frame.columns:
         frame = frame.reset_index()
     packed = [column for column in frame.columns if holds_lists(frame[column])]
@@ -62,6 +66,7 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     if packed and name is None:
         del taken["id"]
     features = _features(frame, taken)
+    read = features, given
     if packed:
         frame, row, labels, parts = _unpacked(frame, name, packed, [*features, *given])
         features, given = (
@@ -86,7 +91,39 @@ def lines_of(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> Lines:
     number.sub_(first[row])
     values = tensor_of_frame(frame[features], "data")
     of_inputs = tensor_of_frame(frame[given], "inputs") if given else None
-    return Lines(values, of_inputs, row, number, lengths, labels)
+    columns = _names(read, (features, given))
+    return Lines(values, of_inputs, row, number, lengths, labels, columns)
+
+
+def _refuse_levels(frame: pd.DataFrame, name: Any, step: Any) -> None:
+    """Raise ``ValueError`` where a frame has its labels or steps in an index of several levels."""
+    columns = list(frame.columns)
+    if not isinstance(frame.index, pd.MultiIndex) or (
+        name in columns and (step is None or step in columns)
+    ):
+        return
+    levels = ", ".join(map(str, frame.index.names))
+    raise ValueError(
+        "id: expected columns for id and step, got a frame with an index of several levels, "
+        f"{levels}; pass frame.reset_index()"
+    )
+
+
+def _names(read: tuple[list[Any], list[Any]], found: tuple[list[Any], list[Any]]) -> Columns:
+    """Return the names of the columns of ``x`` and ``inputs``, where they have names.
+
+    The lists in the cells of a single column have no name for each of their columns.
+
+    Args:
+        read: The columns of the frame that are features, and those that are inputs.
+        found: The columns that these have become.
+    """
+    fields = zip(("x", "inputs"), read, found, strict=True)
+    return {
+        field: column_names(pd.Index(names, tupleize_cols=False))
+        for field, old, names in fields
+        if len(old) > 1 or len(names) == 1
+    }
 
 
 def _features(frame: pd.DataFrame, named: dict[str, list[Any]]) -> list[Any]:
@@ -219,7 +256,9 @@ def _numbers(frame: pd.DataFrame, step: str | None, row: Tensor, labels: pd.Inde
     column = frame[step]
     if not pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
         raise ValueError(
-            f'step: expected whole numbers in column "{step}", got {column.dtype}; number the steps'
+            f'step: expected whole numbers in column "{step}", got {column.dtype}; number the '
+            f'steps: of dates, t = pandas.to_datetime(frame["{step}"]), by '
+            f'frame["{step}"] = (t - t.min()) // pandas.Timedelta("1D") where a step is a day'
         )
     exact = column.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = ~(np.abs(exact) < 2**53) | (exact != np.round(exact))

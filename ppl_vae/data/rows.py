@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from ppl_vae.data.arrow import of_pandas
-from ppl_vae.data.columns import Columns, column_names, column_order
+from ppl_vae.data.columns import Columns, NamedFields, column_order, owner_of_columns
 from ppl_vae.data.fields import Array, Field
 from ppl_vae.data.sparse import is_sparse
 from ppl_vae.data.stored import StoredTable, of_dataset
@@ -47,8 +47,8 @@ class Rows:
             tuple or a mapping of those, or a map-style torch ``Dataset``, which is read once into
             memory.
         name: The argument's name, for messages.
-        fitted: The columns that the model and the guide were fitted to. The columns of a frame are
-            put into their order; columns of other names are left out.
+        fitted: The columns that the model and the guide were fitted to. The columns of a frame,
+            and of ``NamedFields``, are put into their order; columns of other names are left out.
 
     Attributes:
         fields: The fields, one for each array of the data.
@@ -62,7 +62,7 @@ class Rows:
 
     Raises:
         ValueError: If the data have an unknown form, text columns, no rows, or fields of unequal
-            length, or a frame lacks columns of the fit.
+            length, or the data lack columns of the fit.
 
     Example:
         >>> rows = Rows({"x": torch.zeros(5, 3), "label": torch.arange(5)})
@@ -87,15 +87,17 @@ class Rows:
             labels, arrays = [name], [whole]
         names = self.keys or [str(position) for position in range(len(arrays))]
         arrays = list(map(of_dataset, map(of_pandas, arrays, labels), labels))
+        named = whole.names_of if isinstance(whole, NamedFields) else lambda _: None
         self.fields = [
-            _read_field(array, label, [columns[key] for columns in fitted if key in columns])
+            _read_field(array, label, key, fitted, named(key))
             for array, label, key in zip(arrays, labels, names, strict=True)
         ]
         if not self.fields:
             raise ValueError(f"{name}: expected at least one field, got an empty container")
         lengths = {field.name: len(field.array) for field in self.fields}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"{name}: expected fields of one length, got {lengths}")
+            mend = "" if is_mapping else "; pass ppl_vae.sequences(list) for a list of sequences"
+            raise ValueError(f"{name}: expected fields of one length, got {lengths}{mend}")
         if len(self) == 0:
             raise ValueError(f"{name}: expected at least one row, got none")
         indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series, StoredTable))]
@@ -117,17 +119,17 @@ class Rows:
 
     @property
     def columns(self) -> Columns:
-        """Names of the columns of each field that came as a frame, by the field's name."""
+        """Names of the columns of each field that has them (see ``owner_of_columns``)."""
         named = zip(self.names, self.fields, strict=True)
-        return {name: column_names(f.labels) for name, f in named if f.source == "frame"}
+        return {owner_of_columns(n, f.source): c for n, f in named if (c := f.columns) is not None}
 
     def with_columns_of(self, fitted: Sequence[Columns], name: str) -> Rows:
-        """Return the rows with the columns of frames in the order of a fit (see ``Rows``)."""
+        """Return the rows with columns that have names in the order of a fit (see ``Rows``)."""
         part = copy.copy(self)
         part.fields = list(self.fields)
         for position, (key, field) in enumerate(zip(self.names, self.fields, strict=True)):
-            wanted = [columns[key] for columns in fitted if key in columns]
-            if field.source == "frame":
+            if field.columns is not None:
+                wanted = _wanted(fitted, key, field.source)
                 order = column_order(field.labels, wanted, name)
                 part.fields[position] = field if order is None else field.with_columns(order)
         return part
@@ -243,8 +245,11 @@ class Rows:
 
     def _checksum(self, count: int) -> str:
         """Return the checksum of the form and of ``count`` rows, evenly spaced."""
-        form = [len(self), self.template(), *self._mixing()]
-        digest = hashlib.sha256(json.dumps(form).encode())
+        form = self.template()
+        for entry in form["fields"]:
+            if entry["source"] in ("tensor", "numpy"):
+                entry["labels"] = None  # older versions had no names of arrays' columns
+        digest = hashlib.sha256(json.dumps([len(self), form, *self._mixing()]).encode())
         for part in _spaced(len(self), count):
             for field in self.fields:  # a field after the other, by pieces that fit into memory
                 piece = max(1, PIECE // max(1, math.prod(field.array.shape[1:])))
@@ -276,7 +281,7 @@ class Rows:
         values = [f.restore(t, index) for f, t in zip(self.fields, tensors, strict=True)]
         if self.single:
             return values[0]
-        return tuple(values) if self.keys is None else dict(zip(self.keys, values, strict=True))
+        return tuple(values) if self.keys is None else _mapping(self.keys, self.fields, values)
 
 
 def example_rows(template: dict[str, Any], count: int = 2) -> Any:
@@ -284,7 +289,7 @@ def example_rows(template: dict[str, Any], count: int = 2) -> Any:
     fields = [Field.zeros(entry, count) for entry in template["fields"]]
     values = [field.restore(torch.as_tensor(field.array), None) for field in fields]
     if template["keys"] is not None:
-        return dict(zip(template["keys"], values, strict=True))
+        return _mapping(template["keys"], fields, values)
     return values[0] if template["single"] else tuple(values)
 
 
@@ -292,12 +297,30 @@ def template_columns(template: dict[str, Any]) -> Columns:
     """Return the names of the columns in a template, by field, as ``Rows.columns`` has them."""
     fields = template["fields"]
     names = template["keys"] or [str(position) for position in range(len(fields))]
-    named = zip(names, fields, strict=True)
-    return {name: entry["labels"] for name, entry in named if entry["source"] == "frame"}
+    named = [(n, e["source"], e["labels"]) for n, e in zip(names, fields, strict=True)]
+    return {owner_of_columns(n, s): labels for n, s, labels in named if isinstance(labels, list)}
+
+
+def _mapping(keys: Sequence[str], fields: Sequence[Field], values: Sequence[Any]) -> dict[str, Any]:
+    """Return values by field; with the names of the columns that they have, where arrays have any.
+
+    Args:
+        keys: Names of the fields.
+        fields: The fields.
+        values: In the form of each field, with the columns in the order in which the data had them.
+    """
+    mapping = dict(zip(keys, values, strict=True))
+    columns: Columns = {}
+    for key, field in zip(keys, fields, strict=True):
+        names = None if field.source == "frame" else field.columns
+        if names is not None:
+            order = field.given_order or range(len(names))
+            columns[owner_of_columns(key)] = [names[position] for position in order]
+    return NamedFields(mapping, columns) if columns else mapping
 
 
 def as_rows(data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> Rows:
-    """Return the data as ``Rows``, with the columns of frames in the order of a fit.
+    """Return the data as ``Rows``, with columns that have names in the order of a fit.
 
     Args:
         data: The data; what is ``Rows`` already is not read again.
@@ -360,16 +383,33 @@ def _spaced(rows: int, count: int) -> Iterator[Tensor]:
         yield torch.arange(start, min(start + 8192, rows))
 
 
-def _read_field(array: Any, name: str, fitted: list[list[Any]]) -> Field:
-    """Make a field, of a frame with its columns in the order of a fit.
+def _wanted(fitted: Sequence[Columns], key: str, source: str) -> list[list[Any]]:
+    """Return the names of a field's columns in each fit that knows them (see ``Rows``)."""
+    owner = owner_of_columns(key, source)
+    return [columns[owner] for columns in fitted if owner in columns]
+
+
+def _read_field(
+    array: Any, name: str, key: str, fitted: Sequence[Columns], names: list[Any] | None
+) -> Field:
+    """Make a field, with columns that have names in the order of a fit.
 
     Args:
         array: The field's values.
         name: The field's name, for messages.
+        key: The field's name in a mapping, or its position.
         fitted: Names of the columns that the model and the guide were fitted to, where known.
+        names: Names of the columns of an array; ``None`` without names.
     """
     has_columns = isinstance(array, pd.DataFrame | StoredTable) and array.ndim > 1
-    order = column_order(array.columns, fitted, name) if has_columns else None
+    if not has_columns:
+        field = Field.of(array, name)
+        if names is None:
+            return field
+        field = field.with_names(names)
+        order = column_order(field.labels, _wanted(fitted, key, field.source), name)
+        return field if order is None else field.with_columns(order)
+    order = column_order(array.columns, _wanted(fitted, key, "frame"), name)
     if order is None:
         return Field.of(array, name)
     given = sorted(order)  # columns of other names are left out before values are read

@@ -5,6 +5,9 @@
     seen      (rows, steps, features)    which values are there: False after the end as well
     inputs    (rows, steps, columns)     values that are given and not modelled, where there are any
 
+Log-likelihoods and scores of a sequence are sums over its steps, so that longer sequences have, as
+a rule, lower log-likelihoods and higher scores: divide by ``lengths`` to compare them.
+
 ``seen`` is there whether values are missing or not, so that a model fitted to whole sequences takes
 later ones with gaps. ``lengths`` is a series, whose index has the labels of the sequences: the rows
 of every table that the library returns have these labels.
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from ppl_vae.arguments import shown
 from ppl_vae.data.arrow import of_pandas
+from ppl_vae.data.columns import Columns, NamedFields
 from ppl_vae.data.fields import Field
 from ppl_vae.data.long_form import lines_of
 
@@ -35,7 +39,7 @@ def sequences(
     id: str | None = None,  # noqa: A002  what the column is usually called
     step: str | None = None,
     inputs: Any = None,
-) -> dict[str, Any]:
+) -> NamedFields:
     """Return sequences of different lengths as data that every function takes.
 
     Args:
@@ -55,6 +59,11 @@ def sequences(
         A mapping of the fields ``x``, ``lengths``, ``seen`` and ``inputs``, as the file's head has
         them. The features are in the order of the frame's columns. The index of ``lengths`` holds
         the values of ``id``, in the order in which they first appear; 0, 1, ... for a list.
+
+        The mapping holds the names of the columns of a frame (``columns``), by which every function
+        finds the columns of the fit, in any order; other columns are left out. Lists of arrays,
+        one column with lists of (steps, features), and any mapping that you make of the fields,
+        such as ``{**data}``, have no names: their columns are taken by position.
 
     Raises:
         ValueError: If there is no sequence, a sequence is empty, has another number of features
@@ -89,7 +98,7 @@ def sequences(
     inside = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
     x = _stacked(data, lengths, "data")
     seen = inside[:, :, None].expand(x.shape).clone()
-    return _fields(x, seen, given, pd.Series(lengths, name="lengths"))
+    return _fields(x, seen, given, pd.Series(lengths, name="lengths"), {})
 
 
 def _lengths(arrays: Any, name: str) -> list[int]:
@@ -161,7 +170,7 @@ def _unlike(lengths: Sequence[int], others: Sequence[int]) -> str:
     )
 
 
-def _of_frame(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> dict[str, Any]:
+def _of_frame(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> NamedFields:
     """Return a frame as ``sequences`` does; ``name`` is the column ``id``."""
     lines = lines_of(frame, name, step, inputs)
     labels, shape = lines.labels, (len(lines.labels), int(lines.lengths.max()))
@@ -180,13 +189,16 @@ def _of_frame(frame: pd.DataFrame, name: Any, step: Any, inputs: Any) -> dict[st
 
     x, given = spread(lines.values), None if lines.inputs is None else spread(lines.inputs)
     lengths = pd.Series(lines.lengths.numpy(), index=labels, name="lengths")
+    columns = lines.columns
     del lines  # large, and spread out by now
     there = torch.zeros(shape[0] * shape[1], dtype=torch.bool).index_fill_(0, place, True)
     seen = there.reshape(*shape, 1).expand(x.shape).clone()
-    return _fields(x, seen, given, lengths)
+    return _fields(x, seen, given, lengths, columns)
 
 
-def _fields(x: Tensor, seen: Tensor, given: Tensor | None, lengths: pd.Series) -> dict[str, Any]:
+def _fields(
+    x: Tensor, seen: Tensor, given: Tensor | None, lengths: pd.Series, columns: Columns
+) -> NamedFields:
     """Return the fields of the data, without the values that are missing.
 
     Args:
@@ -194,6 +206,7 @@ def _fields(x: Tensor, seen: Tensor, given: Tensor | None, lengths: pd.Series) -
         seen: Which values are there, NaN as well, like x; those are taken out.
         given: The inputs, (rows, steps, columns), or ``None``.
         lengths: The lengths, with the labels of the sequences.
+        columns: Names of the columns of x and of the inputs, where they have names.
     """
     _look("data", x, lengths.index, Tensor.isinf)
     for part, there in zip(_pieces(x), _pieces(seen), strict=True):
@@ -204,7 +217,7 @@ def _fields(x: Tensor, seen: Tensor, given: Tensor | None, lengths: pd.Series) -
     if given is not None:
         _look("inputs", given, lengths.index, lambda part: ~part.isfinite())
         fields["inputs"] = given
-    return fields
+    return NamedFields(fields, columns)
 
 
 def _pieces(x: Tensor) -> Sequence[Tensor]:

@@ -83,6 +83,43 @@ def step_index(index: pd.Index, counts: Any, first: Any = 0) -> pd.MultiIndex:
     )
 
 
+def repeated_label(index: pd.Index) -> Any:
+    """Return the first label that several rows have, as the steps of a sequence; else ``None``.
+
+    An index without a name may have come about by joining tables, and has no such labels. Of an
+    index of several levels, those of the first one count.
+
+    Example:
+        >>> repeated_label(pd.MultiIndex.from_tuples([("a", 1), ("a", 2)], names=["id", "t"]))
+        'a'
+    """
+    first = index.get_level_values(0)
+    twice = first[first.duplicated()]
+    return None if first.name is None or not len(twice) else twice[0]
+
+
+def check_whole_lengths(rows: Rows) -> None:
+    """Raise ``ValueError`` where the lengths of sequences are floats.
+
+    Args:
+        rows: The data, of which a half reads a field ``lengths``. Floats that are not all whole
+            numbers, up to the steps of x, are no lengths of sequences, and pass.
+    """
+    fields = dict(zip(rows.names, rows.fields, strict=True))
+    x, lengths = fields.get("x"), fields.get("lengths")
+    if x is None or lengths is None or x.array.ndim != 3 or lengths.array.ndim != 1:
+        return
+    values = row_lengths(rows)
+    if not values.is_floating_point():
+        return
+    whole = (values == values.round()) & (values >= 0) & (values <= x.array.shape[1])
+    if bool(whole.all()):
+        raise ValueError(
+            f"{lengths.name}: expected whole numbers, got {values.dtype}; pass lengths.long(), or "
+            "lengths.astype(int) of an array"
+        )
+
+
 def check_lengths(rows: Rows) -> None:
     """Raise ``ValueError`` where a sequence has no step, or more steps than the data have.
 
@@ -181,6 +218,19 @@ def check_seen(rows: Rows) -> None:
                 "the model and mask the likelihood (ppl_vae.nn.seen_cells)"
             )
         start += len(index)
+
+
+def nan_after_ends(rows: Rows, values: Tensor, steps: int) -> Tensor:
+    """Return values of the steps of sequences, with NaN after the end of each.
+
+    Args:
+        rows: The data, which are sequences.
+        values: (rows, steps * numbers of a step).
+        steps: Number of steps.
+    """
+    inside = torch.arange(steps) < row_lengths(rows)[:, None]
+    mask = inside[:, :, None].expand(-1, -1, values.shape[1] // steps)
+    return torch.where(mask.flatten(1), values, torch.nan)
 
 
 def without_padding(rows: Rows, parts: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -60,7 +60,9 @@ def log_likelihood(
     paths, of which ever fewer count the longer they are, while a particle filter draws states step
     by step, from the guide's steps, and goes on from those that explain the data. It takes pairs
     with one latent, a ``MarkovPath``, whose observations depend on the state of their own step.
-    Data that are padded further have other draws, and so another estimate, within its error.
+    Data that are padded further have other draws, and so another estimate, within its error. The
+    log-likelihood of a sequence is a sum over its steps: longer ones have, as a rule, lower values.
+    To compare them, divide by ``data["lengths"]``, or take ``anomaly_scores(..., per_step=True)``.
 
     The estimate is below the truth on average, by less the more samples are drawn; ``k_hat`` says
     row by row whether more samples would help. Discrete latents that ask for it are summed exactly.
@@ -186,7 +188,8 @@ def elbo_terms(
     auxiliary draw that an autoguide turns into one latent counts for that latent. Where the model
     alone enumerates a latent, the latent and what follows it share a column, under their joined
     names (``"y + x"``). The columns of a row add up to its ELBO; with the totals of the sites
-    outside the row plate, the sum over all rows is the ELBO of the data set.
+    outside the row plate, the sum over all rows is the ELBO of the data set. Terms of a sequence
+    are sums over its steps: divide by ``data["lengths"]`` to compare sequences.
 
     Where the guide gives a latent as a point (a ``Delta`` that no auxiliary draw moves), the
     columns add up to the log joint density at that point, which is no bound on the log-likelihood;

@@ -94,7 +94,7 @@ class ParticleTerms:
         self.function: Callable[..., list[Tensor]] | None = None
         self.constants: list[Tensor] = []
         self.names: list[str] = []
-        self.dtypes: list[torch.dtype] = []
+        self.forms: list[tuple[torch.dtype, torch.Size]] = []
         self.size = 0
         self.kind = "eager"
 
@@ -103,11 +103,11 @@ class ParticleTerms:
 
         The last block of the data is often shorter than the graph's size. Its rows are repeated up
         to that size, and the surplus is cut off; below half the size the pair's own Python runs.
-        So it does on numbers of another dtype than the graph's, whose memory a graph would misread.
+        So it does on numbers of another dtype than the graph's, whose memory a graph would misread,
+        and on sequences that are padded to another number of steps.
         """
         count = batch_rows(batch)
-        dtypes = [field.dtype for field in as_tuple(batch)]
-        if self.function is None or count * 2 < self.size or dtypes != self.dtypes:
+        if self.function is None or count * 2 < self.size or _forms(batch) != self.forms:
             return self.eager(batch)
         if count < self.size:
             repeated = torch.arange(self.size) % count
@@ -140,7 +140,7 @@ class ParticleTerms:
         if not wanted or not self.runs.vectorized:
             return
         first = self._take(torch.arange(size))
-        self.dtypes = [field.dtype for field in as_tuple(first)]
+        self.forms = _forms(first)
 
         def function(*fields: Tensor) -> list[Tensor]:
             terms = self.eager(in_form_of(first, fields))
@@ -199,6 +199,11 @@ class ParticleTerms:
     def _take(self, index: Tensor) -> Batch:
         """Return the rows at some positions, on the pair's device."""
         return self.rows.take(index, self.pair.device())
+
+
+def _forms(batch: Batch) -> list[tuple[torch.dtype, torch.Size]]:
+    """Return the dtype of each field, and the shape of its rows."""
+    return [(field.dtype, field.shape[1:]) for field in as_tuple(batch)]
 
 
 def weights_and_elbo(draw: Draw) -> Terms:

@@ -21,7 +21,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_memory
-from ppl_vae.core.blocks import block_rows, collect
+from ppl_vae.core.blocks import block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.handlers import Substitute
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -30,7 +30,8 @@ from ppl_vae.core.seeding import child
 from ppl_vae.core.sites import Site
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Batch, Data, Rows, generator
-from ppl_vae.data.steps import without_padding
+from ppl_vae.data.steps import nan_after_ends, step_fields, without_padding
+from ppl_vae.distributions import MarkovPath
 from ppl_vae.elbo.points import points_given
 from ppl_vae.elbo.sum_memory import rows_that_fit
 from ppl_vae.latents.summed_codes import SummedLatents, by_chain
@@ -89,7 +90,8 @@ def encode(
         ``encode(...).attrs["points"]`` lists the latents that the guide gives as a point: their
         standard deviation is 0 and says nothing about the posterior.
         A row on which the networks overflow is NaN, and a warning counts such rows. So are the
-        codes of a summed latent in a row that none of its values allows.
+        codes of a summed latent in a row that none of its values allows, and the states of a path
+        (``MarkovPath``) at the steps after the end of a sequence.
 
     Raises:
         ValueError: If no latent in the row plate is drawn by the guide or summed out (under
@@ -127,6 +129,9 @@ def encode(
     far_rows.warn("encode", stacklevel=2)
     if not parts:
         raise no_code("encode", plate)
+    for site, steps in _steps_of_paths(pair, rows).items():
+        for key in [key for key in parts if key[0] == site]:
+            parts[key] = nan_after_ends(rows, parts[key], steps)
     frames = {key: pd.DataFrame(value.numpy(), index=rows.index) for key, value in parts.items()}
     names = ["site", "moment", "step" if joint else "index"]
     codes = pd.concat(frames, axis=1, names=names)
@@ -135,6 +140,22 @@ def encode(
     points = any((spread == 0).any() for spread in spreads)  # the look costs a run of the guide
     codes.attrs["points"] = points_given(pair, rows) if points else []
     return codes
+
+
+def _steps_of_paths(pair: Pair, rows: Rows) -> dict[str, int]:
+    """Return the steps of each latent of the guide that is a path with ends, a ``MarkovPath``."""
+    if not step_fields(rows):
+        return {}
+    with quiet_look(pair, rows) as batch:
+        trace = poutine.trace(pair.guide).get_trace(batch)
+    found = {}
+    for name, site in latent_draws.row_latents(trace, pair).items():
+        fn = site["fn"]
+        while not isinstance(fn, MarkovPath) and hasattr(fn, "base_dist"):
+            fn = fn.base_dist  # a path may be bent by a flow
+        if isinstance(fn, MarkovPath) and fn.lengths is not None:
+            found[name] = fn.steps
+    return found
 
 
 Work = Callable[[Batch, Tensor], dict[tuple[str, str], Tensor]]

@@ -80,7 +80,7 @@ class Future:
                 )
             if not bool(value.isfinite().all()):
                 raise ValueError(f"inputs: expected finite numbers for the field {name}, got NaN")
-            found[name] = value
+            found[name] = field.in_order(value)
         return cls(steps, names, found)
 
     def after(

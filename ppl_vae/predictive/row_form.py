@@ -22,8 +22,9 @@ from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.sites import Site, is_discrete
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
-from ppl_vae.data.columns import column_order
+from ppl_vae.data.columns import column_names, column_order
 from ppl_vae.data.conversion import changed
+from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.data.steps import check_lengths
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -175,8 +176,7 @@ def with_given(
                 f"got {key!r}, which the model observes and draws; leave {key!r} out"
             )
         old = fields[position]
-        columns = rows.columns.get(names[position])
-        new = _given_tensor(values, columns, f"given[{key!r}]").to(old.device)
+        new = _given_tensor(values, rows.fields[position], f"given[{key!r}]").to(old.device)
         new = new.to(torch.uint8) if new.dtype == torch.bool else new
         if not old.is_floating_point() and bool((new != new.round()).any()):
             raise ValueError(f"given[{key!r}]: expected whole numbers for a field of {old.dtype}")
@@ -200,23 +200,28 @@ def with_given(
     return result
 
 
-def _given_tensor(values: Any, columns: list[Any] | None, where: str) -> Tensor:
+def _given_tensor(values: Any, field: Field, where: str) -> Tensor:
     """Return the values that a user gave for a field as a tensor.
 
     Args:
-        values: Numbers in any form; the columns of a frame are found by their names.
-        columns: The names of the field's columns; ``None`` where the field came without names.
+        values: Numbers in any form; the columns of a frame are found by their names, those of an
+            array are in the order in which the data have them.
+        field: The field.
         where: The place of the values, for messages.
 
     Raises:
         ValueError: If the values are not numbers, or a frame lacks columns.
     """
-    if isinstance(values, pd.DataFrame) and columns is not None:
-        order = column_order(values.columns, [columns], where)
+    names, by_name = field.columns, False
+    if isinstance(values, pd.DataFrame) and names is not None:
+        order = column_order(values.columns, [names], where)
         values = values if order is None else values.iloc[:, order]
+        by_name = not set(column_names(values.columns)).isdisjoint(names)
     try:
-        return torch.as_tensor(np.asarray(values).copy())
+        tensor = torch.as_tensor(np.asarray(values).copy())
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{where}: expected numbers, got values that make no tensor: {error}"
         ) from error
+    by_place = not by_name and names is not None and tensor.shape[-1:] == (len(names),)
+    return field.in_order(tensor) if by_place else tensor

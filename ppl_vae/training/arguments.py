@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Real
 from pathlib import Path
@@ -23,7 +24,7 @@ from ppl_vae.arguments import (
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.world import World
 from ppl_vae.data.rows import Data, Rows, as_rows
-from ppl_vae.data.steps import step_fields
+from ppl_vae.data.steps import repeated_label, step_fields
 from ppl_vae.elbo.sum_memory import TooManyConfigurationsError, numbers_of_a_row
 
 Callback: TypeAlias = Callable[[dict[str, float], Any, Any], object]
@@ -124,10 +125,26 @@ def split_rows(
     Raises:
         ValueError: If there are fewer than 2 rows, or where the held-out data have other
             shapes, or other columns of a frame, than the data.
+
+    Warns:
+        UserWarning: If several rows of a frame share a label, as the steps of a sequence do.
     """
     rows = pair.rows(data)
     if len(rows) < 2:
-        raise ValueError(f"data: expected at least 2 rows to fit to, got {len(rows)}")
+        mend = ""
+        if step_fields(rows):
+            mend = (
+                "; cut it into windows, sequences([x[i : i + 50] for i in range(0, len(x), 50)]), "
+                "each of which is then a sequence of its own"
+            )
+        raise ValueError(f"data: expected at least 2 rows to fit to, got {len(rows)}{mend}")
+    if not isinstance(data, Rows) and (label := repeated_label(rows.index)) is not None:
+        warnings.warn(
+            f"data: expected rows that are independent, got several with the label {shown(label)}; "
+            "pass ppl_vae.sequences(frame.reset_index(), id=..., step=...) where they are the "
+            "steps of one sequence, else frame.reset_index(drop=True)",
+            stacklevel=3,
+        )
     if validation is None:
         return rows, None
     if isinstance(validation, Real):
@@ -145,10 +162,11 @@ def split_rows(
             f"validation: expected rows like the data's, shapes {shapes[0]}; got {shapes[1]}"
         )
     for field, other in zip(rows.fields, held_out.fields, strict=True):
-        if field.source == other.source == "frame" and list(field.labels) != list(other.labels):
+        names, others = field.columns, other.columns
+        if names is not None and others is not None and names != others:
             raise ValueError(
-                f"validation: expected the data's columns {list(field.labels)[:9]}, got "
-                f"{list(other.labels)[:9]}; give them the data's names"
+                f"validation: expected the data's columns {names[:9]}, got {others[:9]}; give "
+                "them the data's names"
             )
     return rows, held_out
 

@@ -150,7 +150,7 @@ class Stream(IterableDataset):
         ({}, "at least one field"),
         ((torch.zeros(3), torch.zeros(4)), "fields of one length"),
         ({"x": torch.zeros(3), "y": [1, 2, 3]}, r'data\["y"\]: expected a tensor.*got list'),
-        ([1.0, 2.0], r"pass numpy.array\(rows\) for a list of rows"),
+        ([1.0, 2.0], r"pass numpy.array\(rows\) for rows of one shape"),
         (DataLoader(Pairs(), batch_size=2), "got DataLoader; pass loader.dataset, and batch_size="),
         (np.array(["a", "b"]), "dtype <U1; encode text"),
         (

@@ -109,8 +109,25 @@ def test_the_library_gives_the_same_numbers_at_any_padding(names):
     np.testing.assert_allclose(scores[1]["log_prob"], scores[0]["log_prob"], rtol=1e-10)
     codes = [ppl_vae.encode(model, guide, d)["z"]["mean"] for d in (data, longer)]
     shared = codes[0].shape[1]
-    assert np.isfinite(codes[1].to_numpy()).all()
-    assert codes[1].shape[1] >= shared
+    there = [code.notna().to_numpy() for code in codes]
+    assert np.array_equal(there[1][:, :shared], there[0])
+    assert not there[1][:, shared:].any()
+
+
+@every_pair
+def test_codes_have_the_steps_of_each_sequence_and_nan_after_its_end(names):
+    model, guide, data = pair_of(names)
+    codes = ppl_vae.encode(model, guide, data)["z"]
+    if names[0] == "sequence":  # one code for a whole sequence
+        assert np.isfinite(codes.to_numpy()).all()
+        return
+    steps = np.arange(data["x"].shape[1]).repeat(guide.latents)
+    inside = steps < np.asarray(data["lengths"])[:, None]
+    assert not inside.all()
+    for moment in ("mean", "sd"):
+        assert np.array_equal(codes[moment].notna(), inside)
+    whole = ppl_vae.encode(model, guide, {k: v[:1] for k, v in data.items()})["z"]["mean"]
+    assert whole.shape[1] == len(steps)
 
 
 @every_pair
