@@ -8,6 +8,7 @@ Floats become torch's default dtype; integers and booleans keep theirs.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ppl_vae.data.columns import column_names
+from ppl_vae.data.columns import Columns, column_names, column_order, owner_of_columns
 from ppl_vae.data.conversion import (
     Place,
     check_numbers,
@@ -212,6 +213,42 @@ class Field:
             "dtype": _dtype_for_json(self.dtype),
             "shape": list(self.array.shape[1:]),
         }
+
+
+def columns_of_fits(fitted: Sequence[Columns], key: str, source: str) -> list[list[Any]]:
+    """Return the names of a field's columns in each fit that knows them (see ``Rows``)."""
+    owner = owner_of_columns(key, source)
+    return [columns[owner] for columns in fitted if owner in columns]
+
+
+def read_field(
+    array: Any, name: str, key: str, fitted: Sequence[Columns], names: list[Any] | None
+) -> Field:
+    """Make a field, with columns that have names in the order of a fit.
+
+    Args:
+        array: The field's values.
+        name: The field's name, for messages.
+        key: The field's name in a mapping, or its position.
+        fitted: Names of the columns that the model and the guide were fitted to, where known.
+        names: Names of the columns of an array; ``None`` without names.
+    """
+    has_columns = isinstance(array, pd.DataFrame | StoredTable) and array.ndim > 1
+    if not has_columns:
+        field = Field.of(array, name)
+        if names is None:
+            return field
+        field = field.with_names(names)
+        order = column_order(field.labels, columns_of_fits(fitted, key, field.source), name)
+        return field if order is None else field.with_columns(order)
+    order = column_order(array.columns, columns_of_fits(fitted, key, "frame"), name)
+    if order is None:
+        return Field.of(array, name)
+    given = sorted(order)  # columns of other names are left out before values are read
+    place = {position: number for number, position in enumerate(given)}
+    is_stored = isinstance(array, StoredTable)
+    chosen = array.with_columns(given) if is_stored else array.iloc[:, given]
+    return Field.of(chosen, name).with_columns([place[p] for p in order])
 
 
 def _other_form(values: Any, name: str) -> ValueError:

@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import Dataset
 
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import Columns, NamedFields, column_order, owner_of_columns
-from ppl_vae.data.fields import Array, Field
+from ppl_vae.data.fields import Array, Field, columns_of_fits, read_field
 from ppl_vae.data.sparse import is_sparse
 from ppl_vae.data.stored import StoredTable, of_dataset
+from ppl_vae.data.torch_datasets import read_dataset
 
 Data: TypeAlias = "Array | tuple[Array, ...] | Mapping[str, Array] | Dataset[Any] | Rows"
 """Rows of data: one array, a tuple or mapping of arrays, or a map-style torch ``Dataset``."""
@@ -71,7 +72,7 @@ class Rows:
     """
 
     def __init__(self, data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> None:
-        whole: Any = _read_dataset(data, name) if isinstance(data, Dataset) else data
+        whole: Any = read_dataset(data, name) if isinstance(data, Dataset) else data
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
         self.first, self.name = 0, name
@@ -89,7 +90,7 @@ class Rows:
         arrays = list(map(of_dataset, map(of_pandas, arrays, labels), labels))
         named = whole.names_of if isinstance(whole, NamedFields) else lambda _: None
         self.fields = [
-            _read_field(array, label, key, fitted, named(key))
+            read_field(array, label, key, fitted, named(key))
             for array, label, key in zip(arrays, labels, names, strict=True)
         ]
         if not self.fields:
@@ -129,7 +130,7 @@ class Rows:
         part.fields = list(self.fields)
         for position, (key, field) in enumerate(zip(self.names, self.fields, strict=True)):
             if field.columns is not None:
-                wanted = _wanted(fitted, key, field.source)
+                wanted = columns_of_fits(fitted, key, field.source)
                 order = column_order(field.labels, wanted, name)
                 part.fields[position] = field if order is None else field.with_columns(order)
         return part
@@ -381,61 +382,3 @@ def _spaced(rows: int, count: int) -> Iterator[Tensor]:
         return
     for start in range(0, rows, 8192):
         yield torch.arange(start, min(start + 8192, rows))
-
-
-def _wanted(fitted: Sequence[Columns], key: str, source: str) -> list[list[Any]]:
-    """Return the names of a field's columns in each fit that knows them (see ``Rows``)."""
-    owner = owner_of_columns(key, source)
-    return [columns[owner] for columns in fitted if owner in columns]
-
-
-def _read_field(
-    array: Any, name: str, key: str, fitted: Sequence[Columns], names: list[Any] | None
-) -> Field:
-    """Make a field, with columns that have names in the order of a fit.
-
-    Args:
-        array: The field's values.
-        name: The field's name, for messages.
-        key: The field's name in a mapping, or its position.
-        fitted: Names of the columns that the model and the guide were fitted to, where known.
-        names: Names of the columns of an array; ``None`` without names.
-    """
-    has_columns = isinstance(array, pd.DataFrame | StoredTable) and array.ndim > 1
-    if not has_columns:
-        field = Field.of(array, name)
-        if names is None:
-            return field
-        field = field.with_names(names)
-        order = column_order(field.labels, _wanted(fitted, key, field.source), name)
-        return field if order is None else field.with_columns(order)
-    order = column_order(array.columns, _wanted(fitted, key, "frame"), name)
-    if order is None:
-        return Field.of(array, name)
-    given = sorted(order)  # columns of other names are left out before values are read
-    place = {position: number for number, position in enumerate(given)}
-    is_stored = isinstance(array, StoredTable)
-    chosen = array.with_columns(given) if is_stored else array.iloc[:, given]
-    return Field.of(chosen, name).with_columns([place[p] for p in order])
-
-
-def _read_dataset(dataset: Any, name: str) -> Any:
-    """Read all items of a map-style dataset into a tensor, or a tuple or mapping of tensors.
-
-    Raises:
-        ValueError: If the dataset is empty or has no length.
-    """
-    if isinstance(dataset, TensorDataset):
-        tensors = dataset.tensors
-        return tensors[0] if len(tensors) == 1 else tuple(tensors)
-    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-        raise ValueError(
-            f"{name}: expected a map-style Dataset with a length, got {type(dataset).__name__}; "
-            "write a stream to a numpy memmap and pass that"
-        )
-    if len(dataset) == 0:
-        raise ValueError(f"{name}: expected at least one row, got an empty Dataset")
-    items = default_collate([dataset[i] for i in range(len(dataset))])
-    if isinstance(items, list):
-        return items[0] if len(items) == 1 else tuple(items)
-    return items
