@@ -112,13 +112,18 @@ class Comparison:
         """
         return str(self.frame.index[0]) if all(lead.firm for lead in self.leads) else None
 
-    def sentences(self) -> list[str]:
+    def sentences(self, option: str = "num_samples") -> list[str]:
         """Return everything there is to say: the first pair against the second, and what to know.
 
         Of the other pairs only those are named over which the first has no firm lead.
+
+        Args:
+            option: The name under which the caller's user sets the number of draws.
         """
         first, *others = self.leads
-        told = [first.sentence(), *(lead.sentence() for lead in others if not lead.firm)]
+        told = [
+            lead.sentence(option) for lead in (first, *others) if lead is first or not lead.firm
+        ]
         if first.firm and first.unreliable_first:
             told.append(
                 f"the log-likelihood of {first.first} is not reliable in {first.unreliable_first} "

@@ -184,8 +184,12 @@ class Lead:
         """Whether the lead can be told: it does not come from rows that are not reliable."""
         return self.clear and self.upper_of_equals < 0 and not self.lost
 
-    def sentence(self) -> str:
-        """Return the verdict in words, with what it rests on."""
+    def sentence(self, option: str = "num_samples") -> str:
+        """Return the verdict in words, with what it rests on.
+
+        Args:
+            option: The name under which the caller's user sets the number of draws.
+        """
         first, other = self.first, self.other
         numbers = self._numbers()
         if self.firm:
@@ -213,7 +217,7 @@ class Lead:
         return (
             f"no verdict: {first} is ahead of {other} by {numbers}, but not without the "
             f"{self._share(self.unreliable_other)} in which the log-likelihood of {other} is not "
-            "reliable and may be far too low; refine its guide (refine), or raise num_samples"
+            f"reliable and may be far too low; refine its guide (refine), or raise {option}"
         )
 
     def _numbers(self) -> str:

@@ -60,7 +60,9 @@ def posterior(weight=W, sd=SD, *, shift=0.0, spread=1.0, bad=0.0):
         width = (spread * (1 - broken) + 0.2 * broken)[:, None, None]
         with pyro.plate("data", len(x)):
             tril = width * cholesky
-            pyro.sample("z", dist.MultivariateNormal(loc + shift + broken[:, None], scale_tril=tril))
+            pyro.sample(
+                "z", dist.MultivariateNormal(loc + shift + broken[:, None], scale_tril=tril)
+            )
 
     return guide
 
@@ -223,7 +225,7 @@ def test_intervals_hold_the_error_of_the_draws():
 
 
 def test_an_estimate_that_few_draws_make_too_low_is_not_called_worse():
-    """The pairs are one, up to the error of the draws, and there are rows enough to see the bias."""
+    """The pairs are one, up to the error of the draws; so many rows show the bias."""
 
     def summed(x):
         with pyro.plate("data", len(x)):
@@ -381,7 +383,7 @@ def test_rows_on_which_a_pair_overflows_are_left_out_and_said():
     assert found.best is None  # it may be the row that it explains worst
     assert "1 of 41 rows are left out: a pair overflows" in repr(found)
     pairs = {"unit": (normal(1.5), None), "overflows": (spare(9.0), guide)}
-    with pytest.warns(UserWarning):
+    with pytest.warns(UserWarning, match="overflow of the pair in 1 of 41 rows"):
         assert compare(pairs, x).best == "unit"
 
 

@@ -66,7 +66,7 @@ def test_a_density_beside_a_probability_is_refused_with_the_site():
 def test_a_density_beside_a_probability_is_refused_whatever_the_sites_are_called():
     pairs = {"a": scoring(("x", poisson, whole)), "b": scoring(("counts", normal, whole))}
     refused(pairs, COUNTS, 'site "x": expected densities in all pairs, or probabilities')
-    halves = lambda x: x[:, :2], lambda x: x[:, 2:]  # noqa: E731
+    halves = lambda x: x[:, :2], lambda x: x[:, 2:]
     pairs = {
         "a": scoring(("p", poisson, halves[0]), ("q", poisson, halves[1])),
         "b": scoring(("r", poisson, halves[0]), ("s", normal, halves[1])),
@@ -100,7 +100,9 @@ def test_numbers_of_the_simplex_are_refused_beside_real_numbers():
 @pytest.mark.parametrize("columns", [[0, 1], [0, 1, 2, 3, 0]])
 def test_other_numbers_of_cells_are_refused(columns):
     some = scoring(("x", normal, lambda x: x[:, columns]))
-    words = rf'pairs\["b"\]: expected as many observed numbers .* got {len(columns)} and not 4 in row'
+    words = (
+        rf'pairs\["b"\]: expected as many observed numbers .* got {len(columns)} and not 4 in row'
+    )
     refused({"a": scoring(("x", normal, whole)), "b": some}, REALS, words)
 
 
@@ -173,7 +175,9 @@ def test_probabilities_of_other_values_are_warned_of():
 
     coarse = scoring(("x", bernoulli, lambda x: (x > 2).float()))
     pairs = {"poisson": scoring(("x", poisson, whole)), "coarse": coarse}
-    with pytest.warns(UserWarning, match=r'compare: pairs\["coarse"\] observes other values') as seen:
+    with pytest.warns(
+        UserWarning, match=r'compare: pairs\["coarse"\] observes other values'
+    ) as seen:
         compare(pairs, COUNTS)
     assert seen[0].filename == __file__
 
