@@ -115,15 +115,15 @@ class Comparison:
     def sentences(self, option: str = "num_samples") -> list[str]:
         """Return everything there is to say: the first pair against the second, and what to know.
 
-        Of the other pairs only those are named over which the first has no firm lead.
+        Of the other pairs only those are named that have unreliable rows, or over which the first
+        has no firm lead.
 
         Args:
             option: The name under which the caller's user sets the number of draws.
         """
         first, *others = self.leads
-        told = [
-            lead.sentence(option) for lead in (first, *others) if lead is first or not lead.firm
-        ]
+        doubtful = [lead for lead in others if not lead.firm or lead.unreliable_other]
+        told = [lead.sentence(option) for lead in (first, *doubtful)]
         if first.firm and first.unreliable_first:
             told.append(
                 f"the log-likelihood of {first.first} is not reliable in {first.unreliable_first} "
@@ -144,7 +144,7 @@ class Comparison:
 
         table = self.frame
         return difference_intervals(
-            table["difference"].fillna(0.0), table["lower"], table["upper"],
+            [0.0, *table["difference"].iloc[1:]], table["lower"], table["upper"],
             names=list(table.index), doubtful=[False, *(not lead.firm for lead in self.leads)],
             level=self.level, ax=ax,
         )  # fmt: skip

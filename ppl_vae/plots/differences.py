@@ -58,41 +58,55 @@ def difference_intervals(
         >>> [label.get_text() for label in ax.get_yticklabels()]
         ['nb', 'poisson']
     """
-    columns = {"difference": difference, "lower": lower, "upper": upper}
-    arrays = {name: as_array(values, name) for name, values in columns.items()}
-    for name, values in arrays.items():
-        if values.shape != (len(names),) or not len(names):
-            raise ValueError(
-                f"{name}: expected a number for each of the {len(names)} pairs, got shape "
-                f"{values.shape}"
-            )
-    means, low, high = arrays.values()
-    unsure = np.zeros(len(names), bool) if doubtful is None else np.asarray(doubtful, bool)
-    first = np.arange(len(names)) == 0
+    means, low, high = _numbers(len(names), difference=difference, lower=lower, upper=upper)
+    unsure = np.zeros(len(names), bool)
+    if doubtful is not None:
+        unsure = _numbers(len(names), doubtful=doubtful)[0] != 0
     ax = axes_or_new(ax, 6.4, 1.6 + 0.45 * len(names))
     ax.axvline(0.0, color=INK, lw=0.8, linestyle=":")
-    heights, finite = np.arange(len(names)), np.isfinite(means)
-    looks = (
-        ("largest mean", first, INK, "s"),
-        (f"below it ({100 * level:.4g} % interval)", ~unsure & ~first, BLUE, "o"),
-        ("no verdict", unsure & ~first, ORANGE, "^"),
+    others = np.arange(len(names)) > 0
+    looks: tuple[tuple[str, Any, str, str], ...] = (
+        ("largest mean", ~others, INK, "s"),
+        (f"below it ({100 * level:.4g} % interval)", ~unsure & others, BLUE, "o"),
+        ("no verdict", unsure & others, ORANGE, "^"),
     )
     for label, members, colour, marker in looks:
-        drawn = members & finite
-        if drawn.any():
-            ends = [np.where(np.isnan(end[drawn]), means[drawn], end[drawn]) for end in (low, high)]
-            ax.hlines(heights[drawn], *ends, color=colour, lw=2)
-            ax.plot(
-                means[drawn], heights[drawn], linestyle="", marker=marker, color=colour,
-                markersize=8, label=label,
-            )  # fmt: skip
-    for height in heights[~finite]:
-        ax.text(
-            0.01, height, "not finite", transform=ax.get_yaxis_transform(), va="center",
-            fontsize=LEGEND_SIZE, color=INK,
-        )  # fmt: skip
-    ax.set_yticks(heights, [shorten(name, 24) for name in names])
+        (drawn,) = (members & np.isfinite(means)).nonzero()
+        if len(drawn):
+            ends = [np.where(np.isnan(end), means, end)[drawn] for end in (low, high)]
+            ax.hlines(drawn, *ends, color=colour, lw=2)
+            look: dict[str, Any] = {"marker": marker, "color": colour, "markersize": 8}
+            ax.plot(means[drawn], drawn, linestyle="", label=label, **look)
+    _write_numbers(ax, means)
+    ax.set_yticks(range(len(names)), [shorten(name, 24) for name in names])
     ax.set_ylim(len(names) - 0.5, -0.5)
     label_axes(ax, title, "difference, nats a row", left=False)
     legend_above(ax)
     return ax
+
+
+def _numbers(count: int, **columns: Any) -> list[np.ndarray]:
+    """Return columns of numbers as arrays, (count,) each.
+
+    Raises:
+        ValueError: If a column has another number of values.
+    """
+    arrays = {name: as_array(values, name) for name, values in columns.items()}
+    for name, values in arrays.items():
+        if values.shape != (count,) or not count:
+            raise ValueError(
+                f"{name}: expected a number for each of the {count} pairs, got shape {values.shape}"
+            )
+    return list(arrays.values())
+
+
+def _write_numbers(ax: Axes, means: np.ndarray) -> None:
+    """Write each difference above its mark, and where one is infinite, that it is."""
+    for height, mean in list(enumerate(means))[1:]:
+        text: dict[str, Any] = {"fontsize": LEGEND_SIZE, "color": INK}
+        if np.isfinite(mean):
+            above: Any = {"xytext": (0, 7), "textcoords": "offset points", "ha": "center"}
+            ax.annotate(f"{mean:.3g}", (mean, height), **above, **text)
+        else:
+            left = ax.get_yaxis_transform()
+            ax.text(0.01, height, "not finite", va="center", transform=left, **text)
