@@ -326,6 +326,18 @@ def test_a_lead_in_the_reliable_rows_is_a_verdict_that_says_what_it_rests_on():
     )
 
 
+def test_a_third_pair_with_unreliable_rows_is_not_called_worse_in_silence():
+    far = 0.05 * W
+    pairs = {"far": broken(0.1, far), "near": (normal(1.5), None), "true": (linear(), posterior())}
+    with pytest.warns(UnreliableWarning):
+        found = compare(pairs, rows(200))
+    assert list(found.frame.index) == ["true", "near", "far"]
+    assert found.best == "true"
+    second, third = found.sentences()
+    assert second.startswith("true explains the rows better than near by")
+    assert "unless the log-likelihood of far is too low by more than" in third
+
+
 def test_unreliable_rows_of_the_winner_leave_the_verdict():
     far = 0.05 * W
     pairs = {"far": (linear(far), posterior(far)), "true": broken(0.1)}
