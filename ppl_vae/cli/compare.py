@@ -43,8 +43,7 @@ def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            metavar="RUN RUN [RUN ...]",
-            help="Run directories, or their .safetensors files: two or more.",
+            metavar="RUN", help="Two run directories or more, or their .safetensors files."
         ),
     ],
     data: Data,

@@ -94,7 +94,7 @@ def compare(
         with _naming(name):
             pair = Pair.of(model, guide, plate)
             found[name] = pair, pair.rows(data)
-            observed[name] = Observed.of(*found[name], seed=seed)
+            observed[name] = Observed.of(*found[name])
     check_same(observed)
     scored = []
     for name, (pair, rows) in found.items():

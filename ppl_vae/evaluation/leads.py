@@ -235,8 +235,9 @@ class Lead:
     def _assumption(self) -> str:
         """Return how far the other pair's unreliable estimates may be off while the lead holds."""
         nats = -self.upper * self.rows / self.unreliable_other
+        shown = f"{nats:,.0f}" if nats >= 100 else f"{nats:.3g}"
         return (
-            f", unless the log-likelihood of {self.other} is too low by more than {nats:.3g} nats "
+            f", unless the log-likelihood of {self.other} is too low by more than {shown} nats "
             f"a row in the {self._share(self.unreliable_other)} in which it is not reliable"
         )
 

@@ -82,7 +82,7 @@ class Observed:
     sums: Tensor
 
     @classmethod
-    def of(cls, pair: Pair, rows: Rows, *, seed: int | None) -> Observed:
+    def of(cls, pair: Pair, rows: Rows) -> Observed:
         """Read what a pair observes, from one run of its model on each block of rows.
 
         Latents are drawn from the prior: no observed value depends on them.
@@ -90,7 +90,6 @@ class Observed:
         Args:
             pair: The pair.
             rows: The data.
-            seed: Seeds the draws.
 
         Raises:
             ValueError: If the pair does not run on the rows, or a value is outside its support.
@@ -109,7 +108,7 @@ class Observed:
             return {"sums": sum((_sums(site).cpu() for _, site in each), start=none)}
 
         marks = torch.zeros(len(rows), dtype=torch.bool)  # no row is left out
-        return cls(found, factors, collect(pair, rows, work, seed=seed, shared=marks)["sums"])
+        return cls(found, factors, collect(pair, rows, work, seed=0, shared=marks)["sums"])
 
 
 def check_same(observed: dict[str, Observed]) -> None:

@@ -17,6 +17,7 @@ from ppl_vae.evaluation.leads import RowLikelihoods, student_quantile
 from ppl_vae.evaluation.summary import UnreliableWarning
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.models.state_space import StateSpaceModel
 
 FEATURES, LATENTS, ROWS, STUDIES = 5, 2, 40, 200
 W = torch.randn(FEATURES, LATENTS, generator=torch.Generator().manual_seed(1)).double()
@@ -291,8 +292,9 @@ def broken(share, weight=W):
 
 def test_a_lead_over_a_broken_guide_is_no_verdict():
     pairs = {"broken": broken(1.0), "sound": (linear(), posterior())}
-    with pytest.warns(UnreliableWarning, match=r'compare: pairs\["broken"\]: k-hat is above'):
+    with pytest.warns(UnreliableWarning, match=r'compare: pairs\["broken"\]: k-hat is') as seen:
         found = compare(pairs, rows())
+    assert seen[0].filename == __file__
     line = found.frame.loc["broken"]
     assert line["upper"] < 0
     assert line["k_hat_above"] > 0.8
@@ -367,6 +369,30 @@ def test_every_pair_must_be_behind_for_one_to_be_the_best():
     found = compare({**pairs, "twin": (normal(9.0), None)}, rows())
     assert found.best == "unit"
     assert "twin" not in repr(found)
+
+
+def test_sequences_are_compared_by_a_particle_filter():
+    random = torch.Generator().manual_seed(0)
+    models = {
+        "near": StateSpaceModel(2, 2).double(),
+        "far": StateSpaceModel(2, 2, loc=3.0).double(),
+    }
+    data = {
+        "x": torch.randn(30, 6, 2, generator=random),
+        "lengths": torch.randint(1, 7, (30,), generator=random),
+    }
+    pairs = {name: (model, None) for name, model in models.items()}
+    found = compare(pairs, data, method=dict.fromkeys(pairs, "particle_filter"))
+    with torch.no_grad():
+        exact = {name: model.log_prob(**data).numpy() for name, model in models.items()}
+    line, truth = found.frame.loc["far"], (exact["far"] - exact["near"]).mean()
+    assert abs(line["difference"] - truth) < 0.2 < -truth
+    assert found.frame["k_hat_above"].isna().all()
+    assert found.best == "near"
+    assert "k-hat" not in repr(found)
+    with pytest.warns(UnreliableWarning, match="the particle filter is not reliable"):
+        few = compare(pairs, data, method="particle_filter", num_samples=24)
+    assert few.frame.loc["far", "unreliable"] > 0
 
 
 # Rows without a number
