@@ -130,8 +130,8 @@ class Comparison:
                 f"of {first.rows} rows and may be too low there: its lead may be larger"
             )
         told += [
-            f"k-hat of {name} is not known in {count} of {first.rows} rows: too few draws, or "
-            "discrete latents that are drawn"
+            f"k-hat of {name} is not known in {count} of {first.rows} rows: too few draws, "
+            "discrete latents that are drawn, or a probability of 0"
             for name, count in self.without_k_hat.items()
         ]
         if self.left_out:

@@ -204,7 +204,7 @@ class Lead:
         if self.rows < FEWEST:
             return (
                 f"no clear difference between {first} and {other}: {-self.difference:.3g} nats a "
-                f"row, and {self._share(self.rows)} are too few for an interval"
+                f"row, from {self.rows} row{'' if self.rows == 1 else 's'}, too few for an interval"
             )
         if not self.clear:
             words = f"no clear difference between {first} and {other}: {numbers}"

@@ -280,7 +280,7 @@ def test_a_few_rows_have_no_interval_and_no_best():
     found = compare({"a": (normal(1.0), None), "b": (normal(9.0), None)}, rows(3))
     assert found.frame.iloc[1][["lower", "upper"]].isna().all()
     assert found.best is None
-    assert "3 of 3 rows are too few for an interval" in repr(found)
+    assert "from 3 rows, too few for an interval" in repr(found)
 
 
 # Rows that are not reliable
