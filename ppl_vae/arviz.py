@@ -2,7 +2,7 @@
 
     posterior               z_s ~ q(z given x_n)              (chain, draw, row, ...)
     posterior_predictive    x_s ~ p(x given z_s)              (chain, draw, row, ...)
-    log_likelihood          log p(x_n given z_s)              (chain, draw, row), in nats
+    log_likelihood_given_latents   log p(x_n given z_s)       (chain, draw, row), in nats
     prior                   z_s ~ p(z)                        (chain, draw, row, ...)
     prior_predictive        x_s ~ p(x given z_s)              (chain, draw, row, ...)
     observed_data           x_n                               (row, ...)
@@ -39,6 +39,9 @@ from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive.latent_draws import seeded_run
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
 
+GIVEN_LATENTS = "log_likelihood_given_latents"
+"""The group of conditional log-likelihoods, by a name that ArviZ does not compare models by."""
+
 Array = np.ndarray[Any, Any]
 
 
@@ -56,18 +59,18 @@ def to_arviz(
     """Return draws of a fitted pair in the container of the installed ArviZ.
 
     There are six groups. ``posterior`` holds latents drawn from the guide given each row,
-    ``posterior_predictive`` new observations drawn given the same latents, ``log_likelihood`` the
-    log-likelihood of each row given the same latents. ``prior`` and ``prior_predictive`` hold
-    latents and observations of the model alone, and ``observed_data`` the data. The replicates are
-    those of ``posterior_predictive`` and ``prior_predictive`` at the same seed. Masked cells are
-    NaN in the data and in the replicates, so that plots compare the same cells
-    (``posterior_predictive`` gives the draws there); they add 0 to the log-likelihood.
+    ``posterior_predictive`` new observations drawn given the same latents, and
+    ``log_likelihood_given_latents`` the log-likelihood of each row given the same latents.
+    ``prior`` and ``prior_predictive`` hold latents and observations of the model alone, and
+    ``observed_data`` the data. The replicates are those of ``posterior_predictive`` and
+    ``prior_predictive`` at the same seed. Masked cells are NaN in the data and in the replicates,
+    so that plots compare the same cells (``posterior_predictive`` gives the draws there); they add
+    0 to the log-likelihood.
 
-    Leave-one-out by Pareto-smoothed importance sampling (``az.loo``) is not valid on these
-    log-likelihoods, and neither is WAIC. The log-likelihoods are conditional on latents that the
-    guide inferred from the very row that would be left out, and importance weights cannot undo
-    that. ArviZ finds the group and computes a number; do not trust it. ``ppl_vae.log_likelihood``
-    integrates each row's latents out instead.
+    There is no group ``log_likelihood``, from which ``az.loo``, ``az.waic`` and ``az.compare``
+    would compute numbers that are wrong. The guide has inferred the latents from the very row that
+    leave-one-out leaves out, and importance weights cannot undo that. ``ppl_vae.log_likelihood``
+    integrates each row's latents out instead, and ``ppl_vae.compare`` compares pairs by it.
 
     All draws of all rows are held in memory: latents and replicates, prior and posterior. For large
     data, pass some rows.
@@ -103,8 +106,10 @@ def to_arviz(
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> draws = to_arviz(BernoulliModel(4), NormalGuide(4), torch.ones(3, 4), num_samples=10)
-        >>> draws["posterior_predictive"]["x"].shape, draws["log_likelihood"]["x"].dims
-        ((1, 10, 3, 4), ('chain', 'draw', 'row'))
+        >>> draws["posterior_predictive"]["x"].shape
+        (1, 10, 3, 4)
+        >>> draws["log_likelihood_given_latents"]["x"].dims
+        ('chain', 'draw', 'row')
     """
     check_arguments(num_samples=num_samples, seed=seed, progress=progress)
     arviz, xarray = _imported()
@@ -124,7 +129,7 @@ def to_arviz(
     groups = {
         "posterior": from_posterior["latents"],
         "posterior_predictive": from_posterior["values"],
-        "log_likelihood": from_posterior["log_likelihood"],
+        GIVEN_LATENTS: from_posterior["log_likelihood"],
         "prior": from_prior["latents"],
         "prior_predictive": from_prior["values"],
         "observed_data": from_posterior["observed"],

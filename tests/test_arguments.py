@@ -89,6 +89,7 @@ def keywords_of(name, folder):
             "num_bootstrap": 0,
         },
         "build": {"cls": BernoulliModel, "data": X},
+        "compare": {"pairs": {"a": tuple(pair.values()), "b": tuple(pair.values())}, "data": X},
         "gradient_estimators": {
             "model": pair["model"],
             "estimators": {"plain": pair["guide"]},
@@ -237,7 +238,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "given",
         "guide", "history", "id", "inputs", "kl_weight", "level", "like", "lr", "method", "model",
-        "num_bins", "num_bootstrap", "num_draws", "optimizer", "patience", "period", "ramp",
+        "num_bins", "num_bootstrap", "num_draws", "optimizer", "pairs", "patience", "period",
+        "ramp",
         "reference", "shards",
         "scheduler", "site", "sites", "start", "statistics", "step", "steps", "validation", "width",
     }  # fmt: skip

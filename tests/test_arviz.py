@@ -15,13 +15,14 @@ from parts.pairs import PAIRS, Guide, Model, made, reals
 
 from ppl_vae import arviz as arviz_module
 from ppl_vae import elbo_terms, posterior_predictive, prior_predictive
+from ppl_vae.arviz import GIVEN_LATENTS
 from ppl_vae.core import blocks
 from ppl_vae.guides.delta import DeltaGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 
 SAMPLES = 70  # more than one run of the pair draws
 GROUPS = {
-    "posterior", "posterior_predictive", "log_likelihood", "prior", "prior_predictive",
+    "posterior", "posterior_predictive", GIVEN_LATENTS, "prior", "prior_predictive",
     "observed_data",
 }  # fmt: skip
 
@@ -48,7 +49,7 @@ def values(draws, group, site):
 def largest_difference(draws, loc, scale, x):
     """Return the largest difference from log Normal(x; loc, scale), summed over a row's cells."""
     wanted = dist.Normal(loc, scale).log_prob(x).sum(-1)
-    return float((values(draws, "log_likelihood", "x")[0] - wanted).abs().max())
+    return float((values(draws, GIVEN_LATENTS, "x")[0] - wanted).abs().max())
 
 
 # Groups
@@ -71,7 +72,7 @@ def test_dimensions_have_names_and_the_labels_of_the_frame(to_arviz):
         assert draws[group]["z"].shape == (1, SAMPLES, ROWS, LATENTS)
     for group in ("posterior_predictive", "prior_predictive"):
         assert draws[group]["x"].dims == ("chain", "draw", "row", "x_dim")
-    assert draws["log_likelihood"]["x"].dims == ("chain", "draw", "row")
+    assert draws[GIVEN_LATENTS]["x"].dims == ("chain", "draw", "row")
     assert draws["observed_data"]["x"].dims == ("row", "x_dim")
     for group in GROUPS:
         assert list(draws[group]["row"].values) == list(frame.index)
@@ -152,6 +153,15 @@ def test_the_seed_decides_the_draws_and_the_generators_are_restored(to_arviz):
 # Log-likelihoods
 
 
+def test_arviz_does_not_compare_models_by_log_likelihoods_given_latents(az, to_arviz):
+    """They are of latents that the guide has inferred from the very row that is left out."""
+    draws = to_arviz(*made(PAIRS["gaussian"]), num_samples=SAMPLES)
+    with pytest.raises(Exception, match=r"(?i)log.likelihood"):
+        az.loo(draws)
+    with pytest.raises(Exception, match=r"(?i)log.likelihood|ELPD"):
+        az.compare({"a": draws, "b": draws})
+
+
 @pytest.mark.parametrize("elements", [blocks.ELEMENTS, 1000])  # all rows in one block, or 5 each
 def test_log_likelihood_is_the_density_of_the_row_given_the_draw(
     double, to_arviz, monkeypatch, elements
@@ -169,8 +179,8 @@ def test_mean_log_likelihood_over_draws_is_the_elbo_term_of_the_site(name, to_ar
     model, guide, data = made(PAIRS[name])
     draws = to_arviz(model, guide, data, num_samples=400)
     terms = elbo_terms(model, guide, data, num_samples=400, seed=1)
-    for site in draws["log_likelihood"].data_vars:
-        found = draws["log_likelihood"][site].values[0].astype(float)
+    for site in draws[GIVEN_LATENTS].data_vars:
+        found = draws[GIVEN_LATENTS][site].values[0].astype(float)
         error = found.std(0) * (2 / 400) ** 0.5 + 1e-4
         distance = np.abs(found.mean(0) - terms[site].to_numpy()) / error
         assert distance.max() < 6, site
@@ -268,7 +278,7 @@ def test_plates_inside_the_rows_and_beside_them(double, to_arviz):
     assert torch.equal(values(draws, "observed_data", "x"), x)
     z, mean = values(draws, "posterior", "z")[0], values(draws, "posterior", "mean")[0]
     wanted = dist.Normal(mean[:, None, None] + z, 0.5).log_prob(x).sum((-1, -2))
-    assert torch.allclose(values(draws, "log_likelihood", "x")[0], wanted)
+    assert torch.allclose(values(draws, GIVEN_LATENTS, "x")[0], wanted)
 
 
 # Masks and sites
@@ -285,9 +295,9 @@ def test_masked_cells_are_nan_and_add_nothing(double, to_arviz):
     with torch.no_grad():
         loc = model.decoder(values(draws, "posterior", "z")[0])
     wanted = (dist.Normal(loc, 1.0).log_prob(data["x"]) * unmasked).sum(-1)
-    assert torch.allclose(values(draws, "log_likelihood", "x")[0], wanted)
+    assert torch.allclose(values(draws, GIVEN_LATENTS, "x")[0], wanted)
     hidden = ~data["seen"][:, 0]
-    assert bool((values(draws, "log_likelihood", "x")[0][:, hidden] == 0).all())
+    assert bool((values(draws, GIVEN_LATENTS, "x")[0][:, hidden] == 0).all())
 
 
 def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch):
@@ -310,14 +320,14 @@ def test_whole_numbers_under_a_mask_become_floats_with_nan(to_arviz, monkeypatch
 def test_all_observed_sites_or_the_named_ones_are_returned(to_arviz):
     model, guide, data = made(PAIRS["mapping"])
     draws = to_arviz(model, guide, data, num_samples=SAMPLES)
-    observations = ("posterior_predictive", "log_likelihood", "prior_predictive", "observed_data")
+    observations = ("posterior_predictive", GIVEN_LATENTS, "prior_predictive", "observed_data")
     for group in observations:
         assert set(draws[group].data_vars) == {"x", "label"}
     assert draws["posterior_predictive"]["label"].dims == ("chain", "draw", "row")
     with torch.no_grad():
         logits = model.labels(values(draws, "posterior", "z")[0])
     wanted = dist.Categorical(logits=logits).log_prob(torch.arange(ROWS) % CLASSES)
-    assert torch.allclose(values(draws, "log_likelihood", "label")[0], wanted, atol=1e-5)
+    assert torch.allclose(values(draws, GIVEN_LATENTS, "label")[0], wanted, atol=1e-5)
     alone = to_arviz(model, guide, data, num_samples=SAMPLES, sites="label")
     for group in observations:
         assert set(alone[group].data_vars) == {"label"}

@@ -162,6 +162,13 @@ def test_the_report(both, tmp_path):
     assert page.stat().st_size > 10_000
 
 
+@pytest.mark.filterwarnings("ignore:compare")
+def test_a_comparison(both):
+    model, guide, data = both[0]
+    found = ppl_vae.compare({"a": (model, guide), "b": (model, None)}, data, num_samples=60)
+    assert found.rows.shape == (600, 2)
+
+
 def test_draws_for_arviz(both):
     arviz()
     assert ppl_vae.to_arviz(*both[0], num_samples=20)["posterior"]["z"].shape == (1, 20, 600, 2)
@@ -206,6 +213,7 @@ def walks():
 
 
 @pytest.mark.filterwarnings("ignore:log_likelihood")  # a guide that was fitted for a moment
+@pytest.mark.filterwarnings("ignore:anomaly_scores")
 def test_sequences_are_trained_and_scored_as_on_the_cpu():
     model, guide, data = walks()
     here = walks()[0].cpu(), walks()[1].cpu()

@@ -12,7 +12,7 @@ from parts.scripts import run_script
 
 sklearn("datasets")  # the program reads its digits or wines
 README = Path(__file__).parents[1] / "README.md"
-PROGRAM, EVALUATION, REFINED, CHECK, *_ = re.findall(
+PROGRAM, EVALUATION, REFINED, COMPARED, CHECK, *_ = re.findall(
     r"```python\n(.*?)```", README.read_text(), re.DOTALL
 )
 EDITS = re.split(r"\n\*\*(.+?)\*\*:", README.read_text().split("Three edits")[1])[1:]
@@ -40,6 +40,7 @@ def run(program, tmp_path, alone=False):
     unsure = (
         "log_likelihood",
         "anomaly_scores",
+        "compare",
         "forecast",
     )  # four epochs leave some rows unreliable
     if alone:
@@ -85,6 +86,16 @@ def test_the_refined_guide_is_evaluated_after_it(tmp_path):
     quicker = quicker.replace("(model, refined, x)", "(model, refined, x[:100], num_samples=50)")
     assert quicker.count("x[:100]") == 2
     assert re.search(r"^[01]\.\d+$", run(PROGRAM + quicker, tmp_path), re.MULTILINE)
+
+
+def test_two_pairs_are_compared_after_it(tmp_path):
+    quicker = COMPARED.replace("(pairs, held_out)", "(pairs, held_out, num_samples=50)")
+    assert quicker != COMPARED
+    output = run(PROGRAM + quicker, tmp_path)
+    assert "log-likelihood of 898 rows in nats a row" in output
+    assert (
+        "plain and free bits" in output or "free bits and plain" in output or "is ahead" in output
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ import pandas as pd
 
 from ppl_vae.arguments import check_arguments, check_memory
 from ppl_vae.checks import covariates
-from ppl_vae.checks.comparison import ReplicateComparison
 from ppl_vae.checks.layouts import layouts_of
+from ppl_vae.checks.observed_and_replicated import ReplicateComparison
 from ppl_vae.checks.pit import coverage
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.step_statistics import names_of

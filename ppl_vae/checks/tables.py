@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import covariates
-from ppl_vae.checks.comparison import OWN, ReplicateComparison
+from ppl_vae.checks.observed_and_replicated import OWN, ReplicateComparison
 from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
 from ppl_vae.core.chains import steps_of
 

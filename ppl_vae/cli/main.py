@@ -12,6 +12,7 @@ import typer
 
 from ppl_vae.cli import (
     check,
+    compare,
     encode,
     evaluate,
     fit,
@@ -38,7 +39,8 @@ EPILOG = (
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
-    "evaluate": evaluate.evaluate, "check": check.check, "encode": encode.encode,
+    "evaluate": evaluate.evaluate, "check": check.check, "compare": compare.compare,
+    "encode": encode.encode,
     "generate": generate.generate, "score": score.score, "report": report.report, "show": show.show,
     "shuffle": shuffle.shuffle,
 }  # fmt: skip

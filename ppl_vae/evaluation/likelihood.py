@@ -127,12 +127,42 @@ def log_likelihood(
         (['log_prob', 'elbo', 'ess', 'k_hat'], 3)
     """
     check_arguments(num_samples=num_samples, seed=seed, compile=compile, progress=progress)
+    check_method(method)
+    pair = Pair.of(model, guide, plate)
+    options: dict[str, Any] = {"seed": seed, "compile": compile, "progress": progress}
+    return likelihoods_of_rows(
+        pair, pair.rows(data), method, num_samples, **options, name="log_likelihood", stacklevel=2
+    )
+
+
+def check_method(method: Any) -> None:
+    """Raise ``ValueError`` unless a value is one of ``METHODS``."""
     if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method: expected {' or '.join(METHODS)}, got {shown(method)}")
-    pair = Pair.of(model, guide, plate)
-    rows = pair.rows(data)
+
+
+def likelihoods_of_rows(
+    pair: Pair, rows: Rows, method: str, num_samples: int, *, seed: int | None,
+    compile: bool | str, progress: bool, name: str, stacklevel: int,  # noqa: A002
+) -> pd.DataFrame:  # fmt: skip
+    """Return the frame of ``log_likelihood``, under the name of the function that is asked.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        method: As ``log_likelihood`` has it, and so the next four.
+        num_samples: Draws of the latents for each row.
+        seed: Seeds the draws.
+        compile: Whether the weights are compiled.
+        progress: Whether to show a bar.
+        name: What warnings begin with: the public function.
+        stacklevel: As ``warnings.warn`` has it, counted from the caller.
+    """
     if method == METHODS[1]:
-        return filtered_log_likelihood(pair, rows, num_samples, seed=seed, progress=progress)
+        return filtered_log_likelihood(
+            pair, rows, num_samples, seed=seed, progress=progress, name=name,
+            stacklevel=stacklevel + 1,
+        )  # fmt: skip
     particles = ParticlePass(pair, rows, num_samples, compile=compile)
     bar = draws_bar("log-likelihood", rows, num_samples, shown=progress)
     weights = particles.terms
@@ -154,20 +184,21 @@ def log_likelihood(
             shared=far_rows.found,
         )  # fmt: skip
     frame = _frame(rows, columns)
-    far_rows.warn("log_likelihood", stacklevel=2)
-    for name in weights.narrow:
+    far_rows.warn(name, stacklevel=stacklevel + 1)
+    for site in weights.narrow:
         warnings.warn(
-            f'log_likelihood: site "{name}": the guide draws only a part of what the prior can '
+            f'{name}: site "{site}": the guide draws only a part of what the prior can '
             "give, so that log_prob leaves out the rest and is too low unless the posterior is 0 "
             "there, whatever k-hat says; give the guide a family of the prior's support",
-            stacklevel=2,
+            stacklevel=stacklevel + 1,
         )
     frame.attrs["not_covered"], frame.attrs["exact"] = weights.outside, weights.draws_nothing
-    summary = LikelihoodSummary.of(frame, num_samples, has_guide=guide is not None)
+    has_guide = not pair.guide.is_prior
+    summary = LikelihoodSummary.of(frame, num_samples, has_guide=has_guide)
     frame.attrs["k_hat_threshold"] = summary.threshold
     if summary.unreliable:
-        text = f"log_likelihood: {summary.verdict()} {summary.advice()}"
-        warnings.warn(text, UnreliableWarning, stacklevel=2)
+        text = f"{name}: {summary.verdict()} {summary.advice()}"
+        warnings.warn(text, UnreliableWarning, stacklevel=stacklevel + 1)
     return frame
 
 

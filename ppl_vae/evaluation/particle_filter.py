@@ -116,16 +116,27 @@ def filter_columns(
 
 
 def filtered_log_likelihood(
-    pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, progress: bool
-) -> pd.DataFrame:
-    """Return the frame of ``log_likelihood(..., method="particle_filter")``."""
+    pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, progress: bool, name: str,
+    stacklevel: int,
+) -> pd.DataFrame:  # fmt: skip
+    """Return the frame of ``log_likelihood(..., method="particle_filter")``.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        num_samples: S, particles of each row in all.
+        seed: Seeds the draws.
+        progress: Whether to show a bar.
+        name: The public function, for warnings and the bar.
+        stacklevel: As ``warnings.warn`` has it, counted from the caller.
+    """
     particle_filter = FilterPass(pair, rows, num_samples, who="the particle filter")
     columns = filter_columns(
-        particle_filter, name="log_likelihood", per_step=False, seed=seed, progress=progress,
-        stacklevel=3,
+        particle_filter, name=name, per_step=False, seed=seed, progress=progress,
+        stacklevel=stacklevel + 1,
     )  # fmt: skip
     frame = pd.DataFrame({key: v.numpy() for key, v in columns.items()}, index=rows.index)
-    note_errors(frame, "log_likelihood", "rows", stacklevel=3)
+    note_errors(frame, name, "rows", stacklevel=stacklevel + 1)
     return frame
 
 

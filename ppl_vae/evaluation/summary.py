@@ -35,6 +35,34 @@ class UnreliableWarning(UserWarning):
     """
 
 
+def unreliable_rows(scores: pd.DataFrame, num_samples: int) -> np.ndarray:
+    """Return in which rows a log-likelihood may be far too low, (rows,) of bool.
+
+    These are the rows of ``UnreliableWarning`` and, among rows without a k-hat, those of which few
+    draws count: without an estimate of the tail nothing speaks for them.
+
+    Args:
+        scores: A frame of ``log_likelihood``, with its ``attrs``.
+        num_samples: Draws of the latents for each row.
+
+    Example:
+        >>> scores = pd.DataFrame({"ess": [9.0, 90.0, 9.0], "k_hat": [0.9, np.nan, 0.1]})
+        >>> scores.attrs = {"exact": False, "k_hat_threshold": 0.5}
+        >>> unreliable_rows(scores, 100)
+        array([ True, False, False])
+    """
+    limits, ess = scores.attrs, scores["ess"].to_numpy()
+    if limits["exact"]:
+        return np.zeros(len(scores), dtype=bool)
+    if "standard_error" in scores:
+        near = scores["standard_error"].to_numpy() <= limits["standard_error_threshold"]
+        reliable = near & (ess >= limits["ess_threshold"])
+    else:
+        known = scores["k_hat"].to_numpy() <= limits["k_hat_threshold"]
+        reliable = known | (ess >= MOST_DRAWS * num_samples)
+    return np.asarray(~reliable)  # NaN is no number that speaks for a row
+
+
 @dataclass(frozen=True)
 class MeanOverRows:
     """The mean of one quantity over rows, in nats per row.

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from ppl_vae.checks.comparison import OWN
+from ppl_vae.checks.observed_and_replicated import OWN
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.checks.tables import LEVEL, features_in
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram

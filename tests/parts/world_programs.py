@@ -260,13 +260,15 @@ def evaluated(size):
         filtered = ppl_vae.log_likelihood(
             planted_model(), None, walks, num_samples=100, method="particle_filter"
         )
+        other = pairs.made(pairs.gaussian)[1]
+        compared = ppl_vae.compare({"a": (model, guide), "b": (model, other)}, data, num_samples=30)
         check = ppl_vae.predictive_check(
             model, guide, data[:40], num_samples=150, statistics=["built-in", latent]
         )
     pairs.Model.likelihood = likelihood
     frames = {
         "log_likelihood": scores, "encode": codes, "anomaly_scores": strange,
-        "particle_filter": filtered,
+        "particle_filter": filtered, "compare": compared.rows.join(compared.frame, how="cross"),
         "check": check.frame.select_dtypes("number"),
         "features": check.features.select_dtypes("number"),
     }  # fmt: skip
