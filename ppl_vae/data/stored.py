@@ -13,6 +13,7 @@ pools alone. ``lint`` says where that matters, and ``ppl-vae shuffle`` writes su
 
 from __future__ import annotations
 
+import importlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -278,7 +279,10 @@ class StoredTable:
 
 
 def of_dataset(values: Any, name: str) -> Any:
-    """Return an Arrow data set as a stored table; anything else unchanged.
+    """Return a data set of Arrow, or of ``datasets``, as a stored table; anything else unchanged.
+
+    A data set of ``datasets`` is an Arrow table mapped from its file, unless its rows were selected
+    or shuffled: these are then read into memory.
 
     Args:
         values: Anything.
@@ -287,9 +291,11 @@ def of_dataset(values: Any, name: str) -> Any:
     Raises:
         ValueError: As ``row_groups_of``.
     """
-    if type(values).__module__.partition(".")[0] != "pyarrow" or not hasattr(
-        values, "get_fragments"
-    ):
+    package = type(values).__module__.partition(".")[0]
+    if package == "datasets" and hasattr(values, "with_format") and hasattr(values, "__len__"):
+        dataset: Any = importlib.import_module("pyarrow.dataset")
+        values = dataset.dataset(values.with_format("arrow")[:])
+    elif package != "pyarrow" or not hasattr(values, "get_fragments"):
         return values
     return StoredTable(row_groups_of(values, name), list(values.schema.names))
 

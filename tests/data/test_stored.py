@@ -195,6 +195,17 @@ def test_an_arrow_data_set_is_data(tmp_path):
         Rows(dataset.dataset(table).filter(dataset.field("a") > 0))
 
 
+def test_a_data_set_of_hugging_face_is_data(tmp_path):
+    datasets = pytest.importorskip("datasets", reason="needs datasets: pip install datasets")
+    datasets.Dataset.from_pandas(FRAME).save_to_disk(tmp_path / "rows")
+    stored = datasets.load_from_disk(tmp_path / "rows")
+    assert Rows(stored).fingerprint() == Rows(FRAME).fingerprint()
+    mixed = stored.shuffle(seed=0)
+    assert torch.equal(
+        Rows(mixed).take(torch.arange(5))[0], torch.tensor(mixed.to_pandas().to_numpy()[:5]).float()
+    )
+
+
 @pytest.mark.usefixtures("small")
 def test_a_killed_fit_ends_with_the_same_bits_on_one_process_or_two(tmp_path):
     folder, run = write(tmp_path / "rows", FRAME), str(tmp_path / "run")
