@@ -14,7 +14,6 @@ pools alone. ``lint`` says where that matters, and ``ppl-vae shuffle`` writes su
 from __future__ import annotations
 
 import importlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -82,7 +81,7 @@ class StoredTable:
         self.moments: dict[int, GroupMoments] = {}  # of each row group that was read
         self._slots: Tensor | None = None  # (slots, rows of the largest group, columns)
         self._slot_of = torch.full((len(self._groups),), -1)
-        self._in_memory: OrderedDict[int, None] = OrderedDict()  # row groups, the oldest first
+        self._in_memory: dict[int, None] = {}  # row groups, the oldest first
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -174,19 +173,10 @@ class StoredTable:
                 holds a number that is too large.
         """
         group_of = torch.searchsorted(self._starts, index, right=True) - 1
-        wanted = group_of.unique().tolist()
-        parts = [wanted[i : i + self._capacity] for i in range(0, len(wanted), self._capacity)]
-        if len(parts) == 1:
-            values = self._gather(wanted, group_of, index)
-        else:  # rows of more groups than are in memory at once
-            pieces = [torch.isin(group_of, torch.tensor(part)).nonzero()[:, 0] for part in parts]
-            read = [
-                self._gather(part, group_of[piece], index[piece])
-                for part, piece in zip(parts, pieces, strict=True)
-            ]
-            whole = torch.cat(read)
-            values = torch.empty_like(whole)
-            values[torch.cat(pieces)] = whole
+        if self._slots is not None and bool((self._slot_of[group_of] >= 0).all()):
+            values = self._gather(group_of, index)
+        else:
+            values = self._read(group_of, index)
         return values[:, 0] if self.name is not None else values
 
     def order(self, generator: torch.Generator | None, positions: Tensor | None = None) -> Tensor:
@@ -237,26 +227,40 @@ class StoredTable:
         """How many row groups an epoch mixes: a batch may have rows of two pools."""
         return self._capacity // 2
 
-    def _gather(self, wanted: Sequence[int], group_of: Tensor, index: Tensor) -> Tensor:
-        """Return rows of some row groups, which are in memory afterwards.
-
-        Args:
-            wanted: The row groups, no more than are in memory at once.
-            group_of: The row group of each row, (rows,).
-            index: The rows, (rows,).
-        """
-        for group in wanted:
-            if group in self._in_memory:
-                self._in_memory.move_to_end(group)
-        for group in wanted:
-            if group not in self._in_memory:
-                self._load(group, set(wanted))
+    def _gather(self, group_of: Tensor, index: Tensor) -> Tensor:
+        """Return the rows at ``index``, (rows,), of row groups that are in memory."""
         assert self._slots is not None
         place = self._slot_of[group_of] * self._slots.shape[1] + index - self._starts[group_of]
         return self._slots.flatten(0, 1).index_select(0, place)
 
+    def _read(self, group_of: Tensor, index: Tensor) -> Tensor:
+        """Return the rows at ``index``, (rows,), of any row groups, reading those not in memory.
+
+        Args:
+            group_of: The row group of each row, (rows,).
+            index: The rows.
+        """
+        wanted = group_of.unique().tolist()
+        parts, pieces = [], []
+        for first in range(0, len(wanted), self._capacity):  # no more groups than fit at once
+            some = wanted[first : first + self._capacity]
+            for group in some:
+                if group not in self._in_memory:
+                    self._load(group, set(some))
+            pieces.append(torch.isin(group_of, torch.tensor(some)).nonzero()[:, 0])
+            parts.append(self._gather(group_of[pieces[-1]], index[pieces[-1]]))
+        read = torch.cat(parts)
+        values = torch.empty_like(read)
+        values[torch.cat(pieces)] = read
+        return values
+
     def _load(self, number: int, keep: set[int]) -> None:
-        """Read a row group into memory, in place of the one that was used longest ago."""
+        """Read a row group into memory, in place of the one that was read longest ago.
+
+        Args:
+            number: The row group.
+            keep: Row groups that must stay in memory.
+        """
         group = self._groups[number]
         names = list(self.columns)
         array = numbers_of(group.read(names), names, self.dtype)
