@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ppl_vae.core.pair import Guide as Guide
     from ppl_vae.core.pair import Model as Model
     from ppl_vae.core.world import alone as alone
+    from ppl_vae.data.annotated import from_anndata as from_anndata
     from ppl_vae.data.files import read_data as read_data
     from ppl_vae.data.rows import Data as Data
     from ppl_vae.data.sequences import sequences as sequences

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from parts.extras import sklearn, sparse
+from parts.extras import anndata, sklearn, sparse
 from parts.scripts import run_script
 
 sklearn("datasets")  # the program reads its digits or wines
@@ -167,6 +167,14 @@ def test_the_program_on_counts_runs(tmp_path):
     output = run(quicker, tmp_path)
     assert "TraceMeanField_ELBO" in output
     assert "dispersion index" in output
+
+
+def test_the_program_on_cells_runs(tmp_path):
+    sparse(), anndata()
+    output = run(PROGRAMS["Cells"] + "print(cells.obsm['codes'].shape)", tmp_path)
+    assert "log-likelihood of 100 rows" in output
+    assert "zero fraction" in output
+    assert output.endswith("(400, 2)\n")
 
 
 def test_the_program_on_documents_runs(tmp_path):

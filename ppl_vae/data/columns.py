@@ -31,15 +31,18 @@ class NamedFields(dict[str, Any]):
     Args:
         fields: The fields, by name.
         columns: Names of the columns, by the name of the field (``owner_of_columns``).
+        index: Labels of the rows, where no field has them.
 
     Example:
         >>> NamedFields({"x": [[1, 2]]}, {"x": ["height", "weight"]}).names_of("seen")
         ['height', 'weight']
     """
 
-    def __init__(self, fields: Mapping[str, Any], columns: Columns) -> None:
+    def __init__(
+        self, fields: Mapping[str, Any], columns: Columns, index: pd.Index | None = None
+    ) -> None:
         super().__init__(fields)
-        self.columns = columns
+        self.columns, self.index = columns, index
 
     def names_of(self, field: str) -> list[Any] | None:
         """Return the names of a field's columns; ``None`` where it has none."""

@@ -150,7 +150,7 @@ class Field:
         return replace(
             self,
             array=self.array.with_columns(positions)
-            if isinstance(self.array, StoredTable)
+            if isinstance(self.array, SparseArray | StoredTable)
             else torch.as_tensor(self.array)[..., positions],
             labels=self.labels[positions],
             given_order=sorted(range(len(positions)), key=positions.__getitem__),

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ppl_vae.data.annotated import from_anndata, is_anndata
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import Columns, NamedFields, column_order, owner_of_columns
 from ppl_vae.data.fields import Array, Field, columns_of_fits, read_field
@@ -45,8 +46,8 @@ class Rows:
         data: A tensor, a NumPy array or memory map, a sparse matrix of scipy (made dense batch by
             batch), a frame of pandas, polars, Arrow or duckdb (its numeric columns become one
             tensor), a table in Parquet files or an Arrow data set (read row group by row group), a
-            tuple or a mapping of those, or a map-style torch ``Dataset``, which is read once into
-            memory.
+            tuple or a mapping of those, an AnnData object, or a map-style torch ``Dataset``, which
+            is read once into memory.
         name: The argument's name, for messages.
         fitted: The columns that the model and the guide were fitted to. The columns of a frame,
             and of ``NamedFields``, are put into their order; columns of other names are left out.
@@ -72,7 +73,8 @@ class Rows:
     """
 
     def __init__(self, data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> None:
-        whole: Any = read_dataset(data, name) if isinstance(data, Dataset) else data
+        whole: Any = from_anndata(data) if is_anndata(data) else data
+        whole = read_dataset(whole, name) if isinstance(whole, Dataset) else whole
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
         self.first, self.name = 0, name
@@ -101,7 +103,12 @@ class Rows:
             raise ValueError(f"{name}: expected fields of one length, got {lengths}{mend}")
         if len(self) == 0:
             raise ValueError(f"{name}: expected at least one row, got none")
-        indices = [f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series, StoredTable))]
+        indices = (
+            [whole.index] if isinstance(whole, NamedFields) and whole.index is not None else []
+        )
+        indices += [
+            f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series, StoredTable))
+        ]
         self.index: pd.Index = indices[0] if indices else pd.RangeIndex(len(self))
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ scipy is not needed by this library: whoever passes a sparse matrix has imported
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,6 +83,10 @@ class SparseArray:
         """Return the rows at some positions, (rows,), as a dense array, (rows, columns)."""
         dense: np.ndarray[Any, Any] = self._rows[positions].toarray()
         return dense
+
+    def with_columns(self, positions: Sequence[int]) -> SparseArray:
+        """Return the columns at some positions, in that order."""
+        return SparseArray(self._rows[:, list(positions)], "data")
 
     def moments(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return mean and standard deviation of each column, (columns,) of float64 each.

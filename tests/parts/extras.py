@@ -60,3 +60,8 @@ def polars():
 def duckdb():
     """The module ``duckdb``."""
     return pytest.importorskip("duckdb", reason=REASON.format("duckdb", "dev"))
+
+
+def anndata():
+    """The package AnnData."""
+    return pytest.importorskip("anndata", reason=REASON.format("anndata", "anndata"))
