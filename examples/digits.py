@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 import matplotlib as mpl
+import numpy as np
 import torch
 from sklearn.datasets import load_digits
 
@@ -106,13 +107,16 @@ def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name
     samples = generate(model, guide, test, num_samples=60, expected=True)
     lines = interpolate(model, guide, test[:6], steps=10)
     moves = traverse(model, guide, shown, steps=7, width=3).reshape(LATENTS, 7, 64)
+    own = encode(model, guide, shown[:1])["z"]["mean"].iloc[0].to_numpy()
+    nearest = np.abs(np.linspace(-3, 3, 7) - own[:, None]).argmin(1)
     traversals = image_grid(
         {f"latent {i}": row for i, row in enumerate(moves)},
+        framed={f"latent {i}": int(column) for i, column in enumerate(nearest)},
         column_labels=[f"{sd:+d}" if sd else "0" for sd in range(-3, 4)],
         title=f"A held-out {name} while one latent changes",
         **IMAGE,
     )
-    traversals.set_xlabel("value of that latent (prior sd); the other latents stay")
+    traversals.set_xlabel("value of that latent (prior sd); the other latents stay; framed: its own")
     return {
         "reconstructions": image_grid(strips, title="Held-out digits, probability of ink", **IMAGE),
         "samples": image_grid(

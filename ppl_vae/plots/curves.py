@@ -22,7 +22,7 @@ def learning_curves(
     """Draw the training and the held-out ELBO against epochs.
 
     From 20 epochs on, the vertical axis leaves out the first, steep tenth of the curves, so that
-    the differences between later epochs can be seen.
+    the differences between later epochs can be seen. A line under the curves says where they begin.
 
     Args:
         epochs: (epochs,) numbers of the epochs.
@@ -61,7 +61,13 @@ def learning_curves(
     if len(epochs) >= 20:
         late = np.concatenate([curve[len(epochs) // 10 :] for curve in curves])
         margin = 0.08 * (np.nanmax(late) - np.nanmin(late)) + 1e-9
-        ax.set_ylim(np.nanmin(late) - margin, np.nanmax(late) + margin)
+        bottom, lowest = np.nanmin(late) - margin, np.nanmin(np.concatenate(curves))
+        ax.set_ylim(bottom, np.nanmax(late) + margin)
+        if lowest < bottom:
+            ax.annotate(
+                f"cut: the first epochs lie lower, from {lowest:,.4g} on", (0.99, 0.015),
+                xycoords="axes fraction", color=GREY, fontsize="small", ha="right",
+            )  # fmt: skip
     whole_ticks(ax.xaxis)
     label_axes(
         ax, "Learning curves", "epoch", f"{measure} (nats per row; higher is better)", grid=True

@@ -6,10 +6,11 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from ppl_vae.arguments import check_count
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.style import axes_or_new
+from ppl_vae.plots.style import BLUE, axes_or_new
 
 
 def image_grid(
@@ -20,6 +21,7 @@ def image_grid(
     low: float | None = None,
     high: float | None = None,
     column_labels: Sequence[str] | None = None,
+    framed: Mapping[str, int] | None = None,
     title: str = "",
     ax: Axes | None = None,
 ) -> Axes:
@@ -35,6 +37,7 @@ def image_grid(
         low: Value drawn white; the smallest by default.
         high: Value drawn black; the largest by default.
         column_labels: Text below each column of the grid.
+        framed: Of a mapping, the column of one image that gets a frame, by label.
         title: Title of the picture.
         ax: Where to draw; a new figure by default.
 
@@ -43,7 +46,7 @@ def image_grid(
 
     Raises:
         ValueError: If the values are no images of the given shape, the images differ in size, or
-            the number of labels is not the number of columns.
+            the number of labels is not the number of columns; if ``framed`` names no image.
 
     Example:
         >>> rows = {"original": torch.rand(4, 64), "reconstruction": torch.rand(4, 64)}
@@ -70,6 +73,14 @@ def image_grid(
     ax.set_xticks(_centers(len(below), width, pad), labels=below)
     left = [label for label, _ in strips] if named else []
     ax.set_yticks(_centers(len(left), height, pad), labels=left)
+    for label, column in (framed or {}).items():
+        strip = left.index(label) if label in left else -1
+        if strip < 0 or not 0 <= column < len(strips[strip][1]):
+            raise ValueError(f'framed: expected the column of an image, got {column} for "{label}"')
+        corner = (width + pad) * column + pad / 2 - 0.5, (height + pad) * strip + pad / 2 - 0.5
+        ax.add_patch(
+            Rectangle(corner, width + pad, height + pad, fill=False, color=BLUE, linewidth=1.6)
+        )
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_title(title)

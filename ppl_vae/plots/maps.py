@@ -31,7 +31,8 @@ def latent_map(
     One latent is spread out on lines, one line for each label. Two latents are drawn as they are.
     More latents are projected on a plane: with three or more labels, on the plane that separates
     the labels best (linear discriminants; Fisher, 1936), otherwise on the first two principal
-    components.
+    components. A plane that is fitted to the labels shows them further apart than new rows would
+    be, the more so the more latents there are beside few rows; the names of its axes say so.
 
     Args:
         codes: (rows, latents), for example ``encode(...)["z"]["mean"]``.
@@ -187,7 +188,10 @@ def _discriminants(centered: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray
     within = np.cov((centered - means).T) + 1e-9 * np.eye(centered.shape[1])
     whiten = np.linalg.inv(np.linalg.cholesky(within)).T
     directions = np.linalg.svd(means @ whiten, full_matrices=False)[2]
-    titles = [f"{word} discriminant (sd within a label = 1)" for word in ("first", "second")]
+    titles = [
+        f"{word} discriminant of these labels (sd within a label = 1)"
+        for word in ("first", "second")
+    ]
     return centered @ whiten @ directions[:2].T, titles
 
 

@@ -362,3 +362,21 @@ def test_importances_below_zero_or_of_another_form_are_refused():
     for wrong in ([[-0.1]], [0.1, 0.2], np.zeros((0, 2)), [[np.nan]]):
         with pytest.raises(ValueError, match="importance: expected a table"):
             importance_map(wrong)
+
+
+def test_an_image_of_a_grid_has_a_frame():
+    images = {"a": torch.rand(3, 4, 4), "b": torch.rand(2, 4, 4)}
+    (frame,) = image_grid(images, framed={"b": 1}).patches
+    assert frame.get_xy() == (5 + 0.5 - 0.5, 5 + 0.5 - 0.5)  # one pixel between images of 4
+    for wrong in ({"b": 2}, {"c": 0}):
+        with pytest.raises(ValueError, match="framed: expected the column of an image"):
+            image_grid(images, framed=wrong)
+
+
+def test_a_cut_learning_curve_says_so():
+    epochs = np.arange(1, 41)
+    steep = -90 - 400 / epochs
+    assert [t.get_text() for t in learning_curves(epochs, steep).texts] == [
+        "cut: the first epochs lie lower, from -490 on"
+    ]
+    assert not learning_curves(epochs[:10], steep[:10]).texts
