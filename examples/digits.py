@@ -116,7 +116,9 @@ def pictures(model: BernoulliModel, guide: NormalGuide, test: torch.Tensor, name
         title=f"A held-out {name} while one latent changes",
         **IMAGE,
     )
-    traversals.set_xlabel("value of that latent (prior sd); the other latents stay; framed: its own")
+    traversals.set_xlabel(
+        "value of that latent (prior sd); the other latents stay; framed: its own"
+    )
     return {
         "reconstructions": image_grid(strips, title="Held-out digits, probability of ink", **IMAGE),
         "samples": image_grid(

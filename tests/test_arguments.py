@@ -1,5 +1,6 @@
 """An odd argument of a public function ends in a result or in a ``ValueError`` that names it."""
 
+import importlib.util
 import inspect
 import itertools
 import math
@@ -18,6 +19,9 @@ from ppl_vae import arguments, schedules
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.state_space import StateSpaceModel
+
+HAS_ANNDATA = importlib.util.find_spec("anndata") is not None
+AnnData = importlib.import_module("anndata").AnnData if HAS_ANNDATA else np.asarray
 
 X = (torch.rand(12, 4, generator=torch.Generator().manual_seed(0)) > 0.5).float()
 
@@ -110,6 +114,7 @@ def keywords_of(name, folder):
             "updates": 2,
             "progress": False,
         },
+        "from_anndata": {"cells": AnnData(X.numpy())},
         "sequences": {"data": pd.DataFrame({"a": [1, 1, 2], "b": [1, 2, 1], "c": 0.5}), "id": "a"},
     }
     function = getattr(ppl_vae, name)
@@ -127,8 +132,9 @@ def keywords_of(name, folder):
     return function, options
 
 
+LEFT_OUT = () if HAS_ANNDATA else ("from_anndata",)  # it has nothing to read
 FUNCTIONS = [
-    *(n for n in ppl_vae.__all__ if inspect.isfunction(getattr(ppl_vae, n))),
+    *(n for n in ppl_vae.__all__ if inspect.isfunction(getattr(ppl_vae, n)) and n not in LEFT_OUT),
     "IWAE", "RowELBO", "linear", "cyclical",
 ]  # fmt: skip
 CASES = [
@@ -233,10 +239,10 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "baseline", "calibration", "callbacks", "clean", "clip_norm", "cls",
+        "arguments", "baseline", "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
         "columns", "data",
         "detector", "drop", "elbo",
-        "end", "estimators", "factors", "fields", "index", "free_bits", "given",
+        "end", "estimators", "factors", "fields", "index", "free_bits", "given", "layer",
         "guide", "history", "id", "inputs", "kl_weight", "level", "like", "lr", "method", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "pairs", "patience", "period",
         "ramp",

@@ -171,7 +171,11 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _checksum(file: Path) -> str:
-    """Return a checksum of what a file holds."""
+    """Return a checksum of what a file holds; of a folder, of its files' names, sizes and times."""
+    if file.is_dir():
+        states = [(str(f.relative_to(file)), f.stat()) for f in sorted(file.rglob("*"))]
+        listed = [(name, state.st_size, state.st_mtime_ns) for name, state in states]
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from tqdm.auto import tqdm
 
-from ppl_vae.cli.console import reporting
+from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.options import AsJson, Quiet, Seed
 
 
@@ -29,6 +29,8 @@ def shuffle(
         from ppl_vae.data.row_groups import open_folder, row_groups_of  # noqa: PLC0415  slow
         from ppl_vae.data.shuffle import shuffle as write_shuffled  # noqa: PLC0415
 
+        if not data.exists():
+            raise UsageError(f"{data}: no such file or folder")
         rows = sum(group.rows for group in row_groups_of(open_folder(data), str(data)))
         with tqdm(total=2 * rows, unit="row", unit_scale=True, disable=not report.progress) as bar:
             files = write_shuffled(data, out, seed=seed, told=bar.update)

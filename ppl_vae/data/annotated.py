@@ -59,6 +59,8 @@ def from_anndata(
             "cells.to_memory(), of a part of the cells where all are too large"
         )
     sources = _sources(fields)
+    if layer is not None and not isinstance(layer, str):
+        raise ValueError(f"layer: expected the name of a layer, got {shown(layer)}")
     if layer is not None and (missing := missing_names([layer], cells.layers)):
         raise ValueError(f"layer: expected a layer of the object, got {missing}")
     if missing := missing_names(sources.values(), cells.obs.columns):
@@ -86,14 +88,16 @@ def _sources(fields: Any) -> dict[str, str]:
     """
     if not isinstance(fields, Mapping):
         names = [] if fields is None else names_in("fields", fields)
-        fields = {name: name for name in names}
-    for key, name in fields.items():
+        pairs = [(name, name) for name in names]
+    else:
+        pairs = list(fields.items())
+    for key, name in pairs:
         if not isinstance(key, str) or not isinstance(name, str) or key == FEATURES:
             raise ValueError(
                 f'fields: expected names of columns, by fields other than "{FEATURES}", got '
                 f"{shown(fields)}"
             )
-    return dict(fields)
+    return dict(pairs)
 
 
 def _column(values: pd.Series) -> pd.Series:

@@ -44,6 +44,18 @@ class NamedFields(dict[str, Any]):
         super().__init__(fields)
         self.columns, self.index = columns, index
 
+    def copy(self) -> NamedFields:
+        """Return a copy with the names, and with the same arrays."""
+        return NamedFields(self, self.columns, self.index)
+
+    def __or__(self, other: Any) -> Any:
+        """Return the fields with those of another mapping, with the names."""
+        joined = super().__or__(other)
+        if joined is NotImplemented:
+            return joined
+        columns = {**self.columns, **getattr(other, "columns", {})}
+        return NamedFields(joined, columns, self.index)
+
     def names_of(self, field: str) -> list[Any] | None:
         """Return the names of a field's columns; ``None`` where it has none."""
         return self.columns.get(owner_of_columns(field))

@@ -96,6 +96,11 @@ def read_data(
         {'b': 2, 'a': 1}
     """
     check_arguments(path=path)
+    if step is not None and Path(path).is_dir():
+        raise ColumnChoiceError(
+            f"step: expected a file of sequences, got the folder {path}; a folder holds rows, so "
+            "write its files into one, or read them one by one and join the frames"
+        )
     if step is not None or list_columns(Path(path)):
         if fields:
             raise ColumnChoiceError(f"fields: expected none beside sequences, got {shown(fields)}")

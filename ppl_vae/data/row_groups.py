@@ -41,8 +41,8 @@ class RowGroup(Protocol):
     @property
     def first(self) -> int: ...  # noqa: D102
 
-    def type_of(self, name: str) -> Any:
-        """Return the Arrow type of a column."""
+    def read_schema(self) -> Any:
+        """Return the columns and their types, as an Arrow schema."""
 
     def has_gaps(self, name: str) -> bool:
         """Return whether a column has missing cells in these rows."""
@@ -64,9 +64,9 @@ class TableSlice:
         """How many rows."""
         return int(self.table.num_rows)
 
-    def type_of(self, name: str) -> Any:
-        """Return the Arrow type of a column."""
-        return self.table.schema.field(name).type
+    def read_schema(self) -> Any:
+        """Return the columns and their types, as an Arrow schema."""
+        return self.table.schema
 
     def has_gaps(self, name: str) -> bool:
         """Return whether a column has missing cells in these rows."""
@@ -86,6 +86,7 @@ class ParquetFile:
         filesystem: Where it is, as Arrow calls it.
         metadata: The footer.
         state: Size and time of the last change, when the footer was read.
+        chosen: The numbers of the row groups that are data, in their order.
         keys: Columns that the names of its folders give, as ``year=2024``.
     """
 
@@ -93,6 +94,7 @@ class ParquetFile:
     filesystem: Any
     metadata: Any
     state: tuple[Any, Any]
+    chosen: tuple[int, ...]
     keys: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -103,29 +105,30 @@ class ParquetFile:
             ValueError: If the file is no Parquet file, or damaged, or has two columns of one name.
         """
         dataset: Any = importlib.import_module("pyarrow.dataset")
+        path = fragment.path
+        if fragment.filesystem.type_name == "local":
+            path = str(Path(path).absolute())  # whatever folder is the current one later
         try:
             metadata = fragment.metadata
             names = fragment.physical_schema.names
-            state = _state(fragment.filesystem, fragment.path)
+            state = _state(fragment.filesystem, path)
+            chosen = tuple(group.id for group in fragment.row_groups)
         except Exception as error:  # pyarrow has errors of many classes for a damaged file
             raise ValueError(
-                f"{fragment.path}: not a Parquet file, or damaged ({first_line(error)})"
+                f"{path}: not a Parquet file, or damaged ({first_line(error)})"
             ) from error
         if repeated := first_repeated(names):
-            raise ValueError(
-                f'{fragment.path}: expected columns of different names, got two called "{repeated}"'
-            )
+            raise ValueError(_repeated(path, repeated))
         keys = dataset.get_partition_keys(fragment.partition_expression)
-        return cls(fragment.path, fragment.filesystem, metadata, state, keys)
+        return cls(path, fragment.filesystem, metadata, state, chosen, keys)
 
     def groups(self) -> Iterator[RowGroup]:
         """Yield the row groups of the file that have rows."""
-        first = 0
-        for number in range(self.metadata.num_row_groups):
-            rows = self.metadata.row_group(number).num_rows
-            if rows:
-                yield ParquetGroup(self, number, rows, first)
-            first += rows
+        count = self.metadata.num_row_groups
+        rows = [self.metadata.row_group(number).num_rows for number in range(count)]
+        for number in self.chosen:
+            if rows[number]:
+                yield ParquetGroup(self, number, rows[number], sum(rows[:number]))
 
     def names(self) -> list[str]:
         """Return the names of the columns, those of its folders last."""
@@ -167,12 +170,14 @@ class ParquetGroup:
         """The file."""
         return self.file.path
 
-    def type_of(self, name: str) -> Any:
-        """Return the Arrow type of a column."""
-        if name in self.file.keys:
-            arrow: Any = importlib.import_module("pyarrow")
-            return arrow.scalar(self.file.keys[name]).type
-        return self.file.metadata.schema.to_arrow_schema().field(name).type
+    def read_schema(self) -> Any:
+        """Return the columns and their types, as an Arrow schema."""
+        arrow: Any = importlib.import_module("pyarrow")
+        schema = self.file.metadata.schema.to_arrow_schema()
+        for name, value in self.file.keys.items():
+            if name not in schema.names:
+                schema = schema.append(arrow.field(name, arrow.scalar(value).type))
+        return schema
 
     def has_gaps(self, name: str) -> bool:
         """Return whether a column has missing cells in these rows."""
@@ -210,16 +215,17 @@ class ParquetGroup:
         return arrow.table([columns[name] for name in names], names=list(names))
 
 
-def row_groups_of(dataset: Any, name: str) -> list[RowGroup]:
-    """Return the row groups of an Arrow data set, in the order of the names of its files.
+def row_groups_of(dataset: Any, name: str, *, by_name: bool = False) -> list[RowGroup]:
+    """Return the row groups of an Arrow data set, in the order of its files and tables.
 
     Args:
         dataset: A ``pyarrow.dataset.Dataset`` of Parquet files or of tables.
         name: The data's name, for messages.
+        by_name: Whether files are taken in the order of their names.
 
     Raises:
         ValueError: If the data set is filtered, has files of another format, has no rows, or a file
-            is damaged or lacks a column that another file has.
+            is damaged or lacks a column.
     """
     if getattr(dataset, "_scan_options", None):
         raise ValueError(
@@ -227,22 +233,25 @@ def row_groups_of(dataset: Any, name: str) -> list[RowGroup]:
             "pass it to files of their own, or pass dataset.to_table() where they fit into memory"
         )
     fragments = list(dataset.get_fragments())
-    in_files = [fragment for fragment in fragments if hasattr(fragment, "path")]
+    if by_name:
+        fragments.sort(key=lambda fragment: str(fragment.path))
     groups: list[RowGroup] = []
-    files: list[ParquetFile] = []
-    for fragment in sorted(in_files, key=lambda fragment: str(fragment.path)):
-        if fragment.format.default_extname != "parquet":
-            raise ValueError(
-                f"{fragment.path}: expected Parquet files, got {fragment.format.default_extname}"
-            )
-        files.append(ParquetFile.of_fragment(fragment))
-        _check_names(files[-1], files[0])
-        groups.extend(files[-1].groups())
-    first = 0
-    for table in (part.to_table() for part in fragments if not hasattr(part, "path")):
+    first_file: ParquetFile | None = None
+    tables = 0  # rows of the tables so far
+    for fragment in fragments:
+        if hasattr(fragment, "path"):
+            if fragment.format.default_extname != "parquet":
+                kind = fragment.format.default_extname
+                raise ValueError(f"{fragment.path}: expected Parquet files, got {kind}")
+            file = ParquetFile.of_fragment(fragment)
+            first_file = first_file or file
+            _check_names(file, first_file, dataset.schema.names)
+            groups.extend(file.groups())
+            continue
+        table = fragment.to_table()
         for start in range(0, table.num_rows, SLICE):
-            groups.append(TableSlice(table.slice(start, SLICE), first + start, name))
-        first += table.num_rows
+            groups.append(TableSlice(table.slice(start, SLICE), tables + start, name))
+        tables += table.num_rows
     if not groups:
         raise ValueError(f"{name}: expected at least one row, got none")
     return groups
@@ -286,16 +295,23 @@ def numpy_dtype(arrow_type: Any) -> np.dtype[Any] | None:
     return None
 
 
-def _check_names(file: ParquetFile, first: ParquetFile) -> None:
-    """Raise ``ValueError`` where a file lacks columns of the first one."""
-    if missing := missing_names(first.names(), file.names()):
+def _check_names(file: ParquetFile, first: ParquetFile, wanted: Sequence[str]) -> None:
+    """Raise ``ValueError`` where a file lacks columns that the first one or the schema has."""
+    names = file.names()
+    if missing := missing_names(first.names(), names):
         raise ValueError(f"{file.path}: expected the columns of {first.path}, got {missing}")
-    more = [name for name in file.names() if name not in set(first.names())]
-    if more:
+    if missing := missing_names(wanted, names):
+        raise ValueError(f"{file.path}: expected the columns of the data's schema, got {missing}")
+    if more := [name for name in names if name not in set(first.names())]:
         raise ValueError(
             f"{first.path}: expected the columns of {file.path}, got none called "
             f"{listed_names(more)}"
         )
+
+
+def _repeated(path: Any, name: str) -> str:
+    """Return the message for a file with two columns of one name."""
+    return f'{path}: expected columns of different names, got two called "{name}"'
 
 
 def _state(filesystem: Any, path: str) -> tuple[Any, Any]:
@@ -320,9 +336,23 @@ def open_folder(path: Path) -> Any:
     try:
         found = dataset.dataset(path, format="parquet", partitioning="hive")
     except Exception as error:
+        _name_bad_file(path)
         raise ValueError(
             f"{path}: expected a folder of Parquet files ({first_line(error)})"
         ) from error
     if not found.files:
         raise ValueError(f"{path}: expected Parquet files, got an empty folder")
     return found
+
+
+def _name_bad_file(path: Path) -> None:
+    """Raise ``ValueError`` for the first file of a folder that is no Parquet file, by its name."""
+    parquet: Any = importlib.import_module("pyarrow.parquet")
+    for file in sorted(path.rglob("*.parquet")):
+        try:
+            names = parquet.read_schema(file).names
+        except Exception as error:
+            message = f"{file}: not a Parquet file, or damaged ({first_line(error)})"
+            raise ValueError(message) from error
+        if repeated := first_repeated(names):
+            raise ValueError(_repeated(file, repeated))

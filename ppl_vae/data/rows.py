@@ -26,6 +26,7 @@ from ppl_vae.data.annotated import from_anndata, is_anndata
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import Columns, NamedFields, column_order, owner_of_columns
 from ppl_vae.data.fields import Array, Field, columns_of_fits, read_field
+from ppl_vae.data.selection import check_one_order
 from ppl_vae.data.sparse import is_sparse
 from ppl_vae.data.stored import StoredTable, of_dataset
 from ppl_vae.data.torch_datasets import read_dataset
@@ -109,6 +110,7 @@ class Rows:
         indices += [
             f.index for f in arrays if isinstance(f, (pd.DataFrame, pd.Series, StoredTable))
         ]
+        check_one_order(indices, name)
         self.index: pd.Index = indices[0] if indices else pd.RangeIndex(len(self))
 
     def __len__(self) -> int:

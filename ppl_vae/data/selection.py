@@ -141,7 +141,7 @@ class ColumnChoice:
         found, present = dict(self.fields), set(names)
         for key, part in self.like.items() if isinstance(self.like, Mapping) else ():
             if key not in found and getattr(part, "ndim", 0) == 1:
-                label = str(part.name) if isinstance(part, pd.Series) else key
+                label = str(getattr(part, "name", None) or key)
                 found[key] = key if key in present and label not in present else label
         return found
 
@@ -197,13 +197,18 @@ class ColumnChoice:
     def _features_like(self) -> pd.DataFrame | None:
         """Return the frame of features in ``like``; ``None`` where there is none."""
         parts = list(self.like.values()) if isinstance(self.like, Mapping) else [self.like]
-        frames = [part for part in parts if isinstance(part, pd.DataFrame)]
+        frames = [part for part in parts if _is_table(part)]
         return frames[0] if len(frames) == 1 else None
 
 
 def _named(array: Any, key: str, name: str) -> Any:
     """Return an array of one number a row as a series, where its name is not that of its field."""
     return pd.Series(array, name=name) if np.ndim(array) == 1 and key != name else array
+
+
+def _is_table(values: Any) -> bool:
+    """Return whether values are a frame, or a table that is read from files as one is."""
+    return isinstance(getattr(values, "columns", None), pd.Index) and values.ndim == 2
 
 
 def first_repeated(names: Iterable[str]) -> str | None:
@@ -286,3 +291,22 @@ def row_labels(
         listed = [int(v) if whole else text_of_spreadsheet(v) for v in listed]
     labels: pd.Index = pd.Index(listed, name=values.name)
     return labels
+
+
+def check_one_order(indices: Sequence[pd.Index], name: str) -> None:
+    """Raise ``ValueError`` where two fields have the same labels of rows in different orders.
+
+    Args:
+        indices: The labels of each field that has labels.
+        name: The data's name.
+    """
+    for index in indices[1:]:
+        first = indices[0]
+        if not index.equals(first) and index.is_unique and index.isin(first).all():
+            row = int((np.asarray(index) != np.asarray(first)).argmax())
+            raise ValueError(
+                f"{name}: expected fields whose rows are in one order, got the labels of one in "
+                f"another order than those of the first field (row {row}: {index[row]} beside "
+                f"{first[row]}); bring one into the order of the other, y.loc[x.index], or pass "
+                "y.to_numpy() where the order is meant"
+            )

@@ -85,6 +85,11 @@ def sequences(
     data = of_pandas(data, "data")
     if isinstance(data, pd.DataFrame):
         return _of_frame(data, id, step, inputs)
+    if not hasattr(data, "__len__") or hasattr(data, "columns") or isinstance(data, str):
+        raise ValueError(
+            "data: expected a list of arrays of shape (steps, features), or a frame, got "
+            f"{shown(data)}; pass a frame in memory, such as pandas.read_parquet(path) returns"
+        )
     for name, value in (("id", id), ("step", step)):
         if value is not None:
             raise ValueError(f"{name}: expected None beside a list of arrays, got {shown(value)}")

@@ -57,13 +57,15 @@ def shuffle(
     """
     if out.exists():
         raise ValueError(f"{out}: expected a new folder, got one that is there")
-    dataset = open_folder(source)
-    groups = row_groups_of(dataset, str(source))
+    if source.resolve() in out.resolve().parents:
+        raise ValueError(f"{out}: expected a folder outside {source}, whose files are the data")
+    groups = row_groups_of(open_folder(source), str(source), by_name=True)
+    schema = _common_schema(groups)
     beside = out.with_name(f".{out.name}.part")
     shutil.rmtree(beside, ignore_errors=True)
     try:
         beside.mkdir(parents=True)
-        buckets = _into_buckets(groups, dataset.schema, beside, seed, told)
+        buckets = _into_buckets(groups, schema, beside, seed, told)
         for number, bucket in enumerate(buckets):
             told(_write(bucket, beside / f"part-{number:05d}.parquet", (seed, number)))
             bucket.unlink()
@@ -73,6 +75,29 @@ def shuffle(
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return len(buckets)
+
+
+def _common_schema(groups: Sequence[RowGroup]) -> Any:
+    """Return the columns of the first row group, of types that hold the numbers of all files.
+
+    Raises:
+        ValueError: If there is no such type.
+    """
+    arrow: Any = importlib.import_module("pyarrow")
+    first = groups[0].read_schema()
+    common = first
+    for group in groups:
+        if group.first:
+            continue
+        try:
+            schemas = [common, group.read_schema()]
+            common = arrow.unify_schemas(schemas, promote_options="permissive")
+        except (ValueError, NotImplementedError, TypeError) as error:  # ArrowInvalid and the like
+            raise ValueError(
+                f"{group.source}: expected columns of the types that {groups[0].source} has "
+                f"({first_line(error)})"
+            ) from error
+    return arrow.schema([common.field(name) for name in first.names], first.metadata)
 
 
 def _into_buckets(
@@ -95,14 +120,7 @@ def _into_buckets(
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(arrow.ipc.new_file(str(b), schema)) for b in buckets]
         for group in groups:
-            table = group.read(schema.names)
-            try:
-                table = table.cast(schema)
-            except (ValueError, NotImplementedError) as error:  # ArrowInvalid is a ValueError
-                raise ValueError(
-                    f"{group.source}: expected columns of the types that {groups[0].source} has "
-                    f"({first_line(error)})"
-                ) from error
+            table = group.read(schema.names).cast(schema)
             bucket_of = rng.integers(len(buckets), size=table.num_rows)
             for number, writer in enumerate(writers):
                 writer.write_table(table.take(np.flatnonzero(bucket_of == number)))

@@ -25,9 +25,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ppl_vae.arguments import names_in
+from ppl_vae.arguments import names_in, shown
 from ppl_vae.data import row_groups
 from ppl_vae.data.conversion import Place, tensor_of_array
+from ppl_vae.data.numeric import LEAVE_OUT
 from ppl_vae.data.row_groups import RowGroup, numbers_of, numpy_dtype, open_folder, row_groups_of
 from ppl_vae.data.selection import ColumnChoice, missing_names, row_labels
 
@@ -93,10 +94,22 @@ class StoredTable:
             f"StoredTable of {len(self):,} rows in {len(self._groups):,} row groups: {names}{more}"
         )
 
+    def __iter__(self) -> Any:
+        raise TypeError("a StoredTable is read by the functions of ppl_vae: pass the table itself")
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(
+            "a StoredTable may be larger than memory: take(index) returns some rows as a tensor"
+        )
+
     # Columns
 
     def __getitem__(self, names: str | Sequence[str]) -> StoredTable:
         """Return some columns as a table, or one as a series, as of a frame."""
+        if not isinstance(names, str) and not (
+            isinstance(names, Sequence | pd.Index) and all(isinstance(n, str) for n in names)
+        ):
+            raise TypeError(f"expected names of columns, as table[['a', 'b']], got {shown(names)}")
         listed = [names] if isinstance(names, str) else list(names)
         if missing := missing_names(listed, self.columns):
             raise ValueError(f"data: expected columns of the table, got {missing}")
@@ -139,17 +152,18 @@ class StoredTable:
         for group in self._groups:
             if group.first:
                 continue  # the types are those of the file
+            schema = group.read_schema()
             for name in self.columns:
-                kind = numpy_dtype(group.type_of(name))
+                kind = numpy_dtype(schema.field(name).type)
                 if kind is None:
-                    faults.setdefault(name, f'"{name}" ({group.type_of(name)}, {group.source})')
+                    found_type = schema.field(name).type
+                    faults.setdefault(name, f'"{name}" ({found_type}, {group.source})')
                 else:
                     found.add(kind)
         if faults:
             raise ValueError(
                 f"data: expected columns of numbers, got {', '.join(list(faults.values())[:5])}"
-                f"{f' and {len(faults) - 5} more' if len(faults) > 5 else ''}; leave columns out "
-                "with read_data(folder, drop=...) or table[[...]], or write them as numbers"
+                f"{f' and {len(faults) - 5} more' if len(faults) > 5 else ''}; {LEAVE_OUT}"
             )
         return found
 
@@ -301,27 +315,45 @@ def of_dataset(values: Any, name: str) -> Any:
         values = dataset.dataset(values.with_format("arrow")[:])
     elif package != "pyarrow" or not hasattr(values, "get_fragments"):
         return values
-    return StoredTable(row_groups_of(values, name), list(values.schema.names))
+    groups = row_groups_of(values, name)
+    names, label = _names_and_label(values.schema)
+    return StoredTable(groups, names, None if label is None else _labels(groups, label))
 
 
 def read_folder(path: Path, choice: ColumnChoice) -> StoredTable:
     """Return the columns of a choice, of the Parquet files in a folder; errors as ``read_data``."""
     dataset = open_folder(path)
-    groups = row_groups_of(dataset, str(path))
-    of_pandas = (dataset.schema.pandas_metadata or {}).get("index_columns", [])
-    labels = next((name for name in of_pandas if isinstance(name, str)), None)
-    names = [name for name in dataset.schema.names if name not in of_pandas]
-    features = choice.features(names, str(path), labels)
-    label = choice.index or labels
-    return StoredTable(groups, features, None if label is None else _labels(groups, label, path))
+    groups = row_groups_of(dataset, str(path), by_name=True)
+    names, label = _names_and_label(dataset.schema)
+    features = choice.features(names, str(path), label)
+    index = None
+    if choice.index not in (None, label):
+        values = _column(groups, choice.index)
+        index = row_labels(values, str(path), "row {}".format)
+    elif label is not None:
+        index = _labels(groups, label)
+    return StoredTable(groups, features, index)
 
 
-def _labels(groups: Sequence[RowGroup], column: str, path: Path) -> pd.Index:
-    """Return the labels of all rows, from their column."""
-    parts = [group.read([column]).column(column).to_pandas() for group in groups]
-    values = pd.concat(parts, ignore_index=True)
-    values.name = None if column.startswith("__index_level_") else column
-    return row_labels(values, str(path), "row {}".format)
+def _names_and_label(schema: Any) -> tuple[list[str], str | None]:
+    """Return the names of the columns, and of that with the row labels which pandas has written."""
+    of_pandas = (schema.pandas_metadata or {}).get("index_columns", [])
+    stored = [name for name in of_pandas if isinstance(name, str) and name in schema.names]
+    label = stored[0] if len(stored) == 1 else None
+    return [name for name in schema.names if name not in stored], label
+
+
+def _column(groups: Sequence[RowGroup], name: str | None) -> pd.Series:
+    """Return one column of all rows as it stands in the files."""
+    parts = [group.read([str(name)]).column(str(name)).to_pandas() for group in groups]
+    values: pd.Series = pd.concat(parts, ignore_index=True).rename(name)
+    return values
+
+
+def _labels(groups: Sequence[RowGroup], column: str) -> pd.Index:
+    """Return the labels of all rows, from the column in which pandas has stored them."""
+    index: pd.Index = pd.Index(_column(groups, column))
+    return index.rename(None if column.startswith("__index_level_") else column)
 
 
 def _moments(array: np.ndarray[Any, Any]) -> GroupMoments:

@@ -75,7 +75,8 @@ def forecast(
         level: Probability of the intervals, between 0 and 1. They are central: below and above lie
             (1 - level) / 2 each.
         inputs: What the model is given at the further steps, (rows, H, columns), where it has
-            inputs; a mapping of arrays by field, where it has several.
+            inputs; a mapping of arrays by field, where it has several. The columns are in the
+            order in which ``data`` has them.
         seed: Seeds the draws; the generators are restored afterwards.
         plate: Name of the row plate.
 

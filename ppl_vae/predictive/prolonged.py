@@ -75,7 +75,7 @@ class Future:
             value = torch.as_tensor(Field.of(given[name], f"inputs: field {name}").array)
             if tuple(value.shape) != wanted:
                 raise ValueError(
-                    f"inputs: expected shape {wanted} for the field {name}, got "
+                    f"inputs: expected shape {wanted} for the field {name}{_columns(field)}, got "
                     f"{tuple(value.shape)}"
                 )
             if not bool(value.isfinite().all()):
@@ -108,3 +108,12 @@ class Future:
             elif name in self.inputs:
                 longer[name][row, places] = self.inputs[name][index].to(new)
         return {**longer, "lengths": lengths + self.steps}, places
+
+
+def _columns(field: Field) -> str:
+    """Return the columns that a field takes, in the order of the data; "" without names."""
+    names = field.columns
+    if names is None:
+        return ""
+    order = range(len(names)) if field.given_order is None else field.given_order
+    return f", whose columns are {', '.join(str(names[position]) for position in order)}"

@@ -95,8 +95,8 @@ def check_same_settings(
             continue
         if name in ("data", "validation"):
             raise ValueError(
-                f"resume: {path} was made with other {name}; pass the same rows, or choose another "
-                "directory"
+                f"resume: {path} was made with other {name}; pass the same rows, of data larger "
+                "than memory in the same row groups, or choose another directory"
             )
         if name == "trained":  # lists of [parameter, shape]
             old, new = next(p for p in zip_longest(old or [], new or []) if p[0] != p[1])

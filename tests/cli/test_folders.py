@@ -192,6 +192,13 @@ def test_a_folder_of_parquet_files_is_fitted_and_answered_as_one_table(ppl, tmp_
     checks = [json.loads(text)["statistics"] for text in found]
     assert checks[0] == checks[1]
     ppl("report", "runs/folder", "rows", "--out", "report.html")
+    Path("held").mkdir()
+    wine[::3].assign(cellar="south").to_parquet("held/0.parquet", index=False)
+    ppl(
+        "fit", *pair, "rows", "--drop", "cellar", *how, "--run", "runs/held", "--validation", "held"
+    )
+    ppl("score", "runs/held", "rows", "--calibrate", "held", "--out", "scores", "--num-samples", 20)
+    assert len(list(Path("scores").glob("*.parquet"))) == 2
 
 
 def read_metrics(run):

@@ -264,3 +264,11 @@ def test_a_graph_of_some_steps_is_not_used_for_others(pair, monkeypatch):
         for compiles in (True, False)
     )
     pd.testing.assert_frame_equal(traced, eager, rtol=1e-3)
+
+
+def test_copies_of_a_mapping_keep_its_names():
+    table = pd.DataFrame({"id": [1, 1, 2], "t": [1, 2, 1], "b": 1.0, "a": 2.0})
+    data = sequences(table, id="id", step="t")
+    for copied in (data.copy(), data | {}, data | {"more": torch.zeros(2)}):
+        assert copied.names_of("x") == ["b", "a"]
+    assert not hasattr({**data}, "names_of")

@@ -56,10 +56,22 @@ def test_each_order_is_as_probable_as_another(tmp_path, monkeypatch):
 
 def test_faults_leave_nothing_behind(tmp_path):
     source = write(tmp_path / "rows")
-    FRAME.assign(n="x").to_parquet(source / "2.parquet")
+    FRAME.assign(n="x").to_parquet(source / "2.parquet", index=False)
     with pytest.raises(ValueError, match=r"2\.parquet: expected columns of the types"):
         shuffle(source, tmp_path / "mixed")
     assert [file.name for file in tmp_path.iterdir()] == ["rows"]
     (tmp_path / "there").mkdir()
     with pytest.raises(ValueError, match="there: expected a new folder"):
         shuffle(source, tmp_path / "there")
+    with pytest.raises(ValueError, match="outside"):
+        shuffle(source, source / "mixed")
+
+
+def test_types_that_differ_among_files_become_one_that_holds_all(tmp_path):
+    source = write(tmp_path / "rows", FRAME.assign(empty=None))
+    last = FRAME.assign(n=FRAME["n"] + 0.5, empty=1.5)
+    last.to_parquet(source / "2.parquet", index=False)
+    shuffle(source, tmp_path / "mixed")
+    mixed = read(tmp_path / "mixed")
+    assert (mixed["n"] % 1 == 0.5).sum() == 500
+    assert (mixed["empty"] == 1.5).sum() == 500

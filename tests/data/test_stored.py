@@ -206,6 +206,71 @@ def test_a_data_set_of_hugging_face_is_data(tmp_path):
     )
 
 
+def test_the_rows_of_a_data_set_are_in_its_own_order(tmp_path):
+    dataset = pytest.importorskip("pyarrow.dataset")
+    folder = write(tmp_path / "rows", FRAME)
+    turned = dataset.dataset([str(folder / f"part-{n}.parquet") for n in (2, 0, 3, 1)])
+    joined = dataset.dataset([dataset.dataset(pyarrow().Table.from_pandas(FRAME[:9])), turned])
+    parts = list(turned.get_fragments())
+    chosen = [part.subset(row_group_ids=[1]) for part in parts[:2]]
+    chosen += parts[3].split_by_row_group()
+    more = turned.schema, turned.format, turned.filesystem
+    some = dataset.FileSystemDataset(chosen, *more)
+    for data in (turned, joined, some):
+        wanted = data.to_table().to_pandas().reset_index(drop=True)
+        assert Rows(data).fingerprint() == Rows(wanted[["a", "b", "c"]]).fingerprint()
+    wider = turned.replace_schema(turned.schema.append(pyarrow().field("d", pyarrow().float64())))
+    with pytest.raises(ValueError, match=r'part-2\.parquet: .* none called "d"'):
+        Rows(wider)
+
+
+def test_labels_that_pandas_has_stored_are_no_feature(tmp_path):
+    dataset = pytest.importorskip("pyarrow.dataset")
+    for labels in (RANDOM.permutation(220), [f"{n}" for n in range(220)]):
+        folder = tmp_path / str(type(labels))
+        folder.mkdir()
+        FRAME.set_index(pd.Index(labels)).to_parquet(folder / "a.parquet")
+        for table in (read_data(folder), dataset.dataset(folder)):
+            rows = Rows(table)
+            assert rows.columns["0"] == ["a", "b", "c"]
+            assert rows.index.tolist() == list(labels)
+
+
+def test_fields_with_the_same_labels_in_another_order_are_refused(tmp_path):
+    folder = write(tmp_path / "rows", FRAME.assign(id=range(219, -1, -1)))
+    table, y = read_data(folder, index="id"), pd.Series(np.zeros(220), index=range(220))
+    for x in (table, FRAME.set_index(pd.Index(range(219, -1, -1)))):
+        with pytest.raises(ValueError, match=r"one order.*row 0: 0 beside 219"):
+            Rows({"x": x, "y": y})
+        Rows({"x": x, "y": y.to_numpy()})
+        Rows({"x": x, "y": y[::-1]})
+        Rows({"x": x, "y": y.set_axis([f"other {n}" for n in y.index])})
+
+
+def test_a_table_says_how_it_is_used(tmp_path, monkeypatch):
+    table = read_data(write(tmp_path / "rows", FRAME))
+    for wrong in (
+        lambda: table[:10],
+        lambda: table[0],
+        lambda: list(table),
+        lambda: np.asarray(table),
+    ):
+        with pytest.raises(TypeError, match=r"StoredTable|names of columns"):
+            wrong()
+    monkeypatch.chdir(tmp_path)
+    near = read_data("rows")
+    monkeypatch.chdir("/")
+    assert torch.equal(near.take(torch.arange(3)), table.take(torch.arange(3)))
+    with pytest.raises(ValueError, match="expected a file of sequences, got the folder"):
+        read_data(tmp_path / "rows", index="a", step="b")
+    with pytest.raises(ValueError, match="pass a frame in memory"):
+        ppl_vae.sequences(table, id="a", step="b")
+    arrow = pyarrow().table([pyarrow().array([1.0])] * 2, names=["a", "a"])
+    pyarrow_parquet().write_table(arrow, tmp_path / "rows" / "part-0.parquet")
+    with pytest.raises(ValueError, match=r'part-0\.parquet: .* two called "a"'):
+        read_data(tmp_path / "rows")
+
+
 @pytest.mark.usefixtures("small")
 def test_a_killed_fit_ends_with_the_same_bits_on_one_process_or_two(tmp_path):
     folder, run = write(tmp_path / "rows", FRAME), str(tmp_path / "run")
