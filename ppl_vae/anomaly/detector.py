@@ -67,6 +67,8 @@ class AnomalyDetector:
         num_samples: Draws of the latents for each row, of calibration and of new rows alike.
         seed: Seed of the draws, for the calibration rows and in every later call.
         reference: Rows that are known to be normal, such as the training rows, for ``typicality``.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Attributes:
@@ -106,11 +108,13 @@ class AnomalyDetector:
         num_samples: int = 100,
         seed: int | None = 0,
         reference: Data | None = None,
+        progress: bool | None = None,
         plate: str = "data",
     ) -> None:
-        check_arguments(num_samples=num_samples, seed=seed, plate=plate)
+        check_arguments(num_samples=num_samples, seed=seed, progress=progress, plate=plate)
         settings: dict[str, Any] = {
-            "score": score, "num_samples": num_samples, "seed": seed, "plate": plate
+            "score": score, "num_samples": num_samples, "seed": seed, "plate": plate,
+            "progress": progress,
         }  # fmt: skip
         self.model, self.guide = model, guide
         pair = Pair.of(*self._members()[0], plate)
@@ -126,7 +130,7 @@ class AnomalyDetector:
             reference = in_form(pair.rows(reference, "reference"), self.form, "reference")
         self.scoring = Scoring.of(model, guide, reference, **settings)
         self.example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
-        scored = self.scoring(model, guide, rows, name="calibration")
+        scored = self.scoring(model, guide, rows, name="calibration", progress=progress)
         self.weights = self._weights_now()
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
         infinite = int(np.isposinf(self.scores).sum())
@@ -145,7 +149,7 @@ class AnomalyDetector:
         *,
         false_alarm_rate: float | None = None,
         false_discovery_rate: float | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> pd.DataFrame:
         """Score rows and flag the strange ones, at one of two rates.
 
@@ -160,7 +164,8 @@ class AnomalyDetector:
             false_alarm_rate: Share of clean rows that may be flagged, from 1 / (n + 1) to below 1;
                 0.05 where neither rate is given.
             false_discovery_rate: Share of flagged rows that may be clean, likewise.
-            progress: Whether to show a bar.
+            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+                work has taken two seconds.
 
         Returns:
             N rows with the data's index, and the columns
@@ -204,7 +209,7 @@ class AnomalyDetector:
         reference: Data | None = None,
         explained_rate: float = 1.0,
         total: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[pd.DataFrame]:
         """Score rows that come in parts, as a file larger than memory: the scores of one call.
 
@@ -219,7 +224,8 @@ class AnomalyDetector:
             explained_rate: With ``reference``, the largest p-value of a row that has attributions;
                 they are NaN in the other rows. A row is scored again for each of its cells.
             total: How many rows there are, where that is known; a large job is compiled.
-            progress: Whether to show a bar while the reference rows are scored.
+            progress: Whether to show a bar while the reference rows are scored: ``None`` for yes, in a terminal or a notebook, once the
+                work has taken two seconds.
 
         Yields:
             Rows with the columns ``score``, ``level`` (k of the p-value k / (n + 1)), ``k_hat`` and
@@ -255,7 +261,7 @@ class AnomalyDetector:
         """
         return conformal.threshold(self.scores, false_alarm_rate)
 
-    def drift(self, data: Data, *, progress: bool = False) -> Drift:
+    def drift(self, data: Data, *, progress: bool | None = None) -> Drift:
         """Return whether the calibration still holds on new rows that are believed to be clean.
 
         Two things are compared with the calibration rows: the distribution of the scores, by the
@@ -263,7 +269,8 @@ class AnomalyDetector:
 
         Args:
             data: Rows with the fields and columns of the calibration rows.
-            progress: Whether to show a bar.
+            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+                work has taken two seconds.
 
         Raises:
             ValueError: As a call of the detector.
@@ -341,7 +348,7 @@ class AnomalyDetector:
         """Return the pair, or the pairs of the ensemble."""
         return members(self.model, self.guide)
 
-    def _scored(self, data: Data, *, progress: bool) -> pd.DataFrame:
+    def _scored(self, data: Data, *, progress: bool | None) -> pd.DataFrame:
         """Return the scores of new rows, which must have the form of the calibration rows.
 
         The weights are compared after the rows were scored: some parameters of a pair that was

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ppl_vae.arguments import check_arguments, check_memory
+from ppl_vae.bars import Bar
 from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.observed_and_replicated import ReplicateComparison
@@ -229,7 +230,7 @@ def predictive_check(
     num_samples: int = 200,
     seed: int | None = 0,
     sites: Any = None,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> PredictiveCheck:
     """Compare statistics of the data with statistics of replicated data sets.
@@ -281,7 +282,8 @@ def predictive_check(
         seed: Seeds the draws; the generators are restored afterwards. ``None`` uses the global
             generators.
         sites: Name or names of the observed sites to check; all by default.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -312,7 +314,7 @@ def predictive_check(
         kind = ValueKind.of(sampler.distributions[name])
         known |= {*kind.names, *(names_of(kind.name) if layout.inside is not None else ())}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
-    comparison.add_all("predictive check" if progress else "", world())
+    comparison.add_all(Bar("predictive check", progress), world())
     sampler.far_rows.warn("predictive_check", stacklevel=2)
     return _check_of(comparison, [] if guide is None else points_given(pair, rows))
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from ppl_vae.arguments import check_arguments, check_count
+from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data
@@ -102,6 +103,7 @@ def disentanglement(
     num_bins: int = 20,
     num_bootstrap: int = 200,
     seed: int | None = 0,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Disentanglement:
     """Score how far each latent stands for one known factor, and each factor in one latent.
@@ -143,6 +145,8 @@ def disentanglement(
         num_bootstrap: Times that rows are drawn with replacement, 20 or more; 0 leaves ``lower``
             and ``upper`` NaN.
         seed: Seeds all draws; the generators are restored afterwards.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Raises:
@@ -162,8 +166,8 @@ def disentanglement(
     check_count("num_bootstrap", num_bootstrap, least=0)
     if num_bootstrap:
         check_count("num_bootstrap", num_bootstrap, least=FEWEST)
-    check_arguments(seed=seed)
-    means = encode(model, guide, data, seed=seed, plate=plate)
+    check_arguments(seed=seed, progress=progress)
+    means = encode(model, guide, data, seed=seed, progress=progress, plate=plate)
     known = factors_of(factors, means.index)
     finite = np.isfinite(means.to_numpy(dtype=float)).all(1)
     if not finite.any():
@@ -180,7 +184,9 @@ def disentanglement(
                 f"in all {finite.sum()} rows; leave the factor out, or score other rows"
             )
     _refuse_too_few(codes.variables, targets)
-    scores, found = _scored(codes.variables, targets, num_bootstrap, seed)
+    scores, found = _scored(
+        codes.variables, targets, num_bootstrap, seed, Bar("bootstrap", progress)
+    )
     latents, names = [code.name for code in codes.variables], [target.name for target in targets]
     return Disentanglement(
         frame=scores,
@@ -217,7 +223,7 @@ class _Found:
 
 
 def _scored(
-    codes: list[Variable], factors: list[Variable], num_bootstrap: int, seed: int | None
+    codes: list[Variable], factors: list[Variable], num_bootstrap: int, seed: int | None, bar: Bar
 ) -> tuple[pd.DataFrame, _Found]:
     """Return the scores, and what they are made of.
 
@@ -248,7 +254,8 @@ def _scored(
         chance_drawn = np.stack(
             [tables.shuffled_information(np.concatenate(pair), random) for pair in drawn]
         )
-        spread = np.stack([tables.measure(pair).scores(chance_drawn) for pair in drawn])
+        pairs = bar.over(drawn, unit="draw")
+        spread = np.stack([tables.measure(pair).scores(chance_drawn) for pair in pairs])
         centered = value + spread - spread.mean(0)
         lower, upper = np.quantile(centered, [0.025, 0.975], axis=0).clip(0.0, 1.0)
     columns = {"value": value, "lower": lower, "upper": upper}
