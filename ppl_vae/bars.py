@@ -46,7 +46,9 @@ class Bar(NamedTuple):
     title: str
     progress: bool | None
 
-    def over(self, steps: Iterable[Any] | None = None, *, keep: bool = False, **options: Any) -> Any:
+    def over(
+        self, steps: Iterable[Any] | None = None, *, keep: bool = False, **options: Any
+    ) -> Any:
         """Return the bar at the beginning of the work, as ``tqdm`` makes it.
 
         Args:
@@ -60,7 +62,7 @@ class Bar(NamedTuple):
         return tqdm(steps, **options) if self.progress else _LateBar(steps, **options)
 
     def only(self, condition: bool) -> Bar:
-        """Return the bar where a condition holds, such as on rank 0, and else one that is hidden."""
+        """Return the bar where a condition holds, such as on rank 0, and else none."""
         return self if condition else NO_BAR
 
     def _is_shown(self) -> bool:
@@ -118,6 +120,5 @@ def in_notebook() -> bool:
 
     IPython is not imported for the question; where nobody has imported it, there is no notebook.
     """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if hasattr(ipython, "get_ipython") else None
-    return "IPKernelApp" in getattr(shell, "config", ())
+    get_shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)
+    return "IPKernelApp" in getattr(get_shell(), "config", ())

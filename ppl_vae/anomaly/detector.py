@@ -8,7 +8,6 @@ Source: Bates, Candès, Lei, Romano & Sesia (2023), arXiv:2104.08279.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import torch
 
 from ppl_vae.anomaly import conformal, saved_detectors
 from ppl_vae.anomaly.conformal import Floats
-from ppl_vae.anomaly.decision import RATE, Decision
+from ppl_vae.anomaly.decision import RATE, Decision, warn_of_infinite
 from ppl_vae.anomaly.drift import Drift
 from ppl_vae.anomaly.same_form import in_form, refuse_infinite
 from ppl_vae.anomaly.scores import Ensemble, members
@@ -28,6 +27,7 @@ from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_tuple, example_rows
 from ppl_vae.saving.storage import tensors_checksum
+from ppl_vae.verdicts import Block, Line, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,7 @@ EXAMPLES = 16
 """Calibration rows that a detector keeps, on which a saved pair is tried."""
 
 
+@verdict
 class AnomalyDetector:
     """Decides which rows are strange: a score, calibrated on clean rows that were held out.
 
@@ -112,10 +113,6 @@ class AnomalyDetector:
         plate: str = "data",
     ) -> None:
         check_arguments(num_samples=num_samples, seed=seed, progress=progress, plate=plate)
-        settings: dict[str, Any] = {
-            "score": score, "num_samples": num_samples, "seed": seed, "plate": plate,
-            "progress": progress,
-        }  # fmt: skip
         self.model, self.guide = model, guide
         pair = Pair.of(*self._members()[0], plate)
         rows = pair.rows(calibration, "calibration")
@@ -128,20 +125,15 @@ class AnomalyDetector:
         self.form = rows.template()
         if reference is not None:
             reference = in_form(pair.rows(reference, "reference"), self.form, "reference")
-        self.scoring = Scoring.of(model, guide, reference, **settings)
+        self.scoring = Scoring.of(
+            model, guide, reference, score=score, num_samples=num_samples, seed=seed, plate=plate,
+            progress=progress,
+        )  # fmt: skip
         self.example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
         scored = self.scoring(model, guide, rows, name="calibration", progress=progress)
         self.weights = self._weights_now()
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
-        infinite = int(np.isposinf(self.scores).sum())
-        if infinite:
-            lowest = (infinite + 1) / (len(rows) + 1)
-            warnings.warn(
-                f"calibration: {infinite} of {len(rows)} rows have an infinite score and count as "
-                "stranger than any finite one, so that no row is flagged below a false-alarm rate "
-                f"of {lowest:.2g}; look at these rows, and leave out those that are not clean",
-                stacklevel=2,
-            )
+        warn_of_infinite(self.scores, stacklevel=2)
 
     def __call__(
         self,
@@ -164,8 +156,7 @@ class AnomalyDetector:
             false_alarm_rate: Share of clean rows that may be flagged, from 1 / (n + 1) to below 1;
                 0.05 where neither rate is given.
             false_discovery_rate: Share of flagged rows that may be clean, likewise.
-            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
-                work has taken two seconds.
+            progress: Whether to show a bar, as for the calibration rows.
 
         Returns:
             N rows with the data's index, and the columns
@@ -224,8 +215,7 @@ class AnomalyDetector:
             explained_rate: With ``reference``, the largest p-value of a row that has attributions;
                 they are NaN in the other rows. A row is scored again for each of its cells.
             total: How many rows there are, where that is known; a large job is compiled.
-            progress: Whether to show a bar while the reference rows are scored: ``None`` for yes, in a terminal or a notebook, once the
-                work has taken two seconds.
+            progress: Whether to show a bar while the reference rows are scored.
 
         Yields:
             Rows with the columns ``score``, ``level`` (k of the p-value k / (n + 1)), ``k_hat`` and
@@ -239,11 +229,10 @@ class AnomalyDetector:
         def is_explained(scored: pd.DataFrame) -> Any:
             return conformal.p_values(scored["score"], self.scores) <= explained_rate
 
-        settings: dict[str, Any] = {
-            "reference": reference, "is_explained": is_explained, "total": total,
-            "progress": progress,
-        }  # fmt: skip
-        for scored in self.scoring.parts(self.model, self.guide, parts, self._rows, **settings):
+        for scored in self.scoring.parts(
+            self.model, self.guide, parts, self._rows, reference=reference,
+            is_explained=is_explained, total=total, progress=progress,
+        ):  # fmt: skip
             yield self._with_levels(scored)
         self._refuse_changed_weights()
 
@@ -269,8 +258,7 @@ class AnomalyDetector:
 
         Args:
             data: Rows with the fields and columns of the calibration rows.
-            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
-                work has taken two seconds.
+            progress: Whether to show a bar, as for the calibration rows.
 
         Raises:
             ValueError: As a call of the detector.
@@ -388,19 +376,25 @@ class AnomalyDetector:
                 "others: the pair was fitted or changed since; make a new detector"
             )
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         n, threshold = len(self.scores), self.threshold()
         low, high = conformal.rate_interval(n, RATE)
-        pairs = len(self._members())
-        nothing = ", so that no row is flagged" if np.isposinf(threshold) else ""
-        return "\n".join(
-            [
-                f"anomaly detector{f', an ensemble of {pairs} pairs' if pairs > 1 else ''}",
-                f"score        {self.scoring}",
-                f"calibration  {n} rows; median {np.median(self.scores):.4g}, largest "
-                f"{self.scores[-1]:.4g} nats",
-                f"threshold    {threshold:.4g} nats at a false-alarm rate of {RATE:.0%}{nothing}",
-                f"its error    {n} other rows would give another threshold: with a probability of "
-                f"90 %, this one flags {low:.1%} to {high:.1%} of clean rows",
-            ]
+        pairs = f", an ensemble of {len(self._members())} pairs" * (len(self._members()) > 1)
+        known = f"{n} rows; median {np.median(self.scores):.4g}, largest {self.scores[-1]:.4g} nats"
+        error = (
+            f"{n} other rows would give another threshold: with a probability of 90 %, this one "
+            f"flags {low:.1%} to {high:.1%} of clean rows"
         )
+        nothing = bool(np.isposinf(threshold))
+        limit = f"{threshold:.4g} nats at a false-alarm rate of {RATE:.0%}"
+        limit += ", so that no row is flagged" * nothing
+        return [
+            [
+                Line(f"anomaly detector{pairs}", "title"),
+                Line(str(self.scoring), label="score"),
+                Line(known, label="calibration"),
+                Line(limit, "bad" if nothing else "plain", label="threshold"),
+                Line(error, label="its error"),
+            ]
+        ]

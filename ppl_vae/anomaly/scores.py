@@ -169,8 +169,7 @@ class RowScorer:
         explained: The score that ``attribution`` takes apart; ``None`` where it is not asked for.
             The expected reconstruction takes its place where the pair does not have the score.
         compile: Whether to compile.
-        progress: Whether to show a bar while the reference rows are scored: ``None`` for yes, in a terminal or a notebook, once the
-            work has taken two seconds.
+        progress: Whether to show a bar while the reference rows are scored.
         plate: Name of the row plate.
         total: Rows in all that are to come, where that is known; a large job is compiled.
 
@@ -226,13 +225,14 @@ class RowScorer:
         ]
         self._known = averaged(found) if found else {}
 
-    def __call__(self, data: Data, *, progress: bool | None = False, first_row: int = 0) -> pd.DataFrame:
+    def __call__(
+        self, data: Data, *, progress: bool | None = False, first_row: int = 0
+    ) -> pd.DataFrame:
         """Return the scores of rows, as ``anomaly_scores`` does.
 
         Args:
             data: The rows, or a part of them.
-            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
-                work has taken two seconds.
+            progress: Whether to show a bar.
             first_row: Place of the part's first row in the whole data, a multiple of ``size``.
         """
         parts = []
@@ -265,8 +265,7 @@ class RowScorer:
         Args:
             data: The rows.
             scores: Their scores, from a call with them as the whole data.
-            progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
-                work has taken two seconds.
+            progress: Whether to show a bar.
 
         Returns:
             ``attribution:COLUMN`` for each cell, in nats.

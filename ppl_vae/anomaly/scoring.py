@@ -77,8 +77,8 @@ class Scoring:
         scoring = cls(LIKELIHOOD, num_samples, seed, plate)
         if reference is None:
             return cls(score, num_samples, seed, plate)
-        known = scoring(model, guide, reference, name="reference", progress=progress)
-        known = known["score"].to_numpy()
+        scored = scoring(model, guide, reference, name="reference", progress=progress)
+        known = scored["score"].to_numpy()
         if not np.isfinite(known).any():
             raise ValueError("reference: expected rows with a finite likelihood, got none")
         return cls(score, num_samples, seed, plate, float(known[np.isfinite(known)].mean()))

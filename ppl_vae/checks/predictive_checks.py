@@ -32,9 +32,9 @@ from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Data
-from ppl_vae.data.text import printable
 from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive.replicates import ReplicateSampler
+from ppl_vae.verdicts import Block, Line, Table, Tone, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,6 +48,7 @@ GUIDE_NOTE = "The guide has seen these rows: a statistic that is not flagged may
 
 
 @dataclass(frozen=True)
+@verdict
 class PredictiveCheck:
     """Statistics of the data beside statistics of replicates, and which of them are flagged.
 
@@ -216,9 +217,13 @@ class PredictiveCheck:
             for site, names in self.factors.items()
         ]
 
-    def __str__(self) -> str:
-        lines = [*self.headline, "", _as_text(self.lines), "", *self.notes]
-        return printable("\n".join(lines))
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
+        title, found, *caveats = self.headline
+        nothing_to_find = self.num_samples < MIN_REPLICATES
+        tone: Tone = "warning" if self.frame["flagged"].any() or nothing_to_find else "good"
+        head = [Line(title, "title"), Line(found, tone), *(Line(c, "warning") for c in caveats)]
+        return [head, _table(self.lines), [Line(note, "note") for note in self.notes]]
 
 
 def predictive_check(
@@ -360,10 +365,9 @@ def _flagged_values(
     return values
 
 
-def _as_text(frame: pd.DataFrame) -> str:
-    """Return the table as text: numbers with four digits, flags as words."""
-    shown = frame.reset_index()
+def _table(frame: pd.DataFrame) -> Table:
+    """Return the table to read: numbers with four digits, flags as words."""
+    shown = frame.reset_index().drop(columns="p_error")
     shown["flagged"] = shown["flagged"].map({True: "FLAGGED", False: ""})
-    numbers = dict.fromkeys(("observed", "mean", "lower", "upper"), "{:.4g}".format)
-    shares = dict.fromkeys(("p_value", "p_adjusted"), "{:.3f}".format)
-    return shown.drop(columns="p_error").to_string(index=False, formatters={**numbers, **shares})
+    formats = {"p_value": ".3f", "p_adjusted": ".3f"}
+    return Table(shown, formats, marked=frame["flagged"].tolist(), index=False)

@@ -97,7 +97,10 @@ class ScoredFile:
         with self._records() as file:
             with bar:
                 scores = detector.parts(
-                    parts, reference=reference, explained_rate=decide.rate, total=total,
+                    parts,
+                    reference=reference,
+                    explained_rate=decide.rate,
+                    total=total,
                     progress=False,
                 )  # no row with a higher p-value is flagged at either rate
                 for scored in scores:

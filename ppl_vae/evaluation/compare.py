@@ -58,8 +58,8 @@ def compare(
         level: Probability of the intervals, between 0 and 1.
         seed: Seeds the draws of each pair; the generators are restored afterwards.
         compile: As ``log_likelihood`` has it.
-        progress: Whether to show a bar for each pair: ``None`` for yes, in a terminal or a notebook, once the
-            work has taken two seconds.
+        progress: Whether to show a bar for each pair: ``None`` for yes, in a terminal or a
+            notebook, once the work on it has taken two seconds.
         plate: Name of the row plate.
 
     Raises:

@@ -293,9 +293,7 @@ def reconstruct(
 
     far_rows = FarRows(pair, rows)
     bar = Bar("reconstruct", progress)
-    parts = collect(
-        pair, rows, far_rows.marked(work), seed=seed, bar=bar, shared=far_rows.found
-    )
+    parts = collect(pair, rows, far_rows.marked(work), seed=seed, bar=bar, shared=far_rows.found)
     far_rows.warn("reconstruct", stacklevel=2)
     if pair.reads_lengths(rows):
         parts = without_padding(rows, parts)

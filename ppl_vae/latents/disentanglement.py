@@ -21,12 +21,12 @@ from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data
-from ppl_vae.data.text import printable
 from ppl_vae.latents.additive_regression import Halves
 from ppl_vae.latents.codes import encode
 from ppl_vae.latents.factor_scores import SCORES
 from ppl_vae.latents.factor_tables import FactorTables, entropy, information_by_chance
 from ppl_vae.latents.variables import Variable, as_variable, codes_of, factors_of
+from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,6 +37,7 @@ FEWEST = 20  # data sets of a bootstrap, so that an interval of 95 % is one
 
 
 @dataclass(frozen=True)
+@verdict
 class Disentanglement:
     """How far latents stand for known factors. Print the result, call ``plot``, or read the frames.
 
@@ -74,24 +75,29 @@ class Disentanglement:
         title = f"Which latent stands for which factor:\nmutual-information gap {mig:.2f}"
         return importance_map(self.importance, title=title, ax=ax)
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         latents, factors = self.importance.shape
         title = f"disentanglement: {latents} latents, {factors} factors, {self.rows} rows"
         if self.left_out:
             title += f"; {self.left_out} left out, which have no finite code"
-        lines = [title, "", self.frame.to_string(float_format="{:.3f}".format), ""]
-        lines += ["importance: the share of a factor's variance that a latent adds"]
-        lines += [self.importance.to_string(float_format="{:.3f}".format)]
+        caption = "importance: the share of a factor's variance that a latent adds"
+        marked = [latent in self.collapsed for latent in self.importance.index]
+        cautions = []
         if self.noise >= NOISE:
-            lines += [
-                "",
+            cautions.append(
                 f"the latents tell little of the factors: codes of other rows have "
                 f"{self.noise:.0%} of these importances, by chance. dci_disentanglement, "
-                "dci_completeness and modularity say little here",
-            ]
+                "dci_completeness and modularity say little here"
+            )
         if self.collapsed:
-            lines += ["", f"collapsed, counted as constant: {', '.join(self.collapsed)}"]
-        return printable("\n".join(lines))
+            cautions.append(f"collapsed, counted as constant: {', '.join(self.collapsed)}")
+        return [
+            [Line(title, "title")],
+            Table(self.frame, ".3f"),
+            Table(self.importance, ".3f", caption, marked),
+            *([Line(caution, "warning")] for caution in cautions),
+        ]
 
 
 def disentanglement(

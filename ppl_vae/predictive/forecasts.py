@@ -126,8 +126,13 @@ def forecast(
 
     far_rows = FarRows(pair, rows)
     found = collect(
-        pair, rows, far_rows.marked(work), seed=seed, bar=Bar("forecast", progress),
-        size=forecasts.size, shared=far_rows.found,
+        pair,
+        rows,
+        far_rows.marked(work),
+        seed=seed,
+        bar=Bar("forecast", progress),
+        size=forecasts.size,
+        shared=far_rows.found,
     )
     far_rows.warn("forecast", stacklevel=2, value="forecasts are NaN")
     few = int((found["effective"] < min(FEWEST, num_samples)).sum())
