@@ -56,7 +56,8 @@ class Bar(NamedTuple):
             keep: Whether the bar stays in a terminal when the work ends.
             options: Options of ``tqdm``, such as ``total`` and ``unit``.
         """
-        options |= {"desc": self.title, "leave": keep, "disable": not self._is_shown()}
+        options |= {"desc": self.title, "disable": not self._is_shown()}
+        options |= {"file": sys.stderr, "leave": keep}
         if in_notebook():  # which shows stderr in the colour of errors
             options |= {"file": sys.stdout, "leave": True, "mininterval": NOTEBOOK_INTERVAL}
         return tqdm(steps, **options) if self.progress else _LateBar(steps, **options)
@@ -101,10 +102,12 @@ class _LateBar(tqdm):  # type: ignore[type-arg]
                 self._appeared = True
                 self.display()
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> None:
-        """Show the bar as it is now, if it has appeared; tqdm calls this for each new state."""
-        if self._appeared:
-            super().display(msg, pos)
+    def display(self, msg: str | None = None, pos: int | None = None) -> Any:
+        """Show the bar as it is now, if it has appeared, and return whether something is shown.
+
+        tqdm calls this for each new state, and for an empty one at the end.
+        """
+        return self._appeared and super().display(msg, pos)
 
     def close(self) -> None:
         """Leave the last state, or nothing, and show the bar no more."""
