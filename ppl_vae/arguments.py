@@ -62,6 +62,12 @@ def check_flag(name: str, value: Any) -> None:
         raise ValueError(f"{name}: expected True or False, got {shown(value)}")
 
 
+def check_progress(name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless a value is ``True``, ``False`` or ``None``."""
+    if value is not None and not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: expected True, False or None, got {shown(value)}")
+
+
 def check_compile(name: str, value: Any) -> None:
     """Raise ``ValueError`` unless a value is ``True``, ``False`` or ``"auto"``."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value == "auto"):
@@ -169,13 +175,13 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     ),
     **dict.fromkeys(
         (
-            "progress", "stream", "expected", "joint", "attribution", "overwrite", "resume",
+            "stream", "expected", "joint", "attribution", "overwrite", "resume",
             "show_rows", "per_step",
             "trust_code", "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
         ),
         check_flag,
     ),
     "seed": check_seed, "compile": check_compile, "run": check_path, "path": check_path,
-    "plate": check_name,
+    "plate": check_name, "progress": check_progress,
 }  # fmt: skip
 """How each argument is checked, by the name that it has in all public functions."""

@@ -28,6 +28,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments
+from ppl_vae.bars import Bar
 from ppl_vae.core.far_rows import nan_in_rows
 from ppl_vae.core.handlers import ReplayReplicates
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -53,7 +54,7 @@ def to_arviz(
     num_samples: int = 100,
     seed: int | None = 0,
     sites: Any = None,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Any:
     """Return draws of a fitted pair in the container of the installed ArviZ.
@@ -83,7 +84,8 @@ def to_arviz(
         num_samples: S, draws.
         seed: Seeds the draws; the generators are restored afterwards.
         sites: Name or names of the observed sites; all by default.
-        progress: Whether to show progress bars.
+        progress: Whether to show bars: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -117,8 +119,8 @@ def to_arviz(
     rows = pair.rows(data)
     posterior = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
     prior = ReplicateSampler(prior_pair, rows, num_samples, seed=seed, prior=True, names=sites)
-    from_posterior = _draws(posterior, "posterior" if progress else "", scored=True)
-    from_prior = _draws(prior, "prior" if progress else "", scored=False)
+    from_posterior = _draws(posterior, Bar("posterior", progress), scored=True)
+    from_prior = _draws(prior, Bar("prior", progress), scored=False)
     posterior.far_rows.warn("to_arviz", stacklevel=2)
     for name in points_given(pair, rows):
         warnings.warn(
@@ -155,7 +157,7 @@ def _imported() -> tuple[Any, Any]:
         ) from error
 
 
-def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, dict[str, Array]]:
+def _draws(sampler: ReplicateSampler, bar: Bar, *, scored: bool) -> dict[str, dict[str, Array]]:
     """Return all draws of a sampler in whole arrays: ``{kind: {site: array}}``.
 
     The kinds are ``values`` (samples, rows, ...) and ``observed`` (rows, ...), with NaN in masked
@@ -164,13 +166,13 @@ def _draws(sampler: ReplicateSampler, title: str, *, scored: bool) -> dict[str, 
 
     Args:
         sampler: Draws the replicates.
-        title: Title of a progress bar; none if empty.
+        bar: The progress bar.
         scored: Whether log-likelihoods are wanted.
     """
     samples, rows = sampler.num_samples, len(sampler.rows)
     kinds = ("values", "latents", "log_likelihood", "observed", "unmasked")
     tensors: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
-    for part in sampler.stream(title):
+    for part in sampler.stream(bar):
         draws, index = part.places
         no_mask = {n: torch.ones_like(v, dtype=torch.bool) for n, v in part.observed.items()}
         write_part(tensors["unmasked"], {**no_mask, **part.masks}, (rows,), (index,))

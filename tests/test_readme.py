@@ -221,7 +221,7 @@ def test_the_program_on_strange_rows_runs(tmp_path):
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "fit: the ELBO was still rising")
         output = run_script(tmp_path / "program.py", folder=tmp_path)[0]
-    assert "calibration  51 rows" in output
+    assert "calibration    51 rows" in output
     assert "with a probability of 90 %, this one flags 0.7% to 9.0% of clean rows" in output
     assert "[312 rows x 6 columns]" in output
     assert "drift: 100 new rows against 51 calibration rows" in output

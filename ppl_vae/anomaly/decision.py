@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import pandas as pd
 
 from ppl_vae.anomaly import conformal
+from ppl_vae.anomaly.conformal import Floats
 
 COLUMNS = ("score", "p_value", "q_value", "flagged", "k_hat", "reliable")
 """Columns of the results, before those of an explanation."""
@@ -70,3 +73,21 @@ class Decision:
         frame = pd.DataFrame(columns, index=scored.index)
         frame.attrs = dict(scored.attrs)
         return frame
+
+
+def warn_of_infinite(scores: Floats, *, stacklevel: int) -> None:
+    """Warn if calibration rows have infinite scores, because few rows can be flagged then.
+
+    Args:
+        scores: (n,) scores of the calibration rows.
+        stacklevel: As ``warnings.warn`` has it, counted from the caller.
+    """
+    infinite = int(np.isposinf(scores).sum())
+    if infinite:
+        lowest = (infinite + 1) / (len(scores) + 1)
+        warnings.warn(
+            f"calibration: {infinite} of {len(scores)} rows have an infinite score and count as "
+            "stranger than any finite one, so that no row is flagged below a false-alarm rate "
+            f"of {lowest:.2g}; look at these rows, and leave out those that are not clean",
+            stacklevel=stacklevel + 1,
+        )

@@ -8,7 +8,6 @@ Source: Bates, Candès, Lei, Romano & Sesia (2023), arXiv:2104.08279.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import torch
 
 from ppl_vae.anomaly import conformal, saved_detectors
 from ppl_vae.anomaly.conformal import Floats
-from ppl_vae.anomaly.decision import RATE, Decision
+from ppl_vae.anomaly.decision import RATE, Decision, warn_of_infinite
 from ppl_vae.anomaly.drift import Drift
 from ppl_vae.anomaly.same_form import in_form, refuse_infinite
 from ppl_vae.anomaly.scores import Ensemble, members
@@ -28,6 +27,7 @@ from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data, Rows, as_tuple, example_rows
 from ppl_vae.saving.storage import tensors_checksum
+from ppl_vae.verdicts import Block, Line, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,6 +39,7 @@ EXAMPLES = 16
 """Calibration rows that a detector keeps, on which a saved pair is tried."""
 
 
+@verdict
 class AnomalyDetector:
     """Decides which rows are strange: a score, calibrated on clean rows that were held out.
 
@@ -67,6 +68,8 @@ class AnomalyDetector:
         num_samples: Draws of the latents for each row, of calibration and of new rows alike.
         seed: Seed of the draws, for the calibration rows and in every later call.
         reference: Rows that are known to be normal, such as the training rows, for ``typicality``.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Attributes:
@@ -106,12 +109,10 @@ class AnomalyDetector:
         num_samples: int = 100,
         seed: int | None = 0,
         reference: Data | None = None,
+        progress: bool | None = None,
         plate: str = "data",
     ) -> None:
-        check_arguments(num_samples=num_samples, seed=seed, plate=plate)
-        settings: dict[str, Any] = {
-            "score": score, "num_samples": num_samples, "seed": seed, "plate": plate
-        }  # fmt: skip
+        check_arguments(num_samples=num_samples, seed=seed, progress=progress, plate=plate)
         self.model, self.guide = model, guide
         pair = Pair.of(*self._members()[0], plate)
         rows = pair.rows(calibration, "calibration")
@@ -124,20 +125,15 @@ class AnomalyDetector:
         self.form = rows.template()
         if reference is not None:
             reference = in_form(pair.rows(reference, "reference"), self.form, "reference")
-        self.scoring = Scoring.of(model, guide, reference, **settings)
+        self.scoring = Scoring.of(
+            model, guide, reference, score=score, num_samples=num_samples, seed=seed, plate=plate,
+            progress=progress,
+        )  # fmt: skip
         self.example = rows.restore(as_tuple(rows.take(torch.arange(min(len(rows), EXAMPLES)))))
-        scored = self.scoring(model, guide, rows, name="calibration")
+        scored = self.scoring(model, guide, rows, name="calibration", progress=progress)
         self.weights = self._weights_now()
         self.scores: Floats = np.sort(scored["score"].to_numpy(dtype=np.float64))
-        infinite = int(np.isposinf(self.scores).sum())
-        if infinite:
-            lowest = (infinite + 1) / (len(rows) + 1)
-            warnings.warn(
-                f"calibration: {infinite} of {len(rows)} rows have an infinite score and count as "
-                "stranger than any finite one, so that no row is flagged below a false-alarm rate "
-                f"of {lowest:.2g}; look at these rows, and leave out those that are not clean",
-                stacklevel=2,
-            )
+        warn_of_infinite(self.scores, stacklevel=2)
 
     def __call__(
         self,
@@ -145,7 +141,7 @@ class AnomalyDetector:
         *,
         false_alarm_rate: float | None = None,
         false_discovery_rate: float | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> pd.DataFrame:
         """Score rows and flag the strange ones, at one of two rates.
 
@@ -160,7 +156,7 @@ class AnomalyDetector:
             false_alarm_rate: Share of clean rows that may be flagged, from 1 / (n + 1) to below 1;
                 0.05 where neither rate is given.
             false_discovery_rate: Share of flagged rows that may be clean, likewise.
-            progress: Whether to show a bar.
+            progress: Whether to show a bar, as for the calibration rows.
 
         Returns:
             N rows with the data's index, and the columns
@@ -204,7 +200,7 @@ class AnomalyDetector:
         reference: Data | None = None,
         explained_rate: float = 1.0,
         total: int | None = None,
-        progress: bool = False,
+        progress: bool | None = None,
     ) -> Iterator[pd.DataFrame]:
         """Score rows that come in parts, as a file larger than memory: the scores of one call.
 
@@ -233,11 +229,10 @@ class AnomalyDetector:
         def is_explained(scored: pd.DataFrame) -> Any:
             return conformal.p_values(scored["score"], self.scores) <= explained_rate
 
-        settings: dict[str, Any] = {
-            "reference": reference, "is_explained": is_explained, "total": total,
-            "progress": progress,
-        }  # fmt: skip
-        for scored in self.scoring.parts(self.model, self.guide, parts, self._rows, **settings):
+        for scored in self.scoring.parts(
+            self.model, self.guide, parts, self._rows, reference=reference,
+            is_explained=is_explained, total=total, progress=progress,
+        ):  # fmt: skip
             yield self._with_levels(scored)
         self._refuse_changed_weights()
 
@@ -255,7 +250,7 @@ class AnomalyDetector:
         """
         return conformal.threshold(self.scores, false_alarm_rate)
 
-    def drift(self, data: Data, *, progress: bool = False) -> Drift:
+    def drift(self, data: Data, *, progress: bool | None = None) -> Drift:
         """Return whether the calibration still holds on new rows that are believed to be clean.
 
         Two things are compared with the calibration rows: the distribution of the scores, by the
@@ -263,7 +258,7 @@ class AnomalyDetector:
 
         Args:
             data: Rows with the fields and columns of the calibration rows.
-            progress: Whether to show a bar.
+            progress: Whether to show a bar, as for the calibration rows.
 
         Raises:
             ValueError: As a call of the detector.
@@ -341,7 +336,7 @@ class AnomalyDetector:
         """Return the pair, or the pairs of the ensemble."""
         return members(self.model, self.guide)
 
-    def _scored(self, data: Data, *, progress: bool) -> pd.DataFrame:
+    def _scored(self, data: Data, *, progress: bool | None) -> pd.DataFrame:
         """Return the scores of new rows, which must have the form of the calibration rows.
 
         The weights are compared after the rows were scored: some parameters of a pair that was
@@ -381,19 +376,25 @@ class AnomalyDetector:
                 "others: the pair was fitted or changed since; make a new detector"
             )
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         n, threshold = len(self.scores), self.threshold()
         low, high = conformal.rate_interval(n, RATE)
-        pairs = len(self._members())
-        nothing = ", so that no row is flagged" if np.isposinf(threshold) else ""
-        return "\n".join(
-            [
-                f"anomaly detector{f', an ensemble of {pairs} pairs' if pairs > 1 else ''}",
-                f"score        {self.scoring}",
-                f"calibration  {n} rows; median {np.median(self.scores):.4g}, largest "
-                f"{self.scores[-1]:.4g} nats",
-                f"threshold    {threshold:.4g} nats at a false-alarm rate of {RATE:.0%}{nothing}",
-                f"its error    {n} other rows would give another threshold: with a probability of "
-                f"90 %, this one flags {low:.1%} to {high:.1%} of clean rows",
-            ]
+        pairs = f", an ensemble of {len(self._members())} pairs" * (len(self._members()) > 1)
+        known = f"{n} rows; median {np.median(self.scores):.4g}, largest {self.scores[-1]:.4g} nats"
+        error = (
+            f"{n} other rows would give another threshold: with a probability of 90 %, this one "
+            f"flags {low:.1%} to {high:.1%} of clean rows"
         )
+        nothing = bool(np.isposinf(threshold))
+        limit = f"{threshold:.4g} nats at a false-alarm rate of {RATE:.0%}"
+        limit += ", so that no row is flagged" * nothing
+        return [
+            [
+                Line(f"anomaly detector{pairs}", "title"),
+                Line(str(self.scoring), label="score"),
+                Line(known, label="calibration"),
+                Line(limit, "bad" if nothing else "plain", label="threshold"),
+                Line(error, label="its error"),
+            ]
+        ]

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from ppl_vae.anomaly import conformal
 from ppl_vae.anomaly.conformal import Floats
+from ppl_vae.verdicts import Block, Line, verdict
 
 SURE = 0.01
 """The p-value below which scores are said to have changed."""
 
 
 @dataclass(frozen=True)
+@verdict
 class Drift:
     """How the scores of new rows compare with those of the calibration rows. Print it.
 
@@ -56,20 +58,27 @@ class Drift:
         """Whether nothing speaks against the calibration: a p-value of 0.01 or more."""
         return self.p_value >= SURE
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         low, high = self.expected
         rate = f"{100 * self.false_alarm_rate:g} %"
-        verdict = "the scores have not changed by more than chance: the calibration holds"
+        answer = "the scores have not changed by more than chance: the calibration holds"
         if not self.holds:
-            verdict = (
+            answer = (
                 "the scores have changed: p-values and thresholds do not hold for such rows; "
                 "calibrate again on clean rows of the new kind"
             )
         p_value = f"= {self.p_value:.3f}" if self.p_value >= 0.001 else "< 0.001"
-        return (
-            f"drift: {self.rows} new rows against {self.calibration_rows} calibration rows\n"
-            f"Kolmogorov-Smirnov: largest difference {self.statistic:.3f}, p {p_value}\n"
+        title = f"drift: {self.rows} new rows against {self.calibration_rows} calibration rows"
+        beyond = (
             f"above the threshold at {rate}: {self.beyond} rows "
-            f"({100 * self.beyond / self.rows:.1f} %), expected {low} to {high}\n"
-            f"{verdict}"
+            f"({100 * self.beyond / self.rows:.1f} %), expected {low} to {high}"
         )
+        return [
+            [
+                Line(title, "title"),
+                Line(f"Kolmogorov-Smirnov: largest difference {self.statistic:.3f}, p {p_value}"),
+                Line(beyond),
+                Line(answer, "good" if self.holds else "bad"),
+            ]
+        ]

@@ -42,7 +42,7 @@ def fit_detector(
     updates: int = 1000,
     num_samples: int = 100,
     seed: int | None = 0,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> AnomalyDetector:
     """Fit a pair to clean rows of a table, and return a calibrated detector of strange rows.
 
@@ -57,7 +57,8 @@ def fit_detector(
         updates: Updates of the parameters; more of them for a table of more than 50,000 rows.
         num_samples: Draws of the latents for each row that is scored.
         seed: Seeds the split, the first weights, the fit and the draws.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
 
     Returns:
         The detector; ``detector.model`` and ``detector.guide`` are the pair. Its score is
@@ -89,11 +90,13 @@ def fit_detector(
         rows, held_out = rows.split(CALIBRATION, seed)
         calibration = held_out
     model, guide = fit_table_pair(rows, updates=updates, seed=seed, progress=progress)
-    return AnomalyDetector(model, guide, calibration, num_samples=num_samples, seed=seed)
+    return AnomalyDetector(
+        model, guide, calibration, num_samples=num_samples, seed=seed, progress=progress
+    )
 
 
 def fit_table_pair(
-    clean: Data, *, updates: int = 1000, seed: int | None = 0, progress: bool = True
+    clean: Data, *, updates: int = 1000, seed: int | None = 0, progress: bool | None = None
 ) -> tuple[Model, Guide]:
     """Return the pair of ``fit_detector``, fitted to all rows but those for validation.
 
@@ -101,7 +104,8 @@ def fit_table_pair(
         clean: N clean rows, (N, columns).
         updates: Updates of the parameters.
         seed: Seeds the split, the first weights and the fit.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
 
     Raises:
         ValueError: If there are too few rows, or the rows are no vectors of finite numbers.

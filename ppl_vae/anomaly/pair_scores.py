@@ -79,7 +79,7 @@ class PairScores:
         self.size, self.full_size = self._pass.size, self._pass.full_size
 
     def of(
-        self, rows: Rows, *, seed: int | None, progress: bool = False, first_block: int = 0
+        self, rows: Rows, *, seed: int | None, progress: bool | None = False, first_block: int = 0
     ) -> dict[str, Tensor]:
         """Return the scores of rows, ``ess`` and ``k_hat``, (N,) each.
 

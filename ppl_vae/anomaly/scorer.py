@@ -158,10 +158,12 @@ class Scorer:
         if self.verb == "score":
             detector = AnomalyDetector.load(self.run, trust_code=self.trust_code)
             rate = self.false_alarm_rate
-            return lambda rows: detector(rows, false_alarm_rate=rate).drop(columns="q_value")
+            return lambda rows: detector(rows, false_alarm_rate=rate, progress=False).drop(
+                columns="q_value"
+            )
         model, guide = load(self.run, trust_code=self.trust_code)
         given = {} if self.num_samples is None else {"num_samples": self.num_samples}
-        how: dict[str, Any] = {"seed": 0, "plate": self._plate, **given}
+        how: dict[str, Any] = {"seed": 0, "plate": self._plate, "progress": False, **given}
         if self.verb == "encode":
             return lambda rows: flat_columns(encode(model, guide, rows, **how))
 

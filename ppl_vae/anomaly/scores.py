@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.anomaly.ordinary_cells import OrdinaryCells
 from ppl_vae.anomaly.pair_scores import PROBABILITIES, SCORES, PairScores
 from ppl_vae.anomaly.same_form import in_form
 from ppl_vae.anomaly.step_scores import step_scores
 from ppl_vae.arguments import check_arguments, shown
+from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
 from ppl_vae.evaluation.psis import k_threshold
@@ -51,7 +51,7 @@ def anomaly_scores(
     attribution: bool = False,
     per_step: bool = False,
     compile: bool | str = "auto",  # noqa: A002  as fit has it
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return the anomaly scores of every row under a pair, in nats; the higher, the stranger.
@@ -77,7 +77,8 @@ def anomaly_scores(
             scores of sequences add up over their steps: longer ones are stranger by their length.
             Divide by ``data["lengths"]`` to compare sequences.
         compile: ``"auto"`` compiles for a large job, ``True`` for any job, ``False`` for none.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -188,7 +189,7 @@ class RowScorer:
         reference: Data | None = None,
         explained: str | None = None,
         compile: bool | str = "auto",  # noqa: A002  as fit has it
-        progress: bool = False,
+        progress: bool | None = False,
         plate: str = "data",
         total: int | None = None,
     ) -> None:
@@ -224,7 +225,9 @@ class RowScorer:
         ]
         self._known = averaged(found) if found else {}
 
-    def __call__(self, data: Data, *, progress: bool = False, first_row: int = 0) -> pd.DataFrame:
+    def __call__(
+        self, data: Data, *, progress: bool | None = False, first_row: int = 0
+    ) -> pd.DataFrame:
         """Return the scores of rows, as ``anomaly_scores`` does.
 
         Args:
@@ -251,7 +254,7 @@ class RowScorer:
         return frame
 
     def attribution(
-        self, data: Data, scores: pd.DataFrame, *, progress: bool = False
+        self, data: Data, scores: pd.DataFrame, *, progress: bool | None = False
     ) -> pd.DataFrame:
         """Return by how much the score of each row falls with an ordinary value in each cell.
 
@@ -274,10 +277,8 @@ class RowScorer:
         name = self._explained if self._explained in scores else EXPECTED
         lowest = np.full((len(scores), len(self.attribution_columns)), np.inf)
         replaced = self._cells.replaced(self._scorers[0].pair.rows(data))
-        bar = tqdm(
-            replaced, "attribution", len(self._cells), disable=not progress, leave=False
-        )  # fmt: skip
-        for cell, changed in bar:
+        bar = Bar("attribution", progress)
+        for cell, changed in bar.over(replaced, total=len(self._cells), unit="cell"):
             try:
                 # An overflow was told of with the scores of the rows as they are.
                 with warnings.catch_warnings(action="ignore", category=UserWarning):

@@ -59,6 +59,7 @@ class Scoring:
         num_samples: int,
         seed: int | None,
         plate: str,
+        progress: bool | None = False,
     ) -> Scoring:
         """Make a scoring; the arguments are those of ``AnomalyDetector``.
 
@@ -76,7 +77,8 @@ class Scoring:
         scoring = cls(LIKELIHOOD, num_samples, seed, plate)
         if reference is None:
             return cls(score, num_samples, seed, plate)
-        known = scoring(model, guide, reference, name="reference")["score"].to_numpy()
+        scored = scoring(model, guide, reference, name="reference", progress=progress)
+        known = scored["score"].to_numpy()
         if not np.isfinite(known).any():
             raise ValueError("reference: expected rows with a finite likelihood, got none")
         return cls(score, num_samples, seed, plate, float(known[np.isfinite(known)].mean()))
@@ -88,7 +90,7 @@ class Scoring:
         data: Data,
         *,
         name: str = "data",
-        progress: bool = False,
+        progress: bool | None = False,
     ) -> pd.DataFrame:
         """Return the scores of rows, and how far each can be trusted.
 
@@ -129,7 +131,7 @@ class Scoring:
         reference: Data | None = None,
         is_explained: Callable[[pd.DataFrame], Any],
         total: int | None = None,
-        progress: bool = False,
+        progress: bool | None = False,
     ) -> Iterator[pd.DataFrame]:
         """Yield the scores of rows that come in parts.
 

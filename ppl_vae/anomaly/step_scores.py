@@ -27,7 +27,7 @@ SCORE = "negative_log_likelihood"
 
 
 def step_scores(
-    pair: Pair, data: Data, num_samples: int, *, seed: int | None, progress: bool
+    pair: Pair, data: Data, num_samples: int, *, seed: int | None, progress: bool | None
 ) -> pd.DataFrame:
     """Return the frame of ``anomaly_scores(..., per_step=True)``.
 

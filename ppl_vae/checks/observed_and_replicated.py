@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.pit import RunningPIT
@@ -82,7 +83,7 @@ class ReplicateComparison:
         if sampler.prior:
             check_latents_are_given_rows(functions, self._from_prior)
 
-    def add_all(self, progress: str, team: World) -> None:
+    def add_all(self, bar: Bar, team: World) -> None:
         """Draw and add all replicates, which several processes share by groups.
 
         Every process adds the first groups, which hold the sample for figures and show which
@@ -90,26 +91,26 @@ class ReplicateComparison:
         are shared, and their statistics, a few numbers for each replicate, are exchanged.
 
         Args:
-            progress: Title of a progress bar; none if empty.
+            bar: The progress bar.
             team: The processes.
         """
         groups = self.sampler.groups()
         first = math.ceil(SAMPLE_REPLICATES / self.sampler.count)
         shared = groups[first:-2] if team.size > 1 else []
         if not shared:
-            for part in self.sampler.stream(progress):
+            for part in self.sampler.stream(bar):
                 self.add(part)
             return
         with team.together("predictive_check"):
             with alone():
-                for part in self.sampler.stream(progress if team.first else "", groups[:first]):
+                for part in self.sampler.stream(bar.only(team.first), groups[:first]):
                     self.add(part)
                 before = self.pit.counts()
                 own = shared[team.rank :: team.size]
-                for part in self.sampler.stream(progress if team.first else "", own):
+                for part in self.sampler.stream(bar.only(team.first), own):
                     self.add(part)
                 after = self.pit.counts()
-                for part in self.sampler.stream("", groups[-2:]):
+                for part in self.sampler.stream(NO_BAR, groups[-2:]):
                     self.add(part)
             self._exchange(team, shared, first)
             self.pit.add_counts(

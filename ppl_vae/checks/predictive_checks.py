@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ppl_vae.arguments import check_arguments, check_memory
+from ppl_vae.bars import Bar
 from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.observed_and_replicated import ReplicateComparison
@@ -31,9 +32,9 @@ from ppl_vae.checks.user_statistics import requested_statistics
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Data
-from ppl_vae.data.text import printable
 from ppl_vae.elbo.points import points_given
 from ppl_vae.predictive.replicates import ReplicateSampler
+from ppl_vae.verdicts import Block, Line, Table, Tone, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,6 +48,7 @@ GUIDE_NOTE = "The guide has seen these rows: a statistic that is not flagged may
 
 
 @dataclass(frozen=True)
+@verdict
 class PredictiveCheck:
     """Statistics of the data beside statistics of replicates, and which of them are flagged.
 
@@ -215,9 +217,13 @@ class PredictiveCheck:
             for site, names in self.factors.items()
         ]
 
-    def __str__(self) -> str:
-        lines = [*self.headline, "", _as_text(self.lines), "", *self.notes]
-        return printable("\n".join(lines))
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
+        title, found, *caveats = self.headline
+        nothing_to_find = self.num_samples < MIN_REPLICATES
+        tone: Tone = "warning" if self.frame["flagged"].any() or nothing_to_find else "good"
+        head = [Line(title, "title"), Line(found, tone), *(Line(c, "warning") for c in caveats)]
+        return [head, _table(self.lines), [Line(note, "note") for note in self.notes]]
 
 
 def predictive_check(
@@ -229,7 +235,7 @@ def predictive_check(
     num_samples: int = 200,
     seed: int | None = 0,
     sites: Any = None,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> PredictiveCheck:
     """Compare statistics of the data with statistics of replicated data sets.
@@ -281,7 +287,8 @@ def predictive_check(
         seed: Seeds the draws; the generators are restored afterwards. ``None`` uses the global
             generators.
         sites: Name or names of the observed sites to check; all by default.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -312,7 +319,7 @@ def predictive_check(
         kind = ValueKind.of(sampler.distributions[name])
         known |= {*kind.names, *(names_of(kind.name) if layout.inside is not None else ())}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
-    comparison.add_all("predictive check" if progress else "", world())
+    comparison.add_all(Bar("predictive check", progress), world())
     sampler.far_rows.warn("predictive_check", stacklevel=2)
     return _check_of(comparison, [] if guide is None else points_given(pair, rows))
 
@@ -358,10 +365,9 @@ def _flagged_values(
     return values
 
 
-def _as_text(frame: pd.DataFrame) -> str:
-    """Return the table as text: numbers with four digits, flags as words."""
-    shown = frame.reset_index()
+def _table(frame: pd.DataFrame) -> Table:
+    """Return the table to read: numbers with four digits, flags as words."""
+    shown = frame.reset_index().drop(columns="p_error")
     shown["flagged"] = shown["flagged"].map({True: "FLAGGED", False: ""})
-    numbers = dict.fromkeys(("observed", "mean", "lower", "upper"), "{:.4g}".format)
-    shares = dict.fromkeys(("p_value", "p_adjusted"), "{:.3f}".format)
-    return shown.drop(columns="p_error").to_string(index=False, formatters={**numbers, **shares})
+    formats = {"p_value": ".3f", "p_adjusted": ".3f"}
+    return Table(shown, formats, marked=frame["flagged"].tolist(), index=False)

@@ -63,12 +63,12 @@ class CommandOutput:
         quiet: Print nothing but errors.
 
     Attributes:
-        progress: Whether to show progress bars: only on a terminal, and not with ``quiet``.
+        progress: ``progress`` of the library's functions: none with ``quiet``.
     """
 
     def __init__(self, as_json: bool, quiet: bool) -> None:
         self.as_json, self.quiet = as_json, quiet
-        self.progress = not quiet and sys.stderr.isatty()
+        self.progress = False if quiet else None
         self._held_back: list[str] = []
 
     def result(self, values: Mapping[str, Any]) -> None:

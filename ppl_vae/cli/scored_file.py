@@ -16,9 +16,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from ppl_vae.anomaly.decision import COLUMNS
+from ppl_vae.bars import Bar
 from ppl_vae.cli.growing_table import GrowingTable
 from ppl_vae.data.files import check_exists
 from ppl_vae.data.parts import kept_parts, rows_in_file
@@ -76,7 +76,7 @@ class ScoredFile:
         decide: Decision,
         *,
         reference: Any = None,
-        progress: bool = False,
+        progress: bool | None = False,
     ) -> dict[str, Any]:
         """Score all rows, decide, and write the results.
 
@@ -92,15 +92,16 @@ class ScoredFile:
         """
         total = rows_in_file(self.data)
         counts = np.zeros(len(detector.scores) + 1, dtype=np.int64)
-        bar = tqdm(
-            total=total, desc="scoring", unit="row", unit_scale=True, disable=not progress,
-            leave=False,
-        )  # fmt: skip
+        bar = Bar("scoring", progress).over(total=total, unit="row", unit_scale=True)
         began = time.perf_counter()
         with self._records() as file:
             with bar:
                 scores = detector.parts(
-                    parts, reference=reference, explained_rate=decide.rate, total=total
+                    parts,
+                    reference=reference,
+                    explained_rate=decide.rate,
+                    total=total,
+                    progress=False,
                 )  # no row with a higher p-value is flagged at either rate
                 for scored in scores:
                     file.write(self._as_records(scored).tobytes())  # tofile hides a full disk

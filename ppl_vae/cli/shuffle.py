@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tqdm.auto import tqdm
 
+from ppl_vae.bars import Bar
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.options import AsJson, Quiet, Seed
 
@@ -32,7 +32,8 @@ def shuffle(
         if not data.exists():
             raise UsageError(f"{data}: no such file or folder")
         rows = sum(group.rows for group in row_groups_of(open_folder(data), str(data)))
-        with tqdm(total=2 * rows, unit="row", unit_scale=True, disable=not report.progress) as bar:
+        bar = Bar("shuffle", report.progress)
+        with bar.over(total=2 * rows, unit="row", unit_scale=True) as bar:
             files = write_shuffled(data, out, seed=seed, told=bar.update)
         report.result({"rows": rows, "files": files, "folder": str(out)})
         report.show(f"{rows:,} rows in {files} files in {out}")

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 import torch
 from pyro import poutine
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.core.failed_calls import find_cause
 from ppl_vae.core.failed_runs import FailedRun, error_text, raised_again, raised_in
 from ppl_vae.core.failed_sums import cause_in_sums
@@ -95,7 +95,7 @@ def blocks(
     work: Callable[[Batch, Tensor], T],
     *,
     seed: int | None,
-    progress: str = "",
+    bar: Bar = NO_BAR,
     copies: int = 1,
     size: int | None = None,
     judge: bool = True,
@@ -111,7 +111,7 @@ def blocks(
         rows: The data.
         work: Called with each block as a batch and the positions of its rows, (rows,).
         seed: Seed of the whole pass; ``None`` draws from the global generators.
-        progress: Title of a progress bar; no bar if empty.
+        bar: The progress bar, which counts blocks.
         copies: Particles of each row that ``work`` holds at once.
         size: Rows in a block; ``block_rows`` by default.
         judge: Whether to refuse observed values outside their likelihood's support. Rows of which
@@ -130,9 +130,8 @@ def blocks(
     size = size or block_rows(rows, copies)
     team = World() if team is None else team
     numbered = list(enumerate(range(0, len(rows), size), first_block))[team.rank :: team.size]
-    device, hidden = pair.device(), not progress or not team.first
-    bar = tqdm(numbered, desc=progress, unit="block", disable=hidden, leave=False)
-    for block, start in bar:
+    device = pair.device()
+    for block, start in bar.only(team.first).over(numbered, unit="block"):
         index = torch.arange(start, min(start + size, len(rows)))
         batch = rows.take(index, device)
         if judge:
@@ -237,7 +236,7 @@ def collect(
     work: Callable[[Batch, Tensor], dict[Key, Tensor]],
     *,
     seed: int | None,
-    progress: str = "",
+    bar: Bar = NO_BAR,
     copies: int = 1,
     size: int | None = None,
     judge: bool = True,
@@ -254,7 +253,7 @@ def collect(
         rows: The data.
         work: Returns ``{name: (rows of the block, ...)}``.
         seed: Seed of the whole pass; ``None`` draws from the global generators.
-        progress: Title of a progress bar; no bar if empty.
+        bar: The progress bar, which counts blocks.
         copies: Particles of each row that ``work`` holds at once.
         size: Rows in a block; ``block_rows`` by default.
         judge: As in ``blocks``.
@@ -267,7 +266,7 @@ def collect(
         ``{name: (rows, ...)}`` on the CPU, in the widest dtype that a block returned.
     """
     options: dict[str, Any] = {
-        "progress": progress, "copies": copies, "size": size or block_rows(rows, copies),
+        "bar": bar, "copies": copies, "size": size or block_rows(rows, copies),
         "judge": judge, "first_block": first_block,
     }  # fmt: skip
     team = World() if shared is None else world()

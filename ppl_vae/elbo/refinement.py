@@ -27,9 +27,9 @@ from typing import Any
 
 from pyro import poutine
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from ppl_vae.arguments import check_arguments, check_number
+from ppl_vae.bars import Bar
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
@@ -56,7 +56,7 @@ def refine(
     num_particles: int = 8,
     lr: float = 0.05,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> RefinedGuide:
     """Return a guide for exactly these rows, improved row by row from the guide's answers to them.
@@ -75,7 +75,8 @@ def refine(
         lr: Length of the first steps, in standard deviations of the guide's normals; it falls to 0
             over the second half of the steps.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -115,7 +116,7 @@ def refine(
     size = min(block_rows(rows, num_particles), len(rows))
     steps_in_all = steps * math.ceil(len(rows) / size)
     search = OffsetSearch(pair, refined, rows, num_particles)
-    bar = tqdm(total=steps_in_all, desc="refine", unit="step", disable=not progress, leave=False)
+    bar = Bar("refine", progress).over(total=steps_in_all, unit="step")
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         if steps_in_all >= TRACED_FROM and len(index) == size:

@@ -28,7 +28,7 @@ def compare(
     level: float = 0.95,
     seed: int | None = 0,
     compile: bool | str = "auto",  # noqa: A002  as log_likelihood has it
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Comparison:
     """Compare pairs by the log-likelihood of the same held-out rows.
@@ -58,7 +58,8 @@ def compare(
         level: Probability of the intervals, between 0 and 1.
         seed: Seeds the draws of each pair; the generators are restored afterwards.
         compile: As ``log_likelihood`` has it.
-        progress: Whether to show a bar for each pair.
+        progress: Whether to show a bar for each pair: ``None`` for yes, in a terminal or a
+            notebook, once the work on it has taken two seconds.
         plate: Name of the row plate.
 
     Raises:

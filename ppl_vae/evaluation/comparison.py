@@ -17,12 +17,14 @@ import pandas as pd
 from ppl_vae.data.text import printable
 from ppl_vae.evaluation.leads import Lead, RowLikelihoods
 from ppl_vae.evaluation.summary import MeanOverRows
+from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, repr=False)
+@verdict
 class Comparison:
     """Held-out log-likelihoods of several pairs on the same rows, and which pair is best.
 
@@ -152,17 +154,21 @@ class Comparison:
     def __repr__(self) -> str:
         return printable("; ".join(self.sentences()))
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         rows = len(self.rows) - self.left_out
-        lines = [
+        title = (
             f"log-likelihood of {rows} row{'' if rows == 1 else 's'} in nats a row, "
-            f"{self.num_samples} draws each",
-            "",
-            self.frame.to_string(float_format="{:.3g}".format, na_rep=""),
-            "",
-            *self.sentences(),
+            f"{self.num_samples} draws each"
+        )
+        first, *others = self.sentences()
+        answer = Line(first, "warning" if self.best is None else "good")
+        marked = [False, *(not lead.firm for lead in self.leads)]
+        return [
+            [Line(title, "title")],
+            Table(self.frame, marked=marked, missing=""),
+            [answer, *(Line(sentence, "warning") for sentence in others)],
         ]
-        return printable("\n".join(lines))
 
 
 def _line(each: RowLikelihoods, lead: Lead | None) -> dict[str, float]:

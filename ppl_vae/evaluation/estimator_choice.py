@@ -23,6 +23,10 @@ NEGLIGIBLE = 0.02
 """Share of the gradient's norm up to which a bias counts as none."""
 
 
+BIASED = 2
+"""The tier of estimators with a bias."""
+
+
 @dataclass(frozen=True)
 class Judged:
     """One estimator, judged by the gradient of one group of parameters.
@@ -49,11 +53,11 @@ class Judged:
         if self.target not in ("ELBO", "relaxed"):
             return 1
         if math.isnan(self.share):
-            return 0 if self.target == "ELBO" else 2
+            return 0 if self.target == "ELBO" else BIASED
         found = self.share > max(self.visible, NEGLIGIBLE)
         # a relaxed draw has a bias; it counts as none only where the draws show that it is small
         unsure = self.target == "relaxed" and self.share + self.visible > NEGLIGIBLE
-        return 2 if found or unsure else 0
+        return BIASED if found or unsure else 0
 
     @property
     def shown(self) -> float:
@@ -74,7 +78,7 @@ class Judged:
         if self.visible < 1e-6 and self.tier == 0:
             return "no bias: its gradient is the exact one"
         if self.share > self.visible:
-            little = "" if self.tier == 2 else ", too little to count"
+            little = "" if self.tier == BIASED else ", too little to count"
             return f"bias {_percent(self.share)} of the gradient{little}"
         words = f"no bias found: from {_percent(self.visible)} of the gradient on it would be"
         return words if self.tier == 0 else f"{words}; biased by its relaxation"
@@ -113,7 +117,7 @@ def best_of(judged: Sequence[Judged]) -> tuple[str, str]:
     """
     tier = min(each.tier for each in judged)
     equals = [each for each in judged if each.tier == tier]
-    if tier == 2:
+    if tier == BIASED:
         known = sorted(equals, key=lambda e: (math.isnan(e.share), e.share, e.noise))
         best = known[0]
         if math.isnan(best.share):

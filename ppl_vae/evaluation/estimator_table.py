@@ -23,16 +23,17 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ppl_vae.data.rows import batch_rows
-from ppl_vae.data.text import printable
-from ppl_vae.evaluation.estimator_choice import Judged, best_of, judge
+from ppl_vae.evaluation.estimator_choice import BIASED, Judged, best_of, judge
 from ppl_vae.evaluation.exact_gradients import ExactGradient
 from ppl_vae.evaluation.gradient_draws import Estimator, Moments
+from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
+@verdict
 class GradientEstimators:
     """Bias, variance and time of gradient estimators. Print it, call ``plot``, or read ``frame``.
 
@@ -129,25 +130,29 @@ class GradientEstimators:
         numbers = table["milliseconds"], table["variance"], bias
         return estimator_plane(*numbers, names=list(table.index), title=title, ax=ax)
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         name, reason = best_of(self.judged)
-        lines = [
+        title = (
             f"gradient estimators: {len(self.judged)} on {self.rows} rows, {self.num_draws} draws "
-            "each",
-            "",
-            self.frame.to_string(float_format="{:.3g}".format),
-            "",
-            f"bias of the gradient of the {self.group}:",
-            *(f"  {each.name}: {each.sentence()}" for each in self.judged),
-            "",
+            "each"
+        )
+        biased = {each.name for each in self.judged if each.tier == BIASED}
+        differ = (
+            "the guides differ, so that these numbers compare guides as well as estimators; give "
+            "all guides the same networks"
+        )
+        answer = Line(f'recommended: "{name}": {reason}', "warning" if name in biased else "good")
+        return [
+            [Line(title, "title")],
+            Table(self.frame, marked=[str(each) in biased for each, _ in self.frame.index]),
+            [
+                Line(f"bias of the gradient of the {self.group}:"),
+                *(Line(f"  {each.name}: {each.sentence()}") for each in self.judged),
+            ],
+            *([] if self.same_guides else [[Line(differ, "warning")]]),
+            [answer],
         ]
-        if not self.same_guides:
-            lines += [
-                "the guides differ, so that these numbers compare guides as well as estimators; "
-                "give all guides the same networks",
-                "",
-            ]
-        return printable("\n".join([*lines, f'recommended: "{name}": {reason}']))
 
 
 def _row(estimator: Estimator, group: str, exact: Moments | None) -> dict[str, float]:

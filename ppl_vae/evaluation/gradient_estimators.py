@@ -14,9 +14,9 @@ import torch
 from pyro import poutine
 from pyro.infer import ELBO
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.arguments import check_arguments, check_count, check_memory, shown
+from ppl_vae.bars import Bar
 from ppl_vae.compat.of_pyro import pyro_remarks_silenced
 from ppl_vae.core import sites
 from ppl_vae.core.handlers import Substitute
@@ -43,7 +43,7 @@ def gradient_estimators(
     *,
     num_draws: int = 1000,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> GradientEstimators:
     """Measure the bias, the variance and the time of gradient estimators on one batch.
@@ -74,7 +74,8 @@ def gradient_estimators(
             all if they are fewer.
         num_draws: Times that each gradient is drawn, 2 or more.
         seed: Seeds all draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Raises:
@@ -195,7 +196,7 @@ def _exact_gradients(
 
 
 def _draw_in_turn(
-    estimators: list[Estimator], num_draws: int, seed: int | None, *, progress: bool
+    estimators: list[Estimator], num_draws: int, seed: int | None, *, progress: bool | None
 ) -> None:
     """Draw the gradient of each estimator in turn, many times, so that all share the machine alike.
 
@@ -204,8 +205,7 @@ def _draw_in_turn(
     for estimator in estimators:
         estimator.draw()  # the first one finds the plates and the particles, which takes time
         estimator.forget()
-    bar = tqdm(range(num_draws), desc="gradients", unit="draw", disable=not progress, leave=False)
-    for draw in bar:
+    for draw in Bar("gradients", progress).over(range(num_draws), unit="draw"):
         for position, estimator in enumerate(estimators):
             _seed(seed, 1, position, draw)
             estimator.draw()

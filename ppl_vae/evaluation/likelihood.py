@@ -20,6 +20,7 @@ import pandas as pd
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, shown
+from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -51,7 +52,7 @@ def log_likelihood(
     num_samples: int = 1000,
     seed: int | None = 0,
     compile: bool | str = "auto",  # noqa: A002  as fit has it
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return the log-likelihood of every row, estimated by importance sampling from the guide.
@@ -83,7 +84,8 @@ def log_likelihood(
         compile: ``"auto"`` traces and compiles the weights for a large job, ``True`` for any job,
             ``False`` for none. A graph is first compared with the pair, on blocks from all over
             the data; where they differ, the pair's own Python runs, as in the particle filter.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -143,7 +145,7 @@ def check_method(method: Any) -> None:
 
 def likelihoods_of_rows(
     pair: Pair, rows: Rows, method: str, num_samples: int, *, seed: int | None,
-    compile: bool | str, progress: bool, name: str, stacklevel: int,  # noqa: A002
+    compile: bool | str, progress: bool | None, name: str, stacklevel: int,  # noqa: A002
 ) -> pd.DataFrame:  # fmt: skip
     """Return the frame of ``log_likelihood``, under the name of the function that is asked.
 
@@ -154,7 +156,8 @@ def likelihoods_of_rows(
         num_samples: Draws of the latents for each row.
         seed: Seeds the draws.
         compile: Whether the weights are compiled.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         name: What warnings begin with: the public function.
         stacklevel: As ``warnings.warn`` has it, counted from the caller.
     """
@@ -209,7 +212,7 @@ def elbo_terms(
     *,
     num_samples: int = 100,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return the ELBO of every row, taken apart: one column for each site.
@@ -233,7 +236,8 @@ def elbo_terms(
         data: N rows, in any form that ``fit`` takes.
         num_samples: Draws of the latents for each row.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -291,9 +295,9 @@ def elbo_terms(
             outside.setdefault(name, []).append((used, nats))
         return {name: total / num_samples for name, total in totals.items()}
 
-    title = f"{measure} by site" if progress else ""
     far_rows = FarRows(pair, rows)
-    options: dict[str, Any] = {"seed": seed, "progress": title, "size": size}
+    bar = Bar(f"{measure} by site", progress)
+    options: dict[str, Any] = {"seed": seed, "bar": bar, "size": size}
     frame = _frame(rows, collect(pair, rows, far_rows.marked(work), **options))
     far_rows.warn("elbo_terms", stacklevel=2)
     frame.attrs["global"] = {

@@ -70,7 +70,7 @@ class FilterPass:
 
 def filter_columns(
     particle_filter: FilterPass, *, name: str, per_step: bool, seed: int | None,
-    progress: bool = False, stacklevel: int,
+    progress: bool | None = False, stacklevel: int,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Return what the filter says of all rows: the log-likelihood, its error, effective particles.
 
@@ -116,7 +116,7 @@ def filter_columns(
 
 
 def filtered_log_likelihood(
-    pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, progress: bool, name: str,
+    pair: Pair, rows: Rows, num_samples: int, *, seed: int | None, progress: bool | None, name: str,
     stacklevel: int,
 ) -> pd.DataFrame:  # fmt: skip
     """Return the frame of ``log_likelihood(..., method="particle_filter")``.

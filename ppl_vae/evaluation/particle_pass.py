@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import ELEMENTS, block_rows
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.world import world
@@ -107,19 +107,17 @@ class ParticlePass:
                 bar.update(used * rows)
 
 
-def draws_bar(title: str, rows: Rows, num_samples: int, *, shown: bool) -> Any:
+def draws_bar(title: str, rows: Rows, num_samples: int, *, shown: bool | None) -> Any:
     """Return a progress bar that counts the draws of all rows.
 
     Args:
         title: Its title.
         rows: The data.
         num_samples: Draws for each row.
-        shown: Whether it is shown.
+        shown: Whether it is shown, as ``progress`` of the public functions has it.
     """
-    return tqdm(
-        total=len(rows) * num_samples, desc=title, unit="draw", unit_scale=True,
-        disable=not shown or not world().first, leave=False,
-    )  # fmt: skip
+    bar = Bar(title, shown).only(world().first)
+    return bar.over(total=len(rows) * num_samples, unit="draw", unit_scale=True)
 
 
 def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_memory
+from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.handlers import Substitute
@@ -50,7 +51,7 @@ def encode(
     joint: bool = False,
     num_samples: int = 32,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return the codes of every row: moments of its latents, or probabilities of their categories.
@@ -75,7 +76,8 @@ def encode(
         num_samples: Draws of the guide where the moments are not exact; a single one leaves their
             standard deviation unknown (NaN).
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -120,7 +122,7 @@ def encode(
     far_rows = FarRows(pair, rows)
     size = rows_that_fit(block_rows(rows), summed.numbers)
     parts = collect(
-        pair, rows, far_rows.marked(work), seed=seed, progress="encode" if progress else "",
+        pair, rows, far_rows.marked(work), seed=seed, bar=Bar("encode", progress),
         size=size, shared=far_rows.found,
     )  # fmt: skip
     if len(rows) > size:  # the blocks may have been shared
@@ -232,7 +234,7 @@ def reconstruct(
     *,
     num_samples: int = 32,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Any:
     """Return the rows that the pair expects: each observed cell is averaged over the guide.
@@ -248,7 +250,8 @@ def reconstruct(
             drawn, so that the result is exact; else its Monte Carlo error is that of an average
             of ``num_samples`` draws.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -289,10 +292,8 @@ def reconstruct(
         return places.fields_with_values(batch, observing, expected, expected=True)
 
     far_rows = FarRows(pair, rows)
-    title = "reconstruct" if progress else ""
-    parts = collect(
-        pair, rows, far_rows.marked(work), seed=seed, progress=title, shared=far_rows.found
-    )
+    bar = Bar("reconstruct", progress)
+    parts = collect(pair, rows, far_rows.marked(work), seed=seed, bar=bar, shared=far_rows.found)
     far_rows.warn("reconstruct", stacklevel=2)
     if pair.reads_lengths(rows):
         parts = without_padding(rows, parts)
@@ -308,7 +309,7 @@ def generate(
     given: Mapping[Any, Any] | None = None,
     expected: bool = False,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Any:
     """Return new rows from the model: latents from the prior, then observations.
@@ -325,7 +326,8 @@ def generate(
         expected: Whether to return expected values given the latents (the most probable
             category) instead of draws.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -357,8 +359,8 @@ def generate(
         values = latent_draws.site_values(trace, expected=expected)
         return places.fields_with_values(batch, data_sites(trace), values, expected=expected)
 
-    title = "generate" if progress else ""
-    parts = collect(pair, template, work, seed=seed, progress=title, judge=False)
+    bar = Bar("generate", progress)
+    parts = collect(pair, template, work, seed=seed, bar=bar, judge=False)
     return in_data_form(rows, without_padding(rows, parts) if pair.reads_lengths(rows) else parts)
 
 

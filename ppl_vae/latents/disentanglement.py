@@ -17,15 +17,16 @@ import pandas as pd
 import torch
 
 from ppl_vae.arguments import check_arguments, check_count
+from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Data
-from ppl_vae.data.text import printable
 from ppl_vae.latents.additive_regression import Halves
 from ppl_vae.latents.codes import encode
 from ppl_vae.latents.factor_scores import SCORES
 from ppl_vae.latents.factor_tables import FactorTables, entropy, information_by_chance
 from ppl_vae.latents.variables import Variable, as_variable, codes_of, factors_of
+from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,6 +37,7 @@ FEWEST = 20  # data sets of a bootstrap, so that an interval of 95 % is one
 
 
 @dataclass(frozen=True)
+@verdict
 class Disentanglement:
     """How far latents stand for known factors. Print the result, call ``plot``, or read the frames.
 
@@ -73,24 +75,29 @@ class Disentanglement:
         title = f"Which latent stands for which factor:\nmutual-information gap {mig:.2f}"
         return importance_map(self.importance, title=title, ax=ax)
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         latents, factors = self.importance.shape
         title = f"disentanglement: {latents} latents, {factors} factors, {self.rows} rows"
         if self.left_out:
             title += f"; {self.left_out} left out, which have no finite code"
-        lines = [title, "", self.frame.to_string(float_format="{:.3f}".format), ""]
-        lines += ["importance: the share of a factor's variance that a latent adds"]
-        lines += [self.importance.to_string(float_format="{:.3f}".format)]
+        caption = "importance: the share of a factor's variance that a latent adds"
+        marked = [latent in self.collapsed for latent in self.importance.index]
+        cautions = []
         if self.noise >= NOISE:
-            lines += [
-                "",
+            cautions.append(
                 f"the latents tell little of the factors: codes of other rows have "
                 f"{self.noise:.0%} of these importances, by chance. dci_disentanglement, "
-                "dci_completeness and modularity say little here",
-            ]
+                "dci_completeness and modularity say little here"
+            )
         if self.collapsed:
-            lines += ["", f"collapsed, counted as constant: {', '.join(self.collapsed)}"]
-        return printable("\n".join(lines))
+            cautions.append(f"collapsed, counted as constant: {', '.join(self.collapsed)}")
+        return [
+            [Line(title, "title")],
+            Table(self.frame, ".3f"),
+            Table(self.importance, ".3f", caption, marked),
+            *([Line(caution, "warning")] for caution in cautions),
+        ]
 
 
 def disentanglement(
@@ -102,6 +109,7 @@ def disentanglement(
     num_bins: int = 20,
     num_bootstrap: int = 200,
     seed: int | None = 0,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Disentanglement:
     """Score how far each latent stands for one known factor, and each factor in one latent.
@@ -143,6 +151,8 @@ def disentanglement(
         num_bootstrap: Times that rows are drawn with replacement, 20 or more; 0 leaves ``lower``
             and ``upper`` NaN.
         seed: Seeds all draws; the generators are restored afterwards.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Raises:
@@ -162,8 +172,8 @@ def disentanglement(
     check_count("num_bootstrap", num_bootstrap, least=0)
     if num_bootstrap:
         check_count("num_bootstrap", num_bootstrap, least=FEWEST)
-    check_arguments(seed=seed)
-    means = encode(model, guide, data, seed=seed, plate=plate)
+    check_arguments(seed=seed, progress=progress)
+    means = encode(model, guide, data, seed=seed, progress=progress, plate=plate)
     known = factors_of(factors, means.index)
     finite = np.isfinite(means.to_numpy(dtype=float)).all(1)
     if not finite.any():
@@ -180,7 +190,9 @@ def disentanglement(
                 f"in all {finite.sum()} rows; leave the factor out, or score other rows"
             )
     _refuse_too_few(codes.variables, targets)
-    scores, found = _scored(codes.variables, targets, num_bootstrap, seed)
+    scores, found = _scored(
+        codes.variables, targets, num_bootstrap, seed, Bar("bootstrap", progress)
+    )
     latents, names = [code.name for code in codes.variables], [target.name for target in targets]
     return Disentanglement(
         frame=scores,
@@ -217,7 +229,7 @@ class _Found:
 
 
 def _scored(
-    codes: list[Variable], factors: list[Variable], num_bootstrap: int, seed: int | None
+    codes: list[Variable], factors: list[Variable], num_bootstrap: int, seed: int | None, bar: Bar
 ) -> tuple[pd.DataFrame, _Found]:
     """Return the scores, and what they are made of.
 
@@ -248,7 +260,8 @@ def _scored(
         chance_drawn = np.stack(
             [tables.shuffled_information(np.concatenate(pair), random) for pair in drawn]
         )
-        spread = np.stack([tables.measure(pair).scores(chance_drawn) for pair in drawn])
+        pairs = bar.over(drawn, unit="draw")
+        spread = np.stack([tables.measure(pair).scores(chance_drawn) for pair in pairs])
         centered = value + spread - spread.mean(0)
         lower, upper = np.quantile(centered, [0.025, 0.975], axis=0).clip(0.0, 1.0)
     columns = {"value": value, "lower": lower, "upper": upper}

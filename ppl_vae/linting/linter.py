@@ -22,7 +22,6 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.seeding import child
 from ppl_vae.core.supports import support_of, support_text
 from ppl_vae.data.rows import Data, Rows
-from ppl_vae.data.text import printable
 from ppl_vae.elbo.objectives import Objective, RowBound, choose_objective
 from ppl_vae.elbo.points import LOG_JOINT, point_latents
 from ppl_vae.elbo.relaxations import relaxed_latents
@@ -46,12 +45,14 @@ from ppl_vae.linting.left_behind import Appeared
 from ppl_vae.linting.objective_runs import findings_under_elbo, inspect_under_elbo
 from ppl_vae.linting.watching import Layers
 from ppl_vae.linting.wide_noise import wide_noise
+from ppl_vae.verdicts import Block, Line, Table, Tone, verdict
 
 COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "batch_shape"]
 COLUMNS += ["plates", "support", "reparameterized", "estimator"]
 
 
 @dataclass(frozen=True)
+@verdict
 class Lint:
     """The verdict of ``lint`` on a pair and its data.
 
@@ -86,12 +87,19 @@ class Lint:
         if self.errors:
             raise ValueError("\n".join(str(finding) for finding in self.errors))
 
-    def __str__(self) -> str:
-        parts = [self.sites.to_string(index=False)] if len(self.sites) else []
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
+        parts: list[Block] = []
+        if len(self.sites):
+            places = {finding.where for finding in self.findings}
+            marked = [f'site "{site}"' in places for site in self.sites["site"]]
+            parts.append(Table(self.sites, marked=marked, index=False))
         if self.objective is not None:
-            parts.append(f"objective: {self.objective.name} ({self.objective.reason})")
-        parts += [f"{finding.severity}: {finding}" for finding in self.findings]
-        return printable("\n\n".join([*parts, *([] if self.findings else ["no findings"])]))
+            parts.append([Line(f"objective: {self.objective.name} ({self.objective.reason})")])
+        for finding in self.findings:
+            tone: Tone = "bad" if finding.severity == "error" else "warning"
+            parts.append([Line(f"{finding.severity}: {finding}", tone)])
+        return parts if self.findings else [*parts, [Line("no findings", "good")]]
 
 
 def lint(

@@ -1,6 +1,7 @@
 """Figures: one function for each question, which takes arrays and returns matplotlib axes.
 
 Every function draws on the ``ax`` that it is given, or on a new figure, and can be read in grey.
+A notebook prints the axes where a cell ends in such a call; a semicolon after the call prevents it.
 """
 
 from ppl_vae.plots.anomalies import attribution_bars as attribution_bars

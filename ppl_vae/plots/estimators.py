@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter, LogLocator, NullFormatter
 
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.style import (
@@ -78,8 +78,10 @@ def estimator_plane(
     ax.set_xlim(left, right)
     ax.set_ylim(low, high)
     ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    for axis in (ax.xaxis, ax.yaxis):  # no formulas, which a figure for a page does not read
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
+    ax.yaxis.set_minor_formatter(LogFormatter())
     for level in np.geomspace(low * left, high * right, 13):
         ax.plot([left, right], [level / left, level / right], color=PALE_GREY, lw=0.6, zorder=0)
     for label, members, look in _groups(shares):

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_memory, memory_error
+from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.rows import Data
 from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_part
@@ -28,16 +29,16 @@ from ppl_vae.predictive.replicates import Replicates, ReplicateSampler, write_pa
 @overload
 def posterior_predictive(
     model: Model, guide: Guide, data: Data, *, num_samples: int = ...,
-    sites: Any = ..., stream: Literal[False] = ..., seed: int | None = ..., progress: bool = ...,
-    plate: str = ...,
+    sites: Any = ..., stream: Literal[False] = ..., seed: int | None = ...,
+    progress: bool | None = ..., plate: str = ...,
 ) -> dict[str, Tensor]: ...  # fmt: skip
 
 
 @overload
 def posterior_predictive(
     model: Model, guide: Guide, data: Data, *, num_samples: int = ...,
-    sites: Any = ..., stream: Literal[True], seed: int | None = ..., progress: bool = ...,
-    plate: str = ...,
+    sites: Any = ..., stream: Literal[True], seed: int | None = ...,
+    progress: bool | None = ..., plate: str = ...,
 ) -> Iterator[Replicates]: ...  # fmt: skip
 
 
@@ -50,7 +51,7 @@ def posterior_predictive(
     sites: Any = None,
     stream: bool = False,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> dict[str, Tensor] | Iterator[Replicates]:
     """Return replicated data sets: latents drawn given each row, then new observations.
@@ -69,7 +70,8 @@ def posterior_predictive(
         stream: Whether to return an iterator of parts instead, in memory that grows neither with
             the rows nor with ``num_samples``.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -94,10 +96,10 @@ def posterior_predictive(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=False, names=sites)
-    title = "replicates" if progress else ""
+    bar = Bar("replicates", progress)
     if stream:
-        return _streamed(sampler, title, "posterior_predictive")
-    result = _joined(sampler, title)
+        return _streamed(sampler, bar, "posterior_predictive")
+    result = _joined(sampler, bar)
     sampler.far_rows.warn("posterior_predictive", stacklevel=2)
     return result
 
@@ -110,7 +112,7 @@ def prior_predictive(
     sites: Any = None,
     stream: bool = False,
     seed: int | None = 0,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> dict[str, Tensor] | Iterator[Replicates]:
     """Return data sets drawn from the model alone: latents from the prior, then observations.
@@ -126,7 +128,8 @@ def prior_predictive(
         sites: Name or names of the observed sites to draw; all by default.
         stream: Whether to return an iterator of parts, as ``posterior_predictive`` does.
         seed: Seeds the draws; the generators are restored afterwards.
-        progress: Whether to show a bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -147,21 +150,21 @@ def prior_predictive(
     sampler = ReplicateSampler(
         pair, rows, num_samples, seed=seed, prior=True, names=sites, judge=False
     )
-    title = "data sets" if progress else ""
+    bar = Bar("data sets", progress)
     if stream:
-        return _streamed(sampler, title, "prior_predictive")
-    result = _joined(sampler, title)
+        return _streamed(sampler, bar, "prior_predictive")
+    result = _joined(sampler, bar)
     sampler.far_rows.warn("prior_predictive", stacklevel=2)
     return result
 
 
-def _streamed(sampler: ReplicateSampler, title: str, name: str) -> Iterator[Replicates]:
+def _streamed(sampler: ReplicateSampler, bar: Bar, name: str) -> Iterator[Replicates]:
     """Yield the parts; at the end, warn of the rows on which the networks overflow."""
-    yield from sampler.stream(title)
+    yield from sampler.stream(bar)
     sampler.far_rows.warn(name, stacklevel=2)
 
 
-def _joined(sampler: ReplicateSampler, title: str) -> dict[str, Tensor]:
+def _joined(sampler: ReplicateSampler, bar: Bar) -> dict[str, Tensor]:
     """Return all parts in whole tensors on the CPU: ``{site: (num_samples, rows, ...)}``.
 
     Raises:
@@ -169,7 +172,7 @@ def _joined(sampler: ReplicateSampler, title: str) -> dict[str, Tensor]:
             be NaN, has rows on which the networks overflow.
     """
     size, result = (sampler.num_samples, len(sampler.rows)), dict[str, Tensor]()
-    for part in sampler.stream(title):
+    for part in sampler.stream(bar):
         far = sampler.far_rows.found[part.index]
         for name, value in part.values.items():
             if bool(far.any()) and not value.is_floating_point():

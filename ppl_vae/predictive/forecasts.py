@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.arguments import check_arguments, check_number, shown
+from ppl_vae.bars import Bar
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import ELEMENTS, block_rows, collect, quiet_look
 from ppl_vae.core.far_rows import FarRows
@@ -57,6 +58,7 @@ def forecast(
     level: float = 0.9,
     inputs: Any = None,
     seed: int | None = 0,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> pd.DataFrame:
     """Return forecasts of the steps that follow each sequence, with an interval for every number.
@@ -78,6 +80,8 @@ def forecast(
             inputs; a mapping of arrays by field, where it has several. The columns are in the
             order in which ``data`` has them.
         seed: Seeds the draws; the generators are restored afterwards.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
@@ -104,7 +108,7 @@ def forecast(
         >>> frame.index.tolist(), list(frame[0])
         ([(0, 5), (0, 6), (1, 3), (1, 4)], ['mean', 'lower', 'upper'])
     """
-    check_arguments(steps=steps, num_samples=num_samples, seed=seed)
+    check_arguments(steps=steps, num_samples=num_samples, seed=seed, progress=progress)
     check_number("level", level, positive=True)
     if level >= 1:
         raise ValueError(f"level: expected a probability between 0 and 1, got {shown(level)}")
@@ -123,7 +127,13 @@ def forecast(
 
     far_rows = FarRows(pair, rows)
     found = collect(
-        pair, rows, far_rows.marked(work), seed=seed, size=forecasts.size, shared=far_rows.found
+        pair,
+        rows,
+        far_rows.marked(work),
+        seed=seed,
+        bar=Bar("forecast", progress),
+        size=forecasts.size,
+        shared=far_rows.found,
     )
     far_rows.warn("forecast", stacklevel=2, value="forecasts are NaN")
     few = int((found["effective"] < min(FEWEST, num_samples)).sum())

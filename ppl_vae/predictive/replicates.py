@@ -29,9 +29,9 @@ import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ppl_vae.arguments import check_arguments, names_in, shown
+from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks, quiet_look
 from ppl_vae.core.far_rows import FarRows, nan_in_rows
@@ -168,19 +168,18 @@ class ReplicateSampler:
         return [range(start, min(start + self.count, self.num_samples)) for start in starts]
 
     def stream(
-        self, progress: str = "", groups: Sequence[range] | None = None
+        self, bar: Bar = NO_BAR, groups: Sequence[range] | None = None
     ) -> Iterator[Replicates]:
         """Yield all replicates: group after group, and within a group block after block of rows.
 
         Args:
-            progress: Title of a progress bar; none if empty.
+            bar: The progress bar, which counts rows.
             groups: The groups to yield; ``None`` for all. A group has the same replicates, whether
                 others are drawn or not.
         """
         groups = self.groups() if groups is None else groups
         total = len(self.rows) * sum(map(len, groups))
-        options: dict[str, Any] = {"desc": progress, "disable": not progress, "leave": False}
-        with tqdm(total=total, unit="row", unit_scale=True, **options) as bar:
+        with bar.over(total=total, unit="row", unit_scale=True) as shown:
             for group in groups:
                 seed = child(self.seed, group.start, 1)
                 global_draws = self._globals.draw_particles(seed, len(group), self.runs)
@@ -189,7 +188,7 @@ class ReplicateSampler:
                 seed = child(self.seed, group.start)
                 block: dict[str, Any] = {"copies": len(group), "judge": self.judge}
                 for _, part in blocks(self.pair, self.rows, work, seed=seed, **block):
-                    bar.update(len(part.index) * len(group))
+                    shown.update(len(part.index) * len(group))
                     yield part.without(self.far_rows.found[part.index], self.row_latents)
 
     def _replicates(

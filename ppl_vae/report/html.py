@@ -13,10 +13,7 @@ security policy forbids everything else.
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,8 +26,6 @@ from ppl_vae.report.numbers import Number, capitalized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-DOTS_PER_INCH = 200  # of a figure, which is shown at 100 CSS pixels per inch: sharp when enlarged
 
 
 class Table(NamedTuple):
@@ -100,13 +95,14 @@ class Figure(NamedTuple):
             caption: Text below the figure.
             size: Width and height in inches, of 100 CSS pixels each.
         """
+        from ppl_vae.plots.png import png  # noqa: PLC0415  loads slowly
+
         width, height = round(100 * size[0]), round(100 * size[1])
         try:
-            content = _png(draw, size)
+            image = png(draw, size)
         except ValueError as error:
             return cls("", alt, caption, width, height, str(error))
-        image = "data:image/png;base64," + base64.b64encode(content).decode()
-        return cls(image, alt, caption, width, height)
+        return cls(image.address, alt, caption, width, height)
 
 
 class KeyNumber(NamedTuple):
@@ -197,24 +193,3 @@ def _shown(value: object) -> object:
     ``Markup`` and went through it already.
     """
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
-    """Return a figure as a PNG image, in matplotlib's default style whatever the user has set.
-
-    Names of columns come from the user: a dollar sign in a name must not start a formula, and a
-    name may hold characters that the font lacks. Matplotlib warns of such characters while it
-    renders the figure, with a plain ``UserWarning``; the page shows an empty box for each, and the
-    names stand in its tables in full, so warnings of the rendering alone are ignored.
-    """
-    import matplotlib as mpl  # noqa: PLC0415  loads slowly
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure as MatplotlibFigure  # noqa: PLC0415
-
-    content = io.BytesIO()
-    with style.context("default"), mpl.rc_context({"text.parse_math": False}):
-        figure = MatplotlibFigure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return content.getvalue()

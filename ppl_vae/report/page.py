@@ -41,7 +41,7 @@ def write_report(
     show_rows: bool = True,
     seed: int | None = 0,
     overwrite: bool = False,
-    progress: bool = False,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> Path:
     """Write an HTML report of a fit: what was fitted, how it went, how good it is, what it misses.
@@ -71,7 +71,8 @@ def write_report(
             error of a measurement that failed may still name a row and its value.
         seed: Seeds every draw; the generators are restored afterwards.
         overwrite: Whether to replace a file that exists.
-        progress: Whether to show progress bars.
+        progress: Whether to show bars: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:

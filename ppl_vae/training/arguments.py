@@ -46,7 +46,7 @@ def check_fit_arguments(
     seed: int | None,
     run: str | Path | None,
     resume: bool,
-    progress: bool,
+    progress: bool | None,
     shards: int | None,
 ) -> None:
     """Raise ``ValueError`` at the first argument of ``fit`` that is wrong by itself.

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ppl_vae.training import convergence
+from ppl_vae.verdicts import Block, Line, Tone, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True)
+@verdict
 class History:
     """The record of one fit.
 
@@ -107,23 +109,27 @@ class History:
         curve, best = shown
         return learning_curves(epochs, elbo, curve, best_epoch=best, measure=self.measure, ax=ax)
 
-    def __str__(self) -> str:
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
         last = self.frame.iloc[-1]
-        lines = [
+        title = (
             f"{len(self.frame)} epochs, {int(last['step'])} steps in {last['seconds']:.1f} s"
-            f" (ended by: {self.stopped})",
-            f"objective        {self.objective}: {self.reason}",
-            f"step             {self.step}: {self.step_reason}",
-            f"training {self.measure}    {last['elbo']:.3f} nats per row",
+            f" (ended by: {self.stopped})"
+        )
+        lines = [
+            Line(title, "title"),
+            Line(f"{self.objective}: {self.reason}", label="objective"),
+            Line(f"{self.step}: {self.step_reason}", label="step"),
+            Line(f"{last['elbo']:.3f} nats per row", label=f"training {self.measure}"),
         ]
         if self.objective_differs:
-            lines.append(
-                f"trained value    {last['objective']:.3f} nats per row: the objective, which"
-                " differs here from the ELBO"
-            )
+            differs = "the objective, which differs here from the ELBO"
+            value = f"{last['objective']:.3f} nats per row: {differs}"
+            lines.append(Line(value, label="trained value"))
         if self.validation_elbo is not None:
-            lines.append(f"held-out {self.measure}    {self.held_out_elbo()}")
-        return "\n".join([*lines, f"converged        {self.convergence()}"])
+            lines.append(Line(self.held_out_elbo(), label=f"held-out {self.measure}"))
+        tones: dict[bool | None, Tone] = {True: "good", False: "warning", None: "plain"}
+        return [[*lines, Line(self.convergence(), tones[self.converged], label="converged")]]
 
     def convergence(self) -> str:
         """Return in words whether the fit has converged, and what to do where it has not."""

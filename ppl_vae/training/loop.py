@@ -33,8 +33,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from tqdm.auto import tqdm
 
+from ppl_vae.bars import Bar
 from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.rounds import Rounds
@@ -94,7 +94,7 @@ class Loop:
         self._start = time.perf_counter()
 
     def run(
-        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], *, show: bool
+        self, epochs: int, patience: int | None, callbacks: Sequence[Callback], *, show: bool | None
     ) -> History:
         """Train until the number of epochs, the patience, a callback or Ctrl-C ends the fit.
 
@@ -102,20 +102,18 @@ class Loop:
             epochs: Passes over the data, in the whole fit.
             patience: Epochs without a better held-out ELBO that end the fit, or ``None``.
             callbacks: Called after each epoch.
-            show: Whether to show a progress bar.
+            show: Whether to show a progress bar, as ``fit`` has it.
 
         Returns:
             The history. The pair has its best weights.
         """
         self._start = time.perf_counter() - self._seconds_before
         stopped = "patience" if self._patience_is_over(patience) else "epochs"
-        bar = tqdm(
-            total=epochs * self.stepper.steps_per_epoch,
-            initial=self.progress.step, unit="step", mininterval=0.3,
-            disable=not show or not self.team.first,
+        bar = Bar("preparing the step", show).only(self.team.first).over(
+            total=epochs * self.stepper.steps_per_epoch, initial=self.progress.step, unit="step",
+            mininterval=0.3, keep=True,
         )  # fmt: skip
         with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error():
-            bar.set_description("preparing the step")
             self.stepper.prepare()
             while self.progress.epoch <= epochs and stopped == "epochs":
                 bar.set_description(f"epoch {self.progress.epoch}/{epochs}", refresh=False)

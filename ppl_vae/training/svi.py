@@ -72,7 +72,7 @@ def fit(
     run: str | Path | None = None,
     resume: bool = False,
     callbacks: Iterable[arguments.Callback] = (),
-    progress: bool = True,
+    progress: bool | None = None,
     plate: str = "data",
 ) -> History:
     """Train a model and a guide, in place, by stochastic variational inference.
@@ -127,7 +127,8 @@ def fit(
         callbacks: Called once an epoch as ``callback(row, model, guide)``, where ``row`` is the
             epoch's entry of the history; a callback that returns True ends the fit. Some are in
             ``ppl_vae.callbacks``.
-        progress: Whether to show a progress bar.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:

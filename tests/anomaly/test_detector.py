@@ -366,7 +366,7 @@ def test_too_few_calibration_rows_are_refused():
         ({"false_discovery_rate": 0.001}, "false_discovery_rate: .*at least 999 rows"),
         ({"false_alarm_rate": 1.0}, "false_alarm_rate: expected a number above 0 and below 1"),
         ({"false_discovery_rate": 0}, "false_discovery_rate: expected a number above 0"),
-        ({"progress": 1}, "progress: expected True or False"),
+        ({"progress": 1}, "progress: expected True, False or None"),
     ],
 )
 def test_wrong_rates_are_refused(detector, rates, words):

@@ -340,7 +340,7 @@ def test_fit_gives_the_warnings_of_lint(digits):
 
 
 def test_progress_shows_the_held_out_elbo(digits, capsys):
-    fit(*pair(), digits[:300], validation=0.2, epochs=3)
+    fit(*pair(), digits[:300], validation=0.2, epochs=3, progress=True)
     shown = capsys.readouterr().err
     assert "held-out ELBO -" in shown
     assert "nats/row" in shown
