@@ -13,6 +13,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     Data,
+    Device,
     Drop,
     Fields,
     Force,
@@ -53,6 +54,7 @@ def check(
     out: Out = None,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -71,7 +73,9 @@ def check(
                 f"{num_samples}; with fewer nothing can be flagged"
             )
         inputs = files_read(fields, data)
-        opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
+        opened = open_run(
+            run, trust_code=trust_code, device=device, out=out, force=force, inputs=inputs
+        )
         functions = [function(spec) for spec in statistics or ()]
         rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
         guide, settings = None if prior else opened.guide, opened.settings(seed, report)

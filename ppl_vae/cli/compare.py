@@ -16,6 +16,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     Data,
+    Device,
     Draws,
     Drop,
     Fields,
@@ -56,6 +57,7 @@ def compare(
     level: Annotated[float, typer.Option(help="Probability of the intervals.")] = 0.95,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -69,7 +71,12 @@ def compare(
     """
     with reporting(as_json, quiet) as report:
         named = _named(runs)
-        how: dict[str, Any] = {"trust_code": trust_code, "out": out, "force": force}
+        how: dict[str, Any] = {
+            "trust_code": trust_code,
+            "device": device,
+            "out": out,
+            "force": force,
+        }
         inputs = files_read(fields, data)
         opened = {
             name: open_run(run, label=label, inputs=inputs, **how) for name, run in named.items()

@@ -12,6 +12,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     DataOrFolder,
+    Device,
     Drop,
     Fields,
     Force,
@@ -43,6 +44,7 @@ def encode(
     ] = 32,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -55,8 +57,8 @@ def encode(
     with reporting(as_json, quiet) as report:
         files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
-            run, trust_code=trust_code, out=files.single_out, force=force, label=label,
-            inputs=files_read(fields, data),
+            run, trust_code=trust_code, device=device, out=files.single_out, force=force,
+            label=label, inputs=files_read(fields, data),
         )  # fmt: skip
         choice: dict[str, Any] = {
             "columns": columns,

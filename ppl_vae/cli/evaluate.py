@@ -17,6 +17,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     DataOrFolder,
+    Device,
     Draws,
     Drop,
     Fields,
@@ -48,6 +49,7 @@ def evaluate(
     num_samples: Draws = 5000,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -61,8 +63,8 @@ def evaluate(
     with reporting(as_json, quiet) as report:
         files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
-            run, trust_code=trust_code, out=files.single_out, force=force, label=label,
-            inputs=files_read(fields, data),
+            run, trust_code=trust_code, device=device, out=files.single_out, force=force,
+            label=label, inputs=files_read(fields, data),
         )  # fmt: skip
         choice: dict[str, Any] = {
             "columns": columns,

@@ -17,6 +17,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     Data,
+    Device,
     Drop,
     Fields,
     Guide,
@@ -77,6 +78,7 @@ def fit(
     force: Annotated[
         bool, typer.Option("--force", help="Begin anew; an older run there becomes DIR.old.")
     ] = False,
+    device: Device = None,
     plate: Plate = "data",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -102,7 +104,7 @@ def fit(
         rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
         of_sequences = None if of_sequences is None else of_sequences.named(data)
         held_out = _held_out(validation, rows, of_sequences)
-        pair = build_pair(model, guide, rows, settings, seed)
+        pair = build_pair(model, guide, rows, settings, seed, device)
         with _older_run_set_aside(run, output, force=force):
             history = ppl_vae.fit(
                 *pair, rows, validation=held_out, optimizer=optimizer, epochs=epochs,

@@ -11,6 +11,7 @@ from ppl_vae.cli.opened import any_number, files_read, hand_over, open_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
+    Device,
     Drop,
     Fields,
     Force,
@@ -42,6 +43,7 @@ def generate(
     out: Out = None,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -52,7 +54,9 @@ def generate(
     """
     with reporting(as_json, quiet) as report:
         inputs = files_read(fields, like)
-        opened = open_run(run, trust_code=trust_code, out=out, force=force, inputs=inputs)
+        opened = open_run(
+            run, trust_code=trust_code, device=device, out=out, force=force, inputs=inputs
+        )
         if like is None and opened.sequences is not None:
             raise UsageError(
                 f"{run}: of sequences, whose lengths the model does not draw: give --like DATA, "

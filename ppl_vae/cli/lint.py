@@ -8,6 +8,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     Data,
+    Device,
     Drop,
     Fields,
     Guide,
@@ -36,6 +37,7 @@ def lint(
     step: Step = None,
     settings: Settings = None,
     seed: Seed = 0,
+    device: Device = None,
     plate: Plate = "data",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -50,7 +52,7 @@ def lint(
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
         of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
         rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
-        pair = build_pair(model, guide, rows, settings, seed)
+        pair = build_pair(model, guide, rows, settings, seed, device)
         found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
         objective = found.objective
         report.result(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ppl_vae
 from ppl_vae.cli.console import CommandOutput, UsageError, preview
-from ppl_vae.cli.pairs import read
+from ppl_vae.cli.pairs import on_device, read
 from ppl_vae.cli.sequence_files import SequenceColumns
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def open_run(
     force: bool,
     label: str | None = None,
     inputs: Iterable[Path | None] = (),
+    device: str | None = None,
 ) -> OpenedRun:
     """Load the pair of a run, after a check that the results can be written.
 
@@ -91,9 +92,10 @@ def open_run(
         force: Whether ``out`` may replace a file.
         label: The column of row labels, which ``out`` must be able to hold.
         inputs: Files that the command reads, which ``out`` never replaces.
+        device: Where the pair computes.
 
     Raises:
-        UsageError: If there is no such directory, or if ``out`` cannot be written.
+        UsageError: If there is no such directory or device, or if ``out`` cannot be written.
         ValueError: If the run is damaged, has no recipe, or needs ``--trust-code``.
     """
     check_out(out, force=force, inputs=inputs)
@@ -104,7 +106,7 @@ def open_run(
         )
     record = read_run(run.parent if run.suffix == ".safetensors" else run)
     _check_opens(record, trust_code=trust_code)
-    model, guide = ppl_vae.load(run, trust_code=trust_code)
+    model, guide = on_device(ppl_vae.load(run, trust_code=trust_code), device)
     example = None if record.info["template"] is None else record.example()
     fitted = SequenceColumns.of_run(record.path)
     return OpenedRun(run, model, guide, example, record.info["plate"], fitted)

@@ -104,6 +104,14 @@ Statistics = Annotated[
     ),
 ]
 Plate = Annotated[str, typer.Option(metavar="NAME", help="Name of the row plate.")]
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where the pair computes: cpu, cuda, cuda:1, mps; the CPU by default. Of processes "
+        "that share a fit, each takes a device of its own for cuda.",
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all random draws.")]
 Draws = Annotated[int, typer.Option(min=1, help="Draws of the latents for each row.")]
 Out = Annotated[

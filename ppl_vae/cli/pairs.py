@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -166,8 +167,9 @@ def check_in_zoo(name: str, kind: str) -> None:
 
 
 def build_pair(
-    model: str, guide: str, data: Data, settings: Sequence[str] | None, seed: int
-) -> tuple[Model, Guide]:
+    model: str, guide: str, data: Data, settings: Sequence[str] | None, seed: int,
+    device: str | None = None,
+) -> tuple[Model, Guide]:  # fmt: skip
     """Return a new pair of the model and the guide that two names stand for.
 
     Constructor arguments come from the settings, from the other half (arguments named ``model``
@@ -181,9 +183,10 @@ def build_pair(
         data: Rows in any form that ``fit`` takes.
         settings: Words of the form ``NAME=VALUE``; see ``assign``.
         seed: Seed of the initial weights.
+        device: Where the pair computes, as ``on_device`` has it.
 
     Raises:
-        UsageError: If a name or a setting is unknown.
+        UsageError: If a name, a setting or a device is unknown.
         ValueError: If a file raises an error, or a constructor refuses its arguments.
     """
     from ppl_vae.core.seeding import seed_generators  # noqa: PLC0415  loads torch
@@ -202,7 +205,35 @@ def build_pair(
             if "latents" in takes and isinstance(getattr(half, "latents", None), int):
                 partner["latents"] = half.latents
         halves[role] = _construct(classes[role], data, {**partner, **arguments[role]})
-    return halves["model"], halves.get("guide")
+    return on_device((halves["model"], halves.get("guide")), device)
+
+
+def on_device(pair: tuple[Model, Guide], device: str | None) -> tuple[Model, Guide]:
+    """Return a pair whose parameters have been moved to a device.
+
+    Args:
+        pair: Model and guide.
+        device: Name of a device of torch; ``None`` leaves the pair where it is. Of processes that
+            work together on this machine, each takes the device of its number for ``"cuda"``.
+
+    Raises:
+        UsageError: If there is no such device.
+    """
+    if device is None:
+        return pair
+    import torch  # noqa: PLC0415  slow
+
+    if device == "cuda" and "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        device = f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # as torch tells it
+        first = str(error).strip().partition("\n")[0]
+        raise UsageError(f"--device {device}: cannot be used: {first}") from error
+    for half in pair:
+        if isinstance(half, torch.nn.Module):
+            half.to(device)
+    return pair
 
 
 def assign(settings: Sequence[str], classes: Mapping[str, type[Any]]) -> dict[str, dict[str, Any]]:

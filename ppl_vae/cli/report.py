@@ -12,6 +12,7 @@ from ppl_vae.cli.opened import open_run, read_run
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
+    Device,
     Draws,
     Drop,
     Fields,
@@ -65,6 +66,7 @@ def report(
     ] = False,
     seed: Seed = 0,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -84,7 +86,7 @@ def report(
         own = [function(spec) for spec in statistics or ()]
         model = guide = rows = detector = None
         if data is not None:
-            opened = open_run(run, trust_code=trust_code, out=None, force=force)
+            opened = open_run(run, trust_code=trust_code, device=device, out=None, force=force)
             model, guide = opened.model, opened.guide
             rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
             if run == folder:  # a snapshot's weights may be others than the detector's

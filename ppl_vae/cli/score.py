@@ -16,6 +16,7 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     DataOrFolder,
+    Device,
     Drop,
     Fields,
     Force,
@@ -109,6 +110,7 @@ def score(
         ),
     ] = False,
     force: Force = False,
+    device: Device = None,
     trust_code: TrustCode = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -124,7 +126,7 @@ def score(
         files = DataFiles.of(data, out, part, force=force)
         _check_arguments(files, run, calibrate, _given(context), keep_detector=keep_detector)
         opened = open_run(
-            run, trust_code=trust_code, out=files.single_out, force=force,
+            run, trust_code=trust_code, device=device, out=files.single_out, force=force,
             inputs=files_read(fields, data, calibrate, reference),
         )  # fmt: skip
         from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415  loads torch

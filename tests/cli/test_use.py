@@ -215,3 +215,14 @@ def test_json_has_null_for_nan_and_infinity(ppl, wine_run):
     assert json.loads(json.dumps(json_value(values), allow_nan=False)) == {
         "a": [None, None], "b": [0, 1], "c": "x", "d": None,
     }  # fmt: skip
+
+
+def test_the_device_is_an_option_of_every_command(ppl, wine_file, wine_run):
+    told = ppl("evaluate", wine_run, wine_file, "--json", "--num-samples", 20).out
+    on_cpu = ppl("evaluate", wine_run, wine_file, "--json", "--num-samples", 20, "--device", "cpu")
+    assert on_cpu.out == told
+    for command in (["lint", "gaussian", "normal"], ["evaluate", wine_run], ["generate", wine_run]):
+        data = [] if command[0] == "generate" else [wine_file]
+        for device in ("gpu", "cuda:99"):
+            refused = ppl(*command, *data, "--device", device, code=2)
+            assert f"--device {device}: cannot be used" in refused.err
