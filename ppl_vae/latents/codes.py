@@ -359,8 +359,7 @@ def generate(
         values = latent_draws.site_values(trace, expected=expected)
         return places.fields_with_values(batch, data_sites(trace), values, expected=expected)
 
-    bar = Bar("generate", progress)
-    parts = collect(pair, template, work, seed=seed, bar=bar, judge=False)
+    parts = collect(pair, template, work, seed=seed, bar=Bar("generate", progress), judge=False)
     return in_data_form(rows, without_padding(rows, parts) if pair.reads_lengths(rows) else parts)
 
 
