@@ -64,7 +64,12 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     for bound, dashes in ((good, ":"), (usable, "--")):
         ax.axhline(bound, color=style.INK, linewidth=1, linestyle=dashes, zorder=0)
         ax.text(
-            1.01, bound, f"{bound:.2g}", transform=ax.get_yaxis_transform(), va="center", size=8
+            1.01,
+            bound,
+            f"{bound:.2g}",
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            size=style.LEGEND_SIZE,
         )
     _set_ticks(ax, known)
     title = "Reliability of the log-likelihood" if title is None else title

@@ -7,30 +7,22 @@ notes). Python computes the values and writes no HTML. Jinja2 escapes every valu
 made is ``Markup``, which is not escaped again. A name that a template uses and that nobody passes
 is an error (``StrictUndefined``), not an empty place in the page.
 
-The page loads nothing: style and script stand in it, figures are PNG images in it, and its content
-security policy forbids everything else.
+The page loads nothing: style, script and figures stand in it, and its content security policy
+forbids everything else.
 """
 
 from __future__ import annotations
 
-import base64
 import importlib.resources
-import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ppl_vae.data.text import printable
 from ppl_vae.report.numbers import Number, capitalized
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-DOTS_PER_INCH = 200  # of a figure, which is shown at 100 CSS pixels per inch: sharp when enlarged
 
 
 class Table(NamedTuple):
@@ -54,59 +46,13 @@ class Table(NamedTuple):
     def numeric(self) -> list[bool]:
         """Whether each column holds numbers, which are aligned to the right."""
         return [
-            any(isinstance(row[column], Number) for row in self.rows)
+            any(type(row[column]) is Number for row in self.rows)
             for column in range(len(self.columns))
         ]
 
     def is_marked(self, row: int) -> bool:
         """Return whether a row, counted from 0, is highlighted."""
         return row < len(self.marked) and self.marked[row]
-
-
-class Figure(NamedTuple):
-    """A figure as an image inside the page, or the reason why it could not be drawn.
-
-    Attributes:
-        image: The PNG image as a ``data:`` address.
-        alt: What there is to see, in words.
-        caption: Text below the figure; empty for none.
-        width: Width in CSS pixels.
-        height: Height in CSS pixels.
-        error: Why the figure could not be drawn; empty where it was drawn.
-    """
-
-    image: str
-    alt: str
-    caption: str
-    width: int
-    height: int
-    error: str = ""
-
-    @classmethod
-    def drawn(
-        cls,
-        draw: Callable[[Axes], Any],
-        alt: str,
-        caption: str = "",
-        *,
-        size: tuple[float, float] = (6.4, 4.1),
-    ) -> Figure:
-        """Draw a figure.
-
-        Args:
-            draw: Draws on the axes that it receives. A ``ValueError``, such as for values that are
-                not finite, is shown in place of the figure.
-            alt: What there is to see, in words.
-            caption: Text below the figure.
-            size: Width and height in inches, of 100 CSS pixels each.
-        """
-        width, height = round(100 * size[0]), round(100 * size[1])
-        try:
-            content = _png(draw, size)
-        except ValueError as error:
-            return cls("", alt, caption, width, height, str(error))
-        image = "data:image/png;base64," + base64.b64encode(content).decode()
-        return cls(image, alt, caption, width, height)
 
 
 class KeyNumber(NamedTuple):
@@ -197,24 +143,3 @@ def _shown(value: object) -> object:
     ``Markup`` and went through it already.
     """
     return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def _png(draw: Callable[[Axes], Any], size: tuple[float, float]) -> bytes:
-    """Return a figure as a PNG image, in matplotlib's default style whatever the user has set.
-
-    Names of columns come from the user: a dollar sign in a name must not start a formula, and a
-    name may hold characters that the font lacks. Matplotlib warns of such characters while it
-    renders the figure, with a plain ``UserWarning``; the page shows an empty box for each, and the
-    names stand in its tables in full, so warnings of the rendering alone are ignored.
-    """
-    import matplotlib as mpl  # noqa: PLC0415  loads slowly
-    from matplotlib import style  # noqa: PLC0415
-    from matplotlib.figure import Figure as MatplotlibFigure  # noqa: PLC0415
-
-    content = io.BytesIO()
-    with style.context("default"), mpl.rc_context({"text.parse_math": False}):
-        figure = MatplotlibFigure(figsize=size, layout="constrained")
-        draw(figure.subplots())
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            figure.savefig(content, format="png", dpi=DOTS_PER_INCH, metadata={"Software": None})
-    return content.getvalue()

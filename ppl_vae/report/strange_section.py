@@ -12,7 +12,8 @@ from ppl_vae.anomaly.decision import RATE
 from ppl_vae.anomaly.detector import AnomalyDetector
 from ppl_vae.plots import attribution_bars, score_histogram, strange_images
 from ppl_vae.plots.anomalies import ATTRIBUTION
-from ppl_vae.report.html import Figure, KeyNumber, Table, render
+from ppl_vae.report.figures import Figure
+from ppl_vae.report.html import KeyNumber, Table, render
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import MINUS, SPACE, decimal, number, percent, shortened
 from ppl_vae.report.strange_rows import Images, StrangeRows
@@ -20,10 +21,9 @@ from ppl_vae.report.strange_rows import Images, StrangeRows
 NAMED = 3  # columns that the table names for each row
 BARS = 8  # columns that a figure of one row draws
 PICTURES = 2  # rows with a figure of their own
-IMAGES = 8  # rows that are drawn as images
+IMAGES = 6  # rows that are drawn as images
 NAME = 24  # characters of a name in the table
 INFINITY = "\N{INFINITY}"
-BARS_SIZE = (5.6, 3.9)  # of a figure beside another, in inches
 
 
 def strange_section(measured: Measurements | None) -> Markup:
@@ -104,8 +104,8 @@ def _table(strange: StrangeRows) -> Table:
     """Return the strangest rows, with their scores and largest attributions."""
     with_detector, shares = strange.detector is not None, strange.explained
     columns = {
-        "row": True, "score": True, "p": with_detector, "k-hat": True, "reliable": True,
-        "largest attributions": isinstance(shares, pd.DataFrame), "verdict": with_detector,
+        "verdict": with_detector, "row": True, "score": True, "p": with_detector, "k-hat": True,
+        "reliable": True, "largest attributions": isinstance(shares, pd.DataFrame),
     }  # fmt: skip
     shown = [name for name, wanted in columns.items() if wanted]
     lines = []
@@ -155,9 +155,8 @@ def _pictures(strange: StrangeRows) -> Iterator[Figure]:
 def _bars(row: pd.Series, name: str) -> Figure:
     """Draw the attributions of the columns of one row."""
     alt = f"Bars of the attributions of columns of {name}: {_largest(row)} nats."
-    title = f"What makes {name} strange"
     return Figure.drawn(
-        lambda ax: attribution_bars(row, BARS, ax=ax, title=title), alt, size=BARS_SIZE
+        lambda ax: attribution_bars(row, BARS, ax=ax), alt, f"What makes {name} strange."
     )
 
 
@@ -176,5 +175,5 @@ def _images(strange: StrangeRows) -> Figure | None:
     return Figure.drawn(
         lambda ax: strange_images(found.rows, found.reconstructions, scores, IMAGES, ax=ax,
                                   title=""),
-        alt, caption, size=(8.6, 2.6),
+        alt, caption, height=2.2,
     )  # fmt: skip

@@ -35,6 +35,13 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
+    def figures(self):
+        """What there is to see in each figure, in words."""
+        drawn = [attributes for name, attributes in self.elements if name in ("img", "svg")]
+        texts = [attributes.get("alt", attributes.get("aria-label")) for attributes in drawn]
+        return [text for text in texts if text is not None]
+
+    @property
     def text(self):
         return " ".join(" ".join(self.words).split())
 
