@@ -16,8 +16,10 @@ from ppl_vae.plots.verdict import half_widths
 from ppl_vae.report import numbers
 from ppl_vae.report.figures import Figure, strip
 from ppl_vae.report.html import Table, render
+from ppl_vae.report.images import ImageField
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import SPACE, decimal, number, shortened, with_common_precision
+from ppl_vae.report.pixel_map import pixel_map
 
 POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
 MOST_PICTURES = 6  # flagged statistics with figures of their own
@@ -29,17 +31,21 @@ def check_section(measured: Measurements | None) -> Markup:
     if measured is None:
         return render("check.html", posterior=None, prior=None, latents=True)
     drawn: set[tuple[Any, str]] = set()
-    posterior = measured.posterior_check
+    posterior, image = measured.posterior_check, measured.image
     return render(
         "check.html",
-        posterior=None if posterior is None else _part(posterior, drawn, intervals=True),
-        prior=_part(measured.prior_check, drawn, intervals=False),
+        posterior=None if posterior is None else _part(posterior, drawn, image, intervals=True),
+        prior=_part(measured.prior_check, drawn, image, intervals=False),
         latents=not measured.draws_nothing,
     )
 
 
 def _part(
-    check: PredictiveCheck | ValueError, drawn: set[tuple[Any, str]], *, intervals: bool
+    check: PredictiveCheck | ValueError,
+    drawn: set[tuple[Any, str]],
+    image: ImageField | None,
+    *,
+    intervals: bool,
 ) -> dict[str, object]:
     """Return one check as the page shows it, or the error that it raised.
 
@@ -47,6 +53,7 @@ def _part(
         check: The check, or the error that it raised.
         drawn: What has a figure already, and gets no other: features by site, and statistics of
             features by site and name. The figures of this check are added.
+        image: The field that holds images; ``None`` for none.
         intervals: Whether to show the calibration for single cells.
 
     Returns:
@@ -69,7 +76,7 @@ def _part(
     return {
         "error": "", "num_samples": check.num_samples, "rows": check.rows,
         "verdict": _verdict(check), "table": _table(check),
-        "pictures": list(_pictures(check, new[:MOST_PICTURES], drawn)),
+        "pictures": list(_pictures(check, new[:MOST_PICTURES], drawn, image)),
         "not_pictured": max(len(new) - MOST_PICTURES, 0),
         "intervals": list(_intervals(check)) if intervals else (),
     }  # fmt: skip
@@ -179,14 +186,18 @@ def _numbers(line: pd.Series, *names: str) -> list[numbers.Number]:
 
 
 def _pictures(
-    check: PredictiveCheck, lines: list[tuple[Any, pd.Series]], drawn: set[tuple[Any, str]]
+    check: PredictiveCheck,
+    lines: list[tuple[Any, pd.Series]],
+    drawn: set[tuple[Any, str]],
+    image: ImageField | None,
 ) -> Iterator[dict[str, object]]:
-    """Yield the figures of flagged statistics: a histogram each, and each feature's values once.
+    """Yield the figures of flagged statistics: a histogram, a map of pixels or a feature's values.
 
     Args:
         check: The check.
         lines: The statistics to draw: site and statistic, and the line of the check's frame.
         drawn: What has a figure already; the new figures are added.
+        image: The field that holds images; ``None`` for none.
 
     Yields:
         ``{"title": heading, "figures": one or two figures}`` of a flagged statistic.
@@ -195,7 +206,9 @@ def _pictures(
         drawn.add((key, line["feature"]))
         figures = [_histogram(check, key, line)]
         features = features_in(line["feature"], check.features_of.get(key[0], []))
-        if len(features) == 1 and (key[0], features[0]) not in drawn:
+        if (where := pixel_map(check, key, image)) is not None:
+            figures.append(where)
+        elif len(features) == 1 and (key[0], features[0]) not in drawn:
             drawn.add((key[0], features[0]))
             figures.append(_overlay(check, key[0], features[0]))
         title = numbers.capitalized(statistic_name(key, line["feature"]))

@@ -183,7 +183,7 @@ def code_section(fitted: FitFacts) -> Markup:
 
 
 def versions_section(
-    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
+    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int | None
 ) -> Markup:
     """Return the section with the versions, seeds and numbers of draws that reproduce the report.
 

@@ -103,7 +103,12 @@ def render(template: str, **values: object) -> Markup:
 
 
 def page(
-    title: str, sections: Sequence[Section], *, kind: str, verdict: str, keys: Sequence[KeyNumber]
+    title: str,
+    sections: Sequence[Section],
+    *,
+    kind: str,
+    findings: Sequence[NamedTuple],
+    keys: Sequence[KeyNumber],
 ) -> str:
     """Return a whole page.
 
@@ -111,15 +116,15 @@ def page(
         title: Title of the window, and the main heading.
         sections: The sections, in their order.
         kind: What the report is about, and when it was written.
-        verdict: The short answer, in a few sentences.
-        keys: The numbers behind the verdict.
+        findings: The short answer, a line each: ``text``, and ``next``, what to do about it.
+        keys: The numbers behind the findings.
     """
     folder = importlib.resources.files("ppl_vae.report") / "templates"
     style, script = (
         Markup((folder / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")
     )
     return render(
-        "page.html", title=title, sections=sections, kind=kind, verdict=verdict, keys=keys,
+        "page.html", title=title, sections=sections, kind=kind, findings=findings, keys=keys,
         style=style, script=script,
     )  # fmt: skip
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from ppl_vae.report.page import write_report
 
 VOID = ("img", "link", "meta")  # elements that have no end tag
-SECTIONS = ["fit", "curves", "likelihood", "check", "strange", "code", "versions"]
+SECTIONS = ["fit", "curves", "rows", "likelihood", "check", "strange", "code", "versions"]
 FEW = {"num_samples": 60, "replicates": 40}
 HOSTILE = ["<b>bold</b>", "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$x^{"]
 

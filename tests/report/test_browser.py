@@ -141,7 +141,7 @@ def test_infinite_missing_and_empty_cells_are_sorted(browse, tmp_path):
     table = Table("odd", ["name", "value"], rows, foot=["all", number(0.0)])
     file = tmp_path / "page.html"
     body = render("versions.html", facts=[], table=table)
-    file.write_text(page("odd", [Section("a", "A", body)], kind="", verdict="", keys=[]))
+    file.write_text(page("odd", [Section("a", "A", body)], kind="", findings=[], keys=[]))
     script = (
         LEAVE
         + """

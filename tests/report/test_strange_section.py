@@ -23,6 +23,7 @@ from ppl_vae.models.flow import FlowModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
 from ppl_vae.report import strange_rows
+from ppl_vae.report.images import ImageField
 from ppl_vae.report.measurements import value_or_error
 from ppl_vae.report.numbers import decimal, number
 from ppl_vae.report.strange_rows import Images, StrangeRows, check_detector
@@ -65,6 +66,7 @@ def measure(model, guide, data, detector=None, seed=0, num_samples=60):
             )
     return StrangeRows.of(
         model, guide, rows, likelihoods, detector, known=np.arange(len(rows)),
+        image=ImageField.of(rows),
         num_samples=num_samples, seed=seed, progress=False, plate="data",
     )  # fmt: skip
 
@@ -199,11 +201,13 @@ def test_the_strangest_images_stand_beside_their_own_reconstructions():
     found = measure(*pair, x)
     assert isinstance(found.explained, Images)
     assert found.first[0] == 4
-    assert np.array_equal(found.explained.rows, x[found.first].double().numpy())
+    assert np.array_equal(found.explained.rows[:, 0], x[found.first].double().numpy())
     expected = ppl_vae.reconstruct(*pair, Rows(x).subset(torch.as_tensor(found.first)))
-    assert np.array_equal(found.explained.reconstructions, expected.double().numpy())
+    assert np.array_equal(found.explained.reconstructions[:, 0], expected.double().numpy())
     page = section(*pair, x)
-    assert "6 strangest images" in page.figures[-1]
+    labels = [str(row) for row in found.first[:6]]
+    assert page.figures[1:7] == [f"strangest images {i}: {r}" for i, r in enumerate(labels, 1)]
+    assert page.figures[7:] == [f"their reconstructions {i}" for i in range(1, 7)]
     assert "largest attributions" not in page.text
 
 
