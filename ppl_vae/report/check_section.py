@@ -142,11 +142,10 @@ def _verdict(check: PredictiveCheck) -> str:
 def _table(check: PredictiveCheck) -> Table:
     """Return the statistics of a check as a table, flagged ones first."""
     columns = ["verdict", "statistic", "where it lies", "observed", "lower", "upper", "adjusted p"]
-    if len(check.frame.index.unique("site")) > 1:
-        columns.insert(1, "site")
+    several = len(set(check.frame.index.unique("site")) - {OWN}) > 1
     places = half_widths(check.lines)
     cells = [
-        _cells(key, line, place)
+        _cells(key, line, place, several=several)
         for (key, line), place in zip(_lines(check.lines), places, strict=True)
     ]
     steps = "; of the steps of a chain, the worst" if len(cells) < len(check.frame) else ""
@@ -159,19 +158,21 @@ def _table(check: PredictiveCheck) -> Table:
     )
 
 
-def _cells(key: Any, line: pd.Series, place: float) -> dict[str, object]:
+def _cells(key: Any, line: pd.Series, place: float, *, several: bool) -> dict[str, object]:
     """Return the cells of one statistic, by the names of their columns.
 
     Args:
         key: The site, and the statistic.
         line: The line of the check's frame.
         place: Where the observed value lies, in half widths from the middle of the replicates.
+        several: Whether there are several sites, so that each is named.
     """
+    site = f"{key[0]}: " if several and key[0] != OWN else ""
     observed, lower, upper = _numbers(line, "observed", "lower", "upper")
     flagged = bool(line["flagged"])
     return {
-        "verdict": "flagged" if flagged else "", "site": "all" if key[0] == OWN else key[0],
-        "statistic": statistic_name(key, line["feature"]),
+        "verdict": "flagged" if flagged else "",
+        "statistic": site + statistic_name(key, line["feature"]),
         "where it lies": strip(place, flagged=flagged), "observed": observed,
         "lower": lower, "upper": upper, "adjusted p": decimal(line["p_adjusted"]),
     }  # fmt: skip

@@ -118,7 +118,7 @@ def _scores(measured: Measurements) -> dict[str, object]:
     columns = ["rows", "count", "log-likelihood", "standard error", "ELBO", "gap"]
     means = [_group(title, group) for title, group in summaries.items()]
     return {
-        "scores_error": None, "num_samples": measured.num_samples,
+        "scores_error": None, "fewer": measured.fewer, "num_samples": measured.num_samples,
         "proposal": "the guide" if measured.has_guide else "the prior",
         "draws_nothing": summary.draws_nothing,
         "means": Table("Means over rows, in nats per row", columns, means),

@@ -41,6 +41,7 @@ class Measurements:
         examples: Some rows of the data and of the model; ``None`` where there is nothing to show.
         image: The field that holds images; ``None`` for none.
         num_samples: Draws of the latents for each row.
+        fewer: Whether draws or replicates are fewer than usual, because the networks are large.
         has_guide: Whether the pair has a guide.
     """
 
@@ -54,6 +55,7 @@ class Measurements:
     examples: Examples | ValueError | None
     image: ImageField | None
     num_samples: int
+    fewer: bool
     has_guide: bool
 
     @classmethod
@@ -69,6 +71,7 @@ class Measurements:
         replicates: int,
         detector: AnomalyDetector | None = None,
         image: ImageField | None = None,
+        fewer: bool = False,
         show_rows: bool = True,
         **shared: Any,
     ) -> Self:
@@ -85,6 +88,7 @@ class Measurements:
             replicates: Replicated data sets for each predictive check.
             detector: A detector of strange rows.
             image: The field that holds images; ``None`` for none.
+            fewer: Whether draws or replicates are fewer than usual.
             show_rows: Whether single rows are shown, some of the data and the strangest ones.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
 
@@ -116,6 +120,7 @@ class Measurements:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(
             rows, split, scores, terms, posterior, prior, strange, examples, image, num_samples,
+            fewer,
             guide is not None,
         )  # fmt: skip
 

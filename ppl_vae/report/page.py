@@ -14,7 +14,7 @@ from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section
-from ppl_vae.report.draws import usual_draws
+from ppl_vae.report.draws import Draws
 from ppl_vae.report.examples import examples_section
 from ppl_vae.report.findings import findings
 from ppl_vae.report.fit_facts import FitFacts
@@ -132,15 +132,14 @@ def write_report(
         assert model is not None
         rows = Pair.of(model, guide, plate).rows(data)
         image = ImageField.of(rows, image_shape)
-        if None in draws.values():
-            usual = usual_draws(model, guide, rows, plate)
-            draws = {n: c or many for (n, c), many in zip(draws.items(), usual, strict=True)}
+        chosen = Draws.of(model, guide, rows, plate, **draws)
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
             detector=detector, image=image, show_rows=show_rows, seed=seed, progress=progress,
-            plate=plate, **draws,
+            plate=plate, **chosen._asdict(),
         )  # fmt: skip
-    page = _page(fitted, measured, seed, draws["replicates"])
+        replicates = chosen.replicates
+    page = _page(fitted, measured, seed, replicates)
     with written_by_rank_0("a report") as writes:
         if writes:
             _check_path(path, overwrite=overwrite)  # it may have been written meanwhile
