@@ -12,8 +12,10 @@ from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
+from ppl_vae.evaluation.comparison import Comparison
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section
+from ppl_vae.report.comparison_section import check_comparison, comparison_section
 from ppl_vae.report.draws import Draws
 from ppl_vae.report.examples import examples_section
 from ppl_vae.report.findings import findings
@@ -41,6 +43,7 @@ def write_report(
     num_samples: int | None = None,
     replicates: int | None = None,
     detector: AnomalyDetector | None = None,
+    comparison: Comparison | None = None,
     image_shape: tuple[int, ...] | None = None,
     show_rows: bool = True,
     seed: int | None = 0,
@@ -73,6 +76,7 @@ def write_report(
             down to 100.
         detector: A detector of this pair, which judges the rows: its threshold, p-values and flags
             are shown. Without one, rows are ordered by their log-likelihood.
+        comparison: What ``compare`` returned for this pair and others, which gets a section.
         image_shape: (height, width) or (channels, height, width) where rows are images and come as
             vectors. Rows of such a shape are known as images.
         show_rows: Whether rows are shown one by one: some, and the strangest. With ``False`` the
@@ -109,6 +113,7 @@ def write_report(
     draws: dict[str, Any] = {"num_samples": num_samples, "replicates": replicates}
     check_arguments(**{name: count for name, count in draws.items() if count is not None})
     check_image_shape(image_shape)
+    check_comparison(comparison)
     if run is not None:
         check_arguments(run=run)
     if history is not None and not isinstance(history, History):
@@ -139,7 +144,7 @@ def write_report(
             plate=plate, **chosen._asdict(),
         )  # fmt: skip
         replicates = chosen.replicates
-    page = _page(fitted, measured, seed, replicates)
+    page = _page(fitted, measured, seed, replicates, comparison)
     with written_by_rank_0("a report") as writes:
         if writes:
             _check_path(path, overwrite=overwrite)  # it may have been written meanwhile
@@ -166,7 +171,11 @@ def _check_path(path: Path, *, overwrite: bool) -> None:
 
 
 def _page(
-    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int | None
+    fitted: FitFacts,
+    measured: Measurements | None,
+    seed: int | None,
+    replicates: int | None,
+    comparison: Comparison | None,
 ) -> str:
     """Return the page, with all its sections."""
     versions = fit_sections.versions_section(fitted, measured, seed, replicates)
@@ -176,6 +185,7 @@ def _page(
         Section("curves", "Learning curves", fit_sections.curves_section(fitted)),
         Section("rows", "Data and samples", examples_section(examples)),
         Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
+        *_compared(comparison),
         Section("check", "Predictive check", check_section(measured)),
         Section("strange", "Strange rows", strange_section(measured)),
         Section("code", "Code of the pair", fit_sections.code_section(fitted)),
@@ -183,6 +193,12 @@ def _page(
     ]
     title = " with ".join(name for name in fitted.names if name is not None)
     return html.page(title, sections, **_header(fitted, measured))
+
+
+def _compared(comparison: Comparison | None) -> Iterator[Section]:
+    """Yield the section on other pairs; nothing without a comparison."""
+    if comparison is not None:
+        yield Section("compared", "Compared with other pairs", comparison_section(comparison))
 
 
 # The top of the page
