@@ -20,6 +20,7 @@ from ppl_vae.report.run_facts import fields_of
 
 IMAGES, ROWS = 8, 3  # of the data, and as many of the model
 MOST_COLUMNS = 40  # that a table shows
+NAME = 18  # characters of a name in the table, so that a telephone shows all its numbers
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ def _table(observed: Rows, generated: Rows) -> Table:
     labels = [f"row {shortened(str(label), 12)}" for label in observed.index]
     heads = ["column", *labels, *(f"sample {i + 1}" for i in range(len(generated)))]
     lines = [
-        [shortened(name), *_written(column)]
+        [shortened(name, NAME), *_written(column)]
         for name, column in list(zip(_columns(observed), values.T, strict=True))[:MOST_COLUMNS]
     ]
     return Table("Rows of the data, and samples: rows that the model generates", heads, lines)
