@@ -74,6 +74,7 @@ def main() -> None:
         arguments.run / "report.html",
         history=history,
         statistics=statistics,
+        image_shape=IMAGE["shape"],
         overwrite=True,
     )
     print(

@@ -13,7 +13,6 @@ from ppl_vae.cli.options import (
     AsJson,
     Columns,
     Device,
-    Draws,
     Drop,
     Fields,
     Force,
@@ -53,16 +52,31 @@ def report(
             metavar="FILE", help=f"The .html file to write; RUN/{DEFAULT_NAME} by default."
         ),
     ] = None,
-    num_samples: Draws = 1000,
+    num_samples: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Draws of the latents for each row; 1000 by default, or fewer, at least 100, "
+            "where networks are large and rows many.",
+        ),
+    ] = None,
     replicates: Annotated[
-        int, typer.Option(min=1, help="Replicated data sets for each predictive check.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            min=1,
+            help="Replicated data sets for each predictive check; 200 by default, or at least 100.",
+        ),
+    ] = None,
     statistics: Statistics = None,
+    image_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHAPE", help="HEIGHT,WIDTH or CHANNELS,HEIGHT,WIDTH of rows that are images."
+        ),
+    ] = None,
     no_rows: Annotated[
         bool,
-        typer.Option(
-            "--no-rows", help="Leave out the strangest rows, where rows are confidential."
-        ),
+        typer.Option("--no-rows", help="Show no single rows, where rows are confidential."),
     ] = False,
     seed: Seed = 0,
     force: Force = False,
@@ -74,15 +88,16 @@ def report(
     """Write an HTML report of a fit: settings, curves, log-likelihood, checks, strange rows, code.
 
     The report is a single file, with its figures inside. It shows the names of features, in figures
-    how their values are distributed, and the strangest rows: their labels and scores, and of images
-    the images; --no-rows leaves them out. A detector that the run holds, as score --keep-detector
-    stores it, judges the rows.
+    how their values are distributed, some rows beside generated ones, and the strangest rows: their
+    labels and scores, and of images the images; --no-rows leaves them out. A detector that the run
+    holds, as score --keep-detector stores it, judges the rows.
     """
     with reporting(as_json, quiet) as console:
         folder = run.parent if run.suffix == ".safetensors" else run
         file = folder / DEFAULT_NAME if out is None else out
         opened_run = read_run(folder)
         _check_file(file, force=force)
+        shape = _shape(image_shape)
         own = [function(spec) for spec in statistics or ()]
         model = guide = rows = detector = None
         if data is not None:
@@ -95,8 +110,9 @@ def report(
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
-            statistics=["built-in", *own], detector=detector, show_rows=not no_rows, seed=seed,
-            overwrite=force, progress=console.progress, plate=opened_run.info["plate"],
+            statistics=["built-in", *own], detector=detector, image_shape=shape,
+            show_rows=not no_rows, seed=seed, overwrite=force, progress=console.progress,
+            plate=opened_run.info["plate"],
         )  # fmt: skip
         console.result({"run": run, "data": data, "out": file, "bytes": file.stat().st_size})
         console.show(f"report in {file}")
@@ -122,6 +138,16 @@ def _detector(
     except ValueError as error:
         console.note(f"warning: the report does without the run's detector: {in_options(error)}")
         return None
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    """Return the shape of an image from ``"28,28"``; ``None`` for none."""
+    if text is None:
+        return None
+    sizes = text.split(",")
+    if len(sizes) not in (2, 3) or not all(size.strip().isdecimal() for size in sizes):
+        raise UsageError(f"--image-shape {text}: expected HEIGHT,WIDTH or CHANNELS,HEIGHT,WIDTH")
+    return tuple(map(int, sizes))
 
 
 def _check_file(file: Path, *, force: bool) -> None:

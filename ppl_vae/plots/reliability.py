@@ -61,10 +61,16 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     unknown = len(k_hat) - len(known)
     if unknown:
         ax.plot([], [], " ", label=f"without k-hat: {_rows_and_share(unknown, len(k_hat))}")
-    for bound, dashes in ((good, ":"), (usable, "--")):
+    # The two numbers may stand close together: the lower one below its line, the other above.
+    for bound, dashes, side in ((good, ":", "top"), (usable, "--", "bottom")):
         ax.axhline(bound, color=style.INK, linewidth=1, linestyle=dashes, zorder=0)
         ax.text(
-            1.01, bound, f"{bound:.2g}", transform=ax.get_yaxis_transform(), va="center", size=8
+            1.01,
+            bound,
+            f"{bound:.2g}",
+            transform=ax.get_yaxis_transform(),
+            va=side,
+            size=style.LEGEND_SIZE,
         )
     _set_ticks(ax, known)
     title = "Reliability of the log-likelihood" if title is None else title

@@ -46,7 +46,7 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
     shown = frame.iloc[:MOST]
     names = _names(shown)
     ax = style.axes_or_new(ax, 5.4 + 0.085 * max(map(len, names)), 1.9 + 0.3 * len(shown))
-    distance, flagged = _distances(shown), shown["flagged"].to_numpy(dtype=bool)
+    distance, flagged = half_widths(shown), shown["flagged"].to_numpy(dtype=bool)
     lines = np.arange(len(shown))
     ax.barh(
         lines, 2, left=-1, height=0.55, color=style.PALE_GREY, alpha=0.7,
@@ -70,11 +70,15 @@ def check_summary(frame: pd.DataFrame, *, ax: Axes | None = None, title: str | N
     return ax
 
 
-def _distances(shown: pd.DataFrame) -> np.ndarray:
+def half_widths(shown: pd.DataFrame) -> np.ndarray:
     """Return how far the data are from the middle of the replicates' interval, in half widths.
 
-    Infinite where the replicates are all equal and the data differ; 0 where the data are equal to
-    the middle.
+    Args:
+        shown: Lines of a check's frame.
+
+    Returns:
+        (lines,); infinite where the replicates are all equal and the data differ; 0 where the data
+        are equal to the middle.
     """
     low, high, observed = shown[["lower", "upper", "observed"]].to_numpy(dtype=float).T
     shift, half_width = observed - (low + high) / 2, (high - low) / 2

@@ -12,39 +12,48 @@ from ppl_vae.checks.observed_and_replicated import OWN
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.checks.tables import LEVEL, features_in
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
-from ppl_vae.plots.verdict import MOST, check_summary
+from ppl_vae.plots.verdict import half_widths
 from ppl_vae.report import numbers
-from ppl_vae.report.html import Figure, Table, render
+from ppl_vae.report.figures import Figure, strip
+from ppl_vae.report.html import Table, render
+from ppl_vae.report.images import ImageField
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import SPACE, decimal, number, shortened, with_common_precision
+from ppl_vae.report.pixel_map import pixel_map
 
 POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
 MOST_PICTURES = 6  # flagged statistics with figures of their own
-PAIR_SIZE = (5.6, 3.8)  # of a figure beside another, in inches
-CALIBRATION_SIZE = (6.4, 4.5)
+CALIBRATION_HEIGHT = 3.8  # inches
 
 
 def check_section(measured: Measurements | None) -> Markup:
     """Return the section with both checks: with the guide, and from the model alone."""
     if measured is None:
         return render("check.html", posterior=None, prior=None, latents=True)
-    posterior, alone = measured.posterior_check, measured.posterior_check is None
+    drawn: set[tuple[Any, str]] = set()
+    posterior, image = measured.posterior_check, measured.image
     return render(
         "check.html",
-        posterior=None if posterior is None else _part(posterior, detailed=True, intervals=True),
-        prior=_part(measured.prior_check, detailed=alone, intervals=False),
+        posterior=None if posterior is None else _part(posterior, drawn, image, intervals=True),
+        prior=_part(measured.prior_check, drawn, image, intervals=False),
         latents=not measured.draws_nothing,
     )
 
 
 def _part(
-    check: PredictiveCheck | ValueError, *, detailed: bool, intervals: bool
+    check: PredictiveCheck | ValueError,
+    drawn: set[tuple[Any, str]],
+    image: ImageField | None,
+    *,
+    intervals: bool,
 ) -> dict[str, object]:
     """Return one check as the page shows it, or the error that it raised.
 
     Args:
         check: The check, or the error that it raised.
-        detailed: Whether to show all columns and figures, or only the most telling columns.
+        drawn: What has a figure already, and gets no other: features by site, and statistics of
+            features by site and name. The figures of this check are added.
+        image: The field that holds images; ``None`` for none.
         intervals: Whether to show the calibration for single cells.
 
     Returns:
@@ -55,20 +64,20 @@ def _part(
         - ``num_samples``, ``rows``: number of replicated data sets, and of rows;
         - ``verdict``: how many statistics are flagged, in a sentence;
         - ``table``: the statistics, flagged ones first;
-        - ``summary``: a figure of all statistics, ``None`` for none;
         - ``pictures``: figures of flagged statistics;
         - ``not_pictured``: number of flagged statistics without figures;
         - ``intervals``: calibration for single cells, one for each observed site.
     """
     if isinstance(check, ValueError):
         return {"error": str(check)}
-    not_pictured = max(len(_flagged(check)) - MOST_PICTURES, 0)
+    new = [
+        (key, line) for key, line in _lines(_flagged(check)) if (key, line["feature"]) not in drawn
+    ]
     return {
         "error": "", "num_samples": check.num_samples, "rows": check.rows,
-        "verdict": _verdict(check), "table": _table(check, detailed=detailed),
-        "summary": _summary(check) if detailed else None,
-        "pictures": list(_pictures(check)) if detailed else (),
-        "not_pictured": not_pictured if detailed else 0,
+        "verdict": _verdict(check), "table": _table(check),
+        "pictures": list(_pictures(check, new[:MOST_PICTURES], drawn, image)),
+        "not_pictured": max(len(new) - MOST_PICTURES, 0),
         "intervals": list(_intervals(check)) if intervals else (),
     }  # fmt: skip
 
@@ -130,34 +139,42 @@ def _verdict(check: PredictiveCheck) -> str:
 # The table
 
 
-def _table(check: PredictiveCheck, *, detailed: bool) -> Table:
+def _table(check: PredictiveCheck) -> Table:
     """Return the statistics of a check as a table, flagged ones first."""
-    several_sites = len(check.frame.index.unique("site")) > 1
-    columns = {
-        "site": several_sites, "statistic": True, "of": True, "observed": True, "mean": detailed,
-        "lower": True, "upper": True, "p": detailed, "adjusted p": True, "verdict": True,
-    }  # fmt: skip
-    shown = [name for name, wanted in columns.items() if wanted]
-    cells = [_cells(key, line) for key, line in _lines(check.lines)]
+    columns = ["verdict", "statistic", "where it lies", "observed", "lower", "upper", "adjusted p"]
+    several = len(set(check.frame.index.unique("site")) - {OWN}) > 1
+    places = half_widths(check.lines)
+    cells = [
+        _cells(key, line, place, several=several)
+        for (key, line), place in zip(_lines(check.lines), places, strict=True)
+    ]
     steps = "; of the steps of a chain, the worst" if len(cells) < len(check.frame) else ""
-    replicated = "the mean and central 90 %" if detailed else "the central 90 %"
     return Table(
-        f"Statistics of the observed data, and {replicated} of the replicates; flagged first"
-        + steps,
-        shown,
-        [[line[name] for name in shown] for line in cells],
+        "Statistics of the observed data, flagged first: each mark stands where the data lie, "
+        f"beside the central 90{SPACE}% of the replicates, the bar, from lower to upper{steps}",
+        columns,
+        [[line[name] for name in columns] for line in cells],
         marked=check.lines["flagged"].tolist(),
     )
 
 
-def _cells(key: Any, line: pd.Series) -> dict[str, object]:
-    """Return the cells of one statistic, by the names of their columns."""
-    observed, mean, lower, upper = _numbers(line, "observed", "mean", "lower", "upper")
+def _cells(key: Any, line: pd.Series, place: float, *, several: bool) -> dict[str, object]:
+    """Return the cells of one statistic, by the names of their columns.
+
+    Args:
+        key: The site, and the statistic.
+        line: The line of the check's frame.
+        place: Where the observed value lies, in half widths from the middle of the replicates.
+        several: Whether there are several sites, so that each is named.
+    """
+    site = f"{key[0]}: " if several and key[0] != OWN else ""
+    observed, lower, upper = _numbers(line, "observed", "lower", "upper")
+    flagged = bool(line["flagged"])
     return {
-        "site": "all" if key[0] == OWN else key[0], "statistic": key[1],
-        "of": _feature_name(key[0], line["feature"]), "observed": observed, "mean": mean,
-        "lower": lower, "upper": upper, "p": decimal(line["p_value"]),
-        "adjusted p": decimal(line["p_adjusted"]), "verdict": "flagged" if line["flagged"] else "",
+        "verdict": "flagged" if flagged else "",
+        "statistic": site + statistic_name(key, line["feature"]),
+        "where it lies": strip(place, flagged=flagged), "observed": observed,
+        "lower": lower, "upper": upper, "adjusted p": decimal(line["p_adjusted"]),
     }  # fmt: skip
 
 
@@ -169,31 +186,30 @@ def _numbers(line: pd.Series, *names: str) -> list[numbers.Number]:
 # Figures
 
 
-def _summary(check: PredictiveCheck) -> Figure:
-    """Draw where all statistics of the observed data lie among the replicates."""
-    shown = min(len(check.frame), MOST)
-    flagged = ", ".join(flagged_names(check)) or "none"
-    alt = (
-        f"Where {shown} statistics of the observed data lie relative to the central 90 % of the "
-        f"replicates. Flagged: {flagged}."
-    )
-    names = [_feature_name(key[0], line["feature"]) for key, line in _lines(check.frame)]
-    frame = check.frame.assign(feature=[shortened(name, 30) for name in names])
-    size = (8.6, 1.7 + 0.3 * shown)
-    return Figure.drawn(lambda ax: check_summary(frame, ax=ax), alt, size=size)
+def _pictures(
+    check: PredictiveCheck,
+    lines: list[tuple[Any, pd.Series]],
+    drawn: set[tuple[Any, str]],
+    image: ImageField | None,
+) -> Iterator[dict[str, object]]:
+    """Yield the figures of flagged statistics: a histogram, a map of pixels or a feature's values.
 
-
-def _pictures(check: PredictiveCheck) -> Iterator[dict[str, object]]:
-    """Yield the figures of flagged statistics: a histogram each, and each feature's values once.
+    Args:
+        check: The check.
+        lines: The statistics to draw: site and statistic, and the line of the check's frame.
+        drawn: What has a figure already; the new figures are added.
+        image: The field that holds images; ``None`` for none.
 
     Yields:
         ``{"title": heading, "figures": one or two figures}`` of a flagged statistic.
     """
-    drawn: set[tuple[str, str]] = set()
-    for key, line in _lines(_flagged(check).iloc[:MOST_PICTURES]):
+    for key, line in lines:
+        drawn.add((key, line["feature"]))
         figures = [_histogram(check, key, line)]
         features = features_in(line["feature"], check.features_of.get(key[0], []))
-        if len(features) == 1 and (key[0], features[0]) not in drawn:
+        if (where := pixel_map(check, key, image)) is not None:
+            figures.append(where)
+        elif len(features) == 1 and (key[0], features[0]) not in drawn:
             drawn.add((key[0], features[0]))
             figures.append(_overlay(check, key[0], features[0]))
         title = numbers.capitalized(statistic_name(key, line["feature"]))
@@ -208,14 +224,12 @@ def _histogram(check: PredictiveCheck, key: Any, line: pd.Series) -> Figure:
         f"Histogram of the {name} in the replicates, 90 % of them from {lower} to {upper}; the "
         f"observed value is {observed}."
     )
-    p_adjusted = decimal(line["p_adjusted"])
-    caption = f"The observed {name} is {observed}; adjusted p{SPACE}{p_adjusted}."
 
     def draw(ax: Any) -> None:
         replicated, title = check.replicated[key], shortened(name, 60)
         statistic_histogram(line["observed"], replicated, name=title, ax=ax, title="")
 
-    return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
+    return Figure.drawn(draw, alt)
 
 
 def _overlay(check: PredictiveCheck, site: str, feature: str) -> Figure:
@@ -236,7 +250,7 @@ def _overlay(check: PredictiveCheck, site: str, feature: str) -> Figure:
         rows = f"{shown} of {of_all} {unit}, evenly spaced"
     alt = f"Distribution of the observed {name}, and of {name} in {count} replicates."
     caption = f"Values of {name} in {rows}: observed, and in {count} of the replicates."
-    return Figure.drawn(draw, alt, caption, size=PAIR_SIZE)
+    return Figure.drawn(draw, alt, caption)
 
 
 # Intervals of single cells
@@ -277,11 +291,11 @@ def _calibration_figures(pit: np.ndarray, names: list[str], of_site: str) -> Ite
         lambda ax: interval_coverage(pit, names=short_names, ax=ax, title=""),
         f"Share of observed cells{of_site} inside central intervals of their replicates, by level.",
         f"Coverage{of_site}: on the diagonal, intervals contain the share that they state.",
-        size=CALIBRATION_SIZE,
+        height=CALIBRATION_HEIGHT,
     )
     yield Figure.drawn(
         lambda ax: pit_histogram(pit[:, worst], features=pit.shape[1], ax=ax, title=""),
-        f"Histogram of the {which}", which, size=CALIBRATION_SIZE,
+        f"Histogram of the {which}", which, height=CALIBRATION_HEIGHT,
     )  # fmt: skip
 
 

@@ -8,11 +8,12 @@ import pandas as pd
 from markupsafe import Markup
 
 from ppl_vae.elbo.points import LOG_JOINT
-from ppl_vae.evaluation.summary import TERMS_DRAWS, ElboSummary, LikelihoodSummary, MeanOverRows
-from ppl_vae.plots import elbo_bars, reliability
+from ppl_vae.evaluation.summary import TERMS_DRAWS, ElboSummary, LikelihoodSummary
+from ppl_vae.plots import reliability
 from ppl_vae.report import run_facts
+from ppl_vae.report.figures import Figure, bars
 from ppl_vae.report.fit_facts import FitFacts, versions_now
-from ppl_vae.report.html import Figure, Table, render
+from ppl_vae.report.html import Table, render
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import DASH, decimal, number
 from ppl_vae.report.run_facts import Fact
@@ -108,7 +109,7 @@ def likelihood_section(measured: Measurements | None) -> Markup:
 
 
 def _scores(measured: Measurements) -> dict[str, object]:
-    """Return the tables, sentences and figure on log-likelihoods, or the error that came."""
+    """Return the table, sentences and figure on log-likelihoods, or the error that came."""
     scores = measured.scores
     if isinstance(scores, ValueError):
         return {"scores_error": scores}
@@ -116,19 +117,13 @@ def _scores(measured: Measurements) -> dict[str, object]:
     *_, summary = summaries.values()  # the last one is of all rows
     columns = ["rows", "count", "log-likelihood", "standard error", "ELBO", "gap"]
     means = [_group(title, group) for title, group in summaries.items()]
-    quantiles = [
-        ["effective number of draws", *(decimal(value, 1) for value in summary.ess.values())],
-        ["k-hat", *(decimal(value, 2) for value in summary.k_hat.values())],
-    ]
-    heads = ["quantiles over rows", *(f"{100 * share:.0f} %" for share in summary.ess)]
-    reliability_title = f"Reliability, with {measured.num_samples} draws for each row"
     return {
-        "scores_error": None, "num_samples": measured.num_samples,
+        "scores_error": None, "fewer": measured.fewer, "num_samples": measured.num_samples,
         "proposal": "the guide" if measured.has_guide else "the prior",
         "draws_nothing": summary.draws_nothing,
         "means": Table("Means over rows, in nats per row", columns, means),
         "sentences": summary.sentences(), "k_hat": _k_hat_figure(scores, summary),
-        "quantiles": Table(reliability_title, heads, quantiles),
+        "ess": [number(value, 3) for value in summary.ess.values()],
     }  # fmt: skip
 
 
@@ -151,38 +146,32 @@ def _k_hat_figure(scores: pd.DataFrame, summary: LikelihoodSummary) -> Figure | 
 
 
 def _terms(measured: Measurements) -> dict[str, object]:
-    """Return a table and a figure of each site's contribution to the ELBO, or the error instead."""
+    """Return a table of each site's contribution to the ELBO, or the error instead."""
     terms = measured.terms
     if isinstance(terms, ValueError):
         return {"terms_error": terms, "terms_measure": "ELBO", "is_point": False}
     summary = ElboSummary.of(terms)
-    lines = [_site(name, site) for name, site in summary.sites.items()]
+    lines = [(name, site.mean, site.standard_error) for name, site in summary.sites.items()]
     lines += [
-        [f"{name}, outside the row plate", decimal(total / summary.rows), decimal(np.nan)]
+        (f"{name}, outside the row plate", total / summary.rows, np.nan)
         for name, total in summary.outside.items()
     ]
-    together = _site("together", summary.together)
-    shown = [*lines, together]
-    alt = (
-        f"Bars of the {summary.measure} by site: "
-        + ", ".join(f"{line[0]} {line[1]}" for line in shown)
-        + "."
+    lines.append(("together", summary.together.mean, summary.together.standard_error))
+    *rows, foot = [
+        [name, bar, decimal(mean), decimal(error)]
+        for (name, mean, error), bar in zip(lines, bars([v for _, v, _ in lines]), strict=True)
+    ]
+    caption = (
+        f"{summary.measure} by site, means over rows in nats per row. The length of a bar is the "
+        "square root of its number, so that small terms are seen beside large ones"
     )
-    size = (6.4, 1.4 + 0.55 * len(shown))
-    caption = f"{summary.measure} by site, means over rows in nats per row"
     return {
         "terms_error": None,
         "terms_measure": summary.measure,
         "is_point": summary.measure == LOG_JOINT,
         "terms_draws": min(measured.num_samples, TERMS_DRAWS),
-        "sites": Table(caption, ["site", "mean", "standard error"], lines, foot=together),
-        "bars": Figure.drawn(lambda ax: elbo_bars(terms, ax=ax), alt, size=size),
+        "sites": Table(caption, ["site", "bar", "mean", "standard error"], rows, foot=foot),
     }
-
-
-def _site(name: str, mean: MeanOverRows) -> list[object]:
-    """Return the line of the table of sites for one site."""
-    return [name, decimal(mean.mean), decimal(mean.standard_error)]
 
 
 # Code and versions
@@ -194,7 +183,7 @@ def code_section(fitted: FitFacts) -> Markup:
 
 
 def versions_section(
-    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
+    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int | None
 ) -> Markup:
     """Return the section with the versions, seeds and numbers of draws that reproduce the report.
 

@@ -7,25 +7,22 @@ notes). Python computes the values and writes no HTML. Jinja2 escapes every valu
 made is ``Markup``, which is not escaped again. A name that a template uses and that nobody passes
 is an error (``StrictUndefined``), not an empty place in the page.
 
-The page loads nothing: style and script stand in it, figures are PNG images in it, and its content
-security policy forbids everything else.
+The page loads nothing: style, script and figures stand in it, and its content security policy
+forbids everything else.
 """
 
 from __future__ import annotations
 
 import importlib.resources
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ppl_vae.data.text import printable
 from ppl_vae.report.numbers import Number, capitalized
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 
 class Table(NamedTuple):
@@ -49,60 +46,13 @@ class Table(NamedTuple):
     def numeric(self) -> list[bool]:
         """Whether each column holds numbers, which are aligned to the right."""
         return [
-            any(isinstance(row[column], Number) for row in self.rows)
+            any(type(row[column]) is Number for row in self.rows)
             for column in range(len(self.columns))
         ]
 
     def is_marked(self, row: int) -> bool:
         """Return whether a row, counted from 0, is highlighted."""
         return row < len(self.marked) and self.marked[row]
-
-
-class Figure(NamedTuple):
-    """A figure as an image inside the page, or the reason why it could not be drawn.
-
-    Attributes:
-        image: The PNG image as a ``data:`` address.
-        alt: What there is to see, in words.
-        caption: Text below the figure; empty for none.
-        width: Width in CSS pixels.
-        height: Height in CSS pixels.
-        error: Why the figure could not be drawn; empty where it was drawn.
-    """
-
-    image: str
-    alt: str
-    caption: str
-    width: int
-    height: int
-    error: str = ""
-
-    @classmethod
-    def drawn(
-        cls,
-        draw: Callable[[Axes], Any],
-        alt: str,
-        caption: str = "",
-        *,
-        size: tuple[float, float] = (6.4, 4.1),
-    ) -> Figure:
-        """Draw a figure.
-
-        Args:
-            draw: Draws on the axes that it receives. A ``ValueError``, such as for values that are
-                not finite, is shown in place of the figure.
-            alt: What there is to see, in words.
-            caption: Text below the figure.
-            size: Width and height in inches, of 100 CSS pixels each.
-        """
-        from ppl_vae.plots.png import png  # noqa: PLC0415  loads slowly
-
-        width, height = round(100 * size[0]), round(100 * size[1])
-        try:
-            image = png(draw, size)
-        except ValueError as error:
-            return cls("", alt, caption, width, height, str(error))
-        return cls(image.address, alt, caption, width, height)
 
 
 class KeyNumber(NamedTuple):
@@ -153,7 +103,12 @@ def render(template: str, **values: object) -> Markup:
 
 
 def page(
-    title: str, sections: Sequence[Section], *, kind: str, verdict: str, keys: Sequence[KeyNumber]
+    title: str,
+    sections: Sequence[Section],
+    *,
+    kind: str,
+    findings: Sequence[NamedTuple],
+    keys: Sequence[KeyNumber],
 ) -> str:
     """Return a whole page.
 
@@ -161,15 +116,15 @@ def page(
         title: Title of the window, and the main heading.
         sections: The sections, in their order.
         kind: What the report is about, and when it was written.
-        verdict: The short answer, in a few sentences.
-        keys: The numbers behind the verdict.
+        findings: The short answer, a line each: ``text``, and ``next``, what to do about it.
+        keys: The numbers behind the findings.
     """
     folder = importlib.resources.files("ppl_vae.report") / "templates"
     style, script = (
         Markup((folder / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js")
     )
     return render(
-        "page.html", title=title, sections=sections, kind=kind, verdict=verdict, keys=keys,
+        "page.html", title=title, sections=sections, kind=kind, findings=findings, keys=keys,
         style=style, script=script,
     )  # fmt: skip
 

@@ -17,6 +17,8 @@ from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
 from ppl_vae.evaluation.summary import TERMS_DRAWS, LikelihoodSummary, UnreliableWarning
+from ppl_vae.report.examples import Examples
+from ppl_vae.report.images import ImageField
 from ppl_vae.report.strange_rows import StrangeRows
 
 T = TypeVar("T")
@@ -36,7 +38,10 @@ class Measurements:
         posterior_check: The posterior predictive check; ``None`` without a guide.
         prior_check: The prior predictive check.
         strange: The scores of the rows, and what makes the strangest of them strange.
+        examples: Some rows of the data and of the model; ``None`` where there is nothing to show.
+        image: The field that holds images; ``None`` for none.
         num_samples: Draws of the latents for each row.
+        fewer: Whether draws or replicates are fewer than usual, because the networks are large.
         has_guide: Whether the pair has a guide.
     """
 
@@ -47,7 +52,10 @@ class Measurements:
     posterior_check: PredictiveCheck | ValueError | None
     prior_check: PredictiveCheck | ValueError
     strange: StrangeRows | ValueError
+    examples: Examples | ValueError | None
+    image: ImageField | None
     num_samples: int
+    fewer: bool
     has_guide: bool
 
     @classmethod
@@ -62,6 +70,8 @@ class Measurements:
         num_samples: int,
         replicates: int,
         detector: AnomalyDetector | None = None,
+        image: ImageField | None = None,
+        fewer: bool = False,
         show_rows: bool = True,
         **shared: Any,
     ) -> Self:
@@ -77,7 +87,9 @@ class Measurements:
             num_samples: Draws of the latents for each row.
             replicates: Replicated data sets for each predictive check.
             detector: A detector of strange rows.
-            show_rows: Whether single rows are shown, the strangest ones.
+            image: The field that holds images; ``None`` for none.
+            fewer: Whether draws or replicates are fewer than usual.
+            show_rows: Whether single rows are shown, some of the data and the strangest ones.
             shared: Arguments that every measurement takes: ``seed``, ``progress``, ``plate``.
 
         Warns:
@@ -98,14 +110,19 @@ class Measurements:
         prior = value_or_error(predictive_check, model, None, rows, **checks)
         known = split.get("fitted", torch.arange(len(rows))).numpy()
         strange = value_or_error(
-            StrangeRows.of, *pair, rows, scores, detector, known=known, show_rows=show_rows, **draws
-        )
-        results = (scores, posterior, prior, strange)
+            StrangeRows.of, *pair, rows, scores, detector, known=known, image=image,
+            show_rows=show_rows, **draws,
+        )  # fmt: skip
+        rest = {"seed": shared["seed"], "plate": shared["plate"]}
+        examples = value_or_error(Examples.of, *pair, rows, image, show_rows=show_rows, **rest)
+        results = (scores, posterior, prior, strange, examples)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(
-            rows, split, scores, terms, posterior, prior, strange, num_samples, guide is not None
-        )
+            rows, split, scores, terms, posterior, prior, strange, examples, image, num_samples,
+            fewer,
+            guide is not None,
+        )  # fmt: skip
 
     @property
     def draws_nothing(self) -> bool:

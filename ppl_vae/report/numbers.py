@@ -25,6 +25,19 @@ class Number:
         return self.text
 
 
+@dataclass(frozen=True)
+class Drawing(Number):
+    """A number that a page shows as a drawing.
+
+    Attributes:
+        value: The value.
+        text: The drawing, as HTML.
+    """
+
+    def __html__(self) -> str:
+        return self.text
+
+
 def number(value: float, digits: int = 4) -> Number:
     """Write a number with a fixed number of significant digits.
 

@@ -9,16 +9,21 @@ from typing import Any
 
 from ppl_vae.anomaly.detector import AnomalyDetector
 from ppl_vae.arguments import check_arguments, shown
-from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
+from ppl_vae.evaluation.comparison import Comparison
 from ppl_vae.report import fit_sections, html
-from ppl_vae.report.check_section import check_section, flagged_names
+from ppl_vae.report.check_section import check_section
+from ppl_vae.report.comparison_section import check_comparison, comparison_section
+from ppl_vae.report.draws import Draws
+from ppl_vae.report.examples import examples_section
+from ppl_vae.report.findings import findings
 from ppl_vae.report.fit_facts import FitFacts
 from ppl_vae.report.html import KeyNumber, Section
+from ppl_vae.report.images import ImageField, check_image_shape
 from ppl_vae.report.measurements import Measurements
-from ppl_vae.report.numbers import SPACE, decimal, percent, shortened
+from ppl_vae.report.numbers import SPACE, decimal, percent
 from ppl_vae.report.run_facts import find_split
 from ppl_vae.report.strange_rows import check_detector
 from ppl_vae.report.strange_section import flagged_rows, strange_section
@@ -35,9 +40,11 @@ def write_report(
     history: History | None = None,
     run: str | Path | None = None,
     statistics: Any = None,
-    num_samples: int = 1000,
-    replicates: int = 200,
+    num_samples: int | None = None,
+    replicates: int | None = None,
     detector: AnomalyDetector | None = None,
+    comparison: Comparison | None = None,
+    image_shape: tuple[int, ...] | None = None,
     show_rows: bool = True,
     seed: int | None = 0,
     overwrite: bool = False,
@@ -47,8 +54,9 @@ def write_report(
     """Write an HTML report of a fit: what was fitted, how it went, how good it is, what it misses.
 
     The file stands alone: figures are inside, and a browser loads nothing else. It shows the code
-    of the pair and the names of features. Of the data it shows distributions, in figures, and the
-    strangest rows: their labels and scores, and of images the images.
+    of the pair and the names of features. Of the data it shows distributions, in figures, some rows
+    beside rows that the model generates, and the strangest rows: their labels and scores, and of
+    images the images.
     Where a measurement fails, for example because the data are outside the support of the
     likelihood, the page shows the error in its place, and all other measurements.
 
@@ -62,13 +70,18 @@ def write_report(
         run: The run directory of the fit. Its settings, versions, history and stored code are
             shown in place of those of the objects in memory.
         statistics: Statistics of the predictive checks, as ``predictive_check`` takes them.
-        num_samples: Draws of the latents for each row, for the log-likelihood.
-        replicates: Replicated data sets for each predictive check.
+        num_samples: Draws of the latents for each row, for the log-likelihood; ``None`` makes
+            1,000, and fewer, down to 100, where the networks are large and the rows many.
+        replicates: Replicated data sets for each predictive check; ``None`` makes 200, or fewer,
+            down to 100.
         detector: A detector of this pair, which judges the rows: its threshold, p-values and flags
             are shown. Without one, rows are ordered by their log-likelihood.
-        show_rows: Whether the strangest rows are shown one by one. With ``False`` the page has no
-            label, score or image of a row, and can be handed on where rows are confidential; the
-            error of a measurement that failed may still name a row and its value.
+        comparison: What ``compare`` returned for this pair and others, which gets a section.
+        image_shape: (height, width) or (channels, height, width) where rows are images and come as
+            vectors. Rows of such a shape are known as images.
+        show_rows: Whether rows are shown one by one: some, and the strangest. With ``False`` the
+            page has no label, score, value or image of a row, and can be handed on where rows are
+            confidential; the error of a measurement that failed may still name a row and its value.
         seed: Seeds every draw; the generators are restored afterwards.
         overwrite: Whether to replace a file that exists.
         progress: Whether to show bars: ``None`` for yes, in a terminal or a notebook, once the
@@ -95,9 +108,13 @@ def write_report(
         'report.html'
     """
     check_arguments(
-        path=path, num_samples=num_samples, replicates=replicates, seed=seed,
-        show_rows=show_rows, overwrite=overwrite, progress=progress, plate=plate,
+        path=path, seed=seed, show_rows=show_rows, overwrite=overwrite, progress=progress,
+        plate=plate,
     )  # fmt: skip
+    draws: dict[str, Any] = {"num_samples": num_samples, "replicates": replicates}
+    check_arguments(**{name: count for name, count in draws.items() if count is not None})
+    check_image_shape(image_shape)
+    check_comparison(comparison)
     if run is not None:
         check_arguments(run=run)
     if history is not None and not isinstance(history, History):
@@ -120,12 +137,15 @@ def write_report(
     if data is not None:
         assert model is not None
         rows = Pair.of(model, guide, plate).rows(data)
+        image = ImageField.of(rows, image_shape)
+        chosen = Draws.of(model, guide, rows, plate, **draws)
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
-            num_samples=num_samples, replicates=replicates, detector=detector,
-            show_rows=show_rows, seed=seed, progress=progress, plate=plate,
+            detector=detector, image=image, show_rows=show_rows, seed=seed, progress=progress,
+            plate=plate, **chosen._asdict(),
         )  # fmt: skip
-    page = _page(fitted, measured, seed, replicates)
+        replicates = chosen.replicates
+    page = _page(fitted, measured, seed, replicates, comparison)
     with written_by_rank_0("a report") as writes:
         if writes:
             _check_path(path, overwrite=overwrite)  # it may have been written meanwhile
@@ -152,14 +172,21 @@ def _check_path(path: Path, *, overwrite: bool) -> None:
 
 
 def _page(
-    fitted: FitFacts, measured: Measurements | None, seed: int | None, replicates: int
+    fitted: FitFacts,
+    measured: Measurements | None,
+    seed: int | None,
+    replicates: int | None,
+    comparison: Comparison | None,
 ) -> str:
     """Return the page, with all its sections."""
     versions = fit_sections.versions_section(fitted, measured, seed, replicates)
+    examples = None if measured is None else measured.examples
     sections = [
         Section("fit", "What was fitted", fit_sections.fit_section(fitted, measured)),
         Section("curves", "Learning curves", fit_sections.curves_section(fitted)),
+        Section("rows", "Data and samples", examples_section(examples)),
         Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
+        *_compared(comparison),
         Section("check", "Predictive check", check_section(measured)),
         Section("strange", "Strange rows", strange_section(measured)),
         Section("code", "Code of the pair", fit_sections.code_section(fitted)),
@@ -169,76 +196,26 @@ def _page(
     return html.page(title, sections, **_header(fitted, measured))
 
 
+def _compared(comparison: Comparison | None) -> Iterator[Section]:
+    """Yield the section on other pairs; nothing without a comparison."""
+    if comparison is not None:
+        yield Section("compared", "Compared with other pairs", comparison_section(comparison))
+
+
 # The top of the page
 
 
 def _header(fitted: FitFacts, measured: Measurements | None) -> dict[str, Any]:
-    """Return the ``kind``, the ``verdict`` and the ``keys`` of ``html.page``."""
+    """Return the ``kind``, the ``findings`` and the ``keys`` of ``html.page``."""
     subject = "Report of a model and its guide" if fitted.guide else "Report of a model"
     rows = f", on {len(measured.rows)} rows" if measured else ""
     today = datetime.datetime.now(datetime.UTC)
     date = f"{today.day} {today:%B %Y}".replace(" ", SPACE)
     return {
         "kind": f"{subject}{rows} \N{MIDDLE DOT} {date}",
-        "verdict": " ".join(_verdict(fitted, measured)),
+        "findings": list(findings(fitted, measured)),
         "keys": [] if measured is None else list(_key_numbers(measured)),
     }
-
-
-def _verdict(fitted: FitFacts, measured: Measurements | None) -> Iterator[str]:
-    """Yield the short answer, a sentence each."""
-    if measured is None:
-        yield "Nothing was measured: this report was written without data."
-        if fitted.ending:
-            yield f"The fit: {fitted.ending}."
-        return
-    yield from _checked(measured)
-    summaries = list(measured.summaries().values())
-    if not summaries:
-        yield "The log-likelihood could not be measured."
-    elif summaries[-1].unreliable:
-        yield "The log-likelihood of some rows is not reliable."
-
-
-def _checked(measured: Measurements) -> Iterator[str]:
-    """Yield what the predictive checks say, a sentence for each, or one for both if they agree.
-
-    The posterior check may miss what the prior check shows: with the guide, latents were drawn
-    given the rows themselves. So a flag of either is a fault, and no flag needs both.
-    """
-    subjects = {"model": measured.prior_check}
-    if measured.posterior_check is not None:
-        subjects = {"fitted pair": measured.posterior_check, "model alone": measured.prior_check}
-    checks = {name: c for name, c in subjects.items() if not isinstance(c, ValueError)}
-    if len(checks) < len(subjects):
-        yield "A predictive check could not be made."
-    if len(checks) == 2 and not any(flagged_names(check) for check in checks.values()):
-        total = sum(len(check.frame) for check in checks.values())
-        yield (
-            f"The fitted pair, and the model alone, agree with the data in all {total} "
-            "statistics, which does not prove that they are right."
-        )
-        return
-    for subject, check in checks.items():
-        yield f"The {subject} {_what_is_missed(check)}."
-    unreliable = {site: None for check in checks.values() for site in check.factors}
-    if unreliable:
-        named = ", ".join(shortened(site, 48) for site in unreliable)
-        yield f"Flags of {named} are no findings: replicates do not follow the model's factors."
-    points = {site: None for check in checks.values() for site in check.points}
-    if points:
-        named = ", ".join(shortened(site, 48) for site in points)
-        yield f"The guide gives {named} as a point, so that a flag may be the fault of the guide."
-
-
-def _what_is_missed(check: PredictiveCheck) -> str:
-    """Return which statistics are flagged: the first three by name, and the number of the rest."""
-    names = [shortened(name, 48) for name in flagged_names(check)]
-    total = f"{len(check.frame)} statistics of the data"
-    if not names:
-        return f"agrees with the data in all {total}, which does not prove that it is right"
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"misses {len(names)} of {total}: {', '.join(names[:3])}{more}"
 
 
 def _key_numbers(measured: Measurements) -> Iterator[KeyNumber]:

@@ -15,8 +15,9 @@ from ppl_vae.anomaly.scores import LIKELIHOOD, RowScorer, members
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Rows, as_tuple
+from ppl_vae.data.rows import Rows
 from ppl_vae.latents.codes import reconstruct
+from ppl_vae.report.images import ImageField
 from ppl_vae.saving.storage import tensors_checksum
 
 SHOWN = 10  # rows that are shown one by one
@@ -26,7 +27,7 @@ DRAWS = 100  # of the latents for each row, for the attributions
 
 @dataclass(frozen=True)
 class Images:
-    """The strangest rows as images, (rows, height, width) or (rows, 1, height, width) each.
+    """The strangest rows as images, (rows, channels, height, width) each.
 
     Attributes:
         rows: The rows.
@@ -71,6 +72,7 @@ class StrangeRows:
         *,
         known: np.ndarray,
         num_samples: int,
+        image: ImageField | None = None,
         show_rows: bool = True,
         **shared: Any,
     ) -> Self:
@@ -84,6 +86,7 @@ class StrangeRows:
             detector: The detector; ``None`` to take minus the log-likelihood as the score.
             known: Positions of the rows that the shown ones are compared with.
             num_samples: Draws of the latents for each row, behind ``likelihoods``.
+            image: The field that holds images; ``None`` for none.
             show_rows: Whether single rows are shown, the strangest ones.
             shared: ``seed``, ``progress``, ``plate``.
 
@@ -105,7 +108,7 @@ class StrangeRows:
         rest = {"seed": shared["seed"], "plate": shared["plate"]}
         # An overflow was told of with the scores, and shows as infinite.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
-            explained = _explained(model, guide, rows, first, known, score, **rest)
+            explained = _explained(model, guide, rows, first, known, score, image, **rest)
         compared = len(known) if isinstance(explained, pd.DataFrame) else 0
         return cls(scored, first, score, detector, explained, compared)
 
@@ -150,7 +153,7 @@ def _scores_of(
 
 def _explained(
     model: Model, guide: Guide, rows: Rows, first: np.ndarray, known: np.ndarray, score: str,
-    **shared: Any,
+    image: ImageField | None, **shared: Any,
 ) -> pd.DataFrame | Images | ValueError:  # fmt: skip
     """Return what makes some rows strange: images of them, or the attribution of each column.
 
@@ -161,14 +164,14 @@ def _explained(
         first: Positions of the rows to explain.
         known: Positions of the rows whose values are ordinary.
         score: The score that the columns' attributions are of.
+        image: The field that holds images; ``None`` for none.
         shared: ``seed`` and ``plate``.
     """
     chosen = rows.subset(torch.as_tensor(first))
-    field = _image_field(rows)
     try:
-        if field is not None:
+        if image is not None:
             expected = Rows(reconstruct(model, guide, chosen, **shared))
-            return Images(_field(chosen, field), _field(expected, field))
+            return Images(image.images(chosen), image.images(expected))
         if not len(known):
             raise ValueError("data: expected more rows to compare with, got these alone")
         scorer = RowScorer(
@@ -178,18 +181,3 @@ def _explained(
         return scorer.attribution(chosen, scorer(chosen))
     except ValueError as error:
         return error
-
-
-def _image_field(rows: Rows) -> int | None:
-    """Return the position of the first field whose rows are images; ``None`` for none."""
-    for position, field in enumerate(rows.fields):
-        shape = tuple(field.array.shape[1:])
-        if len(shape) == 2 or (len(shape) == 3 and shape[0] == 1):
-            return position
-    return None
-
-
-def _field(rows: Rows, position: int) -> np.ndarray:
-    """Return one field of all rows, (rows, ...)."""
-    values = as_tuple(rows.take(torch.arange(len(rows))))[position]
-    return values.detach().cpu().double().numpy()

@@ -10,9 +10,11 @@ from markupsafe import Markup
 from ppl_vae.anomaly.conformal import rate_interval
 from ppl_vae.anomaly.decision import RATE
 from ppl_vae.anomaly.detector import AnomalyDetector
-from ppl_vae.plots import attribution_bars, score_histogram, strange_images
+from ppl_vae.plots import attribution_bars, score_histogram
 from ppl_vae.plots.anomalies import ATTRIBUTION
-from ppl_vae.report.html import Figure, KeyNumber, Table, render
+from ppl_vae.report.figures import Figure
+from ppl_vae.report.html import KeyNumber, Table, render
+from ppl_vae.report.images import Strip, strips
 from ppl_vae.report.measurements import Measurements
 from ppl_vae.report.numbers import MINUS, SPACE, decimal, number, percent, shortened
 from ppl_vae.report.strange_rows import Images, StrangeRows
@@ -20,10 +22,9 @@ from ppl_vae.report.strange_rows import Images, StrangeRows
 NAMED = 3  # columns that the table names for each row
 BARS = 8  # columns that a figure of one row draws
 PICTURES = 2  # rows with a figure of their own
-IMAGES = 8  # rows that are drawn as images
+IMAGES = 6  # rows that are drawn as images
 NAME = 24  # characters of a name in the table
 INFINITY = "\N{INFINITY}"
-BARS_SIZE = (5.6, 3.9)  # of a figure beside another, in inches
 
 
 def strange_section(measured: Measurements | None) -> Markup:
@@ -93,7 +94,7 @@ def _histogram(strange: StrangeRows) -> Figure:
     alt = f"Histogram of the {name} of {len(scores)} rows, in nats{middle}.{above}"
     return Figure.drawn(
         lambda ax: score_histogram(scores, limit, name=name, ax=ax, title=""), alt,
-        f"The {name} of {len(scores)} rows.{above}",
+        above.strip(),
     )  # fmt: skip
 
 
@@ -104,8 +105,8 @@ def _table(strange: StrangeRows) -> Table:
     """Return the strangest rows, with their scores and largest attributions."""
     with_detector, shares = strange.detector is not None, strange.explained
     columns = {
-        "row": True, "score": True, "p": with_detector, "k-hat": True, "reliable": True,
-        "largest attributions": isinstance(shares, pd.DataFrame), "verdict": with_detector,
+        "verdict": with_detector, "row": True, "score": True, "p": with_detector, "k-hat": True,
+        "reliable": True, "largest attributions": isinstance(shares, pd.DataFrame),
     }  # fmt: skip
     shown = [name for name, wanted in columns.items() if wanted]
     lines = []
@@ -155,26 +156,17 @@ def _pictures(strange: StrangeRows) -> Iterator[Figure]:
 def _bars(row: pd.Series, name: str) -> Figure:
     """Draw the attributions of the columns of one row."""
     alt = f"Bars of the attributions of columns of {name}: {_largest(row)} nats."
-    title = f"What makes {name} strange"
     return Figure.drawn(
-        lambda ax: attribution_bars(row, BARS, ax=ax, title=title), alt, size=BARS_SIZE
+        lambda ax: attribution_bars(row, BARS, ax=ax), alt, f"What makes {name} strange."
     )
 
 
-def _images(strange: StrangeRows) -> Figure | None:
-    """Draw the strangest images above their reconstructions; ``None`` where rows are no images."""
+def _images(strange: StrangeRows) -> list[Strip]:
+    """Return the strangest images and their reconstructions; empty where rows are no images."""
     found = strange.explained
     if not isinstance(found, Images):
-        return None
-    scores = strange.scored["score"].to_numpy()[strange.first]
-    count = min(IMAGES, len(scores))
-    alt = f"The {count} strangest images, with their scores, above what the pair expects of them."
-    caption = (
-        "The strangest images, the strangest first, with their scores in nats. Below each stands "
-        "its reconstruction: what differs is what the pair does not expect."
-    )
-    return Figure.drawn(
-        lambda ax: strange_images(found.rows, found.reconstructions, scores, IMAGES, ax=ax,
-                                  title=""),
-        alt, caption, size=(8.6, 2.6),
-    )  # fmt: skip
+        return []
+    labels = strange.scored.index[strange.first[:IMAGES]]
+    lines = {"strangest images": found.rows, "their reconstructions": found.reconstructions}
+    below = {"strangest images": [shortened(str(label), 12) for label in labels]}
+    return strips({name: images[:IMAGES] for name, images in lines.items()}, below)

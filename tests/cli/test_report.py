@@ -140,3 +140,13 @@ def test_a_detector_that_cannot_be_used_is_left_out_and_told_of(ppl, own_run, wi
 def test_single_rows_are_left_out_on_demand(ppl, own_run, wine_file):
     ppl("report", own_run, wine_file, *FEW, "--quiet", "--no-rows")
     assert "Single rows were left out" in (own_run / "report.html").read_text()
+
+
+def test_rows_that_are_vectors_are_shown_as_images(ppl, own_run, wine_file):
+    ppl("report", own_run, wine_file, *FEW, "--image-shape", "1,13", "--quiet", "--force")
+    page = (own_run / "report.html").read_text()
+    assert 'alt="reconstructions 8"' in page
+    refused = ppl("report", own_run, wine_file, "--image-shape", "13", "--force", code=2).err
+    assert "--image-shape 13: expected HEIGHT,WIDTH" in refused
+    refused = ppl("report", own_run, wine_file, "--image-shape", "5,5", "--force", code=1).err
+    assert "shape of an image in the data" in refused

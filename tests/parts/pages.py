@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 from ppl_vae.report.page import write_report
 
 VOID = ("img", "link", "meta")  # elements that have no end tag
-SECTIONS = ["fit", "curves", "likelihood", "check", "strange", "code", "versions"]
+SECTIONS = ["fit", "curves", "rows", "likelihood", "check", "strange", "code", "versions"]
 FEW = {"num_samples": 60, "replicates": 40}
 HOSTILE = ["<b>bold</b>", "<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "$x^{"]
 
@@ -33,6 +33,13 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def figures(self):
+        """What there is to see in each figure, in words."""
+        drawn = [attributes for name, attributes in self.elements if name in ("img", "svg")]
+        texts = [attributes.get("alt", attributes.get("aria-label")) for attributes in drawn]
+        return [text for text in texts if text is not None]
 
     @property
     def text(self):

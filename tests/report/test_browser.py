@@ -86,7 +86,7 @@ def test_the_content_security_policy_blocks_loading(file, browse, tmp_path):
 
 SORTING = """
 const table = [...document.querySelectorAll("table.sortable")].find(
-  (table) => table.caption.textContent.startsWith("Statistics of the observed data, and the mean"));
+  (table) => table.caption.textContent.startsWith("Statistics of the observed data"));
 const headings = Array.from(table.tHead.rows[0].cells);
 const order = (column) => Array.from(table.tBodies[0].rows, (row) =>
   row.cells[column].dataset.value ?? row.cells[column].textContent);
@@ -109,8 +109,8 @@ def test_headings_sort_tables_in_both_directions(file, browse, tmp_path):
     dom, console = browse(with_script(file, LEAVE + SORTING, tmp_path / "copy.html"))
     assert console == []
     found = result(dom)
-    numbers = ["observed", "mean", "lower", "upper", "p", "adjusted p"]
-    assert list(found) == ["statistic", "of", *numbers, "verdict"]
+    numbers = ["where it lies", "observed", "lower", "upper", "adjusted p"]
+    assert list(found) == ["verdict", "statistic", *numbers]
     for name, entry in found.items():
         assert (entry["before"], entry["tab"], entry["sorted"]) == ("none", 0, 1)
         (up, rising), (down, falling), (again, third) = (
@@ -141,7 +141,7 @@ def test_infinite_missing_and_empty_cells_are_sorted(browse, tmp_path):
     table = Table("odd", ["name", "value"], rows, foot=["all", number(0.0)])
     file = tmp_path / "page.html"
     body = render("versions.html", facts=[], table=table)
-    file.write_text(page("odd", [Section("a", "A", body)], kind="", verdict="", keys=[]))
+    file.write_text(page("odd", [Section("a", "A", body)], kind="", findings=[], keys=[]))
     script = (
         LEAVE
         + """
@@ -170,7 +170,15 @@ window.addEventListener("load", () => {
   const page = document.documentElement;
   parent.postMessage({ inner: innerWidth, page: page.scrollWidth, broken: Array.from(
     document.images).filter((image) => !image.complete || !image.naturalWidth).length,
-    wide: Array.from(document.images).filter((image) => image.width > innerWidth).length }, "*");
+    wide: Array.from(document.querySelectorAll("img, figure svg")).filter(
+      (image) => image.getBoundingClientRect().right > innerWidth).length,
+    hidden: Array.from(document.querySelectorAll("pre")).filter((code) =>
+      code.scrollWidth > code.clientWidth || code.scrollHeight > code.clientHeight).length,
+    small: Array.from(document.querySelectorAll("figure svg text")).filter((text) => {
+      const svg = text.ownerSVGElement;
+      const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+      return parseFloat(getComputedStyle(text).fontSize) * scale < 9;
+    }).map((text) => text.textContent) }, "*");
 });
 """
 FRAME = """<!DOCTYPE html><html><body><iframe src="copy.html" width="{width}" height="900"
@@ -185,9 +193,12 @@ window.addEventListener("message", (event) => leave(event.data));</script></body
         pytest.param("hostile_file", 1000, marks=pytest.mark.slow),
     ],
 )  # fmt: skip
-def test_no_content_is_wider_than_the_screen(which, width, browse, tmp_path, request):
+def test_nothing_is_wider_than_the_screen_or_too_small_to_read(
+    which, width, browse, tmp_path, request
+):
     with_script(request.getfixturevalue(which), MEASURE, tmp_path / "copy.html")
     frame = tmp_path / "frame.html"
     frame.write_text(FRAME.format(width=width, leave=LEAVE))
     dom, _ = browse(frame)
-    assert result(dom) == {"inner": width, "page": width, "broken": 0, "wide": 0}
+    fits = {"inner": width, "page": width, "broken": 0, "wide": 0, "hidden": 0, "small": []}
+    assert result(dom) == fits

@@ -9,6 +9,7 @@ from parts.pages import report
 import ppl_vae
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
+from ppl_vae.report.check_section import flagged_names
 
 
 def test_a_discrepancy_is_part_of_the_posterior_check_alone(tmp_path):
@@ -49,7 +50,8 @@ def test_the_headline_weighs_the_prior_check_that_the_posterior_check_would_hide
     page = report(tmp_path, model, guide, x)
     top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
     total = len(alone.frame)
-    assert f"The model alone misses {flagged} of {total} statistics of the data" in top
+    assert f"The model alone misses {', '.join(flagged_names(alone)[:3])} and" in top
+    assert "The latents of the data do not follow the prior" in top
     assert f"Statistics flagged {flagged} of {total} from the model alone" in top
     assert f"with latents from the guide 0 of {total}" in top
     assert "does not prove that they are right" not in top

@@ -23,6 +23,7 @@ from ppl_vae.models.flow import FlowModel
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.nn import MLP
 from ppl_vae.report import strange_rows
+from ppl_vae.report.images import ImageField
 from ppl_vae.report.measurements import value_or_error
 from ppl_vae.report.numbers import decimal, number
 from ppl_vae.report.strange_rows import Images, StrangeRows, check_detector
@@ -65,6 +66,7 @@ def measure(model, guide, data, detector=None, seed=0, num_samples=60):
             )
     return StrangeRows.of(
         model, guide, rows, likelihoods, detector, known=np.arange(len(rows)),
+        image=ImageField.of(rows),
         num_samples=num_samples, seed=seed, progress=False, plate="data",
     )  # fmt: skip
 
@@ -114,7 +116,7 @@ def test_single_rows_are_left_out_on_demand_and_flags_are_still_counted(pair, de
     assert f"{flagged} rows are above the threshold" in page.text
     assert "Single rows were left out of this report." in page.text
     assert "row-" not in page.text
-    assert not any("row-" in image["alt"] for image in page.all("img"))
+    assert not any("row-" in alt for alt in page.figures)
     assert "row-" in report(tmp_path, *pair, with_odd_row(), overwrite=True).text
     with pytest.raises(ValueError, match="show_rows: expected True or False"):
         report(tmp_path, *pair, with_odd_row(), overwrite=True, show_rows="no")
@@ -131,9 +133,9 @@ def test_the_column_that_makes_a_row_strange_has_the_largest_attribution(pair):
     page = section(*pair, with_odd_row())
     line = page.text.partition(f"row-{ODD}")[2]
     assert line.partition("row-")[0].split("yes ")[-1].split("no ")[-1].startswith("b +")
-    assert next(
-        a["alt"] for a in page.all("img") if "attributions of columns" in a["alt"]
-    ).startswith(f"Bars of the attributions of columns of row row-{ODD}: b +")
+    assert next(alt for alt in page.figures if "attributions of columns" in alt).startswith(
+        f"Bars of the attributions of columns of row row-{ODD}: b +"
+    )
 
 
 def test_attributions_are_of_the_score_of_the_detector(pair):
@@ -199,11 +201,13 @@ def test_the_strangest_images_stand_beside_their_own_reconstructions():
     found = measure(*pair, x)
     assert isinstance(found.explained, Images)
     assert found.first[0] == 4
-    assert np.array_equal(found.explained.rows, x[found.first].double().numpy())
+    assert np.array_equal(found.explained.rows[:, 0], x[found.first].double().numpy())
     expected = ppl_vae.reconstruct(*pair, Rows(x).subset(torch.as_tensor(found.first)))
-    assert np.array_equal(found.explained.reconstructions, expected.double().numpy())
+    assert np.array_equal(found.explained.reconstructions[:, 0], expected.double().numpy())
     page = section(*pair, x)
-    assert "8 strangest images" in page.all("img")[-1]["alt"]
+    labels = [str(row) for row in found.first[:6]]
+    assert page.figures[1:7] == [f"strangest images {i}: {r}" for i, r in enumerate(labels, 1)]
+    assert page.figures[7:] == [f"their reconstructions {i}" for i in range(1, 7)]
     assert "largest attributions" not in page.text
 
 
@@ -271,7 +275,7 @@ def test_rows_on_which_the_pair_overflows_are_infinitely_strange(pair):
     text = page.text
     assert "row-5 \N{INFINITY}" in text
     assert "a +\N{INFINITY}" in text, "the cell that the pair overflows on"
-    bars = [a["alt"] for a in page.all("img") if "attributions of columns" in a["alt"]]
+    bars = [alt for alt in page.figures if "attributions of columns" in alt]
     assert f"row-{ODD}:" in bars[0]
     assert text.index("row-5 ") < text.index(f"row-{ODD} ")
 
