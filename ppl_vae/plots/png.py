@@ -1,4 +1,4 @@
-"""Figures as PNG images, for a report and for the HTML of a result in a notebook."""
+"""Figures as PNG images, for the HTML of a result in a notebook."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import matplotlib.style
-from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 200  # of a figure, which is shown at 100 CSS pixels per inch: sharp when enlarged
 
@@ -38,7 +37,7 @@ class Image(NamedTuple):
         return "data:image/png;base64," + base64.b64encode(self.content).decode()
 
 
-def png(draw: Callable[[Any], Any], size: tuple[float, float] | None = None) -> Image:
+def png(draw: Callable[[], Any]) -> Image:
     """Draw a figure in matplotlib's default style, whatever the user has set, and return its image.
 
     Names of columns come from the user: a dollar sign in a name must not start a formula, and a
@@ -47,23 +46,16 @@ def png(draw: Callable[[Any], Any], size: tuple[float, float] | None = None) -> 
     the rendering alone are ignored.
 
     Args:
-        draw: Draws on the axes that it receives, or on new axes where it receives ``None``, and
-            returns these.
-        size: Width and height in inches; ``None`` leaves the size to ``draw``, which gets ``None``.
+        draw: Draws on new axes and returns these.
 
     Example:
-        >>> image = png(lambda ax: ax, (4.0, 3.0))
+        >>> image = png(lambda: plt.subplots(figsize=(4, 3))[1])
         >>> image.width, image.height, image.content[1:4]
         (400, 300, b'PNG')
     """
     settings: Any = {"text.parse_math": False, "figure.max_open_warning": 0}
-    with matplotlib.style.context("default"), mpl.rc_context(settings):
-        if size is not None:
-            figure = Figure(figsize=size, layout="constrained")
-            draw(figure.subplots())
-            return _image(figure)
-        with _no_new_figures():
-            return _image(draw(None).figure)
+    with matplotlib.style.context("default"), mpl.rc_context(settings), _no_new_figures():
+        return _image(draw().figure)
 
 
 def _image(figure: Any) -> Image:
