@@ -92,5 +92,5 @@ def _operations(model: Model, guide: Guide, rows: Rows, draws: int, plate: str) 
         warnings.catch_warnings(action="ignore", category=UserWarning),
         FlopCounterMode(display=False) as counter,
     ):
-        elbo_terms(model, guide, rows, num_samples=draws, plate=plate)
+        elbo_terms(model, guide, rows, num_samples=draws, progress=False, plate=plate)
     return int(counter.get_total_flops())

@@ -11,7 +11,7 @@ import torch
 from markupsafe import Markup
 
 from ppl_vae.core.pair import Guide, Model
-from ppl_vae.data.rows import Rows, as_tuple
+from ppl_vae.data.rows import Rows, as_tuple, evenly_spaced
 from ppl_vae.latents.codes import generate, reconstruct
 from ppl_vae.report.html import Table, render
 from ppl_vae.report.images import ImageField, strips
@@ -67,9 +67,10 @@ class Examples:
         if image is None and not (show_rows and _columns(rows)):
             return None
         count = min(ROWS if image is None else IMAGES, len(rows))
-        chosen = rows.subset(torch.linspace(0, len(rows) - 1, count).long())
+        chosen = rows.subset(evenly_spaced(len(rows), count))
         # Overflows are told of by the measurements of all rows.
         with warnings.catch_warnings(action="ignore", category=UserWarning):
+            shared = {**shared, "progress": False}
             expected, options = image is not None, {"num_samples": count, **shared}
             generated = Rows(generate(model, guide, rows, expected=expected, **options))
             reconstructed = None

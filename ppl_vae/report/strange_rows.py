@@ -170,7 +170,7 @@ def _explained(
     chosen = rows.subset(torch.as_tensor(first))
     try:
         if image is not None:
-            expected = Rows(reconstruct(model, guide, chosen, **shared))
+            expected = Rows(reconstruct(model, guide, chosen, progress=False, **shared))
             return Images(image.images(chosen), image.images(expected))
         if not len(known):
             raise ValueError("data: expected more rows to compare with, got these alone")

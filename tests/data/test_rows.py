@@ -1,11 +1,15 @@
 """Data of any form as rows, and the way back to that form."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+import ppl_vae
 from ppl_vae.data.rows import Rows, as_tuple, evenly_spaced
 
 ARRAY = np.arange(12.0).reshape(6, 2)
@@ -204,3 +208,11 @@ def test_positions_beyond_single_precision_are_those_of_rows():
     spaced = evenly_spaced(20_000_001, 9)
     assert spaced.tolist() == [2_500_000 * n for n in range(9)]
     assert evenly_spaced(20_000_000, 1000)[-1] == 19_999_999
+
+
+def test_no_file_takes_positions_of_rows_from_single_precision():
+    """``evenly_spaced`` is exact; ``torch.linspace(...).long()`` is not beyond 16,777,216."""
+    folder = Path(ppl_vae.__file__).parent
+    for file in folder.rglob("*.py"):
+        for line in re.findall(r".*linspace\(.*\.long\(\).*", file.read_text()):
+            assert "dtype=torch.double" in line or "dtype=torch.float64" in line, (file, line)
