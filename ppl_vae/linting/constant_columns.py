@@ -63,15 +63,27 @@ def constant_columns(
     for name, columns in constant.items():
         if not _narrows_without_limit(inspection, name, columns):
             continue
-        names = [_column_name(inspection, name, int(column)) for column in columns[:MOST_NAMES]]
-        shown = "; ".join(names) if any("," in name for name in names) else ", ".join(names)
+        shown = column_names(inspection, name, columns)
         yield warning(
             f'site "{name}"',
             "expected columns that vary where the likelihood learns its scale, got "
-            f"{len(columns)} with one value ({shown}{', ...' if len(columns) > MOST_NAMES else ''})"
-            ": their density grows without limit as the scale shrinks",
+            f"{len(columns)} with one value ({shown}): their density grows without limit as the "
+            "scale shrinks",
             "drop these columns, fix the scale, or give the scale a floor",
         )
+
+
+def column_names(inspection: Inspection, name: str, columns: Tensor) -> str:
+    """Return the names of columns of a data site in words, no more than a message may hold.
+
+    Args:
+        inspection: The pair and its data.
+        name: The site.
+        columns: Positions of the columns, (columns,).
+    """
+    names = [_column_name(inspection, name, int(column)) for column in columns[:MOST_NAMES]]
+    shown = "; ".join(names) if any("," in each for each in names) else ", ".join(names)
+    return shown + (", ..." if len(columns) > MOST_NAMES else "")
 
 
 def _column_name(inspection: Inspection, name: str, column: int) -> str:

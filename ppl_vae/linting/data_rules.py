@@ -35,6 +35,7 @@ from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.linting.constant_columns import constant_columns
 from ppl_vae.linting.index_rules import negative_indices, shared_indices
 from ppl_vae.linting.inspection import CannotRunError, Finding, Inspection, error, run_pair, warning
+from ppl_vae.linting.rounded_columns import rounded_columns
 from ppl_vae.linting.stored_order import rows_in_an_order
 
 KINDS = (
@@ -279,6 +280,7 @@ def data_findings(inspection: Inspection, faults: DataFaults) -> Iterator[Findin
             + (", or change a value that the likelihood gives probability 0" if cell.text else ""),
         )
     yield from constant_columns(inspection, faults.low, faults.high)
+    yield from rounded_columns(inspection, faults.low, faults.high)
     yield from rows_in_an_order(inspection)
     yield from negative_indices(inspection)
     yield from shared_indices(inspection)
