@@ -240,9 +240,10 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
         "arguments", "baseline", "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
-        "columns", "data",
+        "columns", "comparison", "data",
         "detector", "drop", "elbo",
-        "end", "estimators", "factors", "fields", "index", "free_bits", "given", "layer",
+        "end", "estimators", "factors", "fields", "index", "free_bits", "given",
+        "image_shape", "layer",
         "guide", "history", "id", "inputs", "kl_weight", "level", "like", "lr", "method", "model",
         "num_bins", "num_bootstrap", "num_draws", "optimizer", "pairs", "patience", "period",
         "ramp",

@@ -66,7 +66,7 @@ def learning_curves(
         if lowest < bottom:
             ax.annotate(
                 f"cut: the first epochs lie lower, from {lowest:,.4g} on", (0.99, 0.015),
-                xycoords="axes fraction", color=GREY, fontsize="small", ha="right",
+                xycoords="axes fraction", color=GREY, fontsize=9, ha="right",
             )  # fmt: skip
     whole_ticks(ax.xaxis)
     label_axes(

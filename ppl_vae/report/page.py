@@ -142,7 +142,8 @@ def write_report(
         measured = Measurements.of(
             model, guide, rows, split=find_split(rows, fitted.info), statistics=statistics,
             detector=detector, image=image, show_rows=show_rows, seed=seed, progress=progress,
-            plate=plate, **chosen._asdict(),
+            plate=plate, num_samples=chosen.num_samples, replicates=chosen.replicates,
+            fewer=chosen.fewer,
         )  # fmt: skip
         replicates = chosen.replicates
     page = _page(fitted, measured, seed, replicates, comparison)
