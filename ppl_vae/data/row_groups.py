@@ -8,6 +8,7 @@ removed since is an error that names it.
 from __future__ import annotations
 
 import importlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +33,7 @@ class RowGroup(Protocol):
         rows: How many rows.
         source: The file or the table, for messages.
         first: Position of the first row in the file or the table.
+        schema: The columns and their types, as an Arrow schema.
     """
 
     @property
@@ -40,9 +42,8 @@ class RowGroup(Protocol):
     def source(self) -> str: ...  # noqa: D102
     @property
     def first(self) -> int: ...  # noqa: D102
-
-    def read_schema(self) -> Any:
-        """Return the columns and their types, as an Arrow schema."""
+    @property
+    def schema(self) -> Any: ...  # noqa: D102
 
     def has_gaps(self, name: str) -> bool:
         """Return whether a column has missing cells in these rows."""
@@ -64,8 +65,9 @@ class TableSlice:
         """How many rows."""
         return int(self.table.num_rows)
 
-    def read_schema(self) -> Any:
-        """Return the columns and their types, as an Arrow schema."""
+    @property
+    def schema(self) -> Any:
+        """The columns and their types."""
         return self.table.schema
 
     def has_gaps(self, name: str) -> bool:
@@ -85,6 +87,7 @@ class ParquetFile:
         path: The file.
         filesystem: Where it is, as Arrow calls it.
         metadata: The footer.
+        schema: The columns and their types, those that the names of its folders give last.
         state: Size and time of the last change, when the footer was read.
         chosen: The numbers of the row groups that are data, in their order.
         keys: Columns that the names of its folders give, as ``year=2024``.
@@ -93,6 +96,7 @@ class ParquetFile:
     path: str
     filesystem: Any
     metadata: Any
+    schema: Any
     state: tuple[Any, Any]
     chosen: tuple[int, ...]
     keys: dict[str, Any] = field(default_factory=dict)
@@ -120,20 +124,20 @@ class ParquetFile:
         if repeated := first_repeated(names):
             raise ValueError(_repeated(path, repeated))
         keys = dataset.get_partition_keys(fragment.partition_expression)
-        return cls(path, fragment.filesystem, metadata, state, chosen, keys)
+        arrow: Any = importlib.import_module("pyarrow")
+        schema = metadata.schema.to_arrow_schema()
+        for name in [name for name in keys if name not in schema.names]:
+            schema = schema.append(arrow.field(name, arrow.scalar(keys[name]).type))
+        return cls(path, fragment.filesystem, metadata, schema, state, chosen, keys)
 
     def groups(self) -> Iterator[RowGroup]:
         """Yield the row groups of the file that have rows."""
         count = self.metadata.num_row_groups
         rows = [self.metadata.row_group(number).num_rows for number in range(count)]
+        first = [0, *itertools.accumulate(rows)]
         for number in self.chosen:
             if rows[number]:
-                yield ParquetGroup(self, number, rows[number], sum(rows[:number]))
-
-    def names(self) -> list[str]:
-        """Return the names of the columns, those of its folders last."""
-        own = self.metadata.schema.to_arrow_schema().names
-        return [*own, *(key for key in self.keys if key not in own)]
+                yield ParquetGroup(self, number, rows[number], first[number])
 
     def check_unchanged(self) -> None:
         """Raise ``ValueError`` where the file was changed or removed since its footer was read."""
@@ -170,14 +174,10 @@ class ParquetGroup:
         """The file."""
         return self.file.path
 
-    def read_schema(self) -> Any:
-        """Return the columns and their types, as an Arrow schema."""
-        arrow: Any = importlib.import_module("pyarrow")
-        schema = self.file.metadata.schema.to_arrow_schema()
-        for name, value in self.file.keys.items():
-            if name not in schema.names:
-                schema = schema.append(arrow.field(name, arrow.scalar(value).type))
-        return schema
+    @property
+    def schema(self) -> Any:
+        """The columns and their types: those of the file."""
+        return self.file.schema
 
     def has_gaps(self, name: str) -> bool:
         """Return whether a column has missing cells in these rows."""
@@ -297,12 +297,12 @@ def numpy_dtype(arrow_type: Any) -> np.dtype[Any] | None:
 
 def _check_names(file: ParquetFile, first: ParquetFile, wanted: Sequence[str]) -> None:
     """Raise ``ValueError`` where a file lacks columns that the first one or the schema has."""
-    names = file.names()
-    if missing := missing_names(first.names(), names):
+    names = file.schema.names
+    if missing := missing_names(first.schema.names, names):
         raise ValueError(f"{file.path}: expected the columns of {first.path}, got {missing}")
     if missing := missing_names(wanted, names):
         raise ValueError(f"{file.path}: expected the columns of the data's schema, got {missing}")
-    if more := [name for name in names if name not in set(first.names())]:
+    if more := [name for name in names if name not in set(first.schema.names)]:
         raise ValueError(
             f"{first.path}: expected the columns of {file.path}, got none called "
             f"{listed_names(more)}"

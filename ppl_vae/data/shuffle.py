@@ -84,14 +84,10 @@ def _common_schema(groups: Sequence[RowGroup]) -> Any:
         ValueError: If there is no such type.
     """
     arrow: Any = importlib.import_module("pyarrow")
-    first = groups[0].read_schema()
-    common = first
+    first = common = groups[0].schema
     for group in groups:
-        if group.first:
-            continue
         try:
-            schemas = [common, group.read_schema()]
-            common = arrow.unify_schemas(schemas, promote_options="permissive")
+            common = arrow.unify_schemas([common, group.schema], promote_options="permissive")
         except (ValueError, NotImplementedError, TypeError) as error:  # ArrowInvalid and the like
             raise ValueError(
                 f"{group.source}: expected columns of the types that {groups[0].source} has "

@@ -149,14 +149,15 @@ class StoredTable:
         """
         found: set[np.dtype[Any]] = set()
         faults: dict[str, str] = {}
+        seen: Any = None
         for group in self._groups:
-            if group.first:
-                continue  # the types are those of the file
-            schema = group.read_schema()
+            if group.schema is seen:
+                continue  # of the same file
+            seen = group.schema
             for name in self.columns:
-                kind = numpy_dtype(schema.field(name).type)
+                found_type = seen.field(name).type
+                kind = numpy_dtype(found_type)
                 if kind is None:
-                    found_type = schema.field(name).type
                     faults.setdefault(name, f'"{name}" ({found_type}, {group.source})')
                 else:
                     found.add(kind)

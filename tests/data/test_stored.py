@@ -219,6 +219,8 @@ def test_the_rows_of_a_data_set_are_in_its_own_order(tmp_path):
     for data in (turned, joined, some):
         wanted = data.to_table().to_pandas().reset_index(drop=True)
         assert Rows(data).fingerprint() == Rows(wanted[["a", "b", "c"]]).fingerprint()
+    late = dataset.FileSystemDataset([p.subset(row_group_ids=[2]) for p in parts], *more)
+    assert Rows(late).take(torch.arange(len(late.to_table())))[0].shape == (len(late.to_table()), 3)
     wider = turned.replace_schema(turned.schema.append(pyarrow().field("d", pyarrow().float64())))
     with pytest.raises(ValueError, match=r'part-2\.parquet: .* none called "d"'):
         Rows(wider)
