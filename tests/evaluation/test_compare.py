@@ -9,7 +9,18 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from scipy import stats
+from parts.extras import scipy_stats
+from parts.known_densities import (
+    FEATURES,
+    ROWS,
+    W,
+    covariance,
+    linear,
+    marginal,
+    normal,
+    posterior,
+    rows,
+)
 
 from ppl_vae import compare, load, log_likelihood, save
 from ppl_vae.evaluation.comparison import Comparison
@@ -19,67 +30,12 @@ from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
 from ppl_vae.models.state_space import StateSpaceModel
 
-FEATURES, LATENTS, ROWS, STUDIES = 5, 2, 40, 200
-W = torch.randn(FEATURES, LATENTS, generator=torch.Generator().manual_seed(1)).double()
-SD = 0.6
+STUDIES = 200
 COVERED = range(181, 198)
 """How many of 200 intervals of 95 % hold the truth, with a probability of 99 %."""
 
 pytestmark = pytest.mark.usefixtures("double")
-
-
-def normal(scale, loc=0.0):
-    """A model without latents."""
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            each = dist.Normal(loc, scale).expand(x.shape[1:])
-            pyro.sample("x", each.to_event(1), obs=x)
-
-    return model
-
-
-def linear(weight=W, sd=SD):
-    """A linear-Gaussian model, x = W z + noise."""
-
-    def model(x):
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(x.new_zeros(LATENTS), 1.0).to_event(1))
-            pyro.sample("x", dist.Normal(z @ weight.T, sd).to_event(1), obs=x)
-
-    return model
-
-
-def posterior(weight=W, sd=SD, *, shift=0.0, spread=1.0, bad=0.0):
-    """The exact posterior, moved and stretched; narrow and off in a share of the rows."""
-    precision = torch.eye(LATENTS) + weight.T @ weight / sd**2
-    cholesky = torch.linalg.cholesky(torch.linalg.inv(precision))
-
-    def guide(x):
-        loc = torch.linalg.solve(precision, (x @ weight / sd**2).T).T
-        broken = (torch.arange(len(x)) < bad * len(x)).double()
-        width = (spread * (1 - broken) + 0.2 * broken)[:, None, None]
-        with pyro.plate("data", len(x)):
-            tril = width * cholesky
-            pyro.sample(
-                "z", dist.MultivariateNormal(loc + shift + broken[:, None], scale_tril=tril)
-            )
-
-    return guide
-
-
-def covariance(weight=W, sd=SD):
-    return weight @ weight.T + sd**2 * torch.eye(FEATURES)
-
-
-def marginal(weight=W, sd=SD):
-    return dist.MultivariateNormal(torch.zeros(FEATURES), covariance(weight, sd))
-
-
-def rows(count=ROWS, seed=2):
-    random = torch.Generator().manual_seed(seed)
-    z = torch.randn(count, LATENTS, generator=random)
-    return z @ W.T + SD * torch.randn(count, FEATURES, generator=random)
+stats = scipy_stats()
 
 
 def expected_difference(other, first):
@@ -284,80 +240,6 @@ def test_a_few_rows_have_no_interval_and_no_best():
 
 
 # Rows that are not reliable
-
-
-def broken(share, weight=W):
-    return linear(weight), posterior(weight, bad=share)
-
-
-def test_a_lead_over_a_broken_guide_is_no_verdict():
-    pairs = {"broken": broken(1.0), "sound": (linear(), posterior())}
-    with pytest.warns(UnreliableWarning, match=r'compare: pairs\["broken"\]: k-hat is') as seen:
-        found = compare(pairs, rows())
-    assert seen[0].filename == __file__
-    line = found.frame.loc["broken"]
-    assert line["upper"] < 0
-    assert line["k_hat_above"] > 0.8
-    assert found.best is None
-    assert repr(found).startswith("no verdict: sound is ahead of broken by ")
-    assert "in which the log-likelihood of broken is not reliable" in repr(found)
-
-
-def test_a_lead_that_comes_from_unreliable_rows_alone_is_no_verdict():
-    """The guide is broken in half of the rows; in the other half the pairs are equal."""
-    pairs = {"broken": broken(0.5), "sound": (linear(), posterior())}
-    with pytest.warns(UnreliableWarning):
-        found = compare(pairs, rows(200))
-    assert found.frame.loc["broken", "upper"] < 0
-    assert 0.3 < found.frame.loc["broken", "unreliable"] < 0.6
-    assert found.best is None
-
-
-def test_a_lead_in_the_reliable_rows_is_a_verdict_that_says_what_it_rests_on():
-    far = 0.2 * W
-    pairs = {"far": broken(0.1, far), "true": (linear(), posterior())}
-    with pytest.warns(UnreliableWarning):
-        found = compare(pairs, rows(200))
-    assert found.best == "true"
-    count = round(found.frame.loc["far", "unreliable"] * 200)
-    assert 10 <= count <= 30
-    nats = -found.frame.loc["far", "upper"] * 200 / count
-    assert repr(found).endswith(
-        f", unless the log-likelihood of far is too low by more than {nats:.3g} nats a row in the "
-        f"{count} of 200 rows in which it is not reliable"
-    )
-
-
-def test_a_third_pair_with_unreliable_rows_is_not_called_worse_in_silence():
-    far = 0.05 * W
-    pairs = {"far": broken(0.1, far), "near": (normal(1.5), None), "true": (linear(), posterior())}
-    with pytest.warns(UnreliableWarning):
-        found = compare(pairs, rows(200))
-    assert list(found.frame.index) == ["true", "near", "far"]
-    assert found.best == "true"
-    second, third = found.sentences()
-    assert second.startswith("true explains the rows better than near by")
-    assert "unless the log-likelihood of far is too low by more than" in third
-
-
-def test_unreliable_rows_of_the_winner_leave_the_verdict():
-    far = 0.05 * W
-    pairs = {"far": (linear(far), posterior(far)), "true": broken(0.1)}
-    with pytest.warns(UnreliableWarning):
-        found = compare(pairs, rows(200))
-    assert found.best == "true"
-    assert "the log-likelihood of true is not reliable in 20 of 200 rows" in repr(found)
-    assert "its lead may be larger" in repr(found)
-
-
-def test_too_few_draws_for_a_k_hat_are_said_and_trusted_only_where_most_count():
-    pairs = {"wide": (normal(9.0), None), "rough": (linear(), posterior(spread=2.5))}
-    found = compare(pairs, rows(), num_samples=20)
-    assert "k-hat of rough is not known in 40 of 40 rows" in repr(found)
-    assert found.frame.loc["rough", "unreliable"] > 0.5
-    assert math.isnan(found.frame.loc["rough", "k_hat_above"])
-    flipped = {"narrow": (normal(0.05), None), **pairs}
-    assert compare(flipped, rows(), num_samples=20).frame.index[0] == "rough"
 
 
 def test_every_pair_must_be_behind_for_one_to_be_the_best():
