@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 import pandas as pd
 from markupsafe import Markup
 
-from ppl_vae.data.text import printable
+from ppl_vae.safe_text import printable
 
 MOST_ROWS = 30
 """Rows of a table that a notebook shows."""

@@ -18,9 +18,9 @@ from ppl_vae.arguments import shown
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.parts import regrouped
 from ppl_vae.data.rows import Data, Rows
-from ppl_vae.data.text import printable
 from ppl_vae.evaluation.psis import FEWEST
 from ppl_vae.evaluation.summary import MOST_DRAWS
+from ppl_vae.safe_text import printable
 
 PART = 1 << 16
 """Rows of a stream that are in memory at a time, or a few more, to make whole blocks."""

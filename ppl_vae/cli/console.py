@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ppl_vae.data.text import printable
+from ppl_vae.safe_text import printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import pandas as pd
 
-from ppl_vae.data.text import spreadsheet_text
+from ppl_vae.safe_text import spreadsheet_text
 
 
 class GrowingTable:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.tables import flat_columns
-from ppl_vae.data.text import spreadsheet_text
+from ppl_vae.safe_text import spreadsheet_text
 
 
 def write(path: Path, values: Any) -> None:

@@ -22,6 +22,24 @@ Columns = dict[str, list[Any]]
 """Names of the columns of each field that has names, by the field's name (``owner_of_columns``)."""
 
 
+class TableColumns(dict[str, list[Any]]):
+    """Names of the columns of each field (``Columns``), with the schema of the table.
+
+    Args:
+        columns: The names.
+        schema: The schema (``data.schema.Schema``); ``None`` for data that are no table.
+    """
+
+    def __init__(self, columns: Mapping[str, list[Any]], schema: Any = None) -> None:
+        super().__init__(columns)
+        self.schema = schema
+
+
+def schema_of(columns: Columns) -> Any:
+    """Return the schema that comes with the names of columns; ``None`` where there is none."""
+    return columns.schema if isinstance(columns, TableColumns) else None
+
+
 class NamedFields(dict[str, Any]):
     """A mapping of fields in which the columns of arrays have names, as those of a frame have.
 
@@ -105,7 +123,7 @@ def remember(owner: Any, columns: Columns, method: str = "") -> None:
     """Store the columns that a model or a guide was fitted to.
 
     Columns of fields without names in the new data are stored on; columns of the same field are
-    replaced. An owner that cannot be referred to weakly has no columns stored.
+    replaced, and so is the schema. An owner that cannot be referred to weakly has no columns stored.
 
     Args:
         owner: The model or the guide, or the object whose bound method it is.
@@ -113,7 +131,8 @@ def remember(owner: Any, columns: Columns, method: str = "") -> None:
         method: Name of the bound method; "" for a function or a module.
     """
     with contextlib.suppress(TypeError):
-        _FITTED.setdefault(owner, {}).setdefault(method, {}).update(columns)
+        known = _FITTED.setdefault(owner, {})
+        known[method] = TableColumns({**known.get(method, {}), **columns}, schema_of(columns))
 
 
 def remembered(owner: Any, method: str = "") -> Columns:

@@ -24,8 +24,17 @@ from torch.utils.data import Dataset
 
 from ppl_vae.data.annotated import from_anndata, is_anndata
 from ppl_vae.data.arrow import of_pandas
-from ppl_vae.data.columns import Columns, NamedFields, column_order, owner_of_columns
+from ppl_vae.data.columns import (
+    Columns,
+    NamedFields,
+    TableColumns,
+    column_order,
+    owner_of_columns,
+    schema_of,
+)
 from ppl_vae.data.fields import Array, Field, columns_of_fits, read_field
+from ppl_vae.data.mixed_tables import Table, of_fields, read_by_schema, rows_of_zeros
+from ppl_vae.data.schema import Schema
 from ppl_vae.data.selection import check_one_order
 from ppl_vae.data.sparse import is_sparse
 from ppl_vae.data.stored import StoredTable, of_dataset
@@ -61,6 +70,8 @@ class Rows:
         first: Position of the first row in the whole data, where the data are a part of them.
         single: Whether the data came as one array instead of a tuple or mapping.
         index: The pandas index of the rows.
+        schema: Of a table (``ppl_vae.table``), its schema; else ``None``.
+        frame: Of a table, the frame that it was read from, where there is one.
         trim: Applied to the fields of every batch; ``None`` leaves them as they are.
 
     Raises:
@@ -76,6 +87,9 @@ class Rows:
     def __init__(self, data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> None:
         whole: Any = from_anndata(data) if is_anndata(data) else data
         whole = read_dataset(whole, name) if isinstance(whole, Dataset) else whole
+        whole = read_by_schema(of_pandas(whole, name), list(map(schema_of, fitted)), name)
+        self.schema: Schema | None = whole.schema if isinstance(whole, Table) else None
+        self.frame: pd.DataFrame | None = whole.frame if isinstance(whole, Table) else None
         self.keys: list[str] | None = None
         self.positions: Tensor | None = None
         self.first, self.name = 0, name
@@ -131,7 +145,8 @@ class Rows:
     def columns(self) -> Columns:
         """Names of the columns of each field that has them (see ``owner_of_columns``)."""
         named = zip(self.names, self.fields, strict=True)
-        return {owner_of_columns(n, f.source): c for n, f in named if (c := f.columns) is not None}
+        found = {owner_of_columns(n, f.source): c for n, f in named if (c := f.columns) is not None}
+        return TableColumns(found, self.schema)
 
     def with_columns_of(self, fitted: Sequence[Columns], name: str) -> Rows:
         """Return the rows with columns that have names in the order of a fit (see ``Rows``)."""
@@ -234,7 +249,8 @@ class Rows:
         first = as_tuple(self.take(torch.arange(1)))
         pairs = zip(self.fields, first, strict=True)
         fields = [field.template(tensor.dtype) for field, tensor in pairs]
-        return {"single": self.single, "keys": self.keys, "fields": fields}
+        schema = {} if self.schema is None else {"schema": self.schema.to_json()}
+        return {"single": self.single, "keys": self.keys, "fields": fields, **schema}
 
     def fingerprint(self) -> str:
         """Return a checksum of the form and of every row, of memory-mapped rows as well.
@@ -288,6 +304,9 @@ class Rows:
             tensors: (rows, ...) each.
             index: The index for frames and series; ``None`` numbers the rows.
         """
+        if self.schema is not None:
+            named = dict(zip(self.names, tensors, strict=True))
+            return of_fields(self.schema, named, index)
         values = [f.restore(t, index) for f, t in zip(self.fields, tensors, strict=True)]
         if self.single:
             return values[0]
@@ -296,6 +315,8 @@ class Rows:
 
 def example_rows(template: dict[str, Any], count: int = 2) -> Any:
     """Return ``count`` rows of zeros in the form that ``Rows.template`` describes."""
+    if "schema" in template:
+        return rows_of_zeros(Schema.of_json(template["schema"]), count)
     fields = [Field.zeros(entry, count) for entry in template["fields"]]
     values = [field.restore(torch.as_tensor(field.array), None) for field in fields]
     if template["keys"] is not None:
@@ -308,7 +329,8 @@ def template_columns(template: dict[str, Any]) -> Columns:
     fields = template["fields"]
     names = template["keys"] or [str(position) for position in range(len(fields))]
     named = [(n, e["source"], e["labels"]) for n, e in zip(names, fields, strict=True)]
-    return {owner_of_columns(n, s): labels for n, s, labels in named if isinstance(labels, list)}
+    found = {owner_of_columns(n, s): labels for n, s, labels in named if isinstance(labels, list)}
+    return TableColumns(found, Schema.of_json(template["schema"]) if "schema" in template else None)
 
 
 def _mapping(keys: Sequence[str], fields: Sequence[Field], values: Sequence[Any]) -> dict[str, Any]:

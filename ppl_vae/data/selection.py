@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import names_in, shown
-from ppl_vae.data.text import text_of_spreadsheet
+from ppl_vae.safe_text import text_of_spreadsheet
 
 FEATURES = "x"
 """Name of the field with the columns, or the one array, that no other field has."""

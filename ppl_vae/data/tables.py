@@ -38,7 +38,7 @@ from ppl_vae.data.selection import (
     missing_names,
     row_labels,
 )
-from ppl_vae.data.text import text_of_spreadsheet
+from ppl_vae.safe_text import text_of_spreadsheet
 
 Part: TypeAlias = tuple[pd.DataFrame, pd.DataFrame]
 """Some rows of a table: the numeric columns, and columns that are handed on as they are."""

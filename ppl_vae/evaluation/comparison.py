@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ppl_vae.data.text import printable
 from ppl_vae.evaluation.leads import Lead, RowLikelihoods
 from ppl_vae.evaluation.summary import MeanOverRows
+from ppl_vae.safe_text import printable
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from markupsafe import Markup
 
-from ppl_vae.data.text import printable
 from ppl_vae.plots import style
 from ppl_vae.report.html import render
 from ppl_vae.report.numbers import DASH, Drawing, Number
+from ppl_vae.safe_text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from ppl_vae.data.text import printable
 from ppl_vae.report.numbers import Number, capitalized
+from ppl_vae.safe_text import printable
 
 
 class Table(NamedTuple):

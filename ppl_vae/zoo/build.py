@@ -25,7 +25,7 @@ import inspect
 from typing import Any, TypeVar
 
 from ppl_vae.arguments import shown
-from ppl_vae.data.columns import remember
+from ppl_vae.data.columns import TableColumns, remember
 from ppl_vae.data.rows import Data, as_rows
 from ppl_vae.zoo.data_arguments import OF_COLUMNS, READERS, Source
 
@@ -92,8 +92,9 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
         raise ValueError(_without_value(cls, missing[0]))
     made = cls(**arguments)
     if not OF_COLUMNS.isdisjoint(read_names):
-        name = source.name
-        remember(made, {name: rows.columns[name]} if name in rows.columns else {})
+        name, columns = source.name, rows.columns
+        named = {name: columns[name]} if name in columns else {}
+        remember(made, TableColumns(named, rows.schema))
     return made
 
 
