@@ -19,6 +19,7 @@ from ppl_vae.distributions.families import find_family, parameter_transforms, po
 from ppl_vae.distributions.labels import Label, Taught
 from ppl_vae.distributions.linear_gaussian import kalman_log_prob
 from ppl_vae.distributions.markov import MarkovPath
+from ppl_vae.distributions.mixed import WholeLogistic, WithAtoms
 from ppl_vae.distributions.multinomial import Multinomial
 from ppl_vae.distributions.simplex import SoftmaxNormal
 
@@ -38,6 +39,8 @@ __all__ = [
     "RoundedLogistic",
     "SoftmaxNormal",
     "Taught",
+    "WholeLogistic",
+    "WithAtoms",
     "code_distribution",
     "code_mean",
     "find_family",

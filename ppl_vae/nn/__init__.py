@@ -20,12 +20,14 @@ from ppl_vae.nn.quantization import nearest_code, straight_through
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
+from ppl_vae.nn.table_columns import ColumnGroup, TableInputs, cells_there, column_groups
 from ppl_vae.nn.topics import TopicCounts, TopicMixture
 
 __all__ = [
     "MLP",
     "AnyBatch",
     "AutoregressiveFlow",
+    "ColumnGroup",
     "Condition",
     "ConvDecoder",
     "ConvEncoder",
@@ -44,13 +46,16 @@ __all__ = [
     "SaltAndPepperNoise",
     "SplineFlow",
     "Standardize",
+    "TableInputs",
     "TopicCounts",
     "TopicMixture",
     "beside",
+    "cells_there",
     "check_reads_rows",
     "check_row",
     "check_sizes",
     "cholesky_factors",
+    "column_groups",
     "expanded",
     "fields_read",
     "make_code_decoder",

@@ -219,6 +219,19 @@ def _rate(source: Source) -> Tensor:
     return rate.clamp_min(0.5 / (len(source.rows) * float(size))).to(loc.dtype)
 
 
+def _columns(source: Source) -> list[dict[str, Any]]:
+    """Return the columns of a table as its schema tells them; of other data, columns of numbers."""
+    if source.rows.schema is not None:
+        return [column.layout() for column in source.rows.schema.modelled]
+    loc, scale = source.mean_and_sd("columns")
+    names = source.field.columns or range(len(loc))
+    return [
+        {"name": name, "kind": "real", "loc": float(center), "scale": float(spread),
+         "categories": 0, "atoms": []}
+        for name, center, spread in zip(names, loc, scale, strict=True)
+    ]  # fmt: skip
+
+
 def _exemplars(source: Source) -> Tensor:
     """Return rows of the data at equal distances, (rows, features); the mean in missing cells.
 
@@ -360,10 +373,12 @@ OF_COLUMNS = {
     "spread",
     "rate",
     "exemplars",
+    "columns",
 }  # the order of the columns matters
 
 READERS: dict[str, Callable[[Source], Any]] = {
     "features": _features,
+    "columns": _columns,
     "steps": _steps,
     "categories": _categories,
     "rows": lambda source: len(source.rows),
