@@ -277,6 +277,11 @@ def as_bytes(tensor: Tensor) -> Tensor:
     return tensor.detach().contiguous().reshape(-1).view(torch.uint8)
 
 
+def same_bits(left: Tensor, right: Tensor) -> bool:
+    """Return whether two tensors have the same shape and the same bits, NaN included."""
+    return left.shape == right.shape and torch.equal(as_bytes(left), as_bytes(right))
+
+
 def from_bytes(content: Tensor, like: Tensor, *lead: int) -> Tensor:
     """Return bytes as numbers of the dtype and shape of a tensor, after leading dimensions."""
     aligned = content if content.storage_offset() % like.element_size() == 0 else content.clone()

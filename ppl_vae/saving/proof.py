@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.seeding import forked
+from ppl_vae.core.world import same_bits
 from ppl_vae.data.rows import Batch, Rows
 from ppl_vae.saving.kept_code import KeptCode, origin
 from ppl_vae.saving.recipes import NoRecipeError, describe, rebuild_pair
@@ -280,4 +281,4 @@ def _values_and_log_probs(pair: Pair, batch: Batch) -> list[Tensor]:
 
 def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
     """Return whether two lists hold the same tensors, bit for bit."""
-    return len(first) == len(second) and all(map(torch.equal, first, second))
+    return len(first) == len(second) and all(map(same_bits, first, second))

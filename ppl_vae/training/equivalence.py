@@ -267,9 +267,16 @@ def _move_downhill(traced_step: TracedStep, index: Tensor) -> None:
 
 
 def _is_near(left: Tensor, right: Tensor, tolerance: float) -> bool:
-    """Return whether two tensors differ by at most a share of the size of ``right``."""
+    """Return whether two tensors differ by at most a share of the size of ``right``.
+
+    NaN is equal to NaN: a buffer may say by it that there is no number.
+    """
+    missing = right.isnan()
+    if not torch.equal(left.isnan(), missing):
+        return False
+    left, right = (t.double().masked_fill(missing, 0.0) for t in (left, right))
     size = max(_norm([right]), tolerance)
-    return _norm([left.double() - right.double()]) <= tolerance * size
+    return _norm([left - right]) <= tolerance * size
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

@@ -38,7 +38,7 @@ from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.rounds import Rounds, slices
 from ppl_vae.core.seeding import child, forked, seed_generators
-from ppl_vae.core.world import World, as_bytes
+from ppl_vae.core.world import World, same_bits
 from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.equivalence import state_restored
 from ppl_vae.training.message import Layout
@@ -272,13 +272,13 @@ class ShardedStep:
         layers write buffers without a trace in the tensor, so that the values are compared.
         """
         for name, buffer in self._constant().items():
-            if name not in self._kept or not _same_bits(buffer, self._kept[name]):
+            if name not in self._kept or not same_bits(buffer, self._kept[name]):
                 self._kept[name] = buffer.detach().clone()
 
     def _changed(self) -> list[str]:
         """Return the constant buffers that have been changed since ``remember`` was called."""
         constant = self._constant().items()
-        return [name for name, buffer in constant if not _same_bits(buffer, self._kept[name])]
+        return [name for name, buffer in constant if not same_bits(buffer, self._kept[name])]
 
     def noise_seed(self, step: int, v: int) -> int:
         """Return the seed of a shard's noise."""
@@ -313,8 +313,3 @@ class ShardedStep:
         with self.team.together("a gradient that failed"):
             texts = self.team.texts(json.dumps(own), "a gradient that failed")
         return min((v for text in texts for v in json.loads(text)), default=0)
-
-
-def _same_bits(left: Tensor, right: Tensor) -> bool:
-    """Return whether two tensors have the same shape and the same bits, NaN included."""
-    return left.shape == right.shape and torch.equal(as_bytes(left), as_bytes(right))

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.compiled.layout import copy_with_strides, write_back
+from ppl_vae.core.world import same_bits
 from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.training.clipping import clip_factor
@@ -321,7 +322,7 @@ class TracedStep:
             raise
         if self.changed is None:
             constants = before[len(self.parameters) :][: len(self.graph.constants)]
-            self.changed = [t for t, value in constants if not torch.equal(t, value)]
+            self.changed = [t for t, value in constants if not same_bits(t, value)]
         return results
 
     def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
