@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from ppl_vae.core.world import alone as alone
     from ppl_vae.data.annotated import from_anndata as from_anndata
     from ppl_vae.data.files import read_data as read_data
+    from ppl_vae.data.mixed_tables import Table as Table
+    from ppl_vae.data.mixed_tables import table as table
     from ppl_vae.data.rows import Data as Data
+    from ppl_vae.data.schema import Schema as Schema
     from ppl_vae.data.sequences import sequences as sequences
     from ppl_vae.elbo.bounds import IWAE as IWAE
     from ppl_vae.elbo.bounds import RowELBO as RowELBO

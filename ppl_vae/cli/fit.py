@@ -16,22 +16,29 @@ from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reportin
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
+    Covariates,
     Data,
     Device,
     Drop,
     Fields,
     Guide,
+    Ignore,
+    Kinds,
     Label,
+    Missing,
     Model,
     Plate,
     Quiet,
+    SchemaFile,
     Seed,
     Settings,
     Step,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import build_pair, check_names, read
 from ppl_vae.cli.processes import in_a_world, is_first, run_in_processes
 from ppl_vae.cli.sequence_files import SequenceColumns
+from ppl_vae.cli.table_files import TableOptions
 from ppl_vae.saving.locks import RunLock
 
 if TYPE_CHECKING:
@@ -50,6 +57,12 @@ def fit(
     fields: Fields = None,
     label: Label = None,
     step: Step = None,
+    kinds: Kinds = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    covariates: Covariates = None,
+    unseen_missing: UnseenMissing = False,
+    schema: SchemaFile = None,
     settings: Settings = None,
     validation: Annotated[
         str | None, typer.Option(metavar="SHARE|FILE", help="Rows to hold out: a share, or a file.")
@@ -100,8 +113,16 @@ def fit(
         check_names(model, guide)
         optimizer = None if learning_rate is None else _adam(learning_rate)
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
-        of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
-        rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
+        options = TableOptions.of(
+            kinds, ignore, missing, covariates, schema, unseen_missing=unseen_missing
+        )
+        if options.are_wanted(model):
+            of_sequences = None
+            rows: Any = options.read(data, **choice)
+            output.show(str(rows.schema), "")
+        else:
+            of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
+            rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
         of_sequences = None if of_sequences is None else of_sequences.named(data)
         held_out = _held_out(validation, rows, of_sequences)
         pair = build_pair(model, guide, rows, settings, seed, device)

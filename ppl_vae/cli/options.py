@@ -81,6 +81,54 @@ Fields = Annotated[
         "May be repeated.",
     ),
 ]
+Kinds = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind",
+        metavar="COLUMN=KIND",
+        help="What a column of a table holds, where the guess is wrong: age=count. Kinds are real, "
+        "positive, count, date, binary, categorical, ordinal, identifier, text. May be repeated.",
+    ),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--ignore",
+        metavar="NAME",
+        help="A column of the table that the model does not read. May be repeated.",
+    ),
+]
+Missing = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--missing",
+        metavar="TEXT",
+        help="A text or number of the table that stands for a missing value: '?'. May be repeated.",
+    ),
+]
+Covariates = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--covariate",
+        metavar="NAME",
+        help="A column of the table that the model is given and does not describe. May be "
+        "repeated.",
+    ),
+]
+UnseenMissing = Annotated[
+    bool,
+    typer.Option(
+        "--unseen-missing", help="Take categories that the fit has not seen for missing values."
+    ),
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--schema",
+        metavar="FILE",
+        help="A JSON file with the schema of the table, as ppl-vae schema writes it.",
+    ),
+]
 Run = Annotated[
     Path, typer.Argument(metavar="RUN", help="A run directory, or one of its .safetensors files.")
 ]

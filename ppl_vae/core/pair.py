@@ -32,6 +32,7 @@ from ppl_vae.data.columns import Columns
 from ppl_vae.data.rows import Batch, Data, Rows, as_rows, map_batch
 from ppl_vae.data.steps import (
     check_lengths,
+    check_no_gaps,
     check_one_length,
     check_seen,
     check_whole_lengths,
@@ -155,6 +156,8 @@ class Pair:
         """
         if "lengths" not in self.model.fields_read(rows.names):
             check_one_length(rows)
+        if rows.schema is not None and "seen" not in self.model.fields_read(rows.names):
+            check_no_gaps(rows)
         if self.reads_lengths(rows):
             check_whole_lengths(rows)
             check_lengths(rows)

@@ -27,6 +27,7 @@ import pandas as pd
 
 from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.data.columns import NamedFields
+from ppl_vae.data.mixed_tables import Table, by_schema
 from ppl_vae.data.numpy_files import read_numpy
 from ppl_vae.data.parquet import list_columns, read_parquet
 from ppl_vae.data.selection import FEATURES, ColumnChoice, ColumnChoiceError, missing_names
@@ -138,6 +139,26 @@ def _read_file(path: Path, choice: ColumnChoice) -> Any:
         return _READERS[ending](path, choice)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def read_frame(
+    path: str | Path,
+    *,
+    columns: str | Sequence[str] | None = None,
+    drop: str | Sequence[str] | None = None,
+    index: str | None = None,
+) -> pd.DataFrame:
+    """Return the table in a file with columns of any kind, texts and dates as well.
+
+    Arguments and errors are those of ``read_data``; ``ppl_vae.table`` makes data of the frame.
+    """
+    choice = ColumnChoice.of(columns, drop, index, None, None, mixed=True)
+    frame = _read_file(Path(path), choice)
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(
+            f"{path}: expected a table in one file, .csv, .tsv or .parquet, got another form"
+        )
+    return frame
 
 
 def read_steps(
@@ -293,6 +314,10 @@ def in_form_of(data: Any, like: Any, where: str) -> Any:
     Raises:
         ValueError: If fields are missing, or rows have another shape.
     """
+    if isinstance(like, Table):
+        if not isinstance(data, pd.DataFrame):
+            raise ValueError(f"{where}: expected a table whose columns have names, got arrays")
+        return by_schema(data, like.schema, where)
     if isinstance(like, tuple):
         _check_field_count(data, len(like), where)
         fields = zip(data.items(), like, strict=True)

@@ -198,7 +198,10 @@ def _of_numbers(values: np.ndarray[Any, Any], name: str) -> str:
             return "identifier"
     if whole and different[0] >= 0 and different[-1] <= LARGEST_COUNT:
         return "count"
-    return "positive" if different[0] > SMALLEST and different[-1] > 1.01 * different[0] else "real"
+    rest = different if different[0] > 0 else np.setdiff1d(different, atoms_of(values))
+    if different[0] < 0 or rest[0] <= SMALLEST:
+        return "real"
+    return "positive" if rest[-1] > 1.01 * rest[0] else "real"
 
 
 def _of_texts(there: pd.Series) -> str:

@@ -46,6 +46,12 @@ class Table(NamedFields):
         """Return a copy with the schema, and with the same arrays."""
         return Table(self, self.schema, self.frame, self.index)
 
+    def part(self, rows: slice) -> Table:
+        """Return some of the rows."""
+        fields = {name: values[rows] for name, values in self.items()}
+        frame = None if self.frame is None else self.frame.iloc[rows]
+        return Table(fields, self.schema, frame, None if self.index is None else self.index[rows])
+
 
 def table(
     data: Any,
@@ -148,6 +154,14 @@ def read_by_schema(data: Any, schemas: Sequence[Schema | None], name: str) -> An
     return by_schema(data, schema, name) if isinstance(data, pd.DataFrame) else data
 
 
+def joined_tables(parts: Sequence[Table]) -> Table:
+    """Return tables of one schema, one below the other."""
+    fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    frames = [part.frame for part in parts if part.frame is not None]
+    frame = pd.concat(frames) if len(frames) == len(parts) else None
+    return Table(fields, parts[0].schema, frame)
+
+
 def rows_of_zeros(schema: Schema, count: int) -> Table:
     """Return rows with one typical value in each column of a schema."""
     x = torch.tensor([column.filling for column in schema.modelled]).expand(count, -1).clone()
@@ -166,7 +180,27 @@ def of_fields(
     return schema.decoded(arrays[X], None, arrays.get(COVARIATES), index)
 
 
-def covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
+def of_given_columns(
+    schema: Schema, batch: dict[str, torch.Tensor], given: Mapping[Any, Any]
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return rows without gaps, and the field of covariates that a user gave by their columns.
+
+    Args:
+        schema: The schema.
+        batch: The rows.
+        given: ``{name of a covariate: values}``, one value or (rows,) of them.
+
+    Raises:
+        ValueError: If a name is no covariate, or a value is not of its column's kind.
+    """
+    batch = {**batch, SEEN: torch.ones_like(batch[SEEN])}
+    if not given:
+        return batch, {}
+    y = batch.get(COVARIATES, batch[X][:, :0])
+    return batch, {COVARIATES: _covariates_given(schema, given, y)}
+
+
+def _covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
     """Return covariates in which some columns have the values that a user gave.
 
     Args:

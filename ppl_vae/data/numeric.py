@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.data.selection import SHOWN
+from ppl_vae.safe_text import text_of_spreadsheet
 
 LARGEST_FLOAT = 1e308  # a whole number beyond it cannot be converted to a float
 
@@ -61,6 +62,22 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
     if missing.any():
         _warn_of_missing(frame, missing, path, place)
     return frame
+
+
+def mixed_columns(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return columns of any kind, with texts that ``spreadsheet_text`` marked as they were."""
+    found = {}
+    for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
+        if pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
+            marked = frame[name].map(lambda v: isinstance(v, str) and v.startswith("'"))
+            if marked.any():
+                found[name] = frame[name].where(~marked, frame[name].map(_unmarked))
+    return frame.assign(**found) if found else frame
+
+
+def _unmarked(value: object) -> object:
+    """Return a text of a file without the mark in front."""
+    return text_of_spreadsheet(value) if isinstance(value, str) else value
 
 
 def holds_lists(column: pd.Series) -> bool:

@@ -49,7 +49,9 @@ def parquet_parts(
         index = choice.index if choice else None
         if choice and index is not None and index != frame.index.name:
             frame.index = row_labels(frame[index], str(path), place, repeats=choice.repeats)
-        yield numeric_columns(frame[features], path, place), kept.set_axis(frame.index)
+        mixed = choice is not None and choice.mixed
+        found = frame[features] if mixed else numeric_columns(frame[features], path, place)
+        yield found, kept.set_axis(frame.index)
 
 
 def list_columns(path: Path) -> list[str]:

@@ -27,6 +27,7 @@ from ppl_vae.data.files import (
     in_form_of,
     read_data,
 )
+from ppl_vae.data.mixed_tables import Table, joined_tables
 from ppl_vae.data.parquet import parquet_parts
 from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError
 from ppl_vae.data.tables import Part, csv_parts
@@ -138,6 +139,8 @@ def _joined(parts: Sequence[Any]) -> Any:
     if len(parts) == 1:
         return first
     _refuse_other_forms(parts)
+    if isinstance(first, Table):
+        return joined_tables(parts)
     if isinstance(first, Mapping):
         return {key: _joined([part[key] for part in parts]) for key in first}
     if isinstance(first, tuple):
@@ -176,6 +179,8 @@ def _form(part: Any) -> str:
 
 def _sliced(data: Any, rows: slice) -> Any:
     """Return some rows of data of any form that ``read_data`` gives."""
+    if isinstance(data, Table):
+        return data.part(rows)
     if isinstance(data, Mapping):
         return {key: _sliced(part, rows) for key, part in data.items()}
     if isinstance(data, tuple):

@@ -48,6 +48,7 @@ class ColumnChoice:
         fields: The columns or arrays that are fields of their own, by the field's name.
         like: Rows in the form of the result, from which columns and fields take their names.
         repeats: Whether rows may share a label, as the steps of a sequence do.
+        mixed: Whether the columns are read as they are, texts and dates as well.
     """
 
     columns: tuple[str, ...] | None = None
@@ -56,10 +57,13 @@ class ColumnChoice:
     fields: Mapping[str, str] = field(default_factory=dict)
     like: Any = None
     repeats: bool = False
+    mixed: bool = False
 
     @classmethod
-    def of(cls, columns: Any, drop: Any, index: Any, fields: Any, like: Any) -> ColumnChoice:
-        """Make a choice of the arguments of ``read_data``.
+    def of(
+        cls, columns: Any, drop: Any, index: Any, fields: Any, like: Any, *, mixed: bool = False
+    ) -> ColumnChoice:
+        """Make a choice of the arguments of ``read_data``; ``like`` may be a mixed table.
 
         Raises:
             ColumnChoiceError: If an argument is no name or names, or if two of them contradict
@@ -89,7 +93,8 @@ class ColumnChoice:
                 raise ColumnChoiceError(
                     f'{other}: expected other names than those of {name}, got "{both[0]}"'
                 )
-        return cls(chosen, listed["drop"] or (), index, dict(fields or {}), like)
+        mixed = mixed or hasattr(like, "schema")
+        return cls(chosen, listed["drop"] or (), index, dict(fields or {}), like, mixed=mixed)
 
     @property
     def is_given(self) -> bool:
@@ -126,7 +131,8 @@ class ColumnChoice:
             if missing := missing_names(of_fields, names):
                 raise ValueError(f"{where}: expected the run's columns, got {missing}")
         if not features:
-            raise ValueError(f"{where}: expected at least one column of numbers, got none")
+            what = "column" if self.mixed else "column of numbers"
+            raise ValueError(f"{where}: expected at least one {what}, got none")
         return features + [name for name in of_fields if name not in features]
 
     def sources(self, names: Iterable[str]) -> dict[str, str]:

@@ -193,6 +193,25 @@ def trimmed(rows: Rows) -> Rows:
     return cut
 
 
+def check_no_gaps(rows: Rows) -> None:
+    """Raise ``ValueError`` where a cell of a table is missing, by the field ``seen``.
+
+    Args:
+        rows: A table, for a model that does not read ``seen``.
+    """
+    field = rows.fields[rows.names.index("seen")]
+    for index in torch.arange(len(rows)).split(PIECE // rows.bytes_per_row + 1):
+        gaps = (~field.take(rows.positions_in_data(index)).bool()).nonzero()
+        if len(gaps):
+            row, column = gaps[0].tolist()
+            name = (rows.columns.get("x") or [])[column]
+            raise ValueError(
+                f'{rows.name}: column "{name}": expected a value in every row, because the model '
+                f'does not read "seen", got none in row {int(index[row])}; take models/table.py, '
+                "or read seen in the model and mask the likelihood"
+            )
+
+
 def check_seen(rows: Rows) -> None:
     """Raise ``ValueError`` where a value inside a sequence is missing, by the field ``seen``.
 

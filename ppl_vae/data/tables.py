@@ -28,7 +28,7 @@ from ppl_vae.data.lines import (
     records,
     separator_of,
 )
-from ppl_vae.data.numeric import number_in, numeric_columns
+from ppl_vae.data.numeric import mixed_columns, number_in, numeric_columns
 from ppl_vae.data.selection import (
     SHOWN,
     ColumnChoice,
@@ -140,6 +140,9 @@ def _parse_csv(
         if choice and index is not None:
             frame.index = row_labels(frame[index], str(path), place, repeats=choice.repeats)
         kept, frame = frame[list(keep)], frame[features]
+        if choice and choice.mixed:
+            yield mixed_columns(frame), kept
+            continue
         numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
         _check_infinite(path, separator, names, numeric)
         yield numeric, kept

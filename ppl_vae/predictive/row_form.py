@@ -25,6 +25,7 @@ from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_names, column_order
 from ppl_vae.data.conversion import changed
 from ppl_vae.data.fields import Field
+from ppl_vae.data.mixed_tables import of_given_columns
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.data.steps import check_lengths
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -163,6 +164,8 @@ def with_given(
     """
     if not isinstance(given, Mapping):
         raise ValueError(f"given: expected {{field: values}}, got {shown(given)}")
+    if rows.schema is not None and isinstance(batch, dict):
+        batch, given = of_given_columns(rows.schema, batch, given)
     names = rows.names
     fields = list(as_tuple(batch))
     for key, values in given.items():
