@@ -43,7 +43,7 @@ class TableGuide(PyroModule):
     """
 
     def __init__(
-        self, columns: Sequence[Mapping[str, Any]], latents: int = 8, hidden: Sequence[int] = (128,),
+        self, columns: Sequence[Any], latents: int = 8, hidden: Sequence[int] = (128,),
         conditions: int = 0, hide: float = 0.5, encoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()

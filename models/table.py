@@ -4,9 +4,8 @@
     numbers = decoder(z, y)                 for each column as many as its likelihood takes
     x_d ~ LIKELIHOODS[kind of d](numbers)   in the data's units; masked where the cell is missing
 
-One site for each kind, with its columns side by side. Values that repeat far more often than their
-neighbours, the atoms, have probabilities of their own. A new kind, or another likelihood for a
-kind, is a line of LIKELIHOODS.
+One site a kind, with its columns side by side. Values that repeat far more often than those beside
+them, the atoms, have probabilities of their own. A new likelihood is a line of LIKELIHOODS.
 
 Rows: tables of numbers, counts, categories and dates with gaps, read by ``ppl_vae.table``.
 
@@ -57,14 +56,15 @@ class TableModel(PyroModule):
     """
 
     def __init__(
-        self, columns: Sequence[Mapping[str, Any]], latents: int = 8, hidden: Sequence[int] = (128,),
+        self, columns: Sequence[Any], latents: int = 8, hidden: Sequence[int] = (128,),
         conditions: int = 0, decoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(latents=latents, hidden=hidden)
         self.latents, self.conditions = latents, conditions
-        self.groups = nn.ModuleList(column_groups(columns))
-        self.sizes = [group.outputs(LIKELIHOODS[group.kind][0]) for group in self.groups]
+        groups = column_groups(columns)
+        self.groups: Any = nn.ModuleList(groups)
+        self.sizes = [group.outputs(LIKELIHOODS[group.kind][0]) for group in groups]
         self.decoder = decoder or MLP(latents + conditions, sum(self.sizes), hidden)
 
     def forward(self, x: Tensor, seen: Tensor | None = None, y: Tensor | None = None) -> None:

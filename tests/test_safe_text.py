@@ -10,9 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ppl_vae import build, lint, predictive_check
-from ppl_vae.safe_text import printable, spreadsheet_text, text_of_spreadsheet
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
+from ppl_vae.safe_text import printable, spreadsheet_text, text_of_spreadsheet
 
 ANY = st.text(st.characters(exclude_categories=[]))
 

@@ -67,7 +67,8 @@ def generate(
             if like is None
             else opened.read(like, columns=columns, drop=drop, fields=fields)
         )
-        if like is None and isinstance(rows, tuple | dict) and len(rows) > 1:
+        has_more = isinstance(rows, tuple | dict) and len(rows) > 1
+        if like is None and has_more and not set(rows) <= {"x", "seen"}:
             report.note(
                 "note: fields that the model reads and does not draw (a size, say) are 0 in these "
                 "rows; --like DATA takes them from rows of a file"

@@ -7,21 +7,28 @@ from ppl_vae.cli.console import reporting, table
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
+    Covariates,
     Data,
     Device,
     Drop,
     Fields,
     Guide,
+    Ignore,
+    Kinds,
     Label,
+    Missing,
     Model,
     Plate,
     Quiet,
+    SchemaFile,
     Seed,
     Settings,
     Step,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import build_pair, check_names, read
 from ppl_vae.cli.sequence_files import SequenceColumns
+from ppl_vae.cli.table_files import TableOptions
 
 SHOWN_COLUMNS = ["site", "role", "distribution", "guide", "event_shape", "plates", "estimator"]
 
@@ -35,6 +42,12 @@ def lint(
     fields: Fields = None,
     label: Label = None,
     step: Step = None,
+    kinds: Kinds = None,
+    ignore: Ignore = None,
+    missing: Missing = None,
+    covariates: Covariates = None,
+    unseen_missing: UnseenMissing = False,
+    schema: SchemaFile = None,
     settings: Settings = None,
     seed: Seed = 0,
     device: Device = None,
@@ -50,8 +63,14 @@ def lint(
     with reporting(as_json, quiet) as report:
         check_names(model, guide)
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
-        of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
-        rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
+        options = TableOptions.of(
+            kinds, ignore, missing, covariates, schema, unseen_missing=unseen_missing
+        )
+        if options.are_wanted(model):
+            rows: Any = options.read(data, **choice)
+        else:
+            of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
+            rows = read(data, fields=fields, of_sequences=of_sequences, **choice)
         pair = build_pair(model, guide, rows, settings, seed, device)
         found = ppl_vae.lint(*pair, rows, seed=seed, plate=plate)
         objective = found.objective

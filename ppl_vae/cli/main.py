@@ -21,6 +21,7 @@ from ppl_vae.cli import (
     list_,
     new,
     report,
+    schema,
     score,
     show,
     shuffle,
@@ -42,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "evaluate": evaluate.evaluate, "check": check.check, "compare": compare.compare,
     "encode": encode.encode,
     "generate": generate.generate, "score": score.score, "report": report.report, "show": show.show,
-    "shuffle": shuffle.shuffle,
+    "schema": schema.schema, "shuffle": shuffle.shuffle,
 }  # fmt: skip
 
 app = typer.Typer(

@@ -1,4 +1,4 @@
-"""Files of mixed tables for the commands: text, counts, dates and gaps, by the options of ``fit``."""
+"""Files of mixed tables for the commands: text, counts, dates and gaps, by options of ``fit``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ppl_vae.cli.console import UsageError
 from ppl_vae.zoo.catalog import find_class

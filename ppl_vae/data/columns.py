@@ -123,7 +123,7 @@ def remember(owner: Any, columns: Columns, method: str = "") -> None:
     """Store the columns that a model or a guide was fitted to.
 
     Columns of fields without names in the new data are stored on; columns of the same field are
-    replaced, and so is the schema. An owner that cannot be referred to weakly has no columns stored.
+    replaced, and so is the schema. An owner that cannot be referred to weakly has nothing stored.
 
     Args:
         owner: The model or the guide, or the object whose bound method it is.

@@ -70,17 +70,19 @@ def is_missing(column: pd.Series, words: Sequence[Any] = ()) -> np.ndarray[Any, 
     if isinstance(dtype, pd.CategoricalDtype):
         gaps = is_missing(pd.Series(dtype.categories), words)
         codes = np.asarray(column.cat.codes)
-        return missing | (gaps[codes] if len(gaps) else False)
+        return np.asarray(missing | (gaps[codes] if len(gaps) else False))
     if pd.api.types.is_bool_dtype(dtype) or isinstance(dtype, pd.DatetimeTZDtype):
         return missing
     if pd.api.types.is_numeric_dtype(dtype):
         numbers += [float(text) for text in texts if _is_number(text)]
-        return missing | np.asarray(column.isin(numbers).fillna(False), dtype=bool)
+        return np.asarray(missing | np.asarray(column.isin(numbers).fillna(False), dtype=bool))
     if dtype.kind in "mM":
         return missing
-    of_text = [isinstance(v, str) and v.strip() in {"", *texts} for v in column]
-    of_number = [not isinstance(v, str | bool) and _equals(v, numbers) for v in column]
-    return missing | np.asarray(of_text, dtype=bool) | np.asarray(of_number, dtype=bool)
+    gaps = {"", *texts}
+    words_in = [
+        v.strip() in gaps if isinstance(v, str) else _equals(v, numbers) for v in column.tolist()
+    ]
+    return np.asarray(missing | np.asarray(words_in, dtype=bool))
 
 
 def _is_number(text: str) -> bool:
@@ -94,7 +96,8 @@ def _is_number(text: str) -> bool:
 
 def _equals(value: Any, numbers: Sequence[Any]) -> bool:
     """Return whether a value of any type is one of some numbers."""
-    return isinstance(value, int | float | np.number) and any(value == n for n in numbers)
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    return is_number and any(value == number for number in numbers)
 
 
 def as_typed(column: pd.Series, missing: np.ndarray[Any, Any]) -> pd.Series:
@@ -137,13 +140,12 @@ def _holds_objects(dtype: Any) -> bool:
     return bool(pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype))
 
 
-def _spread(
-    values: Any, missing: np.ndarray[Any, Any], column: pd.Series, fill: Any
-) -> pd.Series:
+def _spread(values: Any, missing: np.ndarray[Any, Any], column: pd.Series, fill: Any) -> pd.Series:
     """Return values at the cells that are there, and ``fill`` at the others."""
     result = pd.Series(fill, index=range(len(column)), dtype=values.dtype)
     result[~missing] = values
-    return result.set_axis(column.index)
+    spread: pd.Series = result.set_axis(column.index)
+    return spread
 
 
 def guess_kind(column: pd.Series, missing: np.ndarray[Any, Any]) -> str:
@@ -155,25 +157,25 @@ def guess_kind(column: pd.Series, missing: np.ndarray[Any, Any]) -> str:
 
     Example:
         >>> nothing = np.zeros(4, dtype=bool)
-        >>> [guess_kind(pd.Series(v), nothing) for v in ([0, 1, 3, 2], [0.5, -1, 2, 3], list("abab"))]
+        >>> columns = [0, 1, 3, 2], [0.5, -1, 2, 3], list("abab")
+        >>> [guess_kind(pd.Series(values), nothing) for values in columns]
         ['count', 'real', 'binary']
     """
     there, dtype = column[~missing], column.dtype
     if not len(there):
         return "empty"
-    if isinstance(dtype, pd.CategoricalDtype):
-        return _of_categories(there.nunique(), ordered=bool(dtype.ordered))
-    if pd.api.types.is_bool_dtype(dtype):
-        return "binary"
-    if is_time(dtype):
-        return "date" if there.nunique() > 1 else "categorical"
-    if dtype.kind == "m":
-        return "real" if there.nunique() > 1 else "categorical"
-    if dtype.kind == "c":
-        return "text"
-    if pd.api.types.is_numeric_dtype(dtype):
-        return _of_numbers(there.to_numpy(dtype=float), str(column.name))
-    return _of_texts(there)
+    is_number = pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"
+    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
+        ordered = bool(getattr(dtype, "ordered", False))
+        kind = _of_categories(there.nunique(), ordered=ordered)
+    elif is_time(dtype) or dtype.kind == "m":
+        varies = bool((there != there.iloc[0]).any())
+        kind = ("date" if is_time(dtype) else "real") if varies else "categorical"
+    elif is_number:
+        kind = _of_numbers(there.to_numpy(dtype=float), str(column.name))
+    else:
+        kind = _of_texts(there)
+    return kind
 
 
 def is_time(dtype: Any) -> bool:

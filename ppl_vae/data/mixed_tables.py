@@ -106,9 +106,9 @@ def table(
         )
     if not len(frame):
         raise ValueError("data: expected at least one row, got none")
-    given = {
-        "kinds": dict(kinds or {}), "ignore": names_in("ignore", ignore),
-        "missing": [missing] if isinstance(missing, str | int | float) else list(missing),
+    words = [missing] if isinstance(missing, str | int | float) else list(missing)
+    given: dict[str, Any] = {
+        "kinds": dict(kinds or {}), "ignore": names_in("ignore", ignore), "missing": words,
         "covariates": names_in("covariates", covariates),
     }  # fmt: skip
     if schema is None:

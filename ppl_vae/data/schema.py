@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import shown
-from ppl_vae.data.kinds import CATEGORIES, KINDS, LEFT_OUT
+from ppl_vae.data.kinds import KINDS
 from ppl_vae.data.schema_columns import SchemaColumn, read_column
 from ppl_vae.data.selection import first_repeated, missing_names
 from ppl_vae.verdicts import Block, Line, Table, verdict
@@ -65,7 +65,7 @@ class Schema:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One line a column: kind, unit, categories or range, the share of missing cells, a note."""
+        """A line for each column: kind, unit, categories or range, share of missing cells."""
         lines = [column.summary() for column in self.columns]
         for line, column in zip(lines, self.columns, strict=True):
             if column.name in self.covariates:
@@ -88,11 +88,13 @@ class Schema:
         known = [column.name for column in self.columns]
         needed = [column.name for column in self.columns if not column.is_left_out]
         if lost := missing_names(map(str, needed), map(str, names)):
-            raise ValueError(f"{where}: expected the columns of the table that was fitted, got {lost}")
+            raise ValueError(
+                f"{where}: expected the columns of the table that was fitted, got {lost}"
+            )
         new = [name for name in names if name not in known]
         if new:
             raise ValueError(
-                f'{where}: column "{new[0]}": expected the columns of the table that was fitted, '
+                f'{where}: column "{new[0]}": expected the columns of the fitted table, '
                 f"got {len(new)} more; leave them out: data.drop(columns={new[:5]})"
             )
 
@@ -134,7 +136,9 @@ class Schema:
         index = pd.RangeIndex(len(x)) if index is None else index
         found: dict[Any, Any] = {}
         for place, column in enumerate(self.modelled):
-            there = np.ones(len(x), bool) if seen is None else np.asarray(seen)[:, place].astype(bool)
+            there = (
+                np.ones(len(x), bool) if seen is None else np.asarray(seen)[:, place].astype(bool)
+            )
             found[column.name] = column.decoded(x[:, place], there)
         start = 0
         for column in self.given:
@@ -216,9 +220,7 @@ class Schema:
         head = f"schema of {len(self.columns)} columns: {described} described by the model"
         head += f", {len(self.covariates)} covariates" if self.covariates else ""
         head += f", {left} left out" if left else ""
-        notes = [
-            Line(f'column "{c.name}": {c.note}', "warning") for c in self.columns if c.note
-        ]
+        notes = [Line(f'column "{c.name}": {c.note}', "warning") for c in self.columns if c.note]
         return [
             [Line(head, "title")],
             Table(self.frame),
@@ -290,6 +292,3 @@ def place_of(frame: Any, row: int) -> str:
     """
     label = frame.index[row]
     return f"row {row}" if label == row else f"row {row} (label {label})"
-
-
-__all__ = ["CATEGORIES", "LEFT_OUT", "Schema", "SchemaColumn", "read_schema"]

@@ -181,7 +181,7 @@ class SchemaColumn:
         dtype = column.dtype
         if isinstance(dtype, pd.CategoricalDtype):
             places = np.array([known.get(key_of(v), -1) for v in dtype.categories] + [-1])
-            return places[np.asarray(column.cat.codes)]
+            return np.asarray(places[np.asarray(column.cat.codes)])
         values = as_typed(column, missing)
         numeric = all(isinstance(key, int | float) for key in self.categories)
         if not numeric and not is_time(values.dtype) and values.dtype.kind != "m":
@@ -206,7 +206,9 @@ class SchemaColumn:
             values = values.astype(object)
         if is_time(values.dtype) or values.dtype.kind in "mc":
             raise self._error(column, int(np.argmin(missing)), where, wanted, "")
-        numbers = pd.to_numeric(values.mask(missing), errors="coerce").to_numpy(float, na_value=np.nan)
+        numbers = pd.to_numeric(values.mask(missing), errors="coerce").to_numpy(
+            float, na_value=np.nan
+        )
         wrong = np.isnan(numbers) & ~missing
         if wrong.any():
             row = int(np.argmax(wrong))
@@ -219,6 +221,7 @@ class SchemaColumn:
         where: str,
     ) -> None:  # fmt: skip
         """Raise ``ValueError`` for the first number that the column's kind does not allow."""
+        of_kind = f'set its kind: kinds={{"{self.name}": "real"}}'
         with np.errstate(invalid="ignore"):
             bad = there & ~(np.abs(numbers) <= LARGEST)
             if bad.any():
@@ -226,11 +229,11 @@ class SchemaColumn:
                 mend = "correct it, or give the column in a larger unit"
             elif self.kind == "count":
                 bad = there & ~((numbers >= 0) & (numbers == np.round(numbers)))
-                expected, mend = "a whole number from 0", f'set its kind: kinds={{"{self.name}": "real"}}'
+                expected, mend = "a whole number from 0", of_kind
             elif self.kind == "positive":
                 atom = np.isin(numbers, np.asarray(self.atoms) + self.offset)
                 bad = there & ~((numbers > 0) | atom)
-                expected, mend = "a number above 0", f'set its kind: kinds={{"{self.name}": "real"}}'
+                expected, mend = "a number above 0", of_kind
         if bad.any():
             raise self._error(column, int(np.argmax(bad)), where, expected, mend)
 
@@ -261,7 +264,8 @@ class SchemaColumn:
             return self._dates(numbers)
         if self.unit is not None:
             spans = pd.to_timedelta(np.round(numbers * UNITS[self.unit] * 1e9), unit="ns")
-            return pd.Series(spans).astype(self.dtype)
+            cells: pd.Series = pd.Series(spans).astype(pd.api.types.pandas_dtype(self.dtype))
+            return cells
         return self._cast(numbers)
 
     def _cast(self, numbers: np.ndarray[Any, Any]) -> pd.Series:
@@ -292,7 +296,8 @@ class SchemaColumn:
         if dtype == "object" or (not there.all() and dtype == "bool"):
             return series
         if not there.all() and isinstance(pd.api.types.pandas_dtype(dtype), np.dtype):
-            return pd.to_numeric(series) if series.map(type).ne(str).all() else series
+            is_text = any(isinstance(value, str) for value in values)
+            return series if is_text else pd.to_numeric(series)
         return series.astype(dtype)
 
     def _time(self, number: float) -> Any:
@@ -315,7 +320,7 @@ class SchemaColumn:
     # Covariates
 
     def covariate(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return numbers of the column as covariates, (rows, width): without unit, or indicators."""
+        """Return the column as covariates, (rows, width): numbers without unit, or indicators."""
         if self.is_category:
             return np.asarray(x[:, None] == np.arange(len(self.categories)), dtype=float)
         values = np.log(np.maximum(x, 1e-30)) if self.kind == "positive" else x
@@ -435,9 +440,11 @@ def _of_categories(
         known["kind"] = "categorical"
     same = all(type(k) is type(v) and k == v for k, v in zip(keys, values, strict=True))
     looks = [k for k in keys if isinstance(k, str) and k.strip().lower() in GAPS]
-    note = f'the category "{looks[0]}" looks like a gap: missing=["{looks[0]}"] makes it one' if (
-        looks
-    ) else ""
+    note = (
+        f'the category "{looks[0]}" looks like a gap: missing=["{looks[0]}"] makes it one'
+        if (looks)
+        else ""
+    )
     originals = None if same else tuple(values)
     return SchemaColumn(**known, categories=tuple(keys), note=note, originals=originals)
 
@@ -461,8 +468,7 @@ def _of_numbers(
     if not len(numbers):
         return SchemaColumn(**{**known, "kind": "empty"})
     if kind == "positive":  # numbers that repeat need not be above 0
-        atoms = [a for a in atoms_of(numbers)]
-        blank = SchemaColumn(**known, unit=unit, atoms=tuple(atoms))
+        blank = SchemaColumn(**known, unit=unit, atoms=tuple(atoms_of(numbers)))
     whole_column = np.full(len(missing), np.nan)
     whole_column[~missing] = numbers
     blank._check_numbers(column, whole_column, ~missing, "data")
@@ -476,7 +482,9 @@ def _of_numbers(
     atoms = atoms_of(shifted) if kind != "date" else []
     loc, scale = _moments(shifted, atoms, logarithm=kind == "positive")
     odd = [n for n in (lower, upper) if n in GAP_NUMBERS and _stands_apart(numbers, n)]
-    note = f"the number {odd[0]:g} looks like a gap: missing=[{odd[0]:g}] makes it one" if odd else ""
+    note = (
+        f"the number {odd[0]:g} looks like a gap: missing=[{odd[0]:g}] makes it one" if odd else ""
+    )
     if kind == "count" and upper > LARGEST_COUNT:
         note = note or f"counts up to {upper:g}: kinds= positive or real describes them faster"
     return SchemaColumn(

@@ -153,7 +153,7 @@ class WithAtoms(TorchDistribution):
         return torch.where(is_atom, of_atom, of_base)
 
 
-class _OrAtoms(constraints.Constraint):  # type: ignore[misc,name-defined]
+class _OrAtoms(constraints.Constraint):
     """Values of a support, and some more values.
 
     Args:

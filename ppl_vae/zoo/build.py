@@ -81,9 +81,9 @@ def build(cls: type[T], data: Data, **arguments: Any) -> T:
     read_names = [name for name in READERS if name in parameters and name not in arguments]
     if not source.takes_sequences and "steps" in read_names:
         read_names.remove("steps")  # it has a default: the steps of something else
-    if "conditions" in read_names and "y" not in rows.names:
-        if parameters["conditions"].default == 0:  # a class that does without covariates
-            read_names.remove("conditions")
+    without = "y" not in rows.names and "conditions" in read_names
+    if without and parameters["conditions"].default == 0:
+        read_names.remove("conditions")  # a class that does without covariates
     for name in read_names:
         arguments[name] = READERS[name](source)
     missing = [
