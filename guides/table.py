@@ -11,7 +11,7 @@ Source: Mattei & Frellsen (2019), MIWAE, section 3, arXiv:1812.02633; Ma et al. 
 section 3.2 (parts of the cells at random), arXiv:1809.11142.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyro

@@ -9,8 +9,8 @@ them, the atoms, have probabilities of their own. A new likelihood is a line of 
 
 Rows: tables of numbers, counts, categories and dates with gaps, read by ``ppl_vae.table``.
 
-Source: Nazabal et al. (2020), HI-VAE, section 2, arXiv:1807.03653; Mattei & Frellsen (2019), MIWAE,
-section 2 (missing cells are masked), arXiv:1812.02633.
+Source: Nazabal et al. (2020), section 2, arXiv:1807.03653; Mattei & Frellsen (2019), section 2 (the
+mask), arXiv:1812.02633.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,10 @@ from torch import Tensor, nn
 from ppl_vae.distributions import PaddedCategorical, WholeLogistic
 from ppl_vae.nn import MLP, Condition, cells_there, check_sizes, column_groups
 
-# For each kind: how many numbers a column takes (0: a logit for each category), and what they make.
+# For each kind: the numbers that a column takes (0: a logit a category), and what they make.
 LIKELIHOODS: Mapping[str, tuple[int, Any]] = {
-    "real": (2, lambda c, m, v: dist.Normal(
-        c.loc + c.scale * m, (c.scale**2 * v.exp() + c.floor**2).sqrt())),
-    "positive": (2, lambda c, m, v: dist.LogNormal(
-        c.loc + c.scale * m, (c.scale**2 * v.exp() + c.floor**2).sqrt())),
+    "real": (2, lambda c, m, v: dist.Normal(c.loc + c.scale * m, c.deviation(v))),
+    "positive": (2, lambda c, m, v: dist.LogNormal(c.loc + c.scale * m, c.deviation(v))),
     "count": (2, lambda c, m, v: WholeLogistic(c.loc + c.scale * m, c.scale * v.exp() + 0.05)),
     "binary": (1, lambda c, logit: dist.Bernoulli(logits=logit)),
     "categorical": (0, lambda c, logits: PaddedCategorical(logits=logits)),
@@ -44,8 +42,8 @@ class TableModel(PyroModule):
         columns: The columns, as ``build`` reads them from a table (``ppl_vae.nn.column_groups``).
         latents: Size of the latent code z.
         hidden: Sizes of the decoder's hidden layers.
-        conditions: Number of covariates, the field y; 0 for none.
-        decoder: Network (..., latents + conditions) -> (..., numbers of all kinds side by side).
+        conditions: Number of covariates y.
+        decoder: Network (..., latents + conditions) -> (..., numbers of all kinds).
 
     Example:
         >>> real = {"kind": "real", "loc": 0.0, "scale": 1.0, "categories": 0, "atoms": []}
@@ -68,7 +66,7 @@ class TableModel(PyroModule):
         self.decoder = decoder or MLP(latents + conditions, sum(self.sizes), hidden)
 
     def forward(self, x: Tensor, seen: Tensor | None = None, y: Tensor | None = None) -> None:
-        """Score rows x, (rows, columns), where cells are seen; y: (rows, conditions)."""
+        """Score rows x, (rows, columns), where cells are seen."""
         x, seen = cells_there(x, seen)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))

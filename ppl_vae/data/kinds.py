@@ -78,9 +78,9 @@ def is_missing(column: pd.Series, words: Sequence[Any] = ()) -> np.ndarray[Any, 
         return np.asarray(missing | np.asarray(column.isin(numbers).fillna(False), dtype=bool))
     if dtype.kind in "mM":
         return missing
-    gaps = {"", *texts}
+    marks = {"", *texts}
     words_in = [
-        v.strip() in gaps if isinstance(v, str) else _equals(v, numbers) for v in column.tolist()
+        v.strip() in marks if isinstance(v, str) else _equals(v, numbers) for v in column.tolist()
     ]
     return np.asarray(missing | np.asarray(words_in, dtype=bool))
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from ppl_vae.arguments import shown
 from ppl_vae.data.kinds import KINDS
-from ppl_vae.data.schema_columns import SchemaColumn, read_column
+from ppl_vae.data.schema_columns import SchemaColumn, place_of, read_column
 from ppl_vae.data.selection import first_repeated, missing_names
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
@@ -281,14 +281,3 @@ def column_labels(frame: pd.DataFrame, where: str) -> list[Any]:
             f'{where}: expected a name of its own for each column, got "{twice}" twice; rename one'
         )
     return names
-
-
-def place_of(frame: Any, row: int) -> str:
-    """Return where a row stands, for messages: its position and its label, where it has one.
-
-    Example:
-        >>> place_of(pd.DataFrame(index=["a", "b"]), 1)
-        'row 1 (label b)'
-    """
-    label = frame.index[row]
-    return f"row {row}" if label == row else f"row {row} (label {label})"

@@ -241,8 +241,6 @@ class SchemaColumn:
         self, column: pd.Series, row: int, where: str, expected: str, mend: str
     ) -> ValueError:
         """Return the error for a cell that is not of the column's kind."""
-        from ppl_vae.data.schema import place_of  # noqa: PLC0415
-
         return ValueError(
             f'{where}: column "{self.name}" ({self.kind}): expected {expected}, got '
             f"{shown(column.iloc[row])} in {place_of(column, row)}{mend and '; ' + mend}"
@@ -362,6 +360,17 @@ _FIELDS = (
     "name", "kind", "dtype", "unit", "offset", "categories", "lower", "upper", "atoms", "loc",
     "scale", "gaps", "note",
 )  # fmt: skip
+
+
+def place_of(frame: Any, row: int) -> str:
+    """Return where a row stands, for messages: its position and its label, where it has one.
+
+    Example:
+        >>> place_of(pd.DataFrame(index=["a", "b"]), 1)
+        'row 1 (label b)'
+    """
+    label = frame.index[row]
+    return f"row {row}" if label == row else f"row {row} (label {label})"
 
 
 def key_of(value: Any) -> Any:

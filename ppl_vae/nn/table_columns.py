@@ -103,6 +103,14 @@ class ColumnGroup(nn.Module):
             return (pad(given, (0, 1), value=-torch.inf)[..., self.places],)
         return given[..., : numbers * self.count].chunk(numbers, -1)
 
+    def deviation(self, log_variance: Tensor) -> Tensor:
+        """Return a standard deviation in each column's unit, above its floor, (..., columns).
+
+        Args:
+            log_variance: The logarithm of the variance without units, (..., columns).
+        """
+        return (self.scale**2 * log_variance.exp() + self.floor**2).sqrt()
+
     def with_atoms(self, each: Any, given: Tensor) -> Any:
         """Return the distribution of the columns with probabilities of their atoms.
 
