@@ -140,7 +140,7 @@ def _series_written(given: Any, row: np.ndarray, values: np.ndarray) -> Any:
 
 
 def _dtype_for(dtype: np.dtype[Any], values: np.ndarray) -> np.dtype[Any]:
-    """Return a field's dtype, or double precision where its whole numbers cannot hold the values."""
+    """Return a field's dtype, or double precision where it cannot hold the values."""
     if dtype.kind in "fO":
         return dtype
     fits = bool((values.astype(dtype) == values).all())

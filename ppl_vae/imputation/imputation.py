@@ -273,7 +273,7 @@ def impute(
 
 
 def _summaries(imputer: Imputer, level: float, seed: int | None, bar: Bar) -> dict[str, Tensor]:
-    """Return the statistics of all missing cells, and ess and k-hat of their rows, (cells,) each."""
+    """Return statistics of all missing cells, and ess and k-hat of their rows, (cells,) each."""
     names = (*STATISTICS, "ess", "k_hat")
     parts: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.double)] for name in names}
     if not len(imputer.cells):

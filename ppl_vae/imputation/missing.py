@@ -5,8 +5,8 @@ A cell is missing where every observed site that reads it hides it by a mask: ``
 is no missing cell. A missing cell has its value in one of two places:
 
     the site itself       its distribution without the mask, given the latents
-    a latent that holds   "x_unobserved" of ``obs_mask``, or a latent of the site's shape whose mask
-    the missing cells     is the opposite of the site's: other sites may depend on its value
+    a latent that holds   other sites may depend on its value (``holders``)
+    the missing cells
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from pyro import poutine
-from pyro.distributions import MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.arguments import shown
 from ppl_vae.core import sites
-from ppl_vae.core.blocks import blocks, quiet_look
-from ppl_vae.core.handlers import Substitute
+from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.cells import cell_name
-from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.replicates import samples_first
 from ppl_vae.predictive.row_form import CellPlaces
 
-LOOKED_AT = 64  # rows with missing cells from which the latents that hold them are found
+MEND = (
+    "let the model mask the likelihood of missing cells (dist.Normal(...).mask(seen), with "
+    "seen = ~x.isnan(), and obs=x.nan_to_num()), and let the guide read x.nan_to_num()"
+)
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Reading:
         places: Position of each cell among those of its row in the field, (rows, cells).
         missing: Which of the cells the site hides, without those after the end of a sequence,
             (rows, cells).
+        seen: Which of them the site scores, (rows, cells).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Reading:
     field: int
     places: Tensor
     missing: Tensor
+    seen: Tensor
 
 
 def readings(
@@ -103,9 +105,8 @@ def readings(
         field, cells = places.cells(name, batch, site["value"])
         in_row = as_tuple(batch)[field][0].numel()
         cells, hidden = (samples_first(each, site, None)[0].flatten(1) for each in (cells, hidden))
-        if field in inside:
-            hidden = hidden & inside[field].flatten()[cells]
-        yield Reading(name, site, field, cells % in_row, hidden)
+        missing = hidden & inside[field].flatten()[cells] if field in inside else hidden
+        yield Reading(name, site, field, cells % in_row, missing, ~hidden)
 
 
 def _inside(rows: Rows, batch: Batch) -> dict[int, Tensor]:
@@ -142,7 +143,7 @@ def find_missing(pair: Pair, rows: Rows) -> tuple[MissingCells, CellPlaces]:
             raise
         raise ValueError(
             f"{nan}: expected a pair that runs where cells are NaN, got one that fails: {error}; "
-            f"{_mend(rows)}"
+            f"{MEND}"
         ) from error
     row, field, place = (torch.cat(each) for each in zip(*parts, strict=True))
     return MissingCells(row, field, place), places
@@ -175,34 +176,26 @@ def _missing_of_block(
         ValueError: If a cell is NaN and no mask hides it.
     """
     fields = as_tuple(batch)
-    flat = [
-        torch.zeros(
-            field.flatten(1).shape if field.ndim > 1 else (len(field), 1),
-            dtype=torch.bool,
-            device=field.device,
-        )
-        for field in fields
-    ]
-    hidden, read = flat, [torch.zeros_like(each) for each in flat]
-    for reading in readings(pair, rows, places, batch, trace):
-        hidden[reading.field].scatter_(
-            1, reading.places, reading.missing | hidden[reading.field].gather(1, reading.places)
-        )
-        seen = samples_first(sites.unmasked_cells(reading.site), reading.site, None)[0].flatten(1)
-        read[reading.field].scatter_(
-            1, reading.places, seen | read[reading.field].gather(1, reading.places)
-        )
+    hidden, seen = (
+        [
+            torch.zeros(len(each), each[0].numel(), dtype=torch.bool, device=each.device)
+            for each in fields
+        ]
+        for _ in range(2)
+    )
+    for each in readings(pair, rows, places, batch, trace):
+        for marks, new in ((hidden[each.field], each.missing), (seen[each.field], each.seen)):
+            marks.scatter_(1, each.places, new | marks.gather(1, each.places))
     found = []
-    for number, (field, here, seen) in enumerate(zip(fields, hidden, read, strict=True)):
-        if field.is_floating_point():
-            nan = (field.isnan().reshape(seen.shape) & seen).nonzero()
-            if len(nan):
-                row, place = nan[0].tolist()
-                raise ValueError(
-                    f"{_cell(rows, int(index[row]), number, place)}: expected missing cells whose "
-                    f"likelihood is masked, got NaN in a cell that the model observes; {_mend(rows)}"
-                )
-        row, place = (here & ~seen).nonzero().cpu().T
+    for number, (field, here, there) in enumerate(zip(fields, hidden, seen, strict=True)):
+        nan = field.isnan().reshape(there.shape) & there
+        if bool(nan.any()):
+            row, place = nan.nonzero()[0].tolist()
+            raise ValueError(
+                f"{_cell(rows, int(index[row]), number, place)}: expected missing cells whose "
+                f"likelihood is masked, got NaN in a cell that the model observes; {MEND}"
+            )
+        row, place = (here & ~there).nonzero().cpu().T
         found.append((index[row], torch.full_like(row, number), place))
     row, field, place = (torch.cat(each) for each in zip(*found, strict=True))
     order = row.argsort(stable=True)
@@ -225,120 +218,3 @@ def _first_nan(rows: Rows) -> str | None:
                 row, place = nan.reshape(len(field), -1).nonzero()[0].tolist()
                 return _cell(rows, int(index[row]), number, place)
     return None
-
-
-def _mend(rows: Rows) -> str:
-    """Return what to do about NaN in data that a pair observes."""
-    return (
-        "let the model mask the likelihood of missing cells (dist.Normal(...).mask(seen), with "
-        "seen = ~x.isnan(), and obs=x.nan_to_num()), and let the guide read x.nan_to_num()"
-    )
-
-
-def holders_of(pair: Pair, rows: Rows, places: CellPlaces) -> dict[str, str]:
-    """Return the latents that hold the missing cells of observed sites, ``{site: latent}``.
-
-    Args:
-        pair: The pair.
-        rows: The rows that have missing cells.
-        places: The cells that the sites observe.
-
-    Raises:
-        ValueError: If several latents could hold the cells of a site, or if the model reads the
-            data's own numbers in missing cells, which say nothing.
-    """
-    with quiet_look(pair, rows, LOOKED_AT, spread=True) as batch:
-        model_trace, guide_trace = sites.traces(pair, batch)
-        found = list(readings(pair, rows, places, batch, model_trace))
-        latents = sites.with_role(model_trace, "latent")
-        holders = {}
-        for reading in found:
-            if not bool(reading.missing.any()):
-                continue
-            names = [n for n, s in latents.items() if _holds(n, s, reading)]
-            if len(names) > 1:
-                raise ValueError(
-                    f'site "{reading.name}": expected one latent that holds its missing cells, got '
-                    f"{names}; give one of them another mask"
-                )
-            holders.update(dict.fromkeys([reading.name] * len(names), *names) if names else {})
-        _refuse_reading(pair, rows, places, batch, model_trace, found)
-    return holders
-
-
-def _holds(name: str, latent: sites.Site, reading: Reading) -> bool:
-    """Return whether a latent holds the missing cells of an observed site."""
-    if name.endswith("_unobserved") and reading.name.endswith("_observed"):
-        if name.removesuffix("_unobserved") == reading.name.removesuffix("_observed"):
-            return True
-    site = reading.site
-    same = latent["value"].shape == site["value"].shape and has_mask(latent)
-    same = same and latent["fn"].event_dim == site["fn"].event_dim
-    return same and bool((sites.unmasked_cells(latent) == ~sites.unmasked_cells(site)).all())
-
-
-def has_mask(site: sites.Site) -> bool:
-    """Return whether a mask stands around a site, or inside its distribution."""
-    fn = site["fn"]
-    while hasattr(fn, "base_dist") and not isinstance(fn, MaskedDistribution):
-        fn = fn.base_dist
-    return isinstance(site["mask"], Tensor) or isinstance(fn, MaskedDistribution)
-
-
-def _refuse_reading(
-    pair: Pair, rows: Rows, places: CellPlaces, batch: Batch, trace: Trace, found: list[Reading]
-) -> None:
-    """Raise if the model reads the numbers that stand in missing cells.
-
-    The missing cells get numbers of other rows, latents are held, and the model runs again. Cells
-    that are NaN stay NaN. Where the masks change with the numbers, nothing is concluded.
-
-    Args:
-        pair: The pair.
-        rows: The rows that have missing cells.
-        places: The cells that the sites observe.
-        batch: Some rows.
-        trace: A run of the model on them.
-        found: What the sites read in that run.
-
-    Raises:
-        ValueError: With the first site whose log-probability changes.
-    """
-    fields = [field.clone() for field in as_tuple(batch)]
-    for reading in found:
-        flat = fields[reading.field].view(batch_rows(batch), -1)
-        old = flat.gather(1, reading.places)
-        new = torch.where(reading.missing, _other_numbers(old, reading.missing), old)
-        flat.scatter_(1, reading.places, torch.where(old.isnan(), old, new))
-    held = {n: s["value"] for n, s in sites.with_role(trace, "latent").items()}
-    changed = poutine.trace(Substitute(held)(pair.model)).get_trace(rows.batch(fields))
-    after = list(readings(pair, rows, places, rows.batch(fields), changed))
-    if not all(torch.equal(a.missing, b.missing) for a, b in zip(found, after, strict=True)):
-        return
-    for name in sites.with_role(trace, "data", "factor"):
-        if not sites.in_plate(trace.nodes[name], pair.plate):
-            continue
-        one, other = (sites.row_log_prob(each.nodes[name]) for each in (trace, changed))
-        if not torch.allclose(one, other, 1e-4, 1e-4, equal_nan=True):
-            raise ValueError(
-                f'site "{name}": expected a model that does not read the numbers in missing cells, '
-                "got a log-probability that changes with them; let the site depend on a latent that "
-                'holds the missing cells: missing = pyro.sample("missing", fn.mask(~seen)), '
-                "torch.where(seen, x, missing)"
-            )
-
-
-def _other_numbers(values: Tensor, missing: Tensor) -> Tensor:
-    """Return numbers that other rows have in the same columns, where these are not missing.
-
-    Args:
-        values: (rows, cells).
-        missing: Which cells are missing, (rows, cells).
-    """
-    other = values.clone()
-    for column in range(values.shape[1]):
-        seen = values[~missing[:, column], column]
-        if len(seen):
-            turn = torch.arange(len(values), device=values.device) % len(seen)
-            other[:, column] = seen[turn]
-    return other

@@ -32,7 +32,8 @@ from ppl_vae.elbo.particles import PARTICLES, ParticleRuns, draw_given, with_par
 from ppl_vae.elbo.points import point_latents
 from ppl_vae.elbo.sum_memory import numbers_of_a_row
 from ppl_vae.evaluation.particle_pass import particles_and_rows
-from ppl_vae.imputation.missing import MissingCells, Reading, holders_of, readings
+from ppl_vae.imputation.holders import holders_of
+from ppl_vae.imputation.missing import MissingCells, Reading, readings
 from ppl_vae.imputation.moments import Moments, moments_of
 from ppl_vae.predictive.global_draws import GlobalDraws
 from ppl_vae.predictive.latent_draws import LatentDraws

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.evaluation.psis import WeightSums
 from ppl_vae.imputation.missing import MissingCells
 from ppl_vae.imputation.moments import Moments, RunningMoments, RunningRows
 from ppl_vae.imputation.posterior import CellDraws, CellPosterior
-from ppl_vae.data.rows import Batch, batch_rows
 
 STATISTICS = ("value", "sd", "lower", "upper", "probability")
 

@@ -347,15 +347,13 @@ def samples_first(
 ) -> Tensor:
     """Return a site's value with draws and rows in front: (samples, rows, ...).
 
-    The dimensions of plates inside the rows follow, then those of an event. Dimensions of size 1
-    that belong to no plate are dropped. Outside the row plate there are no rows: (samples, ...).
-    ``ReplayReplicates`` is the inverse.
+    The dimensions of plates inside the rows follow, then those of an event; those of size 1 of no
+    plate are dropped. Outside the row plate: (samples, ...). Inverse of ``ReplayReplicates``.
 
     Args:
         value: The site's value, or a tensor laid out like it (the data, a mask).
         site: The site, from a trace.
-        dim: The draws' dimension, counted from the right of the plates; ``None`` if there is none,
-            and the result has a first dimension of size 1.
+        dim: The draws' dimension, counted from the right of the plates; ``None`` for one of size 1.
         event_dim: Dimensions of one event in ``value``; the distribution's by default.
     """
     event_dim = site["fn"].event_dim if event_dim is None else event_dim
