@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from ppl_vae.evaluation.gradient_estimators import gradient_estimators as gradient_estimators
     from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
     from ppl_vae.evaluation.likelihood import log_likelihood as log_likelihood
+    from ppl_vae.imputation.imputation import Imputation as Imputation
+    from ppl_vae.imputation.imputation import impute as impute
     from ppl_vae.latents.codes import encode as encode
     from ppl_vae.latents.codes import generate as generate
     from ppl_vae.latents.codes import reconstruct as reconstruct

@@ -124,7 +124,14 @@ def draw_particles(
     return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch), excluded)
 
 
-def draw_given(pair: Pair, batch: Batch, nesting: int, guide_trace: Trace) -> Draw:
+def draw_given(
+    pair: Pair,
+    batch: Batch,
+    nesting: int,
+    guide_trace: Trace,
+    particles: Particles | None = None,
+    excluded: frozenset[str] = frozenset(),
+) -> Draw:
     """Run the model on what the guide drew without enumeration.
 
     The latents that the model alone sums are enumerated; one that the guide draws too has the
@@ -134,11 +141,16 @@ def draw_given(pair: Pair, batch: Batch, nesting: int, guide_trace: Trace) -> Dr
         pair: The pair.
         batch: The rows.
         nesting: Dimensions of the pair's plates, from ``plate_nesting``.
-        guide_trace: Trace of a plain run of the guide.
+        guide_trace: Trace of a plain run of the guide, with the particles' dimension if it has one.
+        particles: Adds the particles' dimension; ``None`` for one particle, without a dimension.
+        excluded: Sites of the guide that are no part of the density of its draws.
     """
-    model = EnumMessenger(first_available_dim=-1 - nesting)(EnumerateInParallel()(pair.model))
+    dim = None if particles is None else -1 - nesting
+    first_enumerated = -1 - nesting if dim is None else dim - 1
+    model = EnumerateInParallel()(with_particles(pair.model, particles))
+    model = EnumMessenger(first_available_dim=first_enumerated)(model)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(batch)
-    return Draw(model_trace, guide_trace, pair.plate, None, batch_rows(batch))
+    return Draw(model_trace, guide_trace, pair.plate, dim, batch_rows(batch), excluded)
 
 
 @dataclass(frozen=True)

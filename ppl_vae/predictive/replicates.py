@@ -342,20 +342,21 @@ def write_part(
         into[name][place] = value.cpu()
 
 
-def samples_first(value: Tensor, site: sites.Site, dim: int | None) -> Tensor:
+def samples_first(
+    value: Tensor, site: sites.Site, dim: int | None, event_dim: int | None = None
+) -> Tensor:
     """Return a site's value with draws and rows in front: (samples, rows, ...).
 
-    The dimensions of plates inside the rows follow, then those of an event. Dimensions of size 1
-    that belong to no plate are dropped. Outside the row plate there are no rows: (samples, ...).
-    ``core.handlers.ReplayReplicates`` is the inverse.
+    The dimensions of plates inside the rows follow, then those of an event; those of size 1 of no
+    plate are dropped. Outside the row plate: (samples, ...). Inverse of ``ReplayReplicates``.
 
     Args:
         value: The site's value, or a tensor laid out like it (the data, a mask).
         site: The site, from a trace.
-        dim: The draws' dimension, counted from the right of the plates; ``None`` if there is none,
-            and the result has a first dimension of size 1.
+        dim: The draws' dimension, counted from the right of the plates; ``None`` for one of size 1.
+        event_dim: Dimensions of one event in ``value``; the distribution's by default.
     """
-    event_dim = site["fn"].event_dim
+    event_dim = site["fn"].event_dim if event_dim is None else event_dim
     plates = {frame.dim for frame in site["cond_indep_stack"] if frame.dim is not None}
     batch_dim = value.ndim - event_dim
     positions = range(-batch_dim, 0)  # of the plates' dimensions, counted from the right

@@ -39,6 +39,8 @@ class CellPlaces:
     Args:
         pair: The pair.
         rows: The data.
+        lazy: Whether a site whose cells cannot be found is refused when they are asked for, and not
+            at once.
 
     Attributes:
         columns: ``{site: (position of the field, columns of the field)}`` for sites that observe
@@ -50,32 +52,54 @@ class CellPlaces:
         ValueError: If a site observes values that are no cells of the data.
     """
 
-    def __init__(self, pair: Pair, rows: Rows) -> None:
+    def __init__(self, pair: Pair, rows: Rows, *, lazy: bool = False) -> None:
         with quiet_look(pair, rows, COMPARED_ROWS, spread=True) as batch:
             trace = simulate(pair, batch, Messenger())
         self.columns: dict[str, tuple[int, list[int]]] = {}
         self._event_dims: dict[str, int] = {}
+        self._faults: dict[str, ValueError] = {}
         for name, site in data_sites(trace).items():
-            if observed_cells(batch, site["infer"]["obs"]) is not None:
-                continue
-            try:
-                event_dim = site["fn"].event_dim
-                columns = observed_columns(batch, site["infer"]["obs"], event_dim)
-            except ValueError as error:
-                raise ValueError(f'site "{name}": {error}') from None
-            if columns is None:
-                raise ValueError(
-                    f'site "{name}": expected a site that observes cells of the data, got values '
-                    "computed from them, which have no place in the data's own form; compute them "
-                    "before, and pass them as data"
-                )
-            self.columns[name], self._event_dims[name] = columns, event_dim
+            fault = self._find(name, site, batch)
+            if fault is not None and not lazy:
+                raise fault
+            if fault is not None:
+                self._faults[name] = fault
         unobserved = [torch.ones_like(f, dtype=torch.bool).flatten() for f in as_tuple(batch)]
         for name, site in data_sites(trace).items():
+            if name in self._faults:
+                continue
             position, cells = self.cells(name, batch, site["infer"]["obs"])
             unobserved[position][cells] = False
         self.observed_fields = {i for i, cells in enumerate(unobserved) if not bool(cells.any())}
         self.observes_all = len(self.observed_fields) == len(unobserved)
+
+    def _find(self, name: str, site: Site, batch: Batch) -> ValueError | None:
+        """Find the columns of a site that observes converted values; return why there are none.
+
+        Args:
+            name: The site.
+            site: The site, from a run in which it was drawn.
+            batch: The rows of the run.
+        """
+        if observed_cells(batch, site["infer"]["obs"]) is not None:
+            return None
+        try:
+            event_dim = site["fn"].event_dim
+            columns = observed_columns(batch, site["infer"]["obs"], event_dim)
+        except ValueError as error:
+            return ValueError(f'site "{name}": {error}')
+        if columns is None:
+            return ValueError(
+                f'site "{name}": expected a site that observes cells of the data, got values '
+                "computed from them, which have no place in the data's own form; compute them "
+                "before, and pass them as data"
+            )
+        self.columns[name], self._event_dims[name] = columns, event_dim
+        return None
+
+    def is_found(self, name: str) -> bool:
+        """Return whether the cells of a site are known; always, unless the search was lazy."""
+        return name not in self._faults
 
     def cells(self, name: str, batch: Batch, observed: Tensor) -> tuple[int, Tensor]:
         """Return where a site's cells are in a batch.
@@ -88,7 +112,12 @@ class CellPlaces:
         Returns:
             The position of the field, and the cells' positions in the flattened field, shaped like
             the site's value.
+
+        Raises:
+            ValueError: If a lazy search has not found the cells of the site.
         """
+        if name in self._faults:
+            raise self._faults[name]
         if name not in self.columns:
             cells = observed_cells(batch, observed)
             assert cells is not None

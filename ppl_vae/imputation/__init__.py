@@ -1,0 +1,1 @@
+"""Missing cells of the data, drawn from their posterior given the cells that were observed."""

@@ -1,0 +1,339 @@
+"""``impute`` and its result: missing cells of the data, from their posterior."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from ppl_vae.arguments import check_arguments, check_count, check_number, check_seed, shown
+from ppl_vae.bars import NO_BAR, Bar
+from ppl_vae.core.blocks import blocks
+from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.rows import Batch, Data, Rows
+from ppl_vae.evaluation.psis import k_threshold
+from ppl_vae.evaluation.summary import UnreliableWarning, unreliable_rows
+from ppl_vae.imputation.completed import completed_data
+from ppl_vae.imputation.missing import MissingCells, find_missing
+from ppl_vae.imputation.posterior import CellPosterior
+from ppl_vae.imputation.summaries import STATISTICS, BlockDraws
+from ppl_vae.predictive.row_form import CellPlaces
+from ppl_vae.verdicts import Block, Line, Table, verdict
+
+SHOWN = 5  # columns with the most missing cells that a text lists
+
+
+@dataclass(frozen=True)
+class Imputer:
+    """Missing cells of some data, and what draws them.
+
+    Attributes:
+        pair: The pair.
+        data: The data as they were given.
+        rows: The same data as rows.
+        cells: Their missing cells.
+        places: The cells that the model's sites observe.
+        num_samples: S, draws for each row.
+    """
+
+    pair: Pair
+    data: Any
+    rows: Rows
+    cells: MissingCells
+    places: CellPlaces
+    num_samples: int
+
+    def blocks(self, seed: int | None, bar: Bar = NO_BAR) -> Iterator[BlockDraws]:
+        """Yield all draws of the missing cells, a block of the rows that have some at a time.
+
+        Args:
+            seed: Seeds the draws.
+            bar: The progress bar.
+
+        Yields:
+            The draws of a block, with its cells in the order of all missing cells.
+
+        Raises:
+            ValueError: If the importance weights of a row are NaN, or all of them are 0, or a mask
+                changes from run to run.
+        """
+        incomplete, counts = self.cells.rows.unique(return_counts=True)
+        rows = self.rows.subset(incomplete)
+        posterior = CellPosterior(self.pair, rows, self.places, self.num_samples, int(counts.max()))
+
+        def work(batch: Batch, index: Tensor) -> BlockDraws:
+            return BlockDraws.of(posterior, batch)
+
+        first = 0
+        for index, draws in blocks(self.pair, rows, work, seed=seed, bar=bar, size=posterior.size):
+            last = first + int(counts[index].sum())
+            part = slice(first, last)
+            of_rows = self.cells.rows[part]
+            in_block = torch.searchsorted(incomplete[index], of_rows)
+            cells = MissingCells(in_block, self.cells.fields[part], self.cells.places[part])
+            self._refuse_weights(incomplete[index], draws)
+            yield draws.wanted(cells)
+            first = last
+
+    def _refuse_weights(self, index: Tensor, draws: BlockDraws) -> None:
+        """Raise if the weights of a row are NaN or all 0.
+
+        Args:
+            index: The positions of the block's rows, (rows,).
+            draws: The draws.
+        """
+        total = draws.log_weights.logsumexp(0)
+        bad = (~total.isfinite()).nonzero().flatten()
+        if len(bad):
+            row = shown(self.rows.index[int(index[bad[0]])])
+            raise ValueError(
+                f"{self.rows.name}: row {row}: expected observed cells that the pair can score, "
+                f"got log-weights whose sum is {float(total[bad[0]])}; look whether the row is far "
+                "from the data, or leave it out"
+            )
+
+
+@verdict
+@dataclass(frozen=True)
+class Imputation:
+    """Missing cells of the data, filled from their posterior.
+
+    Attributes:
+        completed: The data in their own form, index and order of columns, with the posterior mean
+            in each missing cell: the rounded mean of counts, the most probable category of
+            categories and of 0 and 1. Observed cells are those that were given, bit by bit. A
+            column of whole numbers becomes one of double precision where it cannot hold a value. A
+            mask beside the data stays as it was.
+        frame: A line for each missing cell, in the data's units: ``row``, the label of the row;
+            ``column``, the name or position of the column (for rows of several dimensions a tuple,
+            such as step and column; where several fields have missing cells, the field comes
+            first); ``value``; ``sd``, the posterior standard deviation; ``lower`` and ``upper``,
+            between which the cell lies with probability ``level``; ``probability`` of the most
+            probable category, else NaN; ``k_hat`` of the row. Categories have no order: ``sd``,
+            ``lower`` and ``upper`` are NaN.
+        unreliable: Which lines of ``frame`` are of rows with unreliable importance weights, by
+            ``k_hat`` and the effective number of draws, (cells,) of bool.
+        rows: Number of rows that have missing cells.
+        num_samples: S, draws for each row.
+        level: Probability of the intervals.
+
+    Example:
+        >>> from ppl_vae import impute
+        >>> from ppl_vae.models.state_space import StateSpaceModel
+        >>> x = torch.zeros(2, 3, 1)
+        >>> seen = torch.tensor([[1, 0, 1], [1, 1, 1]])[..., None].bool()
+        >>> data = {"x": x, "lengths": torch.tensor([3, 2]), "seen": seen}
+        >>> result = impute(StateSpaceModel(1, 1), None, data)
+        >>> result.frame[["row", "column"]].values.tolist()
+        [[0, (1, 0)]]
+    """
+
+    completed: Any
+    frame: pd.DataFrame
+    unreliable: np.ndarray
+    rows: int
+    num_samples: int
+    level: float
+    _imputer: Imputer = field(repr=False, compare=False)
+
+    def draw(self, m: int = 5, seed: int | None = 0) -> list[Any]:
+        """Draw completed data sets: multiple imputation.
+
+        All missing cells of a row come from one draw of the latents, so that a data set has the
+        correlations of the posterior. The pair runs again.
+
+        Args:
+            m: Number of data sets.
+            seed: Seeds the draws; the generators are restored afterwards.
+
+        Returns:
+            m data sets in the form of ``completed``.
+
+        Raises:
+            ValueError: If the data or the pair have changed, so that other cells are missing.
+
+        Example:
+            >>> from ppl_vae import impute
+            >>> from ppl_vae.models.hmm import HMMModel
+            >>> result = impute(HMMModel(2, 1), None, torch.zeros(3, 2, 1))
+            >>> len(result.draw(2))
+            2
+        """
+        check_count("m", m)
+        check_seed("seed", seed)
+        values = torch.zeros(m, len(self._imputer.cells), dtype=torch.double)
+        if len(self._imputer.cells):
+            parts = [draws.draws(m) for draws in self._imputer.blocks(seed)]
+            values = torch.cat(parts, 1)
+        source = self._imputer
+        return [completed_data(source.data, source.rows, source.cells, each) for each in values]
+
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
+        total = len(self._imputer.rows)
+        if not len(self.frame):
+            return [[Line(f"no cell is missing in {total:,} rows", "title")]]
+        title = f"{len(self.frame):,} missing cells imputed in {self.rows:,} of {total:,} rows"
+        bad = self.frame["row"][self.unreliable]
+        count = int(self._imputer.cells.rows[torch.from_numpy(self.unreliable)].unique().numel())
+        reliable = Line("the importance weights of all these rows are reliable", "good")
+        if count:
+            first = shown(bad.iloc[0])
+            reliable = Line(
+                f"{count:,} of {self.rows:,} rows are unreliable, first row {first}", "warning"
+            )
+        missing = self.frame["column"].astype(str).value_counts(sort=True)[:SHOWN]
+        table = pd.DataFrame({"missing": missing, "share": missing / total})
+        caption = "columns with the most missing cells"
+        return [[Line(title, "title"), reliable], Table(table.rename_axis(None), ".1%", caption)]
+
+
+def impute(
+    model: Model,
+    guide: Guide | None,
+    data: Data,
+    *,
+    num_samples: int = 1000,
+    level: float = 0.9,
+    seed: int | None = 0,
+    progress: bool | None = None,
+    plate: str = "data",
+) -> Imputation:
+    """Return the data with their missing cells filled, and how sure each value is.
+
+    A cell is missing where the model masks its likelihood: ``dist.Normal(...).mask(seen)``,
+    ``poutine.mask`` or Pyro's ``obs_mask=``. The guide draws latents for each row, and importance
+    weights make these draws follow the posterior given the observed cells; the model draws the
+    missing cells from its likelihood. Where a latent of the model holds the missing cells, as where
+    cells are missing for reasons that depend on them (``models/not_missing_at_random.py``), its
+    values are the cells. Networks run in evaluation mode. Steps after the end of a sequence are no
+    missing cells.
+
+    Args:
+        model: The model.
+        guide: The guide; ``None`` draws latents from the prior.
+        data: N rows, in any form that ``fit`` takes. What stands in a missing cell does not matter.
+        num_samples: S, draws of the latents for each row.
+        level: Probability of the intervals, between 0 and 1. They are central: below and above lie
+            at most (1 - level) / 2 each.
+        seed: Seeds the draws; the generators are restored afterwards.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
+        plate: Name of the row plate.
+
+    Returns:
+        An ``Imputation``: ``completed``, ``frame`` with a line for each missing cell, and
+        ``draw(m)`` for multiple imputation. Without missing cells, ``completed`` is a copy of the
+        data. A row of which nothing is observed gets what the model says of any row. Latents
+        outside the row plate are taken as fitted to other rows than each row itself.
+
+    Raises:
+        ValueError: If a cell is NaN and no mask hides it; if a mask hides values that are no cells
+            of the data; if the model reads the numbers that stand in missing cells; if the guide
+            gives a latent of the rows as a point; if the weights of a row are NaN.
+
+    Warns:
+        UnreliableWarning: If in some rows few draws count, by ``k_hat`` and by their effective
+            number.
+
+    Example:
+        >>> from ppl_vae.models.state_space import StateSpaceModel
+        >>> seen = torch.ones(2, 3, 1, dtype=torch.bool)
+        >>> seen[0, 1] = False
+        >>> data = {"x": torch.zeros(2, 3, 1), "lengths": torch.tensor([3, 3]), "seen": seen}
+        >>> impute(StateSpaceModel(1, 1), None, data).frame["row"].tolist()
+        [0]
+    """
+    check_arguments(num_samples=num_samples, seed=seed, progress=progress)
+    check_number("level", level, positive=True)
+    if level >= 1:
+        raise ValueError(f"level: expected a probability between 0 and 1, got {shown(level)}")
+    pair = Pair.of(model, guide, plate)
+    rows = pair.rows(data)
+    cells, places = find_missing(pair, rows)
+    imputer = Imputer(pair, data, rows, cells, places, num_samples)
+    found = _summaries(imputer, level, seed, Bar("imputation", progress))
+    incomplete = int(cells.rows.unique().numel())
+    scores = pd.DataFrame({name: found[name].numpy() for name in ("ess", "k_hat")})
+    scores.attrs = {"exact": False, "k_hat_threshold": k_threshold(num_samples)}
+    unreliable = unreliable_rows(scores, num_samples)
+    _warn(unreliable, cells, incomplete)
+    return Imputation(
+        completed_data(data, rows, cells, found["value"]),
+        _frame(rows, cells, found),
+        unreliable, incomplete, num_samples, float(level), imputer,
+    )  # fmt: skip
+
+
+def _summaries(imputer: Imputer, level: float, seed: int | None, bar: Bar) -> dict[str, Tensor]:
+    """Return statistics of all missing cells, and ess and k-hat of their rows, (cells,) each."""
+    names = (*STATISTICS, "ess", "k_hat")
+    parts: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.double)] for name in names}
+    if not len(imputer.cells):
+        bar.over([], unit="block")
+        return {name: torch.cat(part) for name, part in parts.items()}
+    for draws in imputer.blocks(seed, bar):
+        for name, values in (draws.summary(level) | draws.reliability()).items():
+            parts[name].append(values)
+    return {name: torch.cat(part) for name, part in parts.items()}
+
+
+def _warn(unreliable: np.ndarray, cells: MissingCells, incomplete: int) -> None:
+    """Warn of rows with unreliable weights, if any.
+
+    Args:
+        unreliable: Which cells are of such rows, (cells,).
+        cells: The cells.
+        incomplete: Number of rows with missing cells.
+    """
+    count = int(cells.rows[torch.from_numpy(unreliable)].unique().numel())
+    if count:
+        warnings.warn(
+            f"impute: few draws count in {count} of {incomplete} rows with missing cells, so that "
+            "their values and intervals are not reliable; refine the guide for these rows, "
+            "refine(model, guide, data), train the guide further, or raise num_samples",
+            UnreliableWarning,
+            stacklevel=3,
+        )
+
+
+def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.DataFrame:
+    """Return the lines of the missing cells."""
+    several = len(cells.fields.unique()) > 1
+    columns = np.empty(len(cells), dtype=object)
+    for number, each in enumerate(rows.fields):
+        chosen = (cells.fields == number).numpy()
+        labels = column_labels(each, rows.names[number] if several else None)
+        columns[chosen] = labels[cells.places.numpy()[chosen]]
+    frame = pd.DataFrame({"row": rows.index[cells.rows.numpy()], "column": columns})
+    frame["column"] = frame["column"].infer_objects()
+    numbers = {name: found[name].numpy() for name in (*STATISTICS, "k_hat")}
+    return frame.assign(**numbers)
+
+
+def column_labels(described: Any, name: str | None) -> np.ndarray:
+    """Return the label of each cell of a row of a field, (cells,) of objects.
+
+    Args:
+        described: The field.
+        name: The field's name, which the labels begin with; ``None`` to leave it out.
+    """
+    shape = tuple(described.array.shape[1:])
+    labels = np.empty(max(1, math.prod(shape)), dtype=object)
+    has_names = isinstance(described.labels, pd.Index)
+    for place in range(len(labels)):
+        at: list[Any] = [int(each) for each in np.unravel_index(place, shape)] if shape else []
+        if has_names and at:
+            at[-1] = described.labels[at[-1]]
+        if not at:
+            at = [described.labels if described.labels is not None else described.name]
+        at = at if name is None else [name, *at]
+        labels[place] = at[0] if len(at) == 1 else tuple(at)
+    return labels
