@@ -25,6 +25,7 @@ from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.observed_and_replicated import ReplicateComparison
 from ppl_vae.checks.pit import coverage
+from ppl_vae.checks.site_pairs import names_across
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.step_statistics import names_of
 from ppl_vae.checks.tables import LEVEL, CheckTables, features_in, of_worst_steps
@@ -314,9 +315,12 @@ def predictive_check(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
+    layouts = layouts_of(sampler)
+    kinds = {name: ValueKind.of(fn) for name, fn in sampler.distributions.items()}
     known = {covariates.NAME}
-    for name, layout in layouts_of(sampler).items():
-        kind = ValueKind.of(sampler.distributions[name])
+    known |= names_across(kind for name, kind in kinds.items() if layouts[name].inside is None)
+    for name, layout in layouts.items():
+        kind = kinds[name]
         known |= {*kind.names, *(names_of(kind.name) if layout.inside is not None else ())}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
     comparison.add_all(Bar("predictive check", progress), world())
