@@ -50,7 +50,7 @@ class GroupSums:
                 the categories; ``None`` where no cell is masked.
             unmasked_numbers: (some rows, numbers) of bool, likewise.
         """
-        groups = categories.transpose(1, 2)
+        groups = categories.transpose(1, 2).to(numbers.dtype)
         self._values = self._values + torch.bmm(groups, numbers)
         present = _weights(unmasked_numbers, numbers)
         self._rows = self._rows + groups @ present
