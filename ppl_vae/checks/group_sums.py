@@ -1,7 +1,9 @@
 """Means of numbers in the rows of a category, from sums over rows.
 
-    n_cj = Σ_r m_rc m_rj 1[c]        rows of category c in which the number j is unmasked
-    n_j  = Σ_r m_rc m_rj             all rows in which the feature of c and the number j are unmasked
+    n_cj = Σ_r m_rc m_rj 1[c]     rows of category c in which number j is unmasked
+    n_j  = Σ_r m_rc m_rj          all rows in which the feature of c and number j are unmasked
+
+with the mask m, 1 where a cell is unmasked.
 
     group mean of j in c     (mean_cj - mean_j) / sd_j
 

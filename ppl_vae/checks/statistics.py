@@ -10,9 +10,9 @@
 A statistic has one value for each feature, each category, or each pair of features. Masked cells
 enter no statistic. Where there are more than 64 features, 64 evenly spaced ones make the pairs.
 Pairs of columns of different sites are compared as well, such as the mean of a number in the rows
-of a category (``ppl_vae.checks.site_pairs``). The formulas are in ``ppl_vae.checks.summaries`` and ``ppl_vae.checks.pair_sums``. Of sequences, the
-rows are the single steps, and there are the statistics of ``ppl_vae.checks.step_statistics`` beside
-these.
+of a category (``ppl_vae.checks.site_pairs``). The formulas are in ``ppl_vae.checks.summaries`` and
+``ppl_vae.checks.pair_sums``. Of sequences, the rows are the single steps, and there are the
+statistics of ``ppl_vae.checks.step_statistics`` beside these.
 """
 
 from collections.abc import Callable, Sequence
