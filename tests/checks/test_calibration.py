@@ -28,6 +28,10 @@ class Study:
         """Whether the number of p-values of at most 0.05 lies in its central 99 %."""
         return abs(binom.cdf(count, self.data_sets, 0.05) - 0.5) <= 0.495
 
+    def has_nominal_share_or_less(self, count):
+        """Whether the number of p-values of at most 0.05 is below its upper 0.5 %."""
+        return binom.cdf(count - 1, self.data_sets, 0.05) <= 0.995
+
 
 SMALL, LARGE = Study(60, 19, 7), Study(400, 99, 20)
 
@@ -136,7 +140,8 @@ def test_a_perfect_model_of_several_sites_has_any_flag_in_5_percent_of_data_sets
     guide, frames = checks_of_classes
     assert all(set(frame.loc["(across sites)"].index) == set(ACROSS) for frame in frames)
     flags = sum(frame["flagged"].any() for frame in frames)
-    assert study.has_nominal_share(flags) if guide is None else flags <= study.most_with_guide
+    share = study.has_nominal_share if guide is None else study.has_nominal_share_or_less
+    assert share(flags)
 
 
 @pytest.mark.parametrize("statistic", ACROSS)
@@ -150,5 +155,5 @@ def test_p_values_of_pairs_across_sites_are_uniform_or_conservative(
         assert study.has_nominal_share(small)
         half_step = 0.5 / (study.replicates + 1)
         assert kstest([value - half_step for value in p], "uniform").pvalue > 0.001
-    else:
-        assert small <= study.most_with_guide
+    else:  # the columns say little of the class, so that p-values are hardly conservative
+        assert study.has_nominal_share_or_less(small)
