@@ -17,12 +17,15 @@ from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.pit import RunningPIT
+from ppl_vae.checks.site_pairs import SitePairs
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.step_statistics import step_statistics
 from ppl_vae.checks.summaries import Values
 from ppl_vae.checks.user_statistics import (
     Function,
     RowLatents,
+    as_argument,
+    changing_length,
     check_latents_are_given_rows,
     evaluate,
     takes_latents,
@@ -34,6 +37,7 @@ from ppl_vae.predictive.replicates import Replicates, ReplicateSampler
 SAMPLE_NUMBERS = 1 << 19  # numbers of each site that are stored for figures
 SAMPLE_REPLICATES = 20  # replicates that are stored for figures
 OWN = "(own)"  # takes the place of the site for a user's statistic, which reads all sites
+ACROSS = "(across sites)"  # takes the place of the site for pairs of columns of different sites
 
 
 class ReplicateComparison:
@@ -52,6 +56,7 @@ class ReplicateComparison:
         layouts: How the values of each site lie in columns.
         features: Names of each site's features.
         covariates: The columns of the data that the model reads and does not observe, by site.
+        site_pairs: The pairs of columns of different sites.
         statistics: ``{(site, statistic): (observed, replicated)}``. ``observed`` is a list of
             (data sets, values): one entry with one data set, except for a discrepancy, which has
             as many data sets as replicates, one for each draw of the latents. ``replicated`` is
@@ -70,6 +75,9 @@ class ReplicateComparison:
         of_cells = sampler.feature_names()
         self.features = {name: self.layouts[name].names(cells) for name, cells in of_cells.items()}
         self.covariates = covariates.of_layouts(sampler, self.layouts)
+        self.site_pairs = SitePairs.of(
+            sampler.distributions, self.kinds, self.layouts, self.features
+        )
         self.statistics: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
         self.pit = RunningPIT(sampler.seed)
@@ -280,6 +288,7 @@ class ReplicateComparison:
             if kind.has_order:
                 self.pit.add(name, x, observed[0], unmasked)
             self._store_sample(name, x)
+        self._compare_across_sites(group, start)
         for title, function in self.functions.items():
             self._compute_own(title, function, group, start)
 
@@ -297,8 +306,25 @@ class ReplicateComparison:
             found[covariates.NAME] = self.covariates[name].correlations(x, unmasked)
         return found
 
+    def _compare_across_sites(self, group: dict[str, Tensor], start: int) -> None:
+        """Compute the statistics of pairs of columns of different sites, of a group.
+
+        Args:
+            group: ``{site: (replicates, rows, ...)}``.
+            start: Number of the group's first replicate.
+        """
+        unmasked = {name: self.unmasked(name) for name in group}
+        pairs, wanted, data = self.site_pairs, self.built_in, {}
+        if start == 0:
+            whole = {name: value[None] for name, value in self.observed.items()}
+            data = pairs.compute(whole, unmasked, wanted)
+        for statistic, values in pairs.compute(group, unmasked, wanted).items():
+            self._store((ACROSS, statistic), values, data.get(statistic), start)
+
     def labels(self, site: str, statistic: str) -> list[str]:
         """Return the name of each value of a built-in statistic."""
+        if site == ACROSS:
+            return self.site_pairs.labels(statistic)
         if statistic == covariates.NAME:
             return self.covariates[site].labels(self.features[site])
         return self.kinds[site].labels(self.features[site])[statistic]
@@ -316,7 +342,7 @@ class ReplicateComparison:
             self.statistics[key] = [], torch.empty(shape, dtype=replicated.dtype)
         of_data, of_replicates = self.statistics[key]
         if replicated.shape[1] != of_replicates.shape[1]:
-            raise _changing_length(key[1])
+            raise changing_length(key[1])
         of_replicates[start : start + len(replicated)] = replicated
         if observed is not None:
             of_data.append(observed)
@@ -329,10 +355,10 @@ class ReplicateComparison:
         A statistic T(x) of the data is computed once; a discrepancy T(x, latents) of the data is
         computed for the latents of every replicate.
         """
-        data, is_discrepancy = self._argument(self.observed), takes_latents(function)
+        data, is_discrepancy = as_argument(self.observed, self._masks), takes_latents(function)
         replicated, observed = [], []
         for i in range(len(next(iter(group.values())))):
-            x = self._argument({name: value[i] for name, value in group.items()})
+            x = as_argument({name: value[i] for name, value in group.items()}, self._masks)
             latents = {name: value[i].clone() for name, value in self._latents.items()}
             arguments = (RowLatents(latents, self._from_prior),) if is_discrepancy else ()
             replicated.append(evaluate(title, function, x, *arguments))
@@ -344,24 +370,9 @@ class ReplicateComparison:
                 "cells are NaN, leave them out (torch.nanmean, x[~x.isnan()])"
             )
         if len({len(values) for values in replicated + observed}) > 1:
-            raise _changing_length(title)
+            raise changing_length(title)
         of_data = torch.stack(observed) if observed else None
         self._store((OWN, title), torch.stack(replicated), of_data, start)
-
-    def _argument(self, values: dict[str, Tensor]) -> Any:
-        """Return a data set as a user's function gets it.
-
-        Args:
-            values: ``{site: (rows, ...)}``.
-
-        Returns:
-            Copies, so that a function that writes into its argument changes nothing, with NaN in
-            masked cells: a tensor where there is one site, else ``{site: tensor}``.
-        """
-        copies = {name: value.clone() for name, value in values.items()}
-        for name, mask in self._masks.items():
-            copies[name] = copies[name].to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)
-        return copies if len(copies) > 1 else next(iter(copies.values()))
 
     # A sample for figures
 
@@ -378,10 +389,3 @@ class ReplicateComparison:
         most = SAMPLE_NUMBERS // (SAMPLE_REPLICATES * len(self.features[name]))
         count = max(1, min(len(lines), most))
         return lines[torch.linspace(0, len(lines) - 1, count, dtype=torch.double).long()]
-
-
-def _changing_length(title: str) -> ValueError:
-    """Return the error for a statistic that does not always have the same number of values."""
-    return ValueError(
-        f'statistics: expected "{title}" to return the same number of values for every data set'
-    )

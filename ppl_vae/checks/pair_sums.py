@@ -78,12 +78,20 @@ class PairSums:
         shape: (data sets, rows, columns) of all the values that will be added.
         unmasked: (rows, columns) of bool, the unmasked cells; ``None`` where no cell is masked.
         categories: Number of columns of each feature; 0 where a feature is one column.
+        pairs: The pairs of columns; by default the pairs of features of at most 64 columns.
     """
 
-    def __init__(self, shape: torch.Size, unmasked: Tensor | None, categories: int = 0) -> None:
-        self._columns = paired_columns(shape[2])
+    def __init__(
+        self,
+        shape: torch.Size,
+        unmasked: Tensor | None,
+        categories: int = 0,
+        pairs: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self._columns = paired_columns(shape[2]) if pairs is None else list(range(shape[2]))
         self._all_columns = len(self._columns) == shape[2]
-        self._pairs = torch.tensor(pairs_of(self._columns, categories), dtype=torch.long)
+        pairs = pairs_of(self._columns, categories) if pairs is None else pairs
+        self._pairs = torch.tensor(pairs, dtype=torch.long)
         zero = torch.zeros(1, 1, 1, dtype=torch.double)  # grows to its size with the first part
         self._products, self._values, self._squares = zero, zero, zero
         self._rows = torch.tensor(float(shape[1]), dtype=torch.double)  # rows shared by a pair

@@ -25,6 +25,7 @@ from ppl_vae.checks import covariates
 from ppl_vae.checks.layouts import layouts_of
 from ppl_vae.checks.observed_and_replicated import ReplicateComparison
 from ppl_vae.checks.pit import coverage
+from ppl_vae.checks.site_pairs import GROUP_MEAN, names_across
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.checks.step_statistics import names_of
 from ppl_vae.checks.tables import LEVEL, CheckTables, features_in, of_worst_steps
@@ -44,6 +45,10 @@ WORST_FEATURE_NOTE = (
     "Each line is of the worst feature of its statistic; lower and upper are of that feature "
     "alone: the worst of many features may lie outside by chance."
 )
+GROUP_NOTE = (
+    "A group mean is the mean of a number in the rows of a category, in standard deviations from "
+    "its mean in all rows."
+)
 GUIDE_NOTE = "The guide has seen these rows: a statistic that is not flagged may still be wrong."
 
 
@@ -56,8 +61,9 @@ class PredictiveCheck:
 
     Attributes:
         frame: One row for each site and statistic; flagged rows first, and the farthest out ahead.
-            Index ``site, statistic``; the site is ``"(own)"`` for a user's statistic. A statistic
-            that is NaN for the data (the sd of one row) is left out. Columns:
+            Index ``site, statistic``; the site is ``"(own)"`` for a user's statistic, and
+            ``"(across sites)"`` for pairs of columns of different sites. A statistic that is NaN
+            for the data (the sd of one row) is left out. Columns:
 
             - ``feature``: the worst feature, whose observed value is farthest from the median of
               its replicates (in root mean square distances on that side of the median);
@@ -186,7 +192,8 @@ class PredictiveCheck:
             "worst step; the frame has them all."
             for chain, steps in of_worst_steps(self.frame)[1].items()
         ]
-        return [WORST_FEATURE_NOTE, *chains, *([] if self.prior else [GUIDE_NOTE])]
+        groups = [GROUP_NOTE] if GROUP_MEAN in self.frame.index.unique("statistic") else []
+        return [WORST_FEATURE_NOTE, *groups, *chains, *([] if self.prior else [GUIDE_NOTE])]
 
     @property
     def lines(self) -> pd.DataFrame:
@@ -264,12 +271,14 @@ def predictive_check(
     steps inside them, and what a step says of a later one is compared as well: autocorrelations,
     transitions between 0 and 1, the length of runs (``ppl_vae.checks.step_statistics``). Where the
     model reads columns that it does not observe, such as the inputs of a regression, a site's
-    correlation with each of them is a statistic as well (``ppl_vae.checks.covariates``). A
-    statistic has a value for each feature or pair of features. A row of the frame is of the worst
-    feature, which is chosen anew in every replicate. Flags hold for all rows of the frame together.
-    Memory does not grow with ``num_samples``, apart from the statistics themselves; one replicate
-    takes as much memory as the data, sparse data as dense ones: pass a part of the rows where they
-    are many.
+    correlation with each of them is a statistic as well (``ppl_vae.checks.covariates``). Where a
+    model observes several sites, such as one for each kind of columns of a table, columns of
+    different sites are compared pair by pair: correlations of numbers, means of a number in the
+    rows of a category, co-occurrence of categories (``ppl_vae.checks.site_pairs``). A statistic has
+    a value for each feature or pair of features. A row of the frame is of the worst feature, which
+    is chosen anew in every replicate. Flags hold for all rows of the frame together. Memory does
+    not grow with ``num_samples``, apart from the statistics themselves; one replicate takes as much
+    memory as the data, sparse data as dense ones: pass a part of the rows where they are many.
 
     Args:
         model: The model.
@@ -314,9 +323,12 @@ def predictive_check(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     sampler = ReplicateSampler(pair, rows, num_samples, seed=seed, prior=guide is None, names=sites)
+    layouts = layouts_of(sampler)
+    kinds = {name: ValueKind.of(fn) for name, fn in sampler.distributions.items()}
     known = {covariates.NAME}
-    for name, layout in layouts_of(sampler).items():
-        kind = ValueKind.of(sampler.distributions[name])
+    known |= names_across(kind for name, kind in kinds.items() if layouts[name].inside is None)
+    for name, layout in layouts.items():
+        kind = kinds[name]
         known |= {*kind.names, *(names_of(kind.name) if layout.inside is not None else ())}
     comparison = ReplicateComparison(sampler, *requested_statistics(statistics, known))
     comparison.add_all(Bar("predictive check", progress), world())

@@ -9,9 +9,10 @@
 
 A statistic has one value for each feature, each category, or each pair of features. Masked cells
 enter no statistic. Where there are more than 64 features, 64 evenly spaced ones make the pairs.
-The formulas are in ``ppl_vae.checks.summaries`` and ``ppl_vae.checks.pair_sums``. Of sequences, the
-rows are the single steps, and there are the statistics of ``ppl_vae.checks.step_statistics`` beside
-these.
+Pairs of columns of different sites are compared as well, such as the mean of a number in the rows
+of a category (``ppl_vae.checks.site_pairs``). The formulas are in ``ppl_vae.checks.summaries`` and
+``ppl_vae.checks.pair_sums``. Of sequences, the rows are the single steps, and there are the
+statistics of ``ppl_vae.checks.step_statistics`` beside these.
 """
 
 from collections.abc import Callable, Sequence
@@ -86,6 +87,26 @@ class ValueKind:
             count = base.probs.shape[-1]
             return cls("categories", count) if count > 2 else cls("binary")
         return cls("counts" if is_discrete(fn) else "real")
+
+    def category_counts(self, fn: Any, features: int) -> list[int]:
+        """Return the number of categories of each feature; 0 where values are no categories.
+
+        Args:
+            fn: The distribution of the site, in which features may have different numbers of
+                categories (``PaddedCategorical``).
+            features: Number of features.
+
+        Example:
+            >>> from ppl_vae.distributions import PaddedCategorical
+            >>> logits = torch.tensor([[0.0, 0.0, -torch.inf], [0.0, 0.0, 0.0]])
+            >>> fn = PaddedCategorical(logits=logits).to_event(1)
+            >>> ValueKind.of(fn).category_counts(fn, 2)
+            [2, 3]
+        """
+        last = getattr(support_of(fn), "upper_bound", None) if self.categories else None
+        if not isinstance(last, Tensor) or last.shape[-1:] != (features,):
+            return [self.categories] * features
+        return [int(bound) + 1 for bound in last.reshape(-1, features).amax(0)]
 
     @property
     def has_order(self) -> bool:

@@ -54,14 +54,7 @@ def moments(x: Tensor, unmasked: Tensor | None, categories: int = 0) -> Values:
         tensor([[1.]], dtype=torch.float64)
     """
     count = _cell_counts(x, unmasked)
-    start = _first_unmasked(x, unmasked)
-    total, zeros = _sums(
-        x, unmasked,
-        lambda part, mask: (_masked_as_0(part - start, mask), _masked_as_0(part == 0, mask)),
-    )  # fmt: skip
-    mean = start[:, 0].double() + total / count
-    center = mean.to(x.dtype)[:, None]
-    unit = _largest_distance(x, unmasked, center)
+    mean, center, unit = mean_and_unit(x, unmasked)
     pair_sums = PairSums(x.shape, unmasked)
 
     def powers(part: Tensor, mask: Tensor | None) -> tuple[Tensor, ...]:
@@ -69,9 +62,10 @@ def moments(x: Tensor, unmasked: Tensor | None, categories: int = 0) -> Values:
         square = u.square()
         pair_sums.add_products(u)
         pair_sums.add_moments(u, square, mask)
-        return u, square, square * u, square.square()
+        zeros = _masked_as_0(part == 0, mask)
+        return zeros, u, square, square * u, square.square()
 
-    first, second, third, fourth = (power / count for power in _sums(x, unmasked, powers))
+    zeros, first, second, third, fourth = (sums / count for sums in _sums(x, unmasked, powers))
     # From moments about the rounded center to moments about the mean, in units of ``unit``.
     central_2 = second - first**2
     central_2 = torch.where(central_2 < RELATIVE_ROUNDING * second, 0.0, central_2)
@@ -82,11 +76,33 @@ def moments(x: Tensor, unmasked: Tensor | None, categories: int = 0) -> Values:
         "mean": mean,
         "sd": variance.sqrt(),
         "dispersion index": variance / mean,
-        "zero fraction": zeros / count,
+        "zero fraction": zeros,
         "skewness": central_3 / central_2**1.5,
         "kurtosis": central_4 / central_2**2,
         "correlation": pair_sums.correlation(),
     }
+
+
+def mean_and_unit(x: Tensor, unmasked: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean of each feature, and the center and the unit of sums of its powers.
+
+    Args:
+        x: (data sets, rows, features).
+        unmasked: (rows, features) of bool; ``None`` where no cell is masked.
+
+    Returns:
+        The mean, (data sets, features) in double precision; the mean rounded to the dtype of x, and
+        the largest distance of a value from it (1 instead of 0), (data sets, 1, features) each.
+
+    Example:
+        >>> [number.item() for number in mean_and_unit(torch.tensor([[[1.0], [5.0]]]), None)]
+        [3.0, 3.0, 2.0]
+    """
+    start = _first_unmasked(x, unmasked)
+    (total,) = _sums(x, unmasked, lambda part, mask: (_masked_as_0(part - start, mask),))
+    mean = start[:, 0].double() + total / _cell_counts(x, unmasked)
+    center = mean.to(x.dtype)[:, None]
+    return mean, center, _largest_distance(x, unmasked, center)
 
 
 def extremes(x: Tensor, unmasked: Tensor | None, categories: int = 0) -> Values:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ppl_vae.checks import covariates
-from ppl_vae.checks.observed_and_replicated import OWN, ReplicateComparison
+from ppl_vae.checks.observed_and_replicated import ACROSS, OWN, ReplicateComparison
 from ppl_vae.checks.p_values import Verdict, paired_discrepancy, verdicts
+from ppl_vae.checks.statistics import SHARE_STATISTICS
 from ppl_vae.core.chains import steps_of
 
 LEVEL = 0.05  # probability that a perfect model has any statistic flagged
@@ -128,9 +129,11 @@ def _compared(comparison: ReplicateComparison) -> dict[tuple[str, str], tuple[Te
 
 def _smallest_step(comparison: ReplicateComparison, site: str, statistic: str) -> float:
     """Return the smallest amount by which a statistic can change; 0 for a user's statistic."""
-    kind = comparison.kinds.get(site)
-    if kind is None:
+    if site == OWN:
         return 0.0
+    if site == ACROSS:
+        return 1 / comparison.rows if statistic in SHARE_STATISTICS else 0.0
+    kind = comparison.kinds[site]
     return kind.smallest_step(statistic, len(comparison.layouts[site].lines(comparison.rows)))
 
 

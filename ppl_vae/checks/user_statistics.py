@@ -160,6 +160,30 @@ def without_discrepancies(statistics: Any) -> Any:
     return [entry for _, entry in entries] or None
 
 
+def as_argument(values: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> Any:
+    """Return a data set as a user's function gets it.
+
+    Args:
+        values: ``{site: (rows, ...)}``.
+        masks: Unmasked cells, likewise; a site without masked cells may lack.
+
+    Returns:
+        Copies, so that a function that writes into its argument changes nothing, with NaN in
+        masked cells: a tensor where there is one site, else ``{site: tensor}``.
+    """
+    copies = {name: value.clone() for name, value in values.items()}
+    for name, mask in masks.items():
+        copies[name] = copies[name].to(torch.get_default_dtype()).masked_fill(~mask, torch.nan)
+    return copies if len(copies) > 1 else next(iter(copies.values()))
+
+
+def changing_length(title: str) -> ValueError:
+    """Return the error for a statistic that does not always have the same number of values."""
+    return ValueError(
+        f'statistics: expected "{title}" to return the same number of values for every data set'
+    )
+
+
 def evaluate(title: str, function: Function, *arguments: Any) -> Tensor:
     """Call a user's function, and return its numbers as (values,) of doubles on the CPU.
 

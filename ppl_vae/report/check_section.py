@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from ppl_vae.checks.observed_and_replicated import OWN
-from ppl_vae.checks.predictive_checks import PredictiveCheck
+from ppl_vae.checks.observed_and_replicated import ACROSS, OWN
+from ppl_vae.checks.predictive_checks import GROUP_NOTE, PredictiveCheck
+from ppl_vae.checks.site_pairs import GROUP_MEAN
 from ppl_vae.checks.tables import LEVEL, features_in
 from ppl_vae.plots import density_overlay, interval_coverage, pit_histogram, statistic_histogram
 from ppl_vae.plots.verdict import half_widths
@@ -23,6 +24,7 @@ from ppl_vae.report.pixel_map import pixel_map
 
 POSITION = re.compile(r"\d+(,\d+)*")  # names a feature by its position, for want of a name
 MOST_PICTURES = 6  # flagged statistics with figures of their own
+NO_SITES = {OWN, ACROSS}  # in the place of a site: statistics that no single site has
 CALIBRATION_HEIGHT = 3.8  # inches
 
 
@@ -94,6 +96,8 @@ def statistic_name(key: Any, feature: str) -> str:
         'correlation of features 2 & 58'
         >>> statistic_name(("label", "rate"), "label = 0")
         'rate of label = 0'
+        >>> statistic_name(("(across sites)", "group mean"), "age where label = 0")
+        'group mean of age where label = 0'
     """
     site, statistic = key
     if site == OWN:
@@ -142,16 +146,18 @@ def _verdict(check: PredictiveCheck) -> str:
 def _table(check: PredictiveCheck) -> Table:
     """Return the statistics of a check as a table, flagged ones first."""
     columns = ["verdict", "statistic", "where it lies", "observed", "lower", "upper", "adjusted p"]
-    several = len(set(check.frame.index.unique("site")) - {OWN}) > 1
+    several = len(set(check.frame.index.unique("site")) - NO_SITES) > 1
     places = half_widths(check.lines)
     cells = [
         _cells(key, line, place, several=several)
         for (key, line), place in zip(_lines(check.lines), places, strict=True)
     ]
-    steps = "; of the steps of a chain, the worst" if len(cells) < len(check.frame) else ""
+    more = "; of the steps of a chain, the worst" if len(cells) < len(check.frame) else ""
+    if GROUP_MEAN in check.frame.index.unique("statistic"):
+        more += f". {GROUP_NOTE.removesuffix('.')}"
     return Table(
         "Statistics of the observed data, flagged first: each mark stands where the data lie, "
-        f"beside the central 90{SPACE}% of the replicates, the bar, from lower to upper{steps}",
+        f"beside the central 90{SPACE}% of the replicates, the bar, from lower to upper{more}",
         columns,
         [[line[name] for name in columns] for line in cells],
         marked=check.lines["flagged"].tolist(),
@@ -167,7 +173,7 @@ def _cells(key: Any, line: pd.Series, place: float, *, several: bool) -> dict[st
         place: Where the observed value lies, in half widths from the middle of the replicates.
         several: Whether there are several sites, so that each is named.
     """
-    site = f"{key[0]}: " if several and key[0] != OWN else ""
+    site = f"{key[0]}: " if several and key[0] not in NO_SITES else ""
     observed, lower, upper = _numbers(line, "observed", "lower", "upper")
     flagged = bool(line["flagged"])
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ppl_vae.checks.observed_and_replicated import ACROSS
 from ppl_vae.checks.predictive_checks import PredictiveCheck
 from ppl_vae.checks.step_statistics import AUTOCORRELATIONS, RUNS, TRANSITIONS
 from ppl_vae.checks.summaries import QUANTILES
@@ -18,6 +19,7 @@ DEPENDENCE = (
     "Give the pair more latents, or take a likelihood whose features depend on one another "
     "(models/full_covariance.py)."
 )
+LATENTS = "Give the pair more latents, or the model a larger decoder."
 SHAPE = (
     "Take a likelihood of another shape, such as one with heavier tails (models/student.py), or "
     "fit to another scale of the values, such as their logarithms."
@@ -25,7 +27,7 @@ SHAPE = (
 STEPS = "Take a model whose steps depend on one another, or give its network more units."
 ADVICE = {
     "correlation": DEPENDENCE,
-    "co-occurrence": "Give the pair more latents, or the model a larger decoder.",
+    "co-occurrence": LATENTS,
     **dict.fromkeys(("skewness", "kurtosis", "minimum", "maximum", *QUANTILES), SHAPE),
     "dispersion index": "Take a likelihood with a dispersion (models/negative_binomial.py).",
     "zero fraction": "Take a likelihood with more zeros (models/zero_inflated.py).",
@@ -113,7 +115,9 @@ def _of_checks(measured: Measurements) -> Iterator[Finding]:
 
 def _advice(check: PredictiveCheck) -> str:
     """Return what to do about the flagged statistic that lies farthest out."""
-    (_, statistic), *_ = check.frame.index[check.frame["flagged"]]
+    (site, statistic), *_ = check.frame.index[check.frame["flagged"]]
+    if site == ACROSS:
+        return LATENTS
     return ADVICE.get(statistic, FIT_ON)
 
 

@@ -1,5 +1,8 @@
 """Each planted fault of a model is flagged on held-out rows, by the statistic that fits it."""
 
+import re
+
+import pandas as pd
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -153,3 +156,73 @@ def test_a_perfect_model_has_no_flags_on_fitted_and_on_held_out_rows(
 ):
     check = ppl_vae.predictive_check(*linear_pair, linear_data(0 if rows == "fitted to" else 9))
     assert not check.frame["flagged"].any()
+
+
+RATES, SHARES = torch.tensor([2.0, 5.0]), torch.tensor([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
+
+
+def unrelated_sites(real, count, code, bit):
+    """Each site is right by itself; nothing ties one site to another."""
+    with pyro.plate("data", len(real)):
+        factor = dist.MultivariateNormal(torch.zeros(2), torch.tensor([[1.0, 0.6], [0.6, 1.0]]))
+        pyro.sample("real", factor, obs=real)
+        pyro.sample("count", dist.Poisson(RATES).to_event(1), obs=count)
+        pyro.sample("code", dist.Categorical(SHARES).to_event(1), obs=code)
+        pyro.sample("bit", dist.Bernoulli(torch.tensor([0.5, 0.2])).to_event(1), obs=bit)
+
+
+def tied(data, one, other, strength=0.7):
+    """Pair whole rows of two sites anew, so that a column of one rises with a column of the other.
+
+    Each site keeps its rows: all that it is by itself stays as it was.
+
+    Args:
+        data: ``{site: frame}``.
+        one: Site and column.
+        other: Site and column.
+        strength: Correlation of the ranks, nearly.
+    """
+    rows = len(data["real"])
+    common, order = torch.randn(rows), {}
+    for site, column in (one, other):
+        noise = (1 - strength**2) ** 0.5 * torch.randn(rows)
+        ties = torch.rand(rows).numpy()  # rows of the same value are put in a random order
+        sort = data[site].assign(ties=ties).sort_values([column, "ties"]).index
+        places = (strength * common + noise).argsort().numpy()
+        order[site] = sort[places.argsort()]
+    return {
+        site: frame.loc[order[site]].reset_index(drop=True) if site in order else frame
+        for site, frame in data.items()
+    }
+
+
+def unrelated_data(rows=1000, seed=0):
+    torch.manual_seed(seed)
+    empty = [torch.zeros(rows, 2)] * 4
+    drawn = pyro.poutine.trace(pyro.poutine.uncondition(unrelated_sites)).get_trace(*empty)
+    columns = {
+        "real": ["age", "pay"], "count": ["visits", "calls"], "code": ["job", "race"],
+        "bit": ["sex", "old"],
+    }  # fmt: skip
+    return {
+        site: pd.DataFrame(drawn.nodes[site]["value"].numpy(), columns=names)
+        for site, names in columns.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "statistic", "columns"),
+    [
+        (("real", "age"), ("count", "calls"), "correlation", "age & calls"),
+        (("real", "pay"), ("code", "job"), "group mean", "pay where job"),
+        (("count", "visits"), ("bit", "sex"), "group mean", "visits where sex"),
+        (("code", "race"), ("bit", "old"), "co-occurrence", "race & old"),
+    ],
+)
+def test_a_fault_between_sites_is_flagged_by_the_pair_that_has_it(one, other, statistic, columns):
+    data = unrelated_data()
+    assert not flagged(ppl_vae.predictive_check(unrelated_sites, None, data))
+    check = ppl_vae.predictive_check(unrelated_sites, None, tied(data, one, other))
+    assert check.frame.index[0] == ("(across sites)", statistic)
+    assert set(check.frame.index[check.frame["flagged"]].unique("site")) == {"(across sites)"}
+    assert re.sub(r" = \d", "", check.frame.iloc[0]["feature"]) == columns

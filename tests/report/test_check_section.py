@@ -83,3 +83,22 @@ def test_a_censored_model_is_not_blamed_for_its_factor(tmp_path):
     top = page.text.partition("What was fitted Learning")[2].partition("What was fitted")[0]
     assert "Flags of time are no findings: replicates do not follow the model's factors." in top
     assert "replicates do not follow the factor censored of the model" in page.text
+
+
+def test_a_fault_between_sites_is_named_by_its_columns_and_drawn(tmp_path):
+    def model(a, b):
+        with pyro.plate("data", len(a)):
+            pyro.sample("number", dist.Normal(0.0, 1.0), obs=a)
+            pyro.sample("bit", dist.Bernoulli(0.5), obs=b)
+
+    torch.manual_seed(0)
+    a = torch.randn(200)
+    b = (a + torch.randn(200) > 0).float()
+    page = report(tmp_path, model, None, (a, b), replicates=40)
+    assert "The model alone misses group mean of number where bit = 1." in page.text
+    assert "Give the pair more latents, or the model a larger decoder." in page.text
+    rows = page.text.partition("verdict statistic")[2].partition("Versions")[0]
+    assert "flagged group mean of number where bit = 1" in rows
+    assert "A group mean is the mean of a number in the rows of a category" in page.text
+    drawn = "Histogram of the group mean of number where bit = 1 in the replicates"
+    assert any(figure.startswith(drawn) for figure in page.figures)
