@@ -44,7 +44,7 @@ class TableGuide(PyroModule):
 
     def __init__(
         self, columns: Sequence[Any], latents: int = 8, hidden: Sequence[int] = (128,),
-        conditions: int = 0, hide: float = 0.5, encoder: nn.Module | None = None,
+        conditions: int = 0, hide: float = 0.0, encoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(latents=latents, hidden=hidden)

@@ -40,6 +40,9 @@ SMALLEST = 1e-30
 MOST_CATEGORIES = 500
 """The most categories of a column of text; a column with more holds names or text."""
 
+FEWEST_REPEATS = 10
+"""A number that occurs less often is no spike, whatever stands around it."""
+
 SURELY_NAMES = 20
 """So many different texts, none of which repeats, are names of rows."""
 
@@ -222,12 +225,13 @@ def _of_texts(there: pd.Series) -> str:
     return _of_categories(count, ordered=False)
 
 
-def atoms_of(values: np.ndarray[Any, Any], most: int = 8) -> list[float]:
-    """Return the numbers that repeat far more often than the numbers beside them.
+def atoms_of(values: np.ndarray[Any, Any], most: int = 40) -> list[float]:
+    """Return the numbers that repeat far more often than the numbers around them.
 
-    An atom is 1 % of the values or more, and three times as frequent as the nearest two different
-    numbers on either side are on average. The limit says which values get a probability of their
-    own, not which there are: what an atom misses, the density around it still describes.
+    An atom is three times as frequent as the numbers around it are on average: the nearest two
+    different ones on either side. Among whole numbers, those between them that never occur count
+    as well, so that one of few numbers which occur at all is an atom; it is 0.1 % of the values or
+    more. Among other numbers it is 1 % or more. What is no atom, a density describes.
 
     Args:
         values: Numbers that are there.
@@ -239,11 +243,16 @@ def atoms_of(values: np.ndarray[Any, Any], most: int = 8) -> list[float]:
         [40.0]
     """
     different, counts = np.unique(values, return_counts=True)
-    if len(different) < 3:
+    if len(different) < 3 or counts.max() < FEWEST_REPEATS:
         return []
-    padded = np.pad(counts.astype(float), 2, constant_values=np.nan)
-    beside = np.stack([padded[i : i + len(counts)] for i in (0, 1, 3, 4)])
-    found = (counts >= max(2.0, 0.01 * len(values))) & (counts >= 3 * np.nanmean(beside, axis=0))
+    padded = np.pad(counts.astype(float), 2)
+    beside = sum(padded[i : i + len(counts)] for i in (0, 1, 3, 4))
+    place = np.arange(len(counts))
+    first, last = np.maximum(place - 2, 0), np.minimum(place + 2, len(counts) - 1)
+    whole = bool((different == np.round(different)).all())
+    around = different[last] - different[first] if whole else last - first
+    least = max(FEWEST_REPEATS, (0.001 if whole else 0.01) * len(values))
+    found = (counts >= least) & (counts * around >= 3 * beside)
     places = np.flatnonzero(found)
     chosen = places[np.argsort(-counts[places], kind="stable")][:most]
     return [float(different[place]) for place in np.sort(chosen)]

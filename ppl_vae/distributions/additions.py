@@ -23,6 +23,19 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 
+def places_below(cumulative: Tensor, shape: torch.Size) -> Tensor:
+    """Draw a place for each of some discrete distributions: (shape) of int64.
+
+    Args:
+        cumulative: Cumulative sums of the probabilities, (..., places), whose last is 1 or about 1.
+        shape: Shape of the draws, to which (...) expands.
+    """
+    total = cumulative[..., -1]
+    uniform = torch.rand(shape, dtype=total.dtype, device=total.device) * total
+    uniform = torch.minimum(uniform, total * (1 - torch.finfo(total.dtype).eps))
+    return (cumulative <= uniform[..., None]).sum(-1)
+
+
 class PaddedCategorical(dist.Categorical):
     """Categories of columns that have different numbers of them.
 
@@ -44,6 +57,15 @@ class PaddedCategorical(dist.Categorical):
         """Whole numbers from 0 to the number of the column's categories minus 1."""
         categories = (self.logits != -torch.inf).sum(-1)
         return constraints.integer_interval(0, categories - 1)
+
+    def sample(self, sample_shape: Any = ()) -> Any:
+        """Return draws, by the inverse of the CDF: torch's ``multinomial`` takes ten times as long.
+
+        The draw is the first category whose cumulative probability is above a uniform number.
+        """
+        with torch.no_grad():
+            shape = self._extended_shape(sample_shape)
+            return places_below(self.probs.cumsum(-1), shape)
 
 
 class CenteredUniform(dist.Uniform):

@@ -22,6 +22,8 @@ from pyro.distributions.torch_distribution import TorchDistribution
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from ppl_vae.distributions.additions import places_below
+
 
 class WholeLogistic(TorchDistribution):
     """A logistic variable rounded to a whole number, where numbers below 0 become 0.
@@ -133,8 +135,7 @@ class WithAtoms(TorchDistribution):
         with torch.no_grad():
             shape = self._extended_shape(sample_shape)
             other = self.base.expand(self.batch_shape).sample(sample_shape)
-            weights = self.log_weights.exp().expand(*shape, -1)
-            place = torch.distributions.Categorical(weights).sample()  # 0: the base
+            place = places_below(self.log_weights.exp().cumsum(-1), shape)  # 0: the base
             of_atoms = torch.cat([torch.zeros_like(self.atoms[:, :1]), self.atoms], -1)
             of_atoms = of_atoms.to(other.dtype).expand(*shape, -1)
             atom = of_atoms.gather(-1, place[..., None])[..., 0]

@@ -14,6 +14,7 @@ from torch import Tensor
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Rows
 from ppl_vae.imputation.missing import MissingCells
+from ppl_vae.imputation.of_tables import completed_table
 
 
 def completed_data(data: Any, rows: Rows, cells: MissingCells, values: Tensor) -> Any:
@@ -30,6 +31,8 @@ def completed_data(data: Any, rows: Rows, cells: MissingCells, values: Tensor) -
         cells: The missing cells.
         values: Their values, (cells,), in double precision.
     """
+    if rows.schema is not None:
+        return completed_table(rows, cells, values)
     of_fields = [_of_field(cells, values, number) for number in range(len(rows.fields))]
     if rows.single:
         return _written(data, rows.fields[0], rows, *of_fields[0])

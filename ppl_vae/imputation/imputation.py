@@ -22,10 +22,14 @@ from ppl_vae.evaluation.psis import k_threshold
 from ppl_vae.evaluation.summary import UnreliableWarning, unreliable_rows
 from ppl_vae.imputation.completed import completed_data
 from ppl_vae.imputation.missing import MissingCells, find_missing
+from ppl_vae.imputation.of_tables import table_lines
 from ppl_vae.imputation.posterior import CellPosterior
 from ppl_vae.imputation.summaries import STATISTICS, BlockDraws
 from ppl_vae.predictive.row_form import CellPlaces
 from ppl_vae.verdicts import Block, Line, Table, verdict
+
+LINE = ("row", "column", *STATISTICS, "k_hat")
+"""Columns of the frame of missing cells."""
 
 SHOWN = 5  # columns with the most missing cells that a text lists
 
@@ -306,6 +310,10 @@ def _warn(unreliable: np.ndarray, cells: MissingCells, incomplete: int) -> None:
 
 def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.DataFrame:
     """Return the lines of the missing cells."""
+    if rows.schema is not None:
+        of_columns = {"row": rows.index[cells.rows.numpy()], **table_lines(rows, cells, found)}
+        others = {n: found[n].numpy() for n in (*STATISTICS, "k_hat") if n not in of_columns}
+        return pd.DataFrame({n: {**of_columns, **others}[n] for n in LINE})
     several = len(cells.fields.unique()) > 1
     columns = np.empty(len(cells), dtype=object)
     for number, each in enumerate(rows.fields):
