@@ -23,7 +23,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.cells import cell_name
-from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.replicates import samples_first
 from ppl_vae.predictive.row_form import CellPlaces
@@ -104,7 +104,10 @@ def readings(
             continue
         field, cells = places.cells(name, batch, site["value"])
         in_row = as_tuple(batch)[field][0].numel()
-        cells, hidden = (samples_first(each, site, None)[0].flatten(1) for each in (cells, hidden))
+        cells, hidden = (
+            samples_first(each, site, None)[0].reshape(batch_rows(batch), -1)
+            for each in (cells, hidden)
+        )
         missing = hidden & inside[field].flatten()[cells] if field in inside else hidden
         yield Reading(name, site, field, cells % in_row, missing, ~hidden)
 
