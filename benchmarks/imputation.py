@@ -2,9 +2,9 @@
 
     python benchmarks/imputation.py [--data DIR] [--out rows.jsonl] [--rows miwae not_miwae ignores]
 
-    miwae       breast cancer (569 rows, 30 columns), half of all cells missing at random; Student's
+    miwae       breast cancer (569 rows, 30 columns), half of all cells missing at random. Student's
                 t in the model and the guide, 501 epochs, 10,000 draws: the MIWAE notebook
-    not_miwae   white wine (4,898 rows, 11 columns); of the first 5 columns every cell above the mean
+    not_miwae   white wine (4,898 rows, 11 columns); of the first 5 columns, what is above the mean
                 is missing. models/not_missing_at_random.py, 100,000 updates, 1,000 draws
     ignores     the same pair without the statement that says why cells are missing
 

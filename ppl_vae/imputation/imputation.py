@@ -17,6 +17,7 @@ from ppl_vae.arguments import check_arguments, check_count, check_number, check_
 from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
 from ppl_vae.evaluation.summary import MOST_DRAWS, UnreliableWarning
@@ -331,7 +332,7 @@ def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.Data
     columns = np.empty(len(cells), dtype=object)
     for number, each in enumerate(rows.fields):
         chosen = (cells.fields == number).numpy()
-        labels = column_labels(each, rows.names[number] if several else None)
+        labels = column_labels(each, rows.names[number], several=several)
         columns[chosen] = labels[cells.places.numpy()[chosen]]
     frame = pd.DataFrame({"row": rows.index[cells.rows.numpy()], "column": columns})
     frame["column"] = frame["column"].infer_objects()
@@ -339,12 +340,13 @@ def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.Data
     return frame.assign(**numbers)
 
 
-def column_labels(described: Any, name: str | None) -> np.ndarray:
+def column_labels(described: Field, name: str, *, several: bool) -> np.ndarray:
     """Return the label of each cell of a row of a field, (cells,) of objects.
 
     Args:
         described: The field.
-        name: The field's name, which the labels begin with; ``None`` to leave it out.
+        name: The field's name.
+        several: Whether labels begin with the field's name.
     """
     shape = tuple(described.array.shape[1:])
     labels = np.empty(max(1, math.prod(shape)), dtype=object)
@@ -353,8 +355,8 @@ def column_labels(described: Any, name: str | None) -> np.ndarray:
         at: list[Any] = [int(each) for each in np.unravel_index(place, shape)] if shape else []
         if has_names and at:
             at[-1] = described.labels[at[-1]]
-        if not at:
-            at = [described.labels if described.labels is not None else described.name]
-        at = at if name is None else [name, *at]
+        if not at and not several:
+            at = [name if described.labels is None else described.labels]
+        at = [name, *at] if several else at
         labels[place] = at[0] if len(at) == 1 else tuple(at)
     return labels

@@ -34,6 +34,10 @@ MEND = (
 )
 
 
+class NotHiddenError(ValueError):
+    """Raised where a cell is NaN and no mask hides it."""
+
+
 @dataclass(frozen=True)
 class MissingCells:
     """The missing cells of some data, in the order of the rows, then of the fields and cells.
@@ -140,6 +144,8 @@ def find_missing(pair: Pair, rows: Rows) -> tuple[MissingCells, CellPlaces]:
     try:
         places = CellPlaces(pair, rows, lazy=True)
         parts = [_missing_of_block(pair, rows, places, *each) for each in _traces(pair, rows)]
+    except NotHiddenError:
+        raise
     except ValueError as error:
         nan = _first_nan(rows)
         if nan is None:
@@ -176,7 +182,7 @@ def _missing_of_block(
         trace: A run of the model on it.
 
     Raises:
-        ValueError: If a cell is NaN and no mask hides it.
+        NotHiddenError: If a cell is NaN and no mask hides it.
     """
     fields = as_tuple(batch)
     hidden, seen = (
@@ -194,7 +200,7 @@ def _missing_of_block(
         nan = field.isnan().reshape(there.shape) & there
         if bool(nan.any()):
             row, place = nan.nonzero()[0].tolist()
-            raise ValueError(
+            raise NotHiddenError(
                 f"{_cell(rows, int(index[row]), number, place)}: expected missing cells whose "
                 f"likelihood is masked, got NaN in a cell that the model observes; {MEND}"
             )
