@@ -35,7 +35,7 @@ class NotMissingAtRandomModel(PyroModule):
         loc: Center of the data, a number or (features,), in the data's units.
         scale: Spread of the data, a number or (features,), in the data's units.
         floor: Least standard deviation, likewise; ``0.01 * scale`` if ``None``.
-        sign: -1 where large cells go missing, 1 where small ones do; a number or (features,).
+        sign: -1 if large cells go missing, 1 if small ones do.
 
     Example:
         >>> model = NotMissingAtRandomModel(features=3, latents=2)
@@ -47,17 +47,18 @@ class NotMissingAtRandomModel(PyroModule):
     def __init__(
         self, features: int, latents: int = 8, decoder: nn.Module | None = None,
         loc: float | Tensor = 0.0, scale: float | Tensor = 1.0,
-        floor: float | Tensor | None = None, sign: float | Tensor = -1.0,
+        floor: float | Tensor | None = None, sign: float = -1.0,
     ) -> None:  # fmt: skip
         super().__init__()
         check_sizes(features=features, latents=latents)
-        self.features, self.latents = features, latents
+        self.features, self.latents, self.sign = features, latents, sign
         self.decoder = decoder or make_decoder(latents, features, heads=2)
         self.register_buffer("loc", expanded("loc", loc, features))
         self.register_buffer("scale", expanded("scale", scale, features, positive=True))
         floor = 0.01 * self.get_buffer("scale") if floor is None else floor
         self.register_buffer("floor", expanded("floor", floor, features, least=0))
-        self.register_buffer("sign", expanded("sign", sign, features))
+        if sign not in (-1, 1):
+            raise ValueError(f"sign: expected -1 or 1, got {sign!r}")
         self.slope, self.threshold = (nn.Parameter(torch.zeros(features)) for _ in range(2))
 
     def cells(self, z: Tensor) -> dist.Normal:
@@ -75,5 +76,5 @@ class NotMissingAtRandomModel(PyroModule):
             missing = pyro.sample("missing", cells.mask(~there).to_event(1))
             x = pyro.sample("x", cells.mask(there).to_event(1), obs=x.to(loc.dtype).nan_to_num())
             x = (torch.where(there, x, missing) - loc) / self.get_buffer("scale")
-            logits = self.get_buffer("sign") * softplus(self.slope) * (x - self.threshold)
+            logits = self.sign * softplus(self.slope) * (x - self.threshold)
             pyro.sample("seen", dist.Bernoulli(logits=logits).to_event(1), obs=seen.to(loc.dtype))
