@@ -15,7 +15,14 @@ squares (miwae), or its root (the others), beside that of the columns' means. Bo
 ``--out``, one JSON object a line; what is there is not computed again. ``--tiny`` shows that it
 runs.
 
-RESULTS
+Measured with seed 0, error beside that of the means, on one of two cores that others shared:
+
+    miwae        0.2794 beside 1.0275    fit 76 s, impute 100 s
+    not_miwae    0.9679 beside 1.7393    fit 274 s, impute 25 s
+    ignores      1.5628 beside 1.7393    fit 255 s, impute 25 s
+
+Few draws count in 539 of 569 rows (miwae) and in 1,452 of 4,502 (not_miwae): ``impute`` warns of
+them, and ``unreliable_rows`` of a line has their number.
 
 Published: 0.28699 for miwae (the authors' notebook), 1.04 for not_miwae with the direction of the
 missing cells known, 1.74 for the means and 1.41 for an iterative imputer (table 1 of the paper).

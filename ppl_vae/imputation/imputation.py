@@ -13,7 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments, check_count, check_number, check_seed, shown
+from ppl_vae.arguments import (
+    check_arguments,
+    check_count,
+    check_memory,
+    check_number,
+    check_seed,
+    shown,
+)
 from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Guide, Model, Pair
@@ -106,8 +113,8 @@ class Imputer:
             )
 
 
-@verdict
 @dataclass(frozen=True)
+@verdict
 class Imputation:
     """Missing cells of the data, filled from their posterior.
 
@@ -176,6 +183,8 @@ class Imputation:
         """
         check_count("m", m)
         check_seed("seed", seed)
+        size = m * (self._imputer.rows.bytes_per_row * len(self._imputer.rows))
+        check_memory("m", m, size, "draw fewer data sets at a time, with a seed for each call")
         values = torch.zeros(m, len(self._imputer.cells), dtype=torch.double)
         if len(self._imputer.cells):
             values = torch.cat(self._imputer.over_blocks(lambda draws: draws.draws(m), seed), 1)

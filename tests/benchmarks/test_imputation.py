@@ -8,6 +8,7 @@ import pytest
 import torch
 from parts.extras import sklearn
 from parts.scripts import run_script
+
 from ppl_vae.core.sites import sample_sites
 
 sklearn("datasets")  # the benchmark reads its breast cancer

@@ -132,5 +132,7 @@ def test_numbers_of_data_sets_are_counts():
     for wrong in (0, 1.5, "two"):
         with pytest.raises(ValueError, match="m: expected"):
             result.draw(wrong)
+    with pytest.raises(ValueError, match=r"m: .*fits into memory"):
+        result.draw(10**12)
     with pytest.raises(ValueError, match="seed: expected"):
         result.draw(2, seed="x")

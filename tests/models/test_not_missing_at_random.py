@@ -1,4 +1,4 @@
-"""Cells that are missing for reasons that lie in them: the density, and what the reason is worth."""
+"""Cells that are missing for reasons that lie in them: densities, and what a reason is worth."""
 
 import pyro
 import pyro.distributions as dist
