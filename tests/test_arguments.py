@@ -106,6 +106,15 @@ def keywords_of(name, folder):
             "data": {"x": torch.zeros(3, 4, 2), "lengths": torch.tensor([4, 2, 1])},
             "steps": 2,
         },
+        "impute": {
+            "model": StateSpaceModel(2, 2),
+            "guide": None,
+            "data": {
+                "x": torch.zeros(3, 4, 2),
+                "lengths": torch.tensor([4, 2, 1]),
+                "seen": torch.ones(3, 4, 2).cumsum(1) > 1,
+            },
+        },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
         "read_data": {"path": folder / "rows.csv"},
         "fit_detector": {
@@ -216,6 +225,7 @@ def test_whole_numbers_of_numpy_are_whole_numbers(argument, value):
         ("interpolate", {"steps": 10**12}, "steps: .*fits into memory"),
         ("traverse", {"steps": 10**12}, "steps: .*fits into memory"),
         ("predictive_check", {"num_samples": 10**12}, "num_samples: .*fits into memory"),
+        ("impute", {"num_samples": 10**12}, "num_samples: .*fits into memory"),
         ("generate", {"given": 5}, "given: expected {field: values}, got 5"),
         ("generate", {"seed": True}, "seed: expected a whole number from 0"),
         ("fit", {"epochs": None}, "epochs: expected a whole number of at least 1, got None"),

@@ -16,7 +16,15 @@ import torch
 from torch import nn
 
 import ppl_vae
-from ppl_vae import AnomalyDetector, compare, disentanglement, fit, gradient_estimators, lint
+from ppl_vae import (
+    AnomalyDetector,
+    compare,
+    disentanglement,
+    fit,
+    gradient_estimators,
+    impute,
+    lint,
+)
 from ppl_vae import predictive_check as check_predictions
 from ppl_vae.anomaly.decision import Decision
 from ppl_vae.guides.categorical import CategoricalGuide
@@ -97,6 +105,7 @@ def shown():
         disentanglement(*pair, rows, {EVIL: rows[EVIL], "c": rows["c"]}, num_bins=3),
         detector,
         detector.drift(rows + 9),
+        impute(evil_holes, None, rows.mask(rows > 1), num_samples=50),
     ]
     return {type(each): each for each in everything}
 
@@ -114,6 +123,12 @@ def evil_model(x):
     with pyro.plate("data", len(x)):
         pyro.sample(EVIL, dist.Normal(0.0, 1.0), obs=x)
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=x)
+
+
+def evil_holes(x):
+    with pyro.plate("data", len(x)):
+        fn = dist.Normal(0.0, 1.0).expand(x.shape).mask(~x.isnan())
+        pyro.sample(EVIL, fn.to_event(1), obs=x.nan_to_num())
 
 
 def test_every_public_result_has_its_text_and_its_html(shown):

@@ -49,17 +49,19 @@ def observed_cells(batch: Batch, value: Tensor) -> tuple[int, Tensor] | None:
 
 
 def observed_columns(
-    batch: Batch, value: Tensor, event_dim: int | None = None
+    batch: Batch, value: Tensor, event_dim: int | None = None, hidden: Tensor | None = None
 ) -> tuple[int, list[int]] | None:
     """Return the columns of the data that an observed value is a converted copy of.
 
-    A NaN in the data equals any value, because the model may have filled it.
+    A NaN in the data, and a cell that a mask hides, equal any value, because the model may have
+    filled them.
 
     Args:
         batch: What the model was called with. With more rows, fewer columns are equal by chance.
         value: An observed site's value.
         event_dim: Dimensions of an event, just left of which the rows are; ``None`` where the rows
             come first.
+        hidden: Which cells of the value a mask hides, shaped like it; ``None`` for none.
 
     Returns:
         The field's position in the batch and its columns, one for each column of the value;
@@ -70,18 +72,21 @@ def observed_columns(
     """
     if value.ndim == 0:
         return None
-    value = value.movedim(_row_dim(value.ndim, event_dim), 0)
+    if hidden is None or bool(hidden.all()):
+        hidden = torch.zeros_like(value, dtype=torch.bool)
+    value, hidden = (e.movedim(_row_dim(e.ndim, event_dim), 0) for e in (value, hidden))
     wanted = value.reshape(len(value), -1).double().T  # (columns, rows)
+    anything = hidden.reshape(len(value), -1).T
     for position, field in enumerate(as_tuple(batch)):
         if len(value) != len(field):
             continue
         columns = field.reshape(len(field), -1).double().T
         missing = columns.isnan()
-        if columns.shape == wanted.shape and bool(((columns == wanted) | missing).all()):
+        if columns.shape == wanted.shape and bool(((columns == wanted) | missing | anything).all()):
             return position, list(range(len(columns)))
         chosen = []
-        for column in wanted:
-            equal = ((columns == column) | missing).all(1).nonzero().flatten().tolist()
+        for column, free in zip(wanted, anything, strict=True):
+            equal = ((columns == column) | missing | free).all(1).nonzero().flatten().tolist()
             if len(equal) > 1:
                 raise ValueError(
                     f"columns {equal[:5]} of the data hold the same values, so that a converted "

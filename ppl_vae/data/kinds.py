@@ -231,7 +231,7 @@ def atoms_of(values: np.ndarray[Any, Any], most: int = 40) -> list[float]:
     An atom is three times as frequent as the numbers around it are on average: the nearest two
     different ones on either side. Among whole numbers, those between them that never occur count
     as well, so that one of few numbers which occur at all is an atom; it is 0.1 % of the values or
-    more. Among other numbers it is 1 % or more. What is no atom, a density describes.
+    more. Among other numbers it is 5 % or more. What is no atom, a density describes.
 
     Args:
         values: Numbers that are there.
@@ -251,7 +251,7 @@ def atoms_of(values: np.ndarray[Any, Any], most: int = 40) -> list[float]:
     first, last = np.maximum(place - 2, 0), np.minimum(place + 2, len(counts) - 1)
     whole = bool((different == np.round(different)).all())
     around = different[last] - different[first] if whole else last - first
-    least = max(FEWEST_REPEATS, (0.001 if whole else 0.01) * len(values))
+    least = max(FEWEST_REPEATS, (0.001 if whole else 0.05) * len(values))
     found = (counts >= least) & (counts * around >= 3 * beside)
     places = np.flatnonzero(found)
     chosen = places[np.argsort(-counts[places], kind="stable")][:most]

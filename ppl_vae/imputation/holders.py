@@ -1,23 +1,21 @@
 """The latents of a model that hold missing cells, and models that read what stands in such cells.
 
-    x_unobserved   of Pyro's ``obs_mask=``
-    a latent       of the observed site's shape, with a mask that is the opposite of the site's
-
-Other sites may depend on such a latent, as on the reason for which cells are missing. A model
-without it that reads the numbers which stand in missing cells is refused: they say nothing.
+Other sites may depend on such a latent (``core.held_cells``), as on the reason for which cells are
+missing. A model without it that reads the numbers which stand in missing cells is refused: they say
+nothing.
 """
 
 from __future__ import annotations
 
 import torch
 from pyro import poutine
-from pyro.distributions import MaskedDistribution
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.handlers import Substitute
+from ppl_vae.core.held_cells import holders
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.imputation.missing import Reading, readings
@@ -41,39 +39,16 @@ def holders_of(pair: Pair, rows: Rows, places: CellPlaces) -> dict[str, str]:
     with quiet_look(pair, rows, LOOKED_AT, spread=True) as batch:
         model_trace = sites.traces(pair, batch)[0]
         found = list(readings(pair, rows, places, batch, model_trace))
-        latents = sites.with_role(model_trace, "latent")
-        holders = {}
-        for reading in found:
-            if not bool(reading.missing.any()):
-                continue
-            names = [n for n, s in latents.items() if _holds(n, s, reading)]
-            if len(names) > 1:
+        held = {}
+        for name, latents in holders(model_trace).items():
+            if len(latents) > 1:
                 raise ValueError(
-                    f'site "{reading.name}": expected one latent that holds its missing cells, got '
-                    f"{names}; give one of them another mask"
+                    f'site "{name}": expected one latent that holds its missing cells, got '
+                    f"{latents}; give one of them another mask"
                 )
-            if names:
-                holders[reading.name] = names[0]
+            held[name] = latents[0]
         _refuse_reading(pair, rows, places, batch, model_trace, found)
-    return holders
-
-
-def _holds(name: str, latent: sites.Site, reading: Reading) -> bool:
-    """Return whether a latent holds the missing cells of an observed site."""
-    if reading.name == name.removesuffix("_unobserved") + "_observed":  # of Pyro's obs_mask
-        return True
-    site = reading.site
-    same = latent["value"].shape == site["value"].shape and has_mask(latent)
-    same = same and latent["fn"].event_dim == site["fn"].event_dim
-    return same and bool((sites.unmasked_cells(latent) == ~sites.unmasked_cells(site)).all())
-
-
-def has_mask(site: sites.Site) -> bool:
-    """Return whether a mask stands around a site, or inside its distribution."""
-    fn = site["fn"]
-    while hasattr(fn, "base_dist") and not isinstance(fn, MaskedDistribution):
-        fn = fn.base_dist
-    return isinstance(site["mask"], Tensor) or isinstance(fn, MaskedDistribution)
+    return held
 
 
 def _refuse_reading(

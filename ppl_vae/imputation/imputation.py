@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments, check_count, check_number, check_seed, shown
+from ppl_vae.arguments import (
+    check_arguments,
+    check_count,
+    check_memory,
+    check_number,
+    check_seed,
+    shown,
+)
 from ppl_vae.bars import NO_BAR, Bar
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
-from ppl_vae.evaluation.summary import UnreliableWarning, unreliable_rows
+from ppl_vae.evaluation.summary import MOST_DRAWS, UnreliableWarning
 from ppl_vae.imputation.completed import completed_data
 from ppl_vae.imputation.missing import MissingCells, find_missing
 from ppl_vae.imputation.of_tables import table_lines
@@ -31,6 +39,9 @@ from ppl_vae.verdicts import Block, Line, Table, verdict
 LINE = ("row", "column", *STATISTICS, "k_hat")
 """Columns of the frame of missing cells."""
 
+T = TypeVar("T")
+
+ENOUGH = 100  # effective draws that are enough where the tail of the weights is unknown
 SHOWN = 5  # columns with the most missing cells that a text lists
 
 
@@ -54,15 +65,19 @@ class Imputer:
     places: CellPlaces
     num_samples: int
 
-    def blocks(self, seed: int | None, bar: Bar = NO_BAR) -> Iterator[BlockDraws]:
-        """Yield all draws of the missing cells, a block of the rows that have some at a time.
+    def over_blocks(
+        self, use: Callable[[BlockDraws], T], seed: int | None, bar: Bar = NO_BAR
+    ) -> list[T]:
+        """Draw the missing cells, a block of the rows that have some at a time.
 
         Args:
+            use: Makes of the draws of a block what is kept; its cells are in the order of all
+                missing cells. Its own random numbers follow the seed, too.
             seed: Seeds the draws.
             bar: The progress bar.
 
-        Yields:
-            The draws of a block, with its cells in the order of all missing cells.
+        Returns:
+            What ``use`` returned, block after block.
 
         Raises:
             ValueError: If the importance weights of a row are NaN, or all of them are 0, or a mask
@@ -71,20 +86,18 @@ class Imputer:
         incomplete, counts = self.cells.rows.unique(return_counts=True)
         rows = self.rows.subset(incomplete)
         posterior = CellPosterior(self.pair, rows, self.places, self.num_samples, int(counts.max()))
+        ends = counts.cumsum(0)
 
-        def work(batch: Batch, index: Tensor) -> BlockDraws:
-            return BlockDraws.of(posterior, batch)
-
-        first = 0
-        for index, draws in blocks(self.pair, rows, work, seed=seed, bar=bar, size=posterior.size):
-            last = first + int(counts[index].sum())
-            part = slice(first, last)
-            of_rows = self.cells.rows[part]
-            in_block = torch.searchsorted(incomplete[index], of_rows)
-            cells = MissingCells(in_block, self.cells.fields[part], self.cells.places[part])
+        def work(batch: Batch, index: Tensor) -> T:
+            draws = BlockDraws.of(posterior, batch)
             self._refuse_weights(incomplete[index], draws)
-            yield draws.wanted(cells)
-            first = last
+            part = slice(int(ends[index[0]] - counts[index[0]]), int(ends[index[-1]]))
+            in_block = torch.searchsorted(incomplete[index], self.cells.rows[part])
+            fields, places = self.cells.fields[part], self.cells.places[part]
+            return use(draws.wanted(MissingCells(in_block, fields, places)))
+
+        parts = blocks(self.pair, rows, work, seed=seed, bar=bar, size=posterior.size)
+        return [part for _, part in parts]
 
     def _refuse_weights(self, index: Tensor, draws: BlockDraws) -> None:
         """Raise if the weights of a row are NaN or all 0.
@@ -104,8 +117,8 @@ class Imputer:
             )
 
 
-@verdict
 @dataclass(frozen=True)
+@verdict
 class Imputation:
     """Missing cells of the data, filled from their posterior.
 
@@ -123,7 +136,9 @@ class Imputation:
             probable category, else NaN; ``k_hat`` of the row. Categories have no order: ``sd``,
             ``lower`` and ``upper`` are NaN.
         unreliable: Which lines of ``frame`` are of rows with unreliable importance weights, by
-            ``k_hat`` and the effective number of draws, (cells,) of bool.
+            ``k_hat`` and the effective number of draws, (cells,) of bool: ``k_hat`` above
+            min(1 - 1/log10(S), 0.7) and less than S/2 effective draws; without ``k_hat``, less than
+            100 of them.
         rows: Number of rows that have missing cells.
         num_samples: S, draws for each row.
         level: Probability of the intervals.
@@ -172,10 +187,11 @@ class Imputation:
         """
         check_count("m", m)
         check_seed("seed", seed)
+        size = m * (self._imputer.rows.bytes_per_row * len(self._imputer.rows))
+        check_memory("m", m, size, "draw fewer data sets at a time, with a seed for each call")
         values = torch.zeros(m, len(self._imputer.cells), dtype=torch.double)
         if len(self._imputer.cells):
-            parts = [draws.draws(m) for draws in self._imputer.blocks(seed)]
-            values = torch.cat(parts, 1)
+            values = torch.cat(self._imputer.over_blocks(lambda draws: draws.draws(m), seed), 1)
         source = self._imputer
         return [completed_data(source.data, source.rows, source.cells, each) for each in values]
 
@@ -265,9 +281,7 @@ def impute(
     imputer = Imputer(pair, data, rows, cells, places, num_samples)
     found = _summaries(imputer, level, seed, Bar("imputation", progress))
     incomplete = int(cells.rows.unique().numel())
-    scores = pd.DataFrame({name: found[name].numpy() for name in ("ess", "k_hat")})
-    scores.attrs = {"exact": False, "k_hat_threshold": k_threshold(num_samples)}
-    unreliable = unreliable_rows(scores, num_samples)
+    unreliable = _unreliable(found["ess"].numpy(), found["k_hat"].numpy(), num_samples)
     _warn(unreliable, cells, incomplete)
     return Imputation(
         completed_data(data, rows, cells, found["value"]),
@@ -279,14 +293,31 @@ def impute(
 def _summaries(imputer: Imputer, level: float, seed: int | None, bar: Bar) -> dict[str, Tensor]:
     """Return statistics of all missing cells, and ess and k-hat of their rows, (cells,) each."""
     names = (*STATISTICS, "ess", "k_hat")
-    parts: dict[str, list[Tensor]] = {name: [torch.zeros(0, dtype=torch.double)] for name in names}
     if not len(imputer.cells):
         bar.over([], unit="block")
-        return {name: torch.cat(part) for name, part in parts.items()}
-    for draws in imputer.blocks(seed, bar):
-        for name, values in (draws.summary(level) | draws.reliability()).items():
-            parts[name].append(values)
-    return {name: torch.cat(part) for name, part in parts.items()}
+        return {name: torch.zeros(0, dtype=torch.double) for name in names}
+    parts = imputer.over_blocks(lambda draws: draws.summary(level) | draws.reliability(), seed, bar)
+    return {name: torch.cat([part[name] for part in parts]) for name in names}
+
+
+def _unreliable(ess: np.ndarray, k_hat: np.ndarray, num_samples: int) -> np.ndarray:
+    """Return which weights are not reliable: too heavy a tail, or an unknown one and few draws.
+
+    The tail is unknown where the largest weights are equal, as of discrete latents that are drawn.
+
+    Args:
+        ess: Effective numbers of draws.
+        k_hat: Shapes of the tails; NaN where unknown.
+        num_samples: S.
+
+    Example:
+        >>> _unreliable(np.array([90.0, 90.0, 900.0]), np.array([0.1, np.nan, np.nan]), 2000)
+        array([False,  True, False])
+    """
+    many = np.where(
+        np.isnan(k_hat), min(ENOUGH, MOST_DRAWS * num_samples), MOST_DRAWS * num_samples
+    )
+    return np.asarray(~((k_hat <= k_threshold(num_samples)) | (ess >= many)))
 
 
 def _warn(unreliable: np.ndarray, cells: MissingCells, incomplete: int) -> None:
@@ -318,7 +349,7 @@ def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.Data
     columns = np.empty(len(cells), dtype=object)
     for number, each in enumerate(rows.fields):
         chosen = (cells.fields == number).numpy()
-        labels = column_labels(each, rows.names[number] if several else None)
+        labels = column_labels(each, rows.names[number], several=several)
         columns[chosen] = labels[cells.places.numpy()[chosen]]
     frame = pd.DataFrame({"row": rows.index[cells.rows.numpy()], "column": columns})
     frame["column"] = frame["column"].infer_objects()
@@ -326,12 +357,13 @@ def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.Data
     return frame.assign(**numbers)
 
 
-def column_labels(described: Any, name: str | None) -> np.ndarray:
+def column_labels(described: Field, name: str, *, several: bool) -> np.ndarray:
     """Return the label of each cell of a row of a field, (cells,) of objects.
 
     Args:
         described: The field.
-        name: The field's name, which the labels begin with; ``None`` to leave it out.
+        name: The field's name.
+        several: Whether labels begin with the field's name.
     """
     shape = tuple(described.array.shape[1:])
     labels = np.empty(max(1, math.prod(shape)), dtype=object)
@@ -340,8 +372,8 @@ def column_labels(described: Any, name: str | None) -> np.ndarray:
         at: list[Any] = [int(each) for each in np.unravel_index(place, shape)] if shape else []
         if has_names and at:
             at[-1] = described.labels[at[-1]]
-        if not at:
-            at = [described.labels if described.labels is not None else described.name]
-        at = at if name is None else [name, *at]
+        if not at and not several:
+            at = [name if described.labels is None else described.labels]
+        at = [name, *at] if several else at
         labels[place] = at[0] if len(at) == 1 else tuple(at)
     return labels

@@ -23,7 +23,7 @@ from ppl_vae.core import sites
 from ppl_vae.core.blocks import blocks
 from ppl_vae.core.pair import Pair
 from ppl_vae.data.cells import cell_name
-from ppl_vae.data.rows import Batch, Rows, as_tuple
+from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
 from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.replicates import samples_first
 from ppl_vae.predictive.row_form import CellPlaces
@@ -32,6 +32,10 @@ MEND = (
     "let the model mask the likelihood of missing cells (dist.Normal(...).mask(seen), with "
     "seen = ~x.isnan(), and obs=x.nan_to_num()), and let the guide read x.nan_to_num()"
 )
+
+
+class NotHiddenError(ValueError):
+    """Raised where a cell is NaN and no mask hides it."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,10 @@ def readings(
             continue
         field, cells = places.cells(name, batch, site["value"])
         in_row = as_tuple(batch)[field][0].numel()
-        cells, hidden = (samples_first(each, site, None)[0].flatten(1) for each in (cells, hidden))
+        cells, hidden = (
+            samples_first(each, site, None)[0].reshape(batch_rows(batch), -1)
+            for each in (cells, hidden)
+        )
         missing = hidden & inside[field].flatten()[cells] if field in inside else hidden
         yield Reading(name, site, field, cells % in_row, missing, ~hidden)
 
@@ -137,6 +144,8 @@ def find_missing(pair: Pair, rows: Rows) -> tuple[MissingCells, CellPlaces]:
     try:
         places = CellPlaces(pair, rows, lazy=True)
         parts = [_missing_of_block(pair, rows, places, *each) for each in _traces(pair, rows)]
+    except NotHiddenError:
+        raise
     except ValueError as error:
         nan = _first_nan(rows)
         if nan is None:
@@ -173,7 +182,7 @@ def _missing_of_block(
         trace: A run of the model on it.
 
     Raises:
-        ValueError: If a cell is NaN and no mask hides it.
+        NotHiddenError: If a cell is NaN and no mask hides it.
     """
     fields = as_tuple(batch)
     hidden, seen = (
@@ -191,7 +200,7 @@ def _missing_of_block(
         nan = field.isnan().reshape(there.shape) & there
         if bool(nan.any()):
             row, place = nan.nonzero()[0].tolist()
-            raise ValueError(
+            raise NotHiddenError(
                 f"{_cell(rows, int(index[row]), number, place)}: expected missing cells whose "
                 f"likelihood is masked, got NaN in a cell that the model observes; {MEND}"
             )

@@ -23,6 +23,7 @@ from pyro import poutine
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
+from ppl_vae.arguments import check_memory
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.handlers import Particles, Substitute
@@ -40,6 +41,7 @@ from ppl_vae.predictive.latent_draws import LatentDraws
 from ppl_vae.predictive.replicates import samples_first
 from ppl_vae.predictive.row_form import CellPlaces
 
+BYTES = 40  # of a draw while it is sorted, with its weight
 NUMBERS = 1 << 21  # most draws of missing cells in a block of rows: 8 MiB of floats
 
 
@@ -82,6 +84,10 @@ class CellPosterior:
         self, pair: Pair, rows: Rows, places: CellPlaces, num_samples: int, most_cells: int
     ) -> None:
         self.pair, self.rows, self.places, self.num_samples = pair, rows, places, num_samples
+        check_memory(
+            "num_samples", num_samples, BYTES * num_samples * most_cells,
+            f"the draws of the {most_cells} missing cells of one row are held at once",
+        )  # fmt: skip
         _refuse_guides(pair, rows)
         self.holders = holders_of(pair, rows, places)
         self._latents = LatentDraws(pair, rows)

@@ -17,6 +17,7 @@ from torch import Tensor
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import block_rows
 from ppl_vae.core.handlers import Substitute, Unobserve
+from ppl_vae.core.held_cells import holders
 from ppl_vae.core.seeding import forked
 from ppl_vae.data.rows import Batch, as_tuple, in_form_of, map_batch
 from ppl_vae.linting.inspection import (
@@ -104,6 +105,10 @@ def own_cells(inspection: Inspection) -> Iterator[Finding]:
     so that many cells are changed in one run. Latents are once the guide's draws, and once drawn
     from the model's prior with equal random numbers, which shows a prior that reads the cell.
 
+    A latent that holds the missing cells of a site gets what the site observes there. So a cell
+    that says whether another one is missing does not move the other one's value, which it depends
+    on by right where cells are missing for reasons that lie in them.
+
     A network whose last layer begins at zero reads nothing yet, and is not found.
     """
     if inspection.row_count < 2:
@@ -163,6 +168,14 @@ class _Change:
 
         latents = drawn_values(inspection.guide_trace, of_rows) if from_guide else {}
         self.before = run(batch, latents)
+        held: dict[str, Any] = {
+            latent: self.before.nodes[site]["value"]
+            for site, names in holders(self.before).items()
+            for latent in names
+        }
+        if held:
+            latents |= held
+            self.before = run(batch, latents)
         self.after = run(changed, latents)
         data = sites.with_role(self.before, "data")
         observed = {name: site["value"] for name, site in data.items()}

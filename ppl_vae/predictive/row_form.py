@@ -20,7 +20,7 @@ from torch import Tensor
 from ppl_vae.arguments import shown
 from ppl_vae.core.blocks import quiet_look
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.sites import Site, is_discrete
+from ppl_vae.core.sites import Site, is_discrete, unmasked_cells
 from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_names, column_order
 from ppl_vae.data.conversion import changed
@@ -85,7 +85,8 @@ class CellPlaces:
             return None
         try:
             event_dim = site["fn"].event_dim
-            columns = observed_columns(batch, site["infer"]["obs"], event_dim)
+            hidden = ~unmasked_cells(site)
+            columns = observed_columns(batch, site["infer"]["obs"], event_dim, hidden)
         except ValueError as error:
             return ValueError(f'site "{name}": {error}')
         if columns is None:

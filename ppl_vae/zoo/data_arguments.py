@@ -39,9 +39,13 @@ class Source:
     def takes_sequences(self) -> bool:
         """Whether the class is for sequences: it asks for their number of steps, or for lengths."""
         steps = inspect.signature(self.cls).parameters.get("steps")
+        return "lengths" in self._reads or (steps is not None and steps.default is steps.empty)
+
+    @property
+    def _reads(self) -> list[str]:
+        """Names of the fields that the class reads."""
         forward = getattr(self.cls, "forward", None)
-        reads = inspect.signature(forward).parameters if callable(forward) else ()
-        return "lengths" in reads or (steps is not None and steps.default is steps.empty)
+        return list(inspect.signature(forward).parameters) if callable(forward) else []
 
     def mean_and_sd(self, argument: str) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation of each feature or channel, computed once.
@@ -59,12 +63,13 @@ class Source:
 
     @property
     def _there(self) -> Field:
-        """The field, of sequences with NaN in the cells that are not there."""
+        """The field, with NaN in the cells that are not there."""
         fields = dict(zip(self.rows.names, self.rows.fields, strict=True))
-        masks = [fields.get(name) if name != self.name else None for name in ("lengths", "seen")]
-        if not self.takes_sequences or masks == [None, None]:
-            return self.field
-        return SeenCells.of_fields(self.field, *masks)
+        if self.takes_sequences:
+            masks = [fields.get(n) if n != self.name else None for n in ("lengths", "seen")]
+        else:
+            masks = [None, fields.get("seen") if "seen" in self._reads else None]
+        return self.field if masks == [None, None] else SeenCells.of_fields(self.field, *masks)
 
     def checked_shape(self, argument: str) -> tuple[int, ...]:
         """Return the shape of a row: (features,), or (channels, height, width) of an image.

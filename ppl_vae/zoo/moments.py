@@ -27,11 +27,11 @@ BLOCK = 1 << 20  # most numbers of the data that are read at once
 
 @dataclass(frozen=True)
 class SeenCells(Field):
-    """A field of sequences, read with NaN in the cells that are not there.
+    """A field of rows or sequences, read with NaN in the cells that are not there.
 
     Attributes:
         lengths: The field of the lengths, (rows,), or ``None``.
-        seen: The field of the cells that were observed, (rows, steps, features), or ``None``.
+        seen: The field of the cells that were observed, of the field's shape, or ``None``.
     """
 
     lengths: Field | None = None

@@ -5,9 +5,11 @@ import inspect
 import pytest
 import torch
 
+from ppl_vae.guides.missing_cells import MissingCellsGuide
 from ppl_vae.guides.nearest_code import NearestCodeGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.hierarchical import HierarchicalModel
+from ppl_vae.models.not_missing_at_random import NotMissingAtRandomModel
 from ppl_vae.models.vector_quantized import VectorQuantizedModel
 from ppl_vae.nn import MLP, expanded
 from ppl_vae.zoo.catalog import find_class, zoo
@@ -32,6 +34,8 @@ def partners(cls):
     halves["exemplars"] = torch.eye(4)
     if cls is NearestCodeGuide:
         halves["model"] = VectorQuantizedModel(4)
+    if cls is MissingCellsGuide:
+        halves["model"] = NotMissingAtRandomModel(4)
     return {
         name: half for name, half in halves.items() if name in inspect.signature(cls).parameters
     }

@@ -81,16 +81,25 @@ def documents():
     return counts
 
 
+def large_cells_missing():
+    """(60, 4) real numbers, of which most that are above the mean are missing, and 0."""
+    rows, noise = reals(), torch.rand(ROWS, FEATURES, generator=torch.Generator().manual_seed(2))
+    seen = (rows < 100) | (noise > 0.7)
+    return {"x": torch.where(seen, rows, 0.0), "seen": seen}
+
+
 FIXED = {
     "bernoulli": binaries,
     "gaussian": reals,
     "hmm": sequences,
+    "not_missing_at_random": large_cells_missing,
     "ppca": reals,
     "semisupervised": few_labels,
     "topics": documents,
 }
 """Models whose rows are not drawn from the prior, because other tests rely on the numbers, because
-the rows are observed at several sites, or because the prior has no number of words."""
+the rows are observed at several sites, because the prior has no number of words, or because cells
+are missing."""
 
 SEQUENCES = ("deep_markov", "hmm", "sequence", "state_space")
 """Models whose rows are no vectors and no images."""
