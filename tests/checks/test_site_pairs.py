@@ -7,9 +7,9 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from ppl_vae import predictive_check
+from ppl_vae import predictive_check, sequences
 from ppl_vae.checks.pair_sums import MAX_PAIRED_COLUMNS
-from ppl_vae.checks.site_pairs import MAX_CATEGORIES, SitePairs
+from ppl_vae.checks.site_pairs import SitePairs
 from ppl_vae.checks.statistics import ValueKind
 from ppl_vae.distributions import PaddedCategorical
 
@@ -138,7 +138,7 @@ def test_the_number_of_pairs_is_bounded_and_every_feature_of_categories_has_some
     pairs = SitePairs(kinds, features, {"codes": [3] * 10 + [500] * 10})
     assert len(pairs.labels("correlation")) == (MAX_PAIRED_COLUMNS // 2) ** 2
     names = {label.partition(" where ")[2] for label in pairs.labels("group mean")}
-    assert MAX_CATEGORIES - 10 < len(names) <= MAX_CATEGORIES
+    assert 118 < len(names) <= 128
     paired = {name.partition(" = ")[0] for name in names}
     assert paired == {*features["bits"], *features["codes"]}
     values = {site: torch.ones(1, 30, size) for site, size in sizes.items()}
@@ -189,6 +189,23 @@ def test_one_site_has_no_pairs_and_no_group_mean():
     assert "(across sites)" not in check.frame.index
     with pytest.raises(ValueError, match=r"statistics: expected .* got 'group mean'"):
         predictive_check(mixed, None, mixed_data(), sites="x", statistics="group mean")
+
+
+def test_a_site_of_sequences_is_in_no_pair():
+    def model(x, y, lengths):
+        with pyro.plate("data", len(y)):
+            steps = (torch.arange(x.shape[1]) < lengths[:, None])[..., None]
+            fn = dist.Normal(torch.zeros(x.shape[1:]), 1.0).mask(steps)
+            pyro.sample("x", fn.to_event(2), obs=x)
+            pyro.sample("y", dist.Normal(0.0, 1.0), obs=y)
+            pyro.sample("bit", dist.Bernoulli(0.5), obs=(y > 0).float())
+
+    data = sequences([torch.randn(n, 1) for n in (3, 4, 5) * 20])
+    check = predictive_check(model, None, {**data, "y": torch.randn(60)}, num_samples=20)
+    assert check.steps == {"x": 240}
+    assert list(check.frame.loc["(across sites)"].index) == ["group mean"]
+    named = check.features.loc[("(across sites)", "group mean")].index
+    assert list(named) == ["y where bit = 1"]
 
 
 def test_rare_pairs_of_categories_do_not_hide_a_large_fault():
