@@ -25,7 +25,8 @@ from ppl_vae.anomaly.scores import Ensemble, members
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Data, Rows, as_tuple, example_rows
+from ppl_vae.data.rows import Data, Rows, as_tuple
+from ppl_vae.data.templates import example_rows
 from ppl_vae.saving.storage import tensors_checksum
 from ppl_vae.verdicts import Block, Line, verdict
 

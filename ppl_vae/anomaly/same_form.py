@@ -15,8 +15,9 @@ import torch
 from ppl_vae.core.blocks import block_rows
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.fields import Field
-from ppl_vae.data.rows import Rows, as_tuple, template_columns
+from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.data.steps import step_fields
+from ppl_vae.data.templates import template_columns
 
 
 def in_form(

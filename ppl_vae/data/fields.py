@@ -19,7 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ppl_vae.data.columns import Columns, column_names, column_order, owner_of_columns
+from ppl_vae.data.columns import (
+    Columns,
+    NamedFields,
+    column_names,
+    column_order,
+    owner_of_columns,
+)
 from ppl_vae.data.conversion import (
     Place,
     check_numbers,
@@ -289,3 +295,23 @@ def _dtype_for_json(dtype: Any) -> list[str] | None:
     if isinstance(dtype, torch.dtype):
         return ["torch", str(dtype).partition(".")[2]]
     return ["numpy", dtype.str] if isinstance(dtype, np.dtype) else None
+
+
+def named_mapping(
+    keys: Sequence[str], fields: Sequence[Field], values: Sequence[Any]
+) -> dict[str, Any]:
+    """Return values by field; with the names of the columns that they have, where arrays have any.
+
+    Args:
+        keys: Names of the fields.
+        fields: The fields.
+        values: In the form of each field, with the columns in the order in which the data had them.
+    """
+    mapping = dict(zip(keys, values, strict=True))
+    columns: Columns = {}
+    for key, field in zip(keys, fields, strict=True):
+        names = None if field.source == "frame" else field.columns
+        if names is not None:
+            order = field.given_order or range(len(names))
+            columns[owner_of_columns(key)] = [names[position] for position in order]
+    return NamedFields(mapping, columns) if columns else mapping

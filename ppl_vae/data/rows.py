@@ -32,8 +32,8 @@ from ppl_vae.data.columns import (
     owner_of_columns,
     schema_of,
 )
-from ppl_vae.data.fields import Array, Field, columns_of_fits, read_field
-from ppl_vae.data.mixed_tables import Table, of_fields, read_by_schema, rows_of_zeros
+from ppl_vae.data.fields import Array, columns_of_fits, named_mapping, read_field
+from ppl_vae.data.mixed_tables import Table, of_fields, read_by_schema
 from ppl_vae.data.schema import Schema
 from ppl_vae.data.selection import check_one_order
 from ppl_vae.data.sparse import is_sparse
@@ -244,7 +244,7 @@ class Rows:
     def template(self) -> dict[str, Any]:
         """Return the form of the data, without the values: names, dtypes and shapes, for JSON.
 
-        ``example_rows`` makes rows of zeros from the result.
+        ``templates.example_rows`` makes rows of zeros from the result.
         """
         first = as_tuple(self.take(torch.arange(1)))
         pairs = zip(self.fields, first, strict=True)
@@ -310,45 +310,7 @@ class Rows:
         values = [f.restore(t, index) for f, t in zip(self.fields, tensors, strict=True)]
         if self.single:
             return values[0]
-        return tuple(values) if self.keys is None else _mapping(self.keys, self.fields, values)
-
-
-def example_rows(template: dict[str, Any], count: int = 2) -> Any:
-    """Return ``count`` rows of zeros in the form that ``Rows.template`` describes."""
-    if "schema" in template:
-        return rows_of_zeros(Schema.of_json(template["schema"]), count)
-    fields = [Field.zeros(entry, count) for entry in template["fields"]]
-    values = [field.restore(torch.as_tensor(field.array), None) for field in fields]
-    if template["keys"] is not None:
-        return _mapping(template["keys"], fields, values)
-    return values[0] if template["single"] else tuple(values)
-
-
-def template_columns(template: dict[str, Any]) -> Columns:
-    """Return the names of the columns in a template, by field, as ``Rows.columns`` has them."""
-    fields = template["fields"]
-    names = template["keys"] or [str(position) for position in range(len(fields))]
-    named = [(n, e["source"], e["labels"]) for n, e in zip(names, fields, strict=True)]
-    found = {owner_of_columns(n, s): labels for n, s, labels in named if isinstance(labels, list)}
-    return TableColumns(found, Schema.of_json(template["schema"]) if "schema" in template else None)
-
-
-def _mapping(keys: Sequence[str], fields: Sequence[Field], values: Sequence[Any]) -> dict[str, Any]:
-    """Return values by field; with the names of the columns that they have, where arrays have any.
-
-    Args:
-        keys: Names of the fields.
-        fields: The fields.
-        values: In the form of each field, with the columns in the order in which the data had them.
-    """
-    mapping = dict(zip(keys, values, strict=True))
-    columns: Columns = {}
-    for key, field in zip(keys, fields, strict=True):
-        names = None if field.source == "frame" else field.columns
-        if names is not None:
-            order = field.given_order or range(len(names))
-            columns[owner_of_columns(key)] = [names[position] for position in order]
-    return NamedFields(mapping, columns) if columns else mapping
+        return tuple(values) if self.keys is None else named_mapping(self.keys, self.fields, values)
 
 
 def as_rows(data: Data, name: str = "data", fitted: Sequence[Columns] = ()) -> Rows:

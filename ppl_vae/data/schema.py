@@ -21,8 +21,9 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import shown
+from ppl_vae.data.column_reading import read_column
 from ppl_vae.data.kinds import KINDS
-from ppl_vae.data.schema_columns import SchemaColumn, place_of, read_column
+from ppl_vae.data.schema_columns import SchemaColumn, place_of
 from ppl_vae.data.selection import first_repeated, missing_names
 from ppl_vae.verdicts import Block, Line, Table, verdict
 

@@ -34,7 +34,8 @@ from ppl_vae.arguments import check_arguments
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.columns import Columns
-from ppl_vae.data.rows import Data, Rows, example_rows, template_columns
+from ppl_vae.data.rows import Data, Rows
+from ppl_vae.data.templates import example_rows, template_columns
 from ppl_vae.saving import storage
 from ppl_vae.saving.locks import RunLock, begin_directory, check_new
 from ppl_vae.saving.proof import proven_recipe, refuse_within_a_check
