@@ -33,7 +33,8 @@ def completed_table(rows: Rows, cells: MissingCells, values: Tensor) -> pd.DataF
         column, chosen = rows.schema.modelled[place], places == place
         made = column.decoded(numbers[chosen], np.ones(int(chosen.sum()), bool))
         position: Any = frame.columns.get_loc(column.name)
-        frame.isetitem(position, _written(frame.iloc[:, position], cells.rows[chosen], made))
+        new: Any = _written(frame.iloc[:, position], cells.rows[chosen], made)
+        frame.isetitem(position, new)
     return frame
 
 
