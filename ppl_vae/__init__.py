@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ppl_vae.arviz import to_arviz as to_arviz
     from ppl_vae.checks.predictive_checks import PredictiveCheck as PredictiveCheck
     from ppl_vae.checks.predictive_checks import predictive_check as predictive_check
+    from ppl_vae.checks.privacy import PrivacyCheck as PrivacyCheck
+    from ppl_vae.checks.privacy import privacy_check as privacy_check
     from ppl_vae.core.pair import Guide as Guide
     from ppl_vae.core.pair import Model as Model
     from ppl_vae.core.world import alone as alone

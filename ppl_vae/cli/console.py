@@ -18,6 +18,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -158,23 +159,30 @@ def table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
 
 
 def preview(frame: pd.DataFrame, rows: int = 10) -> Table:
-    """Return the first rows and columns of a frame of numbers, as many as fit the terminal.
+    """Return the first rows and columns of a frame, as many as fit the terminal.
 
     Args:
-        frame: Numbers.
+        frame: Numbers, texts and dates.
         rows: Number of rows to show, at most.
     """
-    width = max(8, *(len(name) for name in frame.columns)) + 3
+    width = max(8, *(len(str(name)) for name in frame.columns)) + 3
     columns = max(1, (shutil.get_terminal_size((100, 24)).columns - 16) // width)
     shown = frame.iloc[:rows, :columns]
     more = ["..."] if len(frame.columns) > columns else []
-    lines = [
-        [label, *(f"{value:.4g}" for value in line), *more]
-        for label, line in zip(shown.index, shown.to_numpy(), strict=True)
-    ]
+    lines = [[label, *map(_cell, line), *more] for label, *line in shown.itertuples(name=None)]
     if len(frame) > rows:
         lines.append(["..."])
     return table(["", *shown.columns, *more], lines)
+
+
+def _cell(value: Any) -> str:
+    """Return a cell of a preview: a number in a few digits, the beginning of a text."""
+    if isinstance(value, str):
+        return value if len(value) <= 12 else value[:11] + "…"
+    try:
+        return str(value) if isinstance(value, Integral) else f"{value:.4g}"
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def json_value(value: Any) -> Any:

@@ -1,7 +1,9 @@
 """``ppl-vae generate``: new rows from the model of a run."""
 
+import ast
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -37,6 +39,14 @@ def generate(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    given: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="The value of a covariate in all new rows: sex=Female for a covariate of a table, "
+            "or a field that the model reads. May be repeated.",
+        ),
+    ] = None,
     expected: Annotated[
         bool, typer.Option("--expected", help="The expected row of the drawn latents, not a draw.")
     ] = False,
@@ -75,13 +85,36 @@ def generate(
             )
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
-            opened.model, opened.guide, rows, num_samples=num_samples, expected=expected, **settings
-        )
+            opened.model, opened.guide, rows, num_samples=num_samples, expected=expected,
+            given=_values(given or ()), **settings,
+        )  # fmt: skip
         if like is None and opened.sequences is None and not any_number(generated):
             report.note(
                 "note: all new rows are 0; a model that takes the total of a row from the data, "
                 "such as the length of a document, needs --like DATA"
             )
+        if like is not None and hasattr(generated, "columns") and hasattr(rows, "schema"):
+            report.note(str(ppl_vae.privacy_check(generated, rows, progress=report.progress)))
         if opened.sequences is not None and (out is None or out.suffix.lower() != ".npz"):
             generated = opened.sequences.table(generated)
         hand_over(generated, out, report)
+
+
+def _values(words: Sequence[str]) -> dict[str, Any]:
+    """Return the values of covariates from words of the form ``NAME=VALUE``.
+
+    A value is a number, or else a text.
+
+    Raises:
+        UsageError: If a word has another form.
+    """
+    found: dict[str, Any] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--given: expected NAME=VALUE, got {word}")
+        try:
+            found[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            found[name] = value
+    return found

@@ -17,6 +17,7 @@ from ppl_vae.cli import (
     evaluate,
     fit,
     generate,
+    impute,
     lint,
     list_,
     new,
@@ -42,7 +43,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
     "evaluate": evaluate.evaluate, "check": check.check, "compare": compare.compare,
     "encode": encode.encode,
-    "generate": generate.generate, "score": score.score, "report": report.report, "show": show.show,
+    "generate": generate.generate, "impute": impute.impute, "score": score.score, "report": report.report, "show": show.show,
     "schema": schema.schema, "shuffle": shuffle.shuffle,
 }  # fmt: skip
 

@@ -225,7 +225,7 @@ class Schema:
         return [
             [Line(head, "title")],
             Table(self.frame),
-            notes,
+            *([notes] if notes else []),
         ]  # fmt: skip
 
 

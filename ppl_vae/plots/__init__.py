@@ -13,6 +13,7 @@ from ppl_vae.plots.curves import learning_curves as learning_curves
 from ppl_vae.plots.detection import precision_recall_curves as precision_recall_curves
 from ppl_vae.plots.detection import roc_curves as roc_curves
 from ppl_vae.plots.differences import difference_intervals as difference_intervals
+from ppl_vae.plots.distances import distance_histogram as distance_histogram
 from ppl_vae.plots.estimators import estimator_plane as estimator_plane
 from ppl_vae.plots.images import image_grid as image_grid
 from ppl_vae.plots.importance import importance_map as importance_map

@@ -1,0 +1,196 @@
+"""Do generated rows of a table lie too close to the real ones: were rows learned by heart?
+
+    d(a, b) = mean over columns of d_c(a, b)
+      numbers       |a_c - b_c| / range of the column, 1 at most
+      categories    0 if a_c = b_c, else 1
+    columns in which a or b has no value are left out
+
+For each generated row, the distance to the closest real row; beside it, for real rows, the distance
+to the closest other real row. A model that has learned what rows have in common, and not the rows,
+gives distances of the second kind. A row at distance 0 is a copy; a table of few categories has
+many copies by chance, among its own rows as well.
+
+The check finds rows that are copied. It proves nothing about what else the rows may give away.
+
+Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from ppl_vae.arguments import check_arguments, check_count, shown
+from ppl_vae.bars import Bar
+from ppl_vae.data.arrow import of_pandas
+from ppl_vae.data.mixed_tables import SEEN, Table, X, by_schema, table
+from ppl_vae.data.schema import Schema
+from ppl_vae.verdicts import Block, Line, verdict
+from ppl_vae.verdicts import Table as Lines
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+CLOSE = 0.05
+"""Share of real rows that are called close to another; so many generated ones are by chance."""
+
+BLOCK = 1 << 22
+"""Distances that are computed at once."""
+
+
+@dataclass(frozen=True)
+@verdict
+class PrivacyCheck:
+    """How close generated rows are to real rows, beside how close real rows are to one another.
+
+    Attributes:
+        frame: A line for each generated row that was looked at, with its index: ``distance`` to the
+            closest real row, from 0 to 1; ``closest``, the label of that row; ``close``, whether it
+            is closer than 95 % of the real rows are to another real row.
+        real: Of some real rows, the distance to the closest other real row, (rows,).
+        limit: The distance below which 5 % of the real rows have another real row.
+    """
+
+    frame: pd.DataFrame
+    real: np.ndarray = field(repr=False)
+    limit: float = 0.0
+
+    @property
+    def copies(self) -> tuple[float, float]:
+        """Share of generated rows that equal a real row, and of real rows that equal another."""
+        return float((self.frame["distance"] == 0).mean()), float((self.real == 0).mean())
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Draw the distances of generated rows over those of real rows; return the axes."""
+        from ppl_vae.plots.distances import distance_histogram  # noqa: PLC0415  slow
+
+        return distance_histogram(self.frame["distance"], self.real, ax=ax)
+
+    def _content(self) -> list[Block]:
+        """Return what there is to read, for ``ppl_vae.verdicts``."""
+        close, (copied, twins) = float(self.frame["close"].mean()), self.copies
+        title = f"{len(self.frame):,} generated rows: distance to the closest real row"
+        lines = pd.DataFrame(
+            {
+                "median": [self.frame["distance"].median(), np.median(self.real)],
+                "equal to a real row": [copied, twins],
+                "closer than 95 % of real rows": [close, float((self.real < self.limit).mean())],
+            },
+            index=["generated rows", "real rows, to another"],
+        )
+        several = max(len(self.frame), 1) ** -0.5
+        alarm = close > CLOSE + 4 * several * (CLOSE * (1 - CLOSE)) ** 0.5
+        said = "real rows may have been learned by heart: fewer epochs, or a smaller decoder"
+        told = Line(f"generated rows are too close to real ones; {said}", "warning")
+        if not alarm:
+            told = Line("generated rows are no closer to real rows than these to one another")
+        return [[Line(title, "title"), told], Lines(lines)]
+
+
+def privacy_check(
+    generated: Any,
+    data: Any,
+    *,
+    num_rows: int = 1000,
+    seed: int | None = 0,
+    progress: bool | None = None,
+) -> PrivacyCheck:
+    """Compare the distances of generated rows to real rows with those among real rows.
+
+    Args:
+        generated: A frame of generated rows, as ``generate`` returns it for a table.
+        data: The real rows that the model was fitted to: a frame, or what ``table`` made of it.
+        num_rows: The most generated rows and the most real rows whose distances are looked at;
+            each is compared with all real rows.
+        seed: Chooses them.
+        progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
+            work has taken two seconds.
+
+    Raises:
+        ValueError: If there are fewer than two real rows, or the generated rows have not the
+            columns of the data.
+
+    Example:
+        >>> people = pd.DataFrame({"age": range(20, 60), "city": ["Rome", "Oslo"] * 20})
+        >>> print(round(privacy_check(people.head(3), people).copies[0], 2))
+        1.0
+    """
+    check_arguments(seed=seed, progress=progress)
+    check_count("num_rows", num_rows)
+    real = data if isinstance(data, Table) else table(data)
+    frame = of_pandas(generated, "generated")
+    if not isinstance(frame, pd.DataFrame) or not len(frame):
+        raise ValueError(f"generated: expected a frame with rows, got {shown(generated)}")
+    if len(real[X]) < 2:
+        raise ValueError(f"data: expected two rows or more, got {len(real[X])}")
+    made = by_schema(frame, real.schema, "generated")
+    random = np.random.default_rng(seed)
+    chosen = np.sort(random.permutation(len(frame))[:num_rows])
+    others = np.sort(random.permutation(len(real[X]))[:num_rows])
+    cells, of_real = _cells(made), _cells(real)
+    bar = Bar("distances", progress)
+    with bar.over(total=len(chosen) + len(others), unit="row") as told:
+        distance, closest = _closest(_rows_of(cells, chosen), of_real, real.schema, told.update)
+        apart, _ = _closest(
+            _rows_of(of_real, others), of_real, real.schema, told.update, without=others
+        )
+    limit = float(np.quantile(apart, CLOSE))
+    index = real.index if real.index is not None else pd.RangeIndex(len(real[X]))
+    found = pd.DataFrame(
+        {"distance": distance, "closest": index[closest], "close": distance < limit},
+        index=frame.index[chosen],
+    )
+    return PrivacyCheck(found, apart, limit)
+
+
+Cells = tuple[np.ndarray, np.ndarray]
+
+
+def _cells(rows: Table) -> Cells:
+    """Return the numbers of a table, and which cells are there, (rows, columns) each."""
+    return rows[X].numpy().astype(np.float32), rows[SEEN].numpy()
+
+
+def _rows_of(cells: Cells, chosen: np.ndarray) -> Cells:
+    """Return some rows of numbers and of which cells are there."""
+    return cells[0][chosen], cells[1][chosen]
+
+
+def _closest(
+    rows: Cells, real: Cells, schema: Schema, told: Any, without: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of each row to the closest real row, and the position of that row.
+
+    Args:
+        rows: The rows.
+        real: The real rows.
+        schema: Says which columns hold categories, and the range of numbers.
+        told: Is called with the number of rows that are done.
+        without: The position of a real row that does not count, for each row.
+    """
+    size = max(1, BLOCK // len(real[0]))
+    distances, places = [], []
+    for start in range(0, len(rows[0]), size):
+        part = _rows_of(rows, np.arange(start, min(start + size, len(rows[0]))))
+        total = np.zeros((len(part[0]), len(real[0])), np.float32)
+        count = np.zeros_like(total)
+        for number, column in enumerate(schema.modelled):
+            a, b = part[0][:, number, None], real[0][None, :, number]
+            both = part[1][:, number, None] & real[1][None, :, number]
+            if column.is_category:
+                apart = (a != b).astype(np.float32)
+            else:
+                spread = (column.upper or 0.0) - (column.lower or 0.0)
+                apart = np.minimum(np.abs(a - b) / np.float32(spread or 1.0), 1.0)
+            total += np.where(both, apart, 0)
+            count += both
+        mean = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+        if without is not None:
+            mean[np.arange(len(mean)), without[start : start + size]] = np.inf
+        places.append(mean.argmin(1))
+        distances.append(mean.min(1))
+        told(len(mean))
+    return np.concatenate(distances).astype(float), np.concatenate(places)
