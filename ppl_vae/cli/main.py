@@ -43,7 +43,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
     "evaluate": evaluate.evaluate, "check": check.check, "compare": compare.compare,
     "encode": encode.encode,
-    "generate": generate.generate, "impute": impute.impute, "score": score.score, "report": report.report, "show": show.show,
+    "generate": generate.generate, "impute": impute.impute, "score": score.score,
+    "report": report.report, "show": show.show,
     "schema": schema.schema, "shuffle": shuffle.shuffle,
 }  # fmt: skip
 

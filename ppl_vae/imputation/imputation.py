@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,100 +20,24 @@ from ppl_vae.arguments import (
     check_seed,
     shown,
 )
-from ppl_vae.bars import NO_BAR, Bar
-from ppl_vae.core.blocks import blocks
+from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.fields import Field
-from ppl_vae.data.rows import Batch, Data, Rows
+from ppl_vae.data.rows import Data, Rows
 from ppl_vae.evaluation.psis import k_threshold
 from ppl_vae.evaluation.summary import MOST_DRAWS, UnreliableWarning
 from ppl_vae.imputation.completed import completed_data
+from ppl_vae.imputation.imputer import Imputer
 from ppl_vae.imputation.missing import MissingCells, find_missing
 from ppl_vae.imputation.of_tables import table_lines
-from ppl_vae.imputation.posterior import CellPosterior
-from ppl_vae.imputation.summaries import STATISTICS, BlockDraws
-from ppl_vae.predictive.row_form import CellPlaces
+from ppl_vae.imputation.summaries import STATISTICS, BlockDraws, joined_rows
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
 LINE = ("row", "column", *STATISTICS, "k_hat")
 """Columns of the frame of missing cells."""
 
-T = TypeVar("T")
-
 ENOUGH = 100  # effective draws that are enough where the tail of the weights is unknown
 SHOWN = 5  # columns with the most missing cells that a text lists
-
-
-@dataclass(frozen=True)
-class Imputer:
-    """Missing cells of some data, and what draws them.
-
-    Attributes:
-        pair: The pair.
-        data: The data as they were given.
-        rows: The same data as rows.
-        cells: Their missing cells.
-        places: The cells that the model's sites observe.
-        num_samples: S, draws for each row.
-    """
-
-    pair: Pair
-    data: Any
-    rows: Rows
-    cells: MissingCells
-    places: CellPlaces
-    num_samples: int
-
-    def over_blocks(
-        self, use: Callable[[BlockDraws], T], seed: int | None, bar: Bar = NO_BAR
-    ) -> list[T]:
-        """Draw the missing cells, a block of the rows that have some at a time.
-
-        Args:
-            use: Makes of the draws of a block what is kept; its cells are in the order of all
-                missing cells. Its own random numbers follow the seed, too.
-            seed: Seeds the draws.
-            bar: The progress bar.
-
-        Returns:
-            What ``use`` returned, block after block.
-
-        Raises:
-            ValueError: If the importance weights of a row are NaN, or all of them are 0, or a mask
-                changes from run to run.
-        """
-        incomplete, counts = self.cells.rows.unique(return_counts=True)
-        rows = self.rows.subset(incomplete)
-        posterior = CellPosterior(self.pair, rows, self.places, self.num_samples, int(counts.max()))
-        ends = counts.cumsum(0)
-
-        def work(batch: Batch, index: Tensor) -> T:
-            draws = BlockDraws.of(posterior, batch)
-            self._refuse_weights(incomplete[index], draws)
-            part = slice(int(ends[index[0]] - counts[index[0]]), int(ends[index[-1]]))
-            in_block = torch.searchsorted(incomplete[index], self.cells.rows[part])
-            fields, places = self.cells.fields[part], self.cells.places[part]
-            return use(draws.wanted(MissingCells(in_block, fields, places)))
-
-        parts = blocks(self.pair, rows, work, seed=seed, bar=bar, size=posterior.size)
-        return [part for _, part in parts]
-
-    def _refuse_weights(self, index: Tensor, draws: BlockDraws) -> None:
-        """Raise if the weights of a row are NaN or all 0.
-
-        Args:
-            index: The positions of the block's rows, (rows,).
-            draws: The draws.
-        """
-        total = draws.log_weights.logsumexp(0)
-        bad = (~total.isfinite()).nonzero().flatten()
-        if len(bad):
-            row = shown(self.rows.index[int(index[bad[0]])])
-            raise ValueError(
-                f"{self.rows.name}: row {row}: expected observed cells that the pair can score, "
-                f"got log-weights whose sum is {float(total[bad[0]])}; look whether the row is far "
-                "from the data, or leave it out"
-            )
 
 
 @dataclass(frozen=True)
@@ -161,6 +84,8 @@ class Imputation:
     num_samples: int
     level: float
     _imputer: Imputer = field(repr=False, compare=False)
+    _seed: int | None = field(repr=False, compare=False)
+    _probabilities: dict[str, Tensor] = field(repr=False, compare=False, default_factory=dict)
 
     def draw(self, m: int = 5, seed: int | None = 0) -> list[Any]:
         """Draw completed data sets: multiple imputation.
@@ -194,6 +119,46 @@ class Imputation:
             values = torch.cat(self._imputer.over_blocks(lambda draws: draws.draws(m), seed), 1)
         source = self._imputer
         return [completed_data(source.data, source.rows, source.cells, each) for each in values]
+
+    def probabilities(self, column: Any) -> pd.DataFrame:
+        """Return the probability of each category in the missing cells of a column.
+
+        The pair runs again at the first call.
+
+        Args:
+            column: The column, as ``frame["column"]`` has it.
+
+        Returns:
+            A line for each missing cell of the column, with the label of its row; a column for each
+            category: of a table its name, else its number.
+
+        Raises:
+            ValueError: If the column has no missing cell, or holds numbers.
+
+        Example:
+            >>> from ppl_vae import impute
+            >>> from ppl_vae.models.hmm import HMMModel
+            >>> seen = torch.ones(3, 2, 1, dtype=torch.bool)
+            >>> impute(HMMModel(2, 1), None, torch.zeros(3, 2, 1)).frame.empty
+            True
+        """
+        lines = [each == column for each in self.frame["column"]]
+        if not any(lines):
+            known = list(dict.fromkeys(self.frame["column"]))
+            raise ValueError(f"column: expected one of {known[:9]}, got {shown(column)}")
+        source = self._imputer
+        if "all" not in self._probabilities:
+            parts = source.over_blocks(BlockDraws.probabilities, self._seed)
+            self._probabilities["all"] = joined_rows(parts)
+        found = self._probabilities["all"][torch.tensor(lines)]
+        if bool(found.isnan().all()):
+            raise ValueError(f"column: expected one of categories, got {shown(column)} of numbers")
+        found = found[:, ~found.isnan().all(0)]
+        names: Any = range(found.shape[1])
+        if source.rows.schema is not None:
+            names = list(source.rows.schema.named(column).categories)
+            found = found[:, : len(names)]
+        return pd.DataFrame(found.numpy(), self.frame["row"][lines], columns=list(names))
 
     def _content(self) -> list[Block]:
         """Return what there is to read, for ``ppl_vae.verdicts``."""
@@ -286,7 +251,7 @@ def impute(
     return Imputation(
         completed_data(data, rows, cells, found["value"]),
         _frame(rows, cells, found),
-        unreliable, incomplete, num_samples, float(level), imputer,
+        unreliable, incomplete, num_samples, float(level), imputer, seed,
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ppl_vae.data.rows import Batch, batch_rows
 from ppl_vae.evaluation.psis import WeightSums
@@ -135,6 +136,28 @@ class BlockDraws:
         weights = self.log_weights.softmax(0)
         parts = [_summary(site, weights[:, site.cells.rows], level) for site in self.sites]
         return {name: torch.cat([part[name] for part in parts])[self.order] for name in STATISTICS}
+
+    def probabilities(self) -> Tensor:
+        """Return the probability of each category of the wanted cells, (cells, most categories).
+
+        NaN stands where a cell has no such category, and in the cells of numbers.
+        """
+        parts = []
+        for site in self.sites:
+            mean = site.average.mean.double()
+            if site.moments.kind == "binary":
+                mean = torch.stack([1 - mean, mean], -1)
+            elif site.moments.kind != "category":
+                mean = torch.full((len(site.cells), 0), torch.nan, dtype=torch.double)
+            parts.append(mean)
+        return joined_rows(parts)[self.order]
+
+
+def joined_rows(parts: list[Tensor]) -> Tensor:
+    """Return matrices of different widths one below the other, NaN where one is narrower."""
+    width = max((part.shape[1] for part in parts), default=0)
+    padded = [pad(part, (0, width - part.shape[1]), value=torch.nan) for part in parts]
+    return torch.cat(padded) if padded else torch.zeros(0, width, dtype=torch.double)
 
 
 def _keys(cells: MissingCells) -> list[tuple[int, ...]]:
