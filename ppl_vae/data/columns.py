@@ -132,7 +132,9 @@ def remember(owner: Any, columns: Columns, method: str = "") -> None:
     """
     with contextlib.suppress(TypeError):
         known = _FITTED.setdefault(owner, {})
-        known[method] = TableColumns({**known.get(method, {}), **columns}, schema_of(columns))
+        older = known.get(method, TableColumns({}))
+        schema = schema_of(columns) or schema_of(older)
+        known[method] = TableColumns({**older, **columns}, schema)
 
 
 def remembered(owner: Any, method: str = "") -> Columns:

@@ -13,12 +13,12 @@ The guess is printed with the schema, and whoever knows better says so (``kinds=
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from ppl_vae.data.times import is_time
 
 NUMBERS = ("real", "positive", "count", "date")
 """Kinds whose values are numbers."""
@@ -35,7 +35,7 @@ LARGEST_COUNT = 10_000
 """The largest count: whole numbers beyond it are numbers whose steps of 1 say nothing."""
 
 SMALLEST = 1e-30
-"""Numbers below it are not told from 0 by the logarithm of a float in single precision."""
+"""The smallest positive number: single precision tells smaller ones from 0 with few digits."""
 
 MOST_CATEGORIES = 500
 """The most categories of a column of text; a column with more holds names or text."""
@@ -46,109 +46,8 @@ FEWEST_REPEATS = 10
 SURELY_NAMES = 20
 """So many different texts, none of which repeats, are names of rows."""
 
-_DATE = re.compile(r"\s*\d{4}-\d{1,2}-\d{1,2}([T ].*)?\s*")
-"""A text that begins with a date as ISO 8601 writes it."""
-
 _NAME_OF_ID = re.compile(r"(?i)(^|.*[_\s-])(id|uuid|guid|key)$|^id[_\s-].*$|.*(?-i:[a-z]I[Dd])$")
 """Names that columns of identifiers have."""
-
-
-def is_missing(column: pd.Series, words: Sequence[Any] = ()) -> np.ndarray[Any, Any]:
-    """Return which cells of a column are missing, (rows,) of bool.
-
-    Missing are what pandas says is missing, texts without a letter, and the given words.
-
-    Args:
-        column: The column.
-        words: Texts and numbers that stand for a missing value, such as ``"?"`` or -999.
-
-    Example:
-        >>> is_missing(pd.Series(["a", "", None, " ? "]), ["?"]).tolist()
-        [False, True, True, True]
-    """
-    missing = np.asarray(column.isna(), dtype=bool)
-    texts = {str(word).strip() for word in words if isinstance(word, str)}
-    numbers = [w for w in words if isinstance(w, int | float) and not isinstance(w, bool)]
-    dtype = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype):
-        gaps = is_missing(pd.Series(dtype.categories), words)
-        codes = np.asarray(column.cat.codes)
-        return np.asarray(missing | (gaps[codes] if len(gaps) else False))
-    if pd.api.types.is_bool_dtype(dtype) or isinstance(dtype, pd.DatetimeTZDtype):
-        return missing
-    if pd.api.types.is_numeric_dtype(dtype):
-        numbers += [float(text) for text in texts if _is_number(text)]
-        return np.asarray(missing | np.asarray(column.isin(numbers).fillna(False), dtype=bool))
-    if dtype.kind in "mM":
-        return missing
-    marks = {"", *texts}
-    words_in = [
-        v.strip() in marks if isinstance(v, str) else _equals(v, numbers) for v in column.tolist()
-    ]
-    return np.asarray(missing | np.asarray(words_in, dtype=bool))
-
-
-def _is_number(text: str) -> bool:
-    """Return whether a text spells a number."""
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _equals(value: Any, numbers: Sequence[Any]) -> bool:
-    """Return whether a value of any type is one of some numbers."""
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    return is_number and any(value == number for number in numbers)
-
-
-def as_typed(column: pd.Series, missing: np.ndarray[Any, Any]) -> pd.Series:
-    """Return a column of texts as numbers or points in time, where all its texts are such.
-
-    Texts that all have the form of ISO 8601 dates become points in time. Columns of other types,
-    and those whose texts are mixed, are returned as they are.
-
-    Args:
-        column: The column.
-        missing: Which cells are missing, (rows,) of bool; NaN or NaT takes their place.
-
-    Example:
-        >>> as_typed(pd.Series(["1", "?"]), np.array([False, True])).tolist()
-        [1.0, nan]
-    """
-    dtype = column.dtype
-    if isinstance(dtype, pd.CategoricalDtype) or not _holds_objects(dtype):
-        return column
-    there = column[~missing]
-    values = there.tolist()
-    if not values:
-        return column
-    if not any(isinstance(v, bool | np.bool_) for v in values):
-        numbers = pd.to_numeric(there.astype(object), errors="coerce")
-        if numbers.notna().all():
-            return _spread(numbers.astype(float).array, missing, column, np.nan)
-    if all(isinstance(v, str) and _DATE.fullmatch(v) for v in values) or all(
-        hasattr(v, "isoformat") and hasattr(v, "year") for v in values
-    ):
-        with warnings.catch_warnings(action="ignore"):
-            dates = pd.to_datetime(there.astype(object), errors="coerce", format="ISO8601")
-        if dates.notna().all() and dates.dtype.kind == "M":
-            return _spread(dates.array, missing, column, pd.NaT)
-    return column
-
-
-def _holds_objects(dtype: Any) -> bool:
-    """Return whether a column of a dtype holds texts or objects of Python."""
-    return bool(pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype))
-
-
-def _spread(values: Any, missing: np.ndarray[Any, Any], column: pd.Series, fill: Any) -> pd.Series:
-    """Return values at the cells that are there, and ``fill`` at the others."""
-    result = pd.Series(fill, index=range(len(column)), dtype=values.dtype)
-    result[~missing] = values
-    spread: pd.Series = result.set_axis(column.index)
-    return spread
 
 
 def guess_kind(column: pd.Series, missing: np.ndarray[Any, Any]) -> str:
@@ -167,23 +66,17 @@ def guess_kind(column: pd.Series, missing: np.ndarray[Any, Any]) -> str:
     there, dtype = column[~missing], column.dtype
     if not len(there):
         return "empty"
-    is_number = pd.api.types.is_numeric_dtype(dtype) and dtype.kind != "c"
-    if isinstance(dtype, pd.CategoricalDtype) or pd.api.types.is_bool_dtype(dtype):
+    if isinstance(dtype, pd.CategoricalDtype) or dtype.kind == "b":
         ordered = bool(getattr(dtype, "ordered", False))
         kind = _of_categories(there.nunique(), ordered=ordered)
     elif is_time(dtype) or dtype.kind == "m":
         varies = bool((there != there.iloc[0]).any())
         kind = ("date" if is_time(dtype) else "real") if varies else "categorical"
-    elif is_number:
+    elif dtype.kind in "iuf":
         kind = _of_numbers(there.to_numpy(dtype=float), str(column.name))
     else:
         kind = _of_texts(there)
     return kind
-
-
-def is_time(dtype: Any) -> bool:
-    """Return whether a dtype is one of points in time."""
-    return isinstance(dtype, pd.DatetimeTZDtype) or dtype.kind == "M"
 
 
 def _of_categories(count: int, *, ordered: bool) -> str:
@@ -194,6 +87,8 @@ def _of_categories(count: int, *, ordered: bool) -> str:
 def _of_numbers(values: np.ndarray[Any, Any], name: str) -> str:
     """Return the kind of a column of numbers that are there."""
     different = np.unique(values)
+    if np.isinf(values).any():
+        return "real"  # which refuses the cell
     if len(different) <= 2:
         return _of_categories(len(different), ordered=False)
     whole = bool((values == np.round(values)).all())

@@ -18,9 +18,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ppl_vae.arguments import names_in, shown
+from ppl_vae.arguments import shown
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import NamedFields
+from ppl_vae.data.plain_columns import text_of
 from ppl_vae.data.schema import Schema, read_schema
 
 X, SEEN, COVARIATES = "x", "seen", "y"
@@ -45,6 +46,22 @@ class Table(NamedFields):
     def copy(self) -> Table:
         """Return a copy with the schema, and with the same arrays."""
         return Table(self, self.schema, self.frame, self.index)
+
+    def __or__(self, other: Any) -> Any:
+        """Return the table with the fields of another mapping, such as an index, beside its own.
+
+        Raises:
+            ValueError: If a field of the table would be replaced: its schema would not fit.
+        """
+        joined = dict.__or__(self, other)
+        if joined is NotImplemented:
+            return joined
+        if both := [name for name in other if name in self]:
+            raise ValueError(
+                f'fields: expected others than those of the table, got "{both[0]}"; change the '
+                "frame, and pass it"
+            )
+        return Table(joined, self.schema, self.frame, self.index)
 
     def part(self, rows: slice) -> Table:
         """Return some of the rows."""
@@ -106,17 +123,41 @@ def table(
         )
     if not len(frame):
         raise ValueError("data: expected at least one row, got none")
-    words = [missing] if isinstance(missing, str | int | float) else list(missing)
     given: dict[str, Any] = {
-        "kinds": dict(kinds or {}), "ignore": names_in("ignore", ignore), "missing": words,
-        "covariates": names_in("covariates", covariates),
+        "kinds": _mapping_of_kinds(kinds), "ignore": _listed("ignore", ignore),
+        "missing": _listed("missing", missing), "covariates": _listed("covariates", covariates),
     }  # fmt: skip
+    if schema is not None and not isinstance(schema, Schema):
+        raise ValueError(f"schema: expected a Schema, got {shown(schema)}; Schema.load reads one")
     if schema is None:
         schema = read_schema(frame, unseen=unseen, **given)
     elif any(given.values()) or unseen != "error":
         used = next((name for name, value in given.items() if value), "unseen")
         raise ValueError(f"{used}: expected none beside a schema, which says it, got one")
+    else:
+        schema.checked(frame)
+        schema = schema.completed(frame)
     return by_schema(frame, schema)
+
+
+def _listed(argument: str, values: Any) -> list[Any]:
+    """Return one value, or several, as a list; the name of a column may be a tuple.
+
+    Raises:
+        ValueError: If the values are neither.
+    """
+    if values is None or isinstance(values, str | int | float):
+        return [] if values is None else [values]
+    if not isinstance(values, list | tuple | set | frozenset | pd.Index | np.ndarray):
+        raise ValueError(f"{argument}: expected a list, got {shown(values)}")
+    return list(values)
+
+
+def _mapping_of_kinds(kinds: Any) -> dict[Any, str]:
+    """Return the kinds of columns by name; raise ``ValueError`` for what is no mapping."""
+    if not isinstance(kinds, Mapping | None):
+        raise ValueError(f'kinds: expected {{"column": "kind"}}, got {shown(kinds)}')
+    return dict(kinds or {})
 
 
 def by_schema(frame: pd.DataFrame, schema: Schema, where: str = "data") -> Table:
@@ -125,7 +166,7 @@ def by_schema(frame: pd.DataFrame, schema: Schema, where: str = "data") -> Table
     x, seen = schema.encoded(frame, schema.modelled, where)
     dtype = torch.get_default_dtype()
     fields: dict[str, Any] = {X: torch.as_tensor(x, dtype=dtype), SEEN: torch.as_tensor(seen)}
-    if schema.covariates:
+    if schema.given:
         values = schema.covariate_values(frame, where)
         fields[COVARIATES] = torch.as_tensor(values, dtype=dtype)
     return Table(fields, schema, frame)
@@ -135,40 +176,84 @@ def read_by_schema(data: Any, schemas: Sequence[Schema | None], name: str) -> An
     """Return a frame, or a table of another schema, as a table of the schema of a fit.
 
     Args:
-        data: Data of any form; what is no frame and no table is returned as it is.
+        data: Data of any form; of a pair that was fitted to other data than a table, the data are
+            returned as they are.
         schemas: Of the fits of the model and the guide; ``None`` for a fit to other data.
         name: The data's name, for messages.
 
     Raises:
-        ValueError: If the frame does not have the columns of the schema, or a cell is not of its
-            column's kind.
+        ValueError: If the data are no frame and no table, a frame does not have the columns of the
+            schema, or a cell is not of its column's kind; if the model and the guide were fitted to
+            tables whose numbers mean different cells.
+    """
+    schema = schema_of_fits(schemas, name)
+    if schema is None:
+        return data
+    if isinstance(data, Table):
+        return data if data.schema.codes == schema.codes else read_anew(data, schema, name)
+    if isinstance(data, pd.DataFrame):
+        return by_schema(data, schema, name)
+    raise ValueError(
+        f"{name}: expected a frame, or what table(frame) returns, because the model and the guide "
+        f"were made for a table, got {shown(type(data).__name__)}, whose columns have no names; "
+        "some rows of a table are table(frame[:10], schema=schema), and another field joins it by "
+        '|, as in table(frame) | {"index": torch.arange(10)}'
+    )
+
+
+def schema_of_fits(schemas: Sequence[Schema | None], name: str) -> Schema | None:
+    """Return the schema that a model and a guide were fitted to; ``None`` where they have none.
+
+    Raises:
+        ValueError: If the numbers of the one mean other cells than those of the other.
     """
     known = [schema for schema in schemas if schema is not None]
-    if not known:
-        return data
-    schema = known[0]
-    if isinstance(data, Table):
-        if data.schema == schema or data.frame is None:
-            return data
-        return by_schema(data.frame, schema, name)
-    return by_schema(data, schema, name) if isinstance(data, pd.DataFrame) else data
+    for other in known[1:]:
+        if other.codes != known[0].codes:
+            of_first, of_other = dict(_by_name(known[0])), dict(_by_name(other))
+            names = [*of_first, *of_other]
+            odd = next((n for n in names if of_first.get(n) != of_other.get(n)), names[0])
+            raise ValueError(
+                f"{name}: expected a model and a guide that were made for one table, got two whose "
+                f'column "{odd}" differs in its kind, categories, offset or frequent values; '
+                "build both from table(frame, schema=schema) with one schema"
+            )
+    return known[0] if known else None
+
+
+def _by_name(schema: Schema) -> list[tuple[str, Any]]:
+    """Return the codes of the columns of a schema, by name."""
+    return [(column.codes[0], column.codes) for column in (*schema.modelled, *schema.given)]
+
+
+def read_anew(data: Table, schema: Schema, name: str) -> Table:
+    """Return a table of another schema as one of this schema; other fields stay beside it."""
+    frame = data.frame
+    if frame is None:
+        frame = data.schema.decoded(data[X], data[SEEN], data.get(COVARIATES), data.index)
+    read = by_schema(frame, schema, name)
+    others = {key: values for key, values in data.items() if key not in (X, SEEN, COVARIATES)}
+    return read | others if others else read
 
 
 def joined_tables(parts: Sequence[Table]) -> Table:
     """Return tables of one schema, one below the other."""
     fields = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     frames = [part.frame for part in parts if part.frame is not None]
-    frame = pd.concat(frames) if len(frames) == len(parts) else None
-    return Table(fields, parts[0].schema, frame)
+    if len(frames) == len(parts):
+        return Table(fields, parts[0].schema, pd.concat(frames))
+    indices = [part.index for part in parts if part.index is not None]
+    index = indices[0].append(indices[1:]) if len(indices) == len(parts) else None
+    return Table(fields, parts[0].schema, index=index)
 
 
 def rows_of_zeros(schema: Schema, count: int) -> Table:
     """Return rows with one typical value in each column of a schema."""
     x = torch.tensor([column.filling for column in schema.modelled]).expand(count, -1).clone()
     fields = {X: x.to(torch.get_default_dtype()), SEEN: torch.ones_like(x, dtype=torch.bool)}
-    if schema.covariates:
+    if schema.given:
         width = sum(column.width for column in schema.given)
-        fields[COVARIATES] = torch.zeros(count, width)
+        fields[COVARIATES] = torch.zeros(count, width, dtype=fields[X].dtype)
     return Table(fields, schema, index=pd.RangeIndex(count))
 
 
@@ -212,10 +297,11 @@ def _covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
         ValueError: If a name is no covariate, or a value is not of the column's kind.
     """
     y, start = y.clone(), 0
-    names = [column.name for column in schema.given]
-    for name in given:
+    names = [text_of(column.name) for column in schema.given]
+    of_name = {text_of(name): values for name, values in given.items()}
+    for name in of_name:
         if name not in names:
-            described = name in [column.name for column in schema.modelled]
+            described = name in [text_of(column.name) for column in schema.modelled]
             mend = (
                 f'; the model describes "{name}": rows in which it has a given value are draws of '
                 "impute, from a frame with that value and gaps elsewhere"
@@ -224,10 +310,11 @@ def _covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
             )
             raise ValueError(f"given: expected covariates among {names}, got {shown(name)}{mend}")
     for column in schema.given:
-        if column.name in given:
-            values = given[column.name]
+        if text_of(column.name) in of_name:
+            values = of_name[text_of(column.name)]
             many = isinstance(values, list | tuple | np.ndarray | pd.Series)
-            cells = pd.Series(list(values) if many else [values] * len(y), name=column.name)
+            listed = list(values) if many else [values] * len(y)
+            cells = pd.Series(listed, name=column.name)
             if len(cells) != len(y):
                 raise ValueError(
                     f'given["{column.name}"]: expected one value or {len(y)}, got {len(cells)}'

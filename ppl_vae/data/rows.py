@@ -33,7 +33,7 @@ from ppl_vae.data.columns import (
     schema_of,
 )
 from ppl_vae.data.fields import Array, columns_of_fits, named_mapping, read_field
-from ppl_vae.data.mixed_tables import Table, of_fields, read_by_schema
+from ppl_vae.data.mixed_tables import Table, of_fields, read_by_schema, schema_of_fits
 from ppl_vae.data.schema import Schema
 from ppl_vae.data.selection import check_one_order
 from ppl_vae.data.sparse import is_sparse
@@ -150,6 +150,12 @@ class Rows:
 
     def with_columns_of(self, fitted: Sequence[Columns], name: str) -> Rows:
         """Return the rows with columns that have names in the order of a fit (see ``Rows``)."""
+        schema = schema_of_fits(list(map(schema_of, fitted)), name)
+        if schema is not None and self.schema is not None and self.schema.codes != schema.codes:
+            arrays = zip(self.names, (field.array for field in self.fields), strict=True)
+            whole = Table(dict(arrays), self.schema, self.frame)
+            read = Rows(whole, name, fitted)
+            return read if self.positions is None else read.subset(self.positions)
         part = copy.copy(self)
         part.fields = list(self.fields)
         for position, (key, field) in enumerate(zip(self.names, self.fields, strict=True)):

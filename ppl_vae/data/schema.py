@@ -23,7 +23,9 @@ import pandas as pd
 from ppl_vae.arguments import shown
 from ppl_vae.data.column_reading import read_column
 from ppl_vae.data.kinds import KINDS
-from ppl_vae.data.schema_columns import SchemaColumn, place_of
+from ppl_vae.data.plain_columns import place_of, text_of
+from ppl_vae.data.schema_columns import SchemaColumn
+from ppl_vae.data.schema_json import column_in_json, column_of_json, name_in_json, name_of_json
 from ppl_vae.data.selection import first_repeated, missing_names
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
@@ -46,37 +48,59 @@ class Schema:
         unseen: ``"error"`` to refuse categories that the schema does not have, ``"missing"`` to
             take them for missing values.
         covariates: Names of columns that a model is given and does not describe.
+        levels: Names of the levels of the columns' labels, one or more; none for one without name.
     """
 
     columns: tuple[SchemaColumn, ...]
     missing: tuple[Any, ...] = ()
     unseen: str = "error"
     covariates: tuple[Any, ...] = field(default=())
+    levels: tuple[Any, ...] = ()
 
     @property
     def modelled(self) -> list[SchemaColumn]:
         """The columns that a model describes, those of one kind side by side."""
-        left = [c for c in self.columns if not c.is_left_out and c.name not in self.covariates]
+        left = [c for c in self.columns if not c.is_left_out and not self.is_covariate(c)]
         return sorted(left, key=lambda column: KINDS.index(column.likelihood))
 
     @property
     def given(self) -> list[SchemaColumn]:
         """The columns that are covariates, in the order of the table."""
-        return [column for column in self.columns if column.name in self.covariates]
+        return [column for column in self.columns if self.is_covariate(column)]
+
+    def is_covariate(self, column: SchemaColumn) -> bool:
+        """Return whether a column is given to a model."""
+        return text_of(column.name) in map(text_of, self.covariates)
+
+    @property
+    def codes(self) -> tuple[Any, ...]:
+        """What the numbers of a table depend on: tables with the same codes have the same numbers.
+
+        Two parts of one table may have different means and shares of gaps, and the same codes.
+        """
+        given = [(column.codes, column.loc, column.scale) for column in self.given]
+        return tuple(column.codes for column in self.modelled), tuple(given)
 
     @property
     def frame(self) -> pd.DataFrame:
         """A line for each column: kind, unit, categories or range, share of missing cells."""
         lines = [column.summary() for column in self.columns]
         for line, column in zip(lines, self.columns, strict=True):
-            if column.name in self.covariates:
+            if self.is_covariate(column):
                 line["kind"] += ", covariate"
         names = pd.Index([c.name for c in self.columns], name="column", tupleize_cols=False)
         return pd.DataFrame(lines, index=names)
 
     def named(self, name: Any) -> SchemaColumn:
-        """Return the column of a name."""
-        return next(column for column in self.columns if column.name == name)
+        """Return the column of a name.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        names = [text_of(column.name) for column in self.columns]
+        if lost := missing_names([text_of(name)], names):
+            raise ValueError(f"name: expected a column of the schema, got {lost}")
+        return self.columns[names.index(text_of(name))]
 
     def checked(self, frame: pd.DataFrame, where: str = "data") -> None:
         """Raise ``ValueError`` where a frame has not the columns of the schema.
@@ -85,10 +109,10 @@ class Schema:
             frame: The frame; columns that the schema leaves out may be absent.
             where: The data's name, for messages.
         """
-        names = column_labels(frame, where)
-        known = [column.name for column in self.columns]
-        needed = [column.name for column in self.columns if not column.is_left_out]
-        if lost := missing_names(map(str, needed), map(str, names)):
+        names = list(_positions(frame, where))
+        known = [text_of(column.name) for column in self.columns]
+        needed = [text_of(column.name) for column in self.columns if not column.is_left_out]
+        if lost := missing_names(needed, names):
             raise ValueError(
                 f"{where}: expected the columns of the table that was fitted, got {lost}"
             )
@@ -114,10 +138,10 @@ class Schema:
         """
         shape = (len(frame), len(columns))
         x, seen = np.empty(shape), np.empty(shape, dtype=bool)
+        positions = _positions(frame, where)
         for place, column in enumerate(columns):
-            x[:, place], seen[:, place] = column.encoded(
-                frame[column.name], self.missing, self.unseen, where
-            )
+            cells = frame.iloc[:, positions[text_of(column.name)]]
+            x[:, place], seen[:, place] = column.encoded(cells, self.missing, self.unseen, where)
         return x, seen
 
     def decoded(
@@ -135,21 +159,30 @@ class Schema:
         """
         x = np.asarray(x, dtype=float)
         index = pd.RangeIndex(len(x)) if index is None else index
-        found: dict[Any, Any] = {}
+        found: dict[str, Any] = {}
         for place, column in enumerate(self.modelled):
             there = (
                 np.ones(len(x), bool) if seen is None else np.asarray(seen)[:, place].astype(bool)
             )
-            found[column.name] = column.decoded(x[:, place], there)
+            found[text_of(column.name)] = column.decoded(x[:, place], there)
         start = 0
         for column in self.given:
             part = np.asarray(covariates, dtype=float)[:, start : start + column.width]
-            found[column.name] = column.of_covariate(part)
+            found[text_of(column.name)] = column.of_covariate(part)
             start += column.width
-        names = [column.name for column in self.columns if column.name in found]
-        made = pd.concat([found[name] for name in names], axis=1) if names else pd.DataFrame()
-        made.columns = pd.Index(names, tupleize_cols=False)
-        return made.set_axis(index)
+        columns = [column for column in self.columns if text_of(column.name) in found]
+        made: pd.DataFrame = pd.concat([found[text_of(column.name)] for column in columns], axis=1)
+        made.columns = self._labels([column.name for column in columns])
+        indexed: pd.DataFrame = made.set_axis(index)
+        return indexed
+
+    def _labels(self, names: list[Any]) -> pd.Index:
+        """Return names of columns as the labels of a frame, of several levels where they were."""
+        if len(self.levels) > 1:
+            return pd.MultiIndex.from_tuples(names, names=self.levels)
+        name = self.levels[0] if self.levels else None
+        labels: pd.Index = pd.Index(names, tupleize_cols=False, name=name)
+        return labels
 
     def covariate_values(self, frame: pd.DataFrame, where: str = "data") -> np.ndarray[Any, Any]:
         """Return the covariates of a frame, (rows, values): numbers without unit, indicators.
@@ -175,9 +208,11 @@ class Schema:
     def to_json(self) -> dict[str, Any]:
         """Return the schema as JSON can hold it; ``of_json`` reads it."""
         return {
-            "columns": [column.to_json() for column in self.columns],
-            "missing": list(self.missing), "unseen": self.unseen,
-            "covariates": list(self.covariates),
+            "columns": [column_in_json(column) for column in self.columns],
+            "missing": [w if isinstance(w, str | int | float) else str(w) for w in self.missing],
+            "unseen": self.unseen,
+            "covariates": [name_in_json(name) for name in self.covariates],
+            "levels": [name_in_json(name) for name in self.levels],
         }  # fmt: skip
 
     @classmethod
@@ -187,14 +222,60 @@ class Schema:
         Raises:
             ValueError: If the content is no schema; names the column at fault.
         """
-        try:
-            columns = tuple(SchemaColumn.of_json(entry) for entry in content["columns"])
-            return cls(
-                columns, tuple(content.get("missing", ())), content.get("unseen", "error"),
-                tuple(content.get("covariates", ())),
-            )  # fmt: skip
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"schema: expected the JSON of a schema, got {error!r}") from error
+        if not isinstance(content, Mapping) or not isinstance(content.get("columns"), list):
+            raise ValueError(f'schema: expected {{"columns": [...]}}, got {shown(content)}')
+        lists = {key: content.get(key, []) for key in ("missing", "covariates", "levels")}
+        for key, value in lists.items():
+            if not isinstance(value, list):
+                raise ValueError(f"schema: {key}: expected a list, got {shown(value)}")
+        schema = cls(
+            tuple(map(column_of_json, content["columns"])), tuple(lists["missing"]),
+            content.get("unseen", "error"), tuple(map(name_of_json, lists["covariates"])),
+            tuple(map(name_of_json, lists["levels"])),
+        )  # fmt: skip
+        schema._check()
+        return schema
+
+    def _check(self) -> None:
+        """Raise ``ValueError`` where the parts of a schema do not fit together."""
+        check_words(self.missing)
+        if self.unseen not in UNSEEN:
+            raise ValueError(f"unseen: expected {' or '.join(UNSEEN)}, got {shown(self.unseen)}")
+        names = [text_of(column.name) for column in self.columns]
+        if twice := first_repeated(names):
+            raise ValueError(f'columns: expected each name once, got "{twice}" twice')
+        if lost := missing_names(map(text_of, self.covariates), names):
+            raise ValueError(f"covariates: expected columns of the data, got {lost}")
+        for column in self.given:
+            if column.is_left_out:
+                raise ValueError(
+                    f'covariates: column "{column.name}": expected numbers or categories, got a '
+                    f"column of kind {column.kind}; set its kind by kinds="
+                )
+        if not self.modelled:
+            raise ValueError(
+                "data: expected a column that a model can describe, got "
+                f"{', '.join(f'{c.name} ({c.kind})' for c in self.columns[:5])}; set kinds by "
+                "kinds="
+            )
+
+    def completed(self, frame: pd.DataFrame) -> Schema:
+        """Return the schema with the columns read from a frame of which it says only the kind.
+
+        Raises:
+            ValueError: If a cell is not of its column's kind; names the column and the row.
+        """
+        if all(column.is_read for column in self.columns):
+            return self
+        positions, columns = _positions(frame, "data"), []
+        for column in self.columns:
+            if not column.is_read:
+                cells = frame.iloc[:, positions[text_of(column.name)]]
+                column = read_column(cells, column.kind, self.missing)  # noqa: PLW2901
+            columns.append(column)
+        schema = replace(self, columns=tuple(columns))
+        schema._check()
+        return schema
 
     def save(self, path: str | Path) -> None:
         """Write the schema to a JSON file, which may be edited and read by ``Schema.load``."""
@@ -222,11 +303,8 @@ class Schema:
         head += f", {len(self.covariates)} covariates" if self.covariates else ""
         head += f", {left} left out" if left else ""
         notes = [Line(f'column "{c.name}": {c.note}', "warning") for c in self.columns if c.note]
-        return [
-            [Line(head, "title")],
-            Table(self.frame),
-            *([notes] if notes else []),
-        ]  # fmt: skip
+        blocks: list[Block] = [[Line(head, "title")], Table(self.frame)]
+        return [*blocks, notes] if notes else blocks
 
 
 def read_schema(
@@ -234,51 +312,56 @@ def read_schema(
     unseen: str, covariates: Sequence[Any],
 ) -> Schema:  # fmt: skip
     """Return the schema of a frame; the arguments are those of ``table``."""
-    names = column_labels(frame, "data")
-    for argument, wanted in (("kinds", kinds), ("ignore", ignore), ("covariates", covariates)):
-        if lost := missing_names(map(str, wanted), map(str, names)):
+    positions = _positions(frame, "data")
+    of_kind = {text_of(name): kind for name, kind in kinds.items()}
+    ignored = list(map(text_of, ignore))
+    for argument, named in (("kinds", of_kind), ("ignore", ignored)):
+        if lost := missing_names(named, positions):
             raise ValueError(f"{argument}: expected columns of the data, got {lost}")
-    for name, kind in kinds.items():
+    for name, kind in of_kind.items():
         if kind not in KINDS:
             raise ValueError(
                 f'kinds: column "{name}": expected one of {", ".join(KINDS)}, got {shown(kind)}'
             )
-    if unseen not in UNSEEN:
-        raise ValueError(f"unseen: expected {' or '.join(UNSEEN)}, got {shown(unseen)}")
+        if name in ignored:
+            raise ValueError(f'ignore: column "{name}": expected no kind beside it, got {kind}')
+    check_words(missing)
     columns = []
-    for name in names:
-        wanted_kind = "text" if name in ignore else kinds.get(name)
-        column = read_column(frame[name], wanted_kind, missing)
-        if name in ignore:
+    for name, position in positions.items():
+        wanted = "text" if name in ignored else of_kind.get(name)
+        column = read_column(frame.iloc[:, position], wanted, missing)
+        if name in ignored:
             column = replace(column, kind="ignored", note="")
         columns.append(column)
-    schema = Schema(tuple(columns), tuple(missing), unseen, tuple(covariates))
-    for column in schema.given:
-        if column.is_left_out:
-            raise ValueError(
-                f'covariates: column "{column.name}": expected numbers or categories, got a column '
-                f"of kind {column.kind}; set its kind by kinds="
-            )
-    if not schema.modelled:
-        raise ValueError(
-            "data: expected a column that a model can describe, got "
-            f"{', '.join(f'{c.name} ({c.kind})' for c in columns[:5])}; set kinds by kinds="
-        )
+    labels = frame.columns
+    levels = tuple(labels.names) if labels.nlevels > 1 or labels.name is not None else ()
+    schema = Schema(tuple(columns), tuple(missing), unseen, tuple(covariates), levels)
+    schema._check()
     return schema
 
 
-def column_labels(frame: pd.DataFrame, where: str) -> list[Any]:
-    """Return the names of a frame's columns, each of which must stand once.
+def check_words(words: Sequence[Any]) -> None:
+    """Raise ``ValueError`` where a word for missing values is no text, number or date."""
+    for word in words:
+        is_word = isinstance(word, str | int | float | np.number) or hasattr(word, "isoformat")
+        if isinstance(word, bool) or not (is_word or word is None):
+            raise ValueError(
+                f'missing: expected texts, numbers or dates, such as ["?", -999], got {shown(word)}'
+            )
+
+
+def _positions(frame: pd.DataFrame, where: str) -> dict[str, int]:
+    """Return where the columns of a frame stand, by name; each name must stand once.
 
     Raises:
         ValueError: If two columns have one name, or there is none.
     """
-    names = list(frame.columns)
+    names = list(map(text_of, frame.columns))
     if not names:
         raise ValueError(f"{where}: expected columns, got none")
-    twice = first_repeated(list(map(str, names)))
+    twice = first_repeated(names)
     if twice is not None:
         raise ValueError(
             f'{where}: expected a name of its own for each column, got "{twice}" twice; rename one'
         )
-    return names
+    return {name: position for position, name in enumerate(names)}

@@ -1,7 +1,7 @@
 """One column of a table: its kind, and the way from its cells to numbers and back.
 
     real, positive, count   the number itself, less an offset where that is far from 0
-    date                    days or seconds since the first date
+    date                    days, seconds or parts of a second since the first date
     categories              0, 1, 2, ...
 
 A new kind of column needs a line in ``kinds.KINDS``, its guess there, and its likelihood in the
@@ -19,20 +19,33 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import shown
-from ppl_vae.data.kinds import (
-    CATEGORIES,
-    KINDS,
-    LEFT_OUT,
+from ppl_vae.data.kinds import CATEGORIES, LEFT_OUT, SMALLEST
+from ppl_vae.data.plain_columns import (
+    as_float,
     as_typed,
+    factorized,
+    in_type,
     is_missing,
+    limits_of,
+    place_of,
+    plain,
+    text_of,
+    type_named,
+)
+from ppl_vae.data.times import (
+    are_dates,
+    dates_of,
+    in_form,
     is_time,
+    numbers_of,
+    spans_of,
 )
 
 LARGEST = 1e15
 """The largest number of a column: the squares of larger ones leave single precision."""
 
-UNITS = {"days": 86_400.0, "seconds": 1.0}
-"""Seconds of each unit that dates are counted in."""
+ORDERED = "ordered category"
+"""Name of the type of ordered categories, which pandas calls like that of others."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +56,9 @@ class SchemaColumn:
         name: Its name.
         kind: One of ``kinds.KINDS``, or ``"ignored"`` for a column that the user leaves out.
         dtype: The type of its cells, as pandas calls it.
-        unit: Of dates and spans of time, ``"days"`` or ``"seconds"``; else ``None``.
-        offset: What is taken off the numbers; of dates the first one, in seconds since 1970.
+        unit: Of dates and spans of time, a name in ``times.UNITS``; else ``None``.
+        form: Of dates that are text or objects of Python, how they are written; else "".
+        offset: What is taken off the numbers; of dates the first one, in the unit since 1970.
         categories: Its categories, as JSON can hold them; none for numbers.
         lower: The smallest number, in the column's unit; ``None`` for categories.
         upper: The largest number, likewise.
@@ -54,12 +68,14 @@ class SchemaColumn:
         gaps: Share of its cells that are missing.
         note: What a reader should look at; "" for nothing.
         originals: The categories as the table has them; ``None`` where JSON holds them all.
+        pandas_type: The type of its cells; ``None`` for a schema from JSON, which has the name.
     """
 
     name: Any
     kind: str
     dtype: str
     unit: str | None = None
+    form: str = ""
     offset: float = 0.0
     categories: tuple[Any, ...] = ()
     lower: float | None = None
@@ -70,6 +86,7 @@ class SchemaColumn:
     gaps: float = 0.0
     note: str = ""
     originals: tuple[Any, ...] | None = field(default=None, compare=False, repr=False)
+    pandas_type: Any = field(default=None, compare=False, repr=False)
 
     @property
     def is_left_out(self) -> bool:
@@ -82,19 +99,35 @@ class SchemaColumn:
         return self.kind in CATEGORIES
 
     @property
+    def is_read(self) -> bool:
+        """Whether categories or a range are known: a user may write a schema without them."""
+        if self.is_left_out:
+            return True
+        return bool(self.categories) if self.is_category else self.lower is not None
+
+    @property
     def likelihood(self) -> str:
         """The kind whose likelihood describes the numbers: dates are described like real ones."""
         return "real" if self.kind == "date" else self.kind
 
     @property
     def width(self) -> int:
-        """How many numbers a covariate takes: an indicator of each category, else one."""
-        return len(self.categories) if self.is_category else 1
+        """How many numbers a covariate takes: an indicator of each category or atom, and a number.
+
+        Categories have no number beside their indicators.
+        """
+        return len(self.categories) if self.is_category else 1 + len(self.atoms)
+
+    @property
+    def codes(self) -> tuple[Any, ...]:
+        """What the numbers of the column depend on: columns with the same have the same numbers."""
+        categories = tuple(map(text_of, self.categories))
+        return text_of(self.name), self.kind, self.unit, self.offset, categories, self.atoms
 
     def layout(self) -> dict[str, Any]:
         """Return what a model or a guide needs of the column, for its argument ``columns``."""
         return {
-            "name": self.name if isinstance(self.name, int) else str(self.name),
+            "name": self.name if isinstance(self.name, int) else text_of(self.name),
             "kind": self.likelihood, "loc": self.loc, "scale": self.scale,
             "categories": len(self.categories), "atoms": list(self.atoms),
         }  # fmt: skip
@@ -102,13 +135,13 @@ class SchemaColumn:
     def summary(self) -> dict[str, str]:
         """Return what a table of the schema shows of the column."""
         if self.is_category:
-            few = ", ".join(map(str, self.categories[:4]))
+            few = ", ".join(map(text_of, self.categories[:4]))
             more = f", ... ({len(self.categories)})" if len(self.categories) > 4 else ""
             values = few + more
         elif self.is_left_out or self.lower is None or self.upper is None:
             values = ""
         elif self.kind == "date":
-            values = " to ".join(str(self._time(v)) for v in (self.lower, self.upper))
+            values = f"{self._time(self.lower)} to {self._time(self.upper)}"
         else:
             values = f"{self.lower:g} to {self.upper:g}"
             if self.atoms:
@@ -135,6 +168,7 @@ class SchemaColumn:
         Raises:
             ValueError: If a cell is not of the column's kind.
         """
+        column = plain(column)
         missing = is_missing(column, words)
         there = ~missing
         values = np.full(len(column), self.filling)
@@ -151,8 +185,8 @@ class SchemaColumn:
             there = there & ~unknown
             values[there] = codes[there]
             return values, there
-        numbers = self._numbers(column, missing, where)
-        self._check_numbers(column, numbers, there, where)
+        numbers = self.numbers(column, missing, where)
+        self.check_numbers(column, numbers, there, where)
         values[there] = (numbers - self.offset)[there]
         return values, there
 
@@ -167,53 +201,80 @@ class SchemaColumn:
 
     def _codes(self, column: pd.Series, missing: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Return the place of each cell among the categories, (rows,); -1 for none."""
-        known = {key: place for place, key in enumerate(self.categories)}
-        dtype = column.dtype
-        if isinstance(dtype, pd.CategoricalDtype):
-            places = np.array([known.get(key_of(v), -1) for v in dtype.categories] + [-1])
-            return np.asarray(places[np.asarray(column.cat.codes)])
-        values = as_typed(column, missing)
-        numeric = all(isinstance(key, int | float) for key in self.categories)
-        if not numeric and not is_time(values.dtype) and values.dtype.kind != "m":
-            values = column
-        factors, different = pd.factorize(values, use_na_sentinel=True)
-        places = np.array([known.get(key_of(v), -1) for v in different] + [-1])
+        if all(isinstance(key, int | float) for key in self.categories):
+            column = as_typed(column, missing)  # texts that spell the numbers
+        factors, different = factorized(column)
+        known = {text_of(key): place for place, key in enumerate(self.categories)}
+        places = np.array([known.get(text_of(value), -1) for value in different] + [-1])
         return np.where(missing, -1, places[factors])
 
-    def _numbers(
+    def numbers(
         self, column: pd.Series, missing: np.ndarray[Any, Any], where: str
     ) -> np.ndarray[Any, Any]:
-        """Return the numbers of a column, dates and spans in their unit; NaN where missing."""
+        """Return the numbers of a column, dates and spans in their unit; NaN where missing.
+
+        Args:
+            column: The column, as ``plain`` returns it.
+            missing: Which cells are missing, (rows,) of bool.
+            where: The data's name, for messages.
+
+        Raises:
+            ValueError: If a cell is no number, or no date.
+        """
+        if isinstance(column.dtype, pd.CategoricalDtype):
+            column = column.astype(object)
+        if missing.all():
+            return np.full(len(column), np.nan)
         values = as_typed(column, missing)
-        wanted = "a date" if self.kind == "date" else "a number"
         if self.unit is not None:
-            fits = is_time(values.dtype) if self.kind == "date" else values.dtype.kind == "m"
-            if not fits and not missing.all():
-                row = int(np.argmin(missing))
-                raise self._error(column, row, where, wanted, "")
-            return seconds_of(values) / UNITS[self.unit]
-        if isinstance(values.dtype, pd.CategoricalDtype):
-            values = values.astype(object)
-        if is_time(values.dtype) or values.dtype.kind in "mc":
+            self._check_times(column, values, missing, where)
+            return numbers_of(values.mask(missing), self.unit)
+        wanted = "a date" if self.kind == "date" else "a number"
+        if is_time(values.dtype) or values.dtype.kind in "mc" or self.kind == "date":
             raise self._error(column, int(np.argmin(missing)), where, wanted, "")
-        numbers = pd.to_numeric(values.mask(missing), errors="coerce").to_numpy(
-            float, na_value=np.nan
-        )
+        try:
+            found = pd.to_numeric(values.mask(missing), errors="coerce").astype(float)
+        except (TypeError, ValueError, OverflowError):  # a whole number that no float holds
+            found = values.map(as_float)
+        numbers = found.to_numpy(float)
         wrong = np.isnan(numbers) & ~missing
         if wrong.any():
             row = int(np.argmax(wrong))
             mend = 'name what stands for a gap by missing=["..."], or set the kind by kinds='
             raise self._error(column, row, where, wanted, mend)
-        return np.asarray(numbers)
+        return numbers
 
-    def _check_numbers(
+    def _check_times(
+        self, column: pd.Series, values: pd.Series, missing: np.ndarray[Any, Any], where: str
+    ) -> None:
+        """Raise ``ValueError`` where the cells of a column are no points, or spans, of time."""
+        fits = is_time(values.dtype) if self.kind == "date" else values.dtype.kind == "m"
+        has_zone = getattr(values.dtype, "tz", None) is not None
+        if fits and (self.kind != "date" or has_zone == self.has_zone):
+            return
+        expected = "a date" if self.kind == "date" else "a span of time"
+        if fits:
+            expected += " with a time zone" if self.has_zone else " without a time zone"
+        bad = ~missing
+        if values.dtype.kind == "O" and self.kind == "date":  # the first cell that is none
+            bad = bad & ~np.array([are_dates([v]) for v in column.tolist()])
+            bad = bad if bad.any() else ~missing
+        raise self._error(column, int(np.argmax(bad)), where, expected, "")
+
+    @property
+    def has_zone(self) -> bool:
+        """Whether dates have a time zone."""
+        zone = getattr(self.type_of_cells, "tz", None) is not None
+        return zone or "tz=" in self.dtype or self.form.endswith(("Z", "+00:00", "UTC"))
+
+    def check_numbers(
         self, column: pd.Series, numbers: np.ndarray[Any, Any], there: np.ndarray[Any, Any],
         where: str,
     ) -> None:  # fmt: skip
         """Raise ``ValueError`` for the first number that the column's kind does not allow."""
         of_kind = f'set its kind: kinds={{"{self.name}": "real"}}'
         with np.errstate(invalid="ignore"):
-            bad = there & ~(np.abs(numbers) <= LARGEST)
+            bad = there & ~(np.abs(numbers) <= (np.inf if self.kind == "date" else LARGEST))
             if bad.any():
                 expected = f"numbers up to {LARGEST:g}"
                 mend = "correct it, or give the column in a larger unit"
@@ -221,9 +282,10 @@ class SchemaColumn:
                 bad = there & ~((numbers >= 0) & (numbers == np.round(numbers)))
                 expected, mend = "a whole number from 0", of_kind
             elif self.kind == "positive":
-                atom = np.isin(numbers, np.asarray(self.atoms) + self.offset)
-                bad = there & ~((numbers > 0) | atom)
-                expected, mend = "a number above 0", of_kind
+                atom = np.isin(numbers, np.asarray(self.atoms))
+                bad = there & ~((numbers >= SMALLEST) | atom)
+                expected = "a number above 0" + (f", from {SMALLEST:g}" if bad.any() else "")
+                mend = of_kind
         if bad.any():
             raise self._error(column, int(np.argmax(bad)), where, expected, mend)
 
@@ -238,8 +300,15 @@ class SchemaColumn:
 
     # And back
 
+    @property
+    def type_of_cells(self) -> Any:
+        """The type of the cells; that of objects where pandas knows no type of the name."""
+        return type_named(self.dtype) if self.pandas_type is None else self.pandas_type
+
     def decoded(self, x: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> pd.Series:
         """Return numbers as cells of the column, of its type: (rows,).
+
+        Numbers that stood as text in the table come back as numbers.
 
         Args:
             x: The numbers; of a binary column probabilities as well.
@@ -248,71 +317,69 @@ class SchemaColumn:
         if self.is_category:
             return self._categories(np.clip(np.round(x), 0, len(self.categories) - 1), there)
         numbers = np.where(there, x + self.offset, np.nan)
-        if self.kind == "date":
-            return self._dates(numbers)
-        if self.unit is not None:
-            spans = pd.to_timedelta(np.round(numbers * UNITS[self.unit] * 1e9), unit="ns")
-            cells: pd.Series = pd.Series(spans).astype(pd.api.types.pandas_dtype(self.dtype))
-            return cells
-        return self._cast(numbers)
+        dtype = self.type_of_cells
+        if self.unit is None:
+            return self._cast(numbers, dtype)
+        if self.kind != "date":
+            return in_type(spans_of(numbers, self.unit, dtype), dtype)
+        dates = dates_of(numbers, self.unit, dtype)
+        if self.form:
+            return in_type(in_form(dates, self.form, self.unit), dtype)
+        return in_type(dates.dt.tz_localize("UTC") if self.has_zone else dates, dtype)
 
-    def _cast(self, numbers: np.ndarray[Any, Any]) -> pd.Series:
+    def _cast(self, numbers: np.ndarray[Any, Any], dtype: Any) -> pd.Series:
         """Return numbers in the type of the column, whole ones where it holds whole ones."""
-        dtype = pd.api.types.pandas_dtype(self.dtype)
-        series = pd.Series(numbers)
-        if not pd.api.types.is_integer_dtype(dtype):
-            if self.kind == "count":
-                series = series.round()
-            return series.astype(dtype) if pd.api.types.is_float_dtype(dtype) else series
-        limits = np.iinfo(getattr(dtype, "numpy_dtype", dtype))
-        least = max(limits.min, 1) if self.kind == "positive" and not self.atoms else limits.min
-        whole = series.round().clip(least, float(limits.max))
-        if whole.isna().any() and isinstance(dtype, np.dtype):
-            return whole  # an integer of NumPy cannot be missing
-        return whole.astype(dtype)
+        if self.kind == "positive":  # a draw may be so small that single precision calls it 0
+            atom = np.isin(numbers, np.asarray(self.atoms))
+            numbers = np.where(atom, numbers, np.maximum(numbers, SMALLEST))
+        whole = np.round(np.maximum(numbers, 0.0)) if self.kind == "count" else numbers
+        series = pd.Series(whole)
+        held = dtype.subtype if isinstance(dtype, pd.SparseDtype) else dtype
+        if pd.api.types.is_integer_dtype(held):
+            least, most = limits_of(held)
+            if self.kind == "positive" and not any(atom <= 0 for atom in self.atoms):
+                least = max(least, 1)
+            series = series.round().clip(least, most)
+        elif not pd.api.types.is_float_dtype(held):  # numbers that stood as text, say
+            is_whole = self.kind == "count" and not series.isna().any()
+            dtype = np.dtype("int64" if is_whole else "float64")
+        return in_type(series, dtype)
 
     def _categories(self, codes: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> pd.Series:
         """Return the categories of codes, (rows,), in the type of the column."""
-        values = self.originals or self.categories
-        dtype: Any = self.dtype
-        whole = np.where(there, codes, -1).astype(int)
-        if dtype == "category":
-            ordered = self.kind == "ordinal"
-            return pd.Series(pd.Categorical.from_codes(whole, pd.Index(values), ordered=ordered))
-        cells = np.array([*values, None], dtype=object)[whole]
-        series = pd.Series(cells, dtype=object)
-        if dtype == "object" or (not there.all() and dtype == "bool"):
-            return series
-        if not there.all() and isinstance(pd.api.types.pandas_dtype(dtype), np.dtype):
-            is_text = any(isinstance(value, str) for value in values)
-            return series if is_text else pd.to_numeric(series)
-        return series.astype(dtype)
+        values, dtype = self.originals or self.categories, self.type_of_cells
+        places = np.where(there, codes, -1).astype(int)
+        if isinstance(dtype, pd.CategoricalDtype):
+            index = pd.Index(values, tupleize_cols=False)
+            known = index if self.pandas_type is None else dtype.categories
+            places = np.append(known.get_indexer(index), -1)[places]
+            is_ordered = self.dtype == ORDERED
+            return pd.Series(pd.Categorical.from_codes(places, known, ordered=is_ordered))
+        cells = np.empty(len(values) + 1, dtype=object)  # the last one, None, is a missing cell
+        for place, value in enumerate(values):
+            cells[place] = value
+        return in_type(pd.Series(cells[places], dtype=object), dtype)
 
-    def _time(self, number: float) -> Any:
+    def _time(self, number: float) -> str:
         """Return the point in time of a number in the column's unit, as text."""
-        stamp = pd.Timestamp(number * UNITS[self.unit or "days"], unit="s")
-        return stamp.date() if self.unit == "days" else stamp.round("s")
-
-    def _dates(self, numbers: np.ndarray[Any, Any]) -> pd.Series:
-        """Return points in time, rounded to the column's unit, in the type of the column."""
-        whole = np.round(numbers) * UNITS[self.unit or "days"]
-        stamps = pd.Series(pd.to_datetime(whole, unit="s", errors="coerce"))
-        dtype = pd.api.types.pandas_dtype(self.dtype)
-        if isinstance(dtype, pd.DatetimeTZDtype):
-            return stamps.dt.tz_localize("UTC").dt.tz_convert(dtype.tz).astype(dtype)
-        if is_time(dtype):
-            return stamps.astype(dtype)
-        text = stamps.dt.strftime("%Y-%m-%d" if self.unit == "days" else "%Y-%m-%d %H:%M:%S")
-        return text.astype(object).where(stamps.notna(), None)
+        unit = self.unit or "days"
+        form = "%Y-%m-%d" if unit == "days" else "%Y-%m-%d %H:%M:%S"
+        dates = dates_of(np.array([number]), unit, self.type_of_cells)
+        return str(in_form(dates, form, unit).iloc[0])
 
     # Covariates
 
     def covariate(self, x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """Return the column as covariates, (rows, width): numbers without unit, or indicators."""
+        """Return the column as covariates, (rows, width): numbers without unit, or indicators.
+
+        The number of a cell that holds an atom is 0, beside the indicator of the atom.
+        """
         if self.is_category:
             return np.asarray(x[:, None] == np.arange(len(self.categories)), dtype=float)
-        values = np.log(np.maximum(x, 1e-30)) if self.kind == "positive" else x
-        return np.asarray((values - self.loc) / self.scale)[:, None]
+        at = x[:, None] == np.asarray(self.atoms)
+        values = np.log(np.maximum(x, SMALLEST)) if self.kind == "positive" else x
+        numbers = np.where(at.any(1), 0.0, (values - self.loc) / self.scale)
+        return np.concatenate([numbers[:, None], at.astype(float)], 1)
 
     def of_covariate(self, values: np.ndarray[Any, Any]) -> pd.Series:
         """Return covariates, (rows, width), as cells of the column."""
@@ -320,70 +387,7 @@ class SchemaColumn:
         if self.is_category:
             return self.decoded(values.argmax(1).astype(float), everywhere)
         numbers = values[:, 0] * self.scale + self.loc
-        return self.decoded(np.exp(numbers) if self.kind == "positive" else numbers, everywhere)
-
-    # JSON
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the column as JSON can hold it."""
-        entry = {name: getattr(self, name) for name in _FIELDS}
-        entry["name"] = self.name if isinstance(self.name, int) else str(self.name)
-        entry["categories"], entry["atoms"] = list(self.categories), list(self.atoms)
-        return entry
-
-    @classmethod
-    def of_json(cls, entry: dict[str, Any]) -> SchemaColumn:
-        """Return a column from what ``to_json`` returned."""
-        known = {name: entry[name] for name in _FIELDS if name in entry}
-        column = cls(**known)
-        if column.kind not in (*KINDS, "ignored"):
-            raise ValueError(
-                f'column "{column.name}": kind: expected one of {", ".join(KINDS)}, got '
-                f"{shown(column.kind)}"
-            )
-        object.__setattr__(column, "categories", tuple(column.categories))
-        object.__setattr__(column, "atoms", tuple(map(float, column.atoms)))
-        return column
-
-
-_FIELDS = (
-    "name", "kind", "dtype", "unit", "offset", "categories", "lower", "upper", "atoms", "loc",
-    "scale", "gaps", "note",
-)  # fmt: skip
-
-
-def place_of(frame: Any, row: int) -> str:
-    """Return where a row stands, for messages: its position and its label, where it has one.
-
-    Example:
-        >>> place_of(pd.DataFrame(index=["a", "b"]), 1)
-        'row 1 (label b)'
-    """
-    label = frame.index[row]
-    return f"row {row}" if label == row else f"row {row} (label {label})"
-
-
-def key_of(value: Any) -> Any:
-    """Return a category as JSON can hold it: texts, truth values and numbers, others as text.
-
-    Example:
-        >>> key_of(np.int64(3)), key_of(pd.Interval(0, 1))
-        (3, '(0, 1]')
-    """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    return str(value)
-
-
-def seconds_of(column: pd.Series) -> np.ndarray[Any, Any]:
-    """Return points in time as seconds since 1970, or spans of time as seconds; NaN for none."""
-    if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_convert("UTC").dt.tz_localize(None)
-    values = column.to_numpy()
-    if values.dtype.kind not in "mM":
-        return np.full(len(values), np.nan)
-    kind = "datetime64[ns]" if values.dtype.kind == "M" else "timedelta64[ns]"
-    numbers = values.astype(kind).astype(np.int64) / 1e9
-    return np.where(np.isnat(values), np.nan, numbers)
+        numbers = np.exp(numbers) if self.kind == "positive" else numbers
+        for place, atom in enumerate(self.atoms, 1):
+            numbers = np.where(values[:, place] > 0.5, atom, numbers)
+        return self.decoded(numbers, everywhere)
