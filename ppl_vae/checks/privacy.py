@@ -17,7 +17,7 @@ Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +26,7 @@ import pandas as pd
 from ppl_vae.arguments import check_arguments, check_count, shown
 from ppl_vae.bars import Bar
 from ppl_vae.data.arrow import of_pandas
-from ppl_vae.data.mixed_tables import SEEN, Table, X, by_schema, table
+from ppl_vae.data.mixed_tables import COVARIATES, SEEN, Table, X, by_schema, table
 from ppl_vae.data.schema import Schema
 from ppl_vae.verdicts import Block, Line, verdict
 from ppl_vae.verdicts import Table as Lines
@@ -126,17 +126,19 @@ def privacy_check(
         raise ValueError(f"generated: expected a frame with rows, got {shown(generated)}")
     if len(real[X]) < 2:
         raise ValueError(f"data: expected two rows or more, got {len(real[X])}")
-    made = by_schema(frame, real.schema, "generated")
+    schema = _of_any_numbers(real.schema)
+    made = by_schema(frame, schema, "generated")
+    held = real.frame
+    if held is None:
+        held = real.schema.decoded(real[X], real[SEEN], real.get(COVARIATES), real.index)
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(frame))[:num_rows])
     others = np.sort(random.permutation(len(real[X]))[:num_rows])
-    cells, of_real = _cells(made), _cells(real)
+    cells, of_real = _cells(made), _cells(by_schema(held, schema))
     bar = Bar("distances", progress)
     with bar.over(total=len(chosen) + len(others), unit="row") as told:
-        distance, closest = _closest(_rows_of(cells, chosen), of_real, real.schema, told.update)
-        apart, _ = _closest(
-            _rows_of(of_real, others), of_real, real.schema, told.update, without=others
-        )
+        distance, closest = _closest(_rows_of(cells, chosen), of_real, schema, told.update)
+        apart, _ = _closest(_rows_of(of_real, others), of_real, schema, told.update, without=others)
     limit = float(np.quantile(apart, CLOSE))
     index = real.index if real.index is not None else pd.RangeIndex(len(real[X]))
     found = pd.DataFrame(
@@ -144,6 +146,15 @@ def privacy_check(
         index=frame.index[chosen],
     )
     return PrivacyCheck(found, apart, limit)
+
+
+def _of_any_numbers(schema: Schema) -> Schema:
+    """Return a schema that takes any numbers and categories, as another program may make them."""
+    columns = [
+        replace(column, kind="real") if column.kind in ("positive", "count") else column
+        for column in schema.columns
+    ]
+    return replace(schema, columns=tuple(columns), unseen="missing")
 
 
 Cells = tuple[np.ndarray, np.ndarray]
