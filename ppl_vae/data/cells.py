@@ -61,7 +61,8 @@ def observed_columns(
         value: An observed site's value.
         event_dim: Dimensions of an event, just left of which the rows are; ``None`` where the rows
             come first.
-        hidden: Which cells of the value a mask hides, shaped like it; ``None`` for none.
+        hidden: Which cells of the value a mask hides, shaped like it; ``None`` for none. Marks of
+            another shape, as of a mask with a column too many, hide nothing.
 
     Returns:
         The field's position in the batch and its columns, one for each column of the value;
@@ -72,7 +73,7 @@ def observed_columns(
     """
     if value.ndim == 0:
         return None
-    if hidden is None or bool(hidden.all()):
+    if hidden is None or hidden.shape != value.shape or bool(hidden.all()):
         hidden = torch.zeros_like(value, dtype=torch.bool)
     value, hidden = (e.movedim(_row_dim(e.ndim, event_dim), 0) for e in (value, hidden))
     wanted = value.reshape(len(value), -1).double().T  # (columns, rows)

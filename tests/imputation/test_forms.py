@@ -173,6 +173,23 @@ def peak(model, walks, row, step):
     return -slope / curvature, (-1 / curvature) ** 0.5
 
 
+@pytest.mark.parametrize("columns", [slice(0, 5), slice(1, 4)])
+def test_copies_in_which_the_model_fills_missing_cells_are_found(columns):
+    """The numbers in missing cells differ from those of the data, in all columns or in some."""
+
+    def model(x, seen):
+        there = seen[:, columns]
+        filled = torch.where(there, x[:, columns], -7.0)
+        with pyro.plate("data", len(x)):
+            fn = dist.Normal(torch.zeros_like(filled), 1.0)
+            pyro.sample("x", fn.mask(there).to_event(1), obs=filled)
+
+    frame = impute(model, None, {"x": X, "seen": SEEN}, num_samples=20).frame
+    row, column = (~SEEN[:, columns]).nonzero().T
+    assert frame["row"].tolist() == row.tolist()
+    assert frame["column"].tolist() == (column + columns.start).tolist()
+
+
 def test_cells_of_several_fields_are_named_by_their_field():
     def two(a, b, seen):
         with pyro.plate("data", len(a)):
