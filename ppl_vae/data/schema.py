@@ -91,6 +91,15 @@ class Schema:
         names = pd.Index([c.name for c in self.columns], name="column", tupleize_cols=False)
         return pd.DataFrame(lines, index=names)
 
+    @property
+    def category_names(self) -> dict[str, list[str]]:
+        """The categories of each column that has some, as text, by the text of its name."""
+        return {
+            str(column.name): list(map(str, column.categories))
+            for column in self.columns
+            if column.is_category
+        }
+
     def named(self, name: Any) -> SchemaColumn:
         """Return the column of a name.
 
