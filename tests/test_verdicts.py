@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 import ppl_vae
-from ppl_vae import AnomalyDetector, compare, disentanglement, fit, gradient_estimators, lint
+from ppl_vae import AnomalyDetector, compare, disentanglement, fit, gradient_estimators, lint, table
 from ppl_vae import predictive_check as check_predictions
 from ppl_vae.anomaly.decision import Decision
+from ppl_vae.data.schema_columns import SchemaColumn
 from ppl_vae.guides.categorical import CategoricalGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.discrete import DiscreteModel
@@ -26,7 +27,7 @@ from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.verdicts import MOST_ROWS, Line, Table, verdict
 
 EVIL = """</td><script>alert(1)</script><img src=x onerror='alert(1)' alt="&amp;"""
-NO_VERDICTS = {Decision}  # a function of rows
+NO_VERDICTS = {Decision, SchemaColumn}  # a function of rows, and a line of its schema
 TAGS = {"div", "table", "tr", "th", "td", "img"}
 
 
@@ -97,6 +98,7 @@ def shown():
         disentanglement(*pair, rows, {EVIL: rows[EVIL], "c": rows["c"]}, num_bins=3),
         detector,
         detector.drift(rows + 9),
+        table(rows.assign(b=["?", *"ab" * 29, EVIL])).schema,
     ]
     return {type(each): each for each in everything}
 
