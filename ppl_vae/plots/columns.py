@@ -67,8 +67,9 @@ def _histograms(ax: Axes, held: pd.Series, made: pd.Series, *, is_date: bool) ->
     ]
     low, high = np.quantile(np.asarray(values[0], dtype=float), [0.001, 0.999])
     whole = not is_date and bool((values[0] == np.round(values[0])).all())
-    if whole and high - low < 2 * BINS:
-        edges = np.arange(math.floor(low), math.floor(high) + 2) - 0.5
+    if whole:
+        width = max(1, round((high - low + 1) / BINS))
+        edges = np.arange(math.floor(low), math.floor(high) + 1 + width, width) - 0.5
     else:
         edges = np.linspace(low, high if high > low else low + 1, BINS + 1)
     for each, name, options in (
