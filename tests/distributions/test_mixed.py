@@ -145,9 +145,9 @@ def test_the_support_is_that_of_the_base_and_the_atoms():
     support = atoms(
         dist.LogNormal(torch.zeros(2), torch.ones(2)), ((0.0, -1.0), (0.0, NAN))
     ).support
-    assert support.check(torch.tensor([[0.0, 0.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, NAN]])).tolist() == [
-        [True, True], [True, False], [True, True], [False, False],
-    ]  # fmt: skip
+    values = torch.tensor([[0.0, 0.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, NAN]])
+    inside = [[True, True], [True, False], [True, True], [False, False]]
+    assert support.check(values).tolist() == inside
     assert not support.is_discrete
     assert atoms(WholeLogistic(torch.zeros(2), torch.ones(2))).support.is_discrete
 
