@@ -3,7 +3,7 @@
     d(a, b) = mean over columns of d_c(a, b)
       numbers       |a_c - b_c| / range of the column, 1 at most
       categories    0 if a_c = b_c, else 1
-    columns in which a or b has no value are left out
+      gaps          0 if both are gaps, 1 if one is
 
 For each generated row, the distance to the closest real row; beside it, for real rows, the distance
 to the closest other real row. A model that has learned what rows have in common, and not the rows,
@@ -187,7 +187,6 @@ def _closest(
     for start in range(0, len(rows[0]), size):
         part = _rows_of(rows, np.arange(start, min(start + size, len(rows[0]))))
         total = np.zeros((len(part[0]), len(real[0])), np.float32)
-        count = np.zeros_like(total)
         for number, column in enumerate(schema.modelled):
             a, b = part[0][:, number, None], real[0][None, :, number]
             both = part[1][:, number, None] & real[1][None, :, number]
@@ -196,9 +195,9 @@ def _closest(
             else:
                 spread = (column.upper or 0.0) - (column.lower or 0.0)
                 apart = np.minimum(np.abs(a - b) / np.float32(spread or 1.0), 1.0)
-            total += np.where(both, apart, 0)
-            count += both
-        mean = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+            neither = ~part[1][:, number, None] & ~real[1][None, :, number]
+            total += np.where(both, apart, ~neither)
+        mean = total / max(len(schema.modelled), 1)
         if without is not None:
             mean[np.arange(len(mean)), without[start : start + size]] = np.inf
         places.append(mean.argmin(1))
