@@ -35,6 +35,7 @@ class ColumnGroup(nn.Module):
         kind: The kind, such as ``"real"``.
         first: Position of the first column in the table.
         columns: The columns.
+        cuts: Whether columns of ordered categories learn the cuts between these, as a model's do.
 
     Attributes:
         columns: Where the columns stand in a row, a slice.
@@ -57,7 +58,9 @@ class ColumnGroup(nn.Module):
     own: Tensor
     last: Tensor
 
-    def __init__(self, kind: str, first: int, columns: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, kind: str, first: int, columns: Sequence[Mapping[str, Any]], *, cuts: bool = True
+    ) -> None:
         super().__init__()
         self.kind, self.columns = kind, slice(first, first + len(columns))
         dtype = torch.get_default_dtype()
@@ -75,7 +78,7 @@ class ColumnGroup(nn.Module):
         self.register_buffer("own", (padded < sum(self.categories)).flatten().nonzero().flatten())
         last = torch.tensor(self.categories)[:, None] - 1
         self.register_buffer("last", last)  # place of each column's last category, (columns, 1)
-        if kind == "ordinal":
+        if kind == "ordinal" and cuts:
             most = max(self.categories)
             self.steps = nn.Parameter(torch.full((len(columns), max(most - 2, 0)), 0.5))
             self.start = nn.Parameter(torch.full((len(columns), 1), -most / 4))
@@ -204,7 +207,8 @@ def column_groups(
 
     Args:
         columns: The columns, as in the file's head.
-        kinds: The kinds that a model has likelihoods for; ``None`` for any.
+        kinds: The kinds that a model has likelihoods for; ``None`` for any kind, of columns that
+            are read alone.
 
     Raises:
         ValueError: If there is no column, one is told in another way or is of another kind, or
@@ -219,7 +223,7 @@ def column_groups(
         _check_column(column, kinds)
     found, first = [], 0
     for kind, members in groupby(columns, key=lambda column: str(column["kind"])):
-        group = ColumnGroup(kind, first, list(members))
+        group = ColumnGroup(kind, first, list(members), cuts=kinds is not None)
         first += group.count
         found.append(group)
     names = [group.kind for group in found]

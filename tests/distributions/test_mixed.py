@@ -142,12 +142,11 @@ def test_gradients_with_atoms_are_finite_everywhere(logit, value):
 
 
 def test_the_support_is_that_of_the_base_and_the_atoms():
-    support = atoms(
-        dist.LogNormal(torch.zeros(2), torch.ones(2)), ((0.0, -1.0), (0.0, NAN))
-    ).support
+    base = dist.LogNormal(torch.zeros(2), torch.ones(2))
+    support = atoms(base, ((0.0, -1.0), (0.0, NAN))).support
     values = torch.tensor([[0.0, 0.0], [-1.0, -1.0], [2.0, 2.0], [-2.0, NAN]])
-    inside = [[True, True], [True, False], [True, True], [False, False]]
-    assert support.check(values).tolist() == inside
+    wanted = [[True, True], [True, False], [True, True], [False, False]]
+    assert support.check(values).tolist() == wanted
     assert not support.is_discrete
     assert atoms(WholeLogistic(torch.zeros(2), torch.ones(2))).support.is_discrete
 
