@@ -29,7 +29,7 @@ from ppl_vae.evaluation.summary import MOST_DRAWS, UnreliableWarning
 from ppl_vae.imputation.completed import completed_data
 from ppl_vae.imputation.imputer import Imputer
 from ppl_vae.imputation.missing import MissingCells, find_missing
-from ppl_vae.imputation.of_tables import table_lines
+from ppl_vae.imputation.of_tables import categories_of, check_fields, table_lines
 from ppl_vae.imputation.summaries import STATISTICS, BlockDraws, joined_rows
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
@@ -142,23 +142,23 @@ class Imputation:
             >>> impute(HMMModel(2, 1), None, torch.zeros(3, 2, 1)).frame.empty
             True
         """
-        lines = [each == column for each in self.frame["column"]]
-        if not any(lines):
+        source, names = self._imputer, None
+        lines = np.array([each == column for each in self.frame["column"]], dtype=bool)
+        if source.rows.schema is not None:
+            lines, names = categories_of(source.rows, source.cells, column)
+        if not lines.any():
             known = list(dict.fromkeys(self.frame["column"]))
             raise ValueError(f"column: expected one of {known[:9]}, got {shown(column)}")
-        source = self._imputer
         if "all" not in self._probabilities:
             parts = source.over_blocks(BlockDraws.probabilities, self._seed)
             self._probabilities["all"] = joined_rows(parts)
-        found = self._probabilities["all"][torch.tensor(lines)]
+        found = self._probabilities["all"][torch.from_numpy(lines)]
         if bool(found.isnan().all()):
             raise ValueError(f"column: expected one of categories, got {shown(column)} of numbers")
         found = found[:, ~found.isnan().all(0)]
-        names: Any = range(found.shape[1])
-        if source.rows.schema is not None:
-            names = list(source.rows.schema.named(column).categories)
-            found = found[:, : len(names)]
-        return pd.DataFrame(found.numpy(), self.frame["row"][lines], columns=list(names))
+        names = list(range(found.shape[1])) if names is None else names
+        labels = pd.Index(names, tupleize_cols=False)
+        return pd.DataFrame(found[:, : len(names)].numpy(), self.frame["row"][lines], labels)
 
     def _content(self) -> list[Block]:
         """Return what there is to read, for ``ppl_vae.verdicts``."""
@@ -243,6 +243,7 @@ def impute(
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
     cells, places = find_missing(pair, rows)
+    check_fields(rows, cells)
     imputer = Imputer(pair, data, rows, cells, places, num_samples)
     found = _summaries(imputer, level, seed, Bar("imputation", progress))
     incomplete = int(cells.rows.unique().numel())

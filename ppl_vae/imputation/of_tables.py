@@ -6,13 +6,35 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
+from ppl_vae.data.mixed_tables import X
+from ppl_vae.data.plain_columns import is_missing, plain, text_of
 from ppl_vae.data.rows import Rows
+from ppl_vae.data.schema_columns import SchemaColumn
 from ppl_vae.imputation.missing import MissingCells
 
 BOUNDS = ("value", "lower", "upper")
 """Statistics that are values of their column; the others are numbers whatever the column holds."""
+
+
+def check_fields(rows: Rows, cells: MissingCells) -> None:
+    """Raise ``ValueError`` where cells are missing in a field beside the columns of a table.
+
+    Args:
+        rows: Rows of any form.
+        cells: Their missing cells.
+    """
+    if rows.schema is None:
+        return
+    others = [rows.names[int(number)] for number in cells.fields.unique()]
+    others = [name for name in others if name != X]
+    if others:
+        raise ValueError(
+            f'data: expected missing cells in the columns of the table, got some in "{others[0]}"; '
+            "let the model mask the cells of x alone"
+        )
 
 
 def completed_table(rows: Rows, cells: MissingCells, values: Tensor) -> pd.DataFrame:
@@ -24,29 +46,72 @@ def completed_table(rows: Rows, cells: MissingCells, values: Tensor) -> pd.DataF
         values: Their values as the schema's numbers, (cells,).
     """
     assert rows.schema is not None
-    frame: pd.DataFrame = rows.frame.copy() if rows.frame is not None else rows.restore(
-        [field.take(rows.positions_in_data(cells.rows.new_tensor(range(len(rows)))))
-         for field in rows.fields], rows.index,
-    )  # fmt: skip
+    frame: pd.DataFrame
+    if rows.frame is not None:
+        frame = rows.frame.copy()
+    else:
+        everything = rows.positions_in_data(torch.arange(len(rows)))
+        frame = rows.restore([field.take(everything) for field in rows.fields], rows.index)
     places, numbers = cells.places.numpy(), values.numpy()
     for place in np.unique(places):
         column, chosen = rows.schema.modelled[place], places == place
         made = column.decoded(numbers[chosen], np.ones(int(chosen.sum()), bool))
-        position: Any = frame.columns.get_loc(column.name)
-        new: Any = _written(frame.iloc[:, position], cells.rows[chosen], made)
+        position = _position(frame, column)
+        row, words = cells.rows[chosen].numpy(), rows.schema.missing
+        new: Any = _written(frame.iloc[:, position], row, made, words)
         frame.isetitem(position, new)
     return frame
 
 
-def _written(column: pd.Series, row: Tensor, values: pd.Series) -> pd.Series:
-    """Return a column with values in some rows; of objects where its type cannot hold them."""
-    result = column.copy()
+def _position(frame: pd.DataFrame, column: SchemaColumn) -> int:
+    """Return the place of a column of the schema in a frame."""
+    return list(map(text_of, frame.columns)).index(text_of(column.name))
+
+
+def _written(column: pd.Series, row: np.ndarray, made: pd.Series, words: Any) -> Any:
+    """Return a column with values in some rows, in the column's own type where that holds them.
+
+    Args:
+        column: The column.
+        row: Positions of the rows, (cells,).
+        made: The values, (cells,), in the type of the schema's column.
+        words: Texts and numbers that stand for a missing value.
+    """
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.SparseDtype):
+        dense: Any = plain(column)
+        filled = _written(dense, row, made, words)
+        return filled.astype(dtype) if filled.dtype == dense.dtype else filled
+    if isinstance(dtype, pd.CategoricalDtype):
+        new = [value for value in made.unique() if value not in dtype.categories]
+        column, made = column.cat.add_categories(new), made.astype(object)
+    elif pd.api.types.is_numeric_dtype(made.dtype) and not pd.api.types.is_numeric_dtype(dtype):
+        made = _like(column[~is_missing(plain(column), words)], made)
+    for wider in (None, float, object):
+        try:
+            result = column.copy() if wider is None else column.astype(wider)
+            result.iloc[row] = made.array if wider is None else made.astype(wider).to_numpy()
+            return result
+        except (TypeError, ValueError, NotImplementedError):
+            continue
+    raise AssertionError  # objects hold everything
+
+
+def _like(there: pd.Series, made: pd.Series) -> pd.Series:
+    """Return numbers as a column has them that holds them as text, or as objects of Python.
+
+    Args:
+        there: The cells of the column that are there.
+        made: The numbers.
+    """
+    kinds = {type(value) for value in there}
+    if len(kinds) != 1 or kinds <= {int, float, bool}:
+        return made
+    kind: Any = kinds.pop()
     try:
-        result.iloc[row.numpy()] = values.array
-    except (TypeError, ValueError):
-        result = column.astype(object)
-        result.iloc[row.numpy()] = values.to_numpy(dtype=object)
-    return result
+        return pd.Series([kind(str(value)) for value in made.tolist()], dtype=object)
+    except (TypeError, ValueError, ArithmeticError):
+        return made
 
 
 def table_lines(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> dict[str, Any]:
@@ -59,11 +124,12 @@ def table_lines(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> di
     """
     assert rows.schema is not None
     places, count = cells.places.numpy(), len(cells)
-    names = np.empty(count, dtype=object)
+    labels = np.empty(len(rows.schema.modelled), dtype=object)
     lines: dict[str, Any] = {name: np.empty(count, dtype=object) for name in BOUNDS}
-    for place in np.unique(places):
-        column, chosen = rows.schema.modelled[place], places == place
-        names[chosen] = [column.name] * int(chosen.sum())
+    sd = found["sd"].numpy().copy()
+    for place, column in enumerate(rows.schema.modelled):
+        labels[place] = column.name
+        chosen = places == place
         for name in BOUNDS:
             numbers = found[name].numpy()[chosen]
             there = np.isfinite(numbers)
@@ -71,5 +137,28 @@ def table_lines(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> di
             if column.is_category and name != "value":
                 cells_of = pd.Series(np.full(len(numbers), np.nan))
             lines[name][chosen] = cells_of.to_numpy(dtype=object)
+        sd[chosen] = np.nan if column.is_category else sd[chosen]
     typed = {name: pd.Series(values).infer_objects() for name, values in lines.items()}
-    return {"column": names, **typed}
+    return {"column": labels[places], **typed, "sd": sd}
+
+
+def categories_of(rows: Rows, cells: MissingCells, name: Any) -> tuple[np.ndarray, list[Any]]:
+    """Return which missing cells a column of a table has, and the categories of the column.
+
+    Args:
+        rows: A table.
+        cells: The missing cells.
+        name: The column's name.
+
+    Returns:
+        Which cells, (cells,) of bool; and the categories as the table has them, none for numbers.
+    """
+    assert rows.schema is not None
+    columns = rows.schema.modelled
+    of_column = [text_of(column.name) == text_of(name) for column in columns]
+    chosen = np.asarray(of_column)[cells.places.numpy()]
+    if not chosen.any():
+        return chosen, []
+    column = columns[of_column.index(True)]
+    codes = np.arange(float(len(column.categories)))
+    return chosen, column.decoded(codes, np.ones(len(codes), dtype=bool)).tolist()

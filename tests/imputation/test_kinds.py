@@ -76,7 +76,8 @@ def class_posterior(x, seen):
 
 @pytest.mark.parametrize("guide", [None, drawing, summing], ids=["no guide", "drawn", "summed"])
 def test_values_and_probabilities_are_those_of_the_exact_posterior(guide):
-    frame = impute(model, guide, DATA, num_samples=5000).frame
+    result = impute(model, guide, DATA, num_samples=5000)
+    frame = result.frame
     posterior = class_posterior(**DATA).double()
     for line in frame.itertuples():
         of_class = posterior[line.row]
@@ -105,6 +106,11 @@ def test_values_and_probabilities_are_those_of_the_exact_posterior(guide):
             assert below < 0.05 + 0.015
             assert float(mass[int(line.upper)]) > 0.95 - 0.015
     assert len(frame) == int((~DATA["seen"]).sum())
+    for column, chances in ((0, torch.stack([1 - BITS[:, 0], BITS[:, 0]], 1)), (3, CHANCES[:, 1])):
+        found = result.probabilities(column)
+        assert found.columns.tolist() == list(range(chances.shape[1]))
+        exact = posterior[found.index] @ chances.double()
+        np.testing.assert_allclose(found, exact, atol=0.03)
 
 
 def test_drawn_categories_come_from_one_class_for_the_whole_row():
