@@ -57,6 +57,8 @@ ODD = [
 """Values of every kind; whole numbers beyond all sizes, but none that only takes forever."""
 
 COUNTER = itertools.count()
+PEOPLE = pd.DataFrame({"age": [31.5, 45.0, 28.5, 52.0], "city": ["Rome", "Oslo", "Oslo", "Rome"]})
+
 OF_DATA = {"model", "guide", "data", "like", "cls"}
 """Arguments that the message may name by what they hold: a site, a column, a shape."""
 
@@ -116,6 +118,7 @@ def keywords_of(name, folder):
             },
         },
         "prior_predictive": {"model": pair["model"], "like": X, "num_samples": 3},
+        "privacy_check": {"generated": PEOPLE.head(3), "data": PEOPLE},
         "read_data": {"path": folder / "rows.csv"},
         "fit_detector": {
             "clean": X.repeat(10, 1),
@@ -253,7 +256,7 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "arguments", "baseline", "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
         "columns", "comparison", "covariates", "data",
         "detector", "drop", "elbo",
-        "end", "estimators", "factors", "fields", "index", "free_bits", "given",
+        "end", "estimators", "factors", "fields", "index", "free_bits", "generated", "given",
         "image_shape", "layer",
         "guide", "history", "id", "ignore", "inputs", "kinds", "kl_weight", "level", "like", "lr",
         "method", "missing", "model",

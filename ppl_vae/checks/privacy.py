@@ -2,8 +2,9 @@
 
     d(a, b) = mean over columns of d_c(a, b)
       numbers       |a_c - b_c| / range of the column, 1 at most
-      categories    0 if a_c = b_c, else 1
+      categories    0 if a_c = b_c, else 1, and 1 for a category that the real rows do not have
       gaps          0 if both are gaps, 1 if one is
+    covariates are left out
 
 For each generated row, the distance to the closest real row; beside it, for real rows, the distance
 to the closest other real row. A model that has learned what rows have in common, and not the rows,
@@ -18,6 +19,7 @@ Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import lgamma
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from ppl_vae.arguments import check_arguments, check_count, shown
 from ppl_vae.bars import Bar
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.mixed_tables import COVARIATES, SEEN, Table, X, by_schema, table
+from ppl_vae.data.plain_columns import is_missing, plain, text_of
 from ppl_vae.data.schema import Schema
 from ppl_vae.verdicts import Block, Line, verdict
 from ppl_vae.verdicts import Table as Lines
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 
 CLOSE = 0.05
 """Share of real rows that are called close to another; so many generated ones are by chance."""
+
+CHANCE = 1e-4
+"""Probability below which it is no chance that so many generated rows are close to real ones."""
 
 BLOCK = 1 << 22
 """Distances that are computed at once."""
@@ -63,6 +69,13 @@ class PrivacyCheck:
         """Share of generated rows that equal a real row, and of real rows that equal another."""
         return float((self.frame["distance"] == 0).mean()), float((self.real == 0).mean())
 
+    @property
+    def too_close(self) -> bool:
+        """Whether more generated rows are close to a real row, or equal to one, than by chance."""
+        made, held = self.frame["distance"].to_numpy(), self.real
+        pairs = ((made < self.limit, held < self.limit), (made == 0, held == 0))
+        return any(_chance(*pair) < CHANCE for pair in pairs)
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """Draw the distances of generated rows over those of real rows; return the axes."""
         from ppl_vae.plots.distances import distance_histogram  # noqa: PLC0415  slow
@@ -81,13 +94,39 @@ class PrivacyCheck:
             },
             index=["generated rows", "real rows, to another"],
         )
-        several = max(len(self.frame), 1) ** -0.5
-        alarm = close > CLOSE + 4 * several * (CLOSE * (1 - CLOSE)) ** 0.5
         said = "real rows may have been learned by heart: fewer epochs, or a smaller decoder"
         told = Line(f"generated rows are too close to real ones; {said}", "warning")
-        if not alarm:
+        if not self.too_close:
             told = Line("generated rows are no closer to real rows than these to one another")
         return [[Line(title, "title"), told], Lines(lines)]
+
+
+def _chance(made: np.ndarray, real: np.ndarray) -> float:
+    """Return the probability that so many generated rows are close, if they were real rows.
+
+    Where both kinds of rows are alike, their distances come in any order: how many generated ones
+    are below the k-th of n real ones has a beta-binomial distribution. The n real rows count as n/2,
+    because two rows are often the closest to one another and have one distance.
+
+    Args:
+        made: Which generated rows are close, (rows,) of bool.
+        real: Which real rows are close to another one, likewise.
+
+    Example:
+        >>> few, many = np.arange(400) < 20, np.arange(400) < 80
+        >>> bool(_chance(few, few) > 0.2), bool(_chance(many, few) < 1e-4)
+        (True, True)
+    """
+    (n, k), (m, j) = ((len(each), int(each.sum())) for each in (real, made))
+    if k == n:
+        return 1.0
+    a, b = (k + 1) / 2, (n - k) / 2
+    norm = lgamma(m + a + b) + lgamma(a) + lgamma(b) - lgamma(a + b) - lgamma(m + 1)
+    logs = [
+        lgamma(i + a) + lgamma(m - i + b) - lgamma(i + 1) - lgamma(m - i + 1) - norm
+        for i in range(j, m + 1)
+    ]
+    return float(np.exp(logs).sum())
 
 
 def privacy_check(
@@ -100,9 +139,14 @@ def privacy_check(
 ) -> PrivacyCheck:
     """Compare the distances of generated rows to real rows with those among real rows.
 
+    A table whose repeated rows were removed has no two equal rows, whereas rows of an honest model
+    repeat by chance: keep repeated rows where columns are few.
+
     Args:
-        generated: A frame of generated rows, as ``generate`` returns it for a table.
+        generated: A frame of generated rows, as ``generate`` returns it for a table. Columns that
+            the schema of the data leaves out may be absent.
         data: The real rows that the model was fitted to: a frame, or what ``table`` made of it.
+            Covariates of a table do not count, because ``generate`` copies them from real rows.
         num_rows: The most generated rows and the most real rows whose distances are looked at;
             each is compared with all real rows.
         seed: Chooses them.
@@ -142,7 +186,7 @@ def privacy_check(
     limit = float(np.quantile(apart, CLOSE))
     index = real.index if real.index is not None else pd.RangeIndex(len(real[X]))
     found = pd.DataFrame(
-        {"distance": distance, "closest": index[closest], "close": distance < limit},
+        {"distance": distance, "closest": list(index[closest]), "close": distance < limit},
         index=frame.index[chosen],
     )
     return PrivacyCheck(found, apart, limit)
@@ -161,8 +205,19 @@ Cells = tuple[np.ndarray, np.ndarray]
 
 
 def _cells(rows: Table) -> Cells:
-    """Return the numbers of a table, and which cells are there, (rows, columns) each."""
-    return rows[X].numpy().astype(np.float32), rows[SEEN].numpy()
+    """Return the numbers of a table, and which cells are there, (rows, columns) each.
+
+    Categories that the schema does not have are NaN, which equals nothing.
+    """
+    x, seen = rows[X].numpy().astype(np.float32), rows[SEEN].numpy().copy()
+    assert rows.frame is not None
+    places = list(map(text_of, rows.frame.columns))
+    for number, column in enumerate(rows.schema.modelled):
+        if column.is_category:
+            cells = rows.frame.iloc[:, places.index(text_of(column.name))]
+            unknown = ~seen[:, number] & ~is_missing(plain(cells), rows.schema.missing)
+            x[unknown, number], seen[unknown, number] = np.nan, True
+    return x, seen
 
 
 def _rows_of(cells: Cells, chosen: np.ndarray) -> Cells:

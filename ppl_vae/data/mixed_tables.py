@@ -313,9 +313,7 @@ def _covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
     for column in schema.given:
         if text_of(column.name) in of_name:
             values = of_name[text_of(column.name)]
-            many = isinstance(values, list | tuple | np.ndarray | pd.Series)
-            listed = list(values) if many else [values] * len(y)
-            cells = pd.Series(listed, name=column.name)
+            cells = _cells_given(values, column.name, len(y))
             if len(cells) != len(y):
                 raise ValueError(
                     f'given["{column.name}"]: expected one value or {len(y)}, got {len(cells)}'
@@ -327,3 +325,18 @@ def _covariates_given(schema: Schema, given: Mapping[Any, Any], y: Any) -> Any:
             y[:, start : start + column.width] = part.to(y.device)
         start += column.width
     return y
+
+
+def _cells_given(values: Any, name: Any, count: int) -> pd.Series:
+    """Return what a user gave for a column, one value or many, as a column.
+
+    Args:
+        values: A value, or values in any order of one dimension.
+        name: The name of the column.
+        count: The number of rows that get one value.
+    """
+    values = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else values
+    values = of_pandas(values, "given")
+    is_one = not pd.api.types.is_list_like(values)  # an array of no dimension is one value
+    listed = [of_python(values)] * count if is_one else list(values)
+    return pd.Series([v.item() if isinstance(v, np.ndarray) else v for v in listed], name=name)

@@ -29,11 +29,12 @@ def test_every_row_is_measured_once(folder):
     words = "--data", folder, "--tiny", "--out", out
     shown = run_script(FILE, *words, folder=folder)[0]
     lines = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [line["row"] for line in lines] == ["miwae", "not_miwae", "ignores"]
+    assert [line["row"] for line in lines] == ["miwae", "not_miwae", "ignores", "wine"]
     assert all(line["error"] > 0 and line["incomplete_rows"] > 0 for line in lines)
     assert "published 0.28699" in shown
+    assert f"iterative {lines[3]['error_of_iterative']:.4f}  published 0.0687" in shown
     assert run_script(FILE, *words, folder=folder)[0] == shown
-    assert len(out.read_text().splitlines()) == 3
+    assert len(out.read_text().splitlines()) == 4
 
 
 def test_the_cells_are_those_of_the_papers(imported, folder):
@@ -49,6 +50,21 @@ def test_the_cells_are_those_of_the_papers(imported, folder):
     assert seen[:, 5:].all()
     assert (x[:, :5][~seen[:, :5]] > 0).all()
     assert (x[:, :5][seen[:, :5]] <= 1e-6).all()
+
+
+def test_the_error_of_wines_is_over_the_range_and_counts_wrong_kinds(imported, folder):
+    benchmark = imported("imputation")
+    x, seen = benchmark.wines(folder, 0)
+    assert x.shape == (90, 13)
+    assert (~seen).mean() == pytest.approx(0.2, abs=0.03)
+    assert (benchmark.wines(folder, 1)[1] != seen).any()
+    filled = np.where(seen, 99.0, x + 0.1 * np.ptp(x, 0))
+    filled[:, 12] = np.where(seen[:, 12], 9.0, 1.0)
+    wrong = (x[:, 12] == 2)[~seen[:, 12]].mean()
+    assert benchmark.error_over_range(filled, x, seen) == pytest.approx((12 * 0.1 + wrong) / 13)
+    by_columns = benchmark.filled_by_sklearn(np.where(seen, x, np.nan), 0)
+    assert np.allclose(by_columns[seen], x[seen])
+    assert set(by_columns[:, 12]) == {1.0, 2.0}
 
 
 def test_without_its_reason_the_model_is_the_same(imported):

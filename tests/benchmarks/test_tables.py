@@ -1,0 +1,66 @@
+"""The benchmark of census data measures its rows once, on cells and rows that no fit has seen."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from parts.extras import sklearn
+from parts.scripts import run_script
+
+sklearn("ensemble")  # its classifiers and imputers
+FILE = Path(__file__).parents[2] / "benchmarks" / "tables.py"
+TEXTS = {
+    "workclass": ["Private", "State-gov", "?"], "education": ["HS-grad", "Masters", "11th"],
+    "marital-status": ["Married", "Divorced"], "occupation": ["Sales", "Tech", "?"],
+    "relationship": ["Wife", "Husband", "Own-child"], "race": ["White", "Black"],
+    "sex": ["Male", "Female"], "native-country": ["Cuba", "Peru", "?"],
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with a file in the form of the census data, whose incomes follow the age."""
+    random = np.random.default_rng(0)
+    count = 420
+    age = random.integers(17, 90, count)
+    frame = pd.DataFrame({
+        "age": age, "fnlwgt": random.integers(20_000, 400_000, count),
+        "education-num": random.integers(1, 17, count),
+        "capital-gain": np.where(random.random(count) < 0.1, random.integers(1, 9999, count), 0),
+        "capital-loss": np.where(random.random(count) < 0.1, random.integers(1, 2000, count), 0),
+        "hours-per-week": random.integers(10, 60, count),
+        **{name: random.choice(values, count) for name, values in TEXTS.items()},
+        "income-per-year": np.where(age + random.normal(0, 9, count) > 50, ">50K", "<=50K"),
+    })  # fmt: skip
+    frame.to_csv(tmp_path / "adult.csv", index=False)
+    return tmp_path
+
+
+def test_every_row_is_measured_once(folder):
+    out = folder / "rows.jsonl"
+    words = "--data", folder, "--tiny", "--seeds", "1", "--out", out
+    shown = run_script(FILE, *words, folder=folder)[0]
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    ours = [line for line in lines if line.get("method") != "tvae"]  # where ctgan is installed
+    assert [line["row"] for line in ours] == ["imputation", "synthetic"]
+    filled, made = ours
+    assert 0.5 < filled["rmse"] < 2
+    assert filled["log_prob"] < 0
+    assert 0.5 < made["real"] <= 1
+    assert made["ratio"] == pytest.approx(made["auroc"] / made["real"])
+    assert run_script(FILE, *words, folder=folder)[0] == shown
+    assert len(out.read_text().splitlines()) == len(lines)
+
+
+def test_a_fifth_of_the_cells_that_are_there_are_hidden(imported, folder):
+    benchmark = imported("tables")
+    frame = pd.read_csv(folder / "adult.csv").replace("?", np.nan)
+    hidden, mask = benchmark.hidden(frame, 0)
+    assert mask.mean() == pytest.approx(0.2, abs=0.02)
+    assert not mask[frame.isna().to_numpy()].any()
+    assert hidden.isna().to_numpy()[mask].all()
+    assert (hidden.isna() == (frame.isna() | mask)).all().all()
+    assert benchmark.numbers_of(frame) == list(frame.columns[:6])
+    assert (benchmark.hidden(frame, 1)[1] != mask).any()
