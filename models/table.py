@@ -4,8 +4,7 @@
     numbers = decoder(z, y)                 for each column as many as its likelihood takes
     x_d ~ LIKELIHOODS[kind of d](numbers)   in the data's units; masked where the cell is missing
 
-One site a kind, with its columns side by side. Values that repeat far more often than those beside
-them, the atoms, have probabilities of their own. A new likelihood is a line of LIKELIHOODS.
+One site a kind. Atoms, values that repeat far more often than others, have a probability each.
 
 Rows: tables of numbers, counts, categories and dates with gaps, read by ``ppl_vae.table``.
 
@@ -21,7 +20,7 @@ import pyro.distributions as dist
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.distributions import PaddedCategorical, WholeLogistic
+from ppl_vae.distributions import PaddedCategorical, WholeLogistic, WithAtoms
 from ppl_vae.nn import MLP, cells_there, check_sizes, column_groups, with_covariates
 
 # For each kind: the numbers that a column takes (0: a logit a category), and what they make.
@@ -75,5 +74,7 @@ class TableModel(PyroModule):
             for group, part in zip(self.groups, parts, strict=True):
                 numbers, likelihood = LIKELIHOODS[group.kind]
                 each = likelihood(group, *group.parameters_of(part, numbers))
-                each = group.with_atoms(each, part).mask(seen[:, group.columns])
+                if group.atoms.numel():
+                    each = WithAtoms(each, group.atoms, group.atom_logits(part))
+                each = each.mask(seen[:, group.columns])
                 pyro.sample(group.kind, each.to_event(1), obs=x[:, group.columns])

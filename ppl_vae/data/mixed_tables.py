@@ -21,7 +21,7 @@ import torch
 from ppl_vae.arguments import shown
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import NamedFields
-from ppl_vae.data.plain_columns import text_of
+from ppl_vae.data.plain_columns import of_python, text_of
 from ppl_vae.data.schema import Schema, read_schema
 
 X, SEEN, COVARIATES = "x", "seen", "y"

@@ -21,7 +21,6 @@ from torch.nn.functional import logsigmoid, pad
 from torch.nn.utils.rnn import pad_sequence
 
 from ppl_vae.arguments import shown
-from ppl_vae.distributions import WithAtoms
 from ppl_vae.nn.condition import Condition
 
 FLOOR = 0.01
@@ -119,17 +118,15 @@ class ColumnGroup(nn.Module):
         """
         return self.scale * (log_variance.exp() + FLOOR**2).sqrt()
 
-    def with_atoms(self, each: Any, given: Tensor) -> Any:
-        """Return the distribution of the columns with probabilities of their atoms.
+    def atom_logits(self, given: Tensor) -> Tensor:
+        """Return the decoder's numbers for the atoms, (..., columns, atoms): their logits.
 
         Args:
-            each: The distribution, batch shape (..., columns).
-            given: The decoder's numbers, (..., outputs), of which the last are the logits of atoms.
+            given: The decoder's numbers, (..., outputs), of which the last are for atoms.
         """
-        if not self.atoms.numel():
-            return each
-        logits = given[..., -self.atoms.numel() :].unflatten(-1, self.atoms.shape)
-        return WithAtoms(each, self.atoms, logits)
+        logits: Tensor = given[..., given.shape[-1] - self.atoms.numel() :]
+        by_column: Tensor = logits.unflatten(-1, self.atoms.shape)
+        return by_column
 
     def ordered_logits(self, center: Tensor) -> Tensor:
         """Return logits of ordered categories, (..., columns, most categories).
