@@ -181,7 +181,8 @@ class Schema:
         if len(self.levels) > 1:
             return pd.MultiIndex.from_tuples(names, names=self.levels)
         name = self.levels[0] if self.levels else None
-        labels: pd.Index = pd.Index(names, tupleize_cols=False, name=name)
+        dtype = object if None in names else None  # an index of texts would make NaN of None
+        labels: pd.Index = pd.Index(names, dtype=dtype, tupleize_cols=False, name=name)
         return labels
 
     def covariate_values(self, frame: pd.DataFrame, where: str = "data") -> np.ndarray[Any, Any]:
@@ -239,7 +240,7 @@ class Schema:
     def _check(self) -> None:
         """Raise ``ValueError`` where the parts of a schema do not fit together."""
         check_words(self.missing)
-        if self.unseen not in UNSEEN:
+        if not isinstance(self.unseen, str) or self.unseen not in UNSEEN:
             raise ValueError(f"unseen: expected {' or '.join(UNSEEN)}, got {shown(self.unseen)}")
         names = [text_of(column.name) for column in self.columns]
         if twice := first_repeated(names):
@@ -320,7 +321,7 @@ def read_schema(
         if lost := missing_names(named, positions):
             raise ValueError(f"{argument}: expected columns of the data, got {lost}")
     for name, kind in of_kind.items():
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(
                 f'kinds: column "{name}": expected one of {", ".join(KINDS)}, got {shown(kind)}'
             )
