@@ -190,7 +190,8 @@ class Schema:
         if len(self.levels) > 1:
             return pd.MultiIndex.from_tuples(names, names=self.levels)
         name = self.levels[0] if self.levels else None
-        labels: pd.Index = pd.Index(names, tupleize_cols=False, name=name)
+        dtype = object if None in names else None  # an index of texts would make NaN of None
+        labels: pd.Index = pd.Index(names, dtype=dtype, tupleize_cols=False, name=name)
         return labels
 
     def covariate_values(self, frame: pd.DataFrame, where: str = "data") -> np.ndarray[Any, Any]:
