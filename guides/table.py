@@ -20,7 +20,7 @@ import torch
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from ppl_vae.nn import MLP, Condition, TableInputs, cells_there, check_sizes
+from ppl_vae.nn import MLP, TableInputs, cells_there, check_sizes, with_covariates
 
 
 class TableGuide(PyroModule):
@@ -47,22 +47,23 @@ class TableGuide(PyroModule):
         conditions: int = 0, hide: float = 0.0, encoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_sizes(latents=latents, hidden=hidden)
-        self.latents, self.conditions, self.hide = latents, conditions, hide
+        check_sizes(latents=latents, hidden=hidden, conditions=conditions or 1)
+        if isinstance(hide, bool) or not isinstance(hide, int | float) or not 0 <= hide <= 1:
+            raise ValueError(f"hide: expected a share of the cells, from 0 to 1, got {hide!r}")
         self.inputs = TableInputs(columns)
+        self.latents, self.conditions, self.columns = latents, conditions, len(columns)
+        self.hide = hide
         self.encoder = encoder or MLP(self.inputs.size + conditions, 2 * latents, hidden)
 
     def forward(self, x: Tensor, seen: Tensor | None = None, y: Tensor | None = None) -> None:
         """Draw codes for rows x, (rows, columns), of which some cells are seen."""
-        x, seen = cells_there(x, seen)
+        x, seen = cells_there(x, seen, self.columns)
         if self.training and self.hide:
             share = self.hide * torch.rand_like(x[:, :1])
             seen = seen & (torch.rand_like(x) >= share)
         read = self.inputs(x, seen)
-        read = read if y is None else Condition(self.conditions)(read, y)
-        mean, log_variance = self.encoder(read).chunk(2, -1)
-        if y is None:  # where nothing is known of a row, its posterior is the prior
-            anything = seen.any(-1, keepdim=True)
-            mean, log_variance = mean * anything, log_variance * anything
+        numbers = self.encoder(with_covariates(read, y, self.conditions))
+        # Where nothing is seen of a row, its posterior is the prior, whatever its covariates.
+        mean, log_variance = (numbers * seen.any(-1, keepdim=True)).chunk(2, -1)
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(mean, (log_variance / 2).exp()).to_event(1))

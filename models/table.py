@@ -22,7 +22,7 @@ from pyro.nn import PyroModule
 from torch import Tensor, nn
 
 from ppl_vae.distributions import PaddedCategorical, WholeLogistic
-from ppl_vae.nn import MLP, Condition, cells_there, check_sizes, column_groups
+from ppl_vae.nn import MLP, cells_there, check_sizes, column_groups, with_covariates
 
 # For each kind: the numbers that a column takes (0: a logit a category), and what they make.
 LIKELIHOODS: Mapping[str, tuple[int, Any]] = {
@@ -58,19 +58,19 @@ class TableModel(PyroModule):
         conditions: int = 0, decoder: nn.Module | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        check_sizes(latents=latents, hidden=hidden)
-        self.latents, self.conditions = latents, conditions
-        groups = column_groups(columns)
+        check_sizes(latents=latents, hidden=hidden, conditions=conditions or 1)
+        groups = column_groups(columns, LIKELIHOODS)
+        self.latents, self.conditions, self.columns = latents, conditions, len(columns)
         self.groups: Any = nn.ModuleList(groups)
         self.sizes = [group.outputs(LIKELIHOODS[group.kind][0]) for group in groups]
         self.decoder = decoder or MLP(latents + conditions, sum(self.sizes), hidden)
 
     def forward(self, x: Tensor, seen: Tensor | None = None, y: Tensor | None = None) -> None:
         """Score rows x, (rows, columns), where cells are seen."""
-        x, seen = cells_there(x, seen)
+        x, seen = cells_there(x, seen, self.columns)
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(x.new_zeros(self.latents), 1.0).to_event(1))
-            given = z if y is None else Condition(self.conditions)(z, y)
+            given = with_covariates(z, y, self.conditions)
             parts = self.decoder(given).split(self.sizes, -1)
             for group, part in zip(self.groups, parts, strict=True):
                 numbers, likelihood = LIKELIHOODS[group.kind]

@@ -9,6 +9,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from parts import extras
@@ -103,5 +104,6 @@ def run_examples(name):
     module = importlib.import_module(name)
     torch.manual_seed(0)
     result = doctest.testmod(module, extraglobs={"torch": torch})
+    plt.close("all")  # matplotlib warns of many open figures
     assert result.failed == 0, name
     return result.attempted

@@ -42,6 +42,7 @@ def run(program, tmp_path, alone=False):
         "anomaly_scores",
         "compare",
         "forecast",
+        "impute",
     )  # four epochs leave some rows unreliable
     if alone:
         ignored = [part for name in unsure for part in ("-W", f"ignore:{name}")]
@@ -233,3 +234,10 @@ def test_the_program_on_sequences_runs(tmp_path):
     assert "objective        Trace_ELBO" in output
     assert "[200 rows x" in output
     assert re.search(r"tensor\(-\d+\.\d+", output)
+
+
+def test_the_program_on_tables_runs(tmp_path):
+    output = run(PROGRAMS["Tables"], tmp_path)
+    assert "schema of 4 columns" in output
+    assert "generated rows: distance to the closest real row" in output
+    assert "statistics flagged" in output

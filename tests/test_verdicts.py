@@ -24,9 +24,12 @@ from ppl_vae import (
     gradient_estimators,
     impute,
     lint,
+    privacy_check,
+    table,
 )
 from ppl_vae import predictive_check as check_predictions
 from ppl_vae.anomaly.decision import Decision
+from ppl_vae.data.schema_columns import SchemaColumn
 from ppl_vae.guides.categorical import CategoricalGuide
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.discrete import DiscreteModel
@@ -34,7 +37,7 @@ from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.verdicts import MOST_ROWS, Line, Table, verdict
 
 EVIL = """</td><script>alert(1)</script><img src=x onerror='alert(1)' alt="&amp;"""
-NO_VERDICTS = {Decision}  # a function of rows
+NO_VERDICTS = {Decision, SchemaColumn}  # a function of rows, and a line of its schema
 TAGS = {"div", "table", "tr", "th", "td", "img"}
 
 
@@ -106,6 +109,8 @@ def shown():
         detector,
         detector.drift(rows + 9),
         impute(evil_holes, None, rows.mask(rows > 1), num_samples=50),
+        table(rows.assign(b=["?", *"ab" * 29, EVIL])).schema,
+        privacy_check(rows.assign(c=EVIL), rows.assign(c=EVIL)),
     ]
     return {type(each): each for each in everything}
 

@@ -392,10 +392,9 @@ class AnomalyDetector:
         limit += ", so that no row is flagged" * nothing
         return [
             [
-                Line(f"anomaly detector{pairs}", "title"),
-                Line(str(self.scoring), label="score"),
+                Line(f"anomaly detector{pairs}", "title"), Line(str(self.scoring), label="score"),
                 Line(known, label="calibration"),
                 Line(limit, "bad" if nothing else "plain", label="threshold"),
                 Line(error, label="its error"),
             ]
-        ]
+        ]  # fmt: skip

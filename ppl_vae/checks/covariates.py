@@ -27,6 +27,7 @@ from ppl_vae.checks.pair_sums import RELATIVE_ROUNDING, paired_columns
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import LARGEST, quiet_look
 from ppl_vae.data.cells import cells_in
+from ppl_vae.data.mixed_tables import SEEN
 from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -194,7 +195,8 @@ def _unobserved_columns(sampler: ReplicateSampler) -> list[tuple[int, int]]:
         read = list(range(len(as_tuple(batch))))
         if isinstance(batch, dict):
             fields = pair.model.fields_read(batch)
-            read = [i for i, name in enumerate(batch) if name in fields]
+            mask = SEEN if rows.schema is not None else ""  # says nothing of values
+            read = [i for i, name in enumerate(batch) if name in fields and name != mask]
         sizes = [field[0].numel() for field in as_tuple(batch)]
         observed: set[tuple[int, int]] = set()
         for site in data_sites(trace).values():

@@ -75,8 +75,10 @@ class ReplicateComparison:
         of_cells = sampler.feature_names()
         self.features = {name: self.layouts[name].names(cells) for name, cells in of_cells.items()}
         self.covariates = covariates.of_layouts(sampler, self.layouts)
+        schema = sampler.rows.schema
+        self.category_names = {} if schema is None else schema.category_names
         self.site_pairs = SitePairs.of(
-            sampler.distributions, self.kinds, self.layouts, self.features
+            sampler.distributions, self.kinds, self.layouts, self.features, self.category_names
         )
         self.statistics: dict[tuple[str, str], tuple[list[Tensor], Tensor]] = {}
         self.observed: dict[str, Tensor] = {}
@@ -327,7 +329,7 @@ class ReplicateComparison:
             return self.site_pairs.labels(statistic)
         if statistic == covariates.NAME:
             return self.covariates[site].labels(self.features[site])
-        return self.kinds[site].labels(self.features[site])[statistic]
+        return self.kinds[site].labels(self.features[site], self.category_names)[statistic]
 
     def _store(
         self, key: tuple[str, str], replicated: Tensor, observed: Tensor | None, start: int

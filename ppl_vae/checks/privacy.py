@@ -3,14 +3,16 @@
     d(a, b) = mean over columns of d_c(a, b)
       numbers       |a_c - b_c| / range of the column, 1 at most
       categories    0 if a_c = b_c, else 1, and 1 for a category that the real rows do not have
-    columns in which a or b has no value are left out, and so are covariates
+      gaps          0 if both are gaps, 1 if one is
+    covariates do not count
 
 For each generated row, the distance to the closest real row; beside it, for real rows, the distance
 to the closest other real row. A model that has learned what rows have in common, and not the rows,
 gives distances of the second kind. A row at distance 0 is a copy; a table of few categories has
 many copies by chance, among its own rows as well.
 
-The check finds rows that are copied. It proves nothing about what else the rows may give away.
+The check finds rows that are copied. It proves nothing about what else the rows may give away. Rows
+that ``generate`` makes have no gaps, so that the copy of a row with gaps is not seen to be one.
 
 Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
 """
@@ -104,8 +106,8 @@ def _chance(made: np.ndarray, real: np.ndarray) -> float:
     """Return the probability that so many generated rows are close, if they were real rows.
 
     Where both kinds of rows are alike, their distances come in any order: how many generated ones
-    are below the k-th of n real ones has a beta-binomial distribution. The n real rows count as n/2,
-    because two rows are often the closest to one another and have one distance.
+    are below the k-th of n real ones has a beta-binomial distribution. The n real rows count as
+    n/2, because two rows are often the closest to one another and have one distance.
 
     Args:
         made: Which generated rows are close, (rows,) of bool.
@@ -241,7 +243,6 @@ def _closest(
     for start in range(0, len(rows[0]), size):
         part = _rows_of(rows, np.arange(start, min(start + size, len(rows[0]))))
         total = np.zeros((len(part[0]), len(real[0])), np.float32)
-        count = np.zeros_like(total)
         for number, column in enumerate(schema.modelled):
             a, b = part[0][:, number, None], real[0][None, :, number]
             both = part[1][:, number, None] & real[1][None, :, number]
@@ -250,9 +251,9 @@ def _closest(
             else:
                 spread = (column.upper or 0.0) - (column.lower or 0.0)
                 apart = np.minimum(np.abs(a - b) / np.float32(spread or 1.0), 1.0)
-            total += np.where(both, apart, 0)
-            count += both
-        mean = np.where(count > 0, total / np.maximum(count, 1), 1.0)
+            neither = ~part[1][:, number, None] & ~real[1][None, :, number]
+            total += np.where(both, apart, ~neither)
+        mean = total / max(len(schema.modelled), 1)
         if without is not None:
             mean[np.arange(len(mean)), without[start : start + size]] = np.inf
         places.append(mean.argmin(1))

@@ -29,7 +29,7 @@ from torch import Tensor
 from ppl_vae.checks.group_sums import GroupSums
 from ppl_vae.checks.layouts import Layout
 from ppl_vae.checks.pair_sums import PairSums, paired_columns
-from ppl_vae.checks.statistics import ValueKind
+from ppl_vae.checks.statistics import ValueKind, category_label
 from ppl_vae.checks.summaries import PART_NUMBERS, Values, mean_and_unit
 
 GROUP_MEAN = "group mean"
@@ -44,6 +44,7 @@ class SitePairs:
         kinds: The kind of values of each site.
         features: Names of each site's features.
         categories: Number of categories of each feature of each site of categories.
+        category_names: Names of the categories of a feature, where they have names.
 
     Attributes:
         names: Names of the statistics; none where there are no pairs.
@@ -60,6 +61,7 @@ class SitePairs:
         kinds: Mapping[str, ValueKind],
         features: Mapping[str, list[str]],
         categories: Mapping[str, list[int]],
+        category_names: Mapping[str, list[str]] | None = None,
     ) -> None:
         names = _distinct({site: features[site] for site in kinds})
         columns = [(site, i) for site in kinds for i in range(len(names[site]))]
@@ -90,7 +92,9 @@ class SitePairs:
         }
         self.names = [name for name, pairs in self._pairs.items() if pairs]
         self._number_names = [names[site][i] for site, i in numbers]
-        self._category_names = [f"{names[site][i]} = {code}" for (site, i), code in each]
+        self._category_names = [
+            category_label(names[site][i], code, category_names or {}) for (site, i), code in each
+        ]
 
     @classmethod
     def of(
@@ -99,6 +103,7 @@ class SitePairs:
         kinds: Mapping[str, ValueKind],
         layouts: Mapping[str, Layout],
         features: Mapping[str, list[str]],
+        category_names: Mapping[str, list[str]] | None = None,
     ) -> SitePairs:
         """Return the pairs of a model's sites; those of sequences have none.
 
@@ -107,6 +112,7 @@ class SitePairs:
             kinds: The kind of values of each site.
             layouts: How the values of each site lie in columns.
             features: Names of each site's features.
+            category_names: Names of the categories of a feature, where they have names.
         """
         of_rows = {site: kind for site, kind in kinds.items() if layouts[site].inside is None}
         return cls(
@@ -116,6 +122,7 @@ class SitePairs:
                 site: kind.category_counts(distributions[site], len(features[site]))
                 for site, kind in of_rows.items()
             },
+            category_names,
         )
 
     def compute(

@@ -15,7 +15,7 @@ of a category (``ppl_vae.checks.site_pairs``). The formulas are in ``ppl_vae.che
 statistics of ``ppl_vae.checks.step_statistics`` beside these.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -164,11 +164,14 @@ class ValueKind:
                 found.update({name: values[name] for name in chosen if values[name].shape[1]})
         return found
 
-    def labels(self, features: Sequence[str]) -> dict[str, list[str]]:
+    def labels(
+        self, features: Sequence[str], names: Mapping[str, Sequence[str]] | None = None
+    ) -> dict[str, list[str]]:
         """Return the name of each value of each statistic.
 
         Args:
             features: Names of the site's features.
+            names: Names of the categories of a feature, where they have names.
 
         Returns:
             ``{statistic: [label, ...]}``, in the order of the values that ``compute`` returns.
@@ -178,11 +181,30 @@ class ValueKind:
             >>> labels["rate"], labels["co-occurrence"]
             (['a', 'b'], ['a & b'])
         """
-        columns = list(features)
+        columns, names = list(features), names or {}
         if self.categories:
-            columns = [f"{name} = {c}" for name in features for c in range(self.categories)]
+            codes = range(self.categories)
+            columns = [category_label(name, c, names) for name in features for c in codes]
+        elif self.name == "binary":
+            columns = [category_label(n, 1, names) if n in names else n for n in features]
         chosen = [columns[i] for i in paired_columns(len(columns))]
         positions = pairs_of(paired_columns(len(columns)), self.categories)
         pairs = [f"{chosen[i]} & {chosen[j]}" for i, j in positions]
-        names = [*self.names, *names_of(self.name)]
-        return {name: pairs if name in PAIR_STATISTICS else columns for name in names}
+        titles = [*self.names, *names_of(self.name)]
+        return {title: pairs if title in PAIR_STATISTICS else columns for title in titles}
+
+
+def category_label(feature: str, code: int, names: Mapping[str, Sequence[str]]) -> str:
+    """Return the name of a category of a feature.
+
+    Args:
+        feature: The feature.
+        code: The number of the category, from 0.
+        names: Names of the categories of a feature, where they have names.
+
+    Example:
+        >>> category_label("sex", 1, {"sex": ["Female", "Male"]}), category_label("job", 3, {})
+        ('sex = Male', 'job = 3')
+    """
+    known = names.get(feature, ())
+    return f"{feature} = {known[code] if code < len(known) else code}"

@@ -132,9 +132,7 @@ def remember(owner: Any, columns: Columns, method: str = "") -> None:
     """
     with contextlib.suppress(TypeError):
         known = _FITTED.setdefault(owner, {})
-        older = known.get(method, TableColumns({}))
-        schema = schema_of(columns) or schema_of(older)
-        known[method] = TableColumns({**older, **columns}, schema)
+        known[method] = TableColumns({**known.get(method, {}), **columns}, schema_of(columns))
 
 
 def remembered(owner: Any, method: str = "") -> Columns:

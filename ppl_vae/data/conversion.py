@@ -169,7 +169,7 @@ def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
         is_text = pd.api.types.is_object_dtype(dtype) or isinstance(dtype, pd.StringDtype)
         numbers = _as_numbers(values) if is_text else None
         bad = None if numbers is None else (numbers.isna() & values.notna()).to_numpy()
-        about, mend = f"{dtype}", "drop them or encode them (pandas.get_dummies, or .cat.codes)"
+        about, mend = f"{dtype}", MIXED
         if holds_lists(values):
             mend = "ppl_vae.sequences(frame) reads cells that hold the steps of sequences"
         elif bad is not None and not bad.any():
@@ -188,6 +188,12 @@ def _not_numeric(text: pd.DataFrame, name: str) -> ValueError:
         f"{name}: expected numeric columns, got {', '.join(shown[:5])}{more}; "
         + "; ".join(dict.fromkeys(mends))
     )
+
+
+MIXED = (
+    "drop them or encode them (pandas.get_dummies, or .cat.codes); TableModel describes them as "
+    "they are, in ppl_vae.table(frame)"
+)
 
 
 def _default_floats(tensor: Tensor, place: Place) -> Tensor:

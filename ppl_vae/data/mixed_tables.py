@@ -21,7 +21,7 @@ import torch
 from ppl_vae.arguments import shown
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import NamedFields
-from ppl_vae.data.plain_columns import text_of
+from ppl_vae.data.plain_columns import of_python, text_of
 from ppl_vae.data.schema import Schema, read_schema
 
 X, SEEN, COVARIATES = "x", "seen", "y"
@@ -260,9 +260,9 @@ def rows_of_zeros(schema: Schema, count: int) -> Table:
 def of_fields(
     schema: Schema, fields: Mapping[str, torch.Tensor], index: pd.Index | None = None
 ) -> pd.DataFrame:
-    """Return the fields of a table, (rows, ...) each, as a frame; every cell is taken as there."""
+    """Return the fields of a table, (rows, ...) each, as a frame."""
     arrays = {name: values.detach().cpu().double().numpy() for name, values in fields.items()}
-    return schema.decoded(arrays[X], None, arrays.get(COVARIATES), index)
+    return schema.decoded(arrays[X], arrays.get(SEEN), arrays.get(COVARIATES), index)
 
 
 def of_given_columns(

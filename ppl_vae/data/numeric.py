@@ -22,7 +22,10 @@ Place = Callable[[int], str]
 _GROUPED = re.compile(r"[+-]?\d{1,3}([,.'\u2019_\s])\d{3}(\1\d{3})*([.,]\d+)?")
 """A number whose digits stand in groups of three, such as 1,234 or 1.234,5 or 12 345."""
 
-LEAVE_OUT = "drop the column or encode it as numbers; drop= leaves columns out"
+LEAVE_OUT = (
+    "drop the column or encode it as numbers; drop= leaves columns out; the model of tables, "
+    "models/table.py, takes columns of text"
+)
 
 
 @dataclass(frozen=True)

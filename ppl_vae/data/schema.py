@@ -91,6 +91,15 @@ class Schema:
         names = pd.Index([c.name for c in self.columns], name="column", tupleize_cols=False)
         return pd.DataFrame(lines, index=names)
 
+    @property
+    def category_names(self) -> dict[str, list[str]]:
+        """The categories of each column that has some, as text, by the text of its name."""
+        return {
+            str(column.name): list(map(str, column.categories))
+            for column in self.columns
+            if column.is_category
+        }
+
     def named(self, name: Any) -> SchemaColumn:
         """Return the column of a name.
 
@@ -300,7 +309,8 @@ class Schema:
         described = len(self.modelled)
         left = sum(column.is_left_out for column in self.columns)
         head = f"schema of {len(self.columns)} columns: {described} described by the model"
-        head += f", {len(self.covariates)} covariates" if self.covariates else ""
+        given = len(self.covariates)
+        head += f", {given} covariate{'s' if given > 1 else ''}" if given else ""
         head += f", {left} left out" if left else ""
         notes = [Line(f'column "{c.name}": {c.note}', "warning") for c in self.columns if c.note]
         blocks: list[Block] = [[Line(head, "title")], Table(self.frame)]

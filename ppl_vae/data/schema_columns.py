@@ -303,7 +303,9 @@ class SchemaColumn:
     @property
     def type_of_cells(self) -> Any:
         """The type of the cells; that of objects where pandas knows no type of the name."""
-        return type_named(self.dtype) if self.pandas_type is None else self.pandas_type
+        if self.pandas_type is not None:
+            return self.pandas_type
+        return type_named("category" if self.dtype == ORDERED else self.dtype)
 
     def decoded(self, x: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> pd.Series:
         """Return numbers as cells of the column, of its type: (rows,).

@@ -20,7 +20,13 @@ from ppl_vae.nn.quantization import nearest_code, straight_through
 from ppl_vae.nn.recurrent import GatedTransition, Recurrent, seen_cells, step_mask, turned
 from ppl_vae.nn.row_keys import KnownRows, row_keys
 from ppl_vae.nn.scaling import Standardize, spacing
-from ppl_vae.nn.table_columns import ColumnGroup, TableInputs, cells_there, column_groups
+from ppl_vae.nn.table_columns import (
+    ColumnGroup,
+    TableInputs,
+    cells_there,
+    column_groups,
+    with_covariates,
+)
 from ppl_vae.nn.topics import TopicCounts, TopicMixture
 
 __all__ = [
@@ -73,4 +79,5 @@ __all__ = [
     "step_mask",
     "straight_through",
     "turned",
+    "with_covariates",
 ]

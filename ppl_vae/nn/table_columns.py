@@ -10,7 +10,8 @@ A column is told by a mapping, as ``data.schema`` makes it and JSON can hold it:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ppl_vae.arguments import shown
 from ppl_vae.distributions import WithAtoms
+from ppl_vae.nn.condition import Condition
 
 FLOOR = 0.01
 """The least standard deviation of a column of numbers, as a share of its scale."""
@@ -33,12 +35,12 @@ class ColumnGroup(nn.Module):
         kind: The kind, such as ``"real"``.
         first: Position of the first column in the table.
         columns: The columns.
+        cuts: Whether columns of ordered categories learn the cuts between these, as a model's do.
 
     Attributes:
         columns: Where the columns stand in a row, a slice.
         loc: Center of each column, (columns,), in its unit; of logarithms for ``"positive"``.
         scale: Spread of each column, (columns,), likewise.
-        floor: Least standard deviation of each column, (columns,), likewise.
         categories: Number of categories of each column.
         atoms: Values with probabilities of their own, (columns, atoms), NaN where a column has
             fewer.
@@ -51,19 +53,20 @@ class ColumnGroup(nn.Module):
 
     loc: Tensor
     scale: Tensor
-    floor: Tensor
     atoms: Tensor
     places: Tensor
     own: Tensor
+    last: Tensor
 
-    def __init__(self, kind: str, first: int, columns: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, kind: str, first: int, columns: Sequence[Mapping[str, Any]], *, cuts: bool = True
+    ) -> None:
         super().__init__()
         self.kind, self.columns = kind, slice(first, first + len(columns))
         dtype = torch.get_default_dtype()
         for name in ("loc", "scale"):
             values = torch.tensor([float(column[name]) for column in columns], dtype=dtype)
             self.register_buffer(name, values)
-        self.register_buffer("floor", FLOOR * self.scale)
         self.categories = tuple(int(column["categories"]) for column in columns)
         atoms = [torch.tensor(column["atoms"], dtype=dtype) for column in columns]
         self.register_buffer("atoms", pad_sequence(atoms, True, torch.nan))
@@ -73,7 +76,9 @@ class ColumnGroup(nn.Module):
         padded = pad_sequence([*places], True, sum(self.categories))
         self.register_buffer("places", padded)
         self.register_buffer("own", (padded < sum(self.categories)).flatten().nonzero().flatten())
-        if kind == "ordinal":
+        last = torch.tensor(self.categories)[:, None] - 1
+        self.register_buffer("last", last)  # place of each column's last category, (columns, 1)
+        if kind == "ordinal" and cuts:
             most = max(self.categories)
             self.steps = nn.Parameter(torch.full((len(columns), max(most - 2, 0)), 0.5))
             self.start = nn.Parameter(torch.full((len(columns), 1), -most / 4))
@@ -104,12 +109,15 @@ class ColumnGroup(nn.Module):
         return given[..., : numbers * self.count].chunk(numbers, -1)
 
     def deviation(self, log_variance: Tensor) -> Tensor:
-        """Return a standard deviation in each column's unit, above its floor, (..., columns).
+        """Return a standard deviation in each column's unit, (..., columns).
+
+        It is at least ``FLOOR`` of the column's scale. No scale is squared, because the squares of
+        very small ones leave single precision.
 
         Args:
             log_variance: The logarithm of the variance without units, (..., columns).
         """
-        return (self.scale**2 * log_variance.exp() + self.floor**2).sqrt()
+        return self.scale * (log_variance.exp() + FLOOR**2).sqrt()
 
     def with_atoms(self, each: Any, given: Tensor) -> Any:
         """Return the distribution of the columns with probabilities of their atoms.
@@ -132,19 +140,16 @@ class ColumnGroup(nn.Module):
         Args:
             center: (..., columns).
         """
-        cuts = torch.cat([self.start, self.start + self.steps.exp().cumsum(-1)], -1)
-        most = cuts.shape[-1] + 1
-        last = torch.tensor(self.categories, device=cuts.device)[:, None] - 1
+        steps = self.steps.clamp(-30.0, 30.0)
+        cuts = torch.cat([self.start, self.start + steps.exp().cumsum(-1)], -1)
         below = cuts - center[..., None]  # (..., columns, most - 1)
-        place = torch.arange(most - 1, device=cuts.device)
-        # log(F(b) - F(a)) = log F(b) + log(1 - F(a)) + log(1 - exp(a - b))
-        upper = pad(logsigmoid(below).masked_fill(place >= last, 0.0), (0, 1))
+        place = torch.arange(cuts.shape[-1] + 1, device=cuts.device)
+        # log(F(b) - F(a)) = log F(b) + log(1 - F(a)) + log(1 - exp(a - b)), a and b neighbours
+        upper = pad(logsigmoid(below).masked_fill(place[:-1] >= self.last, 0.0), (0, 1))
         lower = pad(logsigmoid(-below), (1, 0))
-        gap = pad((-torch.expm1(cuts[:, :-1] - cuts[:, 1:])).log(), (1, 1))
-        gap = gap.masked_fill(torch.arange(most, device=cuts.device) >= last, 0.0)
-        logits = upper + lower + gap
-        outside = torch.arange(most, device=cuts.device) > last
-        return logits.masked_fill(outside, -torch.inf)
+        gap = pad((-torch.expm1(-steps.exp())).log(), (1, 1))
+        gap = gap.masked_fill(place >= self.last, 0.0)
+        return (upper + lower + gap).masked_fill(place > self.last, -torch.inf)
 
     def inputs(self, x: Tensor, seen: Tensor) -> Tensor:
         """Return cells as numbers for an encoder, (..., numbers): 0 for a cell that is not there.
@@ -195,52 +200,115 @@ class TableInputs(nn.Module):
         return torch.cat([*parts, seen.to(x.dtype)], -1)
 
 
-def column_groups(columns: Sequence[Mapping[str, Any]]) -> list[ColumnGroup]:
+def column_groups(
+    columns: Sequence[Mapping[str, Any]], kinds: Collection[str] | None = None
+) -> list[ColumnGroup]:
     """Return the columns of a table by kind, in the order of the table.
 
     Args:
         columns: The columns, as in the file's head.
+        kinds: The kinds that a model has likelihoods for; ``None`` for any kind, of columns that
+            are read alone.
 
     Raises:
-        ValueError: If there is no column, one is told in another way, or columns of one kind do not
-            stand side by side.
+        ValueError: If there is no column, one is told in another way or is of another kind, or
+            columns of one kind do not stand side by side.
     """
     if isinstance(columns, str) or not isinstance(columns, Sequence) or not columns:
         raise ValueError(
             f"columns: expected the columns of a table, got {shown(columns)}; build(Class, "
             "table(frame)) reads them from the data"
         )
-    needed = {"kind", "loc", "scale", "categories", "atoms"}
     for column in columns:
-        if not isinstance(column, Mapping) or not needed <= set(column):
-            raise ValueError(
-                f"columns: expected a mapping with {', '.join(sorted(needed))} for each column, "
-                f"got {shown(column)}"
-            )
+        _check_column(column, kinds)
     found, first = [], 0
     for kind, members in groupby(columns, key=lambda column: str(column["kind"])):
-        group = ColumnGroup(kind, first, list(members))
+        group = ColumnGroup(kind, first, list(members), cuts=kinds is not None)
         first += group.count
         found.append(group)
-    kinds = [group.kind for group in found]
-    if len(set(kinds)) < len(kinds):
+    names = [group.kind for group in found]
+    if len(set(names)) < len(names):
         raise ValueError(
-            f"columns: expected those of one kind side by side, got the kinds {', '.join(kinds)}"
+            f"columns: expected those of one kind side by side, got the kinds {', '.join(names)}"
         )
     return found
 
 
-def cells_there(x: Tensor, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _check_column(column: Any, kinds: Collection[str] | None) -> None:
+    """Raise ``ValueError`` for a column that is told in another way than in the file's head."""
+    needed = {"kind", "loc", "scale", "categories", "atoms"}
+    if not isinstance(column, Mapping) or not needed <= set(column):
+        raise ValueError(
+            f"columns: expected a mapping with {', '.join(sorted(needed))} for each column, got "
+            f"{shown(column)}"
+        )
+    kind, count, atoms = column["kind"], column["categories"], column["atoms"]
+    if kinds is not None and kind not in kinds:
+        raise ValueError(f"columns: expected kinds among {', '.join(kinds)}, got {shown(kind)}")
+    if not (_is_number(column["loc"]) and _is_number(column["scale"]) and column["scale"] > 0):
+        raise ValueError(
+            "columns: expected a number loc and a scale above 0, got "
+            f"{shown(column['loc'])} and {shown(column['scale'])}"
+        )
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ValueError(f"columns: expected a number of categories, got {shown(count)}")
+    if not isinstance(atoms, Sequence) or not all(map(_is_number, atoms)):
+        raise ValueError(f"columns: expected a list of numbers as atoms, got {shown(atoms)}")
+
+
+def _is_number(value: Any) -> bool:
+    """Return whether a value is a finite number, and no truth value."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value)
+
+
+def with_covariates(values: Tensor, y: Tensor | None, conditions: int) -> Tensor:
+    """Return vectors joined with the covariates of their rows, (..., rows, size + conditions).
+
+    Args:
+        values: (..., rows, size).
+        y: The covariates, (rows, conditions); ``None`` for none.
+        conditions: Number of covariates, 0 for none.
+
+    Raises:
+        ValueError: If there are covariates and none were expected, or the other way round.
+
+    Example:
+        >>> with_covariates(torch.zeros(1, 2), torch.ones(1, 1), 1)
+        tensor([[0., 0., 1.]])
+    """
+    if conditions == 0 and y is None:
+        return values
+    if conditions == 0 or y is None:
+        expected = f"{conditions} covariates, for which the class was made"
+        raise ValueError(f"y: expected {expected}, got {'none' if y is None else 'some'}")
+    joined: Tensor = Condition(conditions)(values, y)
+    return joined
+
+
+def cells_there(x: Tensor, seen: Tensor | None, columns: int) -> tuple[Tensor, Tensor]:
     """Return rows with a number in every cell, and which cells are there, (rows, columns) each.
 
     Args:
-        x: (rows, columns); cells that are not there hold any number, or NaN.
+        x: (rows, columns); cells that are not there hold any number; NaN only where ``seen`` is
+            ``None``.
         seen: Which cells are there, like x, of bool; those that are not NaN if ``None``.
+        columns: Number of columns.
+
+    Raises:
+        ValueError: If there are other columns.
 
     Example:
-        >>> cells_there(torch.tensor([[1.0, torch.nan]]))
+        >>> cells_there(torch.tensor([[1.0, torch.nan]]), None, 2)
         (tensor([[1., 0.]]), tensor([[ True, False]]))
     """
+    for name, values in (("x", x), ("seen", x if seen is None else seen)):
+        if values.shape[1:] != (columns,):
+            raise ValueError(
+                f"{name}: expected rows of shape ({columns},), which the model or guide was made "
+                f"for, got rows of shape {tuple(values.shape[1:])}; build(Class, data) makes one "
+                "for other columns"
+            )
     x = x.to(torch.get_default_dtype())
     if seen is None:
         seen = ~x.isnan()

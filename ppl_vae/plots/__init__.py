@@ -8,6 +8,7 @@ from ppl_vae.plots.anomalies import attribution_bars as attribution_bars
 from ppl_vae.plots.anomalies import p_value_calibration as p_value_calibration
 from ppl_vae.plots.anomalies import score_histogram as score_histogram
 from ppl_vae.plots.anomalies import strange_images as strange_images
+from ppl_vae.plots.columns import column_comparison as column_comparison
 from ppl_vae.plots.coverage import interval_coverage as interval_coverage
 from ppl_vae.plots.curves import learning_curves as learning_curves
 from ppl_vae.plots.detection import precision_recall_curves as precision_recall_curves

@@ -25,7 +25,7 @@ from ppl_vae.data.cells import column_cells, observed_cells, observed_columns
 from ppl_vae.data.columns import column_names, column_order
 from ppl_vae.data.conversion import changed
 from ppl_vae.data.fields import Field
-from ppl_vae.data.mixed_tables import of_given_columns
+from ppl_vae.data.mixed_tables import SEEN, of_given_columns
 from ppl_vae.data.rows import Batch, Rows, as_tuple
 from ppl_vae.data.steps import check_lengths
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -171,7 +171,11 @@ def in_data_form(rows: Rows, parts: dict[int, Tensor], index: pd.Index | None = 
         parts: The fields, ``{position: (rows, ...)}``.
         index: Index of the rows, for a frame; a new one by default.
     """
-    return rows.restore([parts[i] for i in range(len(rows.fields))], index)
+    fields = [parts[i] for i in range(len(rows.fields))]
+    if rows.schema is not None:  # what a model draws or expects has no gaps
+        place = rows.names.index(SEEN)
+        fields[place] = torch.ones_like(fields[place])
+    return rows.restore(fields, index)
 
 
 def with_given(

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import numbers
 import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import torch
 from markupsafe import Markup
 
 from ppl_vae.core.pair import Guide, Model
-from ppl_vae.data.rows import Rows, as_tuple, evenly_spaced
+from ppl_vae.data.rows import Rows, as_rows, as_tuple, evenly_spaced
 from ppl_vae.latents.codes import generate, reconstruct
 from ppl_vae.report.html import Table, render
 from ppl_vae.report.images import ImageField, strips
-from ppl_vae.report.numbers import Number, number, shortened, with_common_precision
+from ppl_vae.report.numbers import DASH, Number, number, shortened, with_common_precision
 from ppl_vae.report.run_facts import fields_of
 
 IMAGES, ROWS = 8, 3  # of the data, and as many of the model
+CAPTION = "Rows of the data, and samples: rows that the model generates"
 MOST_COLUMNS = 40  # that a table shows
 NAME = 18  # characters of a name in the table, so that a telephone shows all its numbers
 
@@ -72,7 +75,9 @@ class Examples:
         with warnings.catch_warnings(action="ignore", category=UserWarning):
             shared = {**shared, "progress": False}
             expected, options = image is not None, {"num_samples": count, **shared}
-            generated = Rows(generate(model, guide, rows, expected=expected, **options))
+            generated = as_rows(
+                generate(model, guide, rows, expected=expected, **options), "data", [rows.columns]
+            )
             reconstructed = None
             if image is not None and show_rows:
                 try:
@@ -96,7 +101,8 @@ def examples_section(found: Examples | ValueError | None) -> Markup:
         values["strips"] = strips({n: image.images(r) for n, r in parts.items() if r is not None})
     elif found is not None:
         assert found.observed is not None
-        values["table"] = _table(found.observed, found.generated)
+        of_rows = _mixed_table if found.observed.schema is not None else _table
+        values["table"] = of_rows(found.observed, found.generated)
         values["left_out"] = max(len(_columns(found.observed)) - MOST_COLUMNS, 0)
     return render("examples.html", **values)
 
@@ -123,13 +129,38 @@ def _values(rows: Rows) -> np.ndarray:
 def _table(observed: Rows, generated: Rows) -> Table:
     """Return a line for each column: its values in rows of the data, and in rows of the model."""
     values = np.concatenate([_values(observed), _values(generated)])
-    labels = [f"row {shortened(str(label), 12)}" for label in observed.index]
-    heads = ["column", *labels, *(f"sample {i + 1}" for i in range(len(generated)))]
     lines = [
         [shortened(name, NAME), *_written(column)]
         for name, column in list(zip(_columns(observed), values.T, strict=True))[:MOST_COLUMNS]
     ]
-    return Table("Rows of the data, and samples: rows that the model generates", heads, lines)
+    return Table(CAPTION, _heads(observed, generated), lines)
+
+
+def _heads(observed: Rows, generated: Rows) -> list[str]:
+    """Return the heads of a table of rows of the data and of the model."""
+    labels = [f"row {shortened(str(label), 12)}" for label in observed.index]
+    return ["column", *labels, *(f"sample {i + 1}" for i in range(len(generated)))]
+
+
+def _mixed_table(observed: Rows, generated: Rows) -> Table:
+    """Return what ``_table`` does of a table of mixed columns: texts, dates, gaps."""
+    frames = [
+        rows.restore(as_tuple(rows.take(torch.arange(len(rows)))), rows.index)
+        for rows in (observed, generated)
+    ]
+    cells = pd.concat([frame.astype(object) for frame in frames])
+    lines = [
+        [shortened(str(name), NAME), *(_cell(value) for value in cells[name])]
+        for name in cells.columns[:MOST_COLUMNS]
+    ]
+    return Table(CAPTION, _heads(observed, generated), lines)
+
+
+def _cell(value: Any) -> Number | str:
+    """Write a cell of a table: a number in six digits at most, a text or date as it is."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return number(float(value), 6)
+    return DASH if value is None or pd.isna(value) else shortened(str(value), NAME)
 
 
 def _written(column: np.ndarray) -> list[Number]:

@@ -17,6 +17,7 @@ from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.likelihood import elbo_terms, log_likelihood
 from ppl_vae.evaluation.summary import TERMS_DRAWS, LikelihoodSummary, UnreliableWarning
+from ppl_vae.report.columns_section import TableColumns
 from ppl_vae.report.examples import Examples
 from ppl_vae.report.images import ImageField
 from ppl_vae.report.strange_rows import StrangeRows
@@ -39,6 +40,7 @@ class Measurements:
         prior_check: The prior predictive check.
         strange: The scores of the rows, and what makes the strangest of them strange.
         examples: Some rows of the data and of the model; ``None`` where there is nothing to show.
+        columns: Rows of a table and of the model; ``None`` for data that are no table.
         image: The field that holds images; ``None`` for none.
         num_samples: Draws of the latents for each row.
         fewer: Whether draws or replicates are fewer than usual, because the networks are large.
@@ -53,6 +55,7 @@ class Measurements:
     prior_check: PredictiveCheck | ValueError
     strange: StrangeRows | ValueError
     examples: Examples | ValueError | None
+    columns: TableColumns | ValueError | None
     image: ImageField | None
     num_samples: int
     fewer: bool
@@ -115,13 +118,13 @@ class Measurements:
         )  # fmt: skip
         rest = {"seed": shared["seed"], "plate": shared["plate"]}
         examples = value_or_error(Examples.of, *pair, rows, image, show_rows=show_rows, **rest)
-        results = (scores, posterior, prior, strange, examples)
+        columns = value_or_error(TableColumns.of, *pair, rows, **rest)
+        results = (scores, posterior, prior, strange, examples, columns)
         for error in {str(found): found for found in results if isinstance(found, ValueError)}:
             warnings.warn(f"write_report: a part could not be measured: {error}", stacklevel=4)
         return cls(
-            rows, split, scores, terms, posterior, prior, strange, examples, image, num_samples,
-            fewer,
-            guide is not None,
+            rows, split, scores, terms, posterior, prior, strange, examples, columns, image,
+            num_samples, fewer, guide is not None,
         )  # fmt: skip
 
     @property

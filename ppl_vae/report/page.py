@@ -15,6 +15,7 @@ from ppl_vae.data.rows import Data
 from ppl_vae.evaluation.comparison import Comparison
 from ppl_vae.report import fit_sections, html
 from ppl_vae.report.check_section import check_section
+from ppl_vae.report.columns_section import columns_section
 from ppl_vae.report.comparison_section import check_comparison, comparison_section
 from ppl_vae.report.draws import Draws
 from ppl_vae.report.examples import examples_section
@@ -186,6 +187,7 @@ def _page(
         Section("fit", "What was fitted", fit_sections.fit_section(fitted, measured)),
         Section("curves", "Learning curves", fit_sections.curves_section(fitted)),
         Section("rows", "Data and samples", examples_section(examples)),
+        *_columns(measured),
         Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
         *_compared(comparison),
         Section("check", "Predictive check", check_section(measured)),
@@ -195,6 +197,12 @@ def _page(
     ]
     title = " with ".join(name for name in fitted.names if name is not None)
     return html.page(title, sections, **_header(fitted, measured))
+
+
+def _columns(measured: Measurements | None) -> Iterator[Section]:
+    """Yield the section on the columns of a table; nothing for other data."""
+    if measured is not None and measured.columns is not None:
+        yield Section("columns", "Each column", columns_section(measured.columns))
 
 
 def _compared(comparison: Comparison | None) -> Iterator[Section]:

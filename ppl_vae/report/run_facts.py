@@ -65,6 +65,10 @@ class Field(NamedTuple):
 # The pair
 
 
+LONGEST_LIST = 300
+"""Characters of a list among constructor arguments; a longer one is told by its length."""
+
+
 def recipe_as_call(recipe: Mapping[str, Any]) -> str:
     """Return the recipe of a model or guide as the constructor call that makes it.
 
@@ -93,7 +97,8 @@ def _argument(value: Any) -> str:  # noqa: PLR0911  one for each form
     if numbers is not None:
         return f"tensor of {len(numbers)}" if isinstance(numbers, list) else str(numbers)
     if "list" in value:
-        return "(" + ", ".join(_argument(item) for item in value["list"]) + ")"
+        text = "(" + ", ".join(_argument(item) for item in value["list"]) + ")"
+        return text if len(text) <= LONGEST_LIST else f"({len(value['list'])} items)"
     if "dict" in value:
         items = [f"{_argument(key)}: {_argument(item)}" for key, item in value["dict"]]
         return "{" + ", ".join(items) + "}"

@@ -88,6 +88,13 @@ def large_cells_missing():
     return {"x": torch.where(seen, rows, 0.0), "seen": seen}
 
 
+def cells_with_gaps():
+    """(60, 4) real numbers with one factor, of which one in seven is not there."""
+    factor = torch.randn(ROWS, 1, generator=torch.Generator().manual_seed(2))
+    x = 100 + 30 * factor + 0.3 * (reals() - 100)
+    return {"x": x, "seen": (torch.arange(ROWS * FEATURES) % 7 > 0).reshape(ROWS, FEATURES)}
+
+
 FIXED = {
     "bernoulli": binaries,
     "gaussian": reals,
@@ -95,6 +102,7 @@ FIXED = {
     "not_missing_at_random": large_cells_missing,
     "ppca": reals,
     "semisupervised": few_labels,
+    "table": cells_with_gaps,
     "topics": documents,
 }
 """Models whose rows are not drawn from the prior, because other tests rely on the numbers, because
