@@ -127,6 +127,7 @@ def keywords_of(name, folder):
             "progress": False,
         },
         "from_anndata": {"cells": AnnData(X.numpy())},
+        "table": {"data": pd.DataFrame({"a": [1.5, -2, 0.5], "x": list("uvw")})},
         "sequences": {"data": pd.DataFrame({"a": [1, 1, 2], "b": [1, 2, 1], "c": 0.5}), "id": "a"},
     }
     function = getattr(ppl_vae, name)
@@ -253,13 +254,15 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
         "arguments", "baseline", "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
-        "columns", "comparison", "data",
+        "columns", "comparison", "covariates", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "generated", "given",
         "image_shape", "layer",
-        "guide", "history", "id", "inputs", "kl_weight", "level", "like", "lr", "method", "model",
-        "num_bins", "num_bootstrap", "num_draws", "optimizer", "pairs", "patience", "period",
-        "ramp",
-        "reference", "shards",
-        "scheduler", "site", "sites", "start", "statistics", "step", "steps", "validation", "width",
+        "guide", "history", "id", "ignore", "inputs", "kinds", "kl_weight", "level", "like", "lr",
+        "method", "missing", "model",
+        "num_bins", "num_bootstrap", "num_draws", "num_rows", "optimizer", "pairs", "patience",
+        "period", "ramp",
+        "reference", "schema", "shards",
+        "scheduler", "site", "sites", "start", "statistics", "step", "steps", "unseen",
+        "validation", "width",
     }  # fmt: skip

@@ -4,7 +4,7 @@
       numbers       |a_c - b_c| / range of the column, 1 at most
       categories    0 if a_c = b_c, else 1, and 1 for a category that the real rows do not have
       gaps          0 if both are gaps, 1 if one is
-    covariates do not count
+    covariates are left out
 
 For each generated row, the distance to the closest real row; beside it, for real rows, the distance
 to the closest other real row. A model that has learned what rows have in common, and not the rows,

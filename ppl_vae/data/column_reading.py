@@ -28,7 +28,7 @@ from ppl_vae.data.plain_columns import (
     plain,
     text_of,
 )
-from ppl_vae.data.schema_columns import LARGEST, ORDERED, SchemaColumn
+from ppl_vae.data.schema_columns import LARGEST, ORDERED, WHOLE, SchemaColumn
 from ppl_vae.data.times import are_dates, form_of, is_time, unit_of
 
 GAPS = {"?", "na", "n/a", "nan", "null", "none", "unknown", "missing", "-", "--", ".", "#n/a"}
@@ -126,6 +126,8 @@ def _of_numbers(
     blank = SchemaColumn(**known)
     whole_column = blank.numbers(column, missing, "data")
     numbers = whole_column[~missing]
+    if "unit" not in known and (numbers == np.round(numbers)).all():
+        blank = replace(blank, form=WHOLE)
     if kind == "positive":  # numbers that repeat need not be above 0
         blank = replace(blank, atoms=tuple(atoms_of(numbers)))
     blank.check_numbers(column, whole_column, ~missing, "data")

@@ -131,7 +131,7 @@ def table(
         raise ValueError(f"schema: expected a Schema, got {shown(schema)}; Schema.load reads one")
     if schema is None:
         schema = read_schema(frame, unseen=unseen, **given)
-    elif any(given.values()) or unseen != "error":
+    elif any(given.values()) or not isinstance(unseen, str) or unseen != "error":
         used = next((name for name, value in given.items() if value), "unseen")
         raise ValueError(f"{used}: expected none beside a schema, which says it, got one")
     else:
@@ -148,7 +148,8 @@ def _listed(argument: str, values: Any) -> list[Any]:
     """
     if values is None or isinstance(values, str | int | float):
         return [] if values is None else [values]
-    if not isinstance(values, list | tuple | set | frozenset | pd.Index | np.ndarray):
+    is_list = isinstance(values, list | tuple | set | frozenset | pd.Index | np.ndarray)
+    if not is_list or getattr(values, "ndim", 1) == 0:
         raise ValueError(f"{argument}: expected a list, got {shown(values)}")
     return list(values)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ppl_vae.data.plain_columns import is_code
 from ppl_vae.data.selection import SHOWN
 from ppl_vae.safe_text import text_of_spreadsheet
 
@@ -68,19 +69,33 @@ def numeric_columns(frame: pd.DataFrame, path: Path, place: Place) -> pd.DataFra
 
 
 def mixed_columns(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return columns of any kind, with texts that ``spreadsheet_text`` marked as they were."""
+    """Return columns of any kind, with texts that ``spreadsheet_text`` marked as they were.
+
+    Columns of texts that all spell numbers become numbers. Codes of digits, such as 00501, stay
+    texts: the number would be another code.
+    """
     found = {}
     for name, dtype in zip(frame.columns, frame.dtypes, strict=True):
-        if pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype):
-            marked = frame[name].map(lambda v: isinstance(v, str) and v.startswith("'"))
-            if marked.any():
-                found[name] = frame[name].where(~marked, frame[name].map(_unmarked))
+        if not (pd.api.types.is_object_dtype(dtype) or pd.api.types.is_string_dtype(dtype)):
+            continue
+        texts = frame[name].map(_unmarked)
+        numbers = _numbers_in(texts)
+        found[name] = texts if numbers is None else numbers
     return frame.assign(**found) if found else frame
 
 
 def _unmarked(value: object) -> object:
     """Return a text of a file without the mark in front."""
     return text_of_spreadsheet(value) if isinstance(value, str) else value
+
+
+def _numbers_in(column: pd.Series) -> pd.Series | None:
+    """Return a column of texts as numbers; ``None`` where one is no number, or a code of digits."""
+    there = column.dropna()
+    if not len(there) or not all(isinstance(v, str) and not is_code(v) for v in there):
+        return None
+    numbers: pd.Series = pd.to_numeric(column, errors="coerce")
+    return None if (numbers.isna() & column.notna()).any() else numbers
 
 
 def holds_lists(column: pd.Series) -> bool:

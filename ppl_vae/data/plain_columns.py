@@ -166,13 +166,23 @@ def _numbers_of(values: list[Any]) -> np.ndarray[Any, Any] | None:
         return None
     if any(hasattr(v, "isoformat") or hasattr(v, "total_seconds") for v in values):
         return None
-    if any(isinstance(v, str) and _PADDED.fullmatch(v) for v in values):
+    if any(isinstance(v, str) and is_code(v) for v in values):
         return None
     try:
         numbers = pd.to_numeric(pd.Series(values, dtype=object), errors="coerce").astype(float)
     except (TypeError, ValueError, OverflowError):  # a whole number that no float holds
         return None
     return None if numbers.isna().any() else numbers.to_numpy()
+
+
+def is_code(text: str) -> bool:
+    """Return whether a text is a code of digits: it begins with a zero that no number needs.
+
+    Example:
+        >>> is_code("00501"), is_code("0.5")
+        (True, False)
+    """
+    return _PADDED.fullmatch(text) is not None
 
 
 def _spread(values: Any, missing: np.ndarray[Any, Any], column: pd.Series, fill: Any) -> pd.Series:

@@ -248,7 +248,7 @@ class Schema:
     def _check(self) -> None:
         """Raise ``ValueError`` where the parts of a schema do not fit together."""
         check_words(self.missing)
-        if self.unseen not in UNSEEN:
+        if not isinstance(self.unseen, str) or self.unseen not in UNSEEN:
             raise ValueError(f"unseen: expected {' or '.join(UNSEEN)}, got {shown(self.unseen)}")
         names = [text_of(column.name) for column in self.columns]
         if twice := first_repeated(names):
@@ -329,7 +329,7 @@ def read_schema(
         if lost := missing_names(named, positions):
             raise ValueError(f"{argument}: expected columns of the data, got {lost}")
     for name, kind in of_kind.items():
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise ValueError(
                 f'kinds: column "{name}": expected one of {", ".join(KINDS)}, got {shown(kind)}'
             )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,10 @@ ORDERED = "ordered category"
 """Name of the type of ordered categories, which pandas calls like that of others."""
 
 
+WHOLE = "%d"
+"""The form of numbers that are whole."""
+
+
 @dataclass(frozen=True)
 class SchemaColumn:
     """A column of a table.
@@ -57,7 +61,8 @@ class SchemaColumn:
         kind: One of ``kinds.KINDS``, or ``"ignored"`` for a column that the user leaves out.
         dtype: The type of its cells, as pandas calls it.
         unit: Of dates and spans of time, a name in ``times.UNITS``; else ``None``.
-        form: Of dates that are text or objects of Python, how they are written; else "".
+        form: Of dates that are text or objects of Python, how they are written; of numbers
+            ``WHOLE`` where all are whole; else "".
         offset: What is taken off the numbers; of dates the first one, in the unit since 1970.
         categories: Its categories, as JSON can hold them; none for numbers.
         lower: The smallest number, in the column's unit; ``None`` for categories.
@@ -107,7 +112,7 @@ class SchemaColumn:
 
     @property
     def likelihood(self) -> str:
-        """The kind whose likelihood describes the numbers: dates are described like real ones."""
+        """The kind whose likelihood describes the numbers: that of real ones for dates."""
         return "real" if self.kind == "date" else self.kind
 
     @property
@@ -333,18 +338,17 @@ class SchemaColumn:
         """Return numbers in the type of the column, whole ones where it holds whole ones."""
         if self.kind == "positive":  # a draw may be so small that single precision calls it 0
             atom = np.isin(numbers, np.asarray(self.atoms))
-            numbers = np.where(atom, numbers, np.maximum(numbers, SMALLEST))
-        whole = np.round(np.maximum(numbers, 0.0)) if self.kind == "count" else numbers
-        series = pd.Series(whole)
+            least = 1.0 if self.form == WHOLE and min(self.atoms, default=1.0) > 0 else SMALLEST
+            numbers = np.where(atom, numbers, np.maximum(numbers, least))
+        numbers = np.maximum(numbers, 0.0) if self.kind == "count" else numbers
+        is_whole = self.kind == "count" or self.form == WHOLE
+        series = pd.Series(np.round(numbers) if is_whole else numbers)
         held = dtype.subtype if isinstance(dtype, pd.SparseDtype) else dtype
         if pd.api.types.is_integer_dtype(held):
             least, most = limits_of(held)
-            if self.kind == "positive" and not any(atom <= 0 for atom in self.atoms):
-                least = max(least, 1)
             series = series.round().clip(least, most)
         elif not pd.api.types.is_float_dtype(held):  # numbers that stood as text, say
-            is_whole = self.kind == "count" and not series.isna().any()
-            dtype = np.dtype("int64" if is_whole else "float64")
+            dtype = np.dtype("int64" if is_whole and not series.isna().any() else "float64")
         return in_type(series, dtype)
 
     def _categories(self, codes: np.ndarray[Any, Any], there: np.ndarray[Any, Any]) -> pd.Series:
@@ -392,4 +396,5 @@ class SchemaColumn:
         numbers = np.exp(numbers) if self.kind == "positive" else numbers
         for place, atom in enumerate(self.atoms, 1):
             numbers = np.where(values[:, place] > 0.5, atom, numbers)
-        return self.decoded(numbers, everywhere)
+        form = "" if self.form == WHOLE else self.form  # they are no draws to be rounded
+        return replace(self, form=form).decoded(numbers, everywhere)

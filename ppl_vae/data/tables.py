@@ -127,7 +127,8 @@ def _parse_csv(
     index = choice.index if choice else None
     check_kept(keep, names[labelled:], path)
     line, read, counted = line_of_row(path, separator), 0, False
-    for part in _read_with_pandas(path, separator, written, (index, *keep), rows):
+    mixed = choice is not None and choice.mixed
+    for part in _read_with_pandas(path, separator, written, (index, *keep), rows, mixed=mixed):
         suspect = len(part.columns) != len(names) - labelled or part.iloc[:, -1].isna().any()
         if suspect and not counted:
             _check_line_widths(path, separator, names)
@@ -140,7 +141,7 @@ def _parse_csv(
         if choice and index is not None:
             frame.index = row_labels(frame[index], str(path), place, repeats=choice.repeats)
         kept, frame = frame[list(keep)], frame[features]
-        if choice and choice.mixed:
+        if mixed:
             yield mixed_columns(frame), kept
             continue
         numeric = numeric_columns(frame.copy() if len(features) > WIDE else frame, path, place)
@@ -182,8 +183,9 @@ def check_kept(keep: Iterable[str], names: Iterable[str], path: Path) -> None:
 
 
 def _read_with_pandas(
-    path: Path, separator: str, written: list[str], texts: Sequence[str | None], rows: int | None
-) -> Iterator[pd.DataFrame]:
+    path: Path, separator: str, written: list[str], texts: Sequence[str | None], rows: int | None,
+    *, mixed: bool,
+) -> Iterator[pd.DataFrame]:  # fmt: skip
     """Yield a table, in parts of some rows, as pandas reads it.
 
     Args:
@@ -193,6 +195,7 @@ def _read_with_pandas(
         texts: Columns whose values are texts as they stand in the file, each with a mark in front;
             without the mark, pandas would take the text ``NA`` for a missing value.
         rows: Rows of a part; ``None`` for all rows in one part.
+        mixed: Whether all values are read as texts, of which ``mixed_columns`` makes numbers.
     """
     places = [p for p, name in enumerate(written) if text_of_spreadsheet(name) in texts]
     as_text = dict.fromkeys(places, "|{}".format)
@@ -201,6 +204,9 @@ def _read_with_pandas(
         "low_memory": False, "converters": as_text or None,
         "compression": "gzip" if is_packed(path) else None,
     }  # fmt: skip
+    if mixed:
+        others = (name for place, name in enumerate(written) if place not in places and name != "")
+        options["dtype"] = dict.fromkeys(others, object)
     with contextlib.ExitStack() as opened:
         parts: Iterator[pd.DataFrame] | None = None
         while True:
