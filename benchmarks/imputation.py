@@ -39,8 +39,8 @@ number.
 
 Published: 0.28699 for miwae (the authors' notebook), 1.04 for not_miwae with the direction of the
 missing cells known, 1.74 for the means and 1.41 for an iterative imputer (table 1 of the paper).
-For wine, on other masks: 0.0687 for an iterative imputer, and 0.1109 for means and most frequent kinds
-(HI-VAE's table).
+For wine, on other masks: 0.0687 for an iterative imputer, and 0.1109 for means and most frequent
+kinds (HI-VAE's table).
 
 Sources: Mattei & Frellsen (2019), arXiv:1812.02633, and their notebook; Ipsen, Mattei & Frellsen
 (2021), section 4.1, arXiv:2006.12871; Nazabal et al. (2020), arXiv:1807.03653.

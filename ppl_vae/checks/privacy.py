@@ -11,7 +11,8 @@ to the closest other real row. A model that has learned what rows have in common
 gives distances of the second kind. A row at distance 0 is a copy; a table of few categories has
 many copies by chance, among its own rows as well.
 
-The check finds rows that are copied. It proves nothing about what else the rows may give away.
+The check finds rows that are copied. It proves nothing about what else the rows may give away. Rows
+that ``generate`` makes have no gaps, so that the copy of a row with gaps is not seen to be one.
 
 Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
 """
@@ -105,8 +106,8 @@ def _chance(made: np.ndarray, real: np.ndarray) -> float:
     """Return the probability that so many generated rows are close, if they were real rows.
 
     Where both kinds of rows are alike, their distances come in any order: how many generated ones
-    are below the k-th of n real ones has a beta-binomial distribution. The n real rows count as n/2,
-    because two rows are often the closest to one another and have one distance.
+    are below the k-th of n real ones has a beta-binomial distribution. The n real rows count as
+    n/2, because two rows are often the closest to one another and have one distance.
 
     Args:
         made: Which generated rows are close, (rows,) of bool.
