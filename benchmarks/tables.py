@@ -24,7 +24,19 @@ classifier of incomes (scikit-learn's HistGradientBoostingClassifier) on the oth
 that tells real rows from made ones, 0.5 where it cannot. ``close`` is the share of made rows that
 are closer to a real row than 95 % of the real rows are to another one (``privacy_check``).
 
-MEASURED
+Measured with seed 0, one thread (seconds of the processor):
+
+    imputation   rmse      log_prob                     coverage of age, fnlwgt; least of the others
+    ours         0.8331    -0.679 (frequencies -1.161)  0.917, 0.885; 0.901        423 s
+    iterative    0.8485                                                             90 s
+    means        1.0048
+    knn          1.0106                                                            633 s
+
+    synthetic    auroc     ratio     told_apart   close
+    real rows    0.9236
+    ours         0.8965    0.9706    0.741        0.023                             77 s
+    TVAE         0.8870    0.9604    0.985        0.026                            202 s
+
 Published: TabDDPM's authors give F1 of 0.781 for TVAE and 0.815 for real rows, with CatBoost.
 
 Sources: Xu et al. (2019), Modeling tabular data using conditional GAN, arXiv:1907.00503 (TVAE);
