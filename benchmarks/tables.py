@@ -7,6 +7,9 @@
                   numbers and indicators of the categories
     synthetic     as many rows as there are for training, made by ``generate`` and by SDV's TVAE
                   (package ctgan, its defaults, 300 epochs), where it is installed
+    million       1,000,000 random rows of 15 columns of numbers and 15 of categories, 5 % of the
+                  cells gaps: memory and time of ``table``, of one epoch of ``fit`` in batches of
+                  1,024, and of ``log_likelihood`` with 10 draws. Asked for by --rows million
 
 DIR holds ``adult.csv`` (UCI census income, 32,561 rows, 15 columns); ``?`` is a gap. Ours is
 ``models/table.py`` with ``guides/table.py``, 16 latents, two hidden layers of 256, Adam at 0.002
@@ -47,6 +50,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import resource
 import time
 import warnings
 from collections.abc import Callable
@@ -63,7 +67,7 @@ from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import OrdinalEncoder
 
-from ppl_vae import IWAE, build, fit, generate, impute, privacy_check, table
+from ppl_vae import IWAE, build, fit, generate, impute, log_likelihood, privacy_check, table
 from ppl_vae.guides.table import TableGuide
 from ppl_vae.models.table import TableModel
 
@@ -245,13 +249,70 @@ def synthetic(
     return {**line, "ratio": line["auroc"] / line["real"], "close": float(close.mean())}
 
 
+# Memory
+
+
+def random_rows(count: int, seed: int) -> pd.DataFrame:
+    """Return a frame of numbers, counts and texts that depend on one number, with 5 % gaps."""
+    random = np.random.default_rng(seed)
+    z = random.normal(size=count)
+    columns: dict[str, Any] = {}
+    for place in range(15):
+        noisy = z + random.normal(size=count)
+        whole = np.maximum(np.round(10 + 5 * noisy), 0)
+        columns[f"number {place}"] = (noisy, np.exp(noisy), whole)[place % 3]
+        words = np.array([f"word {i}" for i in range(2 + place)], dtype=object)
+        columns[f"text {place}"] = words[np.digitize(noisy, np.linspace(-1, 1, 1 + place))]
+    for name, values in columns.items():
+        columns[name] = pd.Series(values).mask(random.random(count) < 0.05)
+    return pd.DataFrame(columns)
+
+
+def million(frame: None, seed: int, *, count: int) -> dict[str, Any]:
+    """Read, fit and evaluate random rows; return time and memory, beside that of the frame.
+
+    ``MiB`` is the peak of the process so far, above what imports and the frame take.
+    """
+    frame_of_rows = random_rows(count, seed)
+    line: dict[str, Any] = {"MiB_frame": round(frame_of_rows.memory_usage(deep=True).sum() / 2**20)}
+    state: dict[str, Any] = {}
+
+    def read() -> None:
+        state["data"] = table(frame_of_rows)
+
+    def train() -> None:
+        data = state["data"]
+        state["pair"] = [build(cls, data, **PAIR) for cls in (TableModel, TableGuide)]
+        fit(*state["pair"], data, epochs=1, batch_size=1024, seed=seed, progress=False)
+
+    def evaluate() -> None:
+        log_likelihood(*state["pair"], state["data"], num_samples=10, progress=False)
+
+    before = resident()
+    for name, work in (("table", read), ("epoch", train), ("log_likelihood", evaluate)):
+        began = time.process_time()
+        work()
+        line[f"seconds_{name}"] = round(time.process_time() - began, 1)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        line[f"MiB_{name}"] = round(peak - before)
+    return line
+
+
+def resident() -> float:
+    """Return the memory that the process takes now, in MiB; its peak where Linux does not say."""
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    found = [float(line.split()[1]) for line in lines if line.startswith("VmRSS")]
+    return (found[0] if found else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) / 1024
+
+
 def main() -> None:
     """Measure the rows, and print them."""
     parser = argparse.ArgumentParser(description="Census data: gaps filled, rows made anew.")
-    parser.add_argument("--data", type=Path, required=True, help="folder of adult.csv")
+    parser.add_argument("--data", type=Path, help="folder of adult.csv; not for --rows million")
     parser.add_argument("--out", type=Path, help="file of results, one JSON object a line")
     parser.add_argument("--rows", nargs="+", default=["imputation", "synthetic"],
-                        choices=["imputation", "synthetic"])  # fmt: skip
+                        choices=["imputation", "synthetic", "million"])  # fmt: skip
     parser.add_argument("--methods", nargs="+", default=["ours", *OTHERS],
                         choices=["ours", *OTHERS], help="of the row imputation")  # fmt: skip
     parser.add_argument("--seeds", type=int, default=3)
@@ -259,8 +320,12 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # rows of which few draws count, what still rises
-    frame = pd.read_csv(arguments.data / "adult.csv", skipinitialspace=True).replace("?", np.nan)
-    frame = frame.head(400) if arguments.tiny else frame
+    frame: Any = None
+    if arguments.rows != ["million"]:
+        if arguments.data is None:
+            parser.error("--data: expected the folder of adult.csv")
+        frame = pd.read_csv(arguments.data / "adult.csv", skipinitialspace=True)
+        frame = frame.replace("?", np.nan)[: 400 if arguments.tiny else None]
     results, tiny = ResultLines(arguments.out), arguments.tiny
     jobs: list[tuple[dict[str, Any], Callable[..., dict[str, Any]]]] = []
     for seed in range(arguments.seeds):
@@ -275,6 +340,8 @@ def main() -> None:
             if importlib.util.find_spec("ctgan") is not None:
                 key = {**key, "method": "tvae", "epochs": 2 if tiny else 300}
                 jobs.append(({"row": "synthetic", "seed": seed, **key}, synthetic))
+    if "million" in arguments.rows:
+        jobs.append(({"row": "million", "seed": 0, "count": 2000 if tiny else 1_000_000}, million))
     for key, measure in jobs:
         line = results.find(**key)
         if line is None:

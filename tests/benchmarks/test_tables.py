@@ -68,3 +68,25 @@ def test_a_fifth_of_the_cells_that_are_there_are_hidden(imported, folder):
     assert (hidden.isna() == (frame.isna() | mask)).all().all()
     assert benchmark.numbers_of(frame) == list(frame.columns[:6])
     assert (benchmark.hidden(frame, 1)[1] != mask).any()
+
+
+def test_the_memory_of_many_rows_is_measured(tmp_path):
+    out = tmp_path / "rows.jsonl"
+    run_script(FILE, "--rows", "million", "--tiny", "--out", out, folder=tmp_path)
+    (line,) = [json.loads(text) for text in out.read_text().splitlines()]
+    assert (line["row"], line["count"]) == ("million", 2000)
+    assert line["MiB_table"] <= line["MiB_epoch"] <= line["MiB_log_likelihood"]
+    assert line["seconds_epoch"] > 0
+
+
+def test_random_rows_have_both_sorts_of_columns_and_gaps(imported):
+    frame = imported("tables").random_rows(3000, 0)
+    assert frame.shape == (3000, 30)
+    assert len(frame.select_dtypes("number").columns) == 15
+    assert frame.isna().to_numpy().mean() == pytest.approx(0.05, abs=0.005)
+    assert [frame[f"text {i}"].nunique() for i in range(15)] == list(range(2, 17))
+
+
+def test_the_folder_of_the_census_is_asked_for(tmp_path):
+    with pytest.raises(SystemExit):
+        run_script(FILE, "--tiny", folder=tmp_path)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from ppl_vae import privacy_check, table
+from ppl_vae.plots import distance_histogram
 
 
 def rows(count, seed, share=0.0):
@@ -141,4 +142,13 @@ def test_the_plot_shows_both_kinds_of_rows():
     assert ax.get_legend_handles_labels()[1] == ["real rows", "generated rows"]
     filled, line = ax.patches[:2]
     assert filled.get_facecolor() != line.get_facecolor()
+    assert filled.get_xy()[:, 1].max() > 0.02
     assert ax.get_xlabel() == "distance to the closest (other) real row"
+
+
+def test_copies_are_in_sight_beside_a_row_far_away():
+    ax = distance_histogram(np.r_[np.zeros(300), np.full(700, 0.01)], np.r_[np.full(999, 0.01), 1])
+    generated = ax.patches[1].get_xy()
+    assert generated[:, 0].max() < 0.1
+    assert generated[generated[:, 0] == 0, 1].max() == pytest.approx(0.3)
+    assert (generated[:, 1].max(), generated[:, 1].min()) == pytest.approx((0.7, 0))
