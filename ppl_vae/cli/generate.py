@@ -9,7 +9,14 @@ import typer
 
 import ppl_vae
 from ppl_vae.cli.console import UsageError, reporting
-from ppl_vae.cli.opened import any_number, files_read, hand_over, open_run
+from ppl_vae.cli.opened import (
+    OpenedRun,
+    any_number,
+    check_holds_cells,
+    files_read,
+    hand_over,
+    open_run,
+)
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -77,8 +84,12 @@ def generate(
             if like is None
             else opened.read(like, columns=columns, drop=drop, fields=fields)
         )
+        check_holds_cells(out, rows)
+        values = _values(given or ())
+        if like is None:
+            _check_covariates(opened, rows, values)
         has_more = isinstance(rows, tuple | dict) and len(rows) > 1
-        if like is None and has_more and not set(rows) <= {"x", "seen"}:
+        if like is None and has_more and not hasattr(rows, "schema"):
             report.note(
                 "note: fields that the model reads and does not draw (a size, say) are 0 in these "
                 "rows; --like DATA takes them from rows of a file"
@@ -86,7 +97,7 @@ def generate(
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected,
-            given=_values(given or ()), **settings,
+            given=values, **settings,
         )  # fmt: skip
         if like is None and opened.sequences is None and not any_number(generated):
             report.note(
@@ -98,6 +109,27 @@ def generate(
         if opened.sequences is not None and (out is None or out.suffix.lower() != ".npz"):
             generated = opened.sequences.table(generated)
         hand_over(generated, out, report)
+
+
+def _check_covariates(opened: OpenedRun, rows: Any, values: dict[str, Any]) -> None:
+    """Check that each covariate of a table has a value: no row of a file gives one.
+
+    Args:
+        opened: The run.
+        rows: Example rows of the run.
+        values: The values of ``--given``.
+
+    Raises:
+        UsageError: If a covariate has none.
+    """
+    covariates = rows.schema.given if hasattr(rows, "schema") else []
+    lost = [str(column.name) for column in covariates if str(column.name) not in values]
+    if lost:
+        raise UsageError(
+            f"{opened.path}: of a table with covariates, which the model does not draw: give "
+            f"--given {lost[0]}=VALUE for {', '.join(lost)}, or --like DATA, from whose rows they "
+            "are taken"
+        )
 
 
 def _values(words: Sequence[str]) -> dict[str, Any]:

@@ -157,13 +157,16 @@ def read_run(run: Path) -> Run:
     return records.read_run(run)
 
 
-def check_out(out: Path | None, *, force: bool, inputs: Iterable[Path | None] = ()) -> None:
+def check_out(
+    out: Path | None, *, force: bool, inputs: Iterable[Path | None] = (), option: str = "--out"
+) -> None:
     """Check, before any work is done, that a file of results can be written.
 
     Args:
         out: The file; ``None`` where none is written.
         force: Whether it may replace a file.
         inputs: Files that the command reads, which it never replaces.
+        option: The option that names the file.
 
     Raises:
         UsageError: If the file exists and may not be replaced, or is an input, if its folder does
@@ -173,13 +176,37 @@ def check_out(out: Path | None, *, force: bool, inputs: Iterable[Path | None] = 
         return
     if out.suffix.lower() not in EXTENSIONS:
         got = out.suffix or "no extension"
-        raise UsageError(f"--out {out}: expected one of {', '.join(EXTENSIONS)}, got {got}")
+        raise UsageError(f"{option} {out}: expected one of {', '.join(EXTENSIONS)}, got {got}")
     if out.is_dir() or not out.parent.is_dir():
-        raise UsageError(f"--out {out}: expected a file in a folder that exists")
+        raise UsageError(f"{option} {out}: expected a file in a folder that exists")
     if out.exists() and any(f is not None and f.exists() and out.samefile(f) for f in inputs):
-        raise UsageError(f"--out {out}: expected a file other than the data, which are kept")
+        raise UsageError(f"{option} {out}: expected a file other than the data, which are kept")
     if out.exists() and not force:
-        raise UsageError(f"--out {out}: is there already; --force replaces it")
+        raise UsageError(f"{option} {out}: is there already; --force replaces it")
+
+
+def check_holds_cells(out: Path | None, rows: Any, option: str = "--out") -> None:
+    """Check, before any work is done, that a file can hold the cells of a mixed table.
+
+    Args:
+        out: The file; ``None`` where none is written.
+        rows: The data, of any form.
+        option: The option that names the file.
+
+    Raises:
+        UsageError: If the file holds numbers alone, and a column of the table has others.
+    """
+    if out is None or out.suffix.lower() not in (".npy", ".npz") or not hasattr(rows, "schema"):
+        return
+    from pandas.api.types import is_numeric_dtype  # noqa: PLC0415  slow
+
+    columns = rows.schema.columns
+    others = [c.name for c in columns if not is_numeric_dtype(c.type_of_cells)]
+    if others:
+        raise UsageError(
+            f"{option} {out}: expected a name that ends in .csv, .tsv or .parquet, because column "
+            f'"{others[0]}" of the table holds no numbers'
+        )
 
 
 def files_read(fields: Sequence[str] | None, *files: Path | None) -> list[Path | None]:
