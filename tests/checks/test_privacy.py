@@ -34,7 +34,7 @@ def check(made, real, **options):
 @pytest.mark.parametrize(("count", "made"), [(2, 5), (40, 200), (300, 300)])
 @pytest.mark.parametrize("share", [0.0, 0.1])
 def test_an_honest_generator_is_not_flagged(count, made, share):
-    for seed in range(5):
+    for seed in range(40):
         new, real = rows(made, seed, share), rows(count, 1000 + seed, share)
         assert not check(new, real).too_close, seed
 
@@ -95,6 +95,12 @@ def test_the_distance_is_the_mean_over_the_columns():
         check(made.assign(n=9.0, c="b"), holed).frame["distance"], [1.1 / 3, 1.1 / 3, 0.1 / 3],
         atol=1e-6,
     )  # fmt: skip
+
+
+def test_a_category_that_no_real_row_has_equals_no_gap():
+    real = pd.DataFrame({"n": [0.0, 10.0, 4.0], "c": ["a", "b", None]})
+    made = pd.DataFrame({"n": [4.0, 4.0], "c": ["new", None]})
+    np.testing.assert_allclose(check(made, real).frame["distance"], [0.5, 0.0])
 
 
 def test_covariates_and_columns_left_out_do_not_count():
