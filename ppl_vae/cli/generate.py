@@ -77,16 +77,13 @@ def generate(
             if like is None
             else opened.read(like, columns=columns, drop=drop, fields=fields)
         )
-        has_more = isinstance(rows, tuple | dict) and len(rows) > 1
-        if like is None and has_more and not set(rows) <= {"x", "seen"}:
-            report.note(
-                "note: fields that the model reads and does not draw (a size, say) are 0 in these "
-                "rows; --like DATA takes them from rows of a file"
-            )
+        values = _values(given or ())
+        if like is None and (note := _of_zeros(rows, set(values))):
+            report.note(note)
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected,
-            given=_values(given or ()), **settings,
+            given=values, **settings,
         )  # fmt: skip
         if like is None and opened.sequences is None and not any_number(generated):
             report.note(
@@ -98,6 +95,31 @@ def generate(
         if opened.sequences is not None and (out is None or out.suffix.lower() != ".npz"):
             generated = opened.sequences.table(generated)
         hand_over(generated, out, report)
+
+
+def _of_zeros(rows: Any, given: set[str]) -> str:
+    """Return a note on what is 0, or of a first category, in rows of no file; "" for nothing.
+
+    Args:
+        rows: Rows in the form of the data.
+        given: Names of the fields and the covariates that have values from the command.
+    """
+    if hasattr(rows, "schema"):
+        names = [str(column.name) for column in rows.schema.given]
+        if not (left := [name for name in names if name not in given]):
+            return ""
+        return (
+            f"note: the covariates {', '.join(left)} have the mean or the first category in these "
+            "rows; --given NAME=VALUE gives them, or --like DATA takes them from rows of a file"
+        )
+    fields = set(rows) if isinstance(rows, dict) else set(map(str, range(len(rows))))
+    has_more = isinstance(rows, tuple | dict) and len(rows) > 1
+    if not has_more or fields <= {"x", "seen", *given}:
+        return ""
+    return (
+        "note: fields that the model reads and does not draw (a size, say) are 0 in these rows; "
+        "--like DATA takes them from rows of a file"
+    )
 
 
 def _values(words: Sequence[str]) -> dict[str, Any]:
