@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 
 FAULT, USAGE, INTERRUPTED = 1, 2, 130
 
-_OPTIONS = {"index": "--id", "fields": "--field", "calibration": "--calibrate"}
+_OPTIONS = {
+    "index": "--id", "fields": "--field", "calibration": "--calibrate", "kinds": "--kind",
+    "covariates": "--covariate",
+}  # fmt: skip
 """Options of the command that have another name than the argument in Python."""
 
 
@@ -209,17 +212,30 @@ def _as_option(argument: str) -> str:
 
 
 def in_options(error: ValueError) -> str:
-    """Return an error of the library with Python arguments spelled as command line options.
+    """Return an error of the library with Python arguments spelled as command line options."""
+    return with_options(str(error))
+
+
+def with_options(text: str) -> str:
+    """Return a text of the library with Python arguments spelled as command line options.
 
     The library advises in Python: ``resume=True continues it``. A user of the command reads
     ``--resume continues it``. Only the spelling changes; nothing is decided by the text.
+
+    Example:
+        >>> with_options('"?" looks like a gap: missing=["?"] makes it one')
+        '"?" looks like a gap: --missing "?" makes it one'
     """
-    message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", str(error))
+    message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", text)
     message = message.replace("save(run, overwrite=True)", "score --keep-detector --force")
+    message = message.replace('unseen="missing"', "--unseen-missing")
+    message = re.sub(r'\bkinds=\{"([^"]*)": "(\w+)"\}', r'--kind "\1=\2"', message)
+    message = re.sub(r"\bmissing=\[([^\]]*)\]", r"--missing \1", message)
     return re.sub(
-        r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep)=(True)?(?=\W|$)"
+        r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep|kinds|covariates)=(True)?"
+        r"(?=\W|$)"
         r"|\b(columns|drop|index|fields|keep|calibration|reference|score|false_alarm_rate"
-        r"|false_discovery_rate)(?=: expected)",
+        r"|false_discovery_rate|kinds|ignore|missing|covariates)(?=: expected|: column)",
         lambda match: _as_option(match[1] or match[3]),
         message,
     )

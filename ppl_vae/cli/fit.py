@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import ppl_vae
-from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reporting
+from ppl_vae.cli.console import INTERRUPTED, CommandOutput, UsageError, reporting, with_options
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -119,7 +119,7 @@ def fit(
         if options.are_wanted(model):
             of_sequences = None
             rows: Any = options.read(data, **choice)
-            output.show(str(rows.schema), "")
+            output.show(with_options(str(rows.schema)), "")
         else:
             of_sequences = SequenceColumns.wanted(data, None, step=step, **choice)
             rows = read(data, fields=fields, of_sequences=of_sequences, **choice)

@@ -10,7 +10,6 @@ import typer
 import ppl_vae
 from ppl_vae.cli.console import UsageError, reporting
 from ppl_vae.cli.opened import (
-    OpenedRun,
     any_number,
     check_holds_cells,
     files_read,
@@ -86,14 +85,8 @@ def generate(
         )
         check_holds_cells(out, rows)
         values = _values(given or ())
-        if like is None:
-            _check_covariates(opened, rows, values)
-        has_more = isinstance(rows, tuple | dict) and len(rows) > 1
-        if like is None and has_more and not hasattr(rows, "schema"):
-            report.note(
-                "note: fields that the model reads and does not draw (a size, say) are 0 in these "
-                "rows; --like DATA takes them from rows of a file"
-            )
+        if like is None and (note := _of_zeros(rows, set(values))):
+            report.note(note)
         settings = opened.settings(seed, report)
         generated = ppl_vae.generate(
             opened.model, opened.guide, rows, num_samples=num_samples, expected=expected,
@@ -111,25 +104,29 @@ def generate(
         hand_over(generated, out, report)
 
 
-def _check_covariates(opened: OpenedRun, rows: Any, values: dict[str, Any]) -> None:
-    """Check that each covariate of a table has a value: no row of a file gives one.
+def _of_zeros(rows: Any, given: set[str]) -> str:
+    """Return a note on what is 0, or of a first category, in rows of no file; "" for nothing.
 
     Args:
-        opened: The run.
-        rows: Example rows of the run.
-        values: The values of ``--given``.
-
-    Raises:
-        UsageError: If a covariate has none.
+        rows: Rows in the form of the data.
+        given: Names of the fields and the covariates that have values from the command.
     """
-    covariates = rows.schema.given if hasattr(rows, "schema") else []
-    lost = [str(column.name) for column in covariates if str(column.name) not in values]
-    if lost:
-        raise UsageError(
-            f"{opened.path}: of a table with covariates, which the model does not draw: give "
-            f"--given {lost[0]}=VALUE for {', '.join(lost)}, or --like DATA, from whose rows they "
-            "are taken"
+    if hasattr(rows, "schema"):
+        names = [str(column.name) for column in rows.schema.given]
+        if not (left := [name for name in names if name not in given]):
+            return ""
+        return (
+            f"note: the covariates {', '.join(left)} have the mean or the first category in these "
+            "rows; --given NAME=VALUE gives them, or --like DATA takes them from rows of a file"
         )
+    fields = set(rows) if isinstance(rows, dict) else set(map(str, range(len(rows))))
+    has_more = isinstance(rows, tuple | dict) and len(rows) > 1
+    if not has_more or fields <= {"x", "seen", *given}:
+        return ""
+    return (
+        "note: fields that the model reads and does not draw (a size, say) are 0 in these rows; "
+        "--like DATA takes them from rows of a file"
+    )
 
 
 def _values(words: Sequence[str]) -> dict[str, Any]:

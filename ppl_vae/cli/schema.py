@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ppl_vae.cli.console import UsageError, reporting
+from ppl_vae.cli.console import UsageError, reporting, with_options
 from ppl_vae.cli.options import (
     AsJson,
     Columns,
@@ -56,7 +56,7 @@ def schema(
         )
         found = options.read(data, columns=columns, drop=drop, label=label).schema
         report.result({"out": out, **found.to_json()})
-        report.show(str(found))
+        report.show(with_options(str(found)))
         if out is not None:
             found.save(out)
             report.show("", f"written to {out}")

@@ -27,6 +27,7 @@ from ppl_vae.cli.options import (
     TrustCode,
 )
 from ppl_vae.cli.pairs import read_in_parts
+from ppl_vae.cli.table_files import without_kept
 
 if TYPE_CHECKING:
     from ppl_vae.anomaly.decision import Decision
@@ -187,7 +188,8 @@ def _score(
 
     data, out = scored_file.data, scored_file.out
     if opened.sequences is None:
-        parts = read_in_parts(data, READ, opened.example, **choice)
+        read = without_kept(choice, opened.example, scored_file.keep)
+        parts = read_in_parts(data, READ, opened.example, **read)
     else:  # the steps of a sequence may stand anywhere in the file
         whole = opened.read(data, **choice)
         parts, scored_file.labels = iter([whole]), whole["lengths"].index

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ppl_vae.cli.console import UsageError
 from ppl_vae.zoo.catalog import find_class
@@ -103,3 +103,23 @@ class TableOptions:
             )  # fmt: skip
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+
+
+def without_kept(choice: dict[str, Any], example: Any, keep: Sequence[str]) -> dict[str, Any]:
+    """Return the choice of columns of a file without those that are only handed on.
+
+    A column that goes from the data to the results need not be one of the table that was fitted.
+
+    Args:
+        choice: The arguments ``columns``, ``drop`` and ``fields`` of ``pairs.read``.
+        example: Rows in the form of the run's data; of other data than a mixed table, the choice is
+            returned as it is.
+        keep: The columns that are handed on.
+    """
+    schema = getattr(example, "schema", None)
+    if schema is None or choice["columns"]:
+        return choice
+    known = {str(column.name) for column in schema.columns}
+    dropped = list(choice["drop"] or ())
+    extra = [name for name in keep if name not in known and name not in dropped]
+    return {**choice, "drop": dropped + extra}

@@ -253,8 +253,8 @@ def rows_of_zeros(schema: Schema, count: int) -> Table:
     x = torch.tensor([column.filling for column in schema.modelled]).expand(count, -1).clone()
     fields = {X: x.to(torch.get_default_dtype()), SEEN: torch.ones_like(x, dtype=torch.bool)}
     if schema.given:
-        width = sum(column.width for column in schema.given)
-        fields[COVARIATES] = torch.zeros(count, width, dtype=fields[X].dtype)
+        parts = [column.covariate(np.full(count, column.filling)) for column in schema.given]
+        fields[COVARIATES] = torch.as_tensor(np.concatenate(parts, 1), dtype=fields[X].dtype)
     return Table(fields, schema, index=pd.RangeIndex(count))
 
 

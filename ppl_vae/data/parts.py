@@ -29,6 +29,7 @@ from ppl_vae.data.files import (
 )
 from ppl_vae.data.mixed_tables import Table, joined_tables
 from ppl_vae.data.parquet import parquet_parts
+from ppl_vae.data.plain_columns import text_of
 from ppl_vae.data.selection import ColumnChoice, ColumnChoiceError
 from ppl_vae.data.tables import Part, csv_parts
 
@@ -82,7 +83,11 @@ def read_parts(
     choice: dict[str, Any] = {"columns": columns, "drop": drop, "index": index, "fields": fields}
     if ending_of(path) in _TABLES and not files_of_fields(fields):
         chosen = ColumnChoice.of(**choice, like=like)
-        for frame, kept in _table_parts(path, chosen, rows, keep):
+        for part, kept in _table_parts(path, chosen, rows, keep):
+            frame = part
+            if isinstance(like, Table):  # columns to keep need not be columns of the fit
+                known = {text_of(column.name) for column in like.schema.columns}
+                frame = frame.drop(columns=[c for c in keep if c in frame and c not in known])
             data = chosen.split(frame)
             check_rows(data, path)
             yield data if like is None else in_form_of(data, like, str(path)), kept

@@ -26,7 +26,7 @@ from ppl_vae.data.kinds import KINDS
 from ppl_vae.data.plain_columns import place_of, text_of
 from ppl_vae.data.schema_columns import SchemaColumn
 from ppl_vae.data.schema_json import column_in_json, column_of_json, name_in_json, name_of_json
-from ppl_vae.data.selection import first_repeated, missing_names
+from ppl_vae.data.selection import first_repeated, listed_names, missing_names
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
 UNSEEN = ("error", "missing")
@@ -49,6 +49,7 @@ class Schema:
             take them for missing values.
         covariates: Names of columns that a model is given and does not describe.
         levels: Names of the levels of the columns' labels, one or more; none for one without name.
+        label: Name of the labels of the rows; a column of this name is no new column. "" for none.
     """
 
     columns: tuple[SchemaColumn, ...]
@@ -56,6 +57,7 @@ class Schema:
     unseen: str = "error"
     covariates: tuple[Any, ...] = field(default=())
     levels: tuple[Any, ...] = ()
+    label: str = ""
 
     @property
     def modelled(self) -> list[SchemaColumn]:
@@ -125,12 +127,16 @@ class Schema:
             raise ValueError(
                 f"{where}: expected the columns of the table that was fitted, got {lost}"
             )
-        new = [name for name in names if name not in known]
+        new = [name for name in names if name not in known and not self.is_label(name)]
         if new:
             raise ValueError(
                 f'{where}: column "{new[0]}": expected the columns of the fitted table, '
-                f"got {len(new)} more; leave them out: data.drop(columns={new[:5]})"
+                f"got {len(new)} more, {listed_names(new)}; drop what the fit did not have"
             )
+
+    def is_label(self, name: Any) -> bool:
+        """Return whether a column of this name holds the labels of the rows."""
+        return self.label != "" and text_of(name) == self.label
 
     def encoded(
         self, frame: pd.DataFrame, columns: Sequence[SchemaColumn], where: str = "data"
@@ -223,6 +229,7 @@ class Schema:
             "unseen": self.unseen,
             "covariates": [name_in_json(name) for name in self.covariates],
             "levels": [name_in_json(name) for name in self.levels],
+            "label": self.label,
         }  # fmt: skip
 
     @classmethod
@@ -241,7 +248,7 @@ class Schema:
         schema = cls(
             tuple(map(column_of_json, content["columns"])), tuple(lists["missing"]),
             content.get("unseen", "error"), tuple(map(name_of_json, lists["covariates"])),
-            tuple(map(name_of_json, lists["levels"])),
+            tuple(map(name_of_json, lists["levels"])), text_of(content.get("label", "")),
         )  # fmt: skip
         schema._check()
         return schema
@@ -346,7 +353,8 @@ def read_schema(
         columns.append(column)
     labels = frame.columns
     levels = tuple(labels.names) if labels.nlevels > 1 or labels.name is not None else ()
-    schema = Schema(tuple(columns), tuple(missing), unseen, tuple(covariates), levels)
+    label = "" if frame.index.name is None else text_of(frame.index.name)
+    schema = Schema(tuple(columns), tuple(missing), unseen, tuple(covariates), levels, label)
     schema._check()
     return schema
 

@@ -239,7 +239,6 @@ def test_rows_like_those_of_a_file_are_told_whether_they_copy_it(ppl, files):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        ([], 2, "give --given sex=VALUE for sex, or --like DATA"),
         (["--given", "sex"], 2, "--given: expected NAME=VALUE, got sex"),
         (["--given", "sex=female"], 1, "column \"sex\" (binary): expected one of its 2 categories"),
         (["--given", "sex=Male", "--given", "city=Rome"], 1, "expected covariates among ['sex']"),

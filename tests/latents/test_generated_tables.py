@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ppl_vae import build, fit, generate, table
+from ppl_vae.data.mixed_tables import rows_of_zeros
 from ppl_vae.guides.table import TableGuide
 from ppl_vae.models.table import TableModel
 
@@ -128,3 +129,15 @@ def test_a_table_without_covariates_takes_none():
     model = build(TableModel, data, latents=1, hidden=(2,))
     with pytest.raises(ValueError, match=r"^given: expected covariates among \[\], got 'a'"):
         generate(model, None, data, given={"a": 1.0})
+
+
+def test_rows_without_data_have_covariates_that_a_row_can_have(fitted):
+    """The model reads the category that the row shows, and not none."""
+    *_, data, frame = fitted
+    example = rows_of_zeros(data.schema, 2)
+    mean = round(frame["age"].mean())
+    same = table(frame.head(2).assign(sex="Female", age=mean), schema=data.schema)
+    torch.testing.assert_close(example["y"], same["y"])
+    new = made((*fitted[:3], example), count=50)
+    assert (new["sex"] == "Female").all()
+    assert new["height"].median() < -3
