@@ -185,7 +185,7 @@ class SchemaColumn:
                 raise self._error(
                     column, row, where, f"one of its {len(self.categories)} categories, "
                     f"{shown(list(self.categories[:5]))}",
-                    'correct it, or take unknown categories for missing: unseen="missing"',
+                    'correct it, or fit with unseen="missing", which takes such cells for missing',
                 )  # fmt: skip
             there = there & ~unknown
             values[there] = codes[there]

@@ -214,7 +214,7 @@ def test_unseen_categories_may_be_missing(ppl, people, tmp_path):
     ppl("evaluate", "run", "later.csv", "--id", "id")
     ppl(*words, "--force")
     told = ppl("evaluate", "run", "later.csv", "--id", "id", code=1).err
-    assert "take unknown categories for missing: --unseen-missing" in " ".join(told.split())
+    assert "fit with --unseen-missing, which takes such cells for missing" in " ".join(told.split())
 
 
 def test_a_validation_file_is_read_by_the_schema_of_the_fit(ppl, people, tmp_path):
