@@ -123,7 +123,7 @@ class Schema:
         names = list(_positions(frame, where))
         known = [text_of(column.name) for column in self.columns]
         needed = [text_of(column.name) for column in self.columns if not column.is_left_out]
-        if lost := missing_names(needed, names):
+        if lost := missing_names(needed, names, taken=known):
             raise ValueError(
                 f"{where}: expected the columns of the table that was fitted, got {lost}"
             )

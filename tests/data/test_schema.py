@@ -179,6 +179,12 @@ def test_columns_that_are_lost_or_new_are_named():
     refuses('none called "age"', PEOPLE.drop(columns="age"), schema=schema)
     refuses('column "shoe": expected the columns', PEOPLE.assign(shoe=1), schema=schema)
     refuses('"age" twice', PEOPLE[["age", "city", "age"]])
+    renamed = PEOPLE.rename(columns={"age": "agee"})
+    refuses('none called "age"; did you mean agee', renamed, schema=schema)
+    years = pd.DataFrame({"year 1": [1.5, 2.5], "year 2": [3.5, 4.5]})
+    refuses(
+        'none called "year 1"$', years[["year 2"]], schema=table(years).schema
+    )  # it has a place
     assert len(table(PEOPLE.drop(columns="name"), schema=schema)["x"]) == 60  # it was left out
 
 
