@@ -70,6 +70,19 @@ class Schema:
         """The columns that are covariates, in the order of the table."""
         return [column for column in self.columns if self.is_covariate(column)]
 
+    @property
+    def given_names(self) -> list[str]:
+        """A name for each number of the covariates: the column's, or "sex = Male" of an indicator.
+
+        The numbers are those of ``covariate_values``, in their order.
+        """
+        names = []
+        for column in self.given:
+            values = column.categories or [f"{atom + column.offset:g}" for atom in column.atoms]
+            names += [] if column.is_category else [text_of(column.name)]
+            names += [f"{text_of(column.name)} = {text_of(value)}" for value in values]
+        return names
+
     def is_covariate(self, column: SchemaColumn) -> bool:
         """Return whether a column is given to a model."""
         return text_of(column.name) in map(text_of, self.covariates)
