@@ -24,6 +24,9 @@ import torch
 MOST_POINTS = 99
 """Most points at which rows are counted; of more draws, evenly spaced ranks are taken."""
 
+LEAST = 1e-30
+"""Probability that stands for all smaller ones, which ``binomial_mass`` leaves out."""
+
 EXACT = 1e-9
 """Below it, the difference to 1 is rounding, and the bound of Bonferroni is taken."""
 
@@ -68,7 +71,8 @@ class RankCounts:
         pairs = zip(self.below(ranks), self._laws, strict=True)
         smallest = min(law.tail(int(count)) for count, law in pairs)
         bound = 2 * len(self.points) * smallest
-        outside = 1 - self.probability_inside(*self.limits(smallest))
+        # a count on the other side may have the same tail but for rounding
+        outside = 1 - self.probability_inside(*self.limits(smallest * (1 + 1e-9)))
         return float(min(1.0, bound, outside if outside > EXACT else bound))
 
     def limits(self, tail: float) -> tuple[np.ndarray, np.ndarray]:
@@ -137,8 +141,8 @@ class _Law:
         """Return the smaller of the probabilities of no more and of no fewer than a count."""
         place = count - int(self.hits[0])
         if not 0 <= place < len(self.hits):
-            return 0.0
-        return float(min(self.lower[place], self.upper[place]))
+            return LEAST
+        return float(max(LEAST, min(self.lower[place], self.upper[place])))
 
     def limits(self, tail: float) -> tuple[int, int]:
         """Return the lowest and the highest count with more than a probability beyond."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from ppl_vae.evaluation.rank_tests import LIKELIHOOD, Quantity
@@ -78,7 +79,8 @@ class GuideCalibration:
                 strict=True,
             )
         ]  # fmt: skip
-        order = self.frame["p_value"].argsort(kind="stable").to_numpy()
+        others = (self.frame["site"] != LIKELIHOOD).to_numpy()
+        order = np.lexsort([others, self.frame["p_value"].to_numpy(), ~flagged])
         return rank_differences(
             self.ranks.iloc[:, order].set_axis([names[place] for place in order], axis=1),
             self.num_draws,
@@ -179,7 +181,8 @@ class GuideCalibration:
                 "together; train it longer, or give it a richer family or network",
                 "warning",
             )
-        words = [FEW_WORDS[each] for each in FEW_WORDS if (latent["direction"] == each).any()]
+        counts = latent["direction"].value_counts()
+        words = [f"{FEW_WORDS[each]} in {counts[each]}" for each in FEW_WORDS if each in counts]
         mended = self.recalibrated is not None and not self.recalibrated["flagged"].any()
         what = (
             "weigh its draws by importance, as log_likelihood does"
@@ -187,8 +190,8 @@ class GuideCalibration:
             else "train it longer, give it a richer family or network, or refine it for given rows"
         )
         return Line(
-            f"do not take the spread or the place of the guide's draws at face value: they are "
-            f"{' and '.join(words)} in {len(latent)} dimensions; {what}",
+            "do not take the guide's draws at face value: of "
+            f"{len(self.frame) - 1} dimensions of latents they are {', '.join(words)}; {what}",
             "warning",
         )
 

@@ -29,7 +29,7 @@ from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data
 from ppl_vae.evaluation.calibration_table import GuideCalibration
 from ppl_vae.evaluation.guide_ranks import RANKS, UNRANKED, WEIGHTED, GuideRanks
-from ppl_vae.evaluation.rank_tests import tested
+from ppl_vae.evaluation.rank_tests import uniformity_of
 from ppl_vae.evaluation.simulated_rows import (
     SimulatedRows,
     refuse_known_rows,
@@ -69,7 +69,8 @@ def guide_calibration(
 
     Latents outside the row plate are not ranked: their guide is conditional on the data, of which
     there is one set. They are drawn from the guide, or from their prior where it does not draw
-    them, anew for each twentieth of the rows; rows are drawn and judged given these draws.
+    them, anew for each twentieth of the rows; rows are drawn and judged given these draws. Where
+    they decide about a row's latents, a guide of the row that does not depend on them is wrong.
 
     Args:
         model: The model. A fitted pair is judged as it is.
@@ -81,14 +82,16 @@ def guide_calibration(
         num_draws: S, draws of the guide for each row.
         seed: Seeds all draws; the generators are restored afterwards.
         recalibrate: Whether to rank among the same draws weighted by importance, too, w = p(x, z) /
-            q(z given x), and to say where weights mend what is flagged (``recalibrated``). With S
-            draws, weights mend a guide that is near; more draws mend more.
+            q(z given x), and to say where weights mend what is flagged (``recalibrated``). Weights
+            mend a guide that is wide or near, and more draws mend more; they hardly mend a narrow
+            one, which draws nothing where the posterior's tails are.
         progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
             work has taken two seconds.
         plate: Name of the row plate.
 
     Returns:
-        A ``GuideCalibration``; a correct guide has ``passed`` with probability 0.95 or more.
+        A ``GuideCalibration``; a correct guide has ``passed`` with probability 0.95 or more. Rows
+        on which the pair overflows are left out, and counted in ``left_out``.
 
     Raises:
         ValueError: If no latent stands in the row plate, the guide gives one as a point, or takes
@@ -134,7 +137,7 @@ def guide_calibration(
     columns = [quantity.name for quantity in ranking.quantities]
     tables = [None if each is None else _whole(each, columns) for each in (ranks, weighted)]
     frames = [
-        None if each is None else tested(each, ranking.quantities, num_draws, child(seed, 2))
+        None if each is None else uniformity_of(each, ranking.quantities, num_draws, child(seed, 2))
         for each in tables
     ]
     assert tables[0] is not None

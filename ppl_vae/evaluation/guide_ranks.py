@@ -67,7 +67,8 @@ class GuideRanks:
         from_prior: Latents that neither the guide draws nor the row decides: of their prior.
 
     Raises:
-        ValueError: If there is no latent in the row plate, or the guide gives one as a point.
+        ValueError: If no latent or no observed site stands in the row plate, or the guide gives a
+            latent as a point.
     """
 
     def __init__(self, pair: Pair, like: Rows, num_draws: int, *, weighted: bool) -> None:
@@ -95,6 +96,12 @@ class GuideRanks:
                 f'guide: expected a latent in the row plate "{pair.plate}", whose guide could be '
                 "calibrated, found none; latents outside the plate have no ranks"
             )
+        observed = sites.with_role(model_trace, "data").values()
+        if not any(sites.in_plate(site, pair.plate) for site in observed):
+            raise ValueError(
+                f'model: expected an observed site in the row plate "{pair.plate}", found none; '
+                "observe the data inside the plate, or pass its name as plate="
+            )
         self.from_prior = [n for n in self.latent_draws.from_prior if n in self._latents]
         if weighted and self.from_prior and self.latent_draws.enumerated:
             raise ValueError(
@@ -102,14 +109,13 @@ class GuideRanks:
                 f'model sums site "{self.latent_draws.enumerated[0]}" beside it; draw the former '
                 "in the guide, or take recalibrate=False"
             )
-        shapes = {name: _cells(model_trace.nodes[name], None)[0].shape[2] for name in self._latents}
         self.quantities = [
             Quantity(name, dimension)
             for name in self._latents
             for dimension in _dimensions(model_trace.nodes[name])
         ]
         self.quantities.append(Quantity(LIKELIHOOD, ""))
-        kept = ELEMENTS * 8 // (sum(shapes.values()) * (num_draws if weighted else self.count))
+        kept = ELEMENTS * 8 // (len(self.quantities) * (num_draws if weighted else self.count))
         self.size = max(1, min(block_rows(like, self.count), kept))
 
     def ranks(

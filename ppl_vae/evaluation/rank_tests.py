@@ -69,7 +69,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def tested(
+def uniformity_of(
     ranks: pd.DataFrame, quantities: list[Quantity], num_draws: int, seed: int | None
 ) -> pd.DataFrame:
     """Return the tests of ranks, a line for each quantity: the frame of ``GuideCalibration``.

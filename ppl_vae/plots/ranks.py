@@ -42,8 +42,8 @@ def rank_differences(
     """Draw, for each quantity, the share of rows whose rank is below k, less the expected share.
 
     The lines of a calibrated guide stay in the band: all of them, at all k, with probability
-    ``level``. A line that falls and rises back from below (S) says that draws are too wide; one
-    that rises first, that they are too narrow; one hump below zero, that they lie too low.
+    ``level``. The band is that of the lines of most rows; lines of fewer rows may leave it. A line that is above 0 first and below it later says that the draws are too narrow, the other way
+    round too wide; one that is below 0 throughout, that they lie too low, above it too high.
 
     Args:
         ranks: (rows,) or (rows, quantities) of whole numbers from 0 to ``num_draws``; a frame has
@@ -75,7 +75,7 @@ def rank_differences(
     counts = {n: RankCounts(int(n), num_draws) for n in np.unique(rows[used])}
     own_level = 1 - (1 - level) / len(used)  # Bonferroni over the lines
     bands = {n: each.band(own_level) for n, each in counts.items()}
-    ax = axes_or_new(ax, 6.8, 4.4)
+    ax = axes_or_new(ax, 6.8, 4.8)
     lines, outside = [], np.zeros(values.shape[1], dtype=bool)
     for place in used:
         each, n = counts[rows[place]], rows[place]
@@ -95,7 +95,8 @@ def rank_differences(
     ax.set_xlim(0, 1)
     x = (
         "rank k of the true latent, as a share of the draws\n"
-        "up then down: draws too narrow · down then up: too wide · all below 0: too low"
+        "up, then down: too narrow · down, then up: too wide\n"
+        "below 0: too low · above 0: too high"
     )
     label_axes(ax, title, x, "share of rows below k, less expected")
     legend_above(ax)
@@ -119,14 +120,12 @@ def _ranks(ranks: Any, num_draws: int) -> tuple[np.ndarray, list[str]]:
 
 
 def _band(ax: Axes, counts: dict[Any, Any], bands: dict[Any, Any], level: float) -> None:
-    """Draw the band of the lines of most rows, which is the narrowest, and say what it is."""
+    """Draw the band of the lines of most rows, which is the narrowest."""
     n = max(counts)
     shares = counts[n].shares
     x = np.concatenate([[0.0], shares, [1.0]])
     low, high = (np.concatenate([[0.0], bound / n - shares, [0.0]]) for bound in bands[n])
-    label = f"all lines lie here in {100 * level:g} % of calibrated guides"
-    if len(counts) > 1:
-        label += " (those of fewer rows: wider)"
+    label = f"range of chance, {100 * level:g} %"
     ax.fill_between(x, low, high, color=BAND, linewidth=0, zorder=0, label=label)
 
 
