@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 from torch import Tensor
 
-from ppl_vae.arguments import check_arguments, check_count, check_flag, check_memory
+from ppl_vae.arguments import check_arguments, check_count, check_memory
 from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import collect
 from ppl_vae.core.far_rows import FarRows
@@ -106,10 +106,9 @@ def guide_calibration(
         >>> list(found.frame["site"]), found.ranks.shape
         (['z', 'z', 'log p(x | z)'], (100, 3))
     """
-    check_arguments(seed=seed, progress=progress)
+    check_arguments(seed=seed, recalibrate=recalibrate, progress=progress)
     check_count("num_rows", num_rows)
     check_count("num_draws", num_draws)
-    check_flag("recalibrate", recalibrate)
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(like, "like")
     check_row_plate(pair, rows)
