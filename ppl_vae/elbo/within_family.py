@@ -166,6 +166,8 @@ def _arguments(fn: Any) -> list[_Argument]:
     Raises:
         NotImplementedError: If an argument depends on another, or there are none.
     """
+    if constraints.is_dependent(getattr(type(fn), "support", None)):  # bounds, as of Uniform
+        raise NotImplementedError(f"the support of {type(fn).__name__} depends on its arguments")
     known = fn.arg_constraints
     if not known or not isinstance(known, dict):
         raise NotImplementedError(f"{type(fn).__name__} has no arguments of its own")

@@ -77,12 +77,11 @@ class AnnealedLikelihood:
         self.num_temperatures = num_temperatures
         self.pilot_temperatures = sigmoid_temperatures(max(FEWEST, num_temperatures // PILOT))
 
-    @property
-    def work(self) -> int:
-        """Hamiltonian moves of a block of rows in one direction, the pilot's included."""
-        return self.num_temperatures + len(self.pilot_temperatures) - 1
+    def moves(self, *, both: bool) -> int:
+        """Return how many Hamiltonian moves a block of rows takes, in one direction or in both."""
+        return self.num_temperatures * (1 + both) + len(self.pilot_temperatures) - 1
 
-    def forward(self, batch: Batch, bar: Any) -> dict[str, Tensor]:
+    def below(self, batch: Batch, bar: Any) -> dict[str, Tensor]:
         """Return the estimate from below, ``log_prob``, and ``ess`` of the chains, (rows,) each.
 
         Args:
@@ -90,39 +89,29 @@ class AnnealedLikelihood:
             bar: The progress bar, which counts moves.
         """
         moves = self._pilot(batch, bar)
-        log_weights = self._run(batch, moves, self._from_prior(batch), bar, backward=False)
-        total = log_weights.logsumexp(0)
-        return {
-            "log_prob": total - math.log(CHAINS),
-            "ess": (2 * total - (2 * log_weights).logsumexp(0)).exp(),
-        }
+        start = self.density.prior_points(batch, CHAINS)
+        return _below(self._run(batch, moves, start, bar, backward=False))
 
     def both(self, batch: Batch, latents: Mapping[str, Tensor], bar: Any) -> dict[str, Tensor]:
         """Return ``log_prob``, ``ess`` and the estimate from above, ``log_prob_upper``, (rows,).
 
         Args:
             batch: The rows, as the model has made them.
-            latents: The latents that the rows were made from, ``{site: value}``.
+            latents: The latents that the rows were made from, ``{site: (rows, ...)}``.
             bar: The progress bar, which counts moves.
         """
         moves = self._pilot(batch, bar)
-        below = self._run(batch, moves, self._from_prior(batch), bar, backward=False)
-        start = self.density.points(latents, CHAINS)
-        above = self._run(batch, moves, start, bar, backward=True)
-        total = below.logsumexp(0)
-        return {
-            "log_prob": total - math.log(CHAINS),
-            "ess": (2 * total - (2 * below).logsumexp(0)).exp(),
-            "log_prob_upper": math.log(CHAINS) - (-above).logsumexp(0),
-        }
-
-    def _from_prior(self, batch: Batch) -> Points:
-        """Return draws of the prior, one for each chain."""
-        return self.density.prior_points(batch, CHAINS)
+        start = self.density.prior_points(batch, CHAINS)
+        below = self._run(batch, moves, start, bar, backward=False)
+        known = self.density.points(latents, CHAINS)
+        above = self._run(batch, moves, known, bar, backward=True)
+        upper = math.log(CHAINS) - (-above).logsumexp(0)
+        return {**_below(below), "log_prob_upper": upper}
 
     def _pilot(self, batch: Batch, bar: Any) -> _Moves:
         """Return the lengths of steps and the widths of coordinates, found on the way once."""
-        points, temperatures = self._from_prior(batch), self.pilot_temperatures
+        points = self.density.prior_points(batch, CHAINS)
+        temperatures = self.pilot_temperatures
         self.density.trace(batch, points)
         density = self.density.of_block(batch)
         widths = _widths(points, None)
@@ -158,6 +147,13 @@ class AnnealedLikelihood:
             bar.update()
         result: Tensor = total
         return result
+
+
+def _below(log_weights: Tensor) -> dict[str, Tensor]:
+    """Return log p(x), estimated from below, and the effective number of chains, (rows,) each."""
+    total = log_weights.logsumexp(0)
+    ess = (2 * total - (2 * log_weights).logsumexp(0)).exp()
+    return {"log_prob": total - math.log(len(log_weights)), "ess": ess}
 
 
 @dataclass(frozen=True)

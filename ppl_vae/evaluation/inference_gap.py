@@ -6,8 +6,8 @@
 
 ELBO* is found row by row: other arguments of the same distributions, by gradient steps that begin
 at the network's answer (``refine(widen=False)``). log p(x) is estimated by importance sampling from
-there; rows whose weights have a heavy tail are estimated again, from a guide that may leave its
-family (``refine``). Annealing does without a guide.
+there; rows of which few draws count are estimated again, from a guide that may leave its family
+(``refine``). Annealing does without a guide.
 
 Sources: Cremer, Li & Duvenaud (2018), arXiv:1801.03558 (the two parts); Wu et al. (2017),
 arXiv:1611.04273 (annealing); Grosse et al. (2015), arXiv:1511.02543 (bounds from both sides).
@@ -29,14 +29,20 @@ from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import block_rows, collect
 from ppl_vae.core.far_rows import FarRows
-from ppl_vae.core.half import Half
 from ppl_vae.core.pair import Guide, Model, Pair
-from ppl_vae.data.rows import Batch, Data, Rows, batch_rows
+from ppl_vae.core.seeding import child
+from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.elbo.refinement import Refinable, refined_guide
 from ppl_vae.evaluation.annealing import CHAINS, AnnealedLikelihood
 from ppl_vae.evaluation.likelihood import likelihoods_of_rows
 from ppl_vae.evaluation.psis import standard_error
-from ppl_vae.evaluation.summary import MeanOverRows, UnreliableWarning, unreliable_rows
+from ppl_vae.evaluation.simulated_rows import SimulatedRows, refuse_known_rows
+from ppl_vae.evaluation.summary import (
+    MOST_DRAWS,
+    MeanOverRows,
+    UnreliableWarning,
+    unreliable_rows,
+)
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
 if TYPE_CHECKING:
@@ -82,7 +88,7 @@ class InferenceGap:
         summary: ``mean`` and ``error``, the standard error of the mean, of each column in nats.
             Rows that are not finite are left out.
         unreliable: Which rows' ``log_prob`` is not to be trusted, (rows,) of bool.
-        not_refined: Why a latent's distribution was left as the network gave it, ``{site: reason}``.
+        not_refined: Why a latent was left as the network gave it, ``{site: reason}``.
             ``approximation`` then holds what the network misses at these sites, too.
         method: How log p(x) was estimated.
     """
@@ -101,14 +107,14 @@ class InferenceGap:
         0. A part is the cause where it makes two thirds of the gap, both are where none does.
         ``"unknown"``: log p(x) is not reliable in most rows, or a latent could not be refined.
         """
-        gap, parts = self.summary.loc["gap"], self.summary["mean"]
-        if not np.isfinite(gap["mean"]) or self.unreliable.mean() > KNOWN:
+        means, errors = self.summary["mean"], self.summary["error"]
+        if not np.isfinite(means["gap"]) or self.unreliable.mean() > KNOWN:
             return "unknown"
-        if gap["mean"] < max(SMALL, CLEAR * np.nan_to_num(gap["error"])):
+        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(errors["gap"])):
             return "neither"
-        if self.not_refined or not np.isfinite(parts["approximation"]):
+        if self.not_refined or not np.isfinite(means["approximation"]):
             return "unknown"
-        share = parts["approximation"] / gap["mean"]
+        share = means["approximation"] / means["gap"]
         return "family" if share >= SHARE else "encoder" if share <= 1 - SHARE else "both"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -158,7 +164,7 @@ class InferenceGap:
         if self.frame["log_prob_upper"].notna().any():
             shown_rows.insert(1, "log_prob_upper")
         table = self.summary.loc[shown_rows]
-        lines = [Line(self.advice(), "warning" if self.cause not in ("neither",) else "text")]
+        lines = [Line(self.advice(), "good" if self.cause == "neither" else "warning")]
         if self.cause != "unknown" and self.unreliable.any():
             lines.insert(
                 0,
@@ -238,7 +244,140 @@ def inference_gap(
         )
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    made = Simulated.of(pair, rows, seed) if simulated else None
-    rows = rows if made is None else made.rows
+    told = Bar("inference gap", progress)
+    made = None
+    if simulated:
+        made = _simulated(pair, rows, seed)
+        rows = made.rows
     refinable = Refinable.of(pair, rows, widen=False)
-    ...
+    options: dict[str, Any] = {"compile": "auto", "seed": seed, "progress": progress}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnreliableWarning)  # told of all rows in the end
+        scores = _scores(pair, rows, num_samples, **options)
+        best, refined = scores, pair
+        if refinable.shapes:
+            refined = _refined(pair, rows, refinable, steps, seed, told)
+            best = _scores(refined, rows, num_samples, **options)
+        found = pd.DataFrame({"elbo": scores["elbo"]}, index=scores.index)
+        found["elbo_refined"] = best["elbo"] if refinable.shapes else np.nan
+        if method == METHODS[0]:
+            likelihood, unreliable = _importance(
+                refined, rows, best, steps, num_samples, told, options
+            )
+        else:
+            likelihood, unreliable = _annealed(pair, rows, num_samples, seed, told, made)
+    for name, values in likelihood.items():
+        found[name] = values
+    found["gap"] = found["log_prob"] - found["elbo"]
+    found["approximation"] = found["log_prob"] - found["elbo_refined"]
+    found["amortization"] = found["elbo_refined"] - found["elbo"]
+    found = found[list(COLUMNS)]
+    return InferenceGap(found, _summary(found), unreliable, dict(refinable.reasons), method)
+
+
+def _simulated(pair: Pair, rows: Rows, seed: int | None) -> SimulatedRows:
+    """Return rows drawn from the model, in the form of the data, with their latents."""
+    made = SimulatedRows(pair, rows, len(rows), block_rows(rows, CHAINS), seed=child(seed, 1))
+    refuse_known_rows(pair, made.rows)
+    made.check(
+        collect(
+            pair, made.rows, lambda batch, index: made.row_log_probs(made.true_trace(batch, index)),
+            seed=seed, size=made.size, judge=False,
+        )
+    )  # fmt: skip
+    return made
+
+
+def _scores(pair: Pair, rows: Rows, num_samples: int, **options: Any) -> pd.DataFrame:
+    """Return the frame of ``log_likelihood``."""
+    return likelihoods_of_rows(
+        pair, rows, METHODS[0], num_samples, name="inference_gap", stacklevel=3, **options
+    )
+
+
+def _refined(
+    pair: Pair, rows: Rows, refinable: Refinable, steps: int, seed: int | None, bar: Bar
+) -> Pair:
+    """Return the pair with the best guide for each row."""
+    guide = refined_guide(pair, rows, refinable, steps, PARTICLES, RATE, seed=seed, bar=bar)
+    return Pair.of(pair.model.function, guide, pair.plate)
+
+
+def _importance(
+    pair: Pair, rows: Rows, scores: pd.DataFrame, steps: int, num_samples: int, bar: Bar,
+    options: Mapping[str, Any],
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    """Return log p(x) and k-hat of every row, and which rows are not reliable.
+
+    Rows of which less than half of the draws count are estimated once more, from a guide that
+    covers their posterior; the estimate of which more draws count is taken.
+
+    Args:
+        pair: The model and the best guide of the family.
+        rows: The data.
+        scores: What ``log_likelihood`` gives with it.
+        steps: Steps of Adam towards the covering guide.
+        num_samples: Draws for each row.
+        bar: The progress bar.
+        options: Of ``likelihoods_of_rows``.
+    """
+    columns = {name: scores[name].to_numpy().copy() for name in ("log_prob", "k_hat")}
+    unreliable = unreliable_rows(scores, num_samples)
+    places = np.flatnonzero(unreliable | (scores["ess"].to_numpy() < MOST_DRAWS * num_samples))
+    few = rows.subset(torch.as_tensor(places))
+    refinable = Refinable.of(pair, few, widen=True) if len(places) else None
+    if refinable is not None and refinable.shapes:
+        covering = _refined(pair, few, refinable, max(1, steps // 2), options["seed"], bar)
+        again = _scores(covering, few, num_samples, **options)
+        better = again["ess"].to_numpy() > scores["ess"].to_numpy()[places]
+        for name, values in columns.items():
+            values[places[better]] = again[name].to_numpy()[better]
+        unreliable[places[better]] = unreliable_rows(again, num_samples)[better]
+    upper = np.full(len(scores), np.nan)
+    return {**columns, "log_prob_upper": upper}, unreliable
+
+
+def _annealed(
+    pair: Pair, rows: Rows, num_samples: int, seed: int | None, bar: Bar,
+    made: SimulatedRows | None,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
+    """Return log p(x) of every row from below, and from above for rows of the model.
+
+    Args:
+        pair: The pair.
+        rows: The data.
+        num_samples: Temperatures.
+        seed: Seeds the draws.
+        bar: The progress bar, without a total.
+        made: The rows with their latents, where the model has made them.
+    """
+    annealing = AnnealedLikelihood(pair, rows, num_samples)
+    size = min(block_rows(rows, CHAINS), len(rows)) if made is None else made.size
+    blocks = -(-len(rows) // size)
+    far_rows = FarRows(pair, rows)
+    with bar.over(total=blocks * annealing.moves(both=made is not None), unit="move") as told:
+
+        def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
+            if made is None:
+                return annealing.below(batch, told)
+            latents = {name: value[index] for name, value in made.latents.items()}
+            return annealing.both(batch, latents, told)
+
+        results = collect(pair, rows, far_rows.marked(work), seed=seed, size=size, judge=False)
+    far_rows.warn("inference_gap", stacklevel=3)
+    ess = results.pop("ess").numpy()
+    columns = {name: value.double().numpy() for name, value in results.items()}
+    columns.setdefault("log_prob_upper", np.full(len(ess), np.nan))
+    columns["k_hat"] = np.full(len(ess), np.nan)
+    return columns, ~(standard_error(ess, CHAINS) <= DOUBTFUL)
+
+
+def _summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean of each column, and its standard error, over its finite rows."""
+    lines = {}
+    for name in COLUMNS[:-1]:
+        values = frame[name].to_numpy()
+        values = values[np.isfinite(values)]
+        mean = MeanOverRows.of(values) if len(values) else MeanOverRows(np.nan, np.nan)
+        lines[name] = {"mean": mean.mean, "error": mean.standard_error}
+    return pd.DataFrame.from_dict(lines, orient="index")

@@ -100,16 +100,7 @@ class TemperedDensity:
                 f'site "{name}": expected a continuous latent, or one that the model sums '
                 f'(infer={{"enumerate": "parallel"}}), got a discrete one that is drawn; {advice}'
             )
-        try:
-            transform, rows = (
-                biject_to(site["fn"].support),
-                site["value"].movedim(-1 - site["fn"].event_dim, 0),
-            )
-            alone = transform.inv(rows[:1].movedim(0, -1 - site["fn"].event_dim))
-            same = alone.numel() < transform.inv(site["value"]).numel() or len(rows) == 1
-        except NotImplementedError:
-            same = False
-        if not same:
+        if not _has_one_support(site):
             raise ValueError(
                 f'site "{name}": expected one support for all rows, which a transform of the reals '
                 f"has, got {site['fn'].support}; {advice}"
@@ -119,14 +110,15 @@ class TemperedDensity:
         """Return the coordinates of one value of each latent, the same for all chains.
 
         Args:
-            latents: ``{site: (plates inside the rows..., rows, event...)}``.
+            latents: ``{site: (rows, plates inside the rows..., event...)}``.
             chains: Chains of each row.
         """
         found = {}
         for name in self.sites:
-            value = latents[name]
+            plates = self._batch_dims[name] - 1
+            value = latents[name].movedim(0, plates)
             free = self._free(name, value[(None,) * (1 + self._gap(name, value))])
-            found[name] = free.expand(chains, *free.shape[1:])
+            found[name] = free.expand(chains, *free.shape[1:]).contiguous()
         return found
 
     def prior_points(self, batch: Batch, chains: int) -> Points:
@@ -300,3 +292,13 @@ class TemperedDensity:
         while volume.ndim > free.ndim - 1:
             volume = volume.sum(-1)
         return value, volume.reshape(len(volume), -1, volume.shape[-1]).sum(1)
+
+
+def _has_one_support(site: sites.Site) -> bool:
+    """Return whether a transform of the reals has the support of a site, the same in all rows."""
+    dim = -1 - site["fn"].event_dim
+    try:
+        transform = biject_to(site["fn"].support)
+        return bool(transform.inv(site["value"].narrow(dim, 0, 1)).shape[dim] == 1)
+    except (NotImplementedError, RuntimeError):
+        return False
