@@ -103,7 +103,7 @@ class GuideCalibration:
             names = ", ".join(self.from_prior)
             notes.append(f"the guide does not draw {names}: ranked among draws of the prior")
         if untested := int(self.frame["p_value"].isna().sum()):
-            notes.append(f"{untested} quantities are constant or masked, and not tested")
+            notes.append(f"not tested, as they are constant or masked: {untested} quantities")
         head = [Line(title, "title"), *(Line(note, "note") for note in notes)]
         if self.left_out:
             words = "the pair overflows on them; the others may be calibrated where these are not"

@@ -99,6 +99,7 @@ def guide_calibration(
             changes its own distributions (which cells are missing).
 
     Example:
+        >>> import torch
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> x = torch.ones(3, 4)

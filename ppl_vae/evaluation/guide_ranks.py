@@ -141,7 +141,7 @@ class GuideRanks:
         parts: list[tuple[Tensor, Tensor, Tensor]] = []
         undefined = truth[0].isnan().any(1)
         for draws, weights in self._draws(simulated, batch, index):
-            less, equal = self._compared(draws, truth)
+            less, equal = _compared(draws, truth)
             undefined |= draws.isnan().any(2).any(0)
             lower, ties = lower + less.sum(0), ties + equal.sum(0)
             if self.weighted:
@@ -166,14 +166,6 @@ class GuideRanks:
             lower, ties = ((effective * shares * each).sum(0) for each in (less, equal))
             result[WEIGHTED] = whole(lower, ties, effective)
         return {**result, **simulated.row_log_probs(trace)}
-
-    def _compared(self, draws: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
-        """Return which draws are below the true values and which are equal to them."""
-        close = torch.zeros_like(truth)
-        close[..., -1] = ROUNDING * (1 + truth[..., -1].abs())
-        close = close.nan_to_num(0.0, 0.0, 0.0)
-        equal = (draws == truth) | ((draws - truth).abs() < close)
-        return (draws < truth) & ~equal, equal
 
     def _draws(
         self, simulated: SimulatedRows, batch: Batch, index: Tensor
@@ -240,6 +232,23 @@ class GuideRanks:
         ]
         joined = torch.cat(values, -1)
         return joined, torch.cat(unmasked, -1), torch.cat(marks).to(joined.device)
+
+
+def _compared(draws: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """Return which draws are below the true values, and which are equal to them.
+
+    The last quantity is a sum over cells, in which rounding is no difference: where the row says
+    nothing of the latents, all draws have its value.
+
+    Args:
+        draws: (draws, rows, quantities).
+        truth: (1, rows, quantities).
+    """
+    close = torch.zeros_like(truth)
+    close[..., -1] = ROUNDING * (1 + truth[..., -1].abs())
+    close = close.nan_to_num(0.0, 0.0, 0.0)
+    equal = (draws == truth) | ((draws - truth).abs() < close)
+    return (draws < truth) & ~equal, equal
 
 
 def _cells(site: sites.Site, dim: int | None) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,11 @@ from torch import nn
 
 import ppl_vae
 from ppl_vae import guide_calibration
+from ppl_vae.core.pair import Pair
+from ppl_vae.data.rows import Rows
+from ppl_vae.evaluation.guide_ranks import _compared
 from ppl_vae.evaluation.rank_tests import LIKELIHOOD
+from ppl_vae.evaluation.simulated_rows import SimulatedRows
 from ppl_vae.guides.delta import DeltaGuide
 from ppl_vae.guides.local import LocalGuide
 from ppl_vae.guides.normal import NormalGuide
@@ -154,6 +158,57 @@ def test_weights_that_are_all_equal_leave_the_ranks_as_they_are():
     assert found.recalibrated is not None
     assert (found.ranks - found.weighted_ranks).iloc[:, :-1].abs().max().max() <= 1
     assert guide_calibration(*ppca(), num_rows=300).recalibrated is None
+
+
+def test_effective_draws_count_where_weights_are_uneven():
+    """Uneven weights are as few draws: taken for all of them, ranks pile up at the ends."""
+    torch.manual_seed(0)
+    model = PPCAModel(6, 2)
+    shifted = known.Posterior(model, shift=0.5)
+    p = [
+        guide_calibration(model, shifted, X, recalibrate=True, seed=seed).recalibrated["p_value"]
+        for seed in range(4)
+    ]
+    assert min(each.min() for each in p) > 1e-9  # with all of them, below 1e-9 in each run
+
+
+def test_of_two_categories_one_is_ranked():
+    def coin(x):
+        with pyro.plate("data", len(x)):
+            k = pyro.sample("k", dist.Categorical(torch.tensor([0.3, 0.7])))
+            pyro.sample("x", dist.Normal(k.float(), 1.0), obs=x)
+
+    found = guide_calibration(coin, None, torch.zeros(5), num_rows=50)
+    assert list(found.ranks) == ["k[=1]", LIKELIHOOD]
+
+
+def test_numbers_that_are_constant_have_no_ranks():
+    def half_constant(x):
+        spread = torch.tensor([1.0, 1e-20])
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.full((2,), 5.0), spread).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0], 1.0), obs=x)
+
+    found = guide_calibration(half_constant, None, torch.zeros(5), num_rows=50)
+    assert found.ranks.isna().sum().tolist() == [0, 50, 0]
+    assert found.frame["p_value"].isna().tolist() == [False, True, False]
+    assert "not tested, as they are constant or masked: 1" in str(found)
+
+
+def test_rounding_of_the_likelihood_is_a_tie_and_that_of_a_latent_is_none():
+    truth = torch.tensor([[[1.0, -500.0]]])
+    draws = torch.tensor([[[1.0000002, -500.0001]], [[0.9999998, -500.01]], [[1.0, -499.9]]])
+    less, equal = _compared(draws, truth)
+    assert less[:, 0].tolist() == [[False, False], [True, True], [False, False]]
+    assert equal[:, 0].tolist() == [[False, True], [False, False], [True, False]]
+
+
+def test_groups_of_rows_have_their_own_draws_of_the_latents_outside_the_plate():
+    pair = Pair.of(known.shared_mean, known.given_mean, "data")
+    rows = SimulatedRows(pair, Rows(torch.zeros(10)), 200, 1000, seed=0)
+    means = [float(rows.shared(torch.tensor([start]))["mean"]) for start in range(0, 200, 10)]
+    assert len(set(means)) == 20
+    assert 0.2 < np.std(means) < 1.0  # of the guide, whose is 0.5, and not of the prior, 3
 
 
 def test_the_same_seed_gives_the_same_ranks_and_generators_are_left_alone():
