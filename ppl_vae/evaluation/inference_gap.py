@@ -107,7 +107,7 @@ class InferenceGap:
         0. A part is the cause where it makes two thirds of the gap, both are where none does.
         ``"unknown"``: log p(x) is not reliable in most rows, or a latent could not be refined.
         """
-        means, errors = self.summary["mean"], self.summary["error"]
+        means, errors = (self.summary[name].to_dict() for name in ("mean", "error"))
         if not np.isfinite(means["gap"]) or self.unreliable.mean() > KNOWN:
             return "unknown"
         if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(errors["gap"])):

@@ -281,7 +281,8 @@ class TemperedDensity:
         """Return coordinates, (chains, plates..., rows, numbers), of values, (..., event...)."""
         free = biject_to(self._supports[name]).inv(value.detach())
         batch = value.ndim - self._event_dims[name]
-        return free.reshape(*free.shape[:batch], -1)
+        coordinates: Tensor = free.reshape(*free.shape[:batch], -1)
+        return coordinates
 
     def _value(self, name: str, free: Tensor) -> tuple[Tensor, Tensor]:
         """Return values, and the logarithm of their volume, (chains, rows), of coordinates."""

@@ -42,8 +42,9 @@ def rank_differences(
     """Draw, for each quantity, the share of rows whose rank is below k, less the expected share.
 
     The lines of a calibrated guide stay in the band: all of them, at all k, with probability
-    ``level``. The band is that of the lines of most rows; lines of fewer rows may leave it. A line that is above 0 first and below it later says that the draws are too narrow, the other way
-    round too wide; one that is below 0 throughout, that they lie too low, above it too high.
+    ``level``. The band is that of the lines of most rows; lines of fewer rows may leave it. A line
+    that is above 0 first and below it later says that the draws are too narrow, the other way round
+    too wide; one that is below 0 throughout, that they lie too low, above it too high.
 
     Args:
         ranks: (rows,) or (rows, quantities) of whole numbers from 0 to ``num_draws``; a frame has

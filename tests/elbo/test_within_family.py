@@ -96,5 +96,3 @@ def test_a_normal_of_independent_numbers_gets_no_correlations():
 def test_what_has_no_arguments_to_move_is_refused(fn):
     with pytest.raises(NotImplementedError):
         family_offset_size(fn)
-
-

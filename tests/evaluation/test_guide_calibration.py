@@ -250,20 +250,20 @@ class ByIndex(nn.Module):
 
 def test_guides_of_some_rows_are_refused():
     model, data = ppca()[0], {"x": torch.randn(10, 6), "index": torch.arange(10)}
-    with pytest.raises(ValueError, match='guide: expected an amortized guide.*"index" alone'):
+    with pytest.raises(ValueError, match=r'guide: expected an amortized guide.*"index" alone'):
         guide_calibration(model, ByIndex(), data)
     local = LocalGuide(rows=10, latents=3)
     ppl_vae.fit(model, local, data, epochs=1, compile=False, progress=False)
-    with pytest.raises(ValueError, match="guide: expected an amortized guide.*other rows"):
+    with pytest.raises(ValueError, match=r"guide: expected an amortized guide.*other rows"):
         guide_calibration(model, local, data)
     refined = ppl_vae.refine(model, NormalGuide(6, 3), data["x"], steps=2, progress=False)
-    with pytest.raises(ValueError, match="guide: expected an amortized guide.*refined for"):
+    with pytest.raises(ValueError, match=r"guide: expected an amortized guide.*refined for"):
         guide_calibration(model, refined, data["x"])
 
 
 def test_points_and_models_without_latents_or_observations_are_refused():
     x = torch.ones(5, 4)
-    with pytest.raises(ValueError, match='site "z": .*got a point'):
+    with pytest.raises(ValueError, match=r'site "z": .*got a point'):
         guide_calibration(BernoulliModel(4, 2), DeltaGuide(4, 2), x)
 
     def no_latent(x):
