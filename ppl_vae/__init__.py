@@ -39,10 +39,14 @@ if TYPE_CHECKING:
     from ppl_vae.elbo.bounds import RowELBO as RowELBO
     from ppl_vae.elbo.fivo import FIVO as FIVO
     from ppl_vae.elbo.refinement import refine as refine
+    from ppl_vae.evaluation.calibration_table import GuideCalibration as GuideCalibration
     from ppl_vae.evaluation.compare import compare as compare
     from ppl_vae.evaluation.comparison import Comparison as Comparison
     from ppl_vae.evaluation.estimator_table import GradientEstimators as GradientEstimators
     from ppl_vae.evaluation.gradient_estimators import gradient_estimators as gradient_estimators
+    from ppl_vae.evaluation.guide_calibration import guide_calibration as guide_calibration
+    from ppl_vae.evaluation.inference_gap import InferenceGap as InferenceGap
+    from ppl_vae.evaluation.inference_gap import inference_gap as inference_gap
     from ppl_vae.evaluation.likelihood import elbo_terms as elbo_terms
     from ppl_vae.evaluation.likelihood import log_likelihood as log_likelihood
     from ppl_vae.imputation.imputation import Imputation as Imputation

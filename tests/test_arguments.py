@@ -108,6 +108,7 @@ def keywords_of(name, folder):
             "data": {"x": torch.zeros(3, 4, 2), "lengths": torch.tensor([4, 2, 1])},
             "steps": 2,
         },
+        "guide_calibration": {**pair, "like": X, "num_rows": 5, "num_draws": 3},
         "impute": {
             "model": StateSpaceModel(2, 2),
             "guide": None,

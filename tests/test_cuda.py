@@ -272,3 +272,11 @@ def test_a_guide_with_its_own_recurrent_layer_can_be_fitted_and_refined():
     fit(model, guide, ROWS, compile=False, **STEPS)
     guide = ppl_vae.refine(model, guide, ROWS[:40], steps=3)
     assert len(ppl_vae.elbo_terms(model, guide, ROWS[:40])) == 40
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_guide_is_calibrated_on_the_device(name):
+    model, guide, data = pair(name)
+    found = ppl_vae.guide_calibration(model, guide, data, num_rows=50, num_draws=9)
+    assert len(found.ranks) == 50
+    assert found.left_out == 0

@@ -22,6 +22,7 @@ from ppl_vae import (
     disentanglement,
     fit,
     gradient_estimators,
+    guide_calibration,
     impute,
     lint,
     privacy_check,
@@ -108,6 +109,7 @@ def shown():
         disentanglement(*pair, rows, {EVIL: rows[EVIL], "c": rows["c"]}, num_bins=3),
         detector,
         detector.drift(rows + 9),
+        guide_calibration(evil_codes, None, torch.zeros(9, 2), num_rows=300, recalibrate=True),
         impute(evil_holes, None, rows.mask(rows > 1), num_samples=50),
         table(rows.assign(b=["?", *"ab" * 29, EVIL])).schema,
         privacy_check(rows.assign(c=EVIL), rows.assign(c=EVIL)),
@@ -128,6 +130,12 @@ def evil_model(x):
     with pyro.plate("data", len(x)):
         pyro.sample(EVIL, dist.Normal(0.0, 1.0), obs=x)
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=x)
+
+
+def evil_codes(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample(EVIL, dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x)
 
 
 def evil_holes(x):

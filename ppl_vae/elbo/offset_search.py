@@ -58,10 +58,13 @@ class OffsetSearch:
         refined: The refined guide.
         rows: The data.
         num_particles: P, draws of a row's latents in a step.
+
+    A guide that stays in its family maximizes the ELBO in all steps: its gap is asked for.
     """
 
     def __init__(self, pair: Pair, refined: RefinedGuide, rows: Rows, num_particles: int) -> None:
         self.pair, self.refined, self.num_particles = pair, refined, num_particles
+        self.covering_from = COVERING_FROM if refined.widen else 1.0
         self.graphs: dict[bool, Callable[..., list[Tensor]]] = {}  # by whether they are covering
         self.size = 0  # rows that the graphs take
         with quiet_look(pair, rows) as few_rows:
@@ -88,7 +91,7 @@ class OffsetSearch:
             offsets.values(), lr, betas=BETAS, eps=LEAST_SLOPE, maximize=True
         )
         for step in range(steps):
-            slopes = self.gradient(batch, offsets, covering=step >= COVERING_FROM * steps)
+            slopes = self.gradient(batch, offsets, covering=step >= self.covering_from * steps)
             optimizer.param_groups[0]["lr"] = lr * min(1.0, 2 * (1 - step / steps))
             for offset, slope in zip(offsets.values(), slopes, strict=True):
                 offset.grad = slope.nan_to_num(0.0, 0.0, 0.0)
@@ -116,7 +119,7 @@ class OffsetSearch:
         """
         if not self.size:
             self.size = batch_rows(batch)
-            for covering in (False, True):
+            for covering in (False, True) if self.refined.widen else (False,):
                 self._trace(batch, covering)
 
     def _trace(self, batch: Batch, covering: bool) -> None:
@@ -209,7 +212,8 @@ class OffsetSearch:
         (before_log_p, before_error), (after_log_p, after_error) = map(_log_p, judged)
         error = torch.hypot(before_error, after_error)
         lost = (before_error < LUCKY) & (before_log_p - after_log_p > 3 * error)
-        good = ((elbo_gain > 0) | (bound_gain > 0)) & ~lost
+        covers = ((elbo_gain > 0) | (bound_gain > 0)) & ~lost
+        good = covers if self.refined.widen else elbo_gain > 0
         return {
             name: torch.where(good.reshape(-1, *(1,) * (offset.ndim - 1)), offset, 0.0)
             for name, offset in offsets.items()

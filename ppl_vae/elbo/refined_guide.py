@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ppl_vae.core import sites
 from ppl_vae.core.half import Half, named_fields
 from ppl_vae.elbo.moved import moved, normal_of
+from ppl_vae.elbo.within_family import moved_within_family
 from ppl_vae.nn.row_keys import refuse_other_rows, row_keys
 
 
@@ -28,16 +29,18 @@ class MoveSites(Messenger):
 
     Args:
         offsets: ``{site: (rows, plates inside the rows..., numbers of the offset)}``.
+        widen: Whether a distribution may leave its family.
     """
 
-    def __init__(self, offsets: Mapping[str, Tensor]) -> None:
+    def __init__(self, offsets: Mapping[str, Tensor], *, widen: bool = True) -> None:
         super().__init__()
         self.offsets = offsets
+        self.move = moved if widen else moved_within_family
 
     def _pyro_sample(self, msg: Any) -> None:
         if msg["name"] in self.offsets and not msg["is_observed"]:
             # the row plate is at dim -1, right of the plates inside the rows
-            msg["fn"] = moved(msg["fn"], self.offsets[msg["name"]].movedim(0, -2))
+            msg["fn"] = self.move(msg["fn"], self.offsets[msg["name"]].movedim(0, -2))
 
 
 class NormalLatents(Messenger):
@@ -85,6 +88,7 @@ class RefinedGuide(nn.Module):
         guide: The guide that the offsets begin at.
         rows: N.
         shapes: Shape of one row's offset of each latent, ``{site: (plates..., numbers)}``.
+        widen: Whether a distribution may leave its family.
 
     Attributes:
         sites: Names of the latents that have offsets.
@@ -99,10 +103,15 @@ class RefinedGuide(nn.Module):
     order: Tensor
 
     def __init__(
-        self, guide: Callable[..., Any], rows: int, shapes: Mapping[str, Sequence[int]]
+        self,
+        guide: Callable[..., Any],
+        rows: int,
+        shapes: Mapping[str, Sequence[int]],
+        *,
+        widen: bool = True,
     ) -> None:
         super().__init__()
-        self.guide = guide
+        self.guide, self.widen = guide, widen
         owner = Half(guide, "guide", "").module  # of a method, or inside Pyro's handlers
         self.owner = None if owner is guide else owner
         self.sites = list(shapes)
@@ -124,7 +133,7 @@ class RefinedGuide(nn.Module):
         except ValueError:
             self.guide(*fields, **taken)  # makes the parameters that appear on a first call
             raise
-        with MoveSites(offsets):
+        with MoveSites(offsets, widen=self.widen):
             self.guide(*fields, **taken)
 
     def offsets_of(self, *fields: Tensor, **named: Tensor) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import copy
 import math
+from dataclasses import dataclass
 from typing import Any
 
 from pyro import poutine
@@ -41,6 +42,7 @@ from ppl_vae.elbo.moved import offset_size
 from ppl_vae.elbo.offset_search import OffsetSearch
 from ppl_vae.elbo.points import point_latents
 from ppl_vae.elbo.refined_guide import PriorGuide, RefinedGuide
+from ppl_vae.elbo.within_family import family_offset_size
 from ppl_vae.nn.row_keys import row_keys
 
 TRACED_FROM = 300  # steps from which tracing is repaid
@@ -55,6 +57,7 @@ def refine(
     steps: int = 100,
     num_particles: int = 8,
     lr: float = 0.05,
+    widen: bool = True,
     seed: int | None = 0,
     progress: bool | None = None,
     plate: str = "data",
@@ -74,6 +77,9 @@ def refine(
             more of the posterior; 1 maximizes the ELBO.
         lr: Length of the first steps, in standard deviations of the guide's normals; it falls to 0
             over the second half of the steps.
+        widen: Whether a latent's distribution may leave the guide's family, and covers the
+            posterior. ``False`` finds the highest ELBO within the family, by other arguments of
+            the same distributions (``within_family``): what the best encoder could reach.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
             work has taken two seconds.
@@ -105,25 +111,106 @@ def refine(
         raise ValueError(f"lr: expected at most {LONGEST} standard deviations a step, got {lr:g}")
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
-    start, source = (
-        (PriorGuide(model), pair.model) if guide is None else (_copy_of_the_guide(pair), pair.guide)
-    )
-    _copy_parameters_of_functions(source, start)
-    refined = RefinedGuide(start, len(rows), _shapes(Pair.of(model, start, plate), rows))
-    _copy_parameters_of_functions(source, refined)
+    if guide is None:
+        guide = PriorGuide(model)
+        _copy_parameters_of_functions(pair.model, guide)
+        pair = Pair.of(model, guide, plate)
+    offsets = Refinable.of(pair, rows, widen=widen)
+    for reason in offsets.reasons.values():
+        raise ValueError(reason)
+    if not offsets.shapes:
+        raise ValueError(
+            f'guide: expected a latent drawn in the row plate, got none in plate "{plate}"; '
+            "there is nothing to refine; or name the row plate with plate="
+        )
+    bar = Bar("refine", progress)
+    return refined_guide(pair, rows, offsets, steps, num_particles, lr, seed=seed, bar=bar)
+
+
+@dataclass(frozen=True)
+class Refinable:
+    """Which latents of the rows can be refined.
+
+    Attributes:
+        shapes: Shape of one row's offset of each latent that can be, ``{site: (plates, numbers)}``.
+        reasons: Why each other one cannot be, ``{site: sentence}``. Latents that are summed, that
+            stand outside the row plate, or that an auxiliary draw makes are in neither.
+        widen: Whether a distribution may leave its family.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    reasons: dict[str, str]
+    widen: bool
+
+    @classmethod
+    def of(cls, pair: Pair, rows: Rows, *, widen: bool) -> Refinable:
+        """Look at the latents of a pair.
+
+        Args:
+            pair: The model, and the guide that the offsets begin at.
+            rows: The data.
+            widen: Whether a distribution may leave its family.
+        """
+        found = cls({}, {}, widen)
+        with quiet_look(pair, rows) as few_rows:
+            for name in point_latents(pair, few_rows):
+                found.reasons[name] = (
+                    f'site "{name}": expected a guide that draws the latent from a distribution, '
+                    "got a point (Delta); refine another guide, or None, which begins at the prior"
+                )
+            trace = poutine.trace(pair.guide).get_trace(few_rows)
+        for name, site in sites.with_role(trace, "latent", "auxiliary").items():
+            if not sites.in_plate(site, pair.plate) or site["is_observed"]:
+                continue
+            if sites.point_of(site["fn"]) is not None:  # a point, or made of an auxiliary draw
+                continue
+            if sites.is_enumerated(site):
+                if isinstance(pair.guide.base, PriorGuide):
+                    found.reasons[name] = (
+                        f'site "{name}": expected a guide beside a latent that the model sums, got '
+                        "None; refine a guide that was fitted to the model"
+                    )
+                continue
+            try:
+                found.shapes[name] = _shape(name, site, pair.plate, widen=widen)
+            except ValueError as error:
+                found.reasons[name] = str(error)
+        return found
+
+
+def refined_guide(
+    pair: Pair, rows: Rows, refinable: Refinable, steps: int, num_particles: int, lr: float, *,
+    seed: int | None, bar: Bar,
+) -> RefinedGuide:  # fmt: skip
+    """Return the guide of a pair, improved row by row for exactly these rows.
+
+    Args:
+        pair: The model, and the guide to begin at.
+        rows: The data.
+        refinable: The latents that get offsets.
+        steps: As ``refine`` has it, and so the next two.
+        num_particles: Draws of a row's latents in a step.
+        lr: Length of the first steps.
+        seed: Seeds the draws.
+        bar: The progress bar, without a total.
+    """
+    start = _copy_of_the_guide(pair)
+    _copy_parameters_of_functions(pair.guide, start)
+    refined = RefinedGuide(start, len(rows), refinable.shapes, widen=refinable.widen)
+    _copy_parameters_of_functions(pair.guide, refined)
     refined.to(pair.device())
-    pair = Pair.of(model, refined, plate)
+    pair = Pair(pair.model, Half(refined, "guide", pair.plate), pair.plate)
     size = min(block_rows(rows, num_particles), len(rows))
     steps_in_all = steps * math.ceil(len(rows) / size)
     search = OffsetSearch(pair, refined, rows, num_particles)
-    bar = Bar("refine", progress).over(total=steps_in_all, unit="step")
+    steps_bar = bar.over(total=steps_in_all, unit="step")
 
     def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
         if steps_in_all >= TRACED_FROM and len(index) == size:
             search.trace(batch)
-        return search.offsets(batch, steps, lr, bar)
+        return search.offsets(batch, steps, lr, steps_bar)
 
-    with bar:
+    with steps_bar:
         far_rows = FarRows(pair, rows)
         offsets = collect(pair, rows, far_rows.marked(work), seed=seed, size=size)
     keys = collect(pair, rows, lambda batch, _: {"": row_keys(*as_tuple(batch))}, seed=seed)[""]
@@ -167,46 +254,7 @@ def _copy_parameters_of_functions(source: Half, guide: Any) -> None:
     target.set_state({"params": copies, "constraints": {n: constraints[n] for n in own}})
 
 
-def _shapes(pair: Pair, rows: Rows) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one row's offset of each latent that is refined.
-
-    Args:
-        pair: The model, and the guide that the offsets begin at.
-        rows: The data.
-
-    Raises:
-        ValueError: As ``refine``.
-    """
-    shapes = {}
-    with quiet_look(pair, rows) as few_rows:
-        for name in point_latents(pair, few_rows):
-            raise ValueError(
-                f'site "{name}": expected a guide that draws the latent from a distribution, got a '
-                "point (Delta); refine another guide, or None, which begins at the prior"
-            )
-        trace = poutine.trace(pair.guide).get_trace(few_rows)
-    for name, site in sites.with_role(trace, "latent", "auxiliary").items():
-        if not sites.in_plate(site, pair.plate) or site["is_observed"]:
-            continue
-        if sites.point_of(site["fn"]) is not None:  # computed from an auxiliary draw
-            continue
-        if sites.is_enumerated(site):
-            if isinstance(pair.guide.base, PriorGuide):
-                raise ValueError(
-                    f'site "{name}": expected a guide beside a latent that the model sums, got '
-                    "None; refine a guide that was fitted to the model"
-                )
-            continue
-        shapes[name] = _shape(name, site, pair.plate)
-    if not shapes:
-        raise ValueError(
-            f'guide: expected a latent drawn in the row plate, got none in plate "{pair.plate}"; '
-            "there is nothing to refine; or name the row plate with plate="
-        )
-    return shapes
-
-
-def _shape(name: str, site: sites.Site, plate: str) -> tuple[int, ...]:
+def _shape(name: str, site: sites.Site, plate: str, *, widen: bool) -> tuple[int, ...]:
     """Return the shape of one row's offset of a latent, (plates inside the rows..., numbers)."""
     fn = site["fn"]
     kind = type(fn).__name__
@@ -221,9 +269,10 @@ def _shape(name: str, site: sites.Site, plate: str) -> tuple[int, ...]:
             "from run to run; open the plate with its full size"
         )
     try:
-        return (*fn.batch_shape[:-1], offset_size(fn))
+        size = offset_size(fn) if widen else family_offset_size(fn)
     except NotImplementedError as error:
         raise ValueError(
             f'site "{name}": expected a distribution that a shift and a scale can move, got '
             f"{kind} ({error}); give the guide a normal, or a transform of one"
         ) from error
+    return (*fn.batch_shape[:-1], size)

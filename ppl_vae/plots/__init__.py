@@ -21,6 +21,7 @@ from ppl_vae.plots.importance import importance_map as importance_map
 from ppl_vae.plots.maps import latent_map as latent_map
 from ppl_vae.plots.overlays import density_overlay as density_overlay
 from ppl_vae.plots.pit import pit_histogram as pit_histogram
+from ppl_vae.plots.ranks import rank_differences as rank_differences
 from ppl_vae.plots.reliability import elbo_bars as elbo_bars
 from ppl_vae.plots.reliability import reliability as reliability
 from ppl_vae.plots.statistic import statistic_histogram as statistic_histogram

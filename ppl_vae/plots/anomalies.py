@@ -11,8 +11,8 @@ from ppl_vae.arguments import check_count, shown
 from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.images import image_grid
-from ppl_vae.plots.pit import binomial_mass, central_counts
 from ppl_vae.plots.ranges import even_edges, is_rounding, range_in_sight
+from ppl_vae.uniform_counts import binomial_mass, central_counts
 
 ATTRIBUTION = "attribution:"  # what the columns of ``anomaly_scores`` begin with
 NAME_LENGTH = 24  # characters of a column's name

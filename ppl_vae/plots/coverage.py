@@ -16,7 +16,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ppl_vae.plots import style
 from ppl_vae.plots.arrays import as_array
-from ppl_vae.plots.pit import as_pit, binomial_mass, central_counts
+from ppl_vae.plots.pit import as_pit
+from ppl_vae.uniform_counts import binomial_mass, central_counts
 
 NAME_LENGTH = 24  # characters of a feature's name in the legend
 

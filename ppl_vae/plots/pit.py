@@ -22,12 +22,12 @@ functions, Annals of Statistics 9(5).
 from typing import Any
 
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 
 from ppl_vae.arguments import check_count
 from ppl_vae.plots.arrays import as_array
 from ppl_vae.plots.style import BAND, INK, ORANGE, PALE_BLUE, axes_or_new, label_axes, legend_above
+from ppl_vae.uniform_counts import binomial_mass, central_counts, log_factorial
 
 
 def pit_histogram(
@@ -150,48 +150,11 @@ def _all_inside(count: int, bins: int, low: int, high: int) -> float:
     if bins * low > count or bins * high < count:
         return 0.0
     mean, counts = count / bins, np.arange(low, high + 1)
-    poisson = np.exp(counts * np.log(mean) - mean - _log_factorial(counts))
+    poisson = np.exp(counts * np.log(mean) - mean - log_factorial(counts))
     size = 2 ** int(np.ceil(np.log2(bins * (high - low) + 2)))
     numerator = np.fft.irfft(np.fft.rfft(poisson, size) ** bins, size)[count - bins * low]
-    log_denominator = count * np.log(count) - count - _log_factorial(np.array(count))
+    log_denominator = count * np.log(count) - count - log_factorial(np.array(count))
     return float(numerator / np.exp(log_denominator))
-
-
-def binomial_mass(count: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the counts of a binomial distribution and their probabilities.
-
-    Counts more than 12 standard deviations from the mean are left out, because their probability
-    is below 1e-30.
-
-    Args:
-        count: Number of trials.
-        share: Probability of each trial, between 0 and 1.
-
-    Returns:
-        (counts,) rising, and (counts,) probabilities.
-    """
-    middle, reach = count * share, 12 * (count * share * (1 - share)) ** 0.5 + 12
-    hits = np.arange(max(0, int(middle - reach)), min(count, int(middle + reach) + 1) + 1)
-    ways = _log_factorial(np.array(count)) - _log_factorial(hits) - _log_factorial(count - hits)
-    return hits, np.exp(ways + hits * np.log(share) + (count - hits) * np.log1p(-share))
-
-
-def central_counts(hits: np.ndarray, mass: np.ndarray, tail: float) -> tuple[int, int]:
-    """Return the lowest and the highest count with at most ``tail`` beyond on each side.
-
-    Args:
-        hits: (counts,) rising.
-        mass: (counts,) probabilities.
-        tail: Probability on each side, at most.
-    """
-    low = hits[np.argmax(mass.cumsum() > tail)]
-    high = hits[::-1][np.argmax(mass[::-1].cumsum() > tail)]
-    return int(low), int(high)
-
-
-def _log_factorial(counts: np.ndarray) -> np.ndarray:
-    """Return log(n!) of each count."""
-    return torch.lgamma(torch.as_tensor(counts, dtype=torch.float64) + 1).numpy()
 
 
 # Arguments

@@ -101,6 +101,7 @@ class LatentDraws:
     Attributes:
         nesting: Dimensions of the pair's plates.
         from_prior: Names of the latents that neither the guide draws nor the row decides.
+        enumerated: Names of the latents that the model sums and the guide does not draw.
         outside: Names of the latents, and of the guide's auxiliary sites, outside the row plate.
         draws_nothing: Whether the pair has no latent at all.
     """
@@ -113,8 +114,8 @@ class LatentDraws:
         latents = sites.with_role(model_trace, "latent")
         in_guide = sites.with_role(guide_trace, "latent", "auxiliary")
         model_only = {name: site for name, site in latents.items() if name not in guide_trace}
-        self._enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
-        self.from_prior = [name for name in model_only if name not in self._enumerated]
+        self.enumerated = [name for name, site in model_only.items() if sites.is_enumerated(site)]
+        self.from_prior = [name for name in model_only if name not in self.enumerated]
         either = {**latents, **in_guide}.items()
         self.outside = {name for name, site in either if not sites.in_plate(site, pair.plate)}
         self.draws_nothing = not either
@@ -141,20 +142,43 @@ class LatentDraws:
                 on all rows, and a block holds only some of them. If no values of the enumerated
                 latents allow some row.
         """
-        for name in self.outside & set(self._enumerated):
+        trace = self.guide_trace(batch, given, particles)
+        return self.beside_guide(batch, given, trace, particles)
+
+    def guide_trace(
+        self, batch: Batch, given: Mapping[str, Tensor], particles: Particles | None
+    ) -> Trace:
+        """Return a trace of the guide with its draws; arguments and errors as ``draw`` has them."""
+        for name in self.outside & set(self.enumerated):
             raise ValueError(
                 f'site "{name}": expected the guide to draw it, as it stands outside the row plate '
                 f'"{self.pair.plate}"; a block of rows does not tell its posterior: draw it in '
                 "the guide"
             )
         guide = with_particles(self.pair.guide, particles)
-        trace = poutine.trace(Substitute(given)(guide)).get_trace(batch)
-        in_guide = sites.with_role(trace, "latent", "auxiliary").items()
+        return poutine.trace(Substitute(given)(guide)).get_trace(batch)
+
+    def beside_guide(
+        self,
+        batch: Batch,
+        given: Mapping[str, Tensor],
+        guide_trace: Trace,
+        particles: Particles | None,
+    ) -> dict[str, Tensor]:
+        """Return the guide's draws, and draws of the latents that the guide does not draw.
+
+        Args:
+            batch: The rows.
+            given: As ``draw`` has it.
+            guide_trace: The guide's draws, from ``guide_trace``.
+            particles: As ``draw`` has it.
+        """
+        in_guide = sites.with_role(guide_trace, "latent", "auxiliary").items()
         values = {**given, **{name: site["value"] for name, site in in_guide}}
-        if self._enumerated and self.from_prior:
+        if self.enumerated and self.from_prior:
             trace = simulate(self.pair, batch, Substitute(values), particles)
             values.update({name: trace.nodes[name]["value"] for name in self.from_prior})
-        if self._enumerated:
+        if self.enumerated:
             values.update(self._from_posterior(batch, values, particles))
         return values
 
