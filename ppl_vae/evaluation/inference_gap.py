@@ -107,10 +107,13 @@ class InferenceGap:
         0. A part is the cause where it makes two thirds of the gap, both are where none does.
         ``"unknown"``: log p(x) is not reliable in most rows, or a latent could not be refined.
         """
-        means, errors = (self.summary[name].to_dict() for name in ("mean", "error"))
+        means, errors = (
+            dict(zip(self.summary.index, self.summary[name].to_numpy(), strict=True))
+            for name in ("mean", "error")
+        )
         if not np.isfinite(means["gap"]) or self.unreliable.mean() > KNOWN:
             return "unknown"
-        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(errors["gap"])):
+        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(float(errors["gap"]))):
             return "neither"
         if self.not_refined or not np.isfinite(means["approximation"]):
             return "unknown"
@@ -147,7 +150,7 @@ class InferenceGap:
 
     def _why_unknown(self) -> str:
         """Return why there is no cause, and what to do."""
-        if self.unreliable.mean() > KNOWN or not np.isfinite(self.summary.loc["gap", "mean"]):
+        if self.unreliable.mean() > KNOWN or not np.isfinite(self.summary["mean"].to_dict()["gap"]):
             return (
                 "The cause is unknown: log p(x) is not reliable in "
                 f"{int(self.unreliable.sum())} of {len(self.frame)} rows; take "
