@@ -31,7 +31,7 @@ def linear(rows=150):
 
 
 class Guide(nn.Module):
-    """The exact posterior of ``linear``, or the best diagonal normal; moved, or of another width."""
+    """The exact posterior of ``linear``, or the best diagonal normal; moved, or another width."""
 
     def __init__(self, *, full, shift=0.0, width=1.0):
         super().__init__()
