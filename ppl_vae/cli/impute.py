@@ -33,8 +33,8 @@ def impute(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a line for each missing cell: its value, spread, interval, probability and "
-            "k-hat.",
+            help="Write a line for each missing cell: its value, spread, interval, probability, "
+            "k-hat and why it is unreliable.",
         ),
     ] = None,
     num_imputations: Annotated[
@@ -64,8 +64,9 @@ def impute(
     """Fill the missing cells of a file from their posterior given the cells that are there.
 
     The completed file has the columns of DATA in their order: observed cells as they are, in
-    missing ones the posterior mean, the most probable category, the rounded mean of counts. Texts
-    that a spreadsheet would calculate get an apostrophe in front, as in every file of results.
+    missing ones the posterior mean, the median of positive numbers, the rounded mean of counts, the
+    most probable category. Texts that a spreadsheet would calculate get an apostrophe in front, as
+    in every file of results.
     """
     with reporting(as_json, quiet) as report:
         if num_imputations is not None and out is None:
