@@ -172,14 +172,14 @@ def privacy_check(
     if len(real[X]) < 2:
         raise ValueError(f"data: expected two rows or more, got {len(real[X])}")
     schema = _of_any_numbers(real.schema)
-    made = by_schema(frame, schema, "generated")
+    made = by_schema(frame, schema, "generated", tell=False)
     held = real.frame
     if held is None:
         held = real.schema.decoded(real[X], real[SEEN], real.get(COVARIATES), real.index)
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(frame))[:num_rows])
     others = np.sort(random.permutation(len(real[X]))[:num_rows])
-    cells, of_real = _cells(made), _cells(by_schema(held, schema))
+    cells, of_real = _cells(made), _cells(by_schema(held, schema, tell=False))
     bar = Bar("distances", progress)
     with bar.over(total=len(chosen) + len(others), unit="row") as told:
         distance, closest = _closest(_rows_of(cells, chosen), of_real, schema, told.update)

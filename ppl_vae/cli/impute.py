@@ -22,6 +22,7 @@ from ppl_vae.cli.options import (
     Run,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 
 
@@ -53,6 +54,7 @@ def impute(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     seed: Seed = 0,
     force: Force = False,
@@ -82,7 +84,7 @@ def impute(
             raise UsageError(f"--cells {cells}: expected another file than that of --out")
         opened = open_run(
             run, trust_code=trust_code, device=device, out=None, force=force, label=label,
-            inputs=inputs,
+            inputs=inputs, unseen_missing=unseen_missing,
         )  # fmt: skip
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
         rows = opened.read(data, fields=fields, **choice)

@@ -221,15 +221,16 @@ class Schema:
         """
         parts = []
         for column in self.given:
-            x, seen = self.encoded(frame, [column], where)
+            cells = frame.iloc[:, _positions(frame, where)[text_of(column.name)]]
+            x, seen = column.encoded(cells, self.missing, "", where)
             if not seen.all():
-                row = int(np.argmin(seen[:, 0]))
+                row = int(np.argmin(seen))
                 raise ValueError(
                     f'{where}: column "{column.name}": expected a value in every row of a '
                     f"covariate, got none in {place_of(frame, row)}; leave these rows out, or let "
                     "the model describe the column: take it from covariates="
                 )
-            parts.append(column.covariate(x[:, 0]))
+            parts.append(column.covariate(x))
         return np.concatenate(parts, 1)
 
     # JSON
