@@ -26,7 +26,7 @@ from ppl_vae.data.rows import Data, Rows
 from ppl_vae.imputation.completed import completed_data
 from ppl_vae.imputation.imputer import Imputer
 from ppl_vae.imputation.missing import MissingCells, find_missing
-from ppl_vae.imputation.of_tables import categories_of, check_fields, table_lines
+from ppl_vae.imputation.of_tables import categories_of, check_fields, of_unknown, table_lines
 from ppl_vae.imputation.reliability import lines, reasons, warn
 from ppl_vae.imputation.summaries import STATISTICS, BlockDraws, joined_rows
 from ppl_vae.verdicts import Block, Line, Table, verdict
@@ -47,8 +47,10 @@ class Imputation:
             missing cell: the posterior mean; the median of positive numbers, as of a ``LogNormal``
             or ``Gamma`` likelihood, whose mean a single far draw may decide; the rounded mean of
             counts; the most probable category of categories and of 0 and 1. Observed cells are
-            those that were given, bit by bit. A column of whole numbers becomes one of double
-            precision where it cannot hold a value. A mask beside the data stays as it was.
+            those that were given, bit by bit; so are cells of a table with a category that the fit
+            did not have, which the model takes for missing and ``frame`` has. A column of whole
+            numbers becomes one of double precision where it cannot hold a value. A mask beside the
+            data stays as it was.
         frame: A line for each missing cell, in the data's units: ``row``, the label of the row;
             ``column``, the name or position of the column (for rows of several dimensions a tuple,
             such as step and column; where several fields have missing cells, the field comes
@@ -166,12 +168,17 @@ class Imputation:
         if not len(self.frame):
             return [[Line(f"no cell is missing in {total:,} rows", "title")]]
         title = f"{len(self.frame):,} missing cells imputed in {self.rows:,} of {total:,} rows"
+        kept = int(of_unknown(self._imputer.rows, self._imputer.cells).sum())
+        head = [Line(title, "title")]
+        if kept:
+            text = f"{kept:,} hold a category that the fit did not have, and stay as they are"
+            head.append(Line(text, "warning"))
         reliability = lines(self.frame, self._imputer.cells.rows, self.rows)
         missing = self.frame["column"].astype(str).value_counts(sort=True)[:SHOWN]
         table = pd.DataFrame({"missing": missing, "share": missing / total})
         caption = "columns with the most missing cells"
         return [
-            [Line(title, "title"), *reliability],
+            [*head, *reliability],
             Table(table.rename_axis(None), ".1%", caption),
         ]
 
