@@ -266,6 +266,6 @@ def _decision(
         raise ValueError(
             f"{calibrate}: expected rows that the run was not fitted to, got {len(fitted)} of its "
             f"fit among {len(rows)}: the pair finds them less strange than new rows, and there "
-            "would be false alarms too many; give rows that were held out"
+            "would be too many false alarms; give rows that were held out"
         )
     return Decision.of(len(rows), **rates)
