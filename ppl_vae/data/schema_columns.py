@@ -282,9 +282,7 @@ class SchemaColumn:
             bad = there & ~(np.abs(numbers) <= (np.inf if self.kind == "date" else LARGEST))
             if bad.any():
                 expected = f"numbers up to {LARGEST:g}"
-                mend = (
-                    f"correct it, take a larger unit, or leave it out: ignore=[{shown(self.name)}]"
-                )
+                mend = f"correct it, use a larger unit, or leave it out: ignore=[{self.name!r}]"
             elif self.kind == "count":
                 bad = there & ~((numbers >= 0) & (numbers == np.round(numbers)))
                 expected, mend = "a whole number from 0", of_kind
