@@ -27,7 +27,7 @@ from ppl_vae.checks.pair_sums import RELATIVE_ROUNDING, paired_columns
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import LARGEST, quiet_look
 from ppl_vae.data.cells import cells_in
-from ppl_vae.data.mixed_tables import SEEN
+from ppl_vae.data.mixed_tables import COVARIATES, SEEN
 from ppl_vae.data.rows import Rows, as_tuple
 from ppl_vae.data.steps import step_fields
 from ppl_vae.predictive.latent_draws import data_sites, simulate
@@ -255,7 +255,9 @@ def _labels(sampler: ReplicateSampler, columns: list[tuple[int, int]]) -> list[s
     names = []
     for field, column in columns:
         labels = rows.fields[field].labels
-        if isinstance(labels, pd.Index):
+        if rows.schema is not None and rows.names[field] == COVARIATES:
+            names.append(rows.schema.given_names[column])
+        elif isinstance(labels, pd.Index):
             names.append(str(labels[column % len(labels)]))
         else:
             wide = rows.fields[field].array.ndim > 1

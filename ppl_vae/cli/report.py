@@ -22,6 +22,7 @@ from ppl_vae.cli.options import (
     Seed,
     Statistics,
     TrustCode,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import function
 
@@ -45,6 +46,7 @@ def report(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     out: Annotated[
         Path | None,
@@ -101,7 +103,14 @@ def report(
         own = [function(spec) for spec in statistics or ()]
         model = guide = rows = detector = None
         if data is not None:
-            opened = open_run(run, trust_code=trust_code, device=device, out=None, force=force)
+            opened = open_run(
+                run,
+                trust_code=trust_code,
+                device=device,
+                out=None,
+                force=force,
+                unseen_missing=unseen_missing,
+            )
             model, guide = opened.model, opened.guide
             rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
             if run == folder:  # a snapshot's weights may be others than the detector's

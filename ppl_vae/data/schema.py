@@ -70,6 +70,17 @@ class Schema:
         """The columns that are covariates, in the order of the table."""
         return [column for column in self.columns if self.is_covariate(column)]
 
+    @property
+    def given_names(self) -> list[str]:
+        """A name for each number of ``covariate_values``: "age", "log pay" or "sex = Male"."""
+        names = []
+        for column in self.given:
+            values = column.categories or [f"{atom + column.offset:g}" for atom in column.atoms]
+            of_number = "log " * (column.kind == "positive") + text_of(column.name)
+            names += [] if column.is_category else [of_number]
+            names += [f"{text_of(column.name)} = {text_of(value)}" for value in values]
+        return names
+
     def is_covariate(self, column: SchemaColumn) -> bool:
         """Return whether a column is given to a model."""
         return text_of(column.name) in map(text_of, self.covariates)
@@ -123,7 +134,7 @@ class Schema:
         names = list(_positions(frame, where))
         known = [text_of(column.name) for column in self.columns]
         needed = [text_of(column.name) for column in self.columns if not column.is_left_out]
-        if lost := missing_names(needed, names):
+        if lost := missing_names(needed, names, taken=known):
             raise ValueError(
                 f"{where}: expected the columns of the table that was fitted, got {lost}"
             )
@@ -208,15 +219,16 @@ class Schema:
         """
         parts = []
         for column in self.given:
-            x, seen = self.encoded(frame, [column], where)
+            cells = frame.iloc[:, _positions(frame, where)[text_of(column.name)]]
+            x, seen = column.encoded(cells, self.missing, "", where)
             if not seen.all():
-                row = int(np.argmin(seen[:, 0]))
+                row = int(np.argmin(seen))
                 raise ValueError(
                     f'{where}: column "{column.name}": expected a value in every row of a '
                     f"covariate, got none in {place_of(frame, row)}; leave these rows out, or let "
                     "the model describe the column: take it from covariates="
                 )
-            parts.append(column.covariate(x[:, 0]))
+            parts.append(column.covariate(x))
         return np.concatenate(parts, 1)
 
     # JSON

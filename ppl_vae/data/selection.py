@@ -227,18 +227,26 @@ def first_repeated(names: Iterable[str]) -> str | None:
     return None
 
 
-def missing_names(wanted: Iterable[str], present: Iterable[str]) -> str:
+def missing_names(wanted: Iterable[str], present: Iterable[str], taken: Iterable[str] = ()) -> str:
     """Return which wanted names are missing, with close names as hint; "" where none is.
+
+    Args:
+        wanted: The names that are needed.
+        present: The names that there are.
+        taken: Names that are never a hint, because they have a place of their own.
 
     Example:
         >>> missing_names(["height"], ["heigth", "age"])
         'none called "height"; did you mean heigth?'
+        >>> missing_names(["year 1"], ["year 2"], taken=["year 1", "year 2"])
+        'none called "year 1"'
     """
     known = dict.fromkeys(present)
     missing = [name for name in wanted if name not in known]
     if not missing:
         return ""
-    near = difflib.get_close_matches(missing[0], list(known), n=3, cutoff=0.5)
+    others = [name for name in known if name not in set(taken)]
+    near = difflib.get_close_matches(missing[0], others, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     return f"none called {listed_names(missing)}{hint}"
 

@@ -8,8 +8,10 @@ import pyro.distributions as dist
 import pytest
 import torch
 
-from ppl_vae import predictive_check
+from ppl_vae import build, predictive_check, table
 from ppl_vae.checks.covariates import NAME, Covariates
+from ppl_vae.guides.table import TableGuide
+from ppl_vae.models.table import TableModel
 
 RNG = torch.Generator().manual_seed(4)
 T = torch.rand(60, generator=RNG) * 6
@@ -137,3 +139,24 @@ def test_constant_covariates_and_masks_say_nothing():
     data = {"y": y, "seen": (z > 0) | (torch.rand(400) > 0.5), "one": torch.ones(400)}
     frame = predictive_check(model, None, data, num_samples=39).frame
     assert NAME not in frame.index.get_level_values(1)
+
+
+def test_covariates_of_a_table_bear_the_names_of_its_columns_and_categories():
+    frame = pd.DataFrame({"pay": Y.numpy(), "hours": [40, 20, 7, 40, 40] * 12, "age": T.numpy()})
+    frame["sex"] = ["Female", "Male", "Male"] * 20
+    data = table(frame, kinds={"hours": "count", "age": "real"}, covariates=["sex", "age", "hours"])
+    values = pd.DataFrame(data["y"].numpy(), columns=data.schema.given_names)
+    for name, cells in {
+        "sex = Male": frame["sex"] == "Male",
+        "hours = 40": frame["hours"] == 40,
+    }.items():
+        assert values[name].tolist() == cells.tolist()
+    assert values["age"].corr(frame["age"]) == pytest.approx(1, abs=1e-5)
+    rates = frame.assign(rate=T.exp().numpy())[["pay", "rate"]]
+    of_logs = table(rates, kinds={"rate": "positive"}, covariates="rate")
+    assert of_logs.schema.given_names == ["log rate"]
+    assert torch.corrcoef(torch.stack([of_logs["y"][:, 0], T]))[0, 1].item() == pytest.approx(1)
+    pair = build(TableModel, data, latents=1), build(TableGuide, data, latents=1)
+    assert predictive_check(*pair, data, num_samples=20).frame.loc[
+        ("positive", NAME), "feature"
+    ] in {f"pay ~ {name}" for name in values}
