@@ -109,7 +109,9 @@ class RunsOfLatent:
         elif varies:
             notes.append("its prior differs from row to row: no marginal KL")
         if summed and self._depends:
-            notes.append(f"its probabilities are averaged over {self._count} draws of other latents")
+            notes.append(
+                f"its probabilities are averaged over {self._count} draws of other latents"
+            )
         why = self._why_unknown()
         if why:
             return Information(kl, unknown, unknown, unknown, [*notes, why])
@@ -119,9 +121,7 @@ class RunsOfLatent:
         if not bool(information.isfinite().all()):
             notes.append("its density at other rows' draws is not finite: no mutual information")
         marginal = unknown if varies else kl - information.cpu().numpy()
-        return Information(
-            kl, information.cpu().numpy(), error.cpu().numpy(), marginal, notes
-        )  # fmt: skip
+        return Information(kl, information.cpu().numpy(), error.cpu().numpy(), marginal, notes)
 
     def _kl_of(self, run: LatentRun, probabilities: Tensor | None) -> Tensor:
         """Return the KL divergences of one run, averaged over the rows, (groups,)."""
@@ -214,11 +214,13 @@ class RunsOfLatent:
         draws = value.movedim(axis, 0)[chosen].unsqueeze(axis)  # (chosen, plates, 1, event)
         if _by_dimension(self._first):
             log_prob = fn.base_dist.log_prob(draws).movedim(axis, 1)  # (chosen, rows, ...)
-            return log_prob.flatten(2).double()
+            by_dimension: Tensor = log_prob.flatten(2).double()
+            return by_dimension
         shape = [*draws.shape]
         shape[axis] = value.shape[axis]
         log_prob = fn.log_prob(draws.expand(shape)).double()  # (chosen, plates, rows)
-        return log_prob.movedim(-1, 1).flatten(2).sum(2, keepdim=True)
+        whole: Tensor = log_prob.reshape(len(log_prob), -1, log_prob.shape[-1]).sum(1)
+        return whole[..., None]
 
 
 def _by_dimension(run: LatentRun) -> bool:
@@ -264,4 +266,5 @@ def _differs(first: LatentRun, run: LatentRun) -> bool:
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """Return the KL divergence of categories, summed over the last dimension, in nats."""
-    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    divergence: Tensor = (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+    return divergence

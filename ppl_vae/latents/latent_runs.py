@@ -157,7 +157,8 @@ class ChosenRows:
             found[name] = LatentRun(site["fn"], prior["fn"], site["value"], cells, source, draw)
         for name, site in self._summed.posteriors(batch, guide_trace).items():
             value, prior = site["value"], model_trace.nodes[name]["fn"]
-            found[name] = LatentRun(site["fn"], prior, value, value == value, None, None)
+            cells = torch.ones_like(value, dtype=torch.bool)
+            found[name] = LatentRun(site["fn"], prior, value, cells, None, None)
         return found
 
 

@@ -107,7 +107,9 @@ class LatentUsage:
         rows = f"{self.rows} rows"
         if self.rows < self.total:
             rows += f" of {self.total}"
-        title = f"latent usage: {len(self.active)} of {len(self._dimensions)} latents active, {rows}"
+        title = (
+            f"latent usage: {len(self.active)} of {len(self._dimensions)} latents active, {rows}"
+        )
         shown = self.frame.assign(
             dimension=["all" if d is pd.NA else str(d) for d in self.frame["dimension"]],
             active=np.where(self.frame["active"], "yes", "no"),
@@ -132,7 +134,9 @@ class LatentUsage:
     def _advice(self) -> Line:
         """Return the sentence that says what to do."""
         idle = len(self._dimensions) - len(self.active)
-        warm_up = "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps a third of all updates"
+        warm_up = (
+            "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps a third of all updates"
+        )
         if self.collapsed:
             sites = " and ".join(f'site "{name}"' for name in self.collapsed)
             bits = ""

@@ -33,8 +33,8 @@ def usage_bars(
         ValueError: If the frame has not these columns, or no line has a KL divergence.
 
     Example:
-        >>> numbers = {"kl": [0.0, 2.0], "mutual_information": [0.0, 1.5], "marginal_kl": [0.0, 0.5]}
-        >>> ax = usage_bars(pd.DataFrame({"active": [False, True], **numbers}, index=["a", "b"]))
+        >>> usage = pd.DataFrame({"active": [False, True], "kl": [0.0, 2.0]}, index=["a", "b"])
+        >>> ax = usage_bars(usage.assign(mutual_information=[0.0, 1.5], marginal_kl=[0.0, 0.5]))
         >>> [tick.get_text() for tick in ax.get_xticklabels()]
         ['b', 'a']
     """
