@@ -30,7 +30,7 @@ DRAWS = 64
 """Runs of a pair whose posterior means depend on draws."""
 
 SAME = 1e-3
-"""Nats by which two log-probabilities of one value differ at most, up to rounding."""
+"""Nats by which the priors of two rows differ at most at one value, up to rounding."""
 
 
 class Activity:
@@ -163,7 +163,7 @@ def _prior_moments(run: LatentRun, like: Tensor) -> tuple[Tensor | None, Tensor]
 
     Args:
         run: The latent.
-        like: Its posterior means, (rows, numbers, 1), or probabilities, (rows, numbers, categories).
+        like: Its posterior means, (rows, numbers, 1), or probabilities, (rows, numbers, values).
 
     Returns:
         The mean may be unknown, ``None``; a variance of 0 stands for one that is not known.

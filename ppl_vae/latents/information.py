@@ -80,6 +80,8 @@ class RunsOfLatent:
         probabilities = probabilities_of(run.fn, run.value)
         if not self._count:
             self._first, self._discrete = run, probabilities is not None
+            if run.draw is not None and not self.point and probabilities_of(run.prior) is None:
+                self._discrete = False  # a prior of whole vectors: one KL divergence for all
         elif not self._depends:
             self._depends = _differs(self._first, run)
         self._count += 1
@@ -126,7 +128,7 @@ class RunsOfLatent:
     def _kl_of(self, run: LatentRun, probabilities: Tensor | None) -> Tensor:
         """Return the KL divergences of one run, averaged over the rows, (groups,)."""
         assert run.draw is not None
-        if probabilities is not None:
+        if self._discrete and probabilities is not None:
             prior = probabilities_of(run.prior)
             if prior is not None and prior.shape[1:] == probabilities.shape[1:]:
                 return _divergence(probabilities, prior).mean(0)
@@ -153,23 +155,21 @@ class RunsOfLatent:
     def _why_unknown(self) -> str | None:
         """Return why the mutual information is not known; ``None`` where it is."""
         first = self._first
-        if first.draw is None:
-            return None if self._discrete else "a vector that the model sums: no KL divergence"
-        if self.point and not self._discrete:
-            return "its points have no density: no mutual information"
-        if not bool(first.cells.all()):
-            what = "have different lengths" if path_of(first.fn) else "hide different cells"
-            return f"the rows {what}: no mutual information"
-        if first.source is None:
-            return "the guide draws it together with other latents: no mutual information"
-        if self._depends:
-            return "the guide draws it given another latent: no mutual information with the row"
-        if not self._discrete:
+        rows_differ = "have different lengths" if path_of(first.fn) else "hide different cells"
+        reasons = {
+            "it is a vector that the model sums": first.draw is None and not self._discrete,
+            "its points have no density": self.point and not self._discrete,
+            f"the rows {rows_differ}": not bool(first.cells.all()),
+            "the guide draws it together with others": first.draw and first.source is None,
+            "the guide draws it given another latent": first.draw and self._depends,
+        }
+        found = [reason for reason, holds in reasons.items() if holds]
+        if not found and not self._discrete:
             try:
                 self._density(self._values[0], slice(0, 2))
             except FAULTS:
-                return "the guide has no density at other rows' draws: no mutual information"
-        return None
+                found = ["the guide has no density at other rows' draws"]
+        return f"{found[0]}: no mutual information of the latent and the row" if found else None
 
     def _terms_of_categories(self) -> Tensor:
         """Return KL(q(y given x_n), q(y)) of each row, (rows, variables), in nats."""
@@ -241,9 +241,10 @@ def _bare(fn: Any) -> Any:
 
 def _name(run: LatentRun) -> str:
     """Return the name of the auxiliary site of an autoguide that a latent is computed from."""
-    assert run.draw is not None and run.source is not None
+    assert run.draw is not None
+    source = run.source and run.source[0]
     nodes = run.draw.guide_trace.nodes.items()
-    return next((name for name, node in nodes if node.get("fn") is run.source[0]), "")
+    return next((name for name, node in nodes if node.get("fn") is source), "")
 
 
 def _differs(first: LatentRun, run: LatentRun) -> bool:

@@ -263,11 +263,13 @@ def _lines(name: str, activity: np.ndarray, found: Information) -> pd.DataFrame:
     numbers = [found.kl, found.mutual_information, found.marginal_kl, found.error]
     dimensions: list[Any] = list(range(len(activity)))
     if len(found.kl) != len(activity):
+        whole = not np.isnan(numbers).all()
         unknown = np.full(len(activity), math.nan)
-        numbers = [np.append(unknown, each) for each in numbers]
-        dimensions.append(pd.NA)
-        largest = math.nan if np.isnan(activity).all() else np.nanmax(activity)
-        activity = np.append(activity, largest)
+        numbers = [np.append(unknown, each) if whole else unknown for each in numbers]
+        if whole:
+            dimensions.append(pd.NA)
+            largest = math.nan if np.isnan(activity).all() else np.nanmax(activity)
+            activity = np.append(activity, largest)
     kl, information, marginal, error = numbers
     return pd.DataFrame(
         {
