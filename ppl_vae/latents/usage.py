@@ -135,7 +135,7 @@ class LatentUsage:
         """Return the sentence that says what to do."""
         idle = len(self._dimensions) - len(self.active)
         warm_up = (
-            "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps a third of all updates"
+            "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps half of all updates"
         )
         if self.collapsed:
             sites = " and ".join(f'site "{name}"' for name in self.collapsed)

@@ -75,6 +75,7 @@ def usage_bars(
     else:
         style.whole_ticks(ax.xaxis)
     ax.set_xlim(-0.7, count - 0.3)
+    ax.margins(y=0.08)
     style.label_axes(ax, title, "latents, in order of their KL divergence", "nats per row")
     style.legend_above(ax)
     return ax
