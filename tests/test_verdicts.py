@@ -23,6 +23,7 @@ from ppl_vae import (
     fit,
     gradient_estimators,
     impute,
+    latent_usage,
     lint,
     privacy_check,
     table,
@@ -111,6 +112,7 @@ def shown():
         impute(evil_holes, None, rows.mask(rows > 1), num_samples=50),
         table(rows.assign(b=["?", *"ab" * 29, EVIL])).schema,
         privacy_check(rows.assign(c=EVIL), rows.assign(c=EVIL)),
+        latent_usage(evil_latent, evil_latent, torch.randn(20)),
     ]
     return {type(each): each for each in everything}
 
@@ -128,6 +130,11 @@ def evil_model(x):
     with pyro.plate("data", len(x)):
         pyro.sample(EVIL, dist.Normal(0.0, 1.0), obs=x)
         pyro.sample("y", dist.Normal(0.0, 1.0), obs=x)
+
+
+def evil_latent(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample(EVIL, dist.Normal(0 * x, 1.0))
 
 
 def evil_holes(x):

@@ -134,9 +134,7 @@ class LatentUsage:
     def _advice(self) -> Line:
         """Return the sentence that says what to do."""
         idle = len(self._dimensions) - len(self.active)
-        warm_up = (
-            "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps half of all updates"
-        )
+        warm_up = "fit(..., kl_weight=ppl_vae.schedules.linear(steps)), steps half of all updates"
         if self.collapsed:
             sites = " and ".join(f'site "{name}"' for name in self.collapsed)
             bits = ""
@@ -226,8 +224,12 @@ def latent_usage(
     runs: dict[str, RunsOfLatent] = {}
     gradients: set[str] = set()
     bar = Bar("latent usage", progress).only(world().first)
-    with chosen.runs(child(seed, 4)) as run:
-        number, most = 0, max(2, num_samples)
+    size, most = len(chosen.rows), max(2, num_samples)
+    with (
+        bar.over(total=2 * size * most, unit="draw", unit_scale=True) as told,
+        chosen.runs(child(seed, 4)) as run,
+    ):
+        number = 0
         while number < most:
             for name, latent in run().items():
                 point = name in chosen.points
@@ -240,12 +242,12 @@ def latent_usage(
             number += 1
             if number == 2 and not all(each.exact for each in activities.values()):
                 most = max(DRAWS, num_samples)
-        work = len(chosen.rows) * num_samples * len(runs)
-        with bar.over(total=work, unit="draw", unit_scale=True) as told:
-            found = {
-                name: each.result(varies=activities[name].varies, told=told.update)
-                for name, each in runs.items()
-            }
+            told.total = size * (most + num_samples * len(runs))
+            told.update(size)
+        found = {
+            name: each.result(varies=activities[name].varies, told=told.update)
+            for name, each in runs.items()
+        }
     lines = [_lines(name, activities[name].result(), each) for name, each in found.items()]
     frame = pd.concat(lines, ignore_index=True)
     return LatentUsage(

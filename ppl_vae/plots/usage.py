@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from ppl_vae.plots import style
 
 MOST_NAMED = 60  # bars that have a name each
+LEAST = 0.1  # nats that the axis shows at least, so that latents that tell nothing look so
 
 
 def usage_bars(
@@ -16,8 +17,9 @@ def usage_bars(
 ) -> Axes:
     """Draw the KL divergence of each latent as a bar: mutual information, then marginal KL.
 
-    The latents are in the order of their KL divergence. Inactive ones are grey. A KL divergence
-    whose parts are not known has one pale bar. A negative part, which is noise, is drawn as 0.
+    The latents are in the order of their KL divergence, which is the height of a bar. Inactive ones
+    are grey. A KL divergence whose parts are not known has one hatched bar. A negative part, which
+    is noise, is drawn as 0.
 
     Args:
         usage: A frame with the latents as index and the columns ``active``, ``kl``,
@@ -50,15 +52,16 @@ def usage_bars(
     count = len(known)
     ax = style.axes_or_new(ax, float(np.clip(2.5 + 0.32 * count, 5.6, 14)), 4.4)
     places, active = np.arange(count), known["active"].to_numpy(dtype=bool)
-    parts = known[["mutual_information", "marginal_kl"]].to_numpy(dtype=float).clip(0)
-    split = np.isfinite(parts).all(1)
-    first, second = np.where(split[:, None], parts, 0.0).T
-    whole = np.where(split, 0.0, known["kl"].to_numpy(dtype=float).clip(0))
+    height = known["kl"].to_numpy(dtype=float).clip(0)
+    split = known[["mutual_information", "marginal_kl"]].notna().all(axis=1).to_numpy() & active
+    information = known["mutual_information"].fillna(0.0).to_numpy(dtype=float)
+    first = np.where(split, np.minimum(information.clip(0), height), 0.0)
+    second, whole = np.where(split, height - first, 0.0), np.where(split, 0.0, height)
     groups = [
         ("mutual information of latent and row", first, 0.0, active, style.BLUE, ""),
         ("marginal KL: aggregate posterior from prior", second, first, active, style.PALE_BLUE, ""),
         ("KL, parts not known", whole, 0.0, active, "white", "////"),
-        ("inactive latents", first + second + whole, 0.0, ~active, style.GREY, ""),
+        ("inactive latents", height, 0.0, ~active, style.GREY, ""),
     ]
     for label, heights, bottom, members, colour, hatch in groups:
         if (heights[members] > 0).any() or (label == "inactive latents" and members.any()):
@@ -72,10 +75,12 @@ def usage_bars(
     if count <= MOST_NAMED:
         ax.set_xticks(places, labels=labels, rotation=90 if count * longest > 70 else 0)
         ax.tick_params(axis="x", length=0, labelsize=style.LEGEND_SIZE if count < 40 else 7)
+        for label, is_active in zip(ax.get_xticklabels(), active, strict=True):
+            label.set_color("black" if is_active else style.GREY)
     else:
         style.whole_ticks(ax.xaxis)
     ax.set_xlim(-0.7, count - 0.3)
-    ax.margins(y=0.08)
+    ax.set_ylim(0, 1.06 * max(LEAST, float(height.max())))
     style.label_axes(ax, title, "latents, in order of their KL divergence", "nats per row")
     style.legend_above(ax)
     return ax

@@ -1,4 +1,4 @@
-"""``latent_usage``: active latents, mutual information and marginal KL against other computations."""
+"""``latent_usage``: active latents, and the parts of the KL divergence by other computations."""
 
 import math
 
@@ -130,8 +130,8 @@ def test_discrete_latents_have_the_sums_of_their_probabilities(kind):
     p = np.array([0.2, 0.8]) if kind == "binary" else np.array([0.2, 0.3, 0.5])
     q = rows(50, len(p)).softmax(-1)
     fns = {
-        "categorical": lambda p: dist.Categorical(p),
-        "one-hot": lambda p: dist.OneHotCategorical(p),
+        "categorical": dist.Categorical,
+        "one-hot": dist.OneHotCategorical,
         "binary": lambda p: dist.Bernoulli(p[..., 1]),
     }
     prior = torch.tensor(p, dtype=torch.float)
@@ -180,7 +180,9 @@ def test_shares_and_positive_latents_have_their_kl_by_draws():
     log_q = SoftmaxNormal(x, 0.5 + 0 * x).log_prob(draws)
     assert whole["kl"] == pytest.approx((log_q - prior.log_prob(draws)).mean().item(), abs=0.03)
     assert whole["kl"] == pytest.approx(whole["mutual_information"] + whole["marginal_kl"])
-    assert frame["activity"][0] == pytest.approx(draws.mean(0)[:, 0].var().item() / (2 / 36), rel=0.1)
+    assert frame["activity"][0] == pytest.approx(
+        draws.mean(0)[:, 0].var().item() / (2 / 36), rel=0.1
+    )
     positive = pair_of(
         lambda x: dist.Gamma(2.0, 1.0).expand([len(x), 3]).to_event(1),
         lambda x: dist.LogNormal(x, 0.3).to_event(1),
