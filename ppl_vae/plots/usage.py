@@ -57,26 +57,26 @@ def usage_bars(
     information = known["mutual_information"].fillna(0.0).to_numpy(dtype=float)
     first = np.where(split, np.minimum(information.clip(0), height), 0.0)
     second, whole = np.where(split, height - first, 0.0), np.where(split, 0.0, height)
+    none = np.zeros(count)
     groups = [
-        ("mutual information of latent and row", first, 0.0, active, style.BLUE, ""),
-        ("marginal KL: aggregate posterior from prior", second, first, active, style.PALE_BLUE, ""),
-        ("KL, parts not known", whole, 0.0, active, "white", "////"),
-        ("inactive latents", height, 0.0, ~active, style.GREY, ""),
+        ("mutual information of latent and row", first, none, split, style.BLUE, ""),
+        ("marginal KL: aggregate posterior from prior", second, first, split, style.PALE_BLUE, ""),
+        ("KL, parts not known", whole, none, active & ~split, "white", "////"),
+        ("inactive latents", height, none, ~active, style.GREY, ""),
     ]
-    for label, heights, bottom, members, colour, hatch in groups:
-        if (heights[members] > 0).any() or (label == "inactive latents" and members.any()):
-            base = np.broadcast_to(bottom, heights.shape)[members]
+    for name, heights, bottom, members, colour, hatch in groups:
+        if (heights[members] > 0).any() or (name == "inactive latents" and members.any()):
             ax.bar(
-                places[members], heights[members], bottom=base, width=0.78, color=colour,
-                hatch=hatch, edgecolor=style.INK, linewidth=0.5, label=label,
+                places[members], heights[members], bottom=bottom[members], width=0.78,
+                color=colour, hatch=hatch, edgecolor=style.INK, linewidth=0.5, label=name,
             )  # fmt: skip
     labels = [style.shorten(name, 14) for name in known.index]
     longest = max(map(len, labels))
     if count <= MOST_NAMED:
         ax.set_xticks(places, labels=labels, rotation=90 if count * longest > 70 else 0)
         ax.tick_params(axis="x", length=0, labelsize=style.LEGEND_SIZE if count < 40 else 7)
-        for label, is_active in zip(ax.get_xticklabels(), active, strict=True):
-            label.set_color("black" if is_active else style.GREY)
+        for text, is_active in zip(ax.get_xticklabels(), active, strict=True):
+            text.set_color("black" if is_active else style.GREY)
     else:
         style.whole_ticks(ax.xaxis)
     ax.set_xlim(-0.7, count - 0.3)

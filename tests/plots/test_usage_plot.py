@@ -1,5 +1,7 @@
 """Bars of the usage of latents show the numbers that they are given."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,7 +65,7 @@ def test_names_of_many_latents_do_not_overlap(count):
     ax.figure.canvas.draw()
     boxes = [tick.get_window_extent() for tick in ax.get_xticklabels() if tick.get_text()]
     assert len(boxes) > 2
-    assert all(a.x1 <= b.x0 for a, b in zip(boxes, boxes[1:], strict=False))
+    assert all(a.x1 <= b.x0 for a, b in itertools.pairwise(boxes))
 
 
 def test_other_tables_are_refused():
