@@ -104,6 +104,7 @@ class ChosenRows:
         self.points, self.sums = points_given(pair, rows), bool(self._summed.in_model)
         with self.runs(child(seed, 3)) as run:
             traces = self._traces(run.batch)
+            self._refuse_shared_draws(run.batch)
         in_rows = row_latents(traces[0], pair)
         drawn = {*row_latents(traces[1], pair), *self._summed.in_model}
         self.holding = sorted(name for names in holders(traces[0]).values() for name in names)
@@ -129,6 +130,21 @@ class ChosenRows:
         index = torch.arange(len(self.rows))
         with seeded_run(self.pair, self.rows, index, seed) as batch:
             yield Runs(lambda: self._run(batch), batch)
+
+    def _refuse_shared_draws(self, batch: Any) -> None:
+        """Raise where a latent of the rows is computed from a draw outside the row plate."""
+        runs = (poutine.trace(self.pair.guide).get_trace(batch) for _ in range(2))
+        first, second = map(sites.sample_sites, runs)
+        auxiliary = {name: site for name, site in first.items() if sites.role(site) == "auxiliary"}
+        outside = [n for n, site in auxiliary.items() if not sites.in_plate(site, self.pair.plate)]
+        for name in self.points if outside else []:
+            if not torch.equal(first[name]["value"], second[name]["value"]):
+                raise ValueError(
+                    f'site "{name}": expected the guide to draw it in the row plate '
+                    f'"{self.pair.plate}", got a latent computed from site "{outside[0]}", one '
+                    "draw for all rows, which has no posterior of a row; use a guide that draws "
+                    "the latents of each row, such as AutoNormal or NormalGuide"
+                )
 
     def _traces(self, batch: Any) -> tuple[Any, Any]:
         """Return the traces of one run, as (model, guide)."""

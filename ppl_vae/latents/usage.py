@@ -51,7 +51,7 @@ class LatentUsage:
             of the prior's variance (of a site as a whole, the largest of its dimensions); ``kl``,
             ``mutual_information`` and ``marginal_kl``, in nats per row, NaN where not known
             (``notes`` says why); ``error``, the standard error of the mutual information over the
-            rows, which is that of the marginal KL as well.
+            rows, and of the marginal KL where the KL divergence is in closed form.
         rows: Number of rows that were looked at.
         total: Number of rows of the data.
         outside: Latents that all rows share, which are left out: one draw of them is held.
@@ -204,8 +204,8 @@ def latent_usage(
         plate: Name of the row plate.
 
     Raises:
-        ValueError: If there are fewer than two rows, or no latent of the rows is drawn by the guide
-            or summed out by the model.
+        ValueError: If there are fewer than two rows, no latent of the rows is drawn by the guide or
+            summed out by the model, or the guide computes one from a draw for all rows.
 
     Example:
         >>> import torch

@@ -9,9 +9,11 @@ import pytest
 import torch
 from parts.extras import sklearn
 from parts.zoo import EVERY_TIME, refusal, zoo_names, zoo_pair
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, init_to_value
 from torch import nn
 
 from ppl_vae import RowELBO, fit, latent_usage, schedules
+from ppl_vae.callbacks import ActiveUnits
 from ppl_vae.distributions import SoftmaxNormal
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.bernoulli import BernoulliModel
@@ -237,6 +239,9 @@ def test_noise_of_draws_is_no_activity():
     usage = latent_usage(*pair, rows(1000, 2), num_samples=2)
     assert usage.active == []
     assert usage.frame["mutual_information"].isna().all()  # the layer has no inverse
+    watch = ActiveUnits(rows(400, 2))
+    watch({"epoch": 1, "step": 1}, *pair)
+    assert watch.frame["active"].tolist() == [0]
     assert "no density at other rows' draws" in str(usage)
 
 
@@ -266,9 +271,9 @@ def test_latents_that_all_rows_share_are_left_out_and_said():
             pyro.sample("x", dist.Normal(m, 1.0).expand([len(x), 1]).to_event(1), obs=x)
 
     def guide(x):
-        pyro.sample("m", dist.Normal(x.mean(), 0.1))
+        m = pyro.sample("m", dist.Normal(x.mean(), 1.0))
         with pyro.plate("data", len(x)):
-            pyro.sample("z", normal(x, 0.5))
+            pyro.sample("z", normal(x + m, 0.5))
 
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -276,6 +281,8 @@ def test_latents_that_all_rows_share_are_left_out_and_said():
     assert torch.equal(state, torch.get_rng_state())
     assert usage.frame["site"].tolist() == ["z"]
     assert usage.outside == ["m"]
+    assert usage.frame[PARTS].notna().all().all()  # given one draw of m
+    assert usage.notes == []
     assert "all rows share them: m" in str(usage)
 
 
@@ -285,6 +292,44 @@ def test_pairs_without_latents_and_single_rows_are_refused():
         latent_usage(model, guide, rows(1, 2))
     with pytest.raises(ValueError, match="guide: expected a latent in the row plate"):
         latent_usage(model, None, rows(9, 2))
+
+
+def one_code(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", normal(x.new_zeros(1), 1.0))
+        pyro.sample("x", normal(z.expand(len(x), 2), 0.5), obs=x)
+
+
+def test_autoguides_have_the_numbers_of_what_they_draw_or_are_refused():
+    x = rows(50, 2)
+    guide = AutoNormal(one_code, init_loc_fn=init_to_value(values={"z": x[:, :1]}), init_scale=0.4)
+    (line,) = latent_usage(one_code, guide, x).frame.to_dict("records")
+    right = quadrature(x[:, 0].double().numpy(), 0.4)
+    assert line["mutual_information"] == pytest.approx(right[1], abs=4 * line["error"])
+    assert line["kl"] == pytest.approx(right[0], abs=0.1)
+    with pytest.raises(
+        ValueError, match='site "z": expected the guide to draw it in the row plate'
+    ):
+        latent_usage(one_code, AutoDiagonalNormal(one_code), x)
+
+
+def test_plates_inside_the_rows_have_a_line_for_each_place():
+    def half(loc):
+        def run(x):
+            with pyro.plate("data", len(x)), pyro.plate("places", 2, dim=-2):
+                pyro.sample("z", normal(loc(x), 0.5))
+
+        return run
+
+    def posterior(x):  # (places, rows, 2)
+        return torch.stack([torch.stack([0 * x[:, 0], x[:, 0]], -1), 0 * x[:, :2]])
+
+    x = rows(300, 2)
+    frame = latent_usage(half(lambda x: x.new_zeros(2)), half(posterior), x).frame
+    assert frame["active"].tolist() == [False, True, False, False]
+    right = quadrature(x[:, 0].double().numpy(), 0.5, prior_scale=0.5)
+    assert frame["kl"].to_numpy() == pytest.approx([0, right[0], 0, 0], abs=1e-4)
+    assert frame["mutual_information"][1] == pytest.approx(right[1], abs=4 * frame["error"][1])
 
 
 @pytest.mark.parametrize(
