@@ -25,4 +25,5 @@ from ppl_vae.plots.ranks import rank_differences as rank_differences
 from ppl_vae.plots.reliability import elbo_bars as elbo_bars
 from ppl_vae.plots.reliability import reliability as reliability
 from ppl_vae.plots.statistic import statistic_histogram as statistic_histogram
+from ppl_vae.plots.usage import usage_bars as usage_bars
 from ppl_vae.plots.verdict import check_summary as check_summary

@@ -206,7 +206,7 @@ WITH_GUIDE = [names for names in zoo_pairs() if names[1] != NO_GUIDE]
 def test_pairs_of_the_zoo_have_a_gap_or_say_at_which_site_there_is_none(names):
     model, guide, data = zoo_pair(*names)
     if names[1] in ("delta", "nearest_code"):  # points have no likelihood
-        with pytest.raises(ValueError, match="site .*point"):
+        with pytest.raises(ValueError, match=r"site .*point"):
             inference_gap(model, guide, data, steps=4, num_samples=30)
         return
     result = inference_gap(model, guide, data, steps=4, num_samples=30)
