@@ -90,7 +90,8 @@ def audit(
         for name, title in TITLES.items():
             report.show(f"{title}\n")
             report.show(_told(found[name]), "")
-        report.show(f"{len(written)} figures in {folder}")
+        count = len(written)
+        report.show(f"{count} figure{'' if count == 1 else 's'} in {folder}")
 
 
 def verdicts(

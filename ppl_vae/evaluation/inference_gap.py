@@ -236,11 +236,11 @@ def inference_gap(
         >>> len(result.frame), result.cause in ("family", "encoder", "both", "neither", "unknown")
         (3, True)
     """
-    check_arguments(steps=steps, num_samples=num_samples, seed=seed, progress=progress)
-    if method not in METHODS:
+    check_arguments(
+        steps=steps, num_samples=num_samples, simulated=simulated, seed=seed, progress=progress
+    )
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method: expected {' or '.join(METHODS)}, got {shown(method)}")
-    if not isinstance(simulated, bool):
-        raise ValueError(f"simulated: expected True or False, got {shown(simulated)}")
     if guide is None:
         raise ValueError(
             "guide: expected a guide, whose distance from the posterior is asked for, got None"
