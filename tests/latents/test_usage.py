@@ -225,10 +225,10 @@ def test_a_latent_drawn_given_another_one_has_no_information_of_its_own():
 
 
 def test_noise_of_draws_is_no_activity():
-    flow = dist.transforms.Planar(2)
+    flow = dist.transforms.Planar(10)
     pair = pair_of(
-        lambda x: normal(x.new_zeros(2), 1.0),
-        lambda x: dist.TransformedDistribution(normal(x.new_zeros(len(x), 2), 1.0), [flow]),
+        lambda x: normal(x.new_zeros(10), 1.0),
+        lambda x: dist.TransformedDistribution(normal(x.new_zeros(len(x), 10), 1.0), [flow]),
     )
     usage = latent_usage(*pair, rows(1000, 2), num_samples=2)
     assert usage.active == []
