@@ -59,15 +59,15 @@ class Activity:
         """Update the activity with one more run of the pair."""
         mean = _mean(run.fn, run.value)
         draw = mean if probabilities_of(run.fn, run.value) is not None else _cells_of(run)
-        prior_mean, within = _prior_moments(run, mean)
         if self._cells is None:
             self.varies = not same_for_rows(run)
-            cells = by_row(run.cells, run.fn.event_dim)[..., None] > 0
-            self._cells = cells if cells.shape[1] == mean.shape[1] else torch.ones_like(mean) > 0
+            cells = by_row(run.cells, run.fn.event_dim)[..., None]
+            self._cells = cells if cells.shape[1] == mean.shape[1] else torch.ones_like(mean)
+        prior_mean, within = _prior_moments(run, mean, self._cells)
         if self.varies and not self.sums and prior_mean is not None:
             mean = mean - prior_mean
         if self.varies and self.sums and prior_mean is not None:
-            within = within + prior_mean.var(0, correction=0)
+            within = within + _covariance(prior_mean, prior_mean, self._cells)
         half = self.count % 2
         self._halves[half] = self._halves[half] + mean
         self._within = self._within + within
@@ -81,14 +81,13 @@ class Activity:
         counts = (self.count + 1) // 2, self.count // 2
         first, second = (half / max(1, n) for half, n in zip(self._halves, counts, strict=True))
         assert self._cells is not None
-        cells = self._cells.double()
+        cells = self._cells  # 0 and 1
         rows = cells.sum(0)
         among = _covariance(first, second if counts[1] else first, cells).sum(-1)
         mean, square = self._first / self.count, self._second / self.count
-        total = ((cells * square).sum(0) / rows - ((cells * mean).sum(0) / rows).square()).sum(-1)
-        if self._categories:
-            shares = (cells * mean).sum(0) / rows
-            total = (shares * (1 - shares)).sum(-1)
+        center = _average(mean, cells)
+        apart = center * (1 - center) if self._categories else _average(square, cells) - center**2
+        total = apart.sum(-1)
         scale = (self._within / self.count).sum(-1)
         scale = torch.where(scale.isfinite() & (scale > 0), scale, total)
         ratio = torch.where(among.abs() > 0, among / scale, 0.0).clamp(min=0.0)
@@ -158,12 +157,13 @@ def _cells_of(run: LatentRun) -> Tensor:
     return by_row(run.value, run.fn.event_dim)[..., None]
 
 
-def _prior_moments(run: LatentRun, like: Tensor) -> tuple[Tensor | None, Tensor]:
+def _prior_moments(run: LatentRun, like: Tensor, cells: Tensor) -> tuple[Tensor | None, Tensor]:
     """Return the prior's mean, (rows, numbers, 1), and its variance averaged over the rows.
 
     Args:
         run: The latent.
         like: Its posterior means, (rows, numbers, 1), or probabilities, (rows, numbers, values).
+        cells: Which numbers count, of 0 and 1, (rows, numbers, 1 or values).
 
     Returns:
         The mean may be unknown, ``None``; a variance of 0 stands for one that is not known.
@@ -172,13 +172,19 @@ def _prior_moments(run: LatentRun, like: Tensor) -> tuple[Tensor | None, Tensor]
         probabilities = probabilities_of(run.prior)
         if probabilities is None or probabilities.shape[1:] != like.shape[1:]:
             return None, torch.zeros_like(like[0])
-        return probabilities, (probabilities * (1 - probabilities)).mean(0)
+        return probabilities, _average(probabilities * (1 - probabilities), cells)
     moments, event_dim = known_moments(run.prior), run.prior.event_dim
     if moments is None or len(moments) == 1:
         sample = by_row(run.prior.sample().expand(run.value.shape), event_dim)[..., None]
-        return None, sample.var(0, correction=0)
+        return None, _covariance(sample, sample, cells)
     mean, variance = (by_row(each.expand(run.value.shape), event_dim) for each in moments)
-    return mean[..., None], variance[..., None].mean(0)
+    return mean[..., None], _average(variance[..., None], cells)
+
+
+def _average(values: Tensor, cells: Tensor) -> Tensor:
+    """Return the average over the rows of a table, over the cells that count."""
+    average: Tensor = torch.where(cells > 0, values, 0.0).sum(0) / cells.sum(0)
+    return average
 
 
 def _covariance(first: Tensor, second: Tensor, cells: Tensor) -> Tensor:
@@ -189,7 +195,5 @@ def _covariance(first: Tensor, second: Tensor, cells: Tensor) -> Tensor:
         second: Likewise.
         cells: Which cells count, of 0 and 1, likewise.
     """
-    rows = cells.sum(0)
-    apart = [each - (cells * each).sum(0) / rows for each in (first, second)]
-    product: Tensor = (cells * apart[0] * apart[1]).sum(0) / rows
-    return product
+    apart = [each - _average(each, cells) for each in (first, second)]
+    return _average(apart[0] * apart[1], cells)

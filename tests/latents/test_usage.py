@@ -7,17 +7,11 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from parts.extras import sklearn
-from parts.zoo import EVERY_TIME, refusal, zoo_names, zoo_pair
 from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal, init_to_value
-from torch import nn
 
-from ppl_vae import RowELBO, fit, latent_usage, schedules
+from ppl_vae import latent_usage
 from ppl_vae.callbacks import ActiveUnits
-from ppl_vae.distributions import SoftmaxNormal
-from ppl_vae.guides.normal import NormalGuide
-from ppl_vae.models.bernoulli import BernoulliModel
-from ppl_vae.nn import MLP
+from ppl_vae.distributions import MarkovPath, SoftmaxNormal
 
 PARTS = ["kl", "mutual_information", "marginal_kl"]
 
@@ -231,10 +225,10 @@ def test_a_latent_drawn_given_another_one_has_no_information_of_its_own():
 
 
 def test_noise_of_draws_is_no_activity():
-    flow = dist.transforms.Planar(2)
+    flow = dist.transforms.Planar(10)
     pair = pair_of(
-        lambda x: normal(x.new_zeros(2), 1.0),
-        lambda x: dist.TransformedDistribution(normal(x.new_zeros(len(x), 2), 1.0), [flow]),
+        lambda x: normal(x.new_zeros(10), 1.0),
+        lambda x: dist.TransformedDistribution(normal(x.new_zeros(len(x), 10), 1.0), [flow]),
     )
     usage = latent_usage(*pair, rows(1000, 2), num_samples=2)
     assert usage.active == []
@@ -332,59 +326,39 @@ def test_plates_inside_the_rows_have_a_line_for_each_place():
     assert frame["mutual_information"][1] == pytest.approx(right[1], abs=4 * frame["error"][1])
 
 
-@pytest.mark.parametrize(
-    "names",
-    [
-        pytest.param(n, marks=[] if n[0] in EVERY_TIME.get(n[1], (n[0],)) else pytest.mark.slow)
-        for n in zoo_names()
-    ],
-    ids="-".join,
-)
-def test_the_pairs_of_the_zoo_have_a_line_for_each_latent(names):
-    if reason := refusal(*names):
-        pytest.skip(reason)
-    if names[0] == "flow":
-        with pytest.raises(ValueError, match="expected a latent"):
-            latent_usage(*zoo_pair(*names))
-        return
-    usage = latent_usage(*zoo_pair(*names), num_samples=3)
-    frame = usage.frame
-    single = frame[frame["dimension"].notna()]
-    assert np.isfinite(single["activity"]).all()
-    for site, lines in frame.groupby("site"):
-        known = lines[PARTS].notna().any(axis=1).any()
-        assert known or f'site "{site}": ' in str(usage)
-        if not lines[PARTS].notna().any().all():  # a number that is missing has its reason
-            assert f'site "{site}": ' in str(usage)
-    split = frame[frame[PARTS].notna().all(axis=1)]
-    total = split["mutual_information"] + split["marginal_kl"]
-    assert split["kl"].to_numpy() == pytest.approx(total.to_numpy(), abs=1e-5)
+def test_masked_rows_and_steps_after_an_end_count_in_no_activity():
+    x = rows(200, 1)
+    kept = x[:, 0] < 0.5
 
+    def half(loc):
+        def run(x):
+            with pyro.plate("data", len(x)), pyro.poutine.mask(mask=x[:, 0] < 0.5):
+                pyro.sample("z", normal(loc * x, 1.0))
 
-def collapsed_fit(layers, epochs, lr, **settings):
-    pyro.set_rng_seed(0)
-    x = torch.as_tensor(sklearn("datasets").load_digits().data > 7).float()
-    hidden = (64,) * layers
-    model = BernoulliModel(64, 10, MLP(10, 64, hidden, nn.Sigmoid))
-    guide = NormalGuide(64, 10, MLP(64, 20, hidden, nn.Sigmoid))
-    fit(
-        model, guide, x, epochs=epochs, compile=False, progress=False,
-        optimizer=lambda parameters: torch.optim.Adam(parameters, lr=lr), **settings,
-    )  # fmt: skip
-    return latent_usage(model, guide, x, num_samples=1)
+        return run
 
+    usage = latent_usage(half(0), half(1), x)
+    expected = x[kept].var(correction=0).item()
+    assert usage.frame["activity"][0] == pytest.approx(expected, rel=1e-4)
+    assert usage.frame["mutual_information"].isna().all()
+    assert "the rows hide different cells" in str(usage)
+    lengths = torch.arange(200) % 2 + 1
 
-def test_a_collapsed_posterior_is_named_and_free_bits_bring_its_latents_back():
-    usage = collapsed_fit(2, 30, 0.003)
-    assert usage.collapsed == ["z"]
-    last = str(usage).splitlines()[-1]
-    for words in ('collapse at site "z"', "kl_weight=", "free_bits=0.1", "weaker decoder"):
-        assert words in last
-    assert len(collapsed_fit(2, 30, 0.003, elbo=RowELBO(free_bits=0.1)).active) >= 8
+    def path(loc):
+        def run(x, ends):
+            first = normal(loc * x, 0.1)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", MarkovPath(first, lambda z: normal(z, 0.1), 2, ends))
 
+        return run
 
-@pytest.mark.slow
-def test_a_kl_warm_up_brings_latents_back():
-    assert collapsed_fit(3, 60, 0.01).active == []
-    weight = schedules.linear(60 * 15 // 2)
-    assert len(collapsed_fit(3, 60, 0.01, kl_weight=weight).active) >= 2
+    usage = latent_usage(path(0), path(1), {"x": x, "ends": lengths})
+    first, second, whole = usage.frame.to_dict("records")
+    assert np.isfinite(whole["kl"])
+    assert np.isnan(whole["mutual_information"])
+    assert "the rows have different lengths" in str(usage)
+    assert first["activity"] == pytest.approx(x.var(correction=0).item() / 0.01, rel=0.05)
+    longer = x[lengths == 2].var(correction=0).item()
+    spread = x.var(correction=0).item()
+    assert abs(longer - spread) > 0.05 * spread
+    assert second["activity"] == pytest.approx(longer / 0.02, rel=0.08)
