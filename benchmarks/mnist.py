@@ -4,6 +4,7 @@
     python benchmarks/mnist.py rezende vae --data DIR --out mnist.jsonl    goes on if cut off
     python benchmarks/mnist.py rezende --data DIR --samples 5000 --rows 500
     python benchmarks/mnist.py standard --data DIR --rows 500 --refine 100    refined for each row
+    python benchmarks/mnist.py diagonal autoregressive --data DIR --gap 200    the gap, split
     python benchmarks/mnist.py meanfield --data DIR --steps 2000    beside Pyro's SVI, timed
 
     meanfield   static binarized, 784-256-256 ReLU, 128 latents, centered RMSprop 1e-3, batches of
@@ -86,21 +87,19 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyro
 import torch
 from json_lines import ResultLines
 from mnist_protocols import FULL, PIXELS, PROTOCOLS, SHORT, TINY, Protocol, adam
-from pyro.infer import SVI, TraceMeanField_ELBO
-from torch import Tensor, nn
+from mnist_svi import beside_svi
+from torch import Tensor
 
-from ppl_vae import IWAE, fit, load, log_likelihood, refine
+from ppl_vae import IWAE, fit, inference_gap, load, log_likelihood, refine
 from ppl_vae.schedules import linear
 
 
@@ -201,46 +200,6 @@ def train(
     return model, guide, known
 
 
-def beside_svi(protocol: Protocol, images: Images, seed: int, steps: int) -> None:
-    """Time a protocol's steps under ``fit`` and in a plain Pyro loop, an epoch of each in turn."""
-    rows = len(images.train)
-    epoch_steps = math.ceil(rows / protocol.batch_size)
-    model, guide = protocol.pair(seed)
-    pyro.clear_param_store()
-    plain = protocol.optimizer([nn.Parameter(torch.zeros(1))], 1)
-    settings = {k: v for k, v in plain.defaults.items() if k in ("lr", "centered", "eps")}
-    wrapped = getattr(pyro.optim, type(plain).__name__)(settings)
-    svi = SVI(model, guide, wrapped, TraceMeanField_ELBO())
-    ours: list[float] = []
-    theirs: list[float] = []
-    mark = time.perf_counter()
-
-    def turn(row: dict[str, float], *pair: Any) -> bool:
-        nonlocal mark
-        ours.append((time.perf_counter() - mark) / epoch_steps)
-        began = time.perf_counter()
-        for index in torch.randperm(rows).split(protocol.batch_size):
-            svi.step(images.train[index])
-        pyro.clear_param_store()  # the pair of ``fit`` has parameters of the same names
-        theirs.append((time.perf_counter() - began) / epoch_steps)
-        mark = time.perf_counter()
-        return len(ours) * epoch_steps >= steps + epoch_steps
-
-    own = protocol.pair(seed)
-    fit(
-        *own, images.train, optimizer=lambda p: protocol.optimizer(p, rows), callbacks=[turn],
-        epochs=10**6, batch_size=protocol.batch_size, compile=True, seed=seed, progress=False,
-    )  # fmt: skip
-    ours, theirs = ours[1:], theirs[1:]  # the first of each warms up
-    ratios = [b / a for a, b in zip(ours, theirs, strict=True)]
-    print(f"{len(ours) * epoch_steps:,} steps of each, an epoch in turn: ms a step, median (range)")
-    for name, times in (("ppl_vae.fit", ours), ("Pyro SVI", theirs)):
-        middle, low, high = (1e3 * f(times) for f in (statistics.median, min, max))
-        print(f"{name:12} {middle:6.2f} ({low:.2f} to {high:.2f})")
-    middle, low, high = (f(ratios) for f in (statistics.median, min, max))
-    print(f"ratio        {middle:6.2f} ({low:.2f} to {high:.2f})")
-
-
 def settings_of(protocol: Protocol, arguments: argparse.Namespace, name: str) -> dict[str, Any]:
     """Return what tells one row of the results from the others."""
     kind = [word for word in ("full", "short", "tiny") if getattr(arguments, word)]
@@ -253,6 +212,7 @@ def settings_of(protocol: Protocol, arguments: argparse.Namespace, name: str) ->
         "samples": protocol.samples,
         "test_rows": arguments.rows,
         "refine": arguments.refine,
+        **({} if arguments.gap is None else {"gap": arguments.gap}),
     }
 
 
@@ -276,6 +236,7 @@ def measure(
     means, errors = scores.mean(), scores.std() / math.sqrt(len(scores))
     return {
         **settings,
+        **(gap_of(model, guide, images.test, settings) if settings.get("gap") else {}),
         "batch_size": protocol.batch_size,
         "training_rows": len(images.train),
         "scored_rows": len(scores),
@@ -295,6 +256,18 @@ def measure(
     }
 
 
+def gap_of(model: Any, guide: Any, test: Tensor, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the inference gap of some test rows, its parts and their errors, in nats."""
+    places = torch.linspace(0, len(test) - 1, settings["gap"]).long()
+    found = inference_gap(model, guide, test[places], seed=settings["seed"], progress=True)
+    parts = found.summary.loc[["gap", "approximation", "amortization"]]
+    return {
+        "cause": found.cause,
+        "gap_unreliable": float(found.unreliable.mean()),
+        "parts": parts.to_dict("index"),
+    }
+
+
 def show(row: dict[str, Any], protocol: Protocol) -> None:
     """Print a row of the results beside what was published."""
     print(
@@ -310,6 +283,10 @@ def show(row: dict[str, Any], protocol: Protocol) -> None:
         published = protocol.published.get(name)
         shown = "" if published is None else f"{published:.2f}"
         print(f"{name:12}  {shown:>9}  {row[column]:9.2f} +- {row[column + '_se']:.2f} over rows")
+    for name, part in row.get("parts", {}).items():
+        print(f"{name:12}  {'':>9}  {part['mean']:9.2f} +- {part['error']:.2f}, {row['gap']} rows")
+    if "cause" in row:
+        print(f"cause: {row['cause']}; log p not reliable in {row['gap_unreliable']:.1%} of these")
 
 
 def show_differences(rows: list[dict[str, Any]]) -> None:
@@ -340,6 +317,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="score so many test rows, evenly spaced")
     parser.add_argument("--refine", type=int, metavar="STEPS",
                         help="refine the guide for each test row first")  # fmt: skip
+    parser.add_argument("--gap", type=int, metavar="ROWS",
+                        help="split the inference gap of so many test rows")  # fmt: skip
     parser.add_argument("--steps", type=int, help="time so many beside Pyro's SVI instead")
     parser.add_argument("--full", action="store_true", help="the schedule of Burda et al.")
     parser.add_argument("--short", action="store_true", help="rezende: 50 epochs at 1e-3")
@@ -359,7 +338,7 @@ def main() -> None:
                 shape=protocol.shape,
             )  # fmt: skip
             if arguments.steps:
-                beside_svi(protocol, images, arguments.seed, arguments.steps)
+                beside_svi(protocol, images.train, arguments.seed, arguments.steps)
                 continue
             rate = "" if arguments.rate is None else f"-{arguments.rate:g}"
             title = f"mnist-{name}-{protocol.epochs}-{arguments.seed}{rate}"

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from ppl_vae.latents.disentanglement import disentanglement as disentanglement
     from ppl_vae.latents.traversals import interpolate as interpolate
     from ppl_vae.latents.traversals import traverse as traverse
+    from ppl_vae.latents.usage import LatentUsage as LatentUsage
+    from ppl_vae.latents.usage import latent_usage as latent_usage
     from ppl_vae.linting.linter import Lint as Lint
     from ppl_vae.linting.linter import lint as lint
     from ppl_vae.predictive.draws import posterior_predictive as posterior_predictive

@@ -176,7 +176,7 @@ _CHECKS: dict[str, Callable[[str, Any], None]] = {
     **dict.fromkeys(
         (
             "stream", "expected", "joint", "attribution", "overwrite", "resume",
-            "show_rows", "per_step", "recalibrate",
+            "show_rows", "per_step", "recalibrate", "simulated", "widen",
             "trust_code", "doubly_reparameterized", "sticking_the_landing", "vectorize_particles",
         ),
         check_flag,

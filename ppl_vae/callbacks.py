@@ -1,4 +1,4 @@
-"""Callbacks for ``fit`` that write the history where other tools read it.
+"""Callbacks for ``fit``: they write the history where other tools read it, and watch the latents.
 
 A callback is called once an epoch as ``callback(row, model, guide)``; ``row`` is the epoch's entry
 of the history: ``epoch``, ``step``, ``elbo`` and ``validation_elbo`` in nats per row (NaN without
@@ -37,10 +37,129 @@ import csv
 import importlib.util
 import io
 import math
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["CSV", "TensorBoard"]
+import pandas as pd
+
+from ppl_vae.arguments import check_arguments, check_count
+
+if TYPE_CHECKING:
+    from ppl_vae.data.rows import Data
+
+__all__ = ["CSV", "ActiveUnits", "CollapseWarning", "TensorBoard"]
+
+
+class CollapseWarning(UserWarning):
+    """Warning that the posterior of a latent has collapsed onto the prior during a fit."""
+
+
+class ActiveUnits:
+    """Count the active latents of the rows during a fit, and warn once if a site has none left.
+
+    A latent is active where its posterior mean varies from row to row (``latent_usage`` has the
+    measure). Latents that are all inactive early in a fit may still wake, above all under a KL
+    weight that rises; so the warning waits for ``patience`` looks in a row.
+
+    The fit has the same random numbers with this callback and without it.
+
+    Args:
+        data: Some rows, in any form that ``fit`` takes: those of the fit, or held-out ones. At most
+            500 of them are looked at, chosen by the seed.
+        every: Epochs from one look to the next.
+        patience: Looks in a row without an active latent of a site, after which to warn.
+        seed: Chooses the rows, and seeds the draws of guides whose means depend on draws.
+        plate: Name of the row plate.
+
+    Attributes:
+        frame: A line for each look: ``epoch``, ``step``, ``active`` (the number of active latents),
+            ``latents`` (the number of all), ``collapsed`` (names of the sites without an active
+            latent). A second fit with the same callback begins a new frame.
+
+    Raises:
+        ValueError: If ``every`` or ``patience`` is below 1; in the fit, if there are fewer than two
+            rows, or the pair has no latent of the rows.
+
+    Example:
+        >>> import torch
+        >>> from ppl_vae import fit
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> x = (torch.rand(50, 4) > 0.5).float()
+        >>> watch = ActiveUnits(x)
+        >>> history = fit(
+        ...     BernoulliModel(4, 2), NormalGuide(4, 2), x, epochs=2, callbacks=[watch],
+        ...     progress=False,
+        ... )
+        >>> watch.frame["epoch"].tolist(), watch.frame["latents"].tolist()
+        ([1, 2], [2, 2])
+    """
+
+    MOST_ROWS = 500
+
+    def __init__(
+        self,
+        data: Data,
+        *,
+        every: int = 1,
+        patience: int = 5,
+        seed: int = 0,
+        plate: str = "data",
+    ) -> None:
+        check_count("every", every)
+        check_count("patience", patience)
+        check_arguments(seed=seed)
+        self.data, self.every, self.patience = data, every, patience
+        self.seed, self.plate = seed, plate
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget an earlier fit."""
+        columns = ["epoch", "step", "active", "latents", "collapsed"]
+        self.frame = pd.DataFrame(columns=columns)
+        self._lines: list[dict[str, Any]] = []
+        self._looks: dict[str, int] = {}  # in a row, without an active latent
+        self._last, self._warned = 0, False
+
+    def __call__(self, row: dict[str, float], model: Any, guide: Any) -> None:
+        """Look at the latents after an epoch, where one is due."""
+        from ppl_vae.core.pair import Pair  # noqa: PLC0415  loads torch
+        from ppl_vae.latents.activity import active, activities  # noqa: PLC0415
+        from ppl_vae.latents.latent_runs import ChosenRows  # noqa: PLC0415
+
+        epoch = int(row["epoch"])
+        if epoch <= self._last:
+            self._begin()
+        self._last = epoch
+        if epoch % self.every:
+            return
+        pair = Pair.of(model, guide, self.plate)
+        chosen = ChosenRows(pair, pair.rows(self.data), self.MOST_ROWS, self.seed)
+        found = {name: active(each) for name, each in activities(chosen, self.seed).items()}
+        collapsed = [name for name, each in found.items() if not each.any()]
+        line = {
+            "epoch": epoch,
+            "step": int(row["step"]),
+            "active": sum(int(each.sum()) for each in found.values()),
+            "latents": sum(len(each) for each in found.values()),
+            "collapsed": collapsed,
+        }
+        self._lines.append(line)
+        self.frame = pd.DataFrame(self._lines)
+        self._looks = {name: self._looks.get(name, 0) + 1 for name in collapsed}
+        late = [name for name, looks in self._looks.items() if looks >= self.patience]
+        if late and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f'site "{late[0]}": expected latents whose posterior mean varies from row to row, '
+                f"got none in {self.patience} looks up to epoch {epoch}: the posterior has "
+                "collapsed onto the prior; fit a new pair with a KL warm-up, "
+                "kl_weight=ppl_vae.schedules.linear(steps), then with free bits, "
+                "elbo=ppl_vae.RowELBO(free_bits=0.1), or with a weaker decoder",
+                CollapseWarning,
+                stacklevel=2,
+            )
 
 
 class TensorBoard:

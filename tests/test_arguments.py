@@ -108,6 +108,7 @@ def keywords_of(name, folder):
             "data": {"x": torch.zeros(3, 4, 2), "lengths": torch.tensor([4, 2, 1])},
             "steps": 2,
         },
+        "inference_gap": {**pair, "data": X, "steps": 2, "num_samples": 10},
         "guide_calibration": {**pair, "like": X, "num_rows": 5, "num_draws": 3},
         "impute": {
             "model": StateSpaceModel(2, 2),
@@ -254,7 +255,8 @@ def test_every_shared_argument_of_a_public_function_is_checked():
     """A flag, a count or a seed of the same name in all functions has one check."""
     named = {argument for _, argument in CASES}
     assert named - set(arguments._CHECKS) <= {
-        "arguments", "baseline", "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
+        "arguments", "audit", "baseline",
+        "calibration", "callbacks", "cells", "clean", "clip_norm", "cls",
         "columns", "comparison", "covariates", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "generated", "given",

@@ -100,7 +100,7 @@ def test_every_function_that_passes_over_the_rows_has_the_argument():
         "fit", "log_likelihood", "elbo_terms", "compare", "predictive_check", "anomaly_scores",
         "posterior_predictive", "prior_predictive", "forecast", "encode", "generate",
         "reconstruct", "refine", "disentanglement", "gradient_estimators", "fit_detector",
-        "write_report", "to_arviz", "guide_calibration",
+        "write_report", "to_arviz", "guide_calibration", "inference_gap",
     }  # fmt: skip
     for function in [*(getattr(ppl_vae, name) for name in WITH_BAR), AnomalyDetector]:
         assert inspect.signature(function).parameters["progress"].default is None

@@ -1,4 +1,4 @@
-"""Callbacks that write the history: TensorBoard's scalars and lines of a CSV file."""
+"""Callbacks: TensorBoard's scalars, lines of a CSV file, and the active latents during a fit."""
 
 import importlib.machinery
 import importlib.util
@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 import torch
 
-from ppl_vae import fit
-from ppl_vae.callbacks import CSV, TensorBoard
+from ppl_vae import fit, latent_usage
+from ppl_vae.callbacks import CSV, ActiveUnits, CollapseWarning, TensorBoard
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
 
@@ -160,3 +160,84 @@ def test_every_line_of_csv_is_written_in_one_piece(tmp_path, monkeypatch):
     for epoch in (1, 2):
         write({"epoch": epoch, "elbo": math.nan}, None, None)
     assert writes == ["epoch,elbo\n1,nan\n", "2,nan\n"]
+
+
+def watched(make, data=X, **settings):
+    """A watch of a fit of the pair that ``make`` returns, and the pair's parameters after it."""
+    torch.manual_seed(0)
+    watch = ActiveUnits(data, **settings)
+    pair = make()
+    fit(*pair, X, epochs=6, batch_size=20, progress=False, compile=False, callbacks=[watch])
+    return watch, [value.detach() for half in pair for value in half.parameters()]
+
+
+class Blind(NormalGuide):
+    """A guide that does not look at the rows: its posterior has collapsed."""
+
+    def forward(self, x):
+        super().forward(torch.zeros_like(x))
+
+
+def gaussian():
+    return GaussianModel(3, 2), NormalGuide(3, 2)
+
+
+def blind():
+    return GaussianModel(3, 2), Blind(3, 2)
+
+
+def test_active_latents_are_those_of_latent_usage():
+    counts = []
+
+    def count(row, model, guide):
+        counts.append(len(latent_usage(model, guide, X, num_samples=1).active))
+
+    torch.manual_seed(0)
+    watch = ActiveUnits(X)
+    quick = {"epochs": 6, "batch_size": 20, "progress": False, "compile": False}
+    fit(*gaussian(), X, callbacks=[watch, count], **quick)
+    assert watch.frame["epoch"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert watch.frame["step"].tolist() == [3, 6, 9, 12, 15, 18]
+    assert watch.frame["active"].tolist() == counts
+    assert set(watch.frame["latents"]) == {2}
+    assert counts[-1] == 2
+
+
+@pytest.mark.parametrize("make", [gaussian, blind])
+@pytest.mark.filterwarnings("ignore::ppl_vae.callbacks.CollapseWarning")
+def test_a_fit_is_the_same_with_a_watch_and_without_bit_for_bit(make):
+    torch.manual_seed(0)
+    pair = make()
+    fit(*pair, X, epochs=6, batch_size=20, progress=False, compile=False)
+    alone = [value.detach() for half in pair for value in half.parameters()]
+    draw = torch.rand(3)
+    beside = watched(make)[1]
+    assert all(map(torch.equal, alone, beside))
+    assert torch.equal(draw, torch.rand(3))
+
+
+def test_a_collapse_is_warned_of_once_after_the_patience():
+    with pytest.warns(CollapseWarning, match='site "z": .* in 3 looks up to epoch 3') as caught:
+        watch = watched(blind, patience=3)[0]
+    assert len(caught) == 1
+    assert "kl_weight=" in str(caught[0].message)
+    assert watch.frame["collapsed"].tolist() == [["z"]] * 6
+    assert watch.frame["active"].tolist() == [0] * 6
+
+
+def test_looks_are_apart_and_a_second_fit_begins_anew():
+    watch = watched(gaussian, every=2)[0]
+    assert watch.frame["epoch"].tolist() == [2, 4, 6]
+    fit(*gaussian(), X, epochs=2, progress=False, compile=False, callbacks=[watch])
+    assert watch.frame["epoch"].tolist() == [2]
+
+
+def test_latents_that_wake_in_time_are_not_warned_of():
+    watch = watched(blind, patience=7)[0]  # a warning would be an error
+    assert len(watch.frame) == 6
+
+
+@pytest.mark.parametrize("wrong", [{"every": 0}, {"patience": 0}, {"seed": -1}])
+def test_wrong_settings_of_the_watch_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: expected"):
+        ActiveUnits(X, **wrong)

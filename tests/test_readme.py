@@ -12,7 +12,7 @@ from parts.scripts import run_script
 
 sklearn("datasets")  # the program reads its digits or wines
 README = Path(__file__).parents[1] / "README.md"
-PROGRAM, EVALUATION, REFINED, COMPARED, CHECK, *_ = re.findall(
+PROGRAM, EVALUATION, REFINED, COMPARED, TRUSTED, CHECK, *_ = re.findall(
     r"```python\n(.*?)```", README.read_text(), re.DOTALL
 )
 EDITS = re.split(r"\n\*\*(.+?)\*\*:", README.read_text().split("Three edits")[1])[1:]
@@ -87,6 +87,18 @@ def test_the_refined_guide_is_evaluated_after_it(tmp_path):
     quicker = quicker.replace("(model, refined, x)", "(model, refined, x[:100], num_samples=50)")
     assert quicker.count("x[:100]") == 2
     assert re.search(r"^[01]\.\d+$", run(PROGRAM + quicker, tmp_path), re.MULTILINE)
+
+
+def test_the_guide_is_judged_after_it(tmp_path):
+    quicker = TRUSTED.replace("x[:200]", "x[:20], steps=5, num_samples=50")
+    quicker = quicker.replace(
+        "guide_calibration(model, guide, x)", "guide_calibration(model, guide, x, num_rows=100)"
+    )
+    assert quicker.count("num_rows=100") == quicker.count("steps=5") == 1
+    output = run(PROGRAM + quicker, tmp_path)
+    assert "Inference gap of 20 rows" in output
+    assert "of 9 quantities flagged" in output
+    assert "of 8 latents active" in output
 
 
 def test_two_pairs_are_compared_after_it(tmp_path):

@@ -24,6 +24,8 @@ from ppl_vae import (
     gradient_estimators,
     guide_calibration,
     impute,
+    inference_gap,
+    latent_usage,
     lint,
     privacy_check,
     table,
@@ -110,9 +112,11 @@ def shown():
         detector,
         detector.drift(rows + 9),
         guide_calibration(evil_codes, None, torch.zeros(9, 2), num_rows=300, recalibrate=True),
+        inference_gap(evil_codes, evil_codes, torch.randn(9, 2), steps=2, num_samples=30),
         impute(evil_holes, None, rows.mask(rows > 1), num_samples=50),
         table(rows.assign(b=["?", *"ab" * 29, EVIL])).schema,
         privacy_check(rows.assign(c=EVIL), rows.assign(c=EVIL)),
+        latent_usage(evil_latent, evil_latent, torch.randn(20)),
     ]
     return {type(each): each for each in everything}
 
@@ -136,6 +140,11 @@ def evil_codes(x):
     with pyro.plate("data", len(x)):
         z = pyro.sample(EVIL, dist.Normal(torch.zeros(2), 1.0).to_event(1))
         pyro.sample("x", dist.Normal(z, 0.1).to_event(1), obs=x)
+
+
+def evil_latent(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample(EVIL, dist.Normal(0 * x, 1.0))
 
 
 def evil_holes(x):

@@ -51,7 +51,7 @@ class AnomalyDetector:
 
     The calibration rows must be clean, of the same origin as the rows to come, and **held out from
     training**. A pair finds the rows that it was trained on less strange than new ones, so that
-    such calibration rows make false alarms too many. Split the data before the fit: one part for
+    such calibration rows lead to too many false alarms. Split the data before the fit: one part for
     the fit, its validation rows included, one for calibration.
 
     A calibration row on which the pair overflows has an infinite score. It counts as stranger than

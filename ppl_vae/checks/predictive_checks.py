@@ -49,7 +49,10 @@ GROUP_NOTE = (
     "A group mean is the mean of a number in the rows of a category, in standard deviations from "
     "its mean in all rows."
 )
-GUIDE_NOTE = "The guide has seen these rows: a statistic that is not flagged may still be wrong."
+GUIDE_NOTE = (
+    "Latents were drawn given these very rows, also where the pair was not fitted to them: a "
+    "statistic that is not flagged may still be wrong."
+)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,9 @@ to the closest other real row. A model that has learned what rows have in common
 gives distances of the second kind. A row at distance 0 is a copy; a table of few categories has
 many copies by chance, among its own rows as well.
 
+Generated rows that vary less than real ones are close to any real row, learned by heart or not.
+Rows that were held out from the fit tell which: to them the generated rows are as close then.
+
 The check finds rows that are copied. It proves nothing about what else the rows may give away. Rows
 that ``generate`` makes have no gaps, so that the copy of a row with gaps is not seen to be one.
 
@@ -19,6 +22,7 @@ Source: Gower (1971), A general coefficient of similarity, Biometrics 27.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from math import lgamma
 from typing import TYPE_CHECKING, Any
@@ -28,6 +32,7 @@ import pandas as pd
 
 from ppl_vae.arguments import check_arguments, check_count, shown
 from ppl_vae.bars import Bar
+from ppl_vae.checks.held_out_rows import share_by_chance
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.mixed_tables import COVARIATES, SEEN, Table, X, by_schema, table
 from ppl_vae.data.plain_columns import is_missing, plain, text_of
@@ -48,6 +53,9 @@ BLOCK = 1 << 22
 """Distances that are computed at once."""
 
 
+Cells = tuple[np.ndarray, np.ndarray]
+
+
 @dataclass(frozen=True)
 @verdict
 class PrivacyCheck:
@@ -59,11 +67,21 @@ class PrivacyCheck:
             is closer than 95 % of the real rows are to another real row.
         real: Of some real rows, the distance to the closest other real row, (rows,).
         limit: The distance below which 5 % of the real rows have another real row.
+        held_out: Of each generated row, the distance to the closest row that was held out from the
+            fit, (rows,); ``None`` without such rows.
+        nearer: Share of generated rows whose closest real row was in the fit; NaN likewise.
+        expected: The same share, if it is by chance which real rows were in the fit.
+        chance: Probability, by chance, of a share as large as ``nearer`` or of so many copies of
+            rows of the fit among the copies of real rows, the smaller one, doubled.
     """
 
     frame: pd.DataFrame
     real: np.ndarray = field(repr=False)
     limit: float = 0.0
+    held_out: np.ndarray | None = field(default=None, repr=False)
+    nearer: float = math.nan
+    expected: float = math.nan
+    chance: float = math.nan
 
     @property
     def copies(self) -> tuple[float, float]:
@@ -72,7 +90,12 @@ class PrivacyCheck:
 
     @property
     def too_close(self) -> bool:
-        """Whether more generated rows are close to a real row, or equal to one, than by chance."""
+        """Whether more generated rows are close to a real row than by chance, or equal to one.
+
+        With rows held out: whether more are closer to a row of the fit than to one held out.
+        """
+        if self.held_out is not None:
+            return self.chance < CHANCE
         made, held = self.frame["distance"].to_numpy(), self.real
         pairs = ((made < self.limit, held < self.limit), (made == 0, held == 0))
         return any(_chance(*pair) < CHANCE for pair in pairs)
@@ -95,11 +118,30 @@ class PrivacyCheck:
             },
             index=["generated rows", "real rows, to another"],
         )
-        said = "real rows may have been learned by heart: fewer epochs, or a smaller decoder"
-        told = Line(f"generated rows are too close to real ones; {said}", "warning")
+        if self.held_out is not None:
+            far = self.held_out
+            lines.loc["generated rows, to one held out"] = [
+                np.median(far), (far == 0).mean(), (far < self.limit).mean()
+            ]  # fmt: skip
+        return [[Line(title, "title"), self._told()], Lines(lines)]
+
+    def _told(self) -> Line:
+        """Return the verdict in words."""
+        if self.held_out is not None:
+            share = f"{self.nearer:.1%} of the generated rows are closest to a row of the fit, "
+            share += f"{self.expected:.1%} by chance"
+            if self.too_close:
+                mend = "rows were learned by heart: fewer epochs, or a smaller decoder"
+                return Line(f"{share}: {mend}", "warning")
+            return Line(f"{share}: no closer than to rows that were held out")
         if not self.too_close:
-            told = Line("generated rows are no closer to real rows than these to one another")
-        return [[Line(title, "title"), told], Lines(lines)]
+            return Line("generated rows are no closer to real rows than these to one another")
+        return Line(
+            "generated rows are closer to real ones than these to one another: rows were learned "
+            "by heart, or generated rows vary less than real ones; held_out= with rows that were "
+            "not in the fit tells which",
+            "warning",
+        )
 
 
 def _chance(made: np.ndarray, real: np.ndarray) -> float:
@@ -134,6 +176,7 @@ def privacy_check(
     generated: Any,
     data: Any,
     *,
+    held_out: Any = None,
     num_rows: int = 1000,
     seed: int | None = 0,
     progress: bool | None = None,
@@ -148,6 +191,9 @@ def privacy_check(
             the schema of the data leaves out may be absent.
         data: The real rows that the model was fitted to: a frame, or what ``table`` made of it.
             Covariates of a table do not count, because ``generate`` copies them from real rows.
+        held_out: Real rows of the same origin that the model was not fitted to, a frame or a table
+            with the same columns, the more the better. With these the verdict is a fair one:
+            whether generated rows are closer to the rows of the fit than to rows held out.
         num_rows: The most generated rows and the most real rows whose distances are looked at;
             each is compared with all real rows.
         seed: Chooses them.
@@ -155,8 +201,8 @@ def privacy_check(
             work has taken two seconds.
 
     Raises:
-        ValueError: If there are fewer than two real rows, or the generated rows have not the
-            columns of the data.
+        ValueError: If there are fewer than two real rows, or the generated rows or those held out
+            have not the columns of the data.
 
     Example:
         >>> people = pd.DataFrame({"age": range(20, 60), "city": ["Rome", "Oslo"] * 20})
@@ -172,25 +218,52 @@ def privacy_check(
     if len(real[X]) < 2:
         raise ValueError(f"data: expected two rows or more, got {len(real[X])}")
     schema = _of_any_numbers(real.schema)
-    made = by_schema(frame, schema, "generated")
-    held = real.frame
-    if held is None:
-        held = real.schema.decoded(real[X], real[SEEN], real.get(COVARIATES), real.index)
+    made = by_schema(frame, schema, "generated", tell=False)
     random = np.random.default_rng(seed)
     chosen = np.sort(random.permutation(len(frame))[:num_rows])
     others = np.sort(random.permutation(len(real[X]))[:num_rows])
-    cells, of_real = _cells(made), _cells(by_schema(held, schema))
+    cells, of_real = _cells(made), _cells(by_schema(_frame(real), schema, tell=False))
+    apart_from = _held_out_cells(held_out, schema)
     bar = Bar("distances", progress)
     with bar.over(total=len(chosen) + len(others), unit="row") as told:
-        distance, closest = _closest(_rows_of(cells, chosen), of_real, schema, told.update)
-        apart, _ = _closest(_rows_of(of_real, others), of_real, schema, told.update, without=others)
+        rows = _rows_of(cells, chosen)
+        distance, closest, *of_held = _closest(rows, of_real, apart_from, schema, told.update)
+        rows = _rows_of(of_real, others)
+        apart, *_ = _closest(rows, of_real, None, schema, told.update, without=others)
     limit = float(np.quantile(apart, CLOSE))
     index = real.index if real.index is not None else pd.RangeIndex(len(real[X]))
     found = pd.DataFrame(
         {"distance": distance, "closest": list(index[closest]), "close": distance < limit},
         index=frame.index[chosen],
     )
-    return PrivacyCheck(found, apart, limit)
+    if apart_from is None:
+        return PrivacyCheck(found, apart, limit)
+    expected = len(of_real[0]) / (len(of_real[0]) + len(apart_from[0]))
+    beyond, counts, copies = of_held
+    share, chance = share_by_chance(counts, len(of_real[0]), random)
+    chance = min(1.0, 2 * min(chance, share_by_chance(copies, len(of_real[0]), random)[1]))
+    return PrivacyCheck(found, apart, limit, beyond, share, expected, chance)
+
+
+def _frame(real: Table) -> pd.DataFrame:
+    """Return the frame of a table, made of its numbers where there is none."""
+    if real.frame is not None:
+        return real.frame
+    return real.schema.decoded(real[X], real[SEEN], real.get(COVARIATES), real.index)
+
+
+def _held_out_cells(held_out: Any, schema: Schema) -> Cells | None:
+    """Return the cells of the rows that were held out; ``None`` where none are given.
+
+    Raises:
+        ValueError: If they are no frame with the columns of the schema.
+    """
+    if held_out is None:
+        return None
+    frame = _frame(held_out) if isinstance(held_out, Table) else of_pandas(held_out, "held_out")
+    if not isinstance(frame, pd.DataFrame) or not len(frame):
+        raise ValueError(f"held_out: expected a frame with rows, got {shown(held_out)}")
+    return _cells(by_schema(frame, schema, "held_out", tell=False))
 
 
 def _of_any_numbers(schema: Schema) -> Schema:
@@ -200,9 +273,6 @@ def _of_any_numbers(schema: Schema) -> Schema:
         for column in schema.columns
     ]
     return replace(schema, columns=tuple(columns), unseen="missing")
-
-
-Cells = tuple[np.ndarray, np.ndarray]
 
 
 def _cells(rows: Table) -> Cells:
@@ -227,19 +297,30 @@ def _rows_of(cells: Cells, chosen: np.ndarray) -> Cells:
 
 
 def _closest(
-    rows: Cells, real: Cells, schema: Schema, told: Any, without: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+    rows: Cells, real: Cells, held: Cells | None, schema: Schema, told: Any,
+    without: np.ndarray | None = None,
+) -> list[np.ndarray]:  # fmt: skip
     """Return the distance of each row to the closest real row, and the position of that row.
 
     Args:
         rows: The rows.
         real: The real rows.
+        held: Other real rows, which were held out; ``None`` for none.
         schema: Says which columns hold categories, and the range of numbers.
         told: Is called with the number of rows that are done.
         without: The position of a real row that does not count, for each row.
+
+    Returns:
+        The distances and the positions, (rows,) each; with ``held`` the distance of each row to the
+        closest of these, and to how many rows each real row and each one held out is the closest,
+        (real and held rows,): those at one distance share a row; and the same of copies alone.
     """
+    fitted = len(real[0])
+    if held is not None:
+        real = np.concatenate([real[0], held[0]]), np.concatenate([real[1], held[1]])
     size = max(1, BLOCK // len(real[0]))
-    distances, places = [], []
+    distances, places, beyond = [], [], []
+    counts, copies = np.zeros((2, len(real[0])))
     for start in range(0, len(rows[0]), size):
         part = _rows_of(rows, np.arange(start, min(start + size, len(rows[0]))))
         total = np.zeros((len(part[0]), len(real[0])), np.float32)
@@ -256,7 +337,14 @@ def _closest(
         mean = total / max(len(schema.modelled), 1)
         if without is not None:
             mean[np.arange(len(mean)), without[start : start + size]] = np.inf
-        places.append(mean.argmin(1))
-        distances.append(mean.min(1))
+        places.append(mean[:, :fitted].argmin(1))
+        distances.append(mean[:, :fitted].min(1).astype(float))
+        if held is not None:
+            beyond.append(mean[:, fitted:].min(1).astype(float))
+            ties = mean == mean.min(1, keepdims=True)
+            shares = ties / ties.sum(1, keepdims=True)
+            counts += shares.sum(0)
+            copies += shares[(mean == 0).any(1)].sum(0)
         told(len(mean))
-    return np.concatenate(distances).astype(float), np.concatenate(places)
+    found = [np.concatenate(distances), np.concatenate(places)]
+    return found if held is None else [*found, np.concatenate(beyond), counts, copies]

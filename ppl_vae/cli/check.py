@@ -24,6 +24,7 @@ from ppl_vae.cli.options import (
     Seed,
     Statistics,
     TrustCode,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import function
 
@@ -40,6 +41,7 @@ def check(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     statistics: Statistics = None,
     num_samples: Annotated[
@@ -74,7 +76,13 @@ def check(
             )
         inputs = files_read(fields, data)
         opened = open_run(
-            run, trust_code=trust_code, device=device, out=out, force=force, inputs=inputs
+            run,
+            trust_code=trust_code,
+            device=device,
+            out=out,
+            force=force,
+            inputs=inputs,
+            unseen_missing=unseen_missing,
         )
         functions = [function(spec) for spec in statistics or ()]
         rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)

@@ -26,6 +26,7 @@ from ppl_vae.cli.options import (
     Quiet,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def compare(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     out: Out = None,
     num_samples: Draws = 5000,
@@ -76,6 +78,7 @@ def compare(
             "device": device,
             "out": out,
             "force": force,
+            "unseen_missing": unseen_missing,
         }
         inputs = files_read(fields, data)
         opened = {

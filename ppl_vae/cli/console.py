@@ -225,16 +225,19 @@ def with_options(text: str) -> str:
     Example:
         >>> with_options('"?" looks like a gap: missing=["?"] makes it one')
         '"?" looks like a gap: --missing "?" makes it one'
+        >>> with_options("leave the column out: ignore=['id']")
+        "leave the column out: --ignore 'id'"
     """
     message = re.sub(r'load\("([^"]+)"\)', r"give \1 as RUN", text)
     message = message.replace("save(run, overwrite=True)", "score --keep-detector --force")
+    message = message.replace('table(..., unseen="missing")', "--unseen-missing")
     message = message.replace('unseen="missing"', "--unseen-missing")
     message = re.sub(r'\bkinds=\{"([^"]*)": "(\w+)"\}', r'--kind "\1=\2"', message)
-    message = re.sub(r"\bmissing=\[([^\]]*)\]", r"--missing \1", message)
+    message = re.sub(r"\b(missing|ignore)=\[([^\]]*)\]", r"--\1 \2", message)
     return re.sub(
         r"\b(trust_code|resume|clip_norm|columns|drop|index|fields|keep|kinds|covariates)=(True)?"
         r"(?=\W|$)"
-        r"|\b(columns|drop|index|fields|keep|calibration|reference|score|false_alarm_rate"
+        r"|(?<!-)\b(columns|drop|index|fields|keep|calibration|reference|score|false_alarm_rate"
         r"|false_discovery_rate|kinds|ignore|missing|covariates)(?=: expected|: column)",
         lambda match: _as_option(match[1] or match[3]),
         message,

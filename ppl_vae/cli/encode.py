@@ -23,6 +23,7 @@ from ppl_vae.cli.options import (
     Run,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 
 
@@ -32,6 +33,7 @@ def encode(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     out: OutOrFolder = None,
     part: Part = None,
@@ -58,7 +60,7 @@ def encode(
         files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
             run, trust_code=trust_code, device=device, out=files.single_out, force=force,
-            label=label, inputs=files_read(fields, data),
+            label=label, inputs=files_read(fields, data), unseen_missing=unseen_missing,
         )  # fmt: skip
         choice: dict[str, Any] = {
             "columns": columns,
@@ -69,6 +71,7 @@ def encode(
         draws: dict[str, Any] = {"joint": joint, "num_samples": num_samples}
         settings = opened.settings(seed, report)
         how = {"command": "encode", "seed": seed, **choice, **draws}
+        how |= {"unseen_missing": True} if unseen_missing else {}
         for file, result in files.left(run, **how):
             rows = opened.read(file, **choice)
             codes = ppl_vae.encode(opened.model, opened.guide, rows, **draws, **settings)

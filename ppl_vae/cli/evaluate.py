@@ -29,6 +29,7 @@ from ppl_vae.cli.options import (
     Run,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def evaluate(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     out: OutOrFolder = None,
     part: Part = None,
@@ -64,7 +66,7 @@ def evaluate(
         files = DataFiles.of(data, out, part, force=force)
         opened = open_run(
             run, trust_code=trust_code, device=device, out=files.single_out, force=force,
-            label=label, inputs=files_read(fields, data),
+            label=label, inputs=files_read(fields, data), unseen_missing=unseen_missing,
         )  # fmt: skip
         choice: dict[str, Any] = {
             "columns": columns,
@@ -73,6 +75,7 @@ def evaluate(
             "label": label,
         }
         how = {"command": "evaluate", "seed": seed, "num_samples": num_samples, **choice}
+        how |= {"unseen_missing": True} if unseen_missing else {}
         for file, result in files.left(run, **how):
             rows = opened.read(file, **choice)
             summary, by_site = _measure(opened, rows, result, num_samples, seed, report)

@@ -22,6 +22,7 @@ from ppl_vae.cli.options import (
     Run,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 
 
@@ -33,8 +34,8 @@ def impute(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write a line for each missing cell: its value, spread, interval, probability and "
-            "k-hat.",
+            help="Write a line for each missing cell: its value, spread, interval, probability, "
+            "k-hat and why it is unreliable.",
         ),
     ] = None,
     num_imputations: Annotated[
@@ -53,6 +54,7 @@ def impute(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     seed: Seed = 0,
     force: Force = False,
@@ -64,8 +66,9 @@ def impute(
     """Fill the missing cells of a file from their posterior given the cells that are there.
 
     The completed file has the columns of DATA in their order: observed cells as they are, in
-    missing ones the posterior mean, the most probable category, the rounded mean of counts. Texts
-    that a spreadsheet would calculate get an apostrophe in front, as in every file of results.
+    missing ones the posterior mean, the median of positive numbers, the rounded mean of counts, the
+    most probable category. Texts that a spreadsheet would calculate get an apostrophe in front, as
+    in every file of results.
     """
     with reporting(as_json, quiet) as report:
         if num_imputations is not None and out is None:
@@ -81,7 +84,7 @@ def impute(
             raise UsageError(f"--cells {cells}: expected another file than that of --out")
         opened = open_run(
             run, trust_code=trust_code, device=device, out=None, force=force, label=label,
-            inputs=inputs,
+            inputs=inputs, unseen_missing=unseen_missing,
         )  # fmt: skip
         choice: dict[str, Any] = {"columns": columns, "drop": drop, "label": label}
         rows = opened.read(data, fields=fields, **choice)

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ppl_vae.cli import (
+    audit,
     check,
     compare,
     encode,
@@ -42,7 +43,7 @@ EPILOG = (
 COMMANDS: dict[str, Callable[..., None]] = {
     "list": list_.list_zoo, "new": new.new, "lint": lint.lint, "fit": fit.fit,
     "evaluate": evaluate.evaluate, "check": check.check, "compare": compare.compare,
-    "encode": encode.encode,
+    "audit": audit.audit, "encode": encode.encode,
     "generate": generate.generate, "impute": impute.impute, "score": score.score,
     "report": report.report, "show": show.show,
     "schema": schema.schema, "shuffle": shuffle.shuffle,

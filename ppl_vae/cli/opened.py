@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,7 @@ def open_run(
     label: str | None = None,
     inputs: Iterable[Path | None] = (),
     device: str | None = None,
+    unseen_missing: bool = False,
 ) -> OpenedRun:
     """Load the pair of a run, after a check that the results can be written.
 
@@ -93,9 +94,11 @@ def open_run(
         label: The column of row labels, which ``out`` must be able to hold.
         inputs: Files that the command reads, which ``out`` never replaces.
         device: Where the pair computes.
+        unseen_missing: Whether categories of a table that the fit has not seen are missing values.
 
     Raises:
-        UsageError: If there is no such directory or device, or if ``out`` cannot be written.
+        UsageError: If there is no such directory or device, if ``out`` cannot be written, or if the
+            run is of no table of columns of kinds, which alone has categories.
         ValueError: If the run is damaged, has no recipe, or needs ``--trust-code``.
     """
     check_out(out, force=force, inputs=inputs)
@@ -108,8 +111,26 @@ def open_run(
     _check_opens(record, trust_code=trust_code)
     model, guide = on_device(ppl_vae.load(run, trust_code=trust_code), device)
     example = None if record.info["template"] is None else record.example()
+    example = _with_unseen(example, run) if unseen_missing else example
     fitted = SequenceColumns.of_run(record.path)
     return OpenedRun(run, model, guide, example, record.info["plate"], fitted)
+
+
+def _with_unseen(example: Any, run: Path) -> Any:
+    """Return rows of a table with a schema that takes unknown categories for missing values.
+
+    Raises:
+        UsageError: If the rows are of other data.
+    """
+    if not hasattr(example, "schema"):
+        raise UsageError(
+            f"--unseen-missing: expected a run that was fitted to a table with kinds of columns, "
+            f"got {run}"
+        )
+    from ppl_vae.data.mixed_tables import Table  # noqa: PLC0415  loads torch
+
+    schema = replace(example.schema, unseen="missing")
+    return Table(example, schema, example.frame, example.index)
 
 
 def _check_opens(record: Run, *, trust_code: bool) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ppl_vae.cli.audit import GAP_ROWS, verdicts
 from ppl_vae.cli.console import CommandOutput, UsageError, in_options, reporting
 from ppl_vae.cli.opened import open_run, read_run
 from ppl_vae.cli.options import (
@@ -22,6 +23,7 @@ from ppl_vae.cli.options import (
     Seed,
     Statistics,
     TrustCode,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import function
 
@@ -45,6 +47,7 @@ def report(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     label: Label = None,
     out: Annotated[
         Path | None,
@@ -74,6 +77,12 @@ def report(
             metavar="SHAPE", help="HEIGHT,WIDTH or CHANNELS,HEIGHT,WIDTH of rows that are images."
         ),
     ] = None,
+    audit: Annotated[
+        bool,
+        typer.Option(
+            "--audit", help="Judge the guide, too, as ppl-vae audit does: a section more."
+        ),
+    ] = False,
     no_rows: Annotated[
         bool,
         typer.Option("--no-rows", help="Show no single rows, where rows are confidential."),
@@ -100,17 +109,34 @@ def report(
         shape = _shape(image_shape)
         own = [function(spec) for spec in statistics or ()]
         model = guide = rows = detector = None
+        judged: list[Any] = []
+        if audit and data is None:
+            raise UsageError("--audit: expected DATA, on which the guide is judged")
         if data is not None:
-            opened = open_run(run, trust_code=trust_code, device=device, out=None, force=force)
+            opened = open_run(
+                run,
+                trust_code=trust_code,
+                device=device,
+                out=None,
+                force=force,
+                unseen_missing=unseen_missing,
+            )
             model, guide = opened.model, opened.guide
             rows = opened.read(data, columns=columns, drop=drop, fields=fields, label=label)
             if run == folder:  # a snapshot's weights may be others than the detector's
                 detector = _detector(folder, model, guide, console)
+            if audit:
+                found = verdicts(opened, rows, GAP_ROWS, opened.settings(seed, console))
+                judged = [each for each in found.values() if not isinstance(each, ValueError)]
+                for each in found.values():
+                    if isinstance(each, ValueError):
+                        console.note(f"warning: the report has no verdict: {in_options(each)}")
         from ppl_vae.report.page import write_report  # noqa: PLC0415  loads torch
 
         write_report(
             model, guide, rows, file, run=folder, num_samples=num_samples, replicates=replicates,
-            statistics=["built-in", *own], detector=detector, image_shape=shape,
+            statistics=["built-in", *own], detector=detector, audit=judged,
+            image_shape=shape,
             show_rows=not no_rows, seed=seed, overwrite=force, progress=console.progress,
             plate=opened_run.info["plate"],
         )  # fmt: skip

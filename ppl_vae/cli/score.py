@@ -25,6 +25,7 @@ from ppl_vae.cli.options import (
     Run,
     Seed,
     TrustCode,
+    UnseenMissing,
 )
 from ppl_vae.cli.pairs import read_in_parts
 from ppl_vae.cli.table_files import without_kept
@@ -98,6 +99,7 @@ def score(
     columns: Columns = None,
     drop: Drop = None,
     fields: Fields = None,
+    unseen_missing: UnseenMissing = False,
     num_samples: Annotated[
         int, typer.Option(min=1, help="Draws of the latents for each row, with --calibrate.")
     ] = 100,
@@ -128,7 +130,7 @@ def score(
         _check_arguments(files, run, calibrate, _given(context), keep_detector=keep_detector)
         opened = open_run(
             run, trust_code=trust_code, device=device, out=files.single_out, force=force,
-            inputs=files_read(fields, data, calibrate, reference),
+            inputs=files_read(fields, data, calibrate, reference), unseen_missing=unseen_missing,
         )  # fmt: skip
         from ppl_vae.anomaly.saved_detectors import DETECTOR  # noqa: PLC0415  loads torch
 
@@ -145,6 +147,7 @@ def score(
             how = {"calibrate": calibrate, "score": score, "reference": reference}
             how |= {"num_samples": num_samples, "seed": seed}
         how |= {**rates, **choice, "keep": keep or [], "explain": explain}
+        how |= {"unseen_missing": True} if unseen_missing else {}
         to_make = list(_results(files, run, how))
         clean = None
         if stored is not None:
@@ -263,6 +266,6 @@ def _decision(
         raise ValueError(
             f"{calibrate}: expected rows that the run was not fitted to, got {len(fitted)} of its "
             f"fit among {len(rows)}: the pair finds them less strange than new rows, and there "
-            "would be false alarms too many; give rows that were held out"
+            "would be too many false alarms; give rows that were held out"
         )
     return Decision.of(len(rows), **rates)

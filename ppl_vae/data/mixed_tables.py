@@ -12,6 +12,7 @@ columns as they are, and gives back frames with the columns, types and categorie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from ppl_vae.arguments import shown
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.columns import NamedFields
 from ppl_vae.data.plain_columns import of_python, text_of
-from ppl_vae.data.schema import Schema, read_schema
+from ppl_vae.data.schema import UNSEEN, Schema, read_schema
+from ppl_vae.data.unseen import tell_unknown
 
 X, SEEN, COVARIATES = "x", "seen", "y"
 
@@ -96,8 +98,10 @@ def table(
         covariates: Names of columns that a model is given and does not describe: the field ``y``.
             They may have no gaps.
         unseen: ``"error"``, or ``"missing"`` to take categories that the schema does not have for
-            missing values, in later data too.
-        schema: The schema of another table, by which this one is read; no other argument then.
+            missing values, in later data too. Beside ``schema``, ``"error"`` leaves it to the
+            schema. A warning says how many cells are taken for missing.
+        schema: The schema of another table, by which this one is read; no other argument then but
+            ``unseen="missing"``, for later data with categories that the fit did not have.
 
     Returns:
         A mapping of the fields ``x``, ``seen`` and ``y``, as the file's head has them, with the
@@ -131,10 +135,12 @@ def table(
         raise ValueError(f"schema: expected a Schema, got {shown(schema)}; Schema.load reads one")
     if schema is None:
         schema = read_schema(frame, unseen=unseen, **given)
-    elif any(given.values()) or not isinstance(unseen, str) or unseen != "error":
-        used = next((name for name, value in given.items() if value), "unseen")
-        raise ValueError(f"{used}: expected none beside a schema, which says it, got one")
+    elif used := [name for name, value in given.items() if value]:
+        raise ValueError(f"{used[0]}: expected none beside a schema, which says it, got one")
+    elif not isinstance(unseen, str) or unseen not in UNSEEN:
+        raise ValueError(f"unseen: expected {' or '.join(UNSEEN)}, got {shown(unseen)}")
     else:
+        schema = schema if unseen == "error" else replace(schema, unseen=unseen)
         schema.checked(frame)
         schema = schema.completed(frame)
     return by_schema(frame, schema)
@@ -161,10 +167,21 @@ def _mapping_of_kinds(kinds: Any) -> dict[Any, str]:
     return dict(kinds or {})
 
 
-def by_schema(frame: pd.DataFrame, schema: Schema, where: str = "data") -> Table:
-    """Return a frame as a table of a schema; errors as ``table``."""
+def by_schema(
+    frame: pd.DataFrame, schema: Schema, where: str = "data", *, tell: bool = True
+) -> Table:
+    """Return a frame as a table of a schema; errors as ``table``.
+
+    Args:
+        frame: The frame.
+        schema: The schema.
+        where: The data's name, for messages.
+        tell: Whether to warn of cells that are taken for missing, because of their category.
+    """
     schema.checked(frame, where)
     x, seen = schema.encoded(frame, schema.modelled, where)
+    if tell:
+        tell_unknown(frame, schema, seen, where)
     dtype = torch.get_default_dtype()
     fields: dict[str, Any] = {X: torch.as_tensor(x, dtype=dtype), SEEN: torch.as_tensor(seen)}
     if schema.given:

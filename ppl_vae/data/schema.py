@@ -72,14 +72,12 @@ class Schema:
 
     @property
     def given_names(self) -> list[str]:
-        """A name for each number of the covariates: the column's, or "sex = Male" of an indicator.
-
-        The numbers are those of ``covariate_values``, in their order.
-        """
+        """A name for each number of ``covariate_values``: "age", "log pay" or "sex = Male"."""
         names = []
         for column in self.given:
             values = column.categories or [f"{atom + column.offset:g}" for atom in column.atoms]
-            names += [] if column.is_category else [text_of(column.name)]
+            of_number = "log " * (column.kind == "positive") + text_of(column.name)
+            names += [] if column.is_category else [of_number]
             names += [f"{text_of(column.name)} = {text_of(value)}" for value in values]
         return names
 
@@ -221,15 +219,16 @@ class Schema:
         """
         parts = []
         for column in self.given:
-            x, seen = self.encoded(frame, [column], where)
+            cells = frame.iloc[:, _positions(frame, where)[text_of(column.name)]]
+            x, seen = column.encoded(cells, self.missing, "", where)
             if not seen.all():
-                row = int(np.argmin(seen[:, 0]))
+                row = int(np.argmin(seen))
                 raise ValueError(
                     f'{where}: column "{column.name}": expected a value in every row of a '
                     f"covariate, got none in {place_of(frame, row)}; leave these rows out, or let "
                     "the model describe the column: take it from covariates="
                 )
-            parts.append(column.covariate(x[:, 0]))
+            parts.append(column.covariate(x))
         return np.concatenate(parts, 1)
 
     # JSON

@@ -167,7 +167,7 @@ class SchemaColumn:
         Args:
             column: The column.
             words: Texts and numbers that stand for a missing value.
-            unseen: What becomes of an unknown category, ``"error"`` or ``"missing"``.
+            unseen: ``"missing"``; an unknown category is an error else, without gaps for "".
             where: The data's name, for messages.
 
         Raises:
@@ -180,12 +180,12 @@ class SchemaColumn:
         if self.is_category:
             codes = self._codes(column, missing)
             unknown = there & (codes < 0)
-            if unknown.any() and unseen == "error":
-                row = int(np.argmax(unknown))
+            if unknown.any() and unseen != "missing":
+                more = ', or take such cells for missing: table(..., unseen="missing")'
                 raise self._error(
-                    column, row, where, f"one of its {len(self.categories)} categories, "
-                    f"{shown(list(self.categories[:5]))}",
-                    'correct it, or fit with unseen="missing", which takes such cells for missing',
+                    column, int(np.argmax(unknown)), where,
+                    f"one of its {len(self.categories)} categories, "
+                    f"{shown(list(self.categories[:5]))}", "correct it" + more * bool(unseen),
                 )  # fmt: skip
             there = there & ~unknown
             values[there] = codes[there]
@@ -282,7 +282,7 @@ class SchemaColumn:
             bad = there & ~(np.abs(numbers) <= (np.inf if self.kind == "date" else LARGEST))
             if bad.any():
                 expected = f"numbers up to {LARGEST:g}"
-                mend = "correct it, or give the column in a larger unit"
+                mend = f"correct it, use a larger unit, or leave it out: ignore=[{self.name!r}]"
             elif self.kind == "count":
                 bad = there & ~((numbers >= 0) & (numbers == np.round(numbers)))
                 expected, mend = "a whole number from 0", of_kind

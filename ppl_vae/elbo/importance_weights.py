@@ -358,12 +358,12 @@ def kl_groups(draws: list[Draw]) -> Tensor:
         name = names[0]
         site = first.guide_trace.nodes.get(name) or first.model_trace.nodes[name]
         if not site["is_observed"] and sites.in_plate(site, first.plate):
-            groups.append(torch.stack([_latent_groups(draw, name) for draw in draws]).mean(0))
+            groups.append(torch.stack([latent_groups(draw, name) for draw in draws]).mean(0))
     return torch.cat(groups) if groups else torch.zeros(0)
 
 
-def _latent_groups(draw: Draw, name: str) -> Tensor:
-    """Return the KL divergences of one latent in one run, (groups,).
+def latent_groups(draw: Draw, name: str) -> Tensor:
+    """Return the KL divergences of one latent in one run, averaged over the rows: (groups,).
 
     The groups are the latent's dimensions, and those of plates inside the rows, where they are
     independent: where prior and guide are both ``Independent`` over as many dimensions. Otherwise

@@ -105,7 +105,9 @@ def refine(
         >>> len(log_likelihood(model, refined, x[1:]))
         2
     """
-    check_arguments(steps=steps, num_particles=num_particles, seed=seed, progress=progress)
+    check_arguments(
+        steps=steps, num_particles=num_particles, widen=widen, seed=seed, progress=progress
+    )
     check_number("lr", lr, positive=True)
     if lr > LONGEST:
         raise ValueError(f"lr: expected at most {LONGEST} standard deviations a step, got {lr:g}")

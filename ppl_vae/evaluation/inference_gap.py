@@ -107,10 +107,13 @@ class InferenceGap:
         0. A part is the cause where it makes two thirds of the gap, both are where none does.
         ``"unknown"``: log p(x) is not reliable in most rows, or a latent could not be refined.
         """
-        means, errors = (self.summary[name].to_dict() for name in ("mean", "error"))
+        means, errors = (
+            dict(zip(self.summary.index, self.summary[name].to_numpy(), strict=True))
+            for name in ("mean", "error")
+        )
         if not np.isfinite(means["gap"]) or self.unreliable.mean() > KNOWN:
             return "unknown"
-        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(errors["gap"])):
+        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(float(errors["gap"]))):
             return "neither"
         if self.not_refined or not np.isfinite(means["approximation"]):
             return "unknown"
@@ -147,7 +150,7 @@ class InferenceGap:
 
     def _why_unknown(self) -> str:
         """Return why there is no cause, and what to do."""
-        if self.unreliable.mean() > KNOWN or not np.isfinite(self.summary.loc["gap", "mean"]):
+        if self.unreliable.mean() > KNOWN or not np.isfinite(self.summary["mean"].to_dict()["gap"]):
             return (
                 "The cause is unknown: log p(x) is not reliable in "
                 f"{int(self.unreliable.sum())} of {len(self.frame)} rows; take "
@@ -233,11 +236,11 @@ def inference_gap(
         >>> len(result.frame), result.cause in ("family", "encoder", "both", "neither", "unknown")
         (3, True)
     """
-    check_arguments(steps=steps, num_samples=num_samples, seed=seed, progress=progress)
-    if method not in METHODS:
+    check_arguments(
+        steps=steps, num_samples=num_samples, simulated=simulated, seed=seed, progress=progress
+    )
+    if not isinstance(method, str) or method not in METHODS:
         raise ValueError(f"method: expected {' or '.join(METHODS)}, got {shown(method)}")
-    if not isinstance(simulated, bool):
-        raise ValueError(f"simulated: expected True or False, got {shown(simulated)}")
     if guide is None:
         raise ValueError(
             "guide: expected a guide, whose distance from the posterior is asked for, got None"

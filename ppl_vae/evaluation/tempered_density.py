@@ -39,6 +39,9 @@ from ppl_vae.elbo.particles import ParticleRuns, with_particles
 Points = dict[str, Tensor]
 """``{site: (chains, plates inside the rows..., rows, numbers)}``, in coordinates without bounds."""
 
+SUMMED = {"enumerate": "parallel"}
+"""What a site's ``infer`` holds where the site is summed."""
+
 TOLERANCE = 1e-4
 """Relative and absolute: how far the traced density may lie from that of the model's own Python."""
 
@@ -47,7 +50,7 @@ class TemperedDensity:
     """The tempered posterior of the rows of a model.
 
     Args:
-        pair: The pair; only the model is used.
+        pair: The pair; of the guide, only which latents it sums.
         rows: The data.
 
     Attributes:
@@ -59,10 +62,16 @@ class TemperedDensity:
     """
 
     def __init__(self, pair: Pair, rows: Rows) -> None:
+        with quiet_look(pair, rows) as few_rows:
+            guide_trace = poutine.trace(pair.guide).get_trace(few_rows)
+        in_guide = sites.with_role(guide_trace, "latent").items()
+        by_guide = {name for name, site in in_guide if sites.is_enumerated(site)}
         self.pair = Pair.of(pair.model.function, None, pair.plate)
+        summed: Any = lambda site: SUMMED if site["name"] in by_guide else {}  # noqa: E731
+        self._model = poutine.infer_config(self.pair.model, summed)
         with quiet_look(self.pair, rows) as few_rows:
             self._runs = ParticleRuns.probe(self.pair, few_rows)
-            trace = poutine.trace(EnumerateInParallel()(self.pair.model)).get_trace(few_rows)
+            trace = poutine.trace(self._model).get_trace(few_rows)
         self._supports: dict[str, Any] = {}
         self._free_events: dict[str, tuple[int, ...]] = {}
         self._batch_dims: dict[str, int] = {}
@@ -74,7 +83,7 @@ class TemperedDensity:
                 continue
             self._check(name, site)
             self._supports[name] = site["fn"].support
-            free = biject_to(site["fn"].support).inv(site["value"])
+            free = _from_reals(site["fn"].support).inv(site["value"])
             self._free_events[name] = tuple(free.shape[len(site["fn"].batch_shape) :])
             self._batch_dims[name] = len(site["fn"].batch_shape)
             self._event_dims[name] = site["fn"].event_dim
@@ -86,6 +95,11 @@ class TemperedDensity:
             )
         self._rows = 0  # of the blocks that the graph takes
         self._graph: Callable[..., list[Tensor]] | None = None
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether blocks of the traced size go through a graph."""
+        return self._graph is not None
 
     def _check(self, name: str, site: sites.Site) -> None:
         """Raise ``ValueError`` where a latent has no coordinates."""
@@ -124,9 +138,8 @@ class TemperedDensity:
     def prior_points(self, batch: Batch, chains: int) -> Points:
         """Return the coordinates of draws from the prior, one for each chain of each row."""
         found: dict[str, list[Tensor]] = {name: [] for name in self.sites}
-        summed = EnumMessenger(first_available_dim=-2 - self._runs.nesting)
         for particles in self._runs.handlers(chains):
-            model = summed(EnumerateInParallel()(with_particles(self.pair.model, particles)))
+            model = with_particles(self.pair.model, particles)
             with torch.no_grad(), pyro.validation_enabled(False):
                 trace = poutine.trace(model).get_trace(batch)
             for name, values in found.items():
@@ -236,7 +249,7 @@ class TemperedDensity:
     ) -> tuple[Tensor, Tensor]:
         """Return log p(z) and log p(x, z) of one run of the model, (chains of the run, rows)."""
         # a site that is done already would get no names of its dimensions from Pyro
-        model = poutine.condition(with_particles(self.pair.model, particles), data=dict(values))
+        model = poutine.condition(with_particles(self._model, particles), data=dict(values))
         dim = None if particles is None else -1 - self._runs.nesting
         first = -1 - self._runs.nesting if dim is None else dim - 1
         model = EnumMessenger(first_available_dim=first)(EnumerateInParallel()(model))
@@ -279,14 +292,14 @@ class TemperedDensity:
 
     def _free(self, name: str, value: Tensor) -> Tensor:
         """Return coordinates, (chains, plates..., rows, numbers), of values, (..., event...)."""
-        free = biject_to(self._supports[name]).inv(value.detach())
+        free = _from_reals(self._supports[name]).inv(value.detach())
         batch = value.ndim - self._event_dims[name]
         coordinates: Tensor = free.reshape(*free.shape[:batch], -1)
         return coordinates
 
     def _value(self, name: str, free: Tensor) -> tuple[Tensor, Tensor]:
         """Return values, and the logarithm of their volume, (chains, rows), of coordinates."""
-        transform = biject_to(self._supports[name])
+        transform = _from_reals(self._supports[name])
         shaped = free.reshape(*free.shape[:-1], *self._free_events[name])
         value: Tensor = transform(shaped)
         volume: Tensor = transform.log_abs_det_jacobian(shaped, value)
@@ -295,11 +308,21 @@ class TemperedDensity:
         return value, volume.reshape(len(volume), -1, volume.shape[-1]).sum(1)
 
 
+def _from_reals(support: Any) -> Any:
+    """Return the transform of the reals onto a support; of a mixture, that of its parts."""
+    try:
+        return biject_to(support)
+    except NotImplementedError:
+        if not hasattr(support, "base_constraint"):
+            raise
+        return biject_to(support.base_constraint)
+
+
 def _has_one_support(site: sites.Site) -> bool:
     """Return whether a transform of the reals has the support of a site, the same in all rows."""
     dim = -1 - site["fn"].event_dim
     try:
-        transform = biject_to(site["fn"].support)
+        transform = _from_reals(site["fn"].support)
         return bool(transform.inv(site["value"].narrow(dim, 0, 1)).shape[dim] == 1)
     except (NotImplementedError, RuntimeError):
         return False

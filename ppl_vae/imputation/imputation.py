@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,19 +23,17 @@ from ppl_vae.bars import Bar
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.data.fields import Field
 from ppl_vae.data.rows import Data, Rows
-from ppl_vae.evaluation.psis import k_threshold
-from ppl_vae.evaluation.summary import MOST_DRAWS, UnreliableWarning
 from ppl_vae.imputation.completed import completed_data
 from ppl_vae.imputation.imputer import Imputer
 from ppl_vae.imputation.missing import MissingCells, find_missing
-from ppl_vae.imputation.of_tables import categories_of, check_fields, table_lines
+from ppl_vae.imputation.of_tables import categories_of, check_fields, of_unknown, table_lines
+from ppl_vae.imputation.reliability import lines, reasons, warn
 from ppl_vae.imputation.summaries import STATISTICS, BlockDraws, joined_rows
 from ppl_vae.verdicts import Block, Line, Table, verdict
 
-LINE = ("row", "column", *STATISTICS, "k_hat")
+LINE = ("row", "column", *STATISTICS, "k_hat", "reason")
 """Columns of the frame of missing cells."""
 
-ENOUGH = 100  # effective draws that are enough where the tail of the weights is unknown
 SHOWN = 5  # columns with the most missing cells that a text lists
 
 
@@ -46,22 +43,27 @@ class Imputation:
     """Missing cells of the data, filled from their posterior.
 
     Attributes:
-        completed: The data in their own form, index and order of columns, with the posterior mean
-            in each missing cell: the rounded mean of counts, the most probable category of
-            categories and of 0 and 1. Observed cells are those that were given, bit by bit. A
-            column of whole numbers becomes one of double precision where it cannot hold a value. A
-            mask beside the data stays as it was.
+        completed: The data in their own form, index and order of columns, with a value in each
+            missing cell: the posterior mean; the median of positive numbers, as of a ``LogNormal``
+            or ``Gamma`` likelihood, whose mean a single far draw may decide; the rounded mean of
+            counts; the most probable category of categories and of 0 and 1. Observed cells are
+            those that were given, bit by bit; so are cells of a table with a category that the fit
+            did not have, which the model takes for missing and ``frame`` has. A column of whole
+            numbers becomes one of double precision where it cannot hold a value. A mask beside the
+            data stays as it was.
         frame: A line for each missing cell, in the data's units: ``row``, the label of the row;
             ``column``, the name or position of the column (for rows of several dimensions a tuple,
             such as step and column; where several fields have missing cells, the field comes
-            first); ``value``; ``sd``, the posterior standard deviation; ``lower`` and ``upper``,
-            between which the cell lies with probability ``level``; ``probability`` of the most
-            probable category, else NaN; ``k_hat`` of the row. Categories have no order: ``sd``,
-            ``lower`` and ``upper`` are NaN.
-        unreliable: Which lines of ``frame`` are of rows with unreliable importance weights, by
-            ``k_hat`` and the effective number of draws, (cells,) of bool: ``k_hat`` above
-            min(1 - 1/log10(S), 0.7) and less than S/2 effective draws; without ``k_hat``, less than
-            100 of them.
+            first); ``value``; ``sd``, the posterior standard deviation, NaN for positive numbers
+            whose mean is outside the central 90 % of the draws; ``lower`` and ``upper``, between
+            which the cell lies with probability ``level``; ``probability`` of the most probable
+            category, else NaN; ``k_hat`` of the row; ``reason``, why the line is unreliable, ""
+            where it is reliable. Categories have no order: ``sd``, ``lower`` and ``upper`` are NaN.
+        unreliable: Which lines of ``frame`` are unreliable, (cells,) of bool. "few draws count":
+            by the row's importance weights, ``k_hat`` above min(1 - 1/log10(S), 0.7) and less than
+            S/2 effective draws; without ``k_hat``, less than 100 of them. "value outside its
+            interval": a mean that is outside the central 90 % of the draws, whatever ``level`` is,
+            because a few far draws decide it.
         rows: Number of rows that have missing cells.
         num_samples: S, draws for each row.
         level: Probability of the intervals.
@@ -166,18 +168,19 @@ class Imputation:
         if not len(self.frame):
             return [[Line(f"no cell is missing in {total:,} rows", "title")]]
         title = f"{len(self.frame):,} missing cells imputed in {self.rows:,} of {total:,} rows"
-        bad = self.frame["row"][self.unreliable]
-        count = int(self._imputer.cells.rows[torch.from_numpy(self.unreliable)].unique().numel())
-        reliable = Line("the importance weights of all these rows are reliable", "good")
-        if count:
-            first = shown(bad.iloc[0])
-            reliable = Line(
-                f"{count:,} of {self.rows:,} rows are unreliable, first row {first}", "warning"
-            )
+        kept = int(of_unknown(self._imputer.rows, self._imputer.cells).sum())
+        head = [Line(title, "title")]
+        if kept:
+            text = f"{kept:,} hold a category that the fit did not have, and stay as they are"
+            head.append(Line(text, "warning"))
+        reliability = lines(self.frame, self._imputer.cells.rows, self.rows)
         missing = self.frame["column"].astype(str).value_counts(sort=True)[:SHOWN]
         table = pd.DataFrame({"missing": missing, "share": missing / total})
         caption = "columns with the most missing cells"
-        return [[Line(title, "title"), reliable], Table(table.rename_axis(None), ".1%", caption)]
+        return [
+            [*head, *reliability],
+            Table(table.rename_axis(None), ".1%", caption),
+        ]
 
 
 def impute(
@@ -226,7 +229,7 @@ def impute(
 
     Warns:
         UnreliableWarning: If in some rows few draws count, by ``k_hat`` and by their effective
-            number.
+            number; if a few far draws decide the mean of a cell.
 
     Example:
         >>> from ppl_vae.models.state_space import StateSpaceModel
@@ -247,13 +250,13 @@ def impute(
     imputer = Imputer(pair, data, rows, cells, places, num_samples)
     found = _summaries(imputer, level, seed, Bar("imputation", progress))
     incomplete = int(cells.rows.unique().numel())
-    unreliable = _unreliable(found["ess"].numpy(), found["k_hat"].numpy(), num_samples)
-    _warn(unreliable, cells, incomplete)
+    frame = _frame(rows, cells, found).assign(reason=reasons(found, num_samples))
+    warn(frame, cells.rows, incomplete)
+    unreliable = (frame["reason"] != "").to_numpy(bool, copy=True)
+    completed = completed_data(data, rows, cells, found["value"])
     return Imputation(
-        completed_data(data, rows, cells, found["value"]),
-        _frame(rows, cells, found),
-        unreliable, incomplete, num_samples, float(level), imputer, seed,
-    )  # fmt: skip
+        completed, frame, unreliable, incomplete, num_samples, float(level), imputer, seed
+    )
 
 
 def _summaries(imputer: Imputer, level: float, seed: int | None, bar: Bar) -> dict[str, Tensor]:
@@ -261,48 +264,10 @@ def _summaries(imputer: Imputer, level: float, seed: int | None, bar: Bar) -> di
     names = (*STATISTICS, "ess", "k_hat")
     if not len(imputer.cells):
         bar.over([], unit="block")
-        return {name: torch.zeros(0, dtype=torch.double) for name in names}
+        none = torch.zeros(0, dtype=torch.double)
+        return dict.fromkeys(names, none) | {"outside": none.bool()}
     parts = imputer.over_blocks(lambda draws: draws.summary(level) | draws.reliability(), seed, bar)
-    return {name: torch.cat([part[name] for part in parts]) for name in names}
-
-
-def _unreliable(ess: np.ndarray, k_hat: np.ndarray, num_samples: int) -> np.ndarray:
-    """Return which weights are not reliable: too heavy a tail, or an unknown one and few draws.
-
-    The tail is unknown where the largest weights are equal, as of discrete latents that are drawn.
-
-    Args:
-        ess: Effective numbers of draws.
-        k_hat: Shapes of the tails; NaN where unknown.
-        num_samples: S.
-
-    Example:
-        >>> _unreliable(np.array([90.0, 90.0, 900.0]), np.array([0.1, np.nan, np.nan]), 2000)
-        array([False,  True, False])
-    """
-    many = np.where(
-        np.isnan(k_hat), min(ENOUGH, MOST_DRAWS * num_samples), MOST_DRAWS * num_samples
-    )
-    return np.asarray(~((k_hat <= k_threshold(num_samples)) | (ess >= many)))
-
-
-def _warn(unreliable: np.ndarray, cells: MissingCells, incomplete: int) -> None:
-    """Warn of rows with unreliable weights, if any.
-
-    Args:
-        unreliable: Which cells are of such rows, (cells,).
-        cells: The cells.
-        incomplete: Number of rows with missing cells.
-    """
-    count = int(cells.rows[torch.from_numpy(unreliable)].unique().numel())
-    if count:
-        warnings.warn(
-            f"impute: few draws count in {count} of {incomplete} rows with missing cells, so that "
-            "their values and intervals are not reliable; refine the guide for these rows, "
-            "refine(model, guide, data), train the guide further, or raise num_samples",
-            UnreliableWarning,
-            stacklevel=3,
-        )
+    return {name: torch.cat([part[name] for part in parts]) for name in (*names, "outside")}
 
 
 def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.DataFrame:
@@ -310,7 +275,7 @@ def _frame(rows: Rows, cells: MissingCells, found: dict[str, Tensor]) -> pd.Data
     if rows.schema is not None:
         of_columns = {"row": rows.index[cells.rows.numpy()], **table_lines(rows, cells, found)}
         others = {n: found[n].numpy() for n in (*STATISTICS, "k_hat") if n not in of_columns}
-        return pd.DataFrame({n: {**of_columns, **others}[n] for n in LINE})
+        return pd.DataFrame({n: {**of_columns, **others}[n] for n in LINE[:-1]})
     several = len(cells.fields.unique()) > 1
     columns = np.empty(len(cells), dtype=object)
     for number, each in enumerate(rows.fields):

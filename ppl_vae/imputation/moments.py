@@ -24,7 +24,9 @@ from torch.nn.functional import one_hot
 from ppl_vae.core.supports import is_discrete, support_of
 from ppl_vae.predictive.moments import known_moments
 
-Kind = Literal["category", "one-hot", "binary", "count", "real"]
+Kind = Literal["category", "one-hot", "binary", "count", "positive", "real"]
+
+BOUNDS = ("lower_bound", "upper_bound")
 
 OfCells = Callable[..., Tensor]
 
@@ -34,7 +36,7 @@ class Moments:
     """Moments of missing cells at some draws of the latents.
 
     Attributes:
-        kind: What the cells hold: "category", "one-hot", "binary", "count" or "real".
+        kind: What the cells hold: "category", "one-hot", "binary", "count", "positive" or "real".
         mean: (samples, cells); for categories (samples, cells, categories), their probabilities.
         variance: (samples, cells); for categories, zeros.
         categories: Length of a one-hot vector, whose cells are neighbours; else 0.
@@ -74,12 +76,15 @@ def moments_of(fn: Any, values: Tensor, of_cells: OfCells, *, held: bool) -> Mom
 def kind_of(fn: Any) -> Kind:
     """Return what a distribution's values are.
 
-    Whole numbers between bounds are categories where the distribution has no mean.
+    Whole numbers between bounds are categories where the distribution has no mean. Numbers with a
+    lower bound and no upper one are called positive, wherever the bound is.
 
     Example:
         >>> import pyro.distributions as dist
         >>> kind_of(dist.Poisson(torch.ones(3)).to_event(1)), kind_of(dist.Bernoulli(0.5))
         ('count', 'binary')
+        >>> kind_of(dist.LogNormal(0.0, 1.0)), kind_of(dist.StudentT(2.0)), kind_of(dist.Beta(1, 1))
+        ('positive', 'real', 'real')
     """
     support = support_of(fn)
     if isinstance(support, type(constraints.boolean)):
@@ -89,7 +94,11 @@ def kind_of(fn: Any) -> Kind:
     bounded = isinstance(support, constraints.integer_interval)
     if isinstance(_base(fn), Categorical) or (bounded and not _has_mean(fn)):
         return "category"
-    return "count" if is_discrete(fn) else "real"
+    if is_discrete(fn):
+        return "count"
+    support = getattr(support, "support", support)  # of a distribution with atoms, that of its base
+    is_bounded = [getattr(support, name, None) is not None for name in BOUNDS]
+    return "positive" if is_bounded == [True, False] else "real"
 
 
 def _base(fn: Any) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ppl_vae.data.mixed_tables import X
 from ppl_vae.data.plain_columns import is_missing, plain, text_of
 from ppl_vae.data.rows import Rows
-from ppl_vae.data.schema_columns import SchemaColumn
+from ppl_vae.data.unseen import unknown_cells
 from ppl_vae.imputation.missing import MissingCells
 
 BOUNDS = ("value", "lower", "upper")
@@ -40,6 +40,9 @@ def check_fields(rows: Rows, cells: MissingCells) -> None:
 def completed_table(rows: Rows, cells: MissingCells, values: Tensor) -> pd.DataFrame:
     """Return a copy of the table's frame in which the missing cells alone are written.
 
+    A cell with a category that the schema does not have stays as it is, though the model takes the
+    cell for missing.
+
     Args:
         rows: A table.
         cells: The missing cells.
@@ -52,20 +55,34 @@ def completed_table(rows: Rows, cells: MissingCells, values: Tensor) -> pd.DataF
     else:
         everything = rows.positions_in_data(torch.arange(len(rows)))
         frame = rows.restore([field.take(everything) for field in rows.fields], rows.index)
-    places, numbers = cells.places.numpy(), values.numpy()
+    places, numbers, unknown = cells.places.numpy(), values.numpy(), of_unknown(rows, cells)
     for place in np.unique(places):
         column, chosen = rows.schema.modelled[place], places == place
+        chosen = chosen & ~unknown
+        if not chosen.any():
+            continue
         made = column.decoded(numbers[chosen], np.ones(int(chosen.sum()), bool))
-        position = _position(frame, column)
+        position = list(map(text_of, frame.columns)).index(text_of(column.name))
         row, words = cells.rows[chosen].numpy(), rows.schema.missing
         new: Any = _written(frame.iloc[:, position], row, made, words)
         frame.isetitem(position, new)
     return frame
 
 
-def _position(frame: pd.DataFrame, column: SchemaColumn) -> int:
-    """Return the place of a column of the schema in a frame."""
-    return list(map(text_of, frame.columns)).index(text_of(column.name))
+def of_unknown(rows: Rows, cells: MissingCells) -> np.ndarray:
+    """Return which missing cells hold a category that the table's schema lacks, (cells,) of bool.
+
+    Args:
+        rows: Rows of any form; other data than a table have no such cells.
+        cells: The missing cells.
+    """
+    places, found = cells.places.numpy(), np.zeros(len(cells), dtype=bool)
+    if rows.schema is None or rows.frame is None:
+        return found
+    for place in np.unique(places):
+        unknown = unknown_cells(rows.frame, rows.schema.modelled[place], rows.schema)
+        found |= (places == place) & unknown[cells.rows.numpy()]
+    return found
 
 
 def _written(column: pd.Series, row: np.ndarray, made: pd.Series, words: Any) -> Any:

@@ -1,7 +1,10 @@
 """The posterior of missing cells in a few numbers: value, spread, interval, probability.
 
-value   the mean of real numbers, the rounded mean of counts, the most probable category
-bounds  weighted quantiles of the draws: below and above lie at most (1 - level) / 2 each
+value    the mean of real numbers, the median of positive ones, whose mean a single far draw may
+         decide, the rounded mean of counts, the most probable category
+bounds   weighted quantiles of the draws: below and above lie at most (1 - level) / 2 each
+outside  whether a value that is a mean is outside the central 90 % of the draws, so that a far tail
+         alone decides the value
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from ppl_vae.imputation.moments import Moments, RunningMoments, RunningRows
 from ppl_vae.imputation.posterior import CellDraws, CellPosterior
 
 STATISTICS = ("value", "sd", "lower", "upper", "probability")
+CENTRAL = 0.9  # probability of the interval outside of which no mean is to be believed
+ROUNDING = 1e-5  # of a bound: draws are in single precision, and a mean is a sum of many
 
 
 @dataclass(frozen=True)
@@ -128,14 +133,15 @@ class BlockDraws:
         return values.gather(0, chosen[:, self.rows])
 
     def summary(self, level: float) -> dict[str, Tensor]:
-        """Return the statistics of the wanted cells, ``{name: (cells,)}``.
+        """Return the statistics of the wanted cells and ``outside``, ``{name: (cells,)}``.
 
         Args:
             level: Probability of the intervals.
         """
         weights = self.log_weights.softmax(0)
         parts = [_summary(site, weights[:, site.cells.rows], level) for site in self.sites]
-        return {name: torch.cat([part[name] for part in parts])[self.order] for name in STATISTICS}
+        names = (*STATISTICS, "outside")
+        return {name: torch.cat([part[name] for part in parts])[self.order] for name in names}
 
     def probabilities(self) -> Tensor:
         """Return the probability of each category of the wanted cells, (cells, most categories).
@@ -176,13 +182,14 @@ def _summary(site: SiteDraws, weights: Tensor, level: float) -> dict[str, Tensor
     """
     moments, average, draws = site.moments, site.average, site.values
     unknown = torch.full((draws.shape[1],), torch.nan, dtype=torch.double)
+    inside = torch.zeros(draws.shape[1], dtype=torch.bool)
     if moments.kind == "category":
         probability, value = average.mean.max(-1)
-        result = {"value": value.double(), "probability": probability}
-        return {name: result.get(name, unknown) for name in STATISTICS}
+        result = {"value": value.double(), "probability": probability, "outside": inside}
+        return {name: result.get(name, unknown) for name in (*STATISTICS, "outside")}
     lower, middle, upper = weighted_quantiles(draws, weights, level)
     mean = torch.where(average.mean.isfinite(), average.mean, middle)
-    value, probability = mean, unknown
+    value, probability, sd, outside = mean, unknown, average.sd, inside
     if moments.kind == "one-hot":
         by_vector = mean.reshape(-1, moments.categories)
         best = by_vector.argmax(-1, keepdim=True)
@@ -190,12 +197,29 @@ def _summary(site: SiteDraws, weights: Tensor, level: float) -> dict[str, Tensor
         probability = by_vector.gather(1, best).expand_as(by_vector).flatten()
     elif moments.kind == "binary":
         value, probability = (mean > 0.5).double(), torch.maximum(mean, 1 - mean)
-    elif moments.kind == "count":
-        value = mean.round()
+    else:
+        value = mean.round() if moments.kind == "count" else mean
+        outside = _outside(value, draws, weights)
+    if moments.kind == "positive":
+        # The far draws that decide the mean decide the standard deviation as well.
+        value, sd, outside = middle, torch.where(outside, torch.nan, sd), inside
     return {
-        "value": value, "sd": average.sd, "lower": lower, "upper": upper,
-        "probability": probability,
+        "value": value, "sd": sd, "lower": lower, "upper": upper, "probability": probability,
+        "outside": outside,
     }  # fmt: skip
+
+
+def _outside(value: Tensor, draws: Tensor, weights: Tensor) -> Tensor:
+    """Return which values, (cells,), are outside the central 90 % of the draws of their cells.
+
+    Args:
+        value: The values.
+        draws: (samples, cells).
+        weights: Weights of the draws, which sum to 1, (samples, cells).
+    """
+    lower, _, upper = weighted_quantiles(draws, weights, CENTRAL)
+    slack = ROUNDING * torch.maximum(lower.abs(), upper.abs())
+    return (value < lower - slack) | (value > upper + slack)
 
 
 def weighted_quantiles(

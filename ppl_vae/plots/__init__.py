@@ -16,6 +16,7 @@ from ppl_vae.plots.detection import roc_curves as roc_curves
 from ppl_vae.plots.differences import difference_intervals as difference_intervals
 from ppl_vae.plots.distances import distance_histogram as distance_histogram
 from ppl_vae.plots.estimators import estimator_plane as estimator_plane
+from ppl_vae.plots.gaps import gap_bars as gap_bars
 from ppl_vae.plots.images import image_grid as image_grid
 from ppl_vae.plots.importance import importance_map as importance_map
 from ppl_vae.plots.maps import latent_map as latent_map
@@ -25,4 +26,5 @@ from ppl_vae.plots.ranks import rank_differences as rank_differences
 from ppl_vae.plots.reliability import elbo_bars as elbo_bars
 from ppl_vae.plots.reliability import reliability as reliability
 from ppl_vae.plots.statistic import statistic_histogram as statistic_histogram
+from ppl_vae.plots.usage import usage_bars as usage_bars
 from ppl_vae.plots.verdict import check_summary as check_summary

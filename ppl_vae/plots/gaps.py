@@ -54,17 +54,18 @@ def gap_bars(
     if not known.any():
         raise ValueError("approximation: expected finite numbers, got none")
     family, network = family[known], network[known]
+    means = [float(part.mean()) for part in (family, network)]
     order = np.argsort(-(family + network), kind="stable")
     if len(order) > MOST_BARS:
         order = order[np.linspace(0, len(order) - 1, MOST_BARS).round().astype(int)]
     family, network = family[order], network[order]
     ax = axes_or_new(ax, 6.4, 3.2)
     places = np.arange(len(order))
-    ax.bar(places, family, width=1.0, color=BLUE, label=f"family: mean {family.mean():.3g}")
+    ax.bar(places, family, width=1.0, color=BLUE, label=f"family: mean {means[0]:.3g}")
     base = np.where(network >= 0, np.maximum(family, 0), 0)
     ax.bar(
         places, network, bottom=base, width=1.0, color=ORANGE,
-        label=f"network: mean {network.mean():.3g}",
+        label=f"network: mean {means[1]:.3g}",
     )  # fmt: skip
     ax.axhline(0, color=INK, linewidth=0.8)
     ax.set_xticks([])

@@ -83,6 +83,7 @@ def density_overlay(
     x = "\n".join(filter(None, [name or "value", note]))
     title = "Observed and replicated values" if title is None else title
     style.label_axes(ax, title, x, "share of rows" if discrete else "density")
+    ax.yaxis.set_major_formatter("{x:g}")  # a power of ten above the axis would meet the legend
     style.legend_above(ax)
     return ax
 

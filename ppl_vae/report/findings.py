@@ -24,6 +24,10 @@ SHAPE = (
     "Take a likelihood of another shape, such as one with heavier tails (models/student.py), or "
     "fit to another scale of the values, such as their logarithms."
 )
+OF_KIND = (
+    "Take another kind for the column, table(frame, kinds={...}), or another likelihood for it: "
+    "LIKELIHOODS in models/table.py."
+)
 STEPS = "Take a model whose steps depend on one another, or give its network more units."
 ADVICE = {
     "correlation": DEPENDENCE,
@@ -91,7 +95,9 @@ def _of_checks(measured: Measurements) -> Iterator[Finding]:
         names = [name for name in flagged_names(check) if name not in known]
         if names:
             more = "also misses" if known else "misses"
-            advice = PRIOR if check.prior and len(checks) > 1 else _advice(check)
+            of_table = measured.rows.schema is not None
+            advice = _advice(check, of_table=of_table)
+            advice = PRIOR if check.prior and len(checks) > 1 else advice
             yield Finding(f"The {subject} {more} {_listed(names)}.", advice)
         known += names
     if checks and not known:
@@ -113,12 +119,20 @@ def _of_checks(measured: Measurements) -> Iterator[Finding]:
         )
 
 
-def _advice(check: PredictiveCheck) -> str:
-    """Return what to do about the flagged statistic that lies farthest out."""
+def _advice(check: PredictiveCheck, *, of_table: bool) -> str:
+    """Return what to do about the flagged statistic that lies farthest out.
+
+    Args:
+        check: The check.
+        of_table: Whether the data are a table of mixed columns, whose model is one for all kinds.
+    """
     (site, statistic), *_ = check.frame.index[check.frame["flagged"]]
     if site == ACROSS:
         return LATENTS
-    return ADVICE.get(statistic, FIT_ON)
+    advice = ADVICE.get(statistic, FIT_ON)
+    if of_table and "models/" in advice:
+        return LATENTS if advice == DEPENDENCE else OF_KIND
+    return advice
 
 
 def _listed(names: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,12 @@ from ppl_vae.arguments import check_arguments, shown
 from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import written_by_rank_0
 from ppl_vae.data.rows import Data
+from ppl_vae.evaluation.calibration_table import GuideCalibration
 from ppl_vae.evaluation.comparison import Comparison
+from ppl_vae.evaluation.inference_gap import InferenceGap
+from ppl_vae.latents.usage import LatentUsage
 from ppl_vae.report import fit_sections, html
+from ppl_vae.report.audit_section import audit_section, check_audit
 from ppl_vae.report.check_section import check_section
 from ppl_vae.report.columns_section import columns_section
 from ppl_vae.report.comparison_section import check_comparison, comparison_section
@@ -45,6 +49,7 @@ def write_report(
     replicates: int | None = None,
     detector: AnomalyDetector | None = None,
     comparison: Comparison | None = None,
+    audit: Sequence[InferenceGap | GuideCalibration | LatentUsage] = (),
     image_shape: tuple[int, ...] | None = None,
     show_rows: bool = True,
     seed: int | None = 0,
@@ -78,6 +83,8 @@ def write_report(
         detector: A detector of this pair, which judges the rows: its threshold, p-values and flags
             are shown. Without one, rows are ordered by their log-likelihood.
         comparison: What ``compare`` returned for this pair and others, which gets a section.
+        audit: What ``inference_gap``, ``guide_calibration`` and ``latent_usage`` returned for this
+            pair, one of them or more, which get a section.
         image_shape: (height, width) or (channels, height, width) where rows are images and come as
             vectors. Rows of such a shape are known as images.
         show_rows: Whether rows are shown one by one: some, and the strangest. With ``False`` the
@@ -116,6 +123,7 @@ def write_report(
     check_arguments(**{name: count for name, count in draws.items() if count is not None})
     check_image_shape(image_shape)
     check_comparison(comparison)
+    check_audit(audit)
     if run is not None:
         check_arguments(run=run)
     if history is not None and not isinstance(history, History):
@@ -147,7 +155,7 @@ def write_report(
             fewer=chosen.fewer,
         )  # fmt: skip
         replicates = chosen.replicates
-    page = _page(fitted, measured, seed, replicates, comparison)
+    page = _page(fitted, measured, seed, replicates, comparison, audit)
     with written_by_rank_0("a report") as writes:
         if writes:
             _check_path(path, overwrite=overwrite)  # it may have been written meanwhile
@@ -179,6 +187,7 @@ def _page(
     seed: int | None,
     replicates: int | None,
     comparison: Comparison | None,
+    audit: Sequence[Any],
 ) -> str:
     """Return the page, with all its sections."""
     versions = fit_sections.versions_section(fitted, measured, seed, replicates)
@@ -190,6 +199,7 @@ def _page(
         *_columns(measured),
         Section("likelihood", "Log-likelihood and ELBO", fit_sections.likelihood_section(measured)),
         *_compared(comparison),
+        *_audited(audit),
         Section("check", "Predictive check", check_section(measured)),
         Section("strange", "Strange rows", strange_section(measured)),
         Section("code", "Code of the pair", fit_sections.code_section(fitted)),
@@ -209,6 +219,12 @@ def _compared(comparison: Comparison | None) -> Iterator[Section]:
     """Yield the section on other pairs; nothing without a comparison."""
     if comparison is not None:
         yield Section("compared", "Compared with other pairs", comparison_section(comparison))
+
+
+def _audited(audit: Sequence[Any]) -> Iterator[Section]:
+    """Yield the section on the guide; nothing without a verdict on it."""
+    if audit:
+        yield Section("audit", "Can the guide be trusted", audit_section(audit))
 
 
 # The top of the page

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.data.rows import Rows
+from ppl_vae.data.schema import Schema
 from ppl_vae.saving.snapshots import read_metrics
 from ppl_vae.training.history import History
 
@@ -127,10 +128,18 @@ def half_as_call(info: Info, half: str) -> str | None:
 def fields_of(template: Mapping[str, Any]) -> list[Field]:
     """Return the form of each field of the data.
 
+    A table of mixed columns has its columns and its covariates, in place of its fields: which cells
+    are there says nothing of its own.
+
     Args:
         template: Description of the data, from ``run.json`` or ``Rows.template``.
     """
     fields = template["fields"]
+    if "schema" in template:
+        schema = Schema.of_json(template["schema"])
+        parts = {"": schema.modelled, "covariates": schema.given}
+        named = {name: [str(column.name) for column in part] for name, part in parts.items()}
+        return [Field(name, (len(part),), part) for name, part in named.items() if part]
     names = template["keys"] or (
         [""] if template["single"] else [f"field {i}" for i in range(len(fields))]
     )

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 import shutil
 import sys
 import warnings
@@ -73,6 +74,17 @@ def test_results_in_the_file_are_printed_and_not_computed_again(images, tmp_path
     shown = command("mnist.py", *more, folder=tmp_path)  # other settings are another row
     assert "7 test rows x 20 samples" in shown
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_gap_of_some_rows_is_split(images, tmp_path):
+    words = "diagonal", "--data", images, "--tiny", "--gap", 5, "--out", tmp_path / "out.jsonl"
+    first = command("mnist.py", *words, folder=tmp_path)
+    for name in ("gap", "approximation", "amortization"):
+        assert re.search(rf"^{name} .*, 5 rows$", first, re.MULTILINE)
+    assert "cause: " in first
+    row = json.loads((tmp_path / "out.jsonl").read_text())
+    parts = {name: part["mean"] for name, part in row["parts"].items()}
+    assert parts["gap"] == pytest.approx(parts["approximation"] + parts["amortization"])
 
 
 def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):

@@ -152,6 +152,10 @@ def test_covariates_of_a_table_bear_the_names_of_its_columns_and_categories():
     }.items():
         assert values[name].tolist() == cells.tolist()
     assert values["age"].corr(frame["age"]) == pytest.approx(1, abs=1e-5)
+    rates = frame.assign(rate=T.exp().numpy())[["pay", "rate"]]
+    of_logs = table(rates, kinds={"rate": "positive"}, covariates="rate")
+    assert of_logs.schema.given_names == ["log rate"]
+    assert torch.corrcoef(torch.stack([of_logs["y"][:, 0], T]))[0, 1].item() == pytest.approx(1)
     pair = build(TableModel, data, latents=1), build(TableGuide, data, latents=1)
     assert predictive_check(*pair, data, num_samples=20).frame.loc[
         ("positive", NAME), "feature"

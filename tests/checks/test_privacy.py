@@ -52,7 +52,7 @@ def test_copies_are_found(share):
     assert found.too_close
     assert found.copies[0] == 1
     assert found.copies[1] < 0.5
-    assert "too close to real ones" in str(found)
+    assert "closer to real ones than these to one another" in str(found)
     honest = check(rows(200, 1, share), real)
     assert "no closer to real rows" in str(honest)
 
@@ -158,3 +158,47 @@ def test_copies_are_in_sight_beside_a_row_far_away():
     assert generated[:, 0].max() < 0.1
     assert generated[generated[:, 0] == 0, 1].max() == pytest.approx(0.3)
     assert (generated[:, 1].max(), generated[:, 1].min()) == pytest.approx((0.7, 0))
+
+
+def wide(count, seed, spread=1.0):
+    """Rows of independent columns; those that vary less are close to any of the others."""
+    numbers = np.random.default_rng(seed).normal(0, spread, (count, 12))
+    return pd.DataFrame(numbers, columns=[f"c{place}" for place in range(12)])
+
+
+def test_rows_that_vary_less_are_not_called_learned_by_heart_with_rows_held_out():
+    for seed in range(20):
+        real, held, made = wide(300, seed), wide(200, 50 + seed), wide(400, 100 + seed, 0.5)
+        alone, fair = check(made, real), check(made, real, held_out=held)
+        assert alone.too_close
+        assert "or generated rows vary less than real ones" in str(alone)
+        assert not fair.too_close, seed
+        assert "no closer than to rows that were held out" in str(fair)
+        assert fair.expected == 0.6
+        assert fair.nearer == pytest.approx(0.6, abs=0.2)
+        pd.testing.assert_frame_equal(fair.frame, alone.frame)
+        assert fair.held_out.shape == (400,)
+
+
+def test_rows_learned_by_heart_are_found_with_rows_held_out():
+    real, held = wide(400, 0), wide(100, 1)
+    some = pd.concat([wide(320, 2, 0.5), real.iloc[:80]], ignore_index=True)
+    for made in (real.sample(200, random_state=0), real + 0.05, some):
+        found = check(made, real, held_out=held)
+        assert found.too_close
+        assert "rows were learned by heart" in str(found)
+    assert not check(held, real, held_out=held).too_close
+
+
+def test_rows_held_out_that_are_equal_to_real_ones_count_as_these():
+    for seed in range(10):
+        real, held, made = (few_categories(n, seed + n) for n in (300, 50, 300))
+        found = check(made, real, held_out=table(held))
+        assert not found.too_close
+        assert found.nearer == pytest.approx(found.expected, abs=0.1)
+
+
+@pytest.mark.parametrize("held", [3, rows(3, 0).head(0), rows(3, 0).drop(columns="sex")])
+def test_rows_held_out_need_the_columns(held):
+    with pytest.raises(ValueError, match=r"^held_out: (expected|.*sex)"):
+        check(rows(3, 0), rows(9, 0), held_out=held)

@@ -39,7 +39,7 @@ def test_flagged_statistics_are_printed_first_and_explained(ppl, wine_run, wine_
     assert lines[0] == "posterior predictive check: 178 rows, 30 replicates"
     marks = [line for line in lines if " ── " not in line and "0." in line]
     assert "FLAGGED" in marks[0]
-    assert "The guide has seen these rows" in shown
+    assert "Latents were drawn given these very rows, also where the pair was not fitted" in shown
     prior = ppl("check", wine_run, wine_file, "--num-samples", "30", "--prior").out
     assert prior.startswith("prior predictive check")
     assert "has seen" not in prior

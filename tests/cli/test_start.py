@@ -42,7 +42,17 @@ def test_every_command_has_help_json_quiet_and_exit_codes(ppl, command):
 
 def test_the_commands_are_those_of_the_design():
     design = ["list", "new", "lint", "fit", "evaluate", "check", "compare"]
-    design += ["encode", "generate", "impute", "score", "report", "show", "schema", "shuffle"]
+    design += [
+        "audit",
+        "encode",
+        "generate",
+        "impute",
+        "score",
+        "report",
+        "show",
+        "schema",
+        "shuffle",
+    ]
     assert design == COMMANDS
 
 

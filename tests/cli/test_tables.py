@@ -1,6 +1,7 @@
 """Every command on a CSV file of a mixed table: text, gaps, dates, codes of digits, a covariate."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,7 @@ def test_a_lost_column_is_named(ppl, run):
     assert '"income"' in error
 
 
+@pytest.mark.filterwarnings("always:.*taken for missing")
 def test_unseen_categories_may_be_missing(ppl, people, tmp_path):
     words = ("fit", "table", "table", people, "--run", "run", *OPTIONS, *QUICK)
     ppl(*words, "--unseen-missing")
@@ -214,7 +216,42 @@ def test_unseen_categories_may_be_missing(ppl, people, tmp_path):
     ppl("evaluate", "run", "later.csv", "--id", "id")
     ppl(*words, "--force")
     told = ppl("evaluate", "run", "later.csv", "--id", "id", code=1).err
-    assert "fit with --unseen-missing, which takes such cells for missing" in " ".join(told.split())
+    assert "or take such cells for missing: --unseen-missing" in " ".join(told.split())
+
+
+COMMANDS = {
+    "evaluate": ("--num-samples", "20"), "check": ("--num-samples", "40"), "encode": (),
+    "impute": ("--out", "full.csv"), "report": ("--num-samples", "100", "--out", "page.html"),
+    "score": ("--calibrate", "clean.csv", "--out", "s.csv"), "compare": (),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("always::UserWarning")
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_unseen_categories_for_missing(ppl, run, command, tmp_path):
+    later = PEOPLE.tail(40).copy()
+    later.iloc[[3, 5], later.columns.get_loc("job")] = "pilot"
+    later.to_csv("later.csv", index=False)
+    PEOPLE.tail(40).to_csv("clean.csv", index=False)
+    shutil.copytree(run, "other")
+    data, options = [run, "later.csv"], COMMANDS[command]
+    if command == "compare":
+        data, options = [run, "other", "later.csv"], ()
+    labelled = () if command == "score" else ("--id", "id")
+    done = ppl(command, *data, *options, *labelled, "--unseen-missing")
+    assert "2 of column \"job\", first 'pilot'" in done.err
+    if command == "impute":
+        full = pd.read_csv("full.csv")
+        assert full["job"].tolist().count("pilot") == 2
+        assert "2 hold a category that the fit did not have, and stay as they are" in done.out
+    assert ppl(command, *data, *options, *labelled, "--force", code=1).err
+
+
+def test_unseen_missing_is_of_tables(ppl, tmp_path):
+    pd.DataFrame({"a": [0.5, 1.5, 2.5], "b": [1.0, 2.5, 0.0]}).to_csv("x.csv", index=False)
+    ppl("fit", "gaussian", "normal", "x.csv", "--run", "plain", "--epochs", "1", "--no-compile")
+    told = ppl("evaluate", "plain", "x.csv", "--unseen-missing", code=2).err
+    assert "--unseen-missing: expected a run that was fitted to a table" in told
 
 
 def test_a_validation_file_is_read_by_the_schema_of_the_fit(ppl, people, tmp_path):

@@ -225,8 +225,8 @@ def test_a_schema_stands_alone():
     schema = table(FRAME).schema
     with pytest.raises(ValueError, match="missing: expected none beside a schema"):
         table(FRAME, missing="?", schema=schema)
-    with pytest.raises(ValueError, match="unseen: expected none beside a schema"):
-        table(FRAME, unseen="missing", schema=schema)
+    with pytest.raises(ValueError, match="unseen: expected error or missing, got 'gap'"):
+        table(FRAME, unseen="gap", schema=schema)
 
 
 def test_names_of_any_type_are_found_by_their_text():

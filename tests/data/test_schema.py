@@ -154,7 +154,10 @@ WRONG = {
         r'column "age" \(count\): expected a number, got .a lot. in row 3 \(label .p3.\)',
     ),
     "income": (-1.0, r'column "income" \(positive\): expected a number above 0'),
-    "balance": (np.inf, r'column "balance" \(real\): expected numbers up to 1e\+15'),
+    "balance": (
+        np.inf,
+        r'column "balance" \(real\): expected numbers up to 1e\+15.*out: ignore=\[.balance.\]',
+    ),
     "city": (
         "Paris",
         r'column "city" \(categorical\): expected one of its 3 categories, .* got .Paris. in row 3',
@@ -191,11 +194,24 @@ def test_columns_that_are_lost_or_new_are_named():
 def test_unseen_categories_may_be_missing():
     frame = PEOPLE[["city", "age"]]
     later = frame.assign(city="Paris")
-    data = table(later, schema=table(frame, unseen="missing").schema)
-    place = data.columns["x"].index("city")
-    assert not data["seen"][:, place].any()
-    assert data["seen"][:, 1 - place].all()
-    refuses('Paris.* fit with unseen="missing"', later, schema=table(frame).schema)
+    told = f"taken for missing: {len(later)} of column \"city\", first 'Paris'$"
+    known = table(frame).schema
+    for how in ({"schema": table(frame, unseen="missing").schema},
+                {"schema": known, "unseen": "missing"}):  # fmt: skip
+        with pytest.warns(UserWarning, match=told):
+            data = table(later, **how)
+        place = data.columns["x"].index("city")
+        assert not data["seen"][:, place].any()
+        assert data["seen"][:, 1 - place].all()
+        assert data.schema.codes == known.codes
+    refuses('Paris.* missing: table\\(..., unseen="missing"\\)$', later, schema=known)
+
+
+def test_an_unknown_category_of_a_covariate_is_an_error_even_so():
+    frame = PEOPLE[["city", "age"]].dropna()
+    schema = table(frame, covariates="city").schema
+    with pytest.raises(ValueError, match=r"categories, .*, got 'Paris' in row 0.*; correct it$"):
+        table(frame.assign(city="Paris"), schema=schema, unseen="missing")
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def test_nothing_missing_is_a_copy_and_an_empty_frame():
     assert result.completed is not X
     assert len(result.frame) == result.rows == 0
     assert list(result.frame) == [
-        "row", "column", "value", "sd", "lower", "upper", "probability", "k_hat",
+        "row", "column", "value", "sd", "lower", "upper", "probability", "k_hat", "reason",
     ]  # fmt: skip
     assert str(result) == "no cell is missing in 20 rows"
     assert torch.equal(result.draw(2)[1], X)

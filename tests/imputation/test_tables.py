@@ -292,3 +292,21 @@ def test_any_frame_is_filled_in_its_own_types(frame):
         kept = np.ones(len(frame), bool) if column.is_left_out else ~missing
         old, new = (frame.iloc[kept, place].tolist(), completed.iloc[kept, place].tolist())
         assert list(map(repr, old)) == list(map(repr, new)), column.kind
+
+
+def test_a_category_that_the_fit_did_not_have_stays_as_it_is(fitted):
+    model, guide, data, frame, result = fitted
+    place = frame.columns.get_loc("sex")
+    later = frame.copy()
+    unknown = np.flatnonzero(~gaps(frame, place))[:3]
+    later.iloc[unknown, place] = "Neither"
+    with pytest.warns(UserWarning, match="3 of column \"sex\", first 'Neither'"):
+        read = table(later, schema=data.schema, unseen="missing")
+    found = impute(model, guide, read, num_samples=50)
+    for completed in (found.completed, *found.draw(2)):
+        assert completed["sex"].tolist().count("Neither") == 3
+        assert (completed.iloc[unknown, place] == "Neither").all()
+        assert not gaps(completed, place).any()
+    assert "3 hold a category that the fit did not have, and stay as they are" in str(found)
+    assert len(found.frame) == len(result.frame) + 3
+    assert "did not have" not in str(result)

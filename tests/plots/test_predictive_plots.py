@@ -39,6 +39,15 @@ def medians(ax):
 # density_overlay, on a scale
 
 
+def test_small_densities_are_on_the_ticks_with_no_power_of_ten_above():
+    ax = density_overlay(RNG(0).normal(0, 3e6, 300), RNG(1).normal(0, 3e6, (20, 300)))
+    ax.figure.canvas.draw()
+    assert ax.yaxis.get_offset_text().get_text() == ""
+    ticks = [float(tick.get_text().replace("\N{MINUS SIGN}", "-")) for tick in ax.get_yticklabels()]
+    assert ticks == pytest.approx(ax.get_yticks().tolist(), rel=1e-3)
+    assert 0 < max(ticks) < 1e-6
+
+
 def test_two_observed_groups_are_two_peaks_over_one_replicated_peak():
     rng = RNG(0)
     observed = rng.normal(np.repeat([-2.0, 2.0], 300), 0.5)

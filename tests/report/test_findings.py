@@ -12,15 +12,16 @@ import torch
 
 import ppl_vae
 from ppl_vae.report.check_section import flagged_names
-from ppl_vae.report.findings import ADVICE, FIT_ON, PRIOR, findings
+from ppl_vae.report.findings import ADVICE, FIT_ON, OF_KIND, PRIOR, findings
 
 
-def found(prior, posterior=None, *, unreliable=0, history=None, summaries=True):
+def found(prior, posterior=None, *, unreliable=0, history=None, summaries=True, schema=None):
     """Return the findings of checks, each with its advice."""
     summary = SimpleNamespace(unreliable=unreliable)
     measured = SimpleNamespace(
         prior_check=prior, posterior_check=posterior, has_guide=posterior is not None,
         summaries=lambda: {"all rows": summary} if summaries else {},
+        rows=SimpleNamespace(schema=schema),
     )  # fmt: skip
     return list(findings(SimpleNamespace(history=history, ending=""), measured))
 
@@ -55,6 +56,17 @@ def test_a_flag_has_the_advice_of_its_statistic(check):
     assert not rest
 
 
+def test_advice_on_a_table_is_about_kinds_of_columns():
+    zeros = dist.Poisson(torch.full((300, 2), 3.0)).sample()
+    zeros[:90, 0] = 0.0
+    check = ppl_vae.predictive_check(
+        poisson, None, zeros, statistics=["zero fraction"], num_samples=60
+    )
+    (of_table,) = found(check, schema="any")
+    assert of_table.next == OF_KIND
+    assert "models/zero_inflated.py" in found(check)[0].next
+
+
 def test_a_statistic_is_named_once_and_the_prior_is_blamed_for_what_it_adds(check, clean_check):
     assert len(found(check, check)) == 1, "the model alone adds nothing"
     (only,) = found(check, clean_check)
@@ -86,6 +98,6 @@ def test_a_fit_that_still_rises_is_the_first_finding(clean_check):
 
 
 def test_advice_names_files_that_exist():
-    for text in (*ADVICE.values(), PRIOR):
+    for text in (*ADVICE.values(), PRIOR, OF_KIND):
         for name in re.findall(r"models/(\w+)\.py", text):
             assert importlib.util.find_spec(f"ppl_vae.models.{name}")

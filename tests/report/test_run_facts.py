@@ -1,8 +1,10 @@
 """Facts read from ``run.json``, in words."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from ppl_vae import table
 from ppl_vae.data.rows import Rows
 from ppl_vae.report.run_facts import (
     ending,
@@ -35,6 +37,12 @@ def test_a_recipe_is_shown_as_a_constructor_call():
 )
 def test_the_form_of_rows_is_said_in_words(data, form):
     assert form_of_rows(Rows(data).template()) == form
+
+
+def test_a_table_has_each_column_once_and_covariates_by_name():
+    frame = pd.DataFrame({"age": [1.5, -2.0, None], "city": list("aba"), "sex": list("mfm")})
+    template = Rows(table(frame, covariates="sex")).template()
+    assert form_of_rows(template) == "2 features: age, city; covariates: 1 feature: sex"
 
 
 def test_a_run_without_a_record_has_no_history(tmp_path):
