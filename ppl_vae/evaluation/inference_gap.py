@@ -6,8 +6,9 @@
 
 ELBO* is found row by row: other arguments of the same distributions, by gradient steps that begin
 at the network's answer (``refine(widen=False)``). log p(x) is estimated by importance sampling from
-there; rows of which few draws count are estimated again, from a guide that may leave its family
-(``refine``). Annealing does without a guide.
+there; rows of which not nearly all draws count are estimated again, from a guide that may leave its
+family (``refine``), as the weights of a narrow guide miss a part of p(x) before k-hat is high.
+Annealing does without a guide.
 
 Sources: Cremer, Li & Duvenaud (2018), arXiv:1801.03558 (the two parts); Wu et al. (2017),
 arXiv:1611.04273 (annealing); Grosse et al. (2015), arXiv:1511.02543 (bounds from both sides).
@@ -38,7 +39,6 @@ from ppl_vae.evaluation.likelihood import likelihoods_of_rows
 from ppl_vae.evaluation.psis import standard_error
 from ppl_vae.evaluation.simulated_rows import SimulatedRows, refuse_known_rows
 from ppl_vae.evaluation.summary import (
-    MOST_DRAWS,
     MeanOverRows,
     UnreliableWarning,
     unreliable_rows,
@@ -62,6 +62,9 @@ SHARE = 2 / 3
 
 KNOWN = 0.5
 """Least share of rows with a reliable log p(x) for a cause to be named."""
+
+NEARLY_ALL = 0.9
+"""Share of the draws that has to count for log p(x) to be estimated within the guide's family."""
 
 DOUBTFUL = 0.3
 """Standard error of an annealed log p(x), in nats, from which the row is not reliable."""
@@ -312,8 +315,8 @@ def _importance(
 ) -> tuple[dict[str, np.ndarray], np.ndarray]:  # fmt: skip
     """Return log p(x) and k-hat of every row, and which rows are not reliable.
 
-    Rows of which less than half of the draws count are estimated once more, from a guide that
-    covers their posterior; the estimate of which more draws count is taken.
+    Rows of which not nearly all draws count are estimated once more, from a guide that covers
+    their posterior; the estimate of which more draws count is taken.
 
     Args:
         pair: The model and the best guide of the family.
@@ -326,7 +329,7 @@ def _importance(
     """
     columns = {name: scores[name].to_numpy().copy() for name in ("log_prob", "k_hat")}
     unreliable = unreliable_rows(scores, num_samples)
-    places = np.flatnonzero(unreliable | (scores["ess"].to_numpy() < MOST_DRAWS * num_samples))
+    places = np.flatnonzero(unreliable | (scores["ess"].to_numpy() < NEARLY_ALL * num_samples))
     few = rows.subset(torch.as_tensor(places))
     refinable = Refinable.of(pair, few, widen=True) if len(places) else None
     if refinable is not None and refinable.shapes:
