@@ -196,6 +196,7 @@ def refined_guide(
         seed: Seeds the draws.
         bar: The progress bar, without a total.
     """
+    far_rows = FarRows(pair, rows)  # the refined guide knows no rows yet
     start = _copy_of_the_guide(pair)
     _copy_parameters_of_functions(pair.guide, start)
     refined = RefinedGuide(start, len(rows), refinable.shapes, widen=refinable.widen)
@@ -213,7 +214,6 @@ def refined_guide(
         return search.offsets(batch, steps, lr, steps_bar)
 
     with steps_bar:
-        far_rows = FarRows(pair, rows)
         offsets = collect(pair, rows, far_rows.marked(work), seed=seed, size=size)
     keys = collect(pair, rows, lambda batch, _: {"": row_keys(*as_tuple(batch))}, seed=seed)[""]
     refined.set_rows(keys, {name: offset.nan_to_num() for name, offset in offsets.items()})

@@ -34,9 +34,14 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows
-from ppl_vae.elbo.refinement import Refinable, refined_guide
+from ppl_vae.elbo.refinement import Refinable
 from ppl_vae.evaluation.annealing import CHAINS, AnnealedLikelihood
-from ppl_vae.evaluation.likelihood import likelihoods_of_rows
+from ppl_vae.evaluation.best_in_family import (
+    BestInFamily,
+    best_in_family,
+    refined_pair,
+    scores_of,
+)
 from ppl_vae.evaluation.psis import FEWEST, standard_error
 from ppl_vae.evaluation.simulated_rows import SimulatedRows, rows_for_a_guide
 from ppl_vae.evaluation.summary import (
@@ -70,8 +75,6 @@ NEARLY_ALL = 0.9
 DOUBTFUL = 0.3
 """Standard error of an annealed log p(x), in nats, from which the row is not reliable."""
 
-PARTICLES, RATE = 8, 0.05  # of the steps row by row
-
 COLUMNS = (
     "log_prob", "log_prob_upper", "elbo", "elbo_refined", "gap", "approximation", "amortization",
     "k_hat",
@@ -92,8 +95,9 @@ class InferenceGap:
         summary: ``mean`` and ``error``, the standard error of the mean, of each column in nats.
             Rows that are not finite are left out.
         unreliable: Which rows' ``log_prob`` is not to be trusted, (rows,) of bool.
-        not_refined: Why a latent was left as the network gave it, ``{site: reason}``.
-            ``approximation`` then holds what the network misses at these sites, too.
+        not_refined: Why a latent was left as the network gave it, or is not at the best of its
+            family yet, ``{site: reason}``. ``approximation`` then holds what the network misses at
+            these sites, too.
         method: How log p(x) was estimated.
     """
 
@@ -225,7 +229,8 @@ def inference_gap(
         model: The model.
         guide: The guide.
         data: N rows, in any form that ``fit`` takes.
-        steps: Steps of Adam for each row towards the best of the family.
+        steps: Steps of Adam for each row towards the best of the family, in two rounds. Where the
+            ELBO still rises then, six more rounds follow.
         num_samples: Draws of the latents for each row; for ``"annealed"``, temperatures between
             prior and posterior, at each of which 16 chains make one Hamiltonian move.
         method: ``"importance"``, or ``"annealed"``: slower, and independent of the guide.
@@ -273,11 +278,15 @@ def inference_gap(
     options: dict[str, Any] = {"compile": "auto", "seed": seed, "progress": progress}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnreliableWarning)  # told of all rows in the end
-        scores = _scores(pair, rows, num_samples, **options)
-        best, refined = scores, pair
+        scores = scores_of(pair, rows, num_samples, **options)
+        best, refined, not_refined = scores, pair, dict(refinable.reasons)
         if refinable.shapes:
-            refined = _refined(pair, rows, refinable, steps, seed, told)
-            best = _scores(refined, rows, num_samples, **options)
+            found_best = best_in_family(
+                pair, rows, refinable, steps, scores, told, num_samples, options
+            )
+            best, refined = found_best.scores, found_best.pair
+            if found_best.rise:
+                not_refined |= dict.fromkeys(refinable.shapes, _still_rising(found_best))
         found = pd.DataFrame({"elbo": scores["elbo"]}, index=scores.index)
         found["elbo_refined"] = best["elbo"] if refinable.shapes else np.nan
         if method == METHODS[0]:
@@ -292,22 +301,15 @@ def inference_gap(
     found["approximation"] = found["log_prob"] - found["elbo_refined"]
     found["amortization"] = found["elbo_refined"] - found["elbo"]
     found = found[list(COLUMNS)]
-    return InferenceGap(found, _summary(found), unreliable, dict(refinable.reasons), method)
+    return InferenceGap(found, _summary(found), unreliable, not_refined, method)
 
 
-def _scores(pair: Pair, rows: Rows, num_samples: int, **options: Any) -> pd.DataFrame:
-    """Return the frame of ``log_likelihood``."""
-    return likelihoods_of_rows(
-        pair, rows, METHODS[0], num_samples, name="inference_gap", stacklevel=3, **options
+def _still_rising(best: BestInFamily) -> str:
+    """Return why the best of the family is not known."""
+    return (
+        f"after {best.steps:,} steps the ELBO still rose, by {best.rise:.2g} nats in the last "
+        "round, so that the best of the family is not known; take more steps"
     )
-
-
-def _refined(
-    pair: Pair, rows: Rows, refinable: Refinable, steps: int, seed: int | None, bar: Bar
-) -> Pair:
-    """Return the pair with the best guide for each row."""
-    guide = refined_guide(pair, rows, refinable, steps, PARTICLES, RATE, seed=seed, bar=bar)
-    return Pair.of(pair.model.function, guide, pair.plate)
 
 
 def _importance(
@@ -330,12 +332,13 @@ def _importance(
     """
     columns = {name: scores[name].to_numpy().copy() for name in ("log_prob", "k_hat")}
     unreliable = unreliable_rows(scores, num_samples)
-    places = np.flatnonzero(unreliable | (scores["ess"].to_numpy() < NEARLY_ALL * num_samples))
+    doubtful = unreliable | (scores["ess"].to_numpy() < NEARLY_ALL * num_samples)
+    places = np.flatnonzero(doubtful & ~np.isnan(columns["log_prob"]))  # NaN: an overflow
     few = rows.subset(torch.as_tensor(places))
     refinable = Refinable.of(pair, few, widen=True) if len(places) else None
     if refinable is not None and refinable.shapes:
-        covering = _refined(pair, few, refinable, max(1, steps // 2), options["seed"], bar)
-        again = _scores(covering, few, num_samples, **options)
+        covering = refined_pair(pair, few, refinable, max(1, steps // 2), options["seed"], bar)
+        again = scores_of(covering, few, num_samples, **options)
         better = again["ess"].to_numpy() > scores["ess"].to_numpy()[places]
         for name, values in columns.items():
             values[places[better]] = again[name].to_numpy()[better]

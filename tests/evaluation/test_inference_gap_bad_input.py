@@ -120,3 +120,65 @@ def test_functions_and_double_precision_are_taken():
     model, guide, x = bernoulli()
     result = inference_gap(model.double(), guide.double(), x.double(), **FEW)
     assert np.isfinite(result.summary["mean"]["approximation"])
+
+
+class Off(nn.Module):
+    """A normal guide whose mean is off by some of its own standard deviations."""
+
+    def __init__(self, scale, by):
+        super().__init__()
+        self.scale, self.by = scale, by
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            mean = torch.full((len(x), 2), self.scale * self.by)
+            pyro.sample("z", dist.Normal(mean, self.scale).to_event(1))
+
+
+def line(x):
+    """z ~ Normal(0, I) in two dimensions, seen with noise: the family has the posterior."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(2 * z, 0.5).to_event(1), obs=x)
+
+
+def test_a_guide_that_is_far_too_narrow_is_no_fault_of_the_family():
+    x = 2 * torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    result = inference_gap(line, Off(1e-3, 0.0), x, steps=300, num_samples=100)
+    assert result.summary.loc["gap", "mean"] > 5
+    assert abs(result.summary.loc["approximation", "mean"]) < 0.05
+    assert result.cause == "encoder"
+
+
+def test_a_best_of_the_family_that_was_not_reached_is_no_cause():
+    x = torch.zeros(8, 2)
+    result = inference_gap(line, Off(0.5, 300.0), x, steps=4, num_samples=30, method="annealed")
+    assert result.cause == "unknown"
+    assert "after 16 steps the ELBO still rose" in result.advice()
+    assert result.advice().startswith('The cause is unknown: site "z": ')
+
+
+@pytest.mark.filterwarnings("ignore:inference_gap. expected finite numbers")
+@pytest.mark.parametrize("method", ["importance", "annealed"])
+def test_a_row_on_which_the_guide_overflows_is_marked_and_the_others_stand(method):
+    model, guide, x = bernoulli()
+    guide = Exponential()
+    alone = inference_gap(model, guide, x[:6], method=method, **FEW)
+    x[6] = 1.0
+    guide.overflows = True
+    result = inference_gap(model, guide, x[:7], method=method, **FEW)
+    assert list(result.unreliable) == [False] * 6 + [True]
+    assert result.frame[["log_prob", "elbo", "gap"]].iloc[6].isna().all()
+    assert np.isfinite(result.frame["gap"].iloc[:6]).all()
+    assert result.frame["gap"].iloc[:6].mean() == pytest.approx(alone.frame["gap"].mean(), abs=0.3)
+
+
+class Exponential(nn.Module):
+    """A guide whose scale is infinite on rows of ones."""
+
+    overflows = False
+
+    def forward(self, x):
+        with pyro.plate("data", len(x)):
+            scale = 1 + self.overflows * (1000 * (x.mean(-1, keepdim=True) - 0.999)).exp() ** 400
+            pyro.sample("z", dist.Normal(torch.zeros(len(x), 2), scale).to_event(1))
