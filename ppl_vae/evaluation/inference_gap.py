@@ -31,13 +31,14 @@ from ppl_vae.bars import Bar
 from ppl_vae.core.blocks import block_rows, collect
 from ppl_vae.core.far_rows import FarRows
 from ppl_vae.core.pair import Guide, Model, Pair
+from ppl_vae.core.row_plate import check_row_plate
 from ppl_vae.core.seeding import child
 from ppl_vae.data.rows import Batch, Data, Rows
 from ppl_vae.elbo.refinement import Refinable, refined_guide
 from ppl_vae.evaluation.annealing import CHAINS, AnnealedLikelihood
 from ppl_vae.evaluation.likelihood import likelihoods_of_rows
-from ppl_vae.evaluation.psis import standard_error
-from ppl_vae.evaluation.simulated_rows import SimulatedRows, refuse_known_rows
+from ppl_vae.evaluation.psis import FEWEST, standard_error
+from ppl_vae.evaluation.simulated_rows import SimulatedRows, rows_for_a_guide
 from ppl_vae.evaluation.summary import (
     MeanOverRows,
     UnreliableWarning,
@@ -106,21 +107,19 @@ class InferenceGap:
     def cause(self) -> str:
         """What the gap is due to: ``"family"``, ``"encoder"``, ``"both"``, ``"neither"``.
 
-        ``"neither"`` says that the mean gap is below 0.05 nats, or within three standard errors of
-        0. A part is the cause where it makes two thirds of the gap, both are where none does.
-        ``"unknown"``: log p(x) is not reliable in most rows, or a latent could not be refined.
+        ``"neither"`` says that the mean gap is below 0.05 nats. A part is the cause where it makes
+        two thirds of the gap, both are where none does. ``"unknown"``: log p(x) is not reliable in
+        most rows, the mean gap is larger, but within three standard errors of 0 (few rows that
+        differ much), or a latent could not be refined.
         """
-        means, errors = (
-            dict(zip(self.summary.index, self.summary[name].to_numpy(), strict=True))
-            for name in ("mean", "error")
-        )
-        if not np.isfinite(means["gap"]) or self.unreliable.mean() > KNOWN:
+        (gap, error), (approximation, _) = self._mean("gap"), self._mean("approximation")
+        if not np.isfinite(gap) or self.unreliable.mean() > KNOWN:
             return "unknown"
-        if means["gap"] < max(SMALL, CLEAR * np.nan_to_num(float(errors["gap"]))):
+        if gap < SMALL:
             return "neither"
-        if self.not_refined or not np.isfinite(means["approximation"]):
+        if gap < CLEAR * error or self.not_refined or not np.isfinite(approximation):
             return "unknown"
-        share = means["approximation"] / means["gap"]
+        share = approximation / gap
         return "family" if share >= SHARE else "encoder" if share <= 1 - SHARE else "both"
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -151,15 +150,29 @@ class InferenceGap:
             "unknown": self._why_unknown(),
         }[self.cause]
 
+    def _mean(self, name: str) -> tuple[float, float]:
+        """Return the mean of a column and its standard error, NaN for one row."""
+        line = self.summary.loc[name].to_numpy()
+        return float(line[0]), float(line[1])
+
     def _why_unknown(self) -> str:
         """Return why there is no cause, and what to do."""
-        if self.unreliable.mean() > KNOWN or not np.isfinite(self.summary["mean"].to_dict()["gap"]):
+        gap, error = self._mean("gap")
+        if self.unreliable.mean() > KNOWN or not np.isfinite(gap):
             return (
                 "The cause is unknown: log p(x) is not reliable in "
                 f"{int(self.unreliable.sum())} of {len(self.frame)} rows; take "
-                'method="annealed", or more num_samples.'
+                + ('method="annealed", or ' if self.method == METHODS[0] else "")
+                + "more num_samples."
             )
-        site, reason = next(iter(self.not_refined.items()), ("", "no latent can be refined"))
+        if gap < CLEAR * error:
+            return (
+                f"The cause is unknown: rows differ so much that their mean gap, {gap:.3g} +- "
+                f"{error:.2g} nats, is not clearly above 0; take more rows, or more num_samples."
+            )
+        if not self.not_refined:
+            return "The cause is unknown: the guide draws no latent of the rows to be refined."
+        site, reason = next(iter(self.not_refined.items()))
         named = reason if reason.startswith("site") else f'site "{site}": {reason}'
         return f"The cause is unknown: {named}."
 
@@ -250,10 +263,11 @@ def inference_gap(
         )
     pair = Pair.of(model, guide, plate)
     rows = pair.rows(data)
+    check_row_plate(pair, rows)
     told = Bar("inference gap", progress)
     made = None
     if simulated:
-        made = _simulated(pair, rows, seed)
+        made = rows_for_a_guide(pair, rows, block_rows(rows, CHAINS), seed=child(seed, 1))
         rows = made.rows
     refinable = Refinable.of(pair, rows, widen=False)
     options: dict[str, Any] = {"compile": "auto", "seed": seed, "progress": progress}
@@ -279,19 +293,6 @@ def inference_gap(
     found["amortization"] = found["elbo_refined"] - found["elbo"]
     found = found[list(COLUMNS)]
     return InferenceGap(found, _summary(found), unreliable, dict(refinable.reasons), method)
-
-
-def _simulated(pair: Pair, rows: Rows, seed: int | None) -> SimulatedRows:
-    """Return rows drawn from the model, in the form of the data, with their latents."""
-    made = SimulatedRows(pair, rows, len(rows), block_rows(rows, CHAINS), seed=child(seed, 1))
-    refuse_known_rows(pair, made.rows)
-    made.check(
-        collect(
-            pair, made.rows, lambda batch, index: made.row_log_probs(made.true_trace(batch, index)),
-            seed=seed, size=made.size, judge=False,
-        )
-    )  # fmt: skip
-    return made
 
 
 def _scores(pair: Pair, rows: Rows, num_samples: int, **options: Any) -> pd.DataFrame:
@@ -339,6 +340,8 @@ def _importance(
         for name, values in columns.items():
             values[places[better]] = again[name].to_numpy()[better]
         unreliable[places[better]] = unreliable_rows(again, num_samples)[better]
+    if num_samples < FEWEST and not scores.attrs["exact"]:
+        unreliable[:] = True  # one draw is all there is of its weight: it always counts in full
     upper = np.full(len(scores), np.nan)
     return {**columns, "log_prob_upper": upper}, unreliable
 

@@ -123,7 +123,7 @@ class SimulatedRows:
                     f"is, got a log-probability of {float(before[row]):.6g} nats when a row was "
                     f"drawn, and {float(after[row]):.6g} in the drawn row; a model that observes "
                     "which cells are missing, or rounds what it observes, cannot be simulated: "
-                    "calibrate a guide of the model without that site"
+                    "take a model without that site"
                 )
 
     def row_log_probs(self, trace: Trace) -> dict[str, Tensor]:
@@ -157,6 +157,31 @@ class SimulatedRows:
         }
 
 
+def rows_for_a_guide(pair: Pair, like: Rows, size: int, *, seed: int | None) -> SimulatedRows:
+    """Return as many rows drawn from the model as there are, on which its guide can be judged.
+
+    Args:
+        pair: The pair.
+        like: Rows that give the form.
+        size: Rows in a block, at most.
+        seed: Seeds the draws.
+
+    Raises:
+        ValueError: If the guide takes no rows but those of its fit, or the observed values change
+            the model's own distributions.
+    """
+    refuse_numbers_of_rows(pair, like)
+    made = SimulatedRows(pair, like, len(like), size, seed=seed)
+    refuse_known_rows(pair, made.rows)
+    made.check(
+        collect(
+            pair, made.rows, lambda batch, index: made.row_log_probs(made.true_trace(batch, index)),
+            seed=seed, size=made.size, judge=False,
+        )
+    )  # fmt: skip
+    return made
+
+
 def refuse_numbers_of_rows(pair: Pair, rows: Rows) -> None:
     """Raise if the guide draws the latents of a row from what the model does not read.
 
@@ -176,7 +201,7 @@ def refuse_numbers_of_rows(pair: Pair, rows: Rows) -> None:
         names = ", ".join(f'"{rows.names[place]}"' for place in of_guide)
         raise ValueError(
             "guide: expected an amortized guide, which reads the rows that the model draws, got "
-            f"one whose latents depend on {names} alone, which the model does not read; calibrate "
+            f"one whose latents depend on {names} alone, which the model does not read; take "
             "an amortized guide"
         )
 
@@ -194,7 +219,7 @@ def refuse_known_rows(pair: Pair, rows: Rows) -> None:
     except ValueError as error:
         raise ValueError(
             "guide: expected an amortized guide, which takes rows drawn from the model, got one "
-            f"that does not: {error}; calibrate an amortized guide of the model"
+            f"that does not: {error}; take an amortized guide of the model"
         ) from error
 
 
