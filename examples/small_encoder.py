@@ -2,7 +2,7 @@
 
     python examples/small_encoder.py [--epochs 100] [--hidden 2 8 128] [--rows 100] [--run RUN]
 
-Fits a Bernoulli pair with four latents to scikit-learn's digits (8 x 8 pixels, black or white). Then
+Fits a Bernoulli pair with four latents to scikit-learn's digits (8 x 8 pixels of 0 or 1). Then
 the model stays as it is, and guides of one family, normals with independent latents, are fitted to
 it: the encoder of the first has two hidden units, that of the last many. The best normal of each
 digit is the same for all of them, and so is what the family loses. What the network loses falls

@@ -260,7 +260,7 @@ def test_every_shared_argument_of_a_public_function_is_checked():
         "columns", "comparison", "covariates", "data",
         "detector", "drop", "elbo",
         "end", "estimators", "factors", "fields", "index", "free_bits", "generated", "given",
-        "image_shape", "layer",
+        "held_out", "image_shape", "layer",
         "guide", "history", "id", "ignore", "inputs", "kinds", "kl_weight", "level", "like", "lr",
         "method", "missing", "model",
         "num_bins", "num_bootstrap", "num_draws", "num_rows", "optimizer", "pairs", "patience",

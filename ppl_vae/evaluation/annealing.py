@@ -183,7 +183,7 @@ def sigmoid_temperatures(count: int) -> Tensor:
 
     Example:
         >>> sigmoid_temperatures(4)
-        tensor([0.0000, 0.1052, 0.5000, 0.8948, 1.0000], dtype=torch.float64)
+        tensor([0.0000, 0.1050, 0.5000, 0.8950, 1.0000], dtype=torch.float64)
     """
     places = torch.linspace(-1, 1, count + 1, dtype=torch.double)
     values = (STEEPNESS * places).sigmoid()

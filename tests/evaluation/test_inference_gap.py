@@ -11,9 +11,11 @@ import torch
 from parts.zoo import zoo_pair, zoo_pairs
 from torch import nn
 
-from ppl_vae import InferenceGap, inference_gap, log_likelihood
+from ppl_vae import InferenceGap, fit, inference_gap, log_likelihood
 from ppl_vae.cli.pairs import NO_GUIDE
+from ppl_vae.guides.multivariate_normal import MultivariateNormalGuide
 from ppl_vae.models.ppca import PPCAModel
+from ppl_vae.nn import MLP
 
 WEIGHT = [[1.0, 0.9, 0.5], [0.8, 1.0, 0.4], [0.5, 0.7, 1.0], [1.0, 1.0, 0.2], [0.1, 0.4, 0.9]]
 LATENTS, LOG_SIGMA = 3, -0.7
@@ -84,6 +86,19 @@ def test_a_network_that_is_off_has_an_amortization_gap_alone():
     assert means["approximation"] == pytest.approx(0.0, abs=0.01)
     assert result.cause == "encoder"
     assert np.abs(result.frame["log_prob"] - exact).max() < 0.02
+
+
+def test_an_encoder_of_one_hidden_unit_loses_what_its_family_does_not():
+    model, x, _ = linear()
+    model.requires_grad_(False)
+    torch.manual_seed(1)
+    encoder = MLP(len(WEIGHT), LATENTS * (LATENTS + 3) // 2, (1,))
+    guide = MultivariateNormalGuide(len(WEIGHT), LATENTS, encoder)
+    fit(model, guide, x, epochs=60, progress=False, seed=0)
+    result = inference_gap(model, guide, x)
+    assert result.summary["mean"]["approximation"] == pytest.approx(0.0, abs=0.01)
+    assert result.summary["mean"]["amortization"] > 0.5
+    assert result.cause == "encoder"
 
 
 def test_both_parts_are_found_together():
