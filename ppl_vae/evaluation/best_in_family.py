@@ -63,7 +63,7 @@ def best_in_family(
         num_samples: Draws of the latents for each row.
         options: Of ``likelihoods_of_rows``.
     """
-    best, each = scores, max(1, steps // FEWEST_ROUNDS)
+    given, best, each = pair, scores, max(1, steps // FEWEST_ROUNDS)
     rise, number = 0.0, 0
     for number in range(1, MOST_ROUNDS + 1):
         pair = refined_pair(pair, rows, refinable, each, child(options["seed"], number), bar)
@@ -76,6 +76,8 @@ def best_in_family(
         reached = not rise > max(RISE, RISE_SHARE * gained)
         if reached and number >= FEWEST_ROUNDS:
             break
+    if not float((best["elbo"] - scores["elbo"]).mean()) > 0:  # the network was there already
+        return BestInFamily(given, scores, 0.0, number * each)
     return BestInFamily(pair, best, 0.0 if reached else rise, number * each)
 
 

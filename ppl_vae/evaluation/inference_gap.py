@@ -286,7 +286,7 @@ def inference_gap(
             )
             best, refined = found_best.scores, found_best.pair
             if found_best.rise:
-                not_refined |= dict.fromkeys(refinable.shapes, _still_rising(found_best))
+                not_refined |= {n: _still_rising(n, found_best) for n in refinable.shapes}
         found = pd.DataFrame({"elbo": scores["elbo"]}, index=scores.index)
         found["elbo_refined"] = best["elbo"] if refinable.shapes else np.nan
         if method == METHODS[0]:
@@ -300,15 +300,16 @@ def inference_gap(
     found["gap"] = found["log_prob"] - found["elbo"]
     found["approximation"] = found["log_prob"] - found["elbo_refined"]
     found["amortization"] = found["elbo_refined"] - found["elbo"]
+    unreliable = unreliable | found["gap"].isna().to_numpy()  # the guide may overflow by itself
     found = found[list(COLUMNS)]
     return InferenceGap(found, _summary(found), unreliable, not_refined, method)
 
 
-def _still_rising(best: BestInFamily) -> str:
-    """Return why the best of the family is not known."""
+def _still_rising(site: str, best: BestInFamily) -> str:
+    """Return why the best of the family is not known at a site."""
     return (
-        f"after {best.steps:,} steps the ELBO still rose, by {best.rise:.2g} nats in the last "
-        "round, so that the best of the family is not known; take more steps"
+        f'site "{site}": after {best.steps:,} steps the ELBO still rose, by {best.rise:.2g} nats '
+        "in the last round, so that the best of the family is not known; take more steps"
     )
 
 
