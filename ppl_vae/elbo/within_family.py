@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.distributions import TransformedDistribution, biject_to
 
 from ppl_vae.compat.of_torch import mask_of
-from ppl_vae.elbo.moved import moved, offset_size
+from ppl_vae.elbo.moved import WIDEST, moved, offset_size
 
 
 class _Argument(NamedTuple):
@@ -146,6 +146,8 @@ def _shapes(fn: Any, inner: int = 0) -> list[tuple[int, ...]]:
     if _is_full_normal(fn):
         if inner:
             raise NotImplementedError(f"several of {type(fn).__name__} in one event")
+        if fn.event_shape[0] > WIDEST:  # its offset would not reach all correlations
+            raise NotImplementedError(f"more than {WIDEST} correlated numbers")
         return [(offset_size(fn),)]
     shapes = []
     for argument in _arguments(fn):

@@ -63,7 +63,7 @@ class AnnealedLikelihood:
     """Estimates log p(x) of blocks of rows by annealing.
 
     Args:
-        pair: The pair; only the model is used.
+        pair: The pair; of the guide, only which latents it sums.
         rows: The data.
         num_temperatures: T.
 
@@ -115,7 +115,7 @@ class AnnealedLikelihood:
         self.density.trace(batch, points)
         density = self.density.of_block(batch)
         widths = _widths(points, None)
-        step = torch.full((batch_rows(batch),), 0.5)
+        step = next(iter(points.values())).new_full((batch_rows(batch),), 0.5)
         kept, spreads = [], [density(points, 0.0)[1].std(0)]
         for temperature in temperatures[1:].tolist():
             for _ in range(2):  # the step adapts faster than the temperature
@@ -125,7 +125,7 @@ class AnnealedLikelihood:
             kept.append((step.clone(), widths))
             spreads.append(log_likelihood.std(0))
             bar.update()
-        spread = torch.stack(spreads).double().nanmean(1)
+        spread = torch.stack(spreads).double().nanmean(1).cpu()
         chosen = even_temperatures(temperatures, spread, self.num_temperatures)
         return _Moves(temperatures[1:], kept, chosen)
 
@@ -179,7 +179,7 @@ class _Moves:
 def sigmoid_temperatures(count: int) -> Tensor:
     """Return ``count`` + 1 rising temperatures from 0 to 1, denser at both ends.
 
-    Source: Grosse, Ghahramani & Adams (2015), section 4, arXiv:1511.02543.
+    Source: Grosse, Ghahramani & Adams (2015), arXiv:1511.02543.
 
     Example:
         >>> sigmoid_temperatures(4)
@@ -196,7 +196,7 @@ def even_temperatures(temperatures: Tensor, spread: Tensor, count: int) -> Tenso
     The change from one temperature to the next has the standard deviation of the log-likelihood
     times the distance; even changes give the sum the least variance.
 
-    Source: Gelman & Meng (1998), section 4, Statistical Science 13 (the optimal path's speed).
+    Source: Gelman & Meng (1998), Statistical Science 13 (the optimal path's speed).
 
     Args:
         temperatures: Rising, from 0 to 1.

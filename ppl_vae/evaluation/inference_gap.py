@@ -373,7 +373,7 @@ def _annealed(
         def work(batch: Batch, index: Tensor) -> dict[str, Tensor]:
             if made is None:
                 return annealing.below(batch, told)
-            latents = {name: value[index] for name, value in made.latents.items()}
+            latents = {n: v[index].to(pair.device()) for n, v in made.latents.items()}
             return annealing.both(batch, latents, told)
 
         results = collect(pair, rows, far_rows.marked(work), seed=seed, size=size, judge=False)

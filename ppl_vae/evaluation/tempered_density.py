@@ -6,8 +6,8 @@
 Each row has its own, and the gradients of all rows and chains are taken at once. Discrete latents
 that ask to be summed are summed in p(z) and in p(x, z).
 
-Source: Neal (2001), section 2, arXiv:physics/9803008 (the path); Carpenter et al. (2017), section
-56 of Stan's reference manual (the coordinates).
+Sources: Neal (2001), section 2, arXiv:physics/9803008 (the path); Carpenter et al. (2017), Stan: a
+probabilistic programming language, Journal of Statistical Software 76 (the coordinates).
 """
 
 from __future__ import annotations

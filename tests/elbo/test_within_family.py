@@ -89,6 +89,7 @@ def test_a_normal_of_independent_numbers_gets_no_correlations():
         dist.Delta(torch.zeros(ROWS)),
         dist.Poisson(torch.ones(ROWS)),
         dist.Uniform(torch.zeros(ROWS), 1.0),
+        dist.MultivariateNormal(torch.zeros(ROWS, 65), torch.eye(65)),
         dist.Normal(torch.zeros(ROWS, 2), 1.0).mask(torch.tensor([True, False])).to_event(1),
     ],
     ids=lambda fn: type(fn).__name__,
