@@ -72,6 +72,33 @@ def compile_with_inductor(
     return compiled
 
 
+def without_wrappers(compiled: Any) -> Callable[[list[Tensor]], list[Tensor]] | None:
+    """Return the code that inductor made, without the layers of Python that torch puts around it.
+
+    The layers check and count at every call, which takes 0.01 of the 0.17 ms of a small step. The
+    code takes one list of tensors, which it empties, and returns a list of tensors. It does not
+    count as a change of the tensors that it changes (``torch.autograd.graph.increment_version``).
+
+    Expected: an object of the class ``CompiledFxGraph`` with ``current_callable``, behind closures
+    and behind the attributes named below. Where none is found, the result is ``None``.
+    """
+    seen: set[int] = set()
+    waiting = [compiled]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, type) or not callable(item):
+            continue
+        seen.add(id(item))
+        if type(item).__name__ == "CompiledFxGraph":
+            return getattr(item, "current_callable", None)
+        for cell in getattr(item, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # a cell that is empty
+                waiting.append(cell.cell_contents)
+        names = ("_compiled_fn", "compiled_fn", "__wrapped__")
+        waiting += [getattr(item, name, None) for name in names]
+    return None
+
+
 @contextlib.contextmanager
 def sources_forgotten() -> Iterator[None]:
     """Run the block, and drop the texts of programs that torch would store to the process's end.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from parts.scripts import run_script
 
-from ppl_vae.training import step
+from ppl_vae.training import traced_step
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -89,7 +89,7 @@ def test_the_gap_of_some_rows_is_split(images, tmp_path):
 
 def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):
     words = "meanfield", "--data", images, "--tiny", "--steps", 4
-    with patch.object(step, "compile_graph", lambda graph, *_: graph):  # not tested here
+    with patch.object(traced_step, "compile_graph", lambda graph, *_: graph):  # not tested here
         shown = command("mnist.py", *words, folder=tmp_path)
     assert "Pyro SVI" in shown
     assert "ratio" in shown
