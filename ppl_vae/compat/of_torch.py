@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node, graph_module
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def all_gather_flat(gathered: Tensor, own: Tensor) -> None:
@@ -309,6 +309,14 @@ def tensors_in(arguments: Any) -> list[Tensor]:
     Expected: ``torch.utils._pytree.tree_leaves``.
     """
     return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """Return nested tuples, lists and dictionaries with a function applied to what they hold.
+
+    Expected: ``torch.utils._pytree.tree_map``.
+    """
+    return tree_map(function, arguments)
 
 
 def draws_random_numbers(operation: Any) -> bool:

@@ -20,11 +20,13 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.double import run_in_double
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.compiled.layout import copy_with_strides, forms_of, write_back
 from ppl_vae.core.world import same_bits
@@ -107,7 +109,7 @@ class TracedStep:
             Exception: Whatever stops inductor; call ``interpret`` then.
         """
         inside = self.updates and self.device.type == "cpu"
-        trained = self._with_gradient(self.parameters)
+        trained = list(itertools.compress(self.parameters, self.has_gradient))
         self.update = TensorUpdate.of(self.eager.optimizer, trained) if inside else None
         state = [] if self.update is None else [*self.update.state, self.update.rates(1)[0]]
         with torch.no_grad(), self._without_autocast():
@@ -219,6 +221,7 @@ class TracedStep:
         kl_weight: float,
         *,
         interpreted: bool,
+        double: bool = False,
     ) -> tuple[Tensor, Gradients]:
         """Return loss and gradient at copies of the state, without changing the pair.
 
@@ -244,6 +247,7 @@ class TracedStep:
             index: Positions of the rows, (rows,).
             kl_weight: The weight of the latent sites.
             interpreted: Whether to run the traced graph also where a compiled step exists.
+            double: Whether to run the traced graph in double precision.
 
         Returns:
             The losses, (2,), minus the ELBO and the training loss, in nats of the whole data set;
@@ -252,7 +256,7 @@ class TracedStep:
         batch = self._batch_inputs(index, kl_weight)
         if interpreted:
             with torch.no_grad(), self._without_autocast():
-                results = self._losses_and_gradients(parameters, constants, batch)
+                results = self._losses_and_gradients(parameters, constants, batch, double)
             return results[0], self._in_place_of_none(results[1:])
         if self.update is None:
             results = self._run([*parameters, *constants, *batch])
@@ -336,25 +340,23 @@ class TracedStep:
             return torch.autocast(self.device.type, enabled=False)
         return contextlib.nullcontext()
 
-    def _with_gradient(self, values: Sequence[Any]) -> list[Any]:
-        """Return, of one value for each parameter, the values of parameters with a gradient."""
-        return list(itertools.compress(values, self.has_gradient))
-
     def _in_place_of_none(self, gradients: Sequence[Tensor]) -> Gradients:
         """Return one gradient for each parameter, ``None`` for a parameter without one."""
         remaining = iter(gradients)
         return [next(remaining) if has else None for has in self.has_gradient]
 
     def _losses_and_gradients(
-        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
-    ) -> list[Tensor]:
+        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor],
+        double: bool = False,
+    ) -> list[Tensor]:  # fmt: skip
         """Gather the rows and run the graph: the losses and the gradients that exist."""
         remaining = iter(batch)
         fields = _take(remaining, len(self.rows.fields))
         if self.gathers:
             positions = next(remaining)
             fields = [array.index_select(0, positions) for array in fields]
-        results: list[Tensor] = self.graph.module(*parameters, *constants, *fields, *remaining)
+        run = partial(run_in_double, self.graph.module) if double else self.graph.module
+        results: list[Tensor] = run(*parameters, *constants, *fields, *remaining)
         return results
 
     def _step(self, *inputs: Tensor) -> list[Tensor]:
@@ -380,7 +382,8 @@ class TracedStep:
         if self.eager.limit < math.inf:
             gradients = [g * factor for g in gradients]
         finite = losses.isfinite().all() & factor.isfinite()
-        self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
+        trained = list(itertools.compress(parameters, self.has_gradient))
+        self.update.update(trained, gradients, state, rates, finite)
         return [torch.cat([losses, factor.to(losses.dtype).reshape(1)])]
 
 
