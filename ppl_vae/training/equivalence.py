@@ -183,8 +183,9 @@ def _rounding_errors(
     """Measure the rounding error of each of the eager step's results.
 
     Every number of the parameters is moved by one unit in its last place, up or down at random (in
-    the last place of half precision, where the step rounds its parameters to that), and losses and gradients are computed again from the same draws. All sums are then rounded anew, so
-    that a result changes by about its own rounding error.
+    that of half precision, where the step rounds its parameters to it), and losses and gradients
+    are computed again from the same draws. All sums are then rounded anew, so that a result changes
+    by about its own rounding error.
 
     A number that the pair's Python changes at every call would change the results as well, and
     such a change must not pass for rounding. They are therefore first computed once more at the
