@@ -127,7 +127,9 @@ class ParticleTerms:
             for name, value in parts[0].items()
         }
 
-    def prepare(self, size: int, calls: int, requested: bool | str) -> None:
+    def prepare(
+        self, size: int, calls: int, requested: bool | str, work: int | None = None
+    ) -> None:
         """Trace the function, and compile it, where the calls to come repay it.
 
         Args:
@@ -135,6 +137,8 @@ class ParticleTerms:
             calls: Calls to come.
             requested: ``True`` for a graph at any number of calls, ``"auto"`` for one where it is
                 repaid, ``False`` for none.
+            work: As many calls as the compiler sees in them, where a call has but a part of the
+                arithmetic that ``COMPILED_FROM`` assumes; all of them by default.
         """
         wanted = requested is True or (requested == "auto" and calls >= TRACED_FROM)
         if not wanted or not self.runs.vectorized:
@@ -155,7 +159,7 @@ class ParticleTerms:
             self.constants, self.size = graph.constants, size
             if not self._use_if_equal(graph.module, "traced", 1000 * graph.precision):
                 return
-            if requested is True or calls >= COMPILED_FROM:
+            if requested is True or (calls if work is None else work) >= COMPILED_FROM:
                 with contextlib.suppress(Exception):  # no compiler, or one that fails
                     compiled = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
                     self._use_if_equal(compiled, "compiled", 30 * graph.precision**0.5)
