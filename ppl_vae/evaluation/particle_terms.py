@@ -17,6 +17,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.few_channels import FewChannels
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
@@ -153,7 +154,8 @@ class ParticleTerms:
 
         with pyro_lock(), forked(0), self.pair.evaluating():
             try:
-                graph = trace_graph(function, as_tuple(first), ())
+                with FewChannels():
+                    graph = trace_graph(function, as_tuple(first), ())
             except Exception:  # the pair's Python may do anything to the tracer
                 return
             self.constants, self.size = graph.constants, size
