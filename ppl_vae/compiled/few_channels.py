@@ -71,7 +71,8 @@ def _conv_transpose2d(
     taken = all(each.dtype == torch.float32 and each.device.type == "cpu" for each in tensors)
     if (
         not taken or torch.is_autocast_enabled("cpu") or input.dim() != 4 or input.numel() == 0
-        or groups != 1 or weight.shape[1] > MOST or input.shape[1] != weight.shape[0]
+        or groups != 1 or weight.dim() != 4 or weight.shape[1] > MOST
+        or input.shape[1] != weight.shape[0] or (bias is not None and len(bias) != weight.shape[1])
     ):  # fmt: skip
         return F.conv_transpose2d(
             input, weight, bias, stride, padding, output_padding, groups, dilation

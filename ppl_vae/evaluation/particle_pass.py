@@ -148,7 +148,8 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
         numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
     whole = count, size = _in_one_block(rows, num_samples, numbers)
-    own = numbers_of_a_draw(pair, rows) if pair.device().type == "cpu" else 0
+    (row, *_) = as_tuple(rows.take(torch.arange(1), pair.device()))
+    own = numbers_of_a_draw(pair, rows) if row.device.type == "cpu" else 0
     if own * count * size > RUN_NUMBERS:
         count = particles_per_run(num_samples, min(PARTICLES, max(1, RUN_NUMBERS // own)))
         size = min(size, max(1, RUN_NUMBERS // (own * count)))
