@@ -79,12 +79,12 @@ def _conv_transpose2d(
         )
     steps, cut, added, apart = (_two(each) for each in (stride, padding, output_padding, dilation))
     kernel = weight.shape[2:]
-    size = [
+    height, width = (
         (input.shape[2 + i] - 1) * steps[i] - 2 * cut[i] + apart[i] * (kernel[i] - 1) + added[i] + 1
         for i in range(2)
-    ]
+    )
     patches = torch.matmul(weight.flatten(1).t(), input.flatten(2))
-    image = F.fold(patches, size, kernel, apart, cut, steps)
+    image = F.fold(patches, (height, width), tuple(kernel), apart, cut, steps)
     return image if bias is None else image + bias[:, None, None]
 
 
