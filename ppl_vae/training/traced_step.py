@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ppl_vae.compiled.double import run_in_double
+from ppl_vae.compiled.few_channels import FewChannels
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.compiled.layout import copy_with_strides, forms_of, write_back
 from ppl_vae.core.world import same_bits
@@ -87,7 +88,8 @@ class TracedStep:
             return [losses, *(g for g in gradients if g is not None)]
 
         inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
-        self.graph = trace_graph(differentiate, inputs, self.parameters)
+        with FewChannels():
+            self.graph = trace_graph(differentiate, inputs, self.parameters)
         self.autocasts = torch.is_autocast_enabled(self.device.type)
         self.interpret()
 

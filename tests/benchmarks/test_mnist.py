@@ -95,10 +95,10 @@ def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):
     assert "ratio" in shown
 
 
-@pytest.mark.parametrize("table", [pytest.param("speed", marks=pytest.mark.slow), "memory"])
-def test_both_tables_of_the_likelihood_are_printed(table, tmp_path):
+@pytest.mark.parametrize("table", [pytest.param("speed", marks=pytest.mark.slow), "decoder", "memory"])
+def test_the_tables_of_the_likelihood_are_printed(table, tmp_path):
     shown = command("likelihood.py", table, "--tiny", folder=tmp_path)
-    assert {"speed": "PyTorch by hand", "memory": "MiB"}[table] in shown
+    assert {"speed": "PyTorch by hand", "decoder": "codes a call", "memory": "MiB"}[table] in shown
 
 
 def test_the_loop_by_hand_gives_the_numbers_of_log_likelihood():
