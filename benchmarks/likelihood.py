@@ -35,10 +35,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from step_torch import ConvWork
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from step_torch import ConvWork
 
 from ppl_vae import log_likelihood
 from ppl_vae.guides.normal import NormalGuide
