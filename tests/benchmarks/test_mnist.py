@@ -95,7 +95,9 @@ def test_steps_are_timed_beside_those_of_pyro(images, tmp_path):
     assert "ratio" in shown
 
 
-@pytest.mark.parametrize("table", [pytest.param("speed", marks=pytest.mark.slow), "decoder", "memory"])
+@pytest.mark.parametrize(
+    "table", [pytest.param("speed", marks=pytest.mark.slow), "decoder", "memory"]
+)
 def test_the_tables_of_the_likelihood_are_printed(table, tmp_path):
     shown = command("likelihood.py", table, "--tiny", folder=tmp_path)
     assert {"speed": "PyTorch by hand", "decoder": "codes a call", "memory": "MiB"}[table] in shown

@@ -71,9 +71,12 @@ def test_a_guide_that_reads_all_rows_sees_all_of_them(monkeypatch):
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x / 2, 0.7))
 
+    monkeypatch.setattr(particle_pass, "RUN_NUMBERS", 1 << 40)
+    whole = passes(model, guide, torch.randn(30))
     monkeypatch.setattr(particle_pass, "RUN_NUMBERS", 50 * 7 * HIDDEN)
     found = passes(model, guide, torch.randn(30))
     assert found.size == 30
+    assert found.full_size == whole.full_size
     seen.clear()
     log_likelihood(model, guide, torch.randn(30), num_samples=100)
     assert max(seen) == 30
