@@ -19,21 +19,27 @@ from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.mixed_tables import Table, by_schema, table
 from ppl_vae.data.rows import Rows, as_rows
+from ppl_vae.data.schema import Schema
+from ppl_vae.sklearn import stored
 from ppl_vae.sklearn.pairs import FittedPair, make_pair
 from ppl_vae.training.history import History
 from ppl_vae.training.svi import fit
 
-MOST_UPDATES, EACH_ROW = 3000, 10  # updates by default: 10 for each row, 3,000 at most,
-FEWEST_EPOCHS = 20  # but no fewer than 20 passes over the data, nor than 100 updates
-FEWEST_UPDATES = 100
+MOST_UPDATES, EACH_ROW = 3000, 5  # updates by default: 5 for each row, 3,000 at most,
+FEWEST_EPOCHS = 20  # but no fewer than 20 passes over the data, nor than 50 updates
+FEWEST_UPDATES = 50
 FEWEST_TO_HOLD_OUT = 100  # rows; of fewer, none are held out by default
 
 
-class PairEstimator(BaseEstimator):  # type: ignore[misc]
+class PairEstimator(BaseEstimator):
     """The base of the estimators: a pair that is made from the data and fitted by ``ppl_vae.fit``.
 
     Parameters are stored as they are given, and read when ``fit`` is called.
     """
+
+    schema_: Schema
+    pair_: FittedPair
+    seed_: int
 
     ALWAYS_TABLE: ClassVar[bool] = False  # whether the data are read as a table, with gaps
 
@@ -59,7 +65,7 @@ class PairEstimator(BaseEstimator):  # type: ignore[misc]
             if not len(X):
                 raise ValueError(f"Found array with 0 sample(s) (shape={X.shape})")
             validate_data(self, X, reset=reset, skip_check_array=True)
-            frame = X.set_axis(map(str, X.columns), axis=1).reset_index(drop=True)
+            frame = X.set_axis(list(map(str, X.columns)), axis=1).reset_index(drop=True)
         else:
             values = validate_data(
                 self, X, reset=reset, ensure_all_finite="allow-nan",
@@ -186,10 +192,8 @@ class PairEstimator(BaseEstimator):  # type: ignore[misc]
             NotFittedError: If the estimator is not fitted.
             ValueError: If the folder is not empty.
         """
-        from ppl_vae.sklearn.stored import write  # noqa: PLC0415  it imports this file
-
         check_is_fitted(self)
-        write(self, Path(path))
+        stored.write(self, Path(path))
 
     @classmethod
     def load(cls, path: str | Path, *, trust_code: bool = False, **parameters: Any) -> Any:
@@ -205,9 +209,7 @@ class PairEstimator(BaseEstimator):  # type: ignore[misc]
             ValueError: If the folder is no estimator of this class, or damaged, or a parameter
                 that it could not hold is not given.
         """
-        from ppl_vae.sklearn.stored import read  # noqa: PLC0415  it imports this file
-
-        return read(cls, Path(path), parameters, trust_code=trust_code)
+        return stored.read(cls, Path(path), parameters, trust_code=trust_code)
 
 
 def default_epochs(rows: int, batch_size: int) -> int:
@@ -219,7 +221,7 @@ def default_epochs(rows: int, batch_size: int) -> int:
 
     Example:
         >>> default_epochs(178, 128), default_epochs(30_000, 128)
-        (890, 20)
+        (445, 20)
     """
     batches = max(1, math.ceil(rows / batch_size))
     updates = max(FEWEST_UPDATES, min(MOST_UPDATES, EACH_ROW * rows))

@@ -1,4 +1,4 @@
-"""``LatentClassifier``: the semi-supervised pair, a classifier of rows of which few have a label."""
+"""``LatentClassifier``: the semi-supervised pair, for rows of which few have a label."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 from sklearn.base import ClassifierMixin
+from sklearn.utils import assert_all_finite, check_array, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_y, check_is_fitted, check_consistent_length
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
 from ppl_vae.arguments import check_number, shown
 from ppl_vae.data.rows import Rows
@@ -24,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 UNLABELLED = -1
 
 
-class LatentClassifier(ClassifierMixin, PairEstimator):  # type: ignore[misc]
+class LatentClassifier(ClassifierMixin, PairEstimator):
     """A classifier that also learns from rows without a label, which are marked -1.
 
     The label is a latent of the model where it is not known, and the guide's network classifies.
@@ -40,7 +41,7 @@ class LatentClassifier(ClassifierMixin, PairEstimator):  # type: ignore[misc]
             weight of the labels in training.
         label_share: Share of the rows of the fit that have a label, at least: labelled rows are
             repeated until there are so many, so that every batch has some.
-        epochs: Passes over the data; ``None``: as many as make 10 updates for each row, 3,000 at
+        epochs: Passes over the data; ``None``: as many as make 5 updates for each row, 3,000 at
             most, and 20 passes at least.
         batch_size: Rows of one update.
         learning_rate: Step size of Adam, the optimizer where none is given.
@@ -153,8 +154,9 @@ class LatentClassifier(ClassifierMixin, PairEstimator):  # type: ignore[misc]
         Raises:
             ValueError: If the labels are no classes, or of fewer than two classes.
         """
-        y = _check_y(y, y_numeric=False, estimator=self)
-        y = y.reshape(-1)
+        y = column_or_1d(check_array(y, ensure_2d=False, dtype=None, ensure_all_finite=False,
+                                     input_name="y"), warn=True)  # fmt: skip
+        assert_all_finite(y, input_name="y")
         if y.dtype.kind in "OUS":
             known = np.array([not _is_none(label) for label in y.tolist()], dtype=bool)
         else:
@@ -191,9 +193,10 @@ class LatentClassifier(ClassifierMixin, PairEstimator):  # type: ignore[misc]
         rows: Rows = pair.pair.rows(data, "X")
 
         def coded(positions: torch.Tensor) -> pd.DataFrame:
-            return encode(
+            codes = encode(
                 pair.model, pair.guide, rows.subset(positions), seed=self.seed_, progress=False
-            )["y"]["probability"]
+            )
+            return pd.DataFrame(codes["y"]["probability"])
 
         found = in_groups(rows, coded).to_numpy(dtype=np.float64)
         return np.asarray(found / found.sum(1, keepdims=True))

@@ -29,7 +29,7 @@ from ppl_vae.sklearn.same_draws import in_groups
 Floats = npt.NDArray[np.float64]
 
 
-class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):  # type: ignore[misc]
+class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):
     """A deep latent-variable model: the density of rows, and their codes as features.
 
     Args:
@@ -43,7 +43,7 @@ class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):  # typ
         guide_arguments: More arguments of the guide's class.
         table_arguments: Arguments of ``ppl_vae.table`` for frames of mixed columns, such as
             ``{"missing": ["?"], "unseen": "missing"}``.
-        epochs: Passes over the data; ``None``: as many as make 10 updates for each row, 3,000 at
+        epochs: Passes over the data; ``None``: as many as make 5 updates for each row, 3,000 at
             most, and 20 passes at least.
         batch_size: Rows of one update.
         learning_rate: Step size of Adam, the optimizer where none is given.

@@ -27,7 +27,7 @@ UPDATES = 1000  # of ``fit_detector``
 UPDATES_EACH_ROW = 10  # at most: a small table has fewer
 
 
-class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
+class LatentAnomalyDetector(OutlierMixin, PairEstimator):
     """A detector of strange rows, whose rate of false alarms is calibrated on rows kept apart.
 
     By default it is ``ppl_vae.fit_detector``: its pair, its score and its calibration on a fifth of
@@ -40,7 +40,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         contamination: ``"auto"`` for a threshold that is calibrated at ``false_alarm_rate``; or the
             share of the rows of the fit to flag, above 0 and at most 0.5.
         false_alarm_rate: The share of clean rows that may be flagged.
-        score: A column of ``ppl_vae.anomaly_scores``, but for ``typicality``.
+        anomaly_score: A column of ``ppl_vae.anomaly_scores``, but for ``typicality``.
         updates: Updates of the pair of ``"auto"``; ``None``: 1,000, below 100 rows 10 for each row.
         guide: Guide of another model than ``"auto"``; so are all parameters below but
             ``num_samples``, ``random_state`` and ``verbose``. See ``LatentVariableModel``.
@@ -87,7 +87,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         *,
         contamination: str | float = "auto",
         false_alarm_rate: float = 0.05,
-        score: str = "negative_log_likelihood",
+        anomaly_score: str = "negative_log_likelihood",
         updates: int | None = None,
         guide: str | None = "auto",
         latents: int | None = None,
@@ -112,7 +112,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         self.model = model
         self.contamination = contamination
         self.false_alarm_rate = false_alarm_rate
-        self.score = score
+        self.anomaly_score = anomaly_score
         self.updates = updates
         self.guide = guide
         self.latents = latents
@@ -165,25 +165,26 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         self.calibrated_ = self.contamination == "auto" and enough
         known, held_out = rows.split(CALIBRATION, self.seed_) if self.calibrated_ else (rows, None)
         self._fit_to(known, data)
-        pair, made = self.pair_, {"score": self.score, "num_samples": self.num_samples}
+        pair = self.pair_
+        how: dict[str, Any] = {"score": self.anomaly_score, "num_samples": self.num_samples}
         self.detector_: AnomalyDetector | None = None
         if held_out is not None:
             self.detector_ = AnomalyDetector(
-                pair.model, pair.guide, held_out, **made, seed=self.seed_, progress=False
+                pair.model, pair.guide, held_out, **how, seed=self.seed_, progress=False
             )
             self.offset_ = -self.detector_.threshold(self.false_alarm_rate)
             self._scoring = self.detector_.scoring
             return self
         self._scoring = Scoring.of(
-            pair.model, pair.guide, None, **made, seed=self.seed_, plate="data"
+            pair.model, pair.guide, None, **how, seed=self.seed_, plate="data"
         )
         share = self.contamination
         if isinstance(share, str):
             share = self.false_alarm_rate
             warnings.warn(
-                f"X: expected at least {int(FEWEST / CALIBRATION)} rows, a fifth of which calibrate "
-                f"the threshold, got {len(rows)}: it is set on the rows of the fit, so that more "
-                f"than {share:.0%} of new clean rows are flagged; fit more rows",
+                f"X: expected at least {int(FEWEST / CALIBRATION)} rows, a fifth of which "
+                f"calibrate the threshold, got {len(rows)}: it is set on the rows of the fit, so "
+                f"that more than {share:.0%} of new clean rows are flagged; fit more rows",
                 UserWarning,
                 stacklevel=2,
             )
@@ -218,9 +219,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         updates = self.updates
         if updates is None:
             updates = min(UPDATES, UPDATES_EACH_ROW * len(as_rows(data)))
-        pair = fit_table_pair(
-            rows, updates=updates, seed=self.seed_, progress=bool(self.verbose)
-        )
+        pair = fit_table_pair(rows, updates=updates, seed=self.seed_, progress=bool(self.verbose))
         self.history_ = None
         self._keep(*pair, rows, of_zoo=True)
 
@@ -230,7 +229,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):  # type: ignore[misc]
         for name in OF_OTHER_MODELS:
             if getattr(self, name) is not defaults[name] and getattr(self, name) != defaults[name]:
                 raise ValueError(
-                    f"{name}: expected {defaults[name]!r} for the model \"auto\", which has its own "
+                    f'{name}: expected {defaults[name]!r} for the model "auto", which has its own '
                     f"settings, got {shown(getattr(self, name))}; name another model, such as "
                     '"gaussian"'
                 )

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from sklearn.base import TransformerMixin
-from sklearn.utils.validation import _check_feature_names_in, check_is_fitted
+from sklearn.base import OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
 from ppl_vae.arguments import check_count
 from ppl_vae.data.arrow import of_pandas
@@ -23,7 +23,7 @@ from ppl_vae.sklearn.base import PairEstimator, refuse_others
 from ppl_vae.sklearn.same_draws import in_groups
 
 
-class LatentImputer(TransformerMixin, PairEstimator):  # type: ignore[misc]
+class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
     """An imputer of missing cells: each gets the center of its posterior given the row's others.
 
     Columns may hold numbers, counts, dates, categories and text. Missing are NaN, ``None``, empty
@@ -40,7 +40,7 @@ class LatentImputer(TransformerMixin, PairEstimator):  # type: ignore[misc]
             the guide ``table``, so that the guide learns rows with any gaps.
         table_arguments: Arguments of ``ppl_vae.table``: ``kinds``, ``missing``, ``ignore``,
             ``unseen``.
-        epochs: Passes over the data; ``None``: as many as make 10 updates for each row, 3,000 at
+        epochs: Passes over the data; ``None``: as many as make 5 updates for each row, 3,000 at
             most, and 20 passes at least.
         batch_size: Rows of one update.
         learning_rate: Step size of Adam, the optimizer where none is given.
@@ -187,7 +187,11 @@ class LatentImputer(TransformerMixin, PairEstimator):  # type: ignore[misc]
             part = frame.iloc[gaps[positions.numpy()]].reset_index(drop=True)
             with warnings.catch_warnings(action="ignore", category=UnreliableWarning):
                 found = impute(
-                    pair.model, pair.guide, part, num_samples=self.num_samples, seed=self.seed_,
+                    pair.model,
+                    pair.guide,
+                    part,
+                    num_samples=self.num_samples,
+                    seed=self.seed_,
                     progress=False,
                 )
             lines = found.frame["row"].to_numpy()[found.unreliable]
@@ -211,16 +215,6 @@ class LatentImputer(TransformerMixin, PairEstimator):  # type: ignore[misc]
                 made[column] = made[column].astype(common)
             made.loc[gaps, column] = cells
         return made
-
-    def get_feature_names_out(self, input_features: Any = None) -> npt.NDArray[Any]:
-        """Return the names of the columns, which are those of X.
-
-        Args:
-            input_features: Names for the columns of an array.
-        """
-        check_is_fitted(self)
-        names: npt.NDArray[Any] = _check_feature_names_in(self, input_features)
-        return names
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -1,4 +1,4 @@
-"""The pair of an estimator: made from names of the zoo or by a function, and kept through copies."""
+"""The pair of an estimator: made from names of the zoo or by a function, and copied."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def make_pair(
     model_class = find_class(model, "models")
     guide_class = _guide_class(model, guide)
     if latents is not None:
-        takers = [arguments for cls, arguments in ((model_class, more), (guide_class, of_guide))
-                  if cls is not None and "latents" in inspect.signature(cls).parameters]  # fmt: skip
+        halves = ((model_class, more), (guide_class, of_guide))
+        takers = [arguments for cls, arguments in halves if cls is not None and _has_latents(cls)]
         if not takers:
             raise ValueError(
                 f"latents: expected None for the model {model}, whose latents have no size to "
@@ -85,6 +85,11 @@ def make_pair(
             arguments.setdefault("latents", latents)
     with forked(seed):
         return _built(data, model_class, guide_class, more, of_guide)
+
+
+def _has_latents(cls: type[Any]) -> bool:
+    """Return whether the constructor of a class has the argument ``latents``."""
+    return "latents" in inspect.signature(cls).parameters
 
 
 def _two_halves(made: Any) -> tuple[Model, Guide]:
@@ -108,7 +113,10 @@ def _guide_class(model: str, guide: str | None) -> type[Any] | None:
 
 
 def _built(
-    data: Any, model_class: type[Any], guide_class: type[Any] | None, of_model: dict[str, Any],
+    data: Any,
+    model_class: type[Any],
+    guide_class: type[Any] | None,
+    of_model: dict[str, Any],
     of_guide: dict[str, Any],
 ) -> tuple[Model, Guide]:
     """Return the pair of two classes; a half that is built around the other is made after it."""
@@ -126,8 +134,8 @@ class FittedPair:
     """A fitted pair that can be copied and pickled, and what the library remembers of its fit.
 
     Names of columns, the schema of a table and weights of ``pyro.param`` are stored by the library
-    beside the pair, so that a pickle of the two halves would lack them. A pair of the zoo is written
-    as its recipe and its weights, and made anew from these; the halves of any other pair
+    beside the pair, so that a pickle of the two halves would lack them. A pair of the zoo is
+    written as its recipe and its weights, and made anew from these; the halves of any other pair
     are pickled as they are, which takes classes and functions that pickle finds by their names.
 
     Args:
@@ -158,14 +166,11 @@ class FittedPair:
         """Return the recipe of a pair of the zoo; ``None`` where it has none."""
         if not self.of_zoo:
             return None
-        roles = {"model": self.model, "guide": self.guide}
+        of_model = {} if self.guide is None else {"guide": self.guide}
         try:
-            return {
-                role: None if half is None else describe(
-                    half, {r: other for r, other in roles.items() if r != role and other is not None}
-                )
-                for role, half in roles.items()
-            }  # fmt: skip
+            model = describe(self.model, of_model)
+            guide = None if self.guide is None else describe(self.guide, {"model": self.model})
+            return {"model": model, "guide": guide}
         except NoRecipeError:
             return None
 

@@ -1,7 +1,7 @@
 """Estimators in folders, without a pickle.
 
-    folder/estimator.json    class, parameters, what the fit found beside the weights
-    folder/pair/             the run directory of the pair, with the detector where there is one
+folder/estimator.json    class, parameters, what the fit found beside the weights
+folder/pair/             the run directory of the pair, with the detector where there is one
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from ppl_vae.saving import storage
 from ppl_vae.saving.loading import load
 from ppl_vae.saving.locks import check_new
 from ppl_vae.saving.runs import save
-from ppl_vae.sklearn.base import PairEstimator
 from ppl_vae.sklearn.pairs import FittedPair
 
 FORMAT = 1
@@ -30,7 +29,7 @@ PLAIN = ("seed_", "n_features_in_", "reads_table_", "offset_", "calibrated_", "c
 ARRAYS = ("feature_names_in_", "classes_")
 
 
-def write(estimator: PairEstimator, path: Path) -> None:
+def write(estimator: Any, path: Path) -> None:
     """Store a fitted estimator in a new folder; see ``PairEstimator.save``."""
     check_path("path", str(path))
     check_new(path)
@@ -60,7 +59,7 @@ def write(estimator: PairEstimator, path: Path) -> None:
         "schema": known["schema_"].to_json() if "schema_" in known else None,
         "form": estimator.pair_.form,
         "of_zoo": estimator.pair_.of_zoo,
-        "score": getattr(estimator, "score", None) if "offset_" in known else None,
+        "anomaly_score": getattr(estimator, "anomaly_score", None),
     }
     path.mkdir(parents=True, exist_ok=True)
     detector = known.get("detector_")
@@ -72,9 +71,7 @@ def write(estimator: PairEstimator, path: Path) -> None:
     storage.write_json(path / INFO, info)
 
 
-def read(
-    cls: type[PairEstimator], path: Path, parameters: dict[str, Any], *, trust_code: bool
-) -> Any:
+def read(cls: type[Any], path: Path, parameters: dict[str, Any], *, trust_code: bool) -> Any:
     """Return the estimator of a folder; see ``PairEstimator.load``."""
     check_path("path", str(path))
     if not (path / INFO).exists():
@@ -82,8 +79,8 @@ def read(
     info = storage.read_json(path / INFO)
     if info.get("format") != FORMAT or info.get("class") != cls.__name__:
         raise ValueError(
-            f"path: expected a {cls.__name__} of format {FORMAT}, got {info.get('class')} of format "
-            f"{info.get('format')}"
+            f"path: expected a {cls.__name__} of format {FORMAT}, got {info.get('class')} of "
+            f"format {info.get('format')}"
         )
     missing = [name for name in info["left_out"] if name not in parameters]
     if missing:
@@ -106,20 +103,18 @@ def read(
     return estimator
 
 
-def _restore_pair(
-    estimator: PairEstimator, run: Path, info: dict[str, Any], *, trust_code: bool
-) -> None:
-    """Open the pair of a folder, and its detector where it has one, and give them to an estimator."""
+def _restore_pair(estimator: Any, run: Path, info: dict[str, Any], *, trust_code: bool) -> None:
+    """Give an estimator the pair of a folder, and the detector where there is one."""
     if info["fitted"].get("calibrated_"):
         detector = AnomalyDetector.load(run, trust_code=trust_code)
         estimator.detector_, estimator._scoring = detector, detector.scoring
-        made = detector.model, detector.guide
+        made: tuple[Any, Any] = (detector.model, detector.guide)
     else:
         made = load(run, trust_code=trust_code)
         if "calibrated_" in info["fitted"]:
             estimator.detector_ = None
             estimator._scoring = Scoring(
-                info["score"], estimator.num_samples, estimator.seed_, "data"
+                info["anomaly_score"], estimator.num_samples, estimator.seed_, "data"
             )
     estimator.history_ = None
     estimator.pair_ = FittedPair(*made, info["form"], of_zoo=info["of_zoo"])
