@@ -139,8 +139,8 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
                 "requires y to be passed, but the target y is None: labels, -1 for rows without one"
             )
         values = self._read(X, reset=True)
+        check_consistent_length(values, y)
         labels = self._coded(y)
-        check_consistent_length(values, labels)
         model = self.model
         if isinstance(model, str) and model == "auto":
             binary = bool(np.isin(values, (0, 1)).all())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -167,7 +168,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         self._fit_to(known, data)
         pair = self.pair_
         how: dict[str, Any] = {"score": self.anomaly_score, "num_samples": self.num_samples}
-        self.detector_: AnomalyDetector | None = None
+        self.detector_: Any = None
         if held_out is not None:
             self.detector_ = AnomalyDetector(
                 pair.model, pair.guide, held_out, **how, seed=self.seed_, progress=False
@@ -269,6 +270,18 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
             X: (rows, columns), with the columns of the fit.
         """
         return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        if state.get("detector_") is not None:  # which has the pair of ``pair_``
+            state["detector_"] = copy.copy(state["detector_"])
+            state["detector_"].model = state["detector_"].guide = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if getattr(self, "detector_", None) is not None:
+            self.detector_.model, self.detector_.guide = self.pair_.model, self.pair_.guide
 
     def p_values(self, X: Any) -> Floats:  # noqa: N803
         """Return the share of calibration rows that are at least as strange, (rows,).
