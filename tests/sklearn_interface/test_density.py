@@ -21,7 +21,9 @@ from ppl_vae.models.ppca import PPCAModel
 from ppl_vae.sklearn import LatentVariableModel
 
 sklearn("base")
-pytestmark = pytest.mark.filterwarnings("ignore:(score_samples|log_likelihood)")  # few epochs leave rows unreliable
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:(score_samples|log_likelihood)"
+)  # few epochs leave rows unreliable
 QUICK = {"epochs": 3, "random_state": 0, "compile": False}
 
 
@@ -76,9 +78,7 @@ def test_the_mixture_scores_rows_as_gaussian_mixture_does(wine, double):
     with torch.no_grad():
         model.logits.copy_(torch.as_tensor(known.weights_).log())
         model.centers.copy_((torch.as_tensor(known.means_) - model.loc) / model.scale)
-        model.log_spreads.copy_(
-            (torch.as_tensor(known.covariances_).sqrt() / model.scale).log()
-        )
+        model.log_spreads.copy_((torch.as_tensor(known.covariances_).sqrt() / model.scale).log())
     np.testing.assert_allclose(fitted.score_samples(wine), known.score_samples(wine), atol=1e-8)
     np.testing.assert_allclose(fitted.transform(wine), known.predict_proba(wine), atol=1e-6)
     assert fitted.get_feature_names_out().tolist() == ["k0", "k1", "k2"]
@@ -134,7 +134,9 @@ def test_codes_go_back_to_rows_and_rows_are_drawn(wine):
 def test_frames_with_text_are_tables_and_give_frames():
     random = np.random.default_rng(0)
     city = random.choice(["Oslo", "Rome"], 300)
-    people = pd.DataFrame({"city": city, "pay": 50 + 20 * (city == "Oslo") + random.normal(size=300)})
+    people = pd.DataFrame(
+        {"city": city, "pay": 50 + 20 * (city == "Oslo") + random.normal(size=300)}
+    )
     people.loc[3, "pay"] = np.nan
     fitted = LatentVariableModel(latents=2, **QUICK).fit(people)
     assert type(fitted.model_).__name__ == "TableModel"
@@ -161,7 +163,7 @@ def test_a_function_of_the_data_makes_the_pair(wine):
     assert LatentVariableModel(pair_of_mine, **QUICK).fit(wine).transform(wine).shape == (178, 3)
     with pytest.raises(ValueError, match=r"model: expected a function that returns \(model, guide"):
         LatentVariableModel(lambda data: build(PPCAModel, data), **QUICK).fit(wine)
-    with pytest.raises(ValueError, match="guide: expected \"auto\""):
+    with pytest.raises(ValueError, match='guide: expected "auto"'):
         LatentVariableModel(pair_of_mine, guide="normal", **QUICK).fit(wine)
 
 
