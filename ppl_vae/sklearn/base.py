@@ -113,15 +113,10 @@ class PairEstimator(BaseEstimator):
         rows = as_rows(data, "X")
         made = make_pair(
             data, model, guide, latents=self.latents, seed=self.seed_,
-            model_arguments=self.model_arguments, guide_arguments=self._guide_arguments(),
+            model_arguments=self.model_arguments, guide_arguments=self.guide_arguments,
         )  # fmt: skip
         self.history_: History | None = fit(*made, data, **self._fit_options(len(rows)))
         self._keep(*made, rows, of_zoo=isinstance(model, str))
-
-    def _guide_arguments(self) -> Mapping[str, Any] | None:
-        """Return more arguments of the guide's class."""
-        given: Mapping[str, Any] | None = self.guide_arguments
-        return given
 
     def _keep(self, model: Model, guide: Guide, rows: Rows, *, of_zoo: bool) -> None:
         """Store a pair that was fitted to rows."""

@@ -169,6 +169,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         pair = self.pair_
         how: dict[str, Any] = {"score": self.anomaly_score, "num_samples": self.num_samples}
         self.detector_: Any = None
+        self._scoring: Scoring
         if held_out is not None:
             self.detector_ = AnomalyDetector(
                 pair.model, pair.guide, held_out, **how, seed=self.seed_, progress=False
@@ -261,7 +262,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
             X: (rows, columns), with the columns of the fit.
         """
         scores = self.score_samples(X)
-        return scores - self.offset_
+        return np.asarray(scores - self.offset_)
 
     def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
         """Return -1 for outliers and 1 for the other rows, (rows,).

@@ -36,8 +36,8 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
         guide: Name of a guide; ``"auto"`` for the one that goes with the model.
         latents: Number of latents; ``None`` for the model's own default, 8.
         model_arguments: More arguments of the model's class, such as ``{"hidden": (256, 256)}``.
-        guide_arguments: More arguments of the guide's class; ``None`` for ``{"hide": 0.5}`` with
-            the guide ``table``, so that the guide learns rows with any gaps.
+        guide_arguments: More arguments of the guide's class: ``{"hide": 0.5}`` hides cells from the
+            guide in training, for later rows with more gaps than those of the fit.
         table_arguments: Arguments of ``ppl_vae.table``: ``kinds``, ``missing``, ``ignore``,
             ``unseen``.
         epochs: Passes over the data; ``None``: as many as make 5 updates for each row, 3,000 at
@@ -137,13 +137,6 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
         data = self._read(X, reset=True)
         self._fit_pair(data, self.model, self.guide)
         return self
-
-    def _guide_arguments(self) -> Mapping[str, Any] | None:
-        """Return the arguments of the guide's class: what the parameter says, or the default."""
-        is_table = isinstance(self.model, str) and self.model == "table"
-        if self.guide_arguments is None and is_table and self.guide in ("auto", "table"):
-            return {"hide": 0.5}
-        return self.guide_arguments
 
     def transform(self, X: Any) -> Any:  # noqa: N803
         """Return the rows with a value in each missing cell; the others stay as they are.

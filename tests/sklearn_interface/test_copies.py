@@ -66,7 +66,7 @@ def by_copy(fitted, folder):
 
 
 def by_files(fitted, folder):
-    if callable(fitted.get_params()["model"] if "model" in fitted.get_params() else None):
+    if callable(fitted.get_params()["model"]):
         with pytest.warns(UserWarning, match="save: model: expected numbers, texts"):
             fitted.save(folder / "estimator")
         with pytest.raises(ValueError, match="model: expected its value"):
@@ -109,9 +109,9 @@ def test_a_damaged_or_foreign_folder_is_refused(tmp_path):
         LatentVariableModel.load(tmp_path / "estimator", latents=3)
     info = tmp_path / "estimator" / "estimator.json"
     info.write_text(info.read_text().replace('"latents": 2', '"latents": 3'))
-    with pytest.raises(ValueError, match="damaged|checksum"):
+    with pytest.raises(ValueError, match=r"damaged|checksum"):
         LatentVariableModel.load(tmp_path / "estimator")
-    with pytest.raises(ValueError, match="expected a folder of LatentVariableModel.save"):
+    with pytest.raises(ValueError, match=r"expected a folder of LatentVariableModel\.save"):
         LatentVariableModel.load(tmp_path)
 
 
@@ -136,8 +136,8 @@ def test_two_workers_share_the_cores(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
     (tmp_path / "search.py").write_text(THREADS)
     done = subprocess.run(
-        [sys.executable, "search.py"], cwd=tmp_path, env=environment, capture_output=True, text=True,
-        check=False,
+        [sys.executable, "search.py"], cwd=tmp_path, env=environment, capture_output=True,
+        text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) <= max(1, joblib.cpu_count() // 2)
