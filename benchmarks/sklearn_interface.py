@@ -17,6 +17,20 @@
 
 DIR holds ``adult.csv`` and the folder ``adbench``. A line is kept for each fold, draw, set and
 seed, so that a run that was cut off goes on.
+
+Measured on one core:
+
+    census     mean of three folds     logistic regression    gradient boosting
+               20 codes                0.8905                 0.8993
+               one-hot features        0.9060                 0.9258
+
+    digits     mean of ten draws: LatentClassifier with the network 0.961, without settings 0.914;
+               LabelSpreading 0.938, with nearest neighbours 0.939; SelfTrainingClassifier with a
+               logistic regression 0.805, with a support vector machine 0.846
+
+For a boosting the codes lose 2.7 points: they are found without the incomes. Tried on one fold, for
+boosting and logistic regression: two hidden layers of 256 and a KL weight of 1 0.898 and 0.876, one
+layer and 0.3 0.904 and 0.882, a linear decoder (as above) 0.898 and 0.888, with 0.15 0.899, 0.884.
 """
 
 from __future__ import annotations
