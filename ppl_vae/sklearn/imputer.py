@@ -67,7 +67,10 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
         >>> import numpy as np
         >>> random = np.random.default_rng(0)
         >>> x = random.normal(size=(200, 1)) * [1.0, 2.0, -1.0] + random.normal(size=(200, 3))
-        >>> imputer = LatentImputer(latents=1, epochs=100, random_state=0).fit(x)
+        >>> linear = {"hidden": ()}  # a linear decoder
+        >>> imputer = LatentImputer(
+        ...     latents=1, model_arguments=linear, epochs=200, learning_rate=0.01, random_state=0
+        ... ).fit(x)
         >>> bool(imputer.transform([[1.0, np.nan, -1.0]])[0, 1] > 0.5)
         True
     """
