@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node, graph_module
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 
 def all_gather_flat(gathered: Tensor, own: Tensor) -> None:
@@ -70,6 +70,33 @@ def compile_with_inductor(
         module, list(examples), dynamic_shapes="from_example_inputs", options=patches
     )
     return compiled
+
+
+def without_wrappers(compiled: Any) -> Callable[[list[Tensor]], list[Tensor]] | None:
+    """Return the code that inductor made, without the layers of Python that torch puts around it.
+
+    The layers check and count at every call, which takes 0.01 of the 0.17 ms of a small step. The
+    code takes one list of tensors, which it empties, and returns a list of tensors. It does not
+    count as a change of the tensors that it changes (``torch.autograd.graph.increment_version``).
+
+    Expected: an object of the class ``CompiledFxGraph`` with ``current_callable``, behind closures
+    and behind the attributes named below. Where none is found, the result is ``None``.
+    """
+    seen: set[int] = set()
+    waiting = [compiled]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, type) or not callable(item):
+            continue
+        seen.add(id(item))
+        if type(item).__name__ == "CompiledFxGraph":
+            return getattr(item, "current_callable", None)
+        for cell in getattr(item, "__closure__", None) or ():
+            with contextlib.suppress(ValueError):  # a cell that is empty
+                waiting.append(cell.cell_contents)
+        names = ("_compiled_fn", "compiled_fn", "__wrapped__")
+        waiting += [getattr(item, name, None) for name in names]
+    return None
 
 
 @contextlib.contextmanager
@@ -282,6 +309,14 @@ def tensors_in(arguments: Any) -> list[Tensor]:
     Expected: ``torch.utils._pytree.tree_leaves``.
     """
     return [leaf for leaf in tree_leaves(arguments) if isinstance(leaf, Tensor)]
+
+
+def mapped(function: Callable[[Any], Any], arguments: Any) -> Any:
+    """Return nested tuples, lists and dictionaries with a function applied to what they hold.
+
+    Expected: ``torch.utils._pytree.tree_map``.
+    """
+    return tree_map(function, arguments)
 
 
 def draws_random_numbers(operation: Any) -> bool:

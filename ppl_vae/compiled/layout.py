@@ -8,6 +8,8 @@ leaves gaps. The clones of these have other strides than the tensors.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -39,3 +41,13 @@ def write_back(tensor: Tensor, value: Tensor) -> None:
             if stride == 0 and tensor.shape[dim] > 1:
                 tensor, value = tensor.narrow(dim, 0, 1), value.narrow(dim, 0, 1)
         tensor.copy_(value)
+
+
+def forms_of(tensors: Iterable[Tensor]) -> list[tuple[object, ...]]:
+    """Return what compiled code takes for granted of each tensor: shape, strides, dtype.
+
+    Example:
+        >>> forms_of([torch.ones(2, 3)])
+        [(torch.Size([2, 3]), (3, 1), torch.float32)]
+    """
+    return [(tensor.shape, tensor.stride(), tensor.dtype) for tensor in tensors]

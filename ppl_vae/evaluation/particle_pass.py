@@ -4,10 +4,15 @@
 
 Particles are gathered until there are ``GATHERED`` for each row, and then handed on at once: few
 large sums are faster than many small ones, and the memory stays the same at any number of samples.
+
+A run of the pair is the opposite: one with huge tensors is slower than several with small ones,
+since the memory of a huge tensor is new each time, and in no cache. On a CPU a run therefore has as
+many draws as keep its largest tensor, which may be inside a network, at ``RUN_NUMBERS``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -16,11 +21,13 @@ import torch
 from torch import Tensor
 
 from ppl_vae.bars import Bar
-from ppl_vae.core.blocks import ELEMENTS, block_rows
+from ppl_vae.core.blocks import ELEMENTS, block_rows, quiet_look
 from ppl_vae.core.pair import Pair
+from ppl_vae.core.threads import on_threads, threads_for
 from ppl_vae.core.world import world
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
+from ppl_vae.elbo.draw_sizes import numbers_of_a_draw
 from ppl_vae.elbo.importance_weights import Draw
 from ppl_vae.elbo.particles import PARTICLES, particles_per_run
 from ppl_vae.elbo.sum_memory import numbers_of_a_row, rows_that_fit
@@ -28,6 +35,7 @@ from ppl_vae.evaluation.particle_terms import ParticleTerms, Terms
 from ppl_vae.predictive.global_draws import GlobalDraws
 
 GATHERED = 1024  # most particles of a row in memory before they are summed
+RUN_NUMBERS = 1 << 20  # most numbers of the largest tensor of a run on a CPU: 4 MiB of floats
 
 
 class ParticlePass:
@@ -48,6 +56,7 @@ class ParticlePass:
         full_size: Rows of a block where there are enough.
         size: Rows of a block of these data.
         num_samples: S.
+        threads: Threads of torch's on which the terms are drawn; ``None`` for all that torch has.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point, and ``refuse_points``.
@@ -68,10 +77,8 @@ class ParticlePass:
         self.num_samples = num_samples
         numbers = numbers_of_a_row(pair, rows)
         count, full_size = particles_and_rows(pair, rows, num_samples, numbers)
-        self.terms, rounds = (
-            ParticleTerms(pair, rows, count, measure),
-            math.ceil(num_samples / count),
-        )
+        self.terms = ParticleTerms(pair, rows, count, measure)
+        rounds = math.ceil(num_samples / count)
         if self.terms.points and refuse_points:
             raise _no_likelihood(self.terms.points)
         if self.terms.draws_nothing:  # one particle, repeated as often as it is summed
@@ -79,7 +86,24 @@ class ParticlePass:
             rounds, full_size = 1, rows_that_fit(largest, numbers)
         self.full_size = min(full_size, most or full_size)
         self.size = min(self.full_size, len(rows))
-        self.terms.prepare(self.size, math.ceil((total or len(rows)) / self.size) * rounds, compile)
+        calls = math.ceil((total or len(rows)) / self.size) * rounds
+        # A compiler saves a share of the arithmetic: counted in calls that have all of a block.
+        whole_count, whole = _in_one_block(rows, num_samples, numbers)
+        whole_calls = math.ceil((total or len(rows)) / min(whole, len(rows)))
+        work = min(calls, whole_calls * math.ceil(num_samples / whole_count))
+        self.threads = self._worthwhile_threads()
+        with on_threads(self.threads):
+            self.terms.prepare(self.size, calls, compile, work)
+
+    def _worthwhile_threads(self) -> int | None:
+        """Return how many threads a run is worth; ``None`` for all that torch has."""
+        if torch.get_num_threads() == 1:
+            return None
+        terms = self.terms
+        with contextlib.suppress(Exception), quiet_look(terms.pair, terms.rows):
+            batch = terms.rows.take(torch.arange(self.size), terms.pair.device())
+            return threads_for(lambda: terms.eager(batch))
+        return None
 
     def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
         """Draw all particles of a block of rows; yield their terms, at most ``GATHERED`` at a time.
@@ -93,10 +117,11 @@ class ParticlePass:
         remaining, rows = self.num_samples, batch_rows(batch)
         while remaining > 0:
             calls = min(math.ceil(remaining / self.terms.count), GATHERED // self.terms.count)
-            if self.terms.draws_nothing:
-                parts = [self.terms(batch)] * calls
-            else:
-                parts = [self.terms(batch) for _ in range(calls)]
+            with on_threads(self.threads):
+                if self.terms.draws_nothing:
+                    parts = [self.terms(batch)] * calls
+                else:
+                    parts = [self.terms(batch) for _ in range(calls)]
             gathered = {
                 name: torch.cat([part[name] for part in parts])[:remaining] for name in parts[0]
             }
@@ -123,6 +148,11 @@ def draws_bar(title: str, rows: Rows, num_samples: int, *, shown: bool | None) -
 def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
     """Return the particles of one run of the pair, and the rows of one block.
 
+    Both depend on shapes alone: those of a row, and those of the tensors in a run of the pair. On a
+    CPU the largest tensor has ``RUN_NUMBERS`` numbers or fewer; a row has fewer particles in a run
+    only where its own exceed them. On another device, where few large operations are best, the data
+    alone decide.
+
     A guide may compute the distribution of a latent outside the row plate from the rows. Such a
     guide has to see all rows at once, so that the rows are one block, with fewer particles in a
     run; where they do not fit, ``GlobalDraws`` warns, and each block has a posterior of its own.
@@ -133,14 +163,32 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
         num_samples: S, particles in all.
         numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
-    count = particles_per_run(num_samples, PARTICLES)
-    size = rows_that_fit(block_rows(rows, count), numbers, count)
+    whole = count, size = _in_one_block(rows, num_samples, numbers)
+    (row, *_) = as_tuple(rows.take(torch.arange(1), pair.device()))
+    own = numbers_of_a_draw(pair, rows) if row.device.type == "cpu" else 0
+    if own * count * size > RUN_NUMBERS:
+        count = particles_per_run(num_samples, min(PARTICLES, max(1, RUN_NUMBERS // own)))
+        size = min(size, max(1, RUN_NUMBERS // (own * count)))
     if size < len(rows):
         outside = GlobalDraws(pair, rows, model=False)
         if outside.names and len(outside.index) == len(rows) and outside.reading_rows():
+            if len(rows) <= whole[1]:
+                return whole
             most = min(PARTICLES, outside.most_copies)
             return particles_per_run(num_samples, most), len(rows)
     return count, size
+
+
+def _in_one_block(rows: Rows, num_samples: int, numbers: int) -> tuple[int, int]:
+    """Return the particles of a run and the rows of a block, as the data alone have it.
+
+    Args:
+        rows: The data.
+        num_samples: S, particles in all.
+        numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
+    """
+    count = particles_per_run(num_samples, PARTICLES)
+    return count, rows_that_fit(block_rows(rows, count), numbers, count)
 
 
 def check_numbers(rows: Rows, batch: Batch, index: Tensor, values: Tensor) -> None:

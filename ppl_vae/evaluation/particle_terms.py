@@ -17,6 +17,7 @@ import pyro
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.few_channels import FewChannels
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
 from ppl_vae.core import sites
 from ppl_vae.core.blocks import quiet_look
@@ -127,7 +128,9 @@ class ParticleTerms:
             for name, value in parts[0].items()
         }
 
-    def prepare(self, size: int, calls: int, requested: bool | str) -> None:
+    def prepare(
+        self, size: int, calls: int, requested: bool | str, work: int | None = None
+    ) -> None:
         """Trace the function, and compile it, where the calls to come repay it.
 
         Args:
@@ -135,6 +138,8 @@ class ParticleTerms:
             calls: Calls to come.
             requested: ``True`` for a graph at any number of calls, ``"auto"`` for one where it is
                 repaid, ``False`` for none.
+            work: As many calls as the compiler sees in them, where a call has but a part of the
+                arithmetic that ``COMPILED_FROM`` assumes; all of them by default.
         """
         wanted = requested is True or (requested == "auto" and calls >= TRACED_FROM)
         if not wanted or not self.runs.vectorized:
@@ -149,13 +154,14 @@ class ParticleTerms:
 
         with pyro_lock(), forked(0), self.pair.evaluating():
             try:
-                graph = trace_graph(function, as_tuple(first), ())
+                with FewChannels():
+                    graph = trace_graph(function, as_tuple(first), ())
             except Exception:  # the pair's Python may do anything to the tracer
                 return
             self.constants, self.size = graph.constants, size
             if not self._use_if_equal(graph.module, "traced", 1000 * graph.precision):
                 return
-            if requested is True or calls >= COMPILED_FROM:
+            if requested is True or (calls if work is None else work) >= COMPILED_FROM:
                 with contextlib.suppress(Exception):  # no compiler, or one that fails
                     compiled = compile_graph(graph.module, graph.constants, list(as_tuple(first)))
                     self._use_if_equal(compiled, "compiled", 30 * graph.precision**0.5)

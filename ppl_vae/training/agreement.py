@@ -53,6 +53,19 @@ def take_weights_of_rank_0(team: World, pair: Pair) -> None:
     team.broadcast(list(tensors.values()), "the weights of rank 0")
 
 
+def kinds_of_all(team: World, kinds: dict[int, str], reason: str) -> list[tuple[int, str, str]]:
+    """Return every rank's kinds of step: rows of a batch, kind of step, the rank's reason.
+
+    Args:
+        team: The ranks.
+        kinds: This rank's, ``{rows of a batch: kind of step}``.
+        reason: This rank's.
+    """
+    texts = team.texts(json.dumps([sorted(kinds.items()), reason]), "the kinds of step")
+    told = [json.loads(text) for text in texts]
+    return [(size, kind, why) for of_rank, why in told for size, kind in of_rank]
+
+
 def check_settings_alike(team: World, settings: dict[str, Any]) -> None:
     """Raise ``ValueError`` where data, settings or threads differ among the ranks.
 

@@ -46,6 +46,8 @@ class History:
             gives a latent of the rows as a point (a ``Delta``), which has no ELBO.
         shards: Pieces that each batch was cut into; the fit depends on their number, and not on the
             number of processes.
+        threads: Threads of torch's that the fit ran on: one where a step is small
+            (``ppl_vae.core.threads``), else what ``torch.get_num_threads()`` was.
     """
 
     frame: pd.DataFrame
@@ -59,6 +61,7 @@ class History:
     validation_elbo_se: float | None = None
     measure: str = "ELBO"
     shards: int = 1
+    threads: int = 1
 
     def __post_init__(self) -> None:
         self.frame.attrs["measure"] = self.measure
@@ -92,6 +95,7 @@ class History:
             "validation_elbo": self.validation_elbo,
             "validation_elbo_se": self.validation_elbo_se, "measure": self.measure,
             "step_kind": self.step, "step_reason": self.step_reason, "shards": self.shards,
+            "step_threads": self.threads,
         }  # fmt: skip
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -116,10 +120,11 @@ class History:
             f"{len(self.frame)} epochs, {int(last['step'])} steps in {last['seconds']:.1f} s"
             f" (ended by: {self.stopped})"
         )
+        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'}"
         lines = [
             Line(title, "title"),
             Line(f"{self.objective}: {self.reason}", label="objective"),
-            Line(f"{self.step}: {self.step_reason}", label="step"),
+            Line(f"{self.step}, {threads}: {self.step_reason}", label="step"),
             Line(f"{last['elbo']:.3f} nats per row", label=f"training {self.measure}"),
         ]
         if self.objective_differs:

@@ -1,8 +1,8 @@
 """The loop of ``fit``: epochs of steps, held-out rows, snapshots, and how a fit ends.
 
-An epoch draws an order of the rows, cuts the order into batches, and gives each batch to the
-``Stepper``. After the epoch the held-out rows are evaluated, the scheduler is stepped, a row of the
-history is written, callbacks are called, and the traced step is compared again with the eager one.
+An epoch draws an order of the rows, cuts it into batches, and gives each batch to the ``Stepper``.
+Then held-out rows are evaluated, the scheduler is stepped, a row of the history is written,
+callbacks are called, and the traced step is compared again with the eager one.
 
 A fit that was killed goes on bit for bit, because everything that the rest of the fit depends on
 is stored in a snapshot:
@@ -17,8 +17,7 @@ is stored in a snapshot:
 - torch's, numpy's and Python's global generators (added by ``Recorder``), from which the draws of
   the model and the guide come; the draws of shards come from the seed and the step alone.
 
-Several processes run this loop side by side. Rank 0 decides how the fit ends, and it alone has
-callbacks and a recorder; the others are told.
+Of several processes that run this loop, rank 0 alone ends the fit, calls callbacks and records.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ from ppl_vae.compat.of_torch import mark_as_stepped
 from ppl_vae.compiled.layout import write_back
 from ppl_vae.core.rounds import Rounds
 from ppl_vae.core.seeding import seed_generators
+from ppl_vae.core.threads import on_threads
 from ppl_vae.core.world import alone
 from ppl_vae.data.rows import Rows
 from ppl_vae.saving.metrics import COLUMNS, Metrics
@@ -50,6 +50,7 @@ from ppl_vae.training.give_up import MEND, FailedStep, explain, failed_shard, to
 from ppl_vae.training.held_out import HeldOut
 from ppl_vae.training.history import History
 from ppl_vae.training.interrupts import first_interrupt_noted
+from ppl_vae.training.many_steps import ManySteps
 from ppl_vae.training.progress import Progress, are_finite, shown_elbo
 from ppl_vae.training.stepper import Stepper
 
@@ -113,7 +114,8 @@ class Loop:
             total=epochs * self.stepper.steps_per_epoch, initial=self.progress.step, unit="step",
             mininterval=0.3, keep=True,
         )  # fmt: skip
-        with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error():
+        few = on_threads(self.stepper.threads)
+        with bar, first_interrupt_noted() as interrupted, self._best_weights_on_error(), few:
             self.stepper.prepare()
             while self.progress.epoch <= epochs and stopped == "epochs":
                 bar.set_description(f"epoch {self.progress.epoch}/{epochs}", refresh=False)
@@ -144,16 +146,17 @@ class Loop:
         progress = self.progress
         self.order.set_state(progress.order_before)
         batches = self.stepper.batches(self.order)
-        failed = None
+        many, failed = ManySteps(self.stepper), None
         with self.stepper.rounds() as rounds:
-            for index in batches[progress.position :]:
-                failed = self._step(index, rounds, interrupted)
+            while progress.position < len(batches):
+                before, index = progress.position, batches[progress.position]
+                for losses in many(batches, before, self._weight):
+                    progress.count(losses, len(index))
+                if progress.position == before:
+                    failed = self._step(index, rounds, interrupted)
                 if failed is not None:
                     break
-                progress.step += 1
-                progress.position += 1
-                progress.seen += len(index)
-                bar.update()
+                bar.update(progress.position - before)
                 if self._stops(interrupted):
                     break
                 if self.recorder is not None and self.recorder.due:
@@ -173,13 +176,12 @@ class Loop:
     def _step(self, index: Tensor, rounds: Rounds | None, pressed: list[bool]) -> FailedStep | None:
         """Update once from the rows at ``index``, (rows,); return the step where it failed.
 
-        Of a batch in shards, ``rounds`` is the exchange with the other processes, and ``pressed``
-        is not empty once Ctrl-C was pressed here.
+        Of shards, ``rounds`` is the exchange with the other processes; ``pressed`` notes Ctrl-C.
         """
-        step = self.progress.step
-        weight = kl_weight_at(self.kl_weight, step)
+        weight = self._weight()
         if rounds is not None:
-            losses, applied = self.stepper.step_of_shards(index, weight, step, rounds, pressed)
+            of_all = index, weight, self.progress.step, rounds, pressed
+            losses, applied = self.stepper.step_of_shards(*of_all)
             if not applied:
                 return failed_shard(self.stepper, weight, losses)
         else:
@@ -190,9 +192,12 @@ class Loop:
                 return FailedStep(index, weight, rng_state, [math.nan, math.nan], error)
             if not applied:
                 return FailedStep(index, weight, rng_state, losses)
-        self.progress.total += losses[0] * len(index)
-        self.progress.objective_total += losses[1] * len(index)
+        self.progress.count(losses, len(index))
         return None
+
+    def _weight(self, ahead: int = 0) -> float:
+        """Return the KL weight of the next step, or of the step some steps ahead of it."""
+        return kl_weight_at(self.kl_weight, self.progress.step + ahead)
 
     def _give_up(self, failed: FailedStep) -> NoReturn:
         """Raise ``NotFiniteError`` that names what stopped being finite."""
@@ -288,16 +293,13 @@ class Loop:
     # The end
 
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        """Copy weights into the pair."""
+        """Copy weights into the pair, where there are any."""
+        if not tensors:
+            return
         older = self.pair.unregistered().keys() - tensors.keys()  # snapshots that do not hold them
         for name, value in self.pair.tensors().items():
             if name not in older:
                 write_back(value, tensors[name])
-
-    def _restore_best(self) -> None:
-        """Restore the weights of the best held-out ELBO, where rows were held out."""
-        if self.best:
-            self._restore(self.best)
 
     @contextlib.contextmanager
     def _best_weights_on_error(self) -> Iterator[None]:
@@ -309,7 +311,7 @@ class Loop:
         try:
             yield
         except BaseException as error:
-            self._restore_best()
+            self._restore(self.best)
             if self.recorder is not None and isinstance(error, NotFiniteError):
                 summary = {"error": str(error)}
                 weights, records = self.pair.tensors(), self.progress.records
@@ -318,7 +320,7 @@ class Loop:
 
     def _finish(self, stopped: str) -> History:
         """Restore the best weights, write the run directory, and return the history."""
-        self._restore_best()
+        self._restore(self.best)
         records = self.progress.records
         afresh = (None, None) if self.held_out is None else self.held_out.afresh()
         history = History(
@@ -333,6 +335,7 @@ class Loop:
             validation_elbo_se=afresh[1],
             measure=self.stepper.objective.measure,
             shards=self.stepper.shards,
+            threads=self.stepper.threads or torch.get_num_threads(),
         )
         if self.recorder is not None:
             summary = history.summary(self.progress.step)

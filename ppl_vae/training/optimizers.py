@@ -101,21 +101,24 @@ class TensorUpdate(ABC):
         From a state of zeros, one update leaves 0.5 * gradient in the first moment, which is how
         the gradient is read out of a compiled step (``TracedStep.derivative``).
         """
-        rates = torch.zeros_like(self.rates())
+        rates = torch.zeros_like(self.rates(1)[0])
         rates[:, FIRST_DECAY] = 0.5
         return rates
 
-    def rates(self) -> Tensor:
-        """Return what the next update multiplies by, (groups, 7), in the order of the columns.
+    def rates(self, updates: int) -> Tensor:
+        """Return what the next updates multiply by, (updates, groups, 7), as the columns say.
 
-        Read from the optimizer's parameter groups at every step, so that a scheduler or a user who
+        Read from the optimizer's parameter groups at every call, so that a scheduler or a user who
         changes a learning rate is followed.
+
+        Args:
+            updates: How many updates are to come.
         """
-        rows = []
+        groups = []
         for number, group in enumerate(self.optimizer.param_groups):
-            step = self.counts[number].item() + 1 if number in self.counts else 1.0
-            rows.append(self._rates(group, step))
-        return torch.tensor(rows, dtype=self.parameters[0].dtype)
+            done = self.counts[number].item() if number in self.counts else 0.0
+            groups.append([self._rates(group, done + i) for i in range(1, updates + 1)])
+        return torch.tensor(groups, dtype=self.parameters[0].dtype).transpose(0, 1).contiguous()
 
     def update(
         self,

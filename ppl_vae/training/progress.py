@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -38,6 +39,19 @@ class Progress:
     records: Metrics = field(default_factory=Metrics)
     best_epoch: int = 0
     best_elbo: float = -math.inf
+
+    def count(self, losses: Sequence[float], rows: int) -> None:
+        """Note an update that was made from some rows.
+
+        Args:
+            losses: Minus the ELBO, and the training loss, in nats of the whole data set.
+            rows: The rows of the batch.
+        """
+        self.total += losses[0] * rows
+        self.objective_total += losses[1] * rows
+        self.step += 1
+        self.position += 1
+        self.seen += rows
 
 
 def shown_elbo(row: dict[str, float], measure: str) -> str:

@@ -40,9 +40,10 @@ from ppl_vae.core.rounds import Rounds, slices
 from ppl_vae.core.seeding import child, forked, seed_generators
 from ppl_vae.core.world import World, same_bits
 from ppl_vae.elbo.loss import Gradients
+from ppl_vae.training.eager_step import EagerStep
 from ppl_vae.training.equivalence import state_restored
 from ppl_vae.training.message import Layout
-from ppl_vae.training.step import CompiledStepError, EagerStep
+from ppl_vae.training.traced_step import CompiledStepError
 
 DONE, REFUSED, AGAIN = range(3)  # what became of a rank's work
 HEAD = 16  # bytes in front of a rank's small rows

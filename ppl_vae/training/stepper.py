@@ -5,9 +5,8 @@
                 operation                                                 a few seconds
     compiled    that graph and the optimizer's update, compiled           about ten seconds
 
-How the stepper chooses: before the first update, by the number of steps to come alone
-(``step_kind``). Eager and compiled steps differ in rounding, so that a choice by measured times
-would make the result of a fit depend on how busy the machine was.
+How the stepper chooses: before the first update, by the number of steps to come (``step_kind``).
+Steps differ in rounding, so that a choice by measured times would make a fit depend on the machine.
 
 How the stepper stays right: a traced step freezes what the tracer could not see change, such as a
 number of Python's or a draw of numpy's. So a traced step is compared with the eager one before it
@@ -16,22 +15,20 @@ where the user's code runs between epochs, else once in ``CHECKED_EVERY`` steps.
 that appears during a fit traces the step again, because a callback may rightly change the pair
 once, at some epoch. A second one ends the traced step.
 
-Large graphs, such as that of a loop over many steps of a sequence, are not compiled unless the user
-insists, because the compiler's time grows with them.
+Large graphs, of a loop over a sequence say, are not compiled unless the user insists, because the
+compiler's time grows with them.
 
 How the stepper falls back: where a step cannot be traced, or differs from the eager one, the eager
-step runs and a warning says why; under ``compile=True`` that is an error. Where only the compiler
-fails, its result differs or its code raises, be it in the middle of a fit, the traced step runs
-uncompiled and a warning says why.
+step runs and a warning says why; under ``compile=True`` that is an error. Where only compiled code
+fails or differs, at any time of a fit, the traced step runs uncompiled and a warning says why.
 
-What was chosen is stored with a run (``state``) and restored when the run is resumed
-(``resume``): a resumed fit has another number of steps to come, and would choose otherwise.
+What was chosen is stored with a run and restored when it is resumed: a resumed fit has fewer steps
+to come, and would choose otherwise.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import warnings
 from typing import Any
@@ -42,15 +39,23 @@ from torch import Tensor
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.rounds import Rounds, rounds
 from ppl_vae.core.seeding import forked
+from ppl_vae.core.threads import threads_for
 from ppl_vae.core.world import World
 from ppl_vae.data.rows import Rows
 from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
+from ppl_vae.training.agreement import kinds_of_all
 from ppl_vae.training.batches import check_batch_size, layer_refusing_one_row, shard_sizes
-from ppl_vae.training.equivalence import difference_from_eager, difference_on_batch, state_restored
+from ppl_vae.training.eager_step import EagerStep
+from ppl_vae.training.equivalence import (
+    difference_from_eager,
+    difference_on_batch,
+    many_differ,
+    state_restored,
+)
 from ppl_vae.training.like_lengths import batches_of_epoch
 from ppl_vae.training.shards import ShardedStep
-from ppl_vae.training.step import CompiledStepError, EagerStep, TracedStep, first_line
+from ppl_vae.training.traced_step import CompiledStepError, TracedStep, first_line
 
 KINDS = EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
@@ -107,6 +112,7 @@ class Stepper:
         traced_steps: ``{rows of a batch: traced step}``, for the kinds that are not eager.
         joins_last: Whether a last row of an epoch joins the batch before it.
         retraced: Whether the step was traced again after a difference appeared.
+        threads: Threads of torch's that the fit runs on; ``None`` for all that torch has.
         sharded: Makes the updates from shards; ``None`` where a batch is not cut.
     """
 
@@ -135,6 +141,7 @@ class Stepper:
         self.traced_steps: dict[int, TracedStep] = {}
         self.kinds: dict[int, str] = {}
         self.reason, self.retraced, self.joins_last = "", False, False
+        self.threads: int | None = None
         self.shards, self.team = shards, World() if team is None else team
         self.sharded: ShardedStep | None = None
         if shards > 1:
@@ -182,6 +189,10 @@ class Stepper:
             self.reason = f"the fit has {steps:,} steps of whole batches"
             if requested is False:
                 self.reason = "batches of sequences have different numbers of steps"
+        # The first call lets Pyro's ELBO set max_plate_nesting; the first step tells of any error.
+        rows = torch.arange(self.batch_size)
+        with contextlib.suppress(Exception), forked(0), state_restored(self.pair):
+            self.threads = threads_for(lambda: self.run_eagerly(rows, 1.0))
 
     def batches(self, generator: torch.Generator) -> list[Tensor]:
         """Draw an epoch's order of the rows, and cut it into batches, (rows,) each."""
@@ -200,11 +211,6 @@ class Stepper:
         Raises:
             ValueError: Under ``compile=True``, where a traced step differs from the eager one.
         """
-        if self.objective.enumerates or self.objective.elbo.vectorize_particles:
-            # Run once so that Pyro's ELBO sets max_plate_nesting, which it does on its first call.
-            # An error of that call comes again in the first step, where it is explained.
-            with forked(0), state_restored(self.pair), contextlib.suppress(ValueError):
-                self.run_eagerly(self._first_and_last_rows(self.batch_size)[0], 1.0)
         for size in list(self.kinds):
             if self.kinds[size] != EAGER and size not in self.traced_steps:
                 with forked(0), state_restored(self.pair):
@@ -290,29 +296,25 @@ class Stepper:
 
     def _agree(self) -> None:
         """Take the kinds of step that every rank can run: kinds differ in rounding."""
-        if self.team.size == 1:
-            return
-        own = json.dumps([sorted(self.kinds.items()), self.reason])
-        for text in self.team.texts(own, "the kinds of step"):
-            kinds, reason = json.loads(text)
-            for size, kind in kinds:
-                if KINDS.index(kind) >= KINDS.index(self.kinds[size]):
-                    continue
-                self.kinds[size], self.reason = kind, reason
-                if kind == EAGER:
-                    self.traced_steps.pop(size, None)
-                else:
-                    self.traced_steps[size].interpret()
+        for size, kind, reason in kinds_of_all(self.team, self.kinds, self.reason):
+            if KINDS.index(kind) >= KINDS.index(self.kinds[size]):
+                continue
+            self.kinds[size], self.reason = kind, reason
+            if kind == EAGER:
+                self.traced_steps.pop(size, None)
+            else:
+                self.traced_steps[size].interpret()
 
     def state(self) -> dict[str, Any]:
         """Return what a run and a snapshot store."""
         return {"kinds": sorted(self.kinds.items()), "reason": self.reason,
-                "retraced": self.retraced}  # fmt: skip
+                "retraced": self.retraced, "threads": self.threads}  # fmt: skip
 
     def resume(self, state: dict[str, Any]) -> None:
-        """Restore what ``state`` returned: go on with the same kinds of step."""
+        """Restore what ``state`` returned."""
         self.kinds = dict(state["kinds"])
         self.reason, self.retraced = state["reason"], state["retraced"]
+        self.threads = state.get("threads")  # an older run took what torch had
 
     def _gradient(self, index: Tensor, kl_weight: float) -> tuple[Tensor, Gradients]:
         """Return losses, (2,), and gradients of a shard's rows, by the kind of step that runs."""
@@ -335,8 +337,7 @@ class Stepper:
     def _make(self, size: int) -> str:
         """Trace, compare and compile the step for batches of a size.
 
-        Returns:
-            Words for what prevents a traced step, or ``""``.
+        Returns words for what prevents a traced step, or ``""``.
         """
         indices = self._first_and_last_rows(size)
         try:
@@ -359,6 +360,8 @@ class Stepper:
                 wrong = difference_from_eager(traced_step, indices)
                 if wrong:
                     raise RuntimeError(f"the compiled step differs from the traced one: {wrong}")
+                if traced_step.runs_many and many_differ(traced_step, 2 * indices):
+                    traced_step.bare = None
             except CompiledStepError as error:
                 self._interpret(size, f"the compiled step failed: {error}")
             except Exception as error:  # no compiler, or a compiler that fails

@@ -87,6 +87,13 @@ def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
     assert len(pyro.get_param_store()) == 0
 
 
+def test_fit_is_timed_beside_spinning_processes(step, capsys):
+    table = step.main(["--tiny", "--busy", "--works", "vae-128x30", "--rounds", "1"])
+    assert table["work"].tolist() == ["vae-128x30"]
+    assert (table[["idle", "busy"]] > 0).all(axis=None)
+    assert "times" in capsys.readouterr().out.splitlines()[-1]
+
+
 def rounds_of(step, times):
     rows = [
         ("class-enum", name, number, milliseconds, 1.0)
@@ -112,11 +119,11 @@ def test_the_fastest_of_each_peer_is_held_against_the_required_ratio(step, capsy
     ratios = step.compare(step.summarize(rounds_of(step, times)), works).set_index("contestant")
     expected = {step.SVI: 5.0, step.HAND: 3.0, step.SCANNED: 1.5, step.PRODUCTS: 2.0}
     assert ratios["ratio"].to_dict() == expected
-    assert ratios["asked"].dropna().to_dict() == {step.SVI: 7, step.SCANNED: 1}
+    assert ratios["asked"].dropna().to_dict() == {step.SVI: 7, step.SCANNED: 1.2}
     step.show_ratios(ratios.reset_index())
     printed = capsys.readouterr().out
     assert "5.00 x Pyro SVI (5.00 - 5.00); asked 7, MISSED" in printed
-    assert "1.50 x NumPyro, scan an epoch (1.50 - 1.50); asked 1, met" in printed
+    assert "1.50 x NumPyro, scan an epoch (1.50 - 1.50); asked 1.2, met" in printed
     assert "takes 2.00 times products alone" in printed
 
 

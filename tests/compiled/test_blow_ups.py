@@ -11,7 +11,8 @@ from parts.pairs import PAIRS, Guide, Model, made, reals
 from torch.optim import SGD, Adam
 
 from ppl_vae import fit
-from ppl_vae.training import step as step_module
+from ppl_vae.compiled.graphs import CompiledGraph
+from ppl_vae.training import traced_step as step_module
 from ppl_vae.training.diagnosis import NotFiniteError
 
 
@@ -99,7 +100,7 @@ def test_without_a_compiler_the_traced_graph_runs_and_says_so_once(monkeypatch):
 
 def test_a_compiler_whose_result_differs_leaves_the_traced_graph(monkeypatch):
     def wrong(step, *arguments):
-        return lambda *inputs: [1.1 * output for output in step(*inputs)]
+        return CompiledGraph(lambda *inputs: [1.1 * out for out in step(*inputs)], None, [])
 
     monkeypatch.setattr(step_module, "compile_graph", wrong)
     model, guide, data = made(PAIRS["gaussian"])

@@ -13,7 +13,8 @@ from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.training import equivalence
-from ppl_vae.training.step import EagerStep, TracedStep
+from ppl_vae.training.eager_step import EagerStep
+from ppl_vae.training.traced_step import TracedStep
 
 
 class NearlyEqualClasses(PyroModule):

@@ -21,8 +21,8 @@ from ppl_vae.elbo.objectives import Objective
 from ppl_vae.linting.linter import lint_pair
 from ppl_vae.training import stepper
 from ppl_vae.training.equivalence import difference_from_eager
-from ppl_vae.training.step import first_line
 from ppl_vae.training.stepper import Stepper
+from ppl_vae.training.traced_step import first_line
 
 DRAWS = np.random.default_rng(0).normal(size=10**6).astype(np.float32)
 

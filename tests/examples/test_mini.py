@@ -19,7 +19,7 @@ from ppl_vae.core.handlers import TrainingScale
 from ppl_vae.core.pair import Pair
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.elbo.objectives import Objective
-from ppl_vae.training.step import EagerStep
+from ppl_vae.training.eager_step import EagerStep
 
 sklearn("datasets")  # the example reads its digits or wines
 FILE = Path(__file__).parents[2] / "examples" / "mini.py"

@@ -12,7 +12,8 @@ from ppl_vae.core.pair import Pair
 from ppl_vae.data.rows import as_rows
 from ppl_vae.elbo.loss import LossAndGradient
 from ppl_vae.linting.linter import lint_pair
-from ppl_vae.training.step import EagerStep, TracedStep
+from ppl_vae.training.eager_step import EagerStep
+from ppl_vae.training.traced_step import TracedStep
 
 SIZE = 16
 """Rows of the batch that a step is traced with."""

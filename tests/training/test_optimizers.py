@@ -3,7 +3,7 @@
 import torch
 from torch.optim import Adam, RMSprop
 
-from ppl_vae.training.step import TensorUpdate
+from ppl_vae.training.optimizers import TensorUpdate
 
 
 def test_an_optimizer_of_some_parameters_is_left_to_torch():

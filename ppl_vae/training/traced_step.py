@@ -1,10 +1,4 @@
-"""One update of the parameters from one batch: the eager step and the traced step.
-
-The eager step runs the pair's own Python:
-
-    g = d loss / d parameters;   g <- g min(1, c / |g|);   optimizer.step()
-
-The traced step is one function of tensors alone:
+"""One update of the parameters from one batch, by one function of tensors alone: the traced step.
 
     x = data[index];   losses, g = graph(parameters, constants, x, w);   g <- g min(1, c / |g|)
     parameters, state <- the optimizer's update by g, where losses and |g| are finite
@@ -26,90 +20,22 @@ import contextlib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ppl_vae.compiled.double import run_in_double
+from ppl_vae.compiled.few_channels import FewChannels
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
-from ppl_vae.compiled.layout import copy_with_strides, write_back
+from ppl_vae.compiled.layout import copy_with_strides, forms_of, write_back
 from ppl_vae.core.world import same_bits
-from ppl_vae.data.rows import Batch, Rows, as_tuple, in_form_of
-from ppl_vae.elbo.loss import Gradients, LossAndGradient
+from ppl_vae.data.rows import Rows, as_tuple, in_form_of
+from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.clipping import clip_factor
+from ppl_vae.training.eager_step import EagerStep
 from ppl_vae.training.optimizers import TensorUpdate
-
-
-class EagerStep:
-    """Runs the pair under the objective and updates the parameters.
-
-    Args:
-        derivative: Loss and gradient of the pair.
-        optimizer: One of torch's, over the derivative's parameters.
-        clip_norm: Largest norm of the gradient of all parameters together; ``None`` leaves
-            gradients alone.
-    """
-
-    def __init__(
-        self, derivative: LossAndGradient, optimizer: torch.optim.Optimizer, clip_norm: float | None
-    ) -> None:
-        self.derivative, self.optimizer = derivative, optimizer
-        self.limit = math.inf if clip_norm is None else clip_norm
-
-    def __call__(self, batch: Batch, kl_weight: float | None) -> tuple[list[float], bool]:
-        """Update the parameters once.
-
-        Args:
-            batch: The rows of this step.
-            kl_weight: The weight of the latent sites; ``None`` is 1.
-
-        Returns:
-            The losses, minus the ELBO and the training loss, in nats of the whole data set; and
-            whether the update was applied (see ``apply``).
-        """
-        weight = None if kl_weight is None else torch.tensor(float(kl_weight))
-        losses, gradients = self.derivative(batch, weight)
-        return losses.tolist(), self.apply(losses, gradients)
-
-    def apply(self, losses: Tensor, gradients: Gradients) -> bool:
-        """Clip the gradient and let the optimizer update the parameters.
-
-        Args:
-            losses: Minus the ELBO, and the training loss, (2,).
-            gradients: One gradient for each parameter, or ``None`` where a parameter has no part.
-
-        Returns:
-            Whether the update was applied: not where a loss or the gradient is not finite, or
-            where the square of a number of the clipped gradient is not.
-        """
-        parameters = self.derivative.parameters
-        present = [g for g in gradients if g is not None]
-        norm, factor = torch.nn.utils.get_total_norm(present), 1.0
-        if not math.isfinite(norm.item()):  # the squares of finite numbers may overflow
-            factor = clip_factor(present, self.limit).item()
-        if not (all(map(math.isfinite, losses.tolist())) and math.isfinite(factor)):
-            return False
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = None if gradient is None else _laid_out_like(parameter, gradient)
-        if factor < 1:
-            for parameter in parameters:
-                parameter.grad = None if parameter.grad is None else parameter.grad * factor
-        elif self.limit < math.inf:
-            torch.nn.utils.clip_grads_with_norm_(parameters, self.limit, norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return True
-
-
-def _laid_out_like(parameter: Tensor, gradient: Tensor) -> Tensor:
-    """Return the gradient with the strides of its parameter, copied where they differ.
-
-    A compiler on a CUDA device may compute a matrix product in a padded matrix and return a view
-    of it. torch's fused optimizers take only gradients that lie in memory as their parameters do.
-    """
-    if gradient.stride() == parameter.stride():
-        return gradient
-    return torch.empty_like(parameter, dtype=gradient.dtype).copy_(gradient)
 
 
 class CompiledStepError(RuntimeError):
@@ -138,6 +64,7 @@ class TracedStep:
             the update, or where another step makes it.
         device: The parameters' device.
         changed: The pair's buffers that a compiled step changes; ``None`` before its first step.
+        bare: The compiled code of ``many``; ``None`` where steps are made one by one.
     """
 
     def __init__(
@@ -161,13 +88,15 @@ class TracedStep:
             return [losses, *(g for g in gradients if g is not None)]
 
         inputs = [*as_tuple(batch), *([] if weight is None else [weight])]
-        self.graph = trace_graph(differentiate, inputs, self.parameters)
+        with FewChannels():
+            self.graph = trace_graph(differentiate, inputs, self.parameters)
         self.autocasts = torch.is_autocast_enabled(self.device.type)
         self.interpret()
 
     def interpret(self) -> None:
         """Run the traced graph operation by operation from now on, as a new traced step does."""
         self.update: TensorUpdate | None = None
+        self.bare: Callable[[list[Tensor]], list[Tensor]] | None = None
         self.changed: list[Tensor] | None = None
         self.held = [*self.parameters, *self.graph.constants]
         self.function: Callable[..., list[Tensor]] = self._step
@@ -182,13 +111,81 @@ class TracedStep:
             Exception: Whatever stops inductor; call ``interpret`` then.
         """
         inside = self.updates and self.device.type == "cpu"
-        trained = self._with_gradient(self.parameters)
+        trained = list(itertools.compress(self.parameters, self.has_gradient))
         self.update = TensorUpdate.of(self.eager.optimizer, trained) if inside else None
-        state = [] if self.update is None else [*self.update.state, self.update.rates()]
+        state = [] if self.update is None else [*self.update.state, self.update.rates(1)[0]]
         with torch.no_grad(), self._without_autocast():
             batch = self._batch_inputs(index, 1.0)
-            self.function = compile_graph(self._step, [*self.held, *state], batch)
+            compiled = compile_graph(self._step, [*self.held, *state], batch)
+        self.function, self.numbers, self.bare = compiled, compiled.numbers, compiled.bare
         self.held += state[:-1]
+        self.forms = forms_of(self.held)
+
+    @property
+    def runs_many(self) -> bool:
+        """Whether ``many`` can run: the gather of the rows and the update must be compiled too."""
+        return self.bare is not None and self.update is not None and self.gathers
+
+    def many(self, indices: Sequence[Tensor], kl_weights: Sequence[float]) -> list[list[float]]:
+        """Update once from each of some batches, in one call; the bits are those of single calls.
+
+        A copy of everything that a step changes is taken before. Where a step is not applied, or
+        the code raises, weights, generator and all else are as they were in front of that step: the
+        caller makes it alone, and meets what is wrong with it.
+
+        Args:
+            indices: Positions of the rows of every batch, (rows,) each, of one size.
+            kl_weights: The KL weight of every step.
+
+        Returns:
+            The losses, (2,), of every update that was made, in order.
+        """
+        before, generator = [tensor.clone() for tensor in self.held], torch.get_rng_state()
+        made = len(indices)
+        try:
+            self._check_forms(self.held)
+            numbers = self.chain(self.held, indices, kl_weights)
+            finite = [all(map(math.isfinite, of_step)) for of_step in numbers]
+            made = finite.index(False) if False in finite else made
+        except Exception:  # the step alone raises again, and is explained
+            self.bare, made = None, 0
+        if made < len(indices):
+            for tensor, value in zip(self.held, before, strict=True):
+                write_back(tensor, value)
+            torch.set_rng_state(generator)
+            numbers = self.chain(self.held, indices[:made], kl_weights[:made]) if made else []
+        return [of_step[:-1] for of_step in numbers]
+
+    def chain(
+        self, held: list[Tensor], indices: Sequence[Tensor], kl_weights: Sequence[float]
+    ) -> list[list[float]]:
+        """Run the compiled code once for each of some batches, on the pair or on copies.
+
+        Args:
+            held: Parameters, constants and the optimizer's state; they change as the steps go on.
+            indices: Positions of the rows of every batch, (rows,) each, of one size.
+            kl_weights: The KL weight of every step.
+
+        Returns:
+            The losses and the factor of the clipping, (3,), of every step.
+        """
+        assert self.bare is not None
+        assert self.update is not None
+        rates = self.update.rates(len(indices)).unbind()
+        places = self.rows.positions_in_data(torch.cat(list(indices))).view(len(indices), -1)
+        changing: list[Any] = [rates, places.unbind()]
+        if self.weighted:
+            changing.append(torch.tensor(kl_weights).unbind())
+        fixed = [*self.numbers, *held]
+        arrays: list[Any] = [field.array for field in self.rows.fields]
+        with torch.no_grad(), self._without_autocast():
+            found = [
+                self.bare([*fixed, own_rates, *arrays, *others])[0]
+                for own_rates, *others in zip(*changing, strict=True)
+            ]
+            torch.autograd.graph.increment_version(held)
+        numbers: list[list[float]] = torch.stack(found).tolist()
+        return numbers
 
     def __call__(self, index: Tensor, kl_weight: float | None) -> tuple[list[float], bool]:
         """Update once from the rows at ``index``, (rows,); returns what ``EagerStep`` returns.
@@ -199,7 +196,7 @@ class TracedStep:
         """
         batch = self._batch_inputs(index, 1.0 if kl_weight is None else kl_weight)
         if self.update is not None:
-            (losses_and_factor,) = self._run_or_undo([self.update.rates(), *batch])
+            (losses_and_factor,) = self._run_or_undo([self.update.rates(1)[0], *batch])
             numbers: list[float] = losses_and_factor.tolist()
             return numbers[:-1], all(map(math.isfinite, numbers))
         losses, gradients = self._differentiated(batch)
@@ -226,6 +223,7 @@ class TracedStep:
         kl_weight: float,
         *,
         interpreted: bool,
+        double: bool = False,
     ) -> tuple[Tensor, Gradients]:
         """Return loss and gradient at copies of the state, without changing the pair.
 
@@ -251,6 +249,7 @@ class TracedStep:
             index: Positions of the rows, (rows,).
             kl_weight: The weight of the latent sites.
             interpreted: Whether to run the traced graph also where a compiled step exists.
+            double: Whether to run the traced graph in double precision.
 
         Returns:
             The losses, (2,), minus the ELBO and the training loss, in nats of the whole data set;
@@ -259,7 +258,7 @@ class TracedStep:
         batch = self._batch_inputs(index, kl_weight)
         if interpreted:
             with torch.no_grad(), self._without_autocast():
-                results = self._losses_and_gradients(parameters, constants, batch)
+                results = self._losses_and_gradients(parameters, constants, batch, double)
             return results[0], self._in_place_of_none(results[1:])
         if self.update is None:
             results = self._run([*parameters, *constants, *batch])
@@ -293,6 +292,7 @@ class TracedStep:
         with torch.no_grad(), self._without_autocast():
             if not self.is_compiled:
                 return self.function(*inputs)
+            self._check_forms(inputs)
             try:
                 return self.function(*inputs)
             except Exception as error:
@@ -325,15 +325,22 @@ class TracedStep:
             self.changed = [t for t, value in constants if not same_bits(t, value)]
         return results
 
+    def _check_forms(self, tensors: Sequence[Tensor]) -> None:
+        """Raise ``CompiledStepError`` where a tensor has another form than the code was made for.
+
+        The code reads memory without looking. Code of the user's that runs between epochs can give
+        a parameter other memory.
+        """
+        if forms_of(tensors[: len(self.forms)]) != self.forms:
+            raise CompiledStepError(
+                "a parameter or buffer has another shape, strides or dtype than it had"
+            )
+
     def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Turn autocast off: the graph holds its conversions already, as operations."""
         if self.autocasts:
             return torch.autocast(self.device.type, enabled=False)
         return contextlib.nullcontext()
-
-    def _with_gradient(self, values: Sequence[Any]) -> list[Any]:
-        """Return, of one value for each parameter, the values of parameters with a gradient."""
-        return list(itertools.compress(values, self.has_gradient))
 
     def _in_place_of_none(self, gradients: Sequence[Tensor]) -> Gradients:
         """Return one gradient for each parameter, ``None`` for a parameter without one."""
@@ -341,15 +348,17 @@ class TracedStep:
         return [next(remaining) if has else None for has in self.has_gradient]
 
     def _losses_and_gradients(
-        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor]
-    ) -> list[Tensor]:
+        self, parameters: Sequence[Tensor], constants: Sequence[Tensor], batch: list[Tensor],
+        double: bool = False,
+    ) -> list[Tensor]:  # fmt: skip
         """Gather the rows and run the graph: the losses and the gradients that exist."""
         remaining = iter(batch)
         fields = _take(remaining, len(self.rows.fields))
         if self.gathers:
             positions = next(remaining)
             fields = [array.index_select(0, positions) for array in fields]
-        results: list[Tensor] = self.graph.module(*parameters, *constants, *fields, *remaining)
+        run = partial(run_in_double, self.graph.module) if double else self.graph.module
+        results: list[Tensor] = run(*parameters, *constants, *fields, *remaining)
         return results
 
     def _step(self, *inputs: Tensor) -> list[Tensor]:
@@ -375,7 +384,8 @@ class TracedStep:
         if self.eager.limit < math.inf:
             gradients = [g * factor for g in gradients]
         finite = losses.isfinite().all() & factor.isfinite()
-        self.update.update(self._with_gradient(parameters), gradients, state, rates, finite)
+        trained = list(itertools.compress(parameters, self.has_gradient))
+        self.update.update(trained, gradients, state, rates, finite)
         return [torch.cat([losses, factor.to(losses.dtype).reshape(1)])]
 
 
