@@ -32,7 +32,15 @@ def expected(estimator):
     return MINUS_ONE if isinstance(estimator, LatentClassifier) else {}
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        LatentVariableModel,
+        LatentImputer,
+        pytest.param(LatentAnomalyDetector, marks=pytest.mark.slow),  # a minute each
+        pytest.param(LatentClassifier, marks=pytest.mark.slow),
+    ],
+)
 def test_the_checks_that_most_often_find_something_pass(estimator):
     made = set()
     for instance, check in checks.estimator_checks_generator(estimator()):
@@ -42,7 +50,8 @@ def test_the_checks_that_most_often_find_something_pass(estimator):
                 warnings.simplefilter("ignore")
                 check(instance)
             made.add(name)
-    assert len(made) >= len(QUICK) - 1  # the check of classifiers is theirs alone
+    not_theirs = {"check_classifiers_regression_target", "check_estimators_nan_inf"}
+    assert QUICK - made <= not_theirs  # gaps are not refused by what imputes them
 
 
 @pytest.mark.slow
