@@ -167,6 +167,17 @@ def test_the_program_of_other_guides_runs_after_it(tmp_path):
     assert len(re.findall(r"^-?\d+\.\d+$", output, re.MULTILINE)) == 2
 
 
+def test_the_program_from_scikit_learn_runs(tmp_path):
+    text = README.read_text().split("## From scikit-learn")[1]
+    (program,) = re.findall(r"```python\n(.*?)```", text.split("\n## ")[0], re.DOTALL)
+    quicker = program.replace("n_jobs=2", "n_jobs=1").replace("[2, 4]", "[2]")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(score_samples|transform)")
+        output = run(quicker, tmp_path)
+    assert "'latents': 2" in output
+    assert (tmp_path / "runs" / "wine" / "estimator.json").exists()
+
+
 def test_the_programs_flow_is_fitted_after_it(tmp_path):
     fitted = "print(fit(model, flow, images, epochs=1, progress=False).objective)"
     assert "Trace_ELBO" in run(PROGRAMS["Images"] + PROGRAMS["Flows"] + fitted, tmp_path)

@@ -98,7 +98,7 @@ def interpolate(
             line[name] = code.free[nearest]
         else:
             line[name] = code.constrain((1 - t) * code.free[left] + t * code.free[left + 1])
-    return _decode(pair, rows, nearest, line, seed)
+    return decode(pair, rows, nearest, line, seed)
 
 
 def traverse(
@@ -175,7 +175,7 @@ def traverse(
     values = {other: value.expand(count, *value.shape[1:]) for other, value in own_values.items()}
     values[name] = code.constrain(lines.reshape(count, *code.free.shape[1:]))
     values = _with_followers(pair, rows, values, name, seed)
-    return _decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
+    return decode(pair, rows, torch.zeros(count, dtype=torch.long), values, seed)
 
 
 @dataclass(frozen=True)
@@ -266,7 +266,7 @@ def _with_followers(
     return values
 
 
-def _decode(
+def decode(
     pair: Pair, rows: Rows, source: Tensor, values: dict[str, Tensor], seed: int | None
 ) -> Any:
     """Return the rows that the model expects for given latents, in the data's own form.

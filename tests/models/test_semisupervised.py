@@ -13,6 +13,7 @@ from ppl_vae import IWAE, build, elbo_terms, encode, fit, lint, log_likelihood
 from ppl_vae.distributions import Taught
 from ppl_vae.guides.classifier import ClassifierGuide
 from ppl_vae.models.semisupervised import SemisupervisedModel
+from ppl_vae.models.semisupervised_gaussian import SemisupervisedGaussianModel
 from ppl_vae.nn import beside, seen_labels
 
 CLASSES, FEATURES, ROWS = 3, 6, 12
@@ -193,3 +194,42 @@ def test_a_guide_of_fewer_labels_than_the_model_is_named():
     (finding,) = lint(*pair, {"x": X, "y": y}).findings
     assert finding.where == 'site "y"'
     assert "whole numbers from 0 to 2" in str(finding)
+
+
+@torch.no_grad()
+def test_the_density_of_real_features_is_that_of_the_formula():
+    torch.manual_seed(0)
+    loc, scale = torch.randn(FEATURES), torch.rand(FEATURES) + 0.5
+    model = SemisupervisedGaussianModel(FEATURES, 2, CLASSES, loc=loc, scale=scale, floor=0.3)
+    x = torch.randn(ROWS, FEATURES)
+    trace = pyro.poutine.trace(model).get_trace(x, Y)
+    one_hot = torch.eye(CLASSES)[trace.nodes["y"]["value"]]
+    mean, spread = model.decoder(torch.cat([trace.nodes["z"]["value"], one_hot], -1)).chunk(2, -1)
+    variance = scale**2 * spread.exp() + 0.3**2
+    expected = dist.Normal(loc + scale * mean, variance.sqrt()).log_prob(x).sum(-1)
+    trace.compute_log_prob()
+    torch.testing.assert_close(trace.nodes["x"]["log_prob"], expected)
+    wrong = (trace.nodes["y"]["value"] != Y) & (Y >= 0)
+    assert bool(wrong.any())
+    label = trace.nodes["label"]["log_prob"]
+    assert bool((label[wrong] == -100).all())
+    assert bool((label[~wrong].abs() < 1e-5).all())
+
+
+def test_real_features_without_labels_help_to_classify():
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 2, generator=random) * torch.tensor([0.4, 3.0])
+    x += torch.tensor([[-1.5, 0.0], [1.5, 0.0]]).repeat_interleave(150, 0)
+    truth = torch.tensor([0, 1]).repeat_interleave(150)
+    y = torch.full((300,), -1)
+    y[[0, 1, 298, 299]] = truth[[0, 1, 298, 299]]
+    torch.manual_seed(0)
+    data = {"x": x, "y": y}
+    model = build(SemisupervisedGaussianModel, data, latents=1)
+    guide = build(ClassifierGuide, data, latents=1)
+    fit(
+        model, guide, data, epochs=150, progress=False,
+        optimizer=lambda parameters: torch.optim.Adam(parameters, 5e-3),
+    )  # fmt: skip
+    found = encode(model, guide, data)["y"]["probability"].to_numpy().argmax(1)
+    assert (found == truth.numpy()).mean() > 0.97

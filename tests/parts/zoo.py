@@ -35,7 +35,7 @@ FEW_MODELS = ("bernoulli", "gaussian", "ppca")
 
 EVERY_TIME = {
     "linear": FEW_MODELS,
-    "classifier": ("semisupervised",),
+    "classifier": ("semisupervised", "semisupervised_gaussian"),
     "amortized": ("sparse",),
     "delta": ("gaussian",),
     "denoising": ("gaussian",),
@@ -102,6 +102,7 @@ FIXED = {
     "not_missing_at_random": large_cells_missing,
     "ppca": reals,
     "semisupervised": few_labels,
+    "semisupervised_gaussian": few_labels,
     "table": cells_with_gaps,
     "topics": documents,
 }
