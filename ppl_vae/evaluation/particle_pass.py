@@ -12,7 +12,6 @@ many draws as keep its largest tensor, which may be inside a network, at ``RUN_N
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,9 +20,8 @@ import torch
 from torch import Tensor
 
 from ppl_vae.bars import Bar
-from ppl_vae.core.blocks import ELEMENTS, block_rows, quiet_look
+from ppl_vae.core.blocks import ELEMENTS, block_rows
 from ppl_vae.core.pair import Pair
-from ppl_vae.core.threads import on_threads, threads_for
 from ppl_vae.core.world import world
 from ppl_vae.data.cells import place_not_finite
 from ppl_vae.data.rows import Batch, Rows, as_tuple, batch_rows
@@ -56,7 +54,6 @@ class ParticlePass:
         full_size: Rows of a block where there are enough.
         size: Rows of a block of these data.
         num_samples: S.
-        threads: Threads of torch's on which the terms are drawn; ``None`` for all that torch has.
 
     Raises:
         ValueError: If the guide gives a latent of the rows as a point, and ``refuse_points``.
@@ -91,19 +88,7 @@ class ParticlePass:
         whole_count, whole = _in_one_block(rows, num_samples, numbers)
         whole_calls = math.ceil((total or len(rows)) / min(whole, len(rows)))
         work = min(calls, whole_calls * math.ceil(num_samples / whole_count))
-        self.threads = self._worthwhile_threads()
-        with on_threads(self.threads):
-            self.terms.prepare(self.size, calls, compile, work)
-
-    def _worthwhile_threads(self) -> int | None:
-        """Return how many threads a run is worth; ``None`` for all that torch has."""
-        if torch.get_num_threads() == 1:
-            return None
-        terms = self.terms
-        with contextlib.suppress(Exception), quiet_look(terms.pair, terms.rows):
-            batch = terms.rows.take(torch.arange(self.size), terms.pair.device())
-            return threads_for(lambda: terms.eager(batch))
-        return None
+        self.terms.prepare(self.size, calls, compile, work)
 
     def parts(self, batch: Batch, bar: Any = None) -> Iterator[Terms]:
         """Draw all particles of a block of rows; yield their terms, at most ``GATHERED`` at a time.
@@ -117,11 +102,10 @@ class ParticlePass:
         remaining, rows = self.num_samples, batch_rows(batch)
         while remaining > 0:
             calls = min(math.ceil(remaining / self.terms.count), GATHERED // self.terms.count)
-            with on_threads(self.threads):
-                if self.terms.draws_nothing:
-                    parts = [self.terms(batch)] * calls
-                else:
-                    parts = [self.terms(batch) for _ in range(calls)]
+            if self.terms.draws_nothing:
+                parts = [self.terms(batch)] * calls
+            else:
+                parts = [self.terms(batch) for _ in range(calls)]
             gathered = {
                 name: torch.cat([part[name] for part in parts])[:remaining] for name in parts[0]
             }

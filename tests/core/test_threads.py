@@ -4,9 +4,8 @@ import pytest
 import torch
 from parts.pairs import PAIRS, made
 
-from ppl_vae import fit, log_likelihood
+from ppl_vae import fit
 from ppl_vae.core import threads
-from ppl_vae.evaluation.particle_terms import ParticleTerms
 
 
 @pytest.fixture
@@ -53,25 +52,6 @@ def test_a_resumed_fit_has_the_threads_that_it_began_with(monkeypatch, tmp_path)
     assert fit(model, guide, x, **settings, callbacks=[stop]).threads == 1
     monkeypatch.setattr(threads, "ONE_THREAD_BELOW", 0)  # as another version might have it
     assert fit(model, guide, x, **settings, resume=True).threads == 1
-
-
-@pytest.mark.usefixtures("two_threads")
-@pytest.mark.filterwarnings("ignore:log_likelihood")  # an unfitted guide
-@pytest.mark.parametrize(("limit", "expected"), [(0, 2), (1e9, 1)])
-def test_log_likelihood_of_small_runs_is_drawn_on_one_thread(monkeypatch, limit, expected):
-    seen = []
-    call = ParticleTerms.__call__
-
-    def noted(terms, batch):
-        seen.append(torch.get_num_threads())
-        return call(terms, batch)
-
-    monkeypatch.setattr(ParticleTerms, "__call__", noted)
-    monkeypatch.setattr(threads, "ONE_THREAD_BELOW", limit)
-    model, guide, x = made(PAIRS["gaussian"])
-    log_likelihood(model, guide, x, num_samples=50, progress=False)
-    assert set(seen) == {expected}
-    assert torch.get_num_threads() == 2
 
 
 def test_threads_are_restored_where_the_block_raises():

@@ -143,6 +143,7 @@ def test_elbos_are_those_of_log_likelihood(of_diagonal):
     np.testing.assert_array_equal(scores["elbo"], of_diagonal[0].frame["elbo"])
 
 
+@pytest.mark.slow
 def test_the_seed_decides_and_nothing_else_is_drawn():
     model, x, _ = linear(10)
     guide = Guide(full=False, shift=0.2)

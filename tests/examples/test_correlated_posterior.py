@@ -9,6 +9,7 @@ from parts.scripts import run_script
 EXAMPLE = Path(__file__).parents[2] / "examples" / "correlated_posterior.py"
 
 
+@pytest.mark.slow
 def test_the_gap_is_the_familys_as_predicted_and_a_full_covariance_closes_it(tmp_path):
     options = "--epochs", 120, "--run", tmp_path / "run"
     out, _ = run_script(EXAMPLE, *options, folder=tmp_path)

@@ -32,6 +32,7 @@ def test_a_network_that_takes_no_particles_runs_once_for_each_draw():
     assert np.abs(frame["sd"] / together["sd"] - 1).max() < 0.25
 
 
+@pytest.mark.slow
 def test_a_latent_that_all_rows_share_moves_with_the_observed_cell_of_a_new_row():
     """mu ~ Normal(0, 1), x ~ Normal(mu, 0.5): two cells, of which the second is missing."""
 

@@ -77,6 +77,7 @@ def test_a_known_label_is_part_of_the_likelihood():
     assert np.allclose(summed, without["log_prob"], atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_term_of_the_classifier_is_trained_and_no_part_of_the_elbo():
     gains = {}
     for weight in (0.0, 50.0):

@@ -137,6 +137,7 @@ print(int(-search.cv_results_["mean_test_score"].min()))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("joblib") is None, reason="needs joblib")
 def test_two_workers_share_the_cores(tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}

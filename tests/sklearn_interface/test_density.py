@@ -104,6 +104,7 @@ def test_a_rows_score_does_not_depend_on_the_other_rows(wine):
     assert whole.mean() == pytest.approx(plain.mean(), abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_grid_search_chooses_the_likelihood_that_explains_held_out_rows():
     random = np.random.default_rng(0)
     x = random.standard_t(2, size=(600, 1)) * [1.0, 2.0] + random.standard_t(2, size=(600, 2))

@@ -117,6 +117,7 @@ def test_the_imputer_fills_frames_with_text():
     assert (filled.iloc[40:] == holes.iloc[40:]).all(axis=None)
 
 
+@pytest.mark.slow
 def test_the_classifier_learns_from_rows_without_a_label():
     random = np.random.default_rng(0)
     x = random.normal(size=(400, 2)) * [0.4, 3.0] + np.repeat([[-1.5, 0.0], [1.5, 0.0]], 200, 0)
