@@ -149,7 +149,8 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
     """
     whole = count, size = _in_one_block(rows, num_samples, numbers)
     (row, *_) = as_tuple(rows.take(torch.arange(1), pair.device()))
-    own = numbers_of_a_draw(pair, rows) if row.device.type == "cpu" else 0
+    padded = rows.trim is not None  # how far sequences are padded decides nothing
+    own = 0 if padded or row.device.type != "cpu" else numbers_of_a_draw(pair, rows)
     if own * count * size > RUN_NUMBERS:
         count = particles_per_run(num_samples, min(PARTICLES, max(1, RUN_NUMBERS // own)))
         size = min(size, max(1, RUN_NUMBERS // (own * count)))

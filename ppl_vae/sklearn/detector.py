@@ -169,15 +169,15 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         pair = self.pair_
         how: dict[str, Any] = {"score": self.anomaly_score, "num_samples": self.num_samples}
         self.detector_: Any = None
-        self._scoring: Scoring
+        self.scoring_: Scoring
         if held_out is not None:
             self.detector_ = AnomalyDetector(
                 pair.model, pair.guide, held_out, **how, seed=self.seed_, progress=False
             )
             self.offset_ = -self.detector_.threshold(self.false_alarm_rate)
-            self._scoring = self.detector_.scoring
+            self.scoring_ = self.detector_.scoring
             return self
-        self._scoring = Scoring.of(
+        self.scoring_ = Scoring.of(
             pair.model, pair.guide, None, **how, seed=self.seed_, plate="data"
         )
         share = self.contamination
@@ -251,7 +251,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         pair = self.pair_
 
         def scored(positions: torch.Tensor) -> pd.DataFrame:
-            return self._scoring(pair.model, pair.guide, rows.subset(positions), name="X")
+            return self.scoring_(pair.model, pair.guide, rows.subset(positions), name="X")
 
         return in_groups(rows, scored)["score"].to_numpy(dtype=np.float64, copy=True)
 

@@ -107,13 +107,13 @@ def _restore_pair(estimator: Any, run: Path, info: dict[str, Any], *, trust_code
     """Give an estimator the pair of a folder, and the detector where there is one."""
     if info["fitted"].get("calibrated_"):
         detector = AnomalyDetector.load(run, trust_code=trust_code)
-        estimator.detector_, estimator._scoring = detector, detector.scoring
+        estimator.detector_, estimator.scoring_ = detector, detector.scoring
         made: tuple[Any, Any] = (detector.model, detector.guide)
     else:
         made = load(run, trust_code=trust_code)
         if "calibrated_" in info["fitted"]:
             estimator.detector_ = None
-            estimator._scoring = Scoring(
+            estimator.scoring_ = Scoring(
                 info["anomaly_score"], estimator.num_samples, estimator.seed_, "data"
             )
     estimator.history_ = None

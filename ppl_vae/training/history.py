@@ -124,7 +124,7 @@ class History:
         lines = [
             Line(title, "title"),
             Line(f"{self.objective}: {self.reason}", label="objective"),
-            Line(f"{self.step}, {threads}: {self.step_reason}", label="step"),
+            Line(f"{self.step}: {self.step_reason}; {threads}", label="step"),
             Line(f"{last['elbo']:.3f} nats per row", label=f"training {self.measure}"),
         ]
         if self.objective_differs:

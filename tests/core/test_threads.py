@@ -35,11 +35,11 @@ def test_small_steps_run_on_one_thread_and_large_ones_on_all(monkeypatch):
     settings = {"epochs": 1, "progress": False, "compile": False, "callbacks": [note]}
     history = fit(*made(PAIRS["gaussian"]), **settings)
     assert (history.threads, seen, torch.get_num_threads()) == (1, [1], 2)
-    assert "eager, 1 thread: " in str(history)
+    assert "; 1 thread\n" in str(history)
     monkeypatch.setattr(threads, "ONE_THREAD_BELOW", 0)
     history = fit(*made(PAIRS["gaussian"]), **settings)
     assert (history.threads, seen, torch.get_num_threads()) == (2, [1, 2], 2)
-    assert "eager, 2 threads: " in str(history)
+    assert "; 2 threads\n" in str(history)
 
 
 @pytest.mark.usefixtures("two_threads")
