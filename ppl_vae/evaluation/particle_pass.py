@@ -148,9 +148,10 @@ def particles_and_rows(pair: Pair, rows: Rows, num_samples: int, numbers: int) -
         numbers: Numbers of a row where latents are summed, from ``numbers_of_a_row``.
     """
     whole = count, size = _in_one_block(rows, num_samples, numbers)
-    (row, *_) = as_tuple(rows.take(torch.arange(1), pair.device()))
-    padded = rows.trim is not None  # how far sequences are padded decides nothing
-    own = 0 if padded or row.device.type != "cpu" else numbers_of_a_draw(pair, rows)
+    fields = as_tuple(rows.take(torch.arange(1), pair.device()))
+    # Rows with a mask may be padded sequences, and how far they are padded must decide nothing.
+    masked = rows.trim is not None or any(f.dtype == torch.bool and f.ndim > 1 for f in fields)
+    own = 0 if masked or fields[0].device.type != "cpu" else numbers_of_a_draw(pair, rows)
     if own * count * size > RUN_NUMBERS:
         count = particles_per_run(num_samples, min(PARTICLES, max(1, RUN_NUMBERS // own)))
         size = min(size, max(1, RUN_NUMBERS // (own * count)))
