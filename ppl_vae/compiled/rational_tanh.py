@@ -5,10 +5,9 @@
 The coefficients come from a least-squares fit of the relative error whose weights were raised where
 the error was large, until it was nearly equal everywhere (Lawson's algorithm). In exact numbers the
 ratio is off by 1.7e-8. In single precision, against double precision over 7 million arguments from
-1e-6 to 16, it is off by at most 4.8 units in the last place, 0.65 on average; the libraries of
-vector functions that this takes the place of promise 1 unit, and the tanh of other compilers for
-neural networks 4 to 7. One call of tanh takes 2.5 times as long as the ratio on a processor
-with vectors of 512 bits.
+1e-6 to 16, it is off by at most 4.8 units in the last place, 0.65 on average; torch's own tanh by
+0.52. The rounding of the sums that a network takes tanh of is larger than that. A compiled step of
+128 x 30 rows with 64 hidden units took 0.173 ms with the ratio and 0.191 ms with torch's tanh.
 """
 
 from __future__ import annotations

@@ -34,7 +34,10 @@ class _Counter(Operations):
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(getattr(func, "overloadpacket", None))
         if formula is not None:
-            self.count += int(formula(*args, **(kwargs or {}), out_val=result))
+            with contextlib.suppress(
+                Exception
+            ):  # a formula that refuses its tensors counts nothing
+                self.count += int(formula(*args, **(kwargs or {}), out_val=result))
         return result
 
 

@@ -15,8 +15,7 @@ where the user's code runs between epochs, else once in ``CHECKED_EVERY`` steps.
 that appears during a fit traces the step again, because a callback may rightly change the pair
 once, at some epoch. A second one ends the traced step.
 
-Large graphs, of a loop over a sequence say, are not compiled unless the user insists, because the
-compiler's time grows with them.
+Large graphs, of a loop over a sequence say, take minutes to compile: only if the user insists.
 
 How the stepper falls back: where a step cannot be traced, or differs from the eager one, the eager
 step runs and a warning says why; under ``compile=True`` that is an error. Where only compiled code
@@ -361,7 +360,7 @@ class Stepper:
                 if wrong:
                     raise RuntimeError(f"the compiled step differs from the traced one: {wrong}")
                 if traced_step.runs_many and many_differ(traced_step, 2 * indices):
-                    traced_step.bare = None
+                    traced_step.bare = None  # steps are made one by one
             except CompiledStepError as error:
                 self._interpret(size, f"the compiled step failed: {error}")
             except Exception as error:  # no compiler, or a compiler that fails

@@ -64,7 +64,7 @@ class TracedStep:
             the update, or where another step makes it.
         device: The parameters' device.
         changed: The pair's buffers that a compiled step changes; ``None`` before its first step.
-        bare: The compiled code of ``many``; ``None`` where steps are made one by one.
+        bare: The compiled code of ``many``, ``None`` where steps are made one by one.
     """
 
     def __init__(
@@ -328,13 +328,11 @@ class TracedStep:
     def _check_forms(self, tensors: Sequence[Tensor]) -> None:
         """Raise ``CompiledStepError`` where a tensor has another form than the code was made for.
 
-        The code reads memory without looking. Code of the user's that runs between epochs can give
-        a parameter other memory.
+        The code reads memory without looking, and a callback can give a parameter other memory.
         """
         if forms_of(tensors[: len(self.forms)]) != self.forms:
-            raise CompiledStepError(
-                "a parameter or buffer has another shape, strides or dtype than it had"
-            )
+            words = "a parameter or buffer has another shape, strides or dtype than it had"
+            raise CompiledStepError(words)
 
     def _without_autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Turn autocast off: the graph holds its conversions already, as operations."""
