@@ -30,7 +30,7 @@ NOT_QUICK := \
   training/test_run_directory.py training/test_world.py \
   test_arviz.py test_packaging.py test_readme.py
 
-.PHONY: demo test quick slow lint format clean
+.PHONY: demo test quick slow docs lint format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/digits.py
@@ -47,6 +47,12 @@ quick: $(VENV)/test.stamp
 # Long studies and soaks.
 slow: $(VENV)/test.stamp
 	$(PYTEST) -m slow
+
+# The site, in build/site: every example runs as it is, which takes long the first time; with QUICK=1
+# each runs with a short setting. Warnings are errors.
+docs: $(VENV)/test.stamp
+	QUICK=$(QUICK) $(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/site
+	@echo "Open build/site/index.html"
 
 # Type checker and import rules see the packages as an installed wheel lays them out:
 # models/ and guides/ inside ppl_vae/.

@@ -22,7 +22,7 @@ project = "ppl_vae"
 copyright = "the authors of ppl_vae"  # noqa: A001  Sphinx's name
 version = release = importlib.metadata.version("ppl-vae")
 
-gallery.copy_examples(COPIES)
+gallery.copy_examples(COPIES, QUICK)
 reference_pages.write(HERE / "reference")
 
 extensions = [
@@ -35,6 +35,7 @@ extensions = [
     "extensions.zoo_pages",
     "extensions.docstrings",
     "extensions.home_figures",
+    "extensions.benchmark_page",
 ]
 exclude_patterns = ["extensions", "_generated/*.md"]
 zoo_quick = QUICK
@@ -68,6 +69,7 @@ python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 sphinx_gallery_conf = {
     "examples_dirs": [str(COPIES)],

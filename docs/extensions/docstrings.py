@@ -1,7 +1,7 @@
 """Docstrings of the library as reStructuredText.
 
-In the library's docstrings an indented paragraph is a formula or a table in plain text. In
-reStructuredText it would be a quotation; here it becomes a literal block.
+In the library's docstrings an indented paragraph is a formula or a table in plain text, and a star
+is a star. In reStructuredText they would be a quotation and the beginning of emphasis.
 """
 
 from __future__ import annotations
@@ -36,13 +36,32 @@ def literal_blocks(lines: list[str]) -> list[str]:
     return written
 
 
+def plain_stars(lines: list[str]) -> list[str]:
+    r"""Return the lines of a docstring with a backslash before stars outside of code.
+
+    Example:
+        >>> plain_stars(["(*, rows)", "``*args``", "    >>> 2 * 3"])
+        ['(\\*, rows)', '``*args``', '    >>> 2 * 3']
+    """
+
+    def escaped(line: str) -> str:
+        if line.lstrip().startswith((">>>", "...")):
+            return line
+        parts = re.split(r"(``.*?``)", line)
+        return "".join(
+            part if part.startswith("``") else part.replace("*", r"\*") for part in parts
+        )
+
+    return [escaped(line) for line in lines]
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Let autodoc see indented paragraphs as literal blocks."""
+    """Let autodoc see docstrings as reStructuredText."""
 
     def process(
         _app: Sphinx, _what: str, _name: str, _object: Any, _options: Any, lines: list[str]
     ) -> None:
-        lines[:] = literal_blocks(lines)
+        lines[:] = plain_stars(literal_blocks(lines))
 
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,14 +24,16 @@ NOT_EXECUTED = {"ray_scores"}
 """Ray is no dependency of the documentation."""
 
 
-def copy_examples(folder: Path) -> None:
+def copy_examples(folder: Path, quick: bool) -> None:
     """Write all examples to a folder, with docstrings as Sphinx-Gallery wants them.
 
-    A file that has not changed keeps its time, so that it is not executed again.
+    Sphinx-Gallery executes a file again if its text has changed. Quick copies end in a setting of
+    Sphinx-Gallery's that changes nothing, so that a page of a quick run is not taken for a whole one.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(EXAMPLES.glob("*.py")):
         text, copy = with_title(file.read_text(encoding="utf-8")), folder / file.name
+        text += "\n# sphinx_gallery_line_numbers = False\n" if quick else ""
         if not copy.exists() or copy.read_text(encoding="utf-8") != text:
             copy.write_text(text, encoding="utf-8")
     for copy in folder.glob("*.py"):
@@ -59,8 +61,8 @@ def with_title(source: str) -> str:
         <BLANKLINE>
     '''
     docstring = ast.parse(source).body[0]
-    text = ast.literal_eval(docstring.value)  # type: ignore[attr-defined]
-    title, *parts = text.strip("\n").split("\n\n")
+    words = ast.literal_eval(docstring.value)  # type: ignore[attr-defined]
+    title, *parts = words.strip("\n").split("\n\n")
     title = " ".join(title.split())
     page = [f"{title}\n{'=' * len(title)}"]
     for part in parts:
@@ -68,7 +70,8 @@ def with_title(source: str) -> str:
             kind = "sh" if re.match(r"\s+(python|ppl-vae|pip|make|torchrun)\b", part) else "text"
             page.append(f".. code-block:: {kind}\n\n{part.rstrip()}")
         else:
-            page.append(part.strip().replace("*", "\\*").replace("|", "\\|"))
+            text = re.sub(r"(?<!`)`([^`]+)`(?!`)", r"``\1``", part.strip())
+            page.append(text.replace("*", "\\*").replace("|", "\\|"))
     rest = "\n".join(source.splitlines()[docstring.end_lineno :])
     return '"""\n' + "\n\n".join(page) + '\n"""\n' + rest + "\n"
 

@@ -15,7 +15,9 @@ QUICKER = ("epochs=200", "epochs=2")
 def write(app: Sphinx) -> None:
     """Run ``home.py`` and save its figures, if the file is newer than they are."""
     program, folder = Path(app.srcdir) / "home.py", Path(app.srcdir) / "_generated"
-    paths = [folder / f"home-{name}-{int(app.config.zoo_quick)}.png" for name in ("check", "digits")]
+    paths = [
+        folder / f"home-{name}-{int(app.config.zoo_quick)}.png" for name in ("check", "digits")
+    ]
     written = min(path.stat().st_mtime if path.exists() else 0.0 for path in paths)
     if program.stat().st_mtime > written:
         text = program.read_text(encoding="utf-8")

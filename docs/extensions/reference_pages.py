@@ -38,9 +38,9 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     topics: dict[str, list[str]] = {topic: [] for topic in TITLES}
     for name in ppl_vae.__all__:
-        defined = inspect.getmodule(getattr(ppl_vae, name))
-        home = str(getattr(defined, "__name__", "ppl_vae.core")).split(".")[1]
-        topics.setdefault(home if home in TITLES else "core", []).append(f"ppl_vae.{name}")
+        defined = getattr(inspect.getmodule(getattr(ppl_vae, name)), "__name__", "")
+        home = defined.removeprefix("ppl_vae.").split(".")[0]  # an alias of a type has another
+        topics[home if home in TITLES else "core"].append(f"ppl_vae.{name}")
     lists = [(TITLES[topic], sorted(names, key=str.lower)) for topic, names in topics.items()]
     for module, title in MODULES.items():
         loaded = importlib.import_module(f"ppl_vae.{module}")
@@ -86,12 +86,14 @@ def page(name: str) -> str:
     """Return the page of one name in Markdown, filled in by autodoc."""
     value = find(name)
     if inspect.isclass(value):
-        directive = f".. autoclass:: {name}\n   :members:\n   :inherited-members: Module,PyroModule"
+        outside = [base.__name__ for base in value.__mro__ if "ppl_vae" not in base.__module__]
+        directive = f".. autoclass:: {name}\n   :members:"
+        directive += f"\n   :inherited-members: {','.join(outside)}"
     elif callable(value):
         directive = f".. autofunction:: {name}"
     else:
         directive = f".. autodata:: {name}"
-    return f"# `{name.removeprefix('ppl_vae.')}`\n\n```{{eval-rst}}\n{directive}\n```\n"
+    return f"# {name.removeprefix('ppl_vae.')}\n\n```{{eval-rst}}\n{directive}\n```\n"
 
 
 def _write(path: Path, text: str) -> None:

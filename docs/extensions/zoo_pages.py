@@ -117,7 +117,7 @@ def page(kind: str, entry: Entry, fitting: list[str], figure: str) -> str:
     links = [f"{{zoo}}`{other}/{name}`" for name in fitting if name != NO_GUIDE]
     links += ["no guide at all, as nothing is latent"] if NO_GUIDE in fitting else []
     return "\n\n".join([
-        f"# {entry.name}", f"{entry.title}.", equations(entry), figure, prose(entry),
+        f"# {entry.name}", f"{entry.title.rstrip('.')}.", equations(entry), figure, prose(entry),
         f"**{other.capitalize()} that fit to it:** {', '.join(links)}.",
         f"## The file {kind}/{entry.name}.py",
         f"Use it as it is, `from ppl_vae.{kind}.{entry.name} import {entry.class_name}`, or "

@@ -1,68 +1,17 @@
 """The report in a browser: rendering, sorting of tables, and width on a phone."""
 
-import html
-import json
 import re
-import shutil
-import subprocess
 
 import pytest
+from parts.browser import FRAME, LEAVE, browser, result, with_script
 
 from ppl_vae.report.html import Section, Table, page, render
 from ppl_vae.report.numbers import DASH, number
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
-    "--disable-background-networking --disable-component-update --hide-scrollbars "
-    "--enable-logging=stderr --v=0 --virtual-time-budget=10000 --window-size=1280,1000"
-)
-
 
 @pytest.fixture(scope="module")
 def browse(tmp_path_factory):
-    """``browse(file)`` returns the rendered page and the console messages of a browser."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
-        pytest.skip(f"no browser found: none of {', '.join(BROWSERS)} is installed")
-
-    def rendered(file):
-        profile = tmp_path_factory.mktemp("profile")
-        command = [
-            browser,
-            *FLAGS.split(),
-            f"--user-data-dir={profile}",
-            "--dump-dom",
-            file.as_uri(),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-
-    return rendered
-
-
-def with_script(file, script, path):
-    """Write a copy of a page that runs one more script at its end."""
-    text = file.read_text()
-    assert text.count("</body>") == 1
-    path.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
-    return path
-
-
-def result(dom):
-    """Return the value that a script stored in the page with ``leave``."""
-    return json.loads(html.unescape(re.search(r'<pre id="result">(.*?)</pre>', dom, re.S)[1]))
-
-
-LEAVE = """
-const leave = (value) => {
-  const pre = document.createElement("pre");
-  pre.id = "result";
-  pre.textContent = JSON.stringify(value);
-  document.body.append(pre);
-};
-"""
+    return browser(tmp_path_factory.mktemp)
 
 
 @pytest.mark.parametrize("which", ["file", "hostile_file"])
@@ -181,9 +130,6 @@ window.addEventListener("load", () => {
     }).map((text) => text.textContent) }, "*");
 });
 """
-FRAME = """<!DOCTYPE html><html><body><iframe src="copy.html" width="{width}" height="900"
-style="border: 0"></iframe><script>{leave}
-window.addEventListener("message", (event) => leave(event.data));</script></body></html>"""
 
 
 @pytest.mark.parametrize(
@@ -198,7 +144,7 @@ def test_nothing_is_wider_than_the_screen_or_too_small_to_read(
 ):
     with_script(request.getfixturevalue(which), MEASURE, tmp_path / "copy.html")
     frame = tmp_path / "frame.html"
-    frame.write_text(FRAME.format(width=width, leave=LEAVE))
+    frame.write_text(FRAME.format(source="copy.html", width=width, leave=LEAVE))
     dom, _ = browse(frame)
     fits = {"inner": width, "page": width, "broken": 0, "wide": 0, "hidden": 0, "small": []}
     assert result(dom) == fits
