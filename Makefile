@@ -30,7 +30,7 @@ NOT_QUICK := \
   training/test_run_directory.py training/test_world.py \
   test_arviz.py test_packaging.py test_readme.py
 
-.PHONY: demo test quick slow docs lint format clean
+.PHONY: demo test quick slow docs dist lint types format clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python examples/digits.py
@@ -54,16 +54,25 @@ docs: $(VENV)/test.stamp
 	QUICK=$(QUICK) $(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/site
 	@echo "Open build/site/index.html"
 
-# Type checker and import rules see the packages as an installed wheel lays them out:
-# models/ and guides/ inside ppl_vae/.
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(MAKE) --no-print-directory types
+	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml --cache-dir ../../.import_linter_cache
+
+# Type checker and import rules see the packages as an installed wheel lays them out:
+# models/ and guides/ inside ppl_vae/.
+types: $(VENV)/test.stamp
 	rm -rf build/tree && mkdir -p build/tree && cp -r ppl_vae build/tree/
 	cp -r models guides build/tree/ppl_vae/
 	cd build/tree && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 	  --cache-dir ../../.mypy_cache -p ppl_vae
-	cd build/tree && ../../$(BIN)/lint-imports --config ../../pyproject.toml --cache-dir ../../.import_linter_cache
+
+# Wheel and source archive in build/dist, each tried in an empty environment of $(PYTHON).
+dist: $(VENV)/test.stamp
+	rm -rf build/dist *.egg-info/SOURCES.txt
+	$(BIN)/python -m build --outdir build/dist .
+	$(BIN)/python scripts/smoke_test.py build/dist/* --python $(PYTHON)
 
 format: $(VENV)/test.stamp
 	$(BIN)/ruff check --fix .

@@ -10,6 +10,7 @@ name is first used. To add a public name, add its import below; nothing else her
 
 import ast
 import importlib
+import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,7 +97,15 @@ __all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name from its module at its first use; Python calls this (PEP 562)."""
+    """Import a public name from its module at its first use; Python calls this (PEP 562).
+
+    Example:
+        >>> import ppl_vae
+        >>> ppl_vae.__version__.count(".")
+        2
+    """
+    if name == "__version__":  # the version in pyproject.toml, as it was installed
+        return importlib.metadata.version("ppl-vae")
     if name not in _MODULES:
         raise AttributeError(f"module 'ppl_vae' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

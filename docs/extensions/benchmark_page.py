@@ -1,7 +1,7 @@
 """The page of benchmarks: tables made from the lines that the benchmarks have written.
 
-``docs/benchmarks.toml`` says which fields of which file make a table. A number on the page stands in
-no text: whoever runs the command gets a file with the same fields, and the page with new numbers.
+``docs/benchmarks.toml`` says which fields of which file make a table. No measured number stands in
+a text: whoever runs the command gets a file with the same fields, and the page with new numbers.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ NOT_EXECUTED = {"ray_scores"}
 def copy_examples(folder: Path, quick: bool) -> None:
     """Write all examples to a folder, with docstrings as Sphinx-Gallery wants them.
 
-    Sphinx-Gallery executes a file again if its text has changed. Quick copies end in a setting of
-    Sphinx-Gallery's that changes nothing, so that a page of a quick run is not taken for a whole one.
+    Sphinx-Gallery executes a file again if its text has changed. Quick copies end in a setting
+    of Sphinx-Gallery's that changes nothing, so that their pages are not taken for whole ones.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(EXAMPLES.glob("*.py")):

@@ -4,12 +4,12 @@ This file does not import torch, so that ``--help`` answers at once; a command i
 runs.
 """
 
-import importlib.metadata
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
+import ppl_vae
 from ppl_vae.cli import (
     audit,
     check,
@@ -61,7 +61,7 @@ for name, command in COMMANDS.items():
 def _print_version(requested: bool) -> None:
     """Print the version and exit, if ``--version`` was given."""
     if requested:
-        typer.echo(importlib.metadata.version("ppl-vae"))
+        typer.echo(ppl_vae.__version__)
         raise typer.Exit
 
 
