@@ -38,10 +38,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pyro
 import torch
+from json_lines import ResultLines
 from pyro.infer import TraceEnum_ELBO, TraceGraph_ELBO
 from step_torch import (
     ClassWork,
@@ -297,6 +299,7 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, help="of torch and jax; all cores by default")
     parser.add_argument("--data-rows", type=int, help=f"rows of data, {Work.data_rows} by default")
+    parser.add_argument("--out", type=Path, help="file for the medians, one JSON object a line")
     parser.add_argument("--busy", action="store_true",
                         help="time fit beside a spinning process on every core")  # fmt: skip
     parser.add_argument("--tiny", action="store_true",
@@ -329,10 +332,15 @@ def main(arguments: Sequence[str] | None = None) -> pd.DataFrame:
             f"{work.data_rows} rows of data, {work.epochs} x {work.steps} steps a round"
         )
     if options.busy:
+        if options.out:
+            raise SystemExit("--out: expected without --busy, whose table is printed only")
         table = measure_busy(works, options.rounds)
         show_busy(table)
         return table
     table = summarize(measure(works, options.rounds))
+    lines = ResultLines(options.out)
+    for row in table.to_dict("records"):
+        lines.append({"threads": torch.get_num_threads(), "rounds": options.rounds, **row})
     show(table)
     show_ratios(compare(table, works))
     show_preparations(table, works)

@@ -44,6 +44,11 @@ def shown(values: pd.Series) -> str:
 def markdown(table: dict[str, Any]) -> str:
     """Return one table with its title, its words and its command."""
     frame, published = lines_of(table), table.get("published", {})
+    if "across" in table:  # a column for each value of a field
+        (field,) = table["values"]
+        values = {name: name for name in frame[table["across"]].unique()}
+        table = {**table, "values": values}
+        frame = frame.pivot_table(field, "row", table["across"], sort=False).reset_index()
     titles = [table.get("by", "method"), *table["values"].values()]
     titles += ["published"] if published else []
     rows = []

@@ -59,11 +59,15 @@ def losses(contestant, epochs, *arguments):
 
 
 @pytest.mark.filterwarnings("ignore:site .*expected a baseline")  # a plain score function
-def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch):
+def test_table_has_every_contestant_of_every_work(step, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(step, "has_numpyro", lambda: False)
     names = ["class-graph", "class-enum", "conv-128x28x28"]  # one is compiled by hand
     threads = torch.get_num_threads()
-    table = step.main(["--tiny", "--works", *reversed(names), "--rounds", "2"])
+    file = tmp_path / "step.jsonl"
+    words = ["--tiny", "--works", *reversed(names), "--rounds", "2", "--out", str(file)]
+    table = step.main(words)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["milliseconds"] for line in lines] == table["milliseconds"].tolist()
     assert torch.get_num_threads() == threads
     works = [work for work in step.WORKS if work.name in names]
     expected = [(work.name, name) for work in works for name in step.contestants(work)]
