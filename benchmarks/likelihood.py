@@ -35,7 +35,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from step_torch import ConvWork
+from step_works import ConvWork
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -32,7 +32,8 @@ from typing import Any
 
 import pandas as pd
 import torch
-from step_torch import ConvWork, Work, whole_fit
+from step_torch import whole_fit
+from step_works import ConvWork, Work
 
 from ppl_vae.core.pair import Pair
 from ppl_vae.core.rounds import rounds, slices

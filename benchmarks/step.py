@@ -18,10 +18,10 @@ agree, except for the random draws and for Adam's state, which every call of ``f
 
     python benchmarks/step.py [--works vae-128x30 ...] [--rounds 7] [--threads 1] [--tiny] [--busy]
 
-NumPyro (``pip install -e .[bench]``) is optional. Works and contestants on torch are in
-``step_torch.py``, those on NumPyro in ``step_numpyro.py``. A new contestant is a function that
-takes a ``Work`` and returns a function ``epoch()``; it is decorated with ``timed`` and listed in
-``contestants``.
+NumPyro (``pip install -e .[bench]``) is optional. Works are in ``step_works.py``,
+contestants on torch in ``step_torch.py``, those on NumPyro in ``step_numpyro.py``. A new contestant
+is a function that takes a ``Work`` and returns a function ``epoch()``; it is decorated with
+``timed`` and listed in ``contestants``.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ import torch
 from json_lines import ResultLines
 from pyro.infer import TraceEnum_ELBO, TraceGraph_ELBO
 from step_torch import (
-    ClassWork,
-    ConvWork,
     Laps,
-    Work,
     by_hand,
     preparations,
     products_alone,
@@ -57,6 +54,7 @@ from step_torch import (
     traced_step,
     whole_fit,
 )
+from step_works import ClassWork, ConvWork, LabelWork, Work
 
 from ppl_vae.training.stepper import CHECKED_EVERY
 
@@ -83,6 +81,7 @@ WORKS = (
     Work("vae-8-particles", particles=8, asked={"by hand": 2.3, "NumPyro": 1.8}),
     ClassWork("class-graph", objective=TraceGraph_ELBO, asked={SVI: 25}),
     ClassWork("class-enum", objective=TraceEnum_ELBO, asked={SVI: 7, "NumPyro": 1.2}),
+    LabelWork("few-labels", objective=TraceEnum_ELBO),
     ConvWork(
         "conv-128x28x28", features=784, hidden=32, data_rows=4096, epochs=1,
         asked={"by hand": 1.1},
@@ -117,7 +116,7 @@ def contestants(work: Work) -> dict[str, Callable[[Work], Laps]]:
 
 def compares_numpyro(work: Work) -> bool:
     """Return whether a work's pair is written in NumPyro too."""
-    return work.objective is not TraceGraph_ELBO and not isinstance(work, ConvWork)
+    return work.objective is not TraceGraph_ELBO and not isinstance(work, (ConvWork, LabelWork))
 
 
 def has_numpyro() -> bool:

@@ -18,7 +18,8 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.infer import TraceEnum_ELBO, TraceMeanField_ELBO
-from step_torch import CLASSES, ClassWork, Epoch, Work, timed
+from step_torch import Epoch, timed
+from step_works import CLASSES, ClassWork, Work
 
 MLP = Callable[[str, jax.Array], jax.Array]
 

@@ -20,7 +20,7 @@ def rows_of(count, seed=0):
     return x + x[:, :1]
 
 
-@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300], [0, 128, 256, 300]])
+@pytest.mark.parametrize("cuts", [[0, 300], [0, 1, 2, 200, 300]])
 def test_rows_in_parts_have_the_numbers_of_one_call_bit_for_bit(cuts, monkeypatch):
     monkeypatch.setattr("ppl_vae.core.blocks.LARGEST", 16)
     monkeypatch.setattr("ppl_vae.anomaly.scoring.PART", 50)

@@ -15,7 +15,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-FILES = ("step", "step_torch", "step_numpyro")
+FILES = ("step", "step_torch", "step_works", "step_numpyro")
 
 APART = """
 import json, sys

@@ -174,8 +174,12 @@ def test_the_traced_density_is_that_of_the_model():
 @pytest.mark.parametrize(
     "names",
     [
-        ("hierarchical", "top_down"), ("mixture_prior", "normal"), ("semisupervised", "classifier"),
-        ("topics", "logistic_normal"), ("table", "table"),
+        ("hierarchical", "top_down"), ("semisupervised", "classifier"), ("table", "table"),
+        # annealed by the same code as the others
+        *(
+            pytest.param(names, marks=pytest.mark.slow)
+            for names in (("mixture_prior", "normal"), ("topics", "logistic_normal"))
+        ),
     ],
     ids="+".join,
 )  # fmt: skip

@@ -207,7 +207,6 @@ def test_missing_guides_and_wrong_arguments_are_refused():
 OFTEN = {
     ("bernoulli", "flow"), ("topics", "dirichlet"), ("semisupervised", "classifier"),
     ("deep_markov", "smoothing"), ("hierarchical", "top_down"), ("bayesian_decoder", "mean_field"),
-    ("gaussian", "multivariate_normal"), ("mixture_prior", "normal"), ("table", "table"),
 }  # fmt: skip
 WITH_GUIDE = [names for names in zoo_pairs() if names[1] != NO_GUIDE]
 """Pairs that are run every time: a flow, a simplex, a summed class, a path, several latents."""

@@ -26,6 +26,7 @@ def test_two_processes_end_with_the_bits_of_one(name, on_two, monkeypatch):
     assert [found[name] for found in on_two] == [alone, alone]
 
 
+@pytest.mark.slow  # as with two processes, on machines that most often have fewer cores
 def test_four_processes_end_with_the_bits_of_one():
     names = ["Trace, eager", "batch normalization, eager", "3 shards"]  # one rank has no shard
     alone = {name: world_programs.fitted(name) for name in names}
