@@ -16,6 +16,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"
+ROW = "name of the row"  # no field of a benchmark has this name
 
 
 def lines_of(table: dict[str, Any]) -> pd.DataFrame:
@@ -25,8 +26,8 @@ def lines_of(table: dict[str, Any]) -> pd.DataFrame:
     frame = pd.json_normalize([row for row in rows if wanted.items() <= row.items()])
     if "columns" in table:
         named = frame[list(table["columns"])].rename(columns=table["columns"])
-        return named.melt(var_name="row")
-    return frame.rename(columns={table["by"]: "row"})
+        return named.melt(var_name=ROW)
+    return frame.rename(columns={table["by"]: ROW})
 
 
 def shown(values: pd.Series) -> str:
@@ -48,11 +49,11 @@ def markdown(table: dict[str, Any]) -> str:
         (field,) = table["values"]
         values = {name: name for name in frame[table["across"]].unique()}
         table = {**table, "values": values}
-        frame = frame.pivot_table(field, "row", table["across"], sort=False).reset_index()
+        frame = frame.pivot_table(field, ROW, table["across"], sort=False).reset_index()
     titles = [table.get("by", "method"), *table["values"].values()]
     titles += ["published"] if published else []
     rows = []
-    for name, lines in frame.groupby("row", sort=False):
+    for name, lines in frame.groupby(ROW, sort=False):
         cells = [str(name), *(shown(lines[field]) for field in table["values"])]
         cells += [str(published.get(name, ""))] if published else []
         rows.append(cells)

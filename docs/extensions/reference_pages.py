@@ -89,6 +89,8 @@ def page(name: str) -> str:
         outside = [base.__name__ for base in value.__mro__ if "ppl_vae" not in base.__module__]
         directive = f".. autoclass:: {name}\n   :members:"
         directive += f"\n   :inherited-members: {','.join(outside)}"
+        requests = [member for member in dir(value) if re.fullmatch("set_.*_request", member)]
+        directive += f"\n   :exclude-members: {','.join(requests)}" if requests else ""
     elif callable(value):
         directive = f".. autofunction:: {name}"
     else:

@@ -17,19 +17,32 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["index.html", "zoo/models/gaussian.html", "gallery/index.html"]
 
 
-def build(docs, out):
-    """Build the site as ``make docs QUICK=1`` does; returns the process."""
+def build(docs, out, executed=""):
+    """Build the site as ``make docs QUICK=1`` does; returns the process.
+
+    Args:
+        docs: Folder of the sources.
+        out: Folder for the pages.
+        executed: Pattern of the examples that are executed; all by default.
+    """
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
+    command += ["-D", f"sphinx_gallery_conf.filename_pattern={executed}"] if executed else []
     return subprocess.run(
         [*command, "-d", out.with_name("doctrees"), docs, out],
         env={**os.environ, "QUICK": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory):
+@pytest.fixture(
+    scope="module",
+    params=[
+        "/(digits|svi_script)",
+        pytest.param("", id="all", marks=pytest.mark.slow),  # tests/examples runs all, as quickly
+    ],
+)
+def site(tmp_path_factory, request):
     out = tmp_path_factory.mktemp("site") / "html"
-    done = build(ROOT / "docs", out)
+    done = build(ROOT / "docs", out, request.param)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 
