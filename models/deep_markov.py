@@ -43,6 +43,8 @@ class DeepMarkovModel(PyroModule):
         >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(5, 7, 3))
         >>> trace.nodes["z"]["value"].shape
         torch.Size([5, 7, 2])
+        >>> model.step(torch.zeros(5, 2)).event_shape
+        torch.Size([2])
     """
 
     def __init__(

@@ -34,6 +34,10 @@ class FactorAnalysisModel(PyroModule):
         >>> model = FactorAnalysisModel(features=4, latents=2)
         >>> model.log_prob(torch.zeros(5, 4)).shape
         torch.Size([5])
+        >>> model.density().cov_factor.shape
+        torch.Size([4, 2])
+        >>> pyro.poutine.trace(model.marginal).get_trace(torch.zeros(5, 4)).observation_nodes
+        ['x']
     """
 
     loc: Tensor

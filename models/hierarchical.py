@@ -39,6 +39,8 @@ class HierarchicalModel(PyroModule):
         >>> trace = pyro.poutine.trace(model).get_trace(torch.zeros(5, 16))
         >>> trace.nodes["z1"]["value"].shape, trace.nodes["z2"]["value"].shape
         (torch.Size([5, 4]), torch.Size([5, 2]))
+        >>> model.given_above(1, torch.zeros(5, 2))[0].shape
+        torch.Size([5, 4])
     """
 
     def __init__(

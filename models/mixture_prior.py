@@ -38,6 +38,8 @@ class MixturePriorModel(PyroModule):
         >>> model = MixturePriorModel(features=16, latents=2, components=3)
         >>> model.cluster(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
+        >>> model.prior().event_shape
+        torch.Size([2])
     """
 
     def __init__(

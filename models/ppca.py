@@ -21,14 +21,14 @@ class PPCAModel(PyroModule):
     """p(x, z). Plate "data"; latent site "z"; observed site "x".
 
     Args:
-        features: Number of features in a row, all in one unit, because they share one noise.
-        latents: Size of the latent code z, less than ``features``.
-        loc: Center of the data, a number or (features,), in the data's units.
-        scale: Spread of the data, likewise; ``self.scale`` is its root mean square, one number.
-    """
+        features, latents: Size of a row, all in one unit, as they share one noise; and of z, less.
+        loc, scale: Center and spread of the data, numbers or (features,), in the data's units.
 
-    loc: Tensor
-    scale: Tensor
+    Example:
+        >>> model, x = PPCAModel(features=4, latents=2), torch.randn(99, 4)
+        >>> model.solve(x), model.log_prob(x).shape, model.density().cov_factor.shape
+        (None, torch.Size([99]), torch.Size([4, 2]))
+    """
 
     def __init__(
         self, features: int, latents: int = 8, loc: float | Tensor = 0, scale: float | Tensor = 1

@@ -52,7 +52,17 @@ __all__ = ["CSV", "ActiveUnits", "CollapseWarning", "TensorBoard"]
 
 
 class CollapseWarning(UserWarning):
-    """Warning that the posterior of a latent has collapsed onto the prior during a fit."""
+    """Warning that the posterior of a latent has collapsed onto the prior during a fit.
+
+    Example:
+        A fit that must not collapse ends at once:
+
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CollapseWarning)
+        ...     warnings.warn("z has collapsed", CollapseWarning, stacklevel=1)
+        Traceback (most recent call last):
+        ppl_vae.callbacks.CollapseWarning: z has collapsed
+    """
 
 
 class ActiveUnits:

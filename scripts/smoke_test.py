@@ -4,8 +4,8 @@
     python scripts/smoke_test.py build/dist/*.whl --python python3.13 --torch 2.8.0
     python scripts/smoke_test.py --here                               what this Python has installed
 
-Packages get the versions of constraints.txt; `--torch` gives torch another one. The environments lie
-in a temporary folder, and so does the working directory: nothing of the repository is on the path.
+Packages get the versions of constraints.txt; `--torch` gives torch another one. Environments and
+working directories lie in temporary folders: nothing of the repository is on the path.
 """
 
 import argparse
@@ -109,15 +109,15 @@ def fit_is_kept(folder: Path) -> None:
 
     torch.manual_seed(0)
     rows = (torch.rand(64, 1) < torch.linspace(0.1, 0.9, 6)).float()
-    model, guide = BernoulliModel(6, 2, hidden=(8,)), NormalGuide(6, 2, hidden=(8,))
-    before = ppl_vae.log_likelihood(model, guide, rows, seed=0)["log_likelihood"].mean()
+    model, guide = BernoulliModel(6, latents=2), NormalGuide(6, latents=2)
+    before = ppl_vae.log_likelihood(model, guide, rows, seed=0)["log_prob"].mean()
     history = ppl_vae.fit(model, guide, rows, epochs=20, progress=False, seed=0)
-    after = ppl_vae.log_likelihood(model, guide, rows, seed=0)["log_likelihood"]
+    after = ppl_vae.log_likelihood(model, guide, rows, seed=0)["log_prob"]
     expect(before < after.mean() < 0, f"a fit improves {before} to {after.mean()}")
     expect(math.isfinite(history.frame["elbo"].iloc[-1]), "the history ends with a number")
     ppl_vae.save(model, guide, folder / "run", data=rows)
     again = ppl_vae.load(folder / "run")
-    opened = ppl_vae.log_likelihood(*again, rows, seed=0)["log_likelihood"]
+    opened = ppl_vae.log_likelihood(*again, rows, seed=0)["log_prob"]
     expect((opened == after).all(), "a stored pair gives the log-likelihoods that it gave before")
     page = folder / "report.html"
     ppl_vae.write_report(model, guide, rows, page, num_samples=100, replicates=100)

@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pyro
 import pytest
 import torch
 from parts import extras
@@ -105,5 +106,6 @@ def run_examples(name):
     torch.manual_seed(0)
     result = doctest.testmod(module, extraglobs={"torch": torch})
     plt.close("all")  # matplotlib warns of many open figures
+    pyro.clear_param_store()  # examples that trace a half leave its parameters there
     assert result.failed == 0, name
     return result.attempted

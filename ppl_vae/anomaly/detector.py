@@ -74,8 +74,7 @@ class AnomalyDetector:
         plate: Name of the row plate.
 
     Attributes:
-        model: The model, or the ensemble.
-        guide: The guide.
+        model, guide: The pair, or the ensemble and ``None``.
         scoring: Which score it is, and how it is computed.
         scores: (n,) scores of the calibration rows, rising, in nats.
         form: Form of the calibration rows: fields, columns, shapes.
@@ -87,17 +86,18 @@ class AnomalyDetector:
             calibration row holds NaN or infinity or has a score of NaN, or ``typicality`` has no
             ``reference``.
 
-    Warns:
-        UserWarning: If calibration rows have infinite scores.
-
     Example:
-        >>> import torch
+        >>> import tempfile, torch
         >>> from ppl_vae.models.gaussian import GaussianModel
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> clean, new = torch.randn(99, 4), torch.tensor([[0.0, 0, 0, 0], [99, 99, 99, 99]])
         >>> detector = AnomalyDetector(GaussianModel(4), NormalGuide(4), clean)
         >>> detector(new)["flagged"].tolist()
         [False, True]
+        >>> detector.save(run := tempfile.mkdtemp())
+        >>> again = AnomalyDetector.load(run)
+        >>> again.threshold() == detector.threshold(), again.drift(clean).rows, again.plot().name
+        (True, 99, 'rectilinear')
     """
 
     def __init__(

@@ -109,15 +109,18 @@ class PredictiveCheck:
         steps: Sites of sequences, with the number of steps inside all of them.
 
     Example:
-        Feature ``j`` of site ``"x"`` in the figures of ``ppl_vae.plots``::
-
-            j, pit = check.features_of["x"].index("magnesium"), check.pit["x"]
-            observed, replicated = check.values("x", "magnesium")
-            density_overlay(observed, replicated, discrete="x" in check.discrete)
-            pit_histogram(pit[:, j], features=pit.shape[1])
-            interval_coverage(pit, names=check.features_of["x"])
-            line = check.frame.loc[("x", "skewness")]
-            statistic_histogram(line["observed"], check.replicated["x", "skewness"])
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.plots import density_overlay
+        >>> x = (torch.rand(50, 4) > 0.5).float()
+        >>> check = predictive_check(BernoulliModel(4), None, x, num_samples=20)
+        >>> print(check.headline[0])
+        prior predictive check: 50 rows, 20 replicates
+        >>> len(check.lines), len(check.notes), check.features_of["x"], check.pit["x"].shape
+        (2, 1, ['0', '1', '2', '3'], (50, 4))
+        >>> observed, replicated = check.values("x", "3")  # for a figure of one feature
+        >>> ax = density_overlay(observed, replicated, discrete="x" in check.discrete)
+        >>> print(check.plot().get_xlabel()[:45])  # the figure of all statistics
+        distance from the middle of the 90 % interval
     """
 
     frame: pd.DataFrame

@@ -73,6 +73,14 @@ class PrivacyCheck:
         expected: The same share, if it is by chance which real rows were in the fit.
         chance: Probability, by chance, of a share as large as ``nearer`` or of so many copies of
             rows of the fit among the copies of real rows, the smaller one, doubled.
+
+    Example:
+        >>> people = pd.DataFrame({"age": range(20, 60), "city": ["Rome", "Oslo"] * 20})
+        >>> found = privacy_check(people.head(3), people)
+        >>> found.too_close, found.copies, len(found.frame)
+        (False, (1.0, 1.0), 3)
+        >>> print(found.plot().get_xlabel())
+        distance to the closest (other) real row
     """
 
     frame: pd.DataFrame

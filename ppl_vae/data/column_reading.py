@@ -218,3 +218,13 @@ def _almost_typed(typed: pd.Series, missing: np.ndarray[Any, Any]) -> str:
                 f"them, or make them gaps, missing=[{word}]"
             )
     return ""
+
+
+def check_words(words: Sequence[Any]) -> None:
+    """Raise ``ValueError`` where a word for missing values is no text, number or date."""
+    for word in words:
+        is_word = isinstance(word, str | int | float | np.number) or hasattr(word, "isoformat")
+        if isinstance(word, bool) or not (is_word or word is None):
+            raise ValueError(
+                f'missing: expected texts, numbers or dates, such as ["?", -999], got {shown(word)}'
+            )

@@ -35,6 +35,11 @@ class Table(NamedFields):
     Attributes:
         schema: The schema.
         frame: The frame that the fields were read from; ``None`` for rows that were made.
+
+    Example:
+        >>> data = table(pd.DataFrame({"weight": [70.5, 61.2, 80.1], "city": ["Rome", "Oslo", ""]}))
+        >>> list(data), data.schema.columns[0].kind, len(data.part(slice(0, 2))["x"])
+        (['x', 'seen'], 'positive', 2)
     """
 
     def __init__(

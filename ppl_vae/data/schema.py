@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from ppl_vae.arguments import shown
-from ppl_vae.data.column_reading import read_column
+from ppl_vae.data.column_reading import check_words, read_column
 from ppl_vae.data.kinds import KINDS
 from ppl_vae.data.plain_columns import place_of, text_of
 from ppl_vae.data.schema_columns import SchemaColumn
@@ -50,6 +50,17 @@ class Schema:
         covariates: Names of columns that a model is given and does not describe.
         levels: Names of the levels of the columns' labels, one or more; none for one without name.
         label: Name of the labels of the rows; a column of this name is no new column. "" for none.
+
+    Example:
+        >>> import tempfile
+        >>> from ppl_vae import table
+        >>> frame = pd.DataFrame({"age": [31, 45, 28], "city": ["Rome", "Oslo", "Oslo"]})
+        >>> schema = table(frame).schema
+        >>> schema.named("age").kind, schema.frame["values"].tolist()
+        ('count', ['28 to 45', 'Oslo, Rome'])
+        >>> schema.save(path := Path(tempfile.mkdtemp()) / "schema.json")
+        >>> Schema.load(path) == Schema.of_json(schema.to_json()) == schema
+        True
     """
 
     columns: tuple[SchemaColumn, ...]
@@ -369,16 +380,6 @@ def read_schema(
     schema = Schema(tuple(columns), tuple(missing), unseen, tuple(covariates), levels, label)
     schema._check()
     return schema
-
-
-def check_words(words: Sequence[Any]) -> None:
-    """Raise ``ValueError`` where a word for missing values is no text, number or date."""
-    for word in words:
-        is_word = isinstance(word, str | int | float | np.number) or hasattr(word, "isoformat")
-        if isinstance(word, bool) or not (is_word or word is None):
-            raise ValueError(
-                f'missing: expected texts, numbers or dates, such as ["?", -999], got {shown(word)}'
-            )
 
 
 def _positions(frame: pd.DataFrame, where: str) -> dict[str, int]:

@@ -16,6 +16,13 @@ def code_mean(trace: Trace, latents: int) -> Any:
     Raises:
         ValueError: If the guide has no site "z", draws a point, a code of another size, or from a
             distribution without a mean in closed form.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> trace = pyro.poutine.trace(NormalGuide(4, latents=2)).get_trace(torch.zeros(5, 4))
+        >>> code_mean(trace, latents=2).shape
+        torch.Size([5, 2])
     """
     code = code_distribution(trace, latents)
     try:
@@ -36,6 +43,14 @@ def code_distribution(trace: Trace, latents: int) -> Any:
 
     Raises:
         ValueError: If the guide has no site "z", draws a point, or a code of another size.
+
+    Example:
+        >>> import pyro
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> trace = pyro.poutine.trace(NormalGuide(4, latents=2)).get_trace(torch.zeros(5, 4))
+        >>> code = code_distribution(trace, latents=2)
+        >>> code.batch_shape, code.event_shape
+        (torch.Size([5]), torch.Size([2]))
     """
     if "z" not in trace.nodes:
         raise ValueError(

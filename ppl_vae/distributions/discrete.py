@@ -153,6 +153,8 @@ class CategoricalVector(_Vector):
         >>> fn = CategoricalVector(torch.zeros(5, 2, 3))
         >>> fn.sample().shape, fn.log_prob(fn.sample()).shape, len(fn.enumerate_support())
         (torch.Size([5, 2, 3]), torch.Size([5]), 9)
+        >>> fn.log_probs.exp()[0, 0]
+        tensor([0.3333, 0.3333, 0.3333])
     """
 
     support: Any = constraints.independent(_OneHot(), 1)

@@ -38,6 +38,8 @@ class Multinomial(dist.TorchDistribution):
         tensor([3., 7.])
         >>> words.log_prob(torch.zeros(2, 5))
         tensor([0., 0.])
+        >>> words.probs[0]
+        tensor([0.2000, 0.2000, 0.2000, 0.2000, 0.2000])
     """
 
     arg_constraints = {  # noqa: RUF012

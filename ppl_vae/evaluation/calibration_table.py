@@ -51,6 +51,17 @@ class GuideCalibration:
         from_prior: Names of the latents that the guide does not draw, and that are drawn from
             their prior.
         left_out: Drawn rows without ranks, because the pair overflows on them.
+
+    Example:
+        >>> from ppl_vae import guide_calibration
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> pair = BernoulliModel(4, latents=1), NormalGuide(4, latents=1)
+        >>> found = guide_calibration(*pair, torch.ones(3, 4), num_rows=20)
+        >>> found.passed, list(found.frame["direction"])
+        (True, ['', ''])
+        >>> print(found.plot().get_xlabel().partition(",")[0])
+        rank k of the true latent
     """
 
     frame: pd.DataFrame

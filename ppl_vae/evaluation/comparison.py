@@ -54,6 +54,19 @@ class Comparison:
         level: Probability of each interval.
         left_out: Number of rows on which a pair overflows; ``frame`` leaves them out.
         without_k_hat: Pairs of which a row has no k-hat, with the number of such rows.
+
+    Example:
+        >>> import pyro, torch
+        >>> from ppl_vae import compare
+        >>> def coin(chance):
+        ...     def model(x):
+        ...         with pyro.plate("data", len(x)):
+        ...             pyro.sample("x", pyro.distributions.Bernoulli(chance), obs=x)
+        ...     return model
+        >>> pairs = {"fair": (coin(0.5), None), "biased": (coin(0.8), None)}
+        >>> found = compare(pairs, torch.tensor([1.0, 1, 1, 0, 1, 1, 1, 0] * 20))
+        >>> found.best, len(found.sentences()), found.plot().get_yticklabels()[0].get_text()
+        ('biased', 1, 'biased')
     """
 
     frame: pd.DataFrame

@@ -88,17 +88,23 @@ class InferenceGap:
 
     Attributes:
         frame: A line for each row, with the data's index, in nats: ``log_prob``, ``log_prob_upper``
-            (an estimate from above, by annealing rows that the model has made; else NaN), ``elbo``,
-            ``elbo_refined`` (the highest in the guide's family), ``gap``, ``approximation``,
-            ``amortization``; and ``k_hat`` of the weights behind ``log_prob``, NaN for annealing.
-            ``gap`` is ``approximation + amortization``.
+            (an estimate from above, by annealing rows made by the model; else NaN), ``elbo``,
+            ``elbo_refined`` (the highest in the guide's family), ``gap``, the sum of the next
+            two, ``approximation``, ``amortization``; ``k_hat`` of ``log_prob``, NaN for annealing.
         summary: ``mean`` and ``error``, the standard error of the mean, of each column in nats.
             Rows that are not finite are left out.
         unreliable: Which rows' ``log_prob`` is not to be trusted, (rows,) of bool.
         not_refined: Why a latent was left as the network gave it, or is not at the best of its
-            family yet, ``{site: reason}``. ``approximation`` then holds what the network misses at
-            these sites, too.
+            family yet, ``{site: reason}``: what the network misses there is ``approximation``, too.
         method: How log p(x) was estimated.
+
+    Example:
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> pair = BernoulliModel(4), NormalGuide(4)
+        >>> gap = inference_gap(*pair, torch.ones(3, 4), steps=5, num_samples=9)  # too few
+        >>> gap.cause, gap.advice()[:20], gap.plot().get_ylabel()
+        ('unknown', 'The cause is unknown', 'nats')
     """
 
     frame: pd.DataFrame
@@ -111,10 +117,9 @@ class InferenceGap:
     def cause(self) -> str:
         """What the gap is due to: ``"family"``, ``"encoder"``, ``"both"``, ``"neither"``.
 
-        ``"neither"`` says that the mean gap is below 0.05 nats. A part is the cause where it makes
-        two thirds of the gap, both are where none does. ``"unknown"``: log p(x) is not reliable in
-        most rows, the mean gap is larger, but within three standard errors of 0 (few rows that
-        differ much), or a latent could not be refined.
+        ``"neither"``: the mean gap is below 0.05 nats. A part is the cause if it makes two thirds
+        of the gap, both are if none does. ``"unknown"``: log p(x) is not reliable in most rows, the
+        mean is larger, but within three standard errors of 0, or a latent was not refined.
         """
         (gap, error), (approximation, _) = self._mean("gap"), self._mean("approximation")
         if not np.isfinite(gap) or self.unreliable.mean() > KNOWN:
@@ -222,8 +227,7 @@ def inference_gap(
 
     The family is that of the distributions in the guide's sample statements, with all their
     arguments free: the mean and the scale of a normal, the concentration of a Dirichlet, and of a
-    flow the normal that it begins at, while its network stays as it is. A latent that is summed
-    stays as it is.
+    flow the normal that it begins at, while its network stays. So does a latent that is summed.
 
     Args:
         model: The model.
@@ -252,8 +256,8 @@ def inference_gap(
     Example:
         >>> from ppl_vae.models.bernoulli import BernoulliModel
         >>> from ppl_vae.guides.normal import NormalGuide
-        >>> x = torch.ones(3, 4)
-        >>> result = inference_gap(BernoulliModel(4), NormalGuide(4), x, steps=20, num_samples=50)
+        >>> pair, x = (BernoulliModel(4), NormalGuide(4)), torch.ones(3, 4)
+        >>> result = inference_gap(*pair, x, steps=20, num_samples=50)
         >>> len(result.frame), result.cause in ("family", "encoder", "both", "neither", "unknown")
         (3, True)
     """

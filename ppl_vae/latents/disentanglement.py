@@ -57,6 +57,15 @@ class Disentanglement:
             other rows, by that for the rows' own. Near 0 where latents tell the factors, near 1
             where they know nothing: then the importances, and ``dci_disentanglement``,
             ``dci_completeness`` and ``modularity``, are those of noise. Printing says so from 0.2.
+
+    Example:
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> x, factors = torch.rand(300, 4).bernoulli(), {"size": torch.rand(300)}
+        >>> pair = BernoulliModel(4, latents=2), NormalGuide(4, latents=2)
+        >>> found = disentanglement(*pair, x, factors, num_bootstrap=0)
+        >>> found.rows, list(found.frame.index[:2]), found.plot().get_xticklabels()[0].get_text()
+        (300, ['mig', 'dci_disentanglement'], 'size')
     """
 
     frame: pd.DataFrame

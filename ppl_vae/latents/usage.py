@@ -57,6 +57,16 @@ class LatentUsage:
         outside: Latents that all rows share, which are left out: one draw of them is held.
         notes: What is not known of which site, and why.
         with_gradients: Sites whose draws have gradients, which free bits need.
+
+    Example:
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> x, pair = torch.eye(4).repeat(9, 1), (BernoulliModel(4, 2), NormalGuide(4, 2))
+        >>> usage = latent_usage(*pair, x)
+        >>> len(usage.active) <= 2, usage.collapsed in ([], ["z"]), usage.at_limit.tolist()
+        (True, True, [False, False])
+        >>> print(usage.plot().get_xlabel().partition(",")[0])
+        latents
     """
 
     frame: pd.DataFrame

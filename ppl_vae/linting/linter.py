@@ -65,6 +65,14 @@ class Lint:
         objective: The ELBO that ``fit`` would use and why; ``None`` where the pair cannot run.
         summed_over_all_rows: Latents outside the row plate that are summed exactly. One sum holds
             all rows, so that such a pair is fitted with all rows in one batch.
+
+    Example:
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> found = lint(BernoulliModel(4), NormalGuide(4), torch.eye(4))
+        >>> len(found.errors), len(found.warnings), list(found.sites["site"])
+        (0, 0, ['z', 'x'])
+        >>> found.raise_if_failed()  # what ``fit`` does first
     """
 
     sites: pd.DataFrame

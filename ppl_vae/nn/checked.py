@@ -58,6 +58,9 @@ def check_row(features: Any) -> None:
 
     Example:
         >>> check_row((1, 28, 28))
+        >>> check_row((28, 28))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: features: expected (channels, height, width), got (28, 28)...
     """
     if not isinstance(features, Sequence) or isinstance(features, str):
         check_count("features", features)

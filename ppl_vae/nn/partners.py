@@ -25,6 +25,10 @@ def check_reads_rows(guide: Any) -> None:
     Example:
         >>> from ppl_vae.guides.normal import NormalGuide
         >>> check_reads_rows(NormalGuide(features=4))  # it has an encoder
+        >>> from ppl_vae.guides.local import LocalGuide
+        >>> check_reads_rows(LocalGuide(rows=9, latents=2))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ValueError: guide: expected a guide that reads its rows, got LocalGuide...
     """
     modules = guide.modules() if isinstance(guide, nn.Module) else ()
     if any(isinstance(module, KnownRows) for module in modules):

@@ -46,8 +46,9 @@ class ColumnGroup(nn.Module):
 
     Example:
         >>> column = {"kind": "real", "loc": 2.0, "scale": 1.0, "categories": 0, "atoms": []}
-        >>> ColumnGroup("real", 0, [column] * 3).outputs(2)
-        6
+        >>> group = ColumnGroup("real", 0, [column] * 3)
+        >>> group.count, group.outputs(2)
+        (3, 6)
     """
 
     loc: Tensor
@@ -210,6 +211,12 @@ def column_groups(
     Raises:
         ValueError: If there is no column, one is told in another way or is of another kind, or
             columns of one kind do not stand side by side.
+
+    Example:
+        >>> real = {"kind": "real", "loc": 2.0, "scale": 1.0, "categories": 0, "atoms": []}
+        >>> groups = column_groups([real, real, {**real, "kind": "count"}])
+        >>> [(group.kind, group.count) for group in groups]
+        [('real', 2), ('count', 1)]
     """
     if isinstance(columns, str) or not isinstance(columns, Sequence) or not columns:
         raise ValueError(

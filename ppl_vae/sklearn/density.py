@@ -74,6 +74,10 @@ class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):
         >>> density = LatentVariableModel("ppca", latents=2, epochs=50, random_state=0).fit(x)
         >>> density.transform(x).shape, density.score_samples(x).shape
         ((150, 2), (150,))
+        >>> density.get_feature_names_out().tolist(), density.sample(3, random_state=0).shape
+        (['z0', 'z1'], (3, 4))
+        >>> density.inverse_transform(density.transform(x)).shape
+        (150, 4)
     """
 
     def __init__(

@@ -80,6 +80,11 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         >>> detector = LatentAnomalyDetector(updates=200, random_state=0).fit(clean)
         >>> detector.predict([[1.0, 2.0, -1.0], [1.0, -2.0, -1.0]]).tolist()
         [1, -1]
+        >>> wrong, right = [[1.0, -2.0, -1.0]], [[1.0, 2.0, -1.0]]
+        >>> bool(detector.score_samples(wrong) < detector.score_samples(right))
+        True
+        >>> bool(detector.decision_function(wrong) < 0), bool(detector.p_values(wrong) <= 0.1)
+        (True, True)
     """
 
     def __init__(

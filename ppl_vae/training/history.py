@@ -48,6 +48,19 @@ class History:
             number of processes.
         threads: Threads of torch's that the fit ran on: one where a step is small
             (``ppl_vae.core.threads``), else what ``torch.get_num_threads()`` was.
+
+    Example:
+        >>> from ppl_vae import fit
+        >>> from ppl_vae.models.bernoulli import BernoulliModel
+        >>> from ppl_vae.guides.normal import NormalGuide
+        >>> pair = BernoulliModel(4, latents=2), NormalGuide(4, latents=2)
+        >>> history = fit(*pair, torch.eye(4), epochs=2, progress=False)
+        >>> len(history.frame), history.stopped, history.objective_differs
+        (2, 'epochs', False)
+        >>> history.converged, history.convergence(), history.held_out_elbo()
+        (None, 'cannot be told: fewer than 24 epochs', 'unknown')
+        >>> print(history.plot().get_ylabel())
+        ELBO (nats per row; higher is better)
     """
 
     frame: pd.DataFrame
