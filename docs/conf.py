@@ -59,7 +59,8 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"index": [], "choose": [], "stability": []}
+alone = ("index", "choose", "theory", "benchmarks", "troubleshooting", "stability", "changes")
+html_sidebars: dict[str, list[str]] = {page: [] for page in alone}
 
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

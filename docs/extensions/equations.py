@@ -17,7 +17,7 @@ TOKEN = re.compile(
     r"(?P<space>\s+)|(?P<arrow><-)|(?P<dots>\.\.\.?)|(?P<number>\d+(?:\.\d+)?)"
     r"|(?P<name>[A-Za-z]+(?:-[a-z]{3,})*)|(?P<sub>_(?=[\w(]))|(?P<power>\^(?=[\w(-]))|(?P<other>.)"
 )
-OTHER = {"~": r"\;\sim\;", "*": r"\cdot", "|": r"\vert ", "{": r"\{", "}": r"\}", "#": r"\#"}
+OTHER = {"~": r"\sim", "*": r"\cdot", "|": r"\vert ", "{": r"\{", "}": r"\}", "#": r"\#"}
 
 
 def columns(line: str) -> tuple[str, str]:
@@ -48,7 +48,7 @@ def to_tex(equation: str) -> str:
 
     Example:
         >>> to_tex("z ~ Normal(0, I)")
-        'z \\;\\sim\\; \\mathrm{Normal}(0, I)'
+        'z \\sim \\mathrm{Normal}(0, I)'
         >>> to_tex("p(x given z_(t-1)) = sqrt(s^2)")
         'p(x \\mid z_{t-1}) = \\sqrt{s^{2}}'
     """
@@ -108,7 +108,8 @@ def _name(name: str, after: str) -> str:
 
 def mathml(tex: str, display: str) -> str:
     """Return TeX as MathML; ``display`` is ``"inline"`` or ``"block"``."""
-    return str(convert(tex, display=display))
+    spaced = re.sub(r"\\sim\b", r"\;\\sim\\;", tex)  # browsers without a font for equations
+    return str(convert(spaced, display=display))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
