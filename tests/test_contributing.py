@@ -22,13 +22,19 @@ def listed():
 
 
 def present():
-    """Every source file of the library and its zoo; a folder's own title is in its heading."""
+    """Every source file of the library and its zoo; a folder's own title is in its heading.
+
+    Of the site, the files of ``docs/`` itself: its folders have an index of their pages.
+    """
     return {
         path.relative_to(ROOT).as_posix()
         for folder in ("ppl_vae", "models", "guides")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in SOURCES and path != path.with_name("__init__.py")
-    } | {"ppl_vae/__init__.py"}
+    } | {
+        "ppl_vae/__init__.py",
+        *(f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.is_file()),
+    }
 
 
 def test_every_file_is_listed_and_every_line_has_its_file():

@@ -73,7 +73,9 @@ def _piece(text: str, place: int) -> tuple[str, int]:
             return rf"\sqrt{{{inside}}}", end
         return _name(token, text[end:]), end
     if kind == "space":
-        product = re.search(r"[\w)\]]$", text[:place]) and re.match(r"[\w(]", text[end:])
+        before, after = text[:place], text[end:]
+        product = re.search(r"[\w)\]]$", before) and re.match(r"[\w(]", after)
+        product = product and not before.endswith("given") and not after.startswith("given ")
         return (r"\; " if product else " "), end
     fixed = {"arrow": r"\leftarrow ", "dots": r"\ldots "}
     return fixed.get(str(kind), OTHER.get(token, token)), end

@@ -1,18 +1,13 @@
-"""The shell session in the README runs as written, its edit of a file included."""
+"""The shell session of the command line's page runs as written, its edit of a file included."""
 
 import os
 import re
 import shlex
 from pathlib import Path
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
-TITLE = "\n## From the command line\n"
+from parts.site import text_of
 
-
-def blocks():
-    """Return (language, text) of each code block of the section, in order."""
-    section = README.split(TITLE)[1].split("\n## ")[0]
-    return re.findall(r"```(sh|diff)\n(.*?)```", section, re.DOTALL)
+PAGE = text_of("howto/command_line.md")
 
 
 def apply(hunk):
@@ -24,10 +19,10 @@ def apply(hunk):
     path.write_text(path.read_text().replace(old, new))
 
 
-def test_the_shell_session_of_the_readme_runs(ppl, wine_file, monkeypatch, tmp_path):
+def test_the_shell_session_of_the_page_runs(ppl, wine_file, monkeypatch, tmp_path):
     (tmp_path / "wine.csv").write_bytes(wine_file.read_bytes())
     called = []
-    for language, text in blocks():
+    for language, text in re.findall(r"```(sh|diff)\n(.*?)```", PAGE, re.DOTALL):
         if language == "diff":
             apply(text)
             continue
