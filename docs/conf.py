@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 mpl.use("agg")
 
-from extensions import gallery, reference_pages  # noqa: E402  found in this folder
+import errors  # noqa: E402  found in this folder
+from extensions import gallery, reference_pages  # noqa: E402
 
 QUICK = bool(os.environ.get("QUICK"))
 BUILD = HERE.parent / "build"
@@ -24,6 +25,7 @@ version = release = importlib.metadata.version("ppl-vae")
 
 gallery.copy_examples(COPIES, QUICK)
 reference_pages.write(HERE / "reference")
+errors.write(HERE / "_generated")
 
 extensions = [
     "myst_parser",
@@ -50,6 +52,8 @@ html_math_renderer = "mathml"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_show_sourcelink = False
+html_show_search_summary = False  # it fetches pages, which a browser refuses for files on a disk
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 7,
@@ -75,8 +79,7 @@ napoleon_use_ivar = True
 sphinx_gallery_conf = {
     "examples_dirs": [str(COPIES)],
     "gallery_dirs": ["gallery"],
-    "filename_pattern": r"\.py$",
-    "ignore_pattern": "|".join(sorted(gallery.NOT_EXECUTED)),
+    "filename_pattern": rf"/(?!{'|'.join(gallery.NOT_EXECUTED)})\w+\.py$",
     "reset_argv": gallery.QuickArguments(QUICK),
     "image_scrapers": (gallery.WrittenFigures(),),
     "reset_modules": (),

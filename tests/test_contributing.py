@@ -28,12 +28,12 @@ def present():
     """
     return {
         path.relative_to(ROOT).as_posix()
-        for folder in ("ppl_vae", "models", "guides")
+        for folder in ("ppl_vae", "models", "guides", "docs/extensions")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in SOURCES and path != path.with_name("__init__.py")
     } | {
         "ppl_vae/__init__.py",
-        *(f"docs/{path.name}" for path in (ROOT / "docs").iterdir() if path.is_file()),
+        *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.[!r]*")),
     }
 
 

@@ -47,7 +47,7 @@ def with_title(source: str) -> str:
     r'''Return a Python file with its docstring as a page: title, text, commands as code.
 
     Example:
-        >>> print(with_title('"""Is it so?\n\n    python x.py\n\nIt is.\n"""\n'))
+        >>> print(with_title('"""Is it so?\n\n    python x.py\n\nIt is.\n"""\nx = 1\n'))
         """
         Is it so?
         =========
@@ -58,6 +58,7 @@ def with_title(source: str) -> str:
         <BLANKLINE>
         It is.
         """
+        x = 1
         <BLANKLINE>
     '''
     docstring = ast.parse(source).body[0]
