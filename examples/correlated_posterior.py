@@ -43,6 +43,7 @@ def main() -> None:
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     pyro.set_rng_seed(0)
 
+    # The model, under its exact posterior.
     wines = torch.as_tensor(scale(load_wine().data)).float()  # (178, 13)
     features = wines.shape[1]
     settings = {
@@ -53,6 +54,8 @@ def main() -> None:
     model = PPCAModel(features, LATENTS)
     fit(model, LinearGuide(features, LATENTS), wines, **settings)
     model.requires_grad_(False)
+
+    # Two guides of the same model. What is the gap of each, and why?
     numbers = LATENTS + LATENTS * (LATENTS + 1) // 2
     guides = {
         "independent latents": NormalGuide(features, LATENTS, nn.Linear(features, 2 * LATENTS)),
@@ -63,6 +66,8 @@ def main() -> None:
         fit(model, guide, wines, **settings)
         gaps[name] = inference_gap(model, guide, wines)
         print(f"{name}\n{gaps[name]}\n")
+
+    # Both gaps in one table, beside what the covariance of the posterior predicts.
     lines = {name: [*gap.summary["mean"], gap.cause] for name, gap in gaps.items()}
     index = [*gaps["full covariance"].summary.index, "cause"]
     table = pd.DataFrame(lines, index=index).loc[["gap", "approximation", "amortization", "cause"]]

@@ -44,6 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
     torch.manual_seed(0)
 
+    # 1,797 digits, 300 of them held out, and a pair whose sizes come from the data.
     digits = load_digits()
     images = torch.as_tensor(digits.data > 7).float()  # (1797, 64): ink or paper
     shuffled = torch.randperm(len(images))
@@ -51,12 +52,15 @@ def main() -> None:
 
     model = build(BernoulliModel, images, latents=LATENTS, decoder=MLP(LATENTS, 64, HIDDEN))
     guide = build(NormalGuide, images, latents=LATENTS, encoder=MLP(64, 2 * LATENTS, HIDDEN))
+
+    # The fit stops where the held-out ELBO no longer rises.
     print(f"Fitting a Bernoulli pair to {len(train)} digits, {len(test)} held out.")
     history = fit(
         model, guide, images[train], validation=images[test], epochs=arguments.epochs, patience=30
     )
     print(history)
 
+    # What the pair has learned, in figures.
     figures = {
         "learning_curves": history.plot(),
         **pictures(model, guide, images[test], name=str(digits.target[test[0]])),
@@ -65,6 +69,8 @@ def main() -> None:
     title = f"{LATENTS} latents of every digit, projected on a plane"
     figures["latent_map"] = latent_map(codes, digits.target, title=title)
     save(figures, arguments.run)
+
+    # Are new digits from the model like the real ones? And the whole fit on one page.
     statistics = ["built-in", ink]
     print(f"\n{predictive_check(model, guide, images[test], statistics=statistics)}")
     report = write_report(

@@ -45,6 +45,7 @@ def main() -> None:
     mpl.use("agg")
     torch.set_num_threads(1)  # matrices this small gain nothing from a second thread
 
+    # Clean rows in three parts, and the strange ones; an estimate and an exact density.
     train, held_out, new, strange = tumours()
     unseen, labels = pd.concat([new, strange]), np.repeat([0, 1], [len(new), len(strange)])
     pyro.set_rng_seed(0)
@@ -52,6 +53,8 @@ def main() -> None:
         "VAE": (build(GaussianModel, train, latents=4), build(NormalGuide, train, latents=4)),
         "flow": (build(FlowModel, train, layers=4, hidden=(32,)), None),
     }
+
+    # Fit each, calibrate it on rows that were held out, and score rows that are new.
     rows, scores, thresholds = {}, {}, {}
     for name, (model, guide) in pairs.items():
         fit(

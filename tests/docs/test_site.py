@@ -64,7 +64,8 @@ window.addEventListener("load", () => parent.postMessage({
   inner: innerWidth, page: document.documentElement.scrollWidth,
   broken: Array.from(document.images).filter((image) => !image.complete || !image.naturalWidth)
     .map((image) => image.src),
-  nameless: Array.from(document.images).filter((image) => image.getAttribute("alt") === null).map((image) => image.src),
+  nameless: Array.from(document.images).filter((image) => image.getAttribute("alt") === null)
+    .map((image) => image.src),
 }, "*"));
 """
 
