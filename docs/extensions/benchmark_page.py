@@ -63,12 +63,33 @@ def markdown(table: dict[str, Any]) -> str:
     return "\n\n".join([*filter(None, parts), f"```sh\n{table['command']}\n```"])
 
 
+def measured(path: str) -> list[str]:
+    """Return what the tables say of a file of the zoo (``"models/vampprior"``), in sentences."""
+    found = []
+    for table in tables():
+        for name in (row for row, of in table.get("zoo", {}).items() if of == path):
+            lines = lines_of(table)
+            lines = lines[lines[ROW] == name]
+            numbers = [f"{title} {shown(lines[field])}" for field, title in table["values"].items()]
+            published = table.get("published", {}).get(name)
+            beside = f" (published: {published})" if published is not None else ""
+            place = f"[{table['title']}](/benchmarks.md)"
+            found += [f"{place}: {', '.join(numbers)}{beside}."] if len(lines) else []
+    return found
+
+
+def tables() -> list[dict[str, Any]]:
+    """Return the tables of ``benchmarks.toml``."""
+    text = (ROOT / "docs" / "benchmarks.toml").read_text(encoding="utf-8")
+    found: list[dict[str, Any]] = tomllib.loads(text)["table"]
+    return found
+
+
 def write(app: Sphinx) -> None:
     """Write the tables, which ``benchmarks.md`` includes."""
-    tables = tomllib.loads((ROOT / "docs" / "benchmarks.toml").read_text())["table"]
     folder = Path(app.srcdir) / "_generated"
     folder.mkdir(exist_ok=True)
-    text = "\n\n".join(markdown(table) for table in tables) + "\n"
+    text = "\n\n".join(markdown(table) for table in tables()) + "\n"
     (folder / "benchmarks.md").write_text(text, encoding="utf-8")
 
 

@@ -22,6 +22,7 @@ from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.display import status_iterator
 
+from extensions.benchmark_page import measured
 from extensions.equations import columns, is_code, to_tex
 from extensions.zoo_figures import draw, pair_of, rows_of
 from ppl_vae import lint
@@ -116,9 +117,10 @@ def page(kind: str, entry: Entry, fitting: list[str], figure: str) -> str:
     other = "guides" if kind == "models" else "models"
     links = [f"{{zoo}}`{other}/{name}`" for name in fitting if name != NO_GUIDE]
     links += ["no guide at all, as nothing is latent"] if NO_GUIDE in fitting else []
+    numbers = [f"**Measured.** {line}" for line in measured(f"{kind}/{entry.name}")]
     return "\n\n".join([
         f"# {entry.name}", f"{entry.title.rstrip('.')}.", equations(entry), figure, prose(entry),
-        f"**{other.capitalize()} that fit to it:** {', '.join(links)}.",
+        f"**{other.capitalize()} that fit to it:** {', '.join(links)}.", *numbers,
         f"## The file {kind}/{entry.name}.py",
         f"Use it as it is, `from ppl_vae.{kind}.{entry.name} import {entry.class_name}`, or "
         "[copy and edit it](../../howto/write_a_pair.md).",
