@@ -277,9 +277,9 @@ def mend(text: str) -> str:
 
 def _sentence_case(text: str) -> str:
     """Return a clause as a sentence; a name at its beginning stays as it is."""
-    text = text.strip().rstrip(".")
+    text = text.strip(f"{HOLE}, ").rstrip(".")
     plain = re.match(r"[a-z]+ ", text)
-    return (text[0].upper() + text[1:] if plain else text) + "."
+    return (text[0].upper() + text[1:] if plain else text) + ("" if text.endswith("?") else ".")
 
 
 def error_tables() -> str:
@@ -298,15 +298,22 @@ def warning_table() -> str:
     return "\n".join(_table(warned()))
 
 
+def _alike(text: str) -> str:
+    """Return what two texts share that differ only in brackets, in what is filled in, in signs."""
+    return re.sub(rf"\([^()]*\)| to {HOLE}|{HOLE}|\W", "", text)
+
+
 def _table(messages: list[Message]) -> list[str]:
     """Return the lines of a table of messages, without what comes after the last semicolon."""
     lines = ["| message | what to do |", "|---|---|"]
-    for message in sorted(messages, key=lambda m: m.text.lstrip(f"{HOLE}: ").lower()):
+    different = {_alike(message.text): message for message in reversed(messages)}.values()
+    for message in sorted(different, key=lambda m: m.text.lstrip(f"{HOLE}: ").lower()):
         text, todo = message.text, mend(message.text)
         if text not in mends()["messages"] and todo.startswith("Expected: "):
             todo = "as the message says"
         elif text not in mends()["messages"]:
-            text = text.rpartition("; ")[0] or text
+            problem = text.rpartition("; ")[0]
+            text = problem if says_something(problem) else text
         lines.append(f"| {as_cell(text)} | {as_cell(todo)} |")
     return lines
 
@@ -331,9 +338,12 @@ def _by_problem(rule: Rule) -> dict[str, tuple[list[str], bool]]:
         if not says_something(problem) and not says_something(fix):
             continue
         words = problem if says_something(problem) else "the finding names both sides"
-        fixes, _ = found.setdefault(words, ([], stops))
+        same = next((known for known in found if _alike(known) == _alike(words)), words)
+        fixes, _ = found.setdefault(same, ([], stops))
         sentence = _sentence_case(fix) if says_something(fix) else "The finding says it."
-        if sentence not in fixes:
+        longer = [known for known in fixes if known.startswith(sentence[:-1])]
+        if not longer:
+            fixes[:] = [known for known in fixes if not sentence.startswith(known[:-1])]
             fixes.append(sentence)
     return found
 

@@ -184,7 +184,7 @@ def test_links_and_names_of_a_page_lead_somewhere(page):
         elif role == "py:mod":
             importlib.import_module(name)
         elif role.startswith("py:"):
-            module, _, attribute = name.rpartition(".")
+            module, _, attribute = name.removeprefix("~").rpartition(".")
             assert hasattr(importlib.import_module(module), attribute), name
     for file in re.findall(r"\b(?:benchmarks|examples)/\w+\.py", text):
         assert (ROOT / file).exists(), file
