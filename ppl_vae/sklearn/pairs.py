@@ -117,7 +117,13 @@ def _check_maker(model: Maker, more: Mapping[str, Any], given: Mapping[str, Any]
         given: These, and the latents where their number is given.
     """
     refuse_unknown("model_arguments", model, more)
-    refuse_unknown("latents", model, given)
+    try:
+        refuse_unknown("latents", model, given)
+    except ValueError as error:
+        raise ValueError(
+            "model: expected a function of the data with the argument latents, whose number is "
+            f"given, got {shown(model)}; or latents=None"
+        ) from error
     try:
         inspect.signature(model).bind(None, **given)
     except TypeError as error:
