@@ -12,8 +12,11 @@
                convolutional network gets right, beside ``SelfTrainingClassifier`` and
                ``LabelSpreading``, each with several settings
     anomaly    ten sets of ADBench by the protocol of ``benchmarks/anomaly.py``: the area under the
-               ROC curve of ``LatentAnomalyDetector``, of ``fit_detector`` with the same seed, and
-               of the pair of that benchmark, which has all training rows and 30 draws a row
+               ROC curve of ``LatentAnomalyDetector``; of the ``AnomalyDetector`` that it holds, and
+               of ``fit_detector`` with the same seed, which must be equal; of ``fit_detector`` with
+               draws of another seed; and of the pair of that benchmark, which has all training rows
+               and 30 draws a row. The first differs from the next two by its draws, which belong to
+               a row and not to the row's place in a call, as the fourth does
 
 DIR holds ``adult.csv`` and the folder ``adbench``. A line is kept for each fold, draw, set and
 seed, so that a run that was cut off goes on.
@@ -60,7 +63,7 @@ from sklearn.semi_supervised import LabelSpreading, SelfTrainingClassifier
 from sklearn.svm import SVC
 from torch import nn
 
-from ppl_vae import build, fit_detector
+from ppl_vae import anomaly_scores, build, fit_detector
 from ppl_vae.evaluation.summary import UnreliableWarning
 from ppl_vae.guides.classifier import ClassifierGuide
 from ppl_vae.models.semisupervised_gaussian import SemisupervisedGaussianModel
@@ -192,18 +195,25 @@ def anomaly(path: Path, seed: int, tiny: bool) -> dict[str, Any]:
     updates = 20 if tiny else 1000
     estimator = LatentAnomalyDetector(updates=updates, random_state=seed)
     of_all = clone(estimator).set_params(contamination=0.1, num_samples=30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # columns with one value
+        detector = fit_detector(train, updates=updates, seed=seed, progress=False)
+        estimator.fit(train)
+    pair = detector.model, detector.guide
     scorers: dict[str, Callable[[], Any]] = {
-        "estimator": lambda: -estimator.fit(train).score_samples(test),
-        "fit_detector": lambda: fit_detector(train, updates=updates, seed=seed, progress=False)(
-            test, progress=False
-        )["score"],
+        "estimator": lambda: -estimator.score_samples(test),
+        "held_detector": lambda: estimator.detector_(test, progress=False)["score"],
+        "fit_detector": lambda: detector(test, progress=False)["score"],
+        "other_draws": lambda: anomaly_scores(*pair, test, num_samples=100, seed=seed + 100)[
+            "negative_log_likelihood"
+        ],
         "estimator_all_rows": lambda: -of_all.fit(train).score_samples(test),
         "benchmark": lambda: by_likelihood(train, test, seed, updates),
     }  # fmt: skip
     found: dict[str, Any] = {"train_rows": len(train)}
     for name, scorer in scorers.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # columns with one value
+            warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("ignore", UnreliableWarning)
             found[name] = float(roc_auc_score(labels, scorer()))
     return found

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.random import RandomState
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from ppl_vae.arguments import check_number, shown
+from ppl_vae.arguments import (
+    check_arguments,
+    check_count,
+    check_flag,
+    check_name,
+    check_number,
+    check_seed,
+    shown,
+)
 from ppl_vae.core.pair import Guide, Model
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.mixed_tables import Table, by_schema, table
 from ppl_vae.data.rows import Rows, as_rows
 from ppl_vae.data.schema import Schema
 from ppl_vae.sklearn import stored
-from ppl_vae.sklearn.pairs import FittedPair, make_pair
+from ppl_vae.sklearn.pairs import FittedPair, make_pair, refuse_unknown
 from ppl_vae.training.history import History
 from ppl_vae.training.svi import fit
 
@@ -34,14 +43,87 @@ FEWEST_TO_HOLD_OUT = 100  # rows; of fewer, none are held out by default
 class PairEstimator(BaseEstimator):
     """The base of the estimators: a pair that is made from the data and fitted by ``ppl_vae.fit``.
 
-    Parameters are stored as they are given, and read when ``fit`` is called.
+    Parameters are stored as they are given, and read when ``fit`` is called. They are explained in
+    ``LatentVariableModel``.
     """
 
     schema_: Schema
     pair_: FittedPair
     seed_: int
 
-    ALWAYS_TABLE: ClassVar[bool] = False  # whether the data are read as a table, with gaps
+    TABLES: ClassVar[bool | None] = None  # whether the data are a table; None: see _wants_table
+
+    def __init__(
+        self,
+        model: str | Callable[..., Any] = "auto",
+        *,
+        guide: str | None = "auto",
+        latents: int | None = None,
+        model_arguments: Mapping[str, Any] | None = None,
+        guide_arguments: Mapping[str, Any] | None = None,
+        table_arguments: Mapping[str, Any] | None = None,
+        epochs: int | None = None,
+        batch_size: int = 128,
+        learning_rate: float = 3e-3,
+        kl_weight: Any = 1.0,
+        validation: Any = "auto",
+        patience: int | None = 50,
+        clip_norm: float | None = 100.0,
+        elbo: Any = None,
+        optimizer: Callable[..., Any] | None = None,
+        scheduler: Callable[..., Any] | None = None,
+        compile: bool | str = "auto",  # noqa: A002  as fit has it
+        num_samples: int = 100,
+        random_state: Any = None,
+        verbose: bool = False,
+    ) -> None:
+        self.model = model
+        self.guide = guide
+        self.latents = latents
+        self.model_arguments = model_arguments
+        self.guide_arguments = guide_arguments
+        self.table_arguments = table_arguments
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.kl_weight = kl_weight
+        self.validation = validation
+        self.patience = patience
+        self.clip_norm = clip_norm
+        self.elbo = elbo
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.compile = compile
+        self.num_samples = num_samples
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def _check(self, others: dict[str, Any]) -> None:
+        """Raise an error that names the first bad parameter, or an argument that no fit takes.
+
+        The other parameters are checked by ``ppl_vae.fit`` and by the classes of the pair.
+
+        Args:
+            others: Further arguments of the estimator's ``fit``.
+        """
+        refuse_others(type(self).__name__, others)
+        for name in ("model_arguments", "guide_arguments", "table_arguments"):
+            check_keywords(name, getattr(self, name))
+        refuse_unknown("table_arguments", table, self.table_arguments or {})
+        for name in ("latents", "epochs", "patience"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
+        if self.guide is not None:
+            check_name("guide", self.guide)
+        check_number("learning_rate", self.learning_rate, positive=True)
+        check_flag("verbose", self.verbose)
+        check_arguments(
+            num_samples=self.num_samples, batch_size=self.batch_size, compile=self.compile
+        )
+
+    def _is_auto(self) -> bool:
+        """Return whether the estimator is to choose the model."""
+        return isinstance(self.model, str) and self.model == "auto"
 
     # Data
 
@@ -58,7 +140,12 @@ class PairEstimator(BaseEstimator):
         """
         X = of_pandas(X, "X")  # noqa: N806
         if reset:
-            self.reads_table_ = self.ALWAYS_TABLE or self._wants_table(X)
+            self.reads_table_ = self._wants_table(X)
+            if self.table_arguments and not self.reads_table_:
+                raise ValueError(
+                    "table_arguments: expected None for a model of numbers, got "
+                    f'{shown(self.table_arguments)}; take the model "table"'
+                )
         if not self.reads_table_:
             return validate_data(self, X, reset=reset, ensure_min_samples=2 if reset else 1)
         if isinstance(X, pd.DataFrame):
@@ -78,7 +165,7 @@ class PairEstimator(BaseEstimator):
         """Return a frame as a table: of its own schema, or of that of the fit."""
         if not reset:
             return by_schema(frame, self.schema_, "X")
-        given = dict(getattr(self, "table_arguments", None) or {})
+        given = dict(self.table_arguments or {})
         if is_array:  # whose cells do not say more than that they are numbers
             given["kinds"] = {**dict.fromkeys(frame.columns, "real"), **given.get("kinds", {})}
         read = table(frame, **given)
@@ -87,10 +174,16 @@ class PairEstimator(BaseEstimator):
 
     def _wants_table(self, X: Any) -> bool:  # noqa: N803
         """Return whether data are to be read as a table, by the model's name or the columns."""
-        model = getattr(self, "model", None)
-        if model == "table":
+        if self.TABLES is not None:
+            return self.TABLES
+        model = self.model
+        if isinstance(model, str) and model == "table":
             return True
-        if not isinstance(X, pd.DataFrame) or not (model == "auto" or callable(model)):
+        if not (self._is_auto() or callable(model)):
+            return False
+        if self.table_arguments:
+            return True
+        if not isinstance(X, pd.DataFrame):
             return False
         numeric = all(pd.api.types.is_numeric_dtype(dtype) for dtype in X.dtypes)
         return not numeric or bool(X.isna().to_numpy().any())
@@ -135,7 +228,6 @@ class PairEstimator(BaseEstimator):
                     f"got {shown(validation)}"
                 )
             validation = 0.1 if rows >= FEWEST_TO_HOLD_OUT else None
-        check_number("learning_rate", self.learning_rate, positive=True)
         rate = self.learning_rate
         optimizer = self.optimizer
         if optimizer is None:
@@ -153,8 +245,13 @@ class PairEstimator(BaseEstimator):
     def _new_seed(self) -> int:
         """Return the seed of a fit: ``random_state`` itself, or drawn where it is no number."""
         if isinstance(self.random_state, int | np.integer):
-            check_random_state(self.random_state)  # refuses what is no seed
+            check_seed("random_state", self.random_state)
             return int(self.random_state)
+        if self.random_state is not None and not isinstance(self.random_state, RandomState):
+            raise ValueError(
+                "random_state: expected a whole number, a numpy.random.RandomState or None, got "
+                f"{shown(self.random_state)}"
+            )
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     @property
@@ -221,6 +318,16 @@ def default_epochs(rows: int, batch_size: int) -> int:
     batches = max(1, math.ceil(rows / batch_size))
     updates = max(FEWEST_UPDATES, min(MOST_UPDATES, EACH_ROW * rows))
     return max(FEWEST_EPOCHS, math.ceil(updates / batches))
+
+
+def check_keywords(name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless a value is a mapping with texts as its keys, or ``None``."""
+    right = value is None or isinstance(value, Mapping)
+    if not right or not all(isinstance(key, str) for key in value or ()):
+        raise ValueError(
+            f"{name}: expected a dictionary of arguments by their names, or None, got "
+            f"{shown(value)}"
+        )
 
 
 def refuse_others(name: str, others: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from ppl_vae.arguments import check_number, shown
 from ppl_vae.data.rows import Rows
 from ppl_vae.latents.codes import encode
-from ppl_vae.sklearn.base import PairEstimator, refuse_others
+from ppl_vae.sklearn.base import PairEstimator
 from ppl_vae.sklearn.same_draws import in_groups
 
 Floats = npt.NDArray[np.float64]
@@ -78,6 +78,8 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
         [[1.0, 0.0], [0.0, 1.0]]
     """
 
+    TABLES = False
+
     def __init__(
         self,
         model: str | Callable[..., Any] = "auto",
@@ -101,25 +103,14 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.model = model
-        self.guide = guide
-        self.latents = latents
-        self.model_arguments = model_arguments
-        self.guide_arguments = guide_arguments
+        super().__init__(
+            model, guide=guide, latents=latents, model_arguments=model_arguments,
+            guide_arguments=guide_arguments, epochs=epochs, batch_size=batch_size,
+            learning_rate=learning_rate, kl_weight=kl_weight, validation=validation,
+            patience=patience, clip_norm=clip_norm, elbo=elbo, optimizer=optimizer,
+            scheduler=scheduler, compile=compile, random_state=random_state, verbose=verbose,
+        )  # fmt: skip
         self.label_share = label_share
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.kl_weight = kl_weight
-        self.validation = validation
-        self.patience = patience
-        self.clip_norm = clip_norm
-        self.elbo = elbo
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.compile = compile
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any, **others: Any) -> LatentClassifier:  # noqa: N803
         """Fit a new pair to rows, of which some have a label.
@@ -135,8 +126,7 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
         Raises:
             ValueError: On bad data or parameters, or if fewer than two classes have a label.
         """
-        refuse_others(type(self).__name__, others)
-        check_number("label_share", self.label_share, least=0)
+        self._check(others)
         if y is None:
             raise ValueError(
                 "requires y to be passed, but the target y is None: labels, -1 for rows without one"
@@ -145,11 +135,26 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
         check_consistent_length(values, y)
         labels = self._coded(y)
         model = self.model
-        if isinstance(model, str) and model == "auto":
+        if self._is_auto():
             binary = bool(np.isin(values, (0, 1)).all())
             model = "semisupervised" if binary else "semisupervised_gaussian"
         self._fit_pair(self._with_repeats(values, labels), model, self.guide)
         return self
+
+    def _check(self, others: dict[str, Any]) -> None:
+        """Raise an error that names the first bad parameter."""
+        super()._check(others)
+        check_number("label_share", self.label_share, least=0)
+        if self.label_share >= 1:
+            raise ValueError(
+                f"label_share: expected a share of at least 0 and below 1, got "
+                f"{shown(self.label_share)}"
+            )
+        if self.patience is not None and self.validation is None:
+            raise ValueError(
+                f"patience: expected None where no rows are held out, got {shown(self.patience)}; "
+                "give validation=0.1"
+            )
 
     def _coded(self, y: Any) -> npt.NDArray[np.int64]:
         """Return labels as numbers of classes, -1 for none; sets ``classes_``.
@@ -178,7 +183,7 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
     def _with_repeats(self, values: Any, labels: npt.NDArray[np.int64]) -> dict[str, Any]:
         """Return the fields of the fit: all rows, and the labelled ones again where few are."""
         known = np.flatnonzero(labels != UNLABELLED)
-        wanted = self.label_share * (len(labels) - len(known)) / max(1e-9, 1 - self.label_share)
+        wanted = self.label_share * (len(labels) - len(known)) / (1 - self.label_share)
         copies = max(0, round(wanted / len(known)) - 1)
         order = np.concatenate([np.arange(len(labels)), np.tile(known, copies)])
         return {"x": np.asarray(values)[order], "y": labels[order]}

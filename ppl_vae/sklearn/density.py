@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ppl_vae.evaluation.summary import UnreliableWarning, unreliable_rows
 from ppl_vae.latents.codes import encode, generate
 from ppl_vae.latents.traversals import decode
 from ppl_vae.predictive.latent_draws import row_latents
-from ppl_vae.sklearn.base import PairEstimator, refuse_others
+from ppl_vae.sklearn.base import PairEstimator
 from ppl_vae.sklearn.same_draws import in_groups
 
 Floats = npt.NDArray[np.float64]
@@ -80,51 +79,6 @@ class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):
         (150, 4)
     """
 
-    def __init__(
-        self,
-        model: str | Callable[..., Any] = "auto",
-        *,
-        guide: str | None = "auto",
-        latents: int | None = None,
-        model_arguments: Mapping[str, Any] | None = None,
-        guide_arguments: Mapping[str, Any] | None = None,
-        table_arguments: Mapping[str, Any] | None = None,
-        epochs: int | None = None,
-        batch_size: int = 128,
-        learning_rate: float = 3e-3,
-        kl_weight: Any = 1.0,
-        validation: Any = "auto",
-        patience: int | None = 50,
-        clip_norm: float | None = 100.0,
-        elbo: Any = None,
-        optimizer: Callable[..., Any] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        compile: bool | str = "auto",  # noqa: A002  as fit has it
-        num_samples: int = 100,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.guide = guide
-        self.latents = latents
-        self.model_arguments = model_arguments
-        self.guide_arguments = guide_arguments
-        self.table_arguments = table_arguments
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.kl_weight = kl_weight
-        self.validation = validation
-        self.patience = patience
-        self.clip_norm = clip_norm
-        self.elbo = elbo
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.compile = compile
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.verbose = verbose
-
     def fit(self, X: Any, y: Any = None, **others: Any) -> LatentVariableModel:  # noqa: N803
         """Fit a new pair to rows.
 
@@ -139,11 +93,10 @@ class LatentVariableModel(TransformerMixin, DensityMixin, PairEstimator):
         Raises:
             ValueError: On bad data or parameters, or on a pair with faults, as ``ppl_vae.fit``.
         """
-        refuse_others(type(self).__name__, others)
-        check_count("num_samples", self.num_samples)
+        self._check(others)
         data = self._read(X, reset=True)
         name = self.model
-        if isinstance(name, str) and name == "auto":
+        if self._is_auto():
             name = "table" if self.reads_table_ else "gaussian"
         self._fit_pair(data, name, self.guide)
         first = self.pair_.pair.rows(data, "X").subset(torch.arange(1))

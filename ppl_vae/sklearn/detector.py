@@ -16,10 +16,11 @@ from sklearn.base import OutlierMixin
 from ppl_vae.anomaly import conformal
 from ppl_vae.anomaly.detector import FEWEST, AnomalyDetector
 from ppl_vae.anomaly.fitted_detector import CALIBRATION, fit_table_pair
+from ppl_vae.anomaly.pair_scores import SCORES
 from ppl_vae.anomaly.scoring import Scoring
 from ppl_vae.arguments import check_count, check_number, shown
 from ppl_vae.data.rows import Rows, as_rows
-from ppl_vae.sklearn.base import PairEstimator, refuse_others
+from ppl_vae.sklearn.base import PairEstimator
 from ppl_vae.sklearn.same_draws import in_groups
 
 Floats = npt.NDArray[np.float64]
@@ -115,30 +116,18 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         random_state: Any = None,
         verbose: bool = False,
     ) -> None:
-        self.model = model
+        super().__init__(
+            model, guide=guide, latents=latents, model_arguments=model_arguments,
+            guide_arguments=guide_arguments, table_arguments=table_arguments, epochs=epochs,
+            batch_size=batch_size, learning_rate=learning_rate, kl_weight=kl_weight,
+            validation=validation, patience=patience, clip_norm=clip_norm, elbo=elbo,
+            optimizer=optimizer, scheduler=scheduler, compile=compile, num_samples=num_samples,
+            random_state=random_state, verbose=verbose,
+        )  # fmt: skip
         self.contamination = contamination
         self.false_alarm_rate = false_alarm_rate
         self.anomaly_score = anomaly_score
         self.updates = updates
-        self.guide = guide
-        self.latents = latents
-        self.model_arguments = model_arguments
-        self.guide_arguments = guide_arguments
-        self.table_arguments = table_arguments
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.kl_weight = kl_weight
-        self.validation = validation
-        self.patience = patience
-        self.clip_norm = clip_norm
-        self.elbo = elbo
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.compile = compile
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None, **others: Any) -> LatentAnomalyDetector:  # noqa: N803
         """Fit a new pair to rows, and set the threshold.
@@ -160,8 +149,7 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
                 threshold then comes from the rows of the fit, and more than the rate of new clean
                 rows are flagged.
         """
-        refuse_others(type(self).__name__, others)
-        self._check()
+        self._check(others)
         data = self._read(X, reset=True)
         self.seed_ = self._new_seed()
         rows = as_rows(data, "X")
@@ -198,10 +186,29 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         self.offset_ = float(np.percentile(-self._scores(rows), 100 * share))
         return self
 
-    def _check(self) -> None:
-        """Raise ``ValueError`` for bad parameters."""
-        check_count("num_samples", self.num_samples)
+    def _check(self, others: dict[str, Any]) -> None:
+        """Raise an error that names the first bad parameter."""
+        super()._check(others)
         check_number("false_alarm_rate", self.false_alarm_rate, positive=True)
+        if self.false_alarm_rate >= 1:
+            raise ValueError(
+                "false_alarm_rate: expected a share above 0 and below 1, got "
+                f"{shown(self.false_alarm_rate)}"
+            )
+        if not isinstance(self.anomaly_score, str) or self.anomaly_score not in SCORES:
+            raise ValueError(
+                f"anomaly_score: expected one of {', '.join(SCORES)}, got "
+                f"{shown(self.anomaly_score)}"
+            )
+        if self.updates is not None:
+            check_count("updates", self.updates)
+        if self._is_auto():
+            self._refuse_of_other_models()
+        elif self.updates is not None:
+            raise ValueError(
+                f'updates: expected None for another model than "auto", got '
+                f"{shown(self.updates)}; give epochs"
+            )
         share = self.contamination
         if isinstance(share, str) and share == "auto":
             return
@@ -214,15 +221,9 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
 
     def _fit_to(self, rows: Rows, data: Any) -> None:
         """Fit the pair to some rows of the data; sets ``pair_`` and ``history_``."""
-        if not isinstance(self.model, str) or self.model != "auto":
-            if self.updates is not None:
-                raise ValueError(
-                    f'updates: expected None for another model than "auto", got '
-                    f"{shown(self.updates)}; give epochs"
-                )
+        if not self._is_auto():
             self._fit_pair(rows, self.model, self.guide)
             return
-        self._refuse_of_other_models()
         updates = self.updates
         if updates is None:
             updates = min(UPDATES, UPDATES_EACH_ROW * len(as_rows(data)))
@@ -234,10 +235,12 @@ class LatentAnomalyDetector(OutlierMixin, PairEstimator):
         """Raise ``ValueError`` if a parameter is given that the pair of ``"auto"`` cannot take."""
         defaults = type(self)().get_params(deep=False)
         for name in OF_OTHER_MODELS:
-            if getattr(self, name) is not defaults[name] and getattr(self, name) != defaults[name]:
+            value, default = getattr(self, name), defaults[name]
+            same = isinstance(value, int | float | str) and value == default
+            if value is not default and not same:
                 raise ValueError(
-                    f'{name}: expected {defaults[name]!r} for the model "auto", which has its own '
-                    f"settings, got {shown(getattr(self, name))}; name another model, such as "
+                    f'{name}: expected {default!r} for the model "auto", which has its own '
+                    f"settings, got {shown(value)}; name another model, such as "
                     '"gaussian"'
                 )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,13 +12,12 @@ import torch
 from sklearn.base import OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from ppl_vae.arguments import check_count
 from ppl_vae.data.arrow import of_pandas
 from ppl_vae.data.mixed_tables import Table
 from ppl_vae.data.rows import Rows
 from ppl_vae.evaluation.summary import UnreliableWarning
 from ppl_vae.imputation.imputation import impute
-from ppl_vae.sklearn.base import PairEstimator, refuse_others
+from ppl_vae.sklearn.base import PairEstimator
 from ppl_vae.sklearn.same_draws import in_groups
 
 
@@ -31,27 +29,26 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
     numbers, those of a frame are read by ``ppl_vae.table``.
 
     Args:
-        model: Name of a model for tables, ``table``, or a function of the data that returns
-            ``(model, guide)``.
-        guide: Name of a guide; ``"auto"`` for the one that goes with the model.
-        latents: Number of latents; ``None`` for the model's own default, 8.
+        model: ``"auto"`` for the model ``table``; the name of another model for tables, or a
+            function of the data that returns ``(model, guide)``.
+        guide: Name of a guide; this and all parameters below are those of ``LatentVariableModel``.
+        latents: Number of latents; ``None`` for 8.
         model_arguments: More arguments of the model's class, such as ``{"hidden": (256, 256)}``.
         guide_arguments: More arguments of the guide's class: ``{"hide": 0.5}`` hides cells from the
             guide in training, for later rows with more gaps than those of the fit.
         table_arguments: Arguments of ``ppl_vae.table``: ``kinds``, ``missing``, ``ignore``,
             ``unseen``.
-        epochs: Passes over the data; ``None``: as many as make 5 updates for each row, 3,000 at
-            most, and 20 passes at least.
+        epochs: Passes over the data.
         batch_size: Rows of one update.
-        learning_rate: Step size of Adam, the optimizer where none is given.
+        learning_rate: Step size of Adam.
         kl_weight: Weight of the latents' divergence from the prior.
-        validation: Share of the rows to hold out; ``"auto"``: a tenth from 100 rows on.
+        validation: Share of the rows that choose the best epoch.
         patience: Epochs without a better held-out ELBO before the fit ends.
         clip_norm: Largest norm of a gradient.
-        elbo: The objective, as ``ppl_vae.IWAE(5)``.
-        optimizer: Makes a torch optimizer of a list of parameters.
-        scheduler: Makes a torch scheduler of the optimizer.
-        compile: ``"auto"``, ``True`` or ``False``, as for ``ppl_vae.fit``.
+        elbo: The objective.
+        optimizer: Makes a torch optimizer.
+        scheduler: Makes a torch scheduler.
+        compile: As for ``ppl_vae.fit``.
         num_samples: Draws of the latents for each row with gaps.
         random_state: Seed of the first weights, the fit and all draws.
         verbose: Whether to show a bar while fitting.
@@ -75,52 +72,7 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
         True
     """
 
-    ALWAYS_TABLE = True
-
-    def __init__(
-        self,
-        model: str | Callable[..., Any] = "table",
-        *,
-        guide: str | None = "auto",
-        latents: int | None = None,
-        model_arguments: Mapping[str, Any] | None = None,
-        guide_arguments: Mapping[str, Any] | None = None,
-        table_arguments: Mapping[str, Any] | None = None,
-        epochs: int | None = None,
-        batch_size: int = 128,
-        learning_rate: float = 3e-3,
-        kl_weight: Any = 1.0,
-        validation: Any = "auto",
-        patience: int | None = 50,
-        clip_norm: float | None = 100.0,
-        elbo: Any = None,
-        optimizer: Callable[..., Any] | None = None,
-        scheduler: Callable[..., Any] | None = None,
-        compile: bool | str = "auto",  # noqa: A002  as fit has it
-        num_samples: int = 200,
-        random_state: Any = None,
-        verbose: bool = False,
-    ) -> None:
-        self.model = model
-        self.guide = guide
-        self.latents = latents
-        self.model_arguments = model_arguments
-        self.guide_arguments = guide_arguments
-        self.table_arguments = table_arguments
-        self.epochs = epochs
-        self.batch_size = batch_size
-        self.learning_rate = learning_rate
-        self.kl_weight = kl_weight
-        self.validation = validation
-        self.patience = patience
-        self.clip_norm = clip_norm
-        self.elbo = elbo
-        self.optimizer = optimizer
-        self.scheduler = scheduler
-        self.compile = compile
-        self.num_samples = num_samples
-        self.random_state = random_state
-        self.verbose = verbose
+    TABLES = True
 
     def fit(self, X: Any, y: Any = None, **others: Any) -> LatentImputer:  # noqa: N803
         """Fit a new pair to the cells that are there.
@@ -136,10 +88,9 @@ class LatentImputer(OneToOneFeatureMixin, TransformerMixin, PairEstimator):
         Raises:
             ValueError: On bad data or parameters, or on a pair with faults.
         """
-        refuse_others(type(self).__name__, others)
-        check_count("num_samples", self.num_samples)
+        self._check(others)
         data = self._read(X, reset=True)
-        self._fit_pair(data, self.model, self.guide)
+        self._fit_pair(data, "table" if self._is_auto() else self.model, self.guide)
         return self
 
     def transform(self, X: Any) -> Any:  # noqa: N803

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ def make_pair(
                 f"which returns model and guide, got {shown(guide)}"
             )
         given = more if latents is None else {**more, "latents": latents}
+        _check_maker(model, more, given)
         with forked(seed):
             return _two_halves(model(data, **given))
     if not isinstance(model, str):
@@ -71,7 +72,7 @@ def make_pair(
             "model: expected a name of the zoo or a function of the data that returns (model, "
             f"guide), got {shown(model)}"
         )
-    model_class = find_class(model, "models")
+    model_class = _found("model", model, "models")
     guide_class = _guide_class(model, guide)
     if latents is not None:
         halves = ((model_class, more), (guide_class, of_guide))
@@ -83,8 +84,61 @@ def make_pair(
             )
         for arguments in takers:
             arguments.setdefault("latents", latents)
+    refuse_unknown("model_arguments", model_class, more)
+    if guide_class is not None:
+        refuse_unknown("guide_arguments", guide_class, of_guide)
     with forked(seed):
         return _built(data, model_class, guide_class, more, of_guide)
+
+
+def refuse_unknown(argument: str, taker: Callable[..., Any], given: Iterable[str]) -> None:
+    """Raise ``ValueError`` for names that a class or a function has no arguments for.
+
+    Args:
+        argument: The estimator's parameter that holds the names.
+        taker: The class, or the function, whose first argument is the data.
+        given: The names.
+    """
+    parameters = inspect.signature(taker).parameters
+    known = list(parameters)[0 if isinstance(taker, type) else 1 :]
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters.values()):
+        return
+    if unknown := [name for name in given if name not in known]:
+        name = getattr(taker, "__name__", shown(taker))
+        raise ValueError(f"{argument}: expected arguments of {name} among {known}, got {unknown}")
+
+
+def _check_maker(model: Maker, more: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` unless a user's function takes the data and what is given beside them.
+
+    Args:
+        model: The function.
+        more: The arguments of ``model_arguments``.
+        given: These, and the latents where their number is given.
+    """
+    refuse_unknown("model_arguments", model, more)
+    try:
+        refuse_unknown("latents", model, given)
+    except ValueError as error:
+        raise ValueError(
+            "model: expected a function of the data with the argument latents, whose number is "
+            f"given, got {shown(model)}; or latents=None"
+        ) from error
+    try:
+        inspect.signature(model).bind(None, **given)
+    except TypeError as error:
+        raise ValueError(
+            f"model: expected a function of the data{''.join(f' and {name}' for name in given)}, "
+            f"got one with a {error}"
+        ) from error
+
+
+def _found(argument: str, name: str, kind: str) -> type[Any]:
+    """Return the class that a name stands for; an error names the estimator's parameter."""
+    try:
+        return find_class(name, kind)
+    except ValueError as error:
+        raise ValueError(f"{argument}: {str(error).removeprefix(f'{kind}: ')}") from error
 
 
 def _has_latents(cls: type[Any]) -> bool:
@@ -109,7 +163,7 @@ def _guide_class(model: str, guide: str | None) -> type[Any] | None:
         if entry is not None and not entry.needs_guide:
             return None
         guide = GUIDES.get(model, "normal")
-    return None if guide is None else find_class(guide, "guides")
+    return None if guide is None else _found("guide", guide, "guides")
 
 
 def _built(

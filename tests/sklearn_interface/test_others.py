@@ -11,7 +11,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ppl_vae import fit_detector
+from ppl_vae import anomaly_scores, fit_detector
 from ppl_vae.sklearn import (
     LatentAnomalyDetector,
     LatentClassifier,
@@ -41,13 +41,21 @@ def test_the_detector_is_the_librarys_own(plane):
     assert all((weights[name] == value).all() for name, value in library.model.state_dict().items())
     assert detector.offset_ == -library.threshold()
     plain = library(rows, progress=False)
-    difference = detector.score_samples(rows[:100]) + plain["score"][:100]
-    assert difference.abs().max() < 1.5  # of the draws
-    assert abs(difference.mean()) < 0.1
-    labels = np.repeat([0, 1], 100)
-    area = roc_auc_score(labels, -detector.score_samples(rows))
-    assert area == pytest.approx(roc_auc_score(labels, plain["score"]), abs=5e-3)
-    assert area > 0.8
+    pd.testing.assert_frame_equal(detector.detector_(rows, progress=False), plain)
+    # The estimator's own draws are others, one set for each row: as good as those of any seed.
+    scores, labels = -detector.score_samples(rows), np.repeat([0, 1], 100)
+    drawn = np.stack([
+        anomaly_scores(library.model, library.guide, rows, num_samples=100, seed=seed)[
+            "negative_log_likelihood"
+        ]
+        for seed in range(8)
+    ])  # fmt: skip
+    error = np.sqrt(1 + 1 / len(drawn))  # of one draw beside the mean of eight
+    surprise = (scores - drawn.mean(0)) / (error * drawn.std(0, ddof=1))
+    assert np.sqrt((surprise**2).mean()) < 2  # 1.0 to 1.2 where a seed of the library is tried
+    areas = [roc_auc_score(labels, each) for each in drawn]  # with a deviation of 0.0008
+    assert abs(roc_auc_score(labels, scores) - np.mean(areas)) < 4 * error * np.std(areas, ddof=1)
+    assert min(areas) > 0.95
     flagged = detector.predict(rows) == -1
     assert ((detector.p_values(rows) <= 0.05) == flagged).all()
     assert flagged[labels == 0].mean() < 0.12
@@ -91,7 +99,7 @@ def test_the_imputer_knows_columns_from_each_other_and_keeps_what_is_there(plane
     single = gone & (gone.sum(1, keepdims=True) == 1)  # two other columns tell the third
     error = np.sqrt(((filled - plane[0])[single] ** 2).mean())
     means = np.sqrt(((np.nanmean(x, 0) - plane[0])[single] ** 2).mean())
-    assert error < 0.5 * means
+    assert error < 0.4 * means  # 0.31 of it, with a deviation of 0.024 over seeds of the fit
     order = np.random.default_rng(2).permutation(len(x))
     np.testing.assert_allclose(imputer.transform(x[order]), filled[order], rtol=1e-12)
     np.testing.assert_allclose(imputer.transform(x[:7]), filled[:7], rtol=1e-12)
