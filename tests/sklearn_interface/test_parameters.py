@@ -85,7 +85,9 @@ def test_every_odd_value_ends_in_a_fit_or_is_refused_by_its_name(name, parameter
         if value is True and parameter == "compile":  # a right value, which takes seconds
             continue
         message = message_of(name, parameter, value)
-        far = parameter == "learning_rate" and isinstance(value, int)  # 2**70 ends where numbers overflow
+        far = parameter == "learning_rate" and isinstance(
+            value, int
+        )  # 2**70 ends where numbers overflow
         assert message is None or parameter in message or far, value
 
 
