@@ -14,8 +14,8 @@ NOT_QUICK := \
   benchmarks/test_step.py benchmarks/test_vector_quantized.py benchmarks/test_zoo.py \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
-  cli/test_check.py cli/test_command_page.py cli/test_evaluate.py cli/test_lint_fit.py cli/test_list_new.py \
-  cli/test_report.py docs/test_pages.py \
+  cli/test_check.py cli/test_command_page.py cli/test_evaluate.py cli/test_lint_fit.py \
+  cli/test_list_new.py cli/test_report.py docs/test_pages.py \
   compiled/test_blow_ups.py compiled/test_changes.py compiled/test_equality.py \
   compiled/test_faults.py compiled/test_fit.py compiled/test_large_numbers.py \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \

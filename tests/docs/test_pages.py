@@ -15,7 +15,7 @@ import warnings
 import pytest
 from parts import extras
 from parts.scripts import run_script
-from parts.site import DOCS, ROOT, blocks, edited, pages, program, text_of
+from parts.site import DOCS, ROOT, blocks, edited, linked, pages, program, text_of
 from typer.main import get_command
 
 from ppl_vae.cli.main import app
@@ -140,6 +140,16 @@ def run(text, page, folder, alone=False):
         return run_script(folder / "program.py", folder=folder)[0]
 
 
+def beginning(text):
+    """The first three words of a text, a number as #: what few epochs do not change."""
+    return " ".join(re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?", "#", text).split()[:3])
+
+
+def beginning_of_lines(output):
+    """What each line of an output begins with."""
+    return {beginning("\n".join(output.splitlines()[i:])) for i in range(output.count("\n") + 1)}
+
+
 @pytest.mark.parametrize("page", [page for page in pages() if blocks(page, "python")])
 def test_the_programs_of_a_page_run_and_print_what_it_says(page, tmp_path):
     extras.sklearn("datasets")
@@ -147,6 +157,10 @@ def test_the_programs_of_a_page_run_and_print_what_it_says(page, tmp_path):
         needed()
     assert page in PRINTS, f"{page}: say in PRINTS what its programs print"
     output = run(program(page), page, tmp_path, alone=page == "start/first_pair.md")
+    for shown in blocks(page, "text", first="python"):
+        assert beginning(shown) in beginning_of_lines(output), (
+            f"{page}: no longer printed:\n{shown}"
+        )
     for pattern in PRINTS[page]:
         assert re.search(pattern, output, re.MULTILINE), f"{page}: {pattern} is not in\n{output}"
 
@@ -157,6 +171,10 @@ def test_the_edits_of_a_page_fit_their_program_and_it_runs(page, tmp_path):
     if page != "howto/command_line.md":  # tests/cli/test_command_page.py applies its edit
         output = run(edited(page), "", tmp_path)
         assert EDITED[page] in output
+        if linked(page, "edits"):  # what stands before the page's own programs
+            later = blocks(page, "text", first="python")
+            for shown in blocks(page, "text")[: -len(later) or None]:
+                assert beginning(shown) in beginning_of_lines(output), shown
 
 
 @pytest.mark.parametrize("page", pages())

@@ -30,9 +30,12 @@ def text_of(page):
     return re.sub(INCLUDED, included, (DOCS / page).read_text())
 
 
-def blocks(page, language):
-    """The fenced blocks of a page in one language, in order."""
-    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
+def blocks(page, language, first=""):
+    """The fenced blocks of a page in one language, in order; those after the first of another."""
+    text = text_of(page)
+    if first:
+        text = text.partition(f"```{first}\n")[2]
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def linked(page, words):
