@@ -12,8 +12,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 mpl.use("agg")
 
-import errors  # noqa: E402  found in this folder
-from extensions import gallery, reference_pages  # noqa: E402
+from extensions import error_tables, gallery, reference_pages  # noqa: E402  found in this folder
 
 QUICK = bool(os.environ.get("QUICK"))
 BUILD = HERE.parent / "build"
@@ -25,7 +24,7 @@ version = release = importlib.metadata.version("ppl-vae")
 
 gallery.copy_examples(COPIES, QUICK)
 reference_pages.write(HERE / "reference")
-errors.write(HERE / "_generated")
+error_tables.write(HERE / "_generated")
 
 extensions = [
     "myst_parser",

@@ -14,7 +14,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = ("ppl_vae", "models", "guides")
 HOLE = "…"
 MOST = 4  # alternatives of one message that are told apart

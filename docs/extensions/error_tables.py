@@ -21,7 +21,7 @@ from functools import cache
 from itertools import product
 from pathlib import Path
 
-from source_words import (
+from extensions.source_words import (
     HOLE,
     THREE_PARTS,
     Module,
@@ -32,7 +32,7 @@ from source_words import (
     words,
 )
 
-MENDS = Path(__file__).with_name("mends.toml")
+MENDS = Path(__file__).parents[1] / "mends.toml"
 
 TITLES = {
     "arguments": "Arguments of any function",
