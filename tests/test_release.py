@@ -25,7 +25,7 @@ def tracked():
     """The files that the repository keeps."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is no checkout of the repository")
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    command = ["git", "ls-files"]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     return {name for name in said.splitlines() if (ROOT / name).exists()}
 
