@@ -9,12 +9,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 import ppl_vae
 from ppl_vae.cli.main import app
 
+yaml = pytest.importorskip("yaml", reason="needs pyyaml, which pre-commit brings: '.[dev]'")
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 NOT_SHIPPED = (".ci/", ".github/", ".gitignore")
