@@ -71,7 +71,7 @@ class LatentClassifier(ClassifierMixin, PairEstimator):
         >>> x = np.random.default_rng(0).normal(size=(100, 2)) + np.repeat([[-4.0], [4.0]], 50, 0)
         >>> y = np.full(100, -1)
         >>> y[[0, 99]] = [3, 7]  # two labels
-        >>> classifier = LatentClassifier(latents=1, random_state=0).fit(x, y)
+        >>> classifier = LatentClassifier(latents=1, epochs=100, random_state=0).fit(x, y)
         >>> classifier.predict([[-4, -4], [4, 4]])
         array([3, 7])
         >>> classifier.predict_proba([[-4, -4], [4, 4]]).round().tolist()
