@@ -49,10 +49,9 @@ def main() -> None:
     folds = StratifiedKFold(3, shuffle=True, random_state=0)
     grid = {"model": MODELS, "latents": arguments.latents}
     search = GridSearchCV(density, grid, cv=list(folds.split(x, y))).fit(x)
-    scores = pd.DataFrame(search.cv_results_["params"]).assign(
-        score=search.cv_results_["mean_test_score"]
-    )
-    table = scores.pivot(index="model", columns="latents", values="score").loc[MODELS]
+    settings = pd.MultiIndex.from_frame(pd.DataFrame(search.cv_results_["params"]))
+    scores = pd.Series(search.cv_results_["mean_test_score"], settings)
+    table = scores.unstack("latents").loc[MODELS]  # noqa: PD010  an index of two levels
     print("held-out log-likelihood, in nats a wine\n")
     print(table.to_string(float_format="{:.2f}".format))
 

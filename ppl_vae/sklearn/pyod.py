@@ -1,4 +1,4 @@
-"""``PyodDetector``: the detector of strange rows with the methods and attributes of pyod's detectors.
+"""``PyodDetector``: the detector of strange rows, with the methods of pyod's detectors.
 
     pyod:            decision_function higher = stranger;  predict 1 = outlier, 0 = inlier
     scikit-learn:    decision_function below 0 = outlier;  predict -1 = outlier, 1 = inlier
@@ -12,11 +12,12 @@ Unifying Outlier Scores, section 3 (``method="unify"``).
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import erf
+import torch
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -107,7 +108,7 @@ class PyodDetector(BaseEstimator):
         return np.asarray(self.fit(X).labels_, dtype=np.int64)
 
     def predict_proba(self, X: Any, method: str = "linear") -> Floats:  # noqa: N803
-        """Return scores between 0 and 1 that pyod calls probabilities: (rows, 2), inlier and outlier.
+        """Return what pyod calls probabilities, (rows, 2): of an inlier and of an outlier.
 
         Args:
             X: (rows, columns), with the columns of the fit.
@@ -123,7 +124,8 @@ class PyodDetector(BaseEstimator):
             spread = float(np.ptp(known)) or 1.0
             strange = (scores - known.min()) / spread
         elif method == "unify":
-            strange = erf((scores - known.mean()) / ((float(known.std()) or 1.0) * np.sqrt(2)))
+            deviations = (scores - known.mean()) / (float(known.std()) or 1.0)
+            strange = torch.erf(torch.as_tensor(deviations) / math.sqrt(2)).numpy()
         else:
             raise ValueError(f'method: expected "linear" or "unify", got {shown(method)}')
         strange = strange.clip(0, 1)

@@ -85,9 +85,8 @@ def test_every_odd_value_ends_in_a_fit_or_is_refused_by_its_name(name, parameter
         if value is True and parameter == "compile":  # a right value, which takes seconds
             continue
         message = message_of(name, parameter, value)
-        far = parameter == "learning_rate" and isinstance(
-            value, int
-        )  # 2**70 ends where numbers overflow
+        # A rate of 2**70 is a right value, with which numbers overflow.
+        far = parameter == "learning_rate" and isinstance(value, int)
         assert message is None or parameter in message or far, value
 
 
