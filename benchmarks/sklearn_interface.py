@@ -3,8 +3,8 @@
     python benchmarks/sklearn_interface.py --data DIR --out rows.jsonl [--tasks census digits]
 
     census     incomes in ``adult.csv`` (32,561 rows): the area under the ROC curve of a gradient
-               boosting and of a logistic regression on the codes of a table model with a
-               linear decoder, ``LatentVariableModel("table", latents=20)``, in a
+               boosting and of a logistic regression on the codes of a table model,
+               ``LatentVariableModel("table", latents=20)``, turned to independent components, in a
                ``Pipeline``, and of the same classifier on one-hot features, by ``cross_val_score``
                on the same folds
     digits     scikit-learn's 1,797 digits, of which 50 have a label, five of each digit, drawn by a
@@ -23,7 +23,8 @@ seed, so that a run that was cut off goes on.
 
 Measured on one core:
 
-    census     mean of three folds     logistic regression    gradient boosting
+    census     (a linear decoder, 40 epochs, codes not turned, as it was before)
+               mean of three folds     logistic regression    gradient boosting
                20 codes                0.8905                 0.8993
                one-hot features        0.9060                 0.9258
 
@@ -59,6 +60,7 @@ from json_lines import ResultLines
 from sklearn.base import clone
 from sklearn.compose import make_column_selector, make_column_transformer
 from sklearn.datasets import load_digits
+from sklearn.decomposition import FastICA
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
@@ -87,9 +89,9 @@ def encoder(tiny: bool, seed: int) -> LatentVariableModel:
     """Return the estimator whose codes are the features."""
     size = {"hidden": (16,)} if tiny else {"hidden": (256,)}
     return LatentVariableModel(
-        "table", latents=3 if tiny else LATENTS, model_arguments={"hidden": ()},
+        "table", latents=3 if tiny else LATENTS, model_arguments=size,
         guide_arguments=size, kl_weight=0.3,
-        table_arguments={"missing": ["?"], "unseen": "missing"}, epochs=1 if tiny else 40,
+        table_arguments={"missing": ["?"], "unseen": "missing"}, epochs=1 if tiny else 30,
         batch_size=256, learning_rate=4e-3, validation=None, random_state=seed,
     )  # fmt: skip
 
@@ -112,7 +114,8 @@ def census(path: Path, fold: int, tiny: bool) -> dict[str, Any]:
     folds = list(StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(frame, y))
     found: dict[str, Any] = {"rows": len(frame)}
     began = time.perf_counter()
-    codes = encoder(tiny, fold)
+    turned = FastICA(random_state=0, max_iter=300)  # trees split along axes, which a code has none
+    codes = make_pipeline(encoder(tiny, fold), turned)
     for name, classifier in {
         "boosting": HistGradientBoostingClassifier(random_state=0),
         "logistic": LogisticRegression(max_iter=2000),
