@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from sklearn.base import clone
 
-from ppl_vae import build
+from ppl_vae import build, elbo_terms
 from ppl_vae.guides.normal import NormalGuide
 from ppl_vae.models.gaussian import GaussianModel
 from ppl_vae.sklearn import (
@@ -161,3 +161,11 @@ def test_the_plain_package_needs_no_scikit_learn():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert "pip install 'ppl-vae[sklearn]'" in done.stdout
+
+
+def test_the_pair_of_a_copy_finds_columns_by_their_names():
+    fitted = LatentVariableModel(latents=2, **QUICK).fit(PEOPLE)
+    copied = by_pickle(fitted, None)
+    turned = PEOPLE[PEOPLE.columns[::-1]]
+    found = [elbo_terms(copied.model_, copied.guide_, frame) for frame in (PEOPLE, turned)]
+    pd.testing.assert_frame_equal(*found)
