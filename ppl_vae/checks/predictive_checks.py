@@ -34,6 +34,7 @@ from ppl_vae.core.pair import Guide, Model, Pair
 from ppl_vae.core.world import world
 from ppl_vae.data.rows import Data
 from ppl_vae.elbo.points import points_given
+from ppl_vae.predictive.factors import sites_masked_by_draws
 from ppl_vae.predictive.replicates import ReplicateSampler
 from ppl_vae.verdicts import Block, Line, Table, Tone, verdict
 
@@ -103,6 +104,7 @@ class PredictiveCheck:
         prior: Whether latents were drawn from the prior.
         factors: Sites whose replicates do not follow a ``pyro.factor`` of the model, so that even a
             perfect model may be flagged: ``{site: names of the factors}``; empty without factors.
+        masked_by_draws: Sites whose mask depends on what replicates draw; likewise.
         left_out: Number of rows that the check leaves out, because the networks overflow on them.
         points: Latents that the guide gives as a point: replicates lack their spread, so that even
             a perfect model may be flagged.
@@ -136,6 +138,7 @@ class PredictiveCheck:
     num_samples: int
     prior: bool
     factors: dict[str, list[str]] = field(default_factory=dict)
+    masked_by_draws: list[str] = field(default_factory=list)
     left_out: int = 0
     points: list[str] = field(default_factory=list)
     steps: dict[str, int] = field(default_factory=dict)
@@ -223,11 +226,16 @@ class PredictiveCheck:
 
     @property
     def factor_notes(self) -> list[str]:
-        """A line of text for each site whose replicates do not follow the model's factors."""
+        """A line of text for each site whose flags are no findings, and why."""
         return [
             f'site "{site}": a flag is no finding, because replicates do not follow the factor '
             f"{', '.join(names)} of the model (a censored value is drawn as if it were observed)"
             for site, names in self.factors.items()
+        ] + [
+            f'site "{site}": a flag is no finding, because its mask depends on values that each '
+            "replicate draws anew; put both parts into one distribution, such as "
+            "dist.ZeroInflatedDistribution"
+            for site in self.masked_by_draws
         ]
 
     def _content(self) -> list[Block]:
@@ -361,6 +369,7 @@ def _check_of(comparison: ReplicateComparison, points: list[str]) -> PredictiveC
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
         factors={name: sampler.factors[name] for name in features if name in sampler.factors},
+        masked_by_draws=sites_masked_by_draws(sampler.pair, sampler.rows),
         left_out=int(sampler.far_rows.found.sum()), points=points,
         steps={
             name: int(layout.inside.sum())

@@ -1,4 +1,4 @@
-"""Factors of a model, which replicated data do not follow.
+"""What replicated data do not follow: factors of a model, and masks that draws decide.
 
     p(x, z) f(x, z)          f: a ``pyro.factor`` of the model, exp of its log-factor
 
@@ -53,6 +53,29 @@ def sites_beside_factors(pair: Pair, rows: Rows, *, prior: bool) -> dict[str, li
         for name in data
         if beside[name]
     }
+
+
+def sites_masked_by_draws(pair: Pair, rows: Rows) -> list[str]:
+    """Return the data sites whose mask depends on values that each replicate draws anew.
+
+    A count that is masked where another observed site is 0 is an example: a replicate draws that
+    other site too, so that its counts are unmasked in other cells than the data's.
+
+    Args:
+        pair: The pair; its model is run on a few rows twice, without the data's values.
+        rows: The data.
+    """
+    drawn = poutine.uncondition(pair.model)
+    with quiet_look(pair, rows) as batch:
+        first, second = (
+            {
+                sites.full_site_name(trace, name): sites.unmasked_cells(site)
+                for name, site in sites.with_role(trace, "data", "latent").items()
+            }
+            for trace in (poutine.trace(drawn).get_trace(batch) for _ in range(2))
+        )
+    same = {name: mask.equal(second[name]) for name, mask in first.items() if name in second}
+    return [name for name, equal in same.items() if not equal]
 
 
 def _reading(pair: Pair, rows: Rows, field: int) -> set[str]:

@@ -112,6 +112,11 @@ def _of_checks(measured: Measurements) -> Iterator[Finding]:
         yield Finding(
             f"Flags of {unreliable} are no findings: replicates do not follow the model's factors."
         )
+    if masked := _sites(site for check in checks.values() for site in check.masked_by_draws):
+        yield Finding(
+            f"Flags of {masked} are no findings: the mask depends on values that replicates draw.",
+            "Put both parts into one distribution, such as dist.ZeroInflatedDistribution.",
+        )
     if points := _sites(site for check in checks.values() for site in check.points):
         yield Finding(
             f"The guide gives {points} as a point, so that a flag may be the fault of the guide.",
