@@ -45,6 +45,8 @@ myst_enable_extensions = ["colon_fence", "dollarmath", "deflist", "attrs_inline"
 myst_heading_anchors = 3
 suppress_warnings = ["config.cache"]
 
+smartquotes = False  # -- is an option, and no dash
+
 html_theme = "pydata_sphinx_theme"
 html_title = "ppl_vae"
 html_math_renderer = "mathml"

@@ -155,7 +155,7 @@ def draw(checks: dict, difference: pd.Series, origin: str) -> plt.Figure:
         ax.set_xlabel(f"{STATISTICS[statistic]}, in the held-out cells")
     figure.suptitle(
         f"Which likelihood describes {origin}? A gene that the model reproduces is on the line.\n"
-        "Red: the data are outside the replicates' 95 % interval, as 5 % of genes are by chance"
+        "Red: the data are outside the replicates' 90 % interval, as 10 % of genes are by chance"
     )
     return figure
 

@@ -63,5 +63,12 @@ def setup(app: Sphinx) -> dict[str, bool]:
     ) -> None:
         lines[:] = plain_stars(literal_blocks(lines))
 
+    def signature(
+        _app: Sphinx, what: str, _name: str, value: Any, *_: Any
+    ) -> tuple[str, None] | None:
+        """Leave out the constructor of a result, which nobody calls."""
+        return ("", None) if what == "class" and hasattr(value, "_repr_html_") else None
+
     app.connect("autodoc-process-docstring", process, priority=100)  # before napoleon
+    app.connect("autodoc-process-signature", signature)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

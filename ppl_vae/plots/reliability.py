@@ -45,7 +45,7 @@ def reliability(scores: Any, *, ax: Axes | None = None, title: str | None = None
     Example:
         >>> ax = reliability([0.1, 0.6, 0.9, -np.inf, np.nan])
         >>> [text.get_text() for text in ax.get_legend().get_texts()][0]
-        'above 0.7, not reliable: 1 row (20 %)'
+        'above 0.7: 1 row (20 %)'
     """
     k_hat = _as_k_hat(scores)
     usable = float(getattr(scores, "attrs", {}).get("k_hat_threshold", USABLE))
@@ -159,7 +159,7 @@ def _groups(
     """
     equal_weights = np.isneginf(known)
     groups = [
-        (f"above {usable:.2g}, not reliable", known > usable, "^", style.ORANGE),
+        (f"above {usable:.2g}", known > usable, "^", style.ORANGE),
         (
             f"{good:.2g} to {usable:.2g}, usable",
             (known > good) & (known <= usable),

@@ -111,6 +111,7 @@ def _draw_points(
                 np.full(beyond.sum(), side * FARTHEST), lines[beyond], arrow,
                 label=f"{label}, farther out", **{**look, "markersize": 9},
             )  # fmt: skip
+            label = "_" + label  # once in the legend
 
 
 def _names(shown: pd.DataFrame) -> list[str]:

@@ -92,6 +92,7 @@ PRINTS = {
         "Inference gap of 20 rows", "of 9 quantities flagged", "of 8 latents active",
         r"^[01]\.\d+$",
     ],
+    "howto/write_a_likelihood.md": ["no findings", "of 5 statistics flagged"],
     "howto/write_a_pair.md": ["no findings", "TraceMeanField_ELBO"],
     "stability.md": ["AnomalyDetector, Comparison"],
     "start/first_pair.md": ["no findings", "TraceMeanField_ELBO"],

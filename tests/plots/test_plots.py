@@ -247,7 +247,7 @@ def test_every_k_hat_is_drawn_and_counted_between_its_bounds():
     k_hat = [0.9, -0.2, 0.6, 0.5, 0.7, np.nan, -np.inf, 0.71]
     ax = reliability(k_hat)
     assert legend(ax) == [
-        "above 0.7, not reliable: 2 rows (25 %)",
+        "above 0.7: 2 rows (25 %)",
         "0.5 to 0.7, usable: 2 rows (25 %)",
         "0.5 or below, good: 2 rows (25 %)",
         "-inf, all draws weigh the same: 1 row (12 %)",
