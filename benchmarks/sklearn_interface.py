@@ -36,10 +36,11 @@ The settings were chosen on a quarter of the first fold's training rows. Tried o
 boosting and logistic regression: two hidden layers of 256 and a KL weight of 1 0.898 and 0.876, one
 layer and 0.3 0.904 and 0.882, a linear decoder 0.898 and 0.888, with 0.15 0.899, 0.884.
 On that quarter the codes of a linear decoder had 0.900 and 0.897; with the logarithms of their
-standard deviations beside them 0.903 and 0.902; turned to independent components (``FastICA``) 0.904 for the boosting, to principal ones 0.899; one-hot features 0.925
-and 0.903. With a hidden layer of 256 in the decoder they had 0.905 and 0.894, and independent
-components with the standard deviations 0.909 for the boosting. The codes of a ``ppca`` of the one-
-hot features, on principal axes, had 0.899 and 0.890 on the fold itself.
+standard deviations beside them 0.903 and 0.902; turned to independent components (``FastICA``)
+0.904 for the boosting, to principal ones 0.899; one-hot features 0.925 and 0.903. With a hidden
+layer of 256 in the decoder they had 0.905 and 0.894, and independent components with the standard
+deviations 0.909 for the boosting. The codes of a ``ppca`` of the one-hot features, on principal
+axes, had 0.899 and 0.890 on the fold itself.
 """
 
 from __future__ import annotations
