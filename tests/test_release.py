@@ -57,7 +57,8 @@ def test_the_source_archive_holds_what_the_repository_keeps_and_nothing_else(tmp
         shutil.copyfile(ROOT / name, here / name)
     kept = {name for name in tracked() if not name.startswith(NOT_SHIPPED)}
     for junk in (".venv/lib/x.py", "build/tree/x.py", "runs/x/run.json", "tests/x.pyc", "notes.txt",
-                 "models/__pycache__/normal.cpython-311.pyc", ".env", "dist/x.whl"):  # fmt: skip
+                 "models/__pycache__/normal.cpython-311.pyc", ".env", "dist/x.whl",
+                 "docs/zoo/x.md", "docs/_generated/errors.md", "docs/gallery/x.rst"):  # fmt: skip
         (here / junk).parent.mkdir(parents=True, exist_ok=True)
         (here / junk).write_text("")
     code = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
