@@ -15,7 +15,7 @@ NOT_QUICK := \
   checks/test_calibration.py checks/test_planted_faults.py predictive/test_replicates.py \
   checks/test_p_values.py checks/test_user_statistics.py checks/test_predictive_checks.py \
   cli/test_check.py cli/test_command_page.py cli/test_evaluate.py cli/test_lint_fit.py \
-  cli/test_list_new.py cli/test_report.py docs/test_pages.py \
+  cli/test_list_new.py cli/test_report.py docs/test_pages.py docs/test_site.py \
   compiled/test_blow_ups.py compiled/test_changes.py compiled/test_equality.py \
   compiled/test_faults.py compiled/test_fit.py compiled/test_large_numbers.py \
   elbo/test_bounds.py elbo/test_global_latents.py elbo/test_objectives.py \
@@ -28,7 +28,7 @@ NOT_QUICK := \
   latents/test_codes.py report/test_browser.py report/test_content.py \
   saving/test_integrity.py saving/test_locks.py saving/test_resume.py saving/test_resume_kinds.py \
   training/test_run_directory.py training/test_world.py \
-  test_arviz.py test_packaging.py
+  test_arviz.py test_packaging.py test_release.py
 
 .PHONY: demo test quick slow docs dist lint types format clean
 

@@ -24,6 +24,7 @@ TITLES = {
 }  # fmt: skip
 MODULES = {
     "sklearn": "Estimators for scikit-learn",
+    "sklearn.pyod": "For programs that are written for pyod",
     "callbacks": "Callbacks for `fit`",
     "schedules": "KL weights as functions of the step",
     "nn": "Networks for models and guides",
@@ -57,6 +58,8 @@ def write(folder: Path) -> None:
     _write(folder / "index.md", "\n\n".join([*index, hidden]) + "\n")
     for name in every:
         _write(folder / f"{name}.md", page(name))
+    for stale in {path.stem for path in folder.glob("*.md")} - {"index", *every}:
+        (folder / f"{stale}.md").unlink()  # of a name that is gone
 
 
 def offered(module: ModuleType) -> list[str]:

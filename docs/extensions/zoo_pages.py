@@ -166,6 +166,8 @@ def write(app: Sphinx) -> None:
     index = ["# Zoo", "One readable file each, of at most 80 lines, to use, or to copy and edit."]
     for kind, title in (("models", "Models"), ("guides", "Guides")):
         (folder / kind).mkdir(exist_ok=True)
+        for stale in {path.stem for path in (folder / kind).glob("*.md")} - set(zoo(kind)):
+            (folder / kind / f"{stale}.md").unlink()  # of a file that is gone
         rows = []
         for name, entry in status_iterator(
             zoo(kind).items(), f"zoo: {kind}... ", length=len(zoo(kind)), verbosity=0

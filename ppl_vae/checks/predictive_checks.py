@@ -369,7 +369,7 @@ def _check_of(comparison: ReplicateComparison, points: list[str]) -> PredictiveC
         discrete=[name for name, kind in comparison.kinds.items() if kind.name != "real"],
         rows=len(sampler.rows), num_samples=sampler.num_samples, prior=sampler.prior,
         factors={name: sampler.factors[name] for name in features if name in sampler.factors},
-        masked_by_draws=sites_masked_by_draws(sampler.pair, sampler.rows),
+        masked_by_draws=sites_masked_by_draws(sampler.pair, sampler.rows, list(features)),
         left_out=int(sampler.far_rows.found.sum()), points=points,
         steps={
             name: int(layout.inside.sum())

@@ -55,8 +55,8 @@ def sites_beside_factors(pair: Pair, rows: Rows, *, prior: bool) -> dict[str, li
     }
 
 
-def sites_masked_by_draws(pair: Pair, rows: Rows) -> list[str]:
-    """Return the data sites whose mask depends on values that each replicate draws anew.
+def sites_masked_by_draws(pair: Pair, rows: Rows, names: list[str]) -> list[str]:
+    """Return the sites whose mask depends on values that each replicate draws anew.
 
     A count that is masked where another observed site is 0 is an example: a replicate draws that
     other site too, so that its counts are unmasked in other cells than the data's.
@@ -64,6 +64,7 @@ def sites_masked_by_draws(pair: Pair, rows: Rows) -> list[str]:
     Args:
         pair: The pair; its model is run on a few rows twice, without the data's values.
         rows: The data.
+        names: The data sites to look at.
     """
     drawn = poutine.uncondition(pair.model)
     with quiet_look(pair, rows) as batch:
@@ -74,8 +75,7 @@ def sites_masked_by_draws(pair: Pair, rows: Rows) -> list[str]:
             }
             for trace in (poutine.trace(drawn).get_trace(batch) for _ in range(2))
         )
-    same = {name: mask.equal(second[name]) for name, mask in first.items() if name in second}
-    return [name for name, equal in same.items() if not equal]
+    return [name for name in names if not first[name].equal(second[name])]
 
 
 def _reading(pair: Pair, rows: Rows, field: int) -> set[str]:

@@ -65,4 +65,15 @@ def test_the_title_and_the_commands_of_an_example_become_a_page(tmp_path):
 def test_every_example_has_a_test_that_executes_it():
     tests = "\n".join(p.read_text() for p in (DOCS.parent / "tests/examples").glob("*.py"))
     for file in (DOCS.parent / "examples").glob("*.py"):
-        assert file.stem in tests, f"tests/examples: no test executes {file.name}"
+        named = f'"{file.stem}"' in tests or f"{file.stem}.py" in tests
+        assert named, f"tests/examples: no test executes {file.name}"
+
+
+def test_guides_that_fit_are_those_that_lint_accepts():
+    pages = importlib.import_module("extensions.zoo_pages")
+    assert pages.partners("hmm") == ["none"]
+    assert pages.partners("topics") == ["dirichlet", "logistic_normal"]
+    fitting = pages.partners("bernoulli")
+    assert fitting[0] == "normal"
+    assert "flow" in fitting
+    assert not {"none", "dirichlet", "smoothing"} & set(fitting)
