@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyro
 import torch
@@ -28,8 +29,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
 from ppl_vae.compat import of_torch
+from ppl_vae.compiled import fused_functions, narrow_products
 from ppl_vae.compiled.layout import copy_with_strides
-from ppl_vae.compiled.rational_tanh import rational_tanh
 from ppl_vae.compiled.value_free import without_values
 
 # Operations that are taken apart into simpler ones before expands are sunk: the part that depends
@@ -43,10 +44,22 @@ OPTIONS_OF_CPU = {
     "layout_optimization": False,
     "memory_planning": True,
     "cpp.enable_floating_point_contract_flag": "fast",
+    "realize_opcount_threshold": 16,
 }
 OPTIONS_OF_CUDA = {"triton.cudagraphs": True}
 
 aten = torch.ops.aten
+
+# Operations that compiled code for a CPU computes in our own way.
+_OF_CPU: dict[Any, Callable[..., Any]] = {
+    aten.tanh.default: fused_functions.tanh,
+    aten.sigmoid.default: fused_functions.sigmoid,
+    aten.log_sigmoid_forward.default: fused_functions.log_sigmoid,
+}
+_OF_AMD: dict[Any, Callable[..., Any]] = {
+    aten.mm.default: narrow_products.mm,
+    aten.addmm.default: narrow_products.addmm,
+}
 
 
 @dataclass(frozen=True)
@@ -351,10 +364,13 @@ def compile_graph(
     take the place of that code. Checks of the inputs' sizes at every call are left to the caller
     (``size_asserts``): they took 0.012 of 0.2 ms of a small step. On a CPU, temporary results lie
     in one piece of memory (``memory_planning``), products and sums are contracted
-    (``enable_floating_point_contract_flag``), and tanh is a ratio of polynomials that fuses into
-    the loop around it (``rational_tanh.py``). ``layout_optimization`` would store images with the
-    channels last; on a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran
-    at 0.93 of its speed with it, at 1.07 without.
+    (``enable_floating_point_contract_flag``), and results that take more than sixteen operations
+    and are read more than once are stored (``realize_opcount_threshold``; torch's own thirty or
+    fifty would compute the likelihood of ten classes again for every row). Some functions fuse
+    into the loop around them (``fused_functions.py``), some products are made with other columns
+    (``narrow_products.py``). ``layout_optimization`` would store images with the channels last; on
+    a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran at 0.93 of its
+    speed with it, at 1.07 without.
 
     The function runs once on copies of the state before it is returned, so that a compiler that
     fails at its first call fails here.
@@ -372,7 +388,7 @@ def compile_graph(
     examples = [*map(copy_with_strides, state), *inputs]
     table = of_torch.decompositions(_TAKEN_APART)
     if on_cpu:
-        table[aten.tanh.default] = rational_tanh
+        table |= _OF_CPU | (_OF_AMD if narrow_products.is_worthwhile() else {})
     with of_torch.compiler_silenced(), of_torch.sources_forgotten():
         module = make_fx(function, decomposition_table=table)(*examples)
         _sink_expands(module)

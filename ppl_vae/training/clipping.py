@@ -1,21 +1,24 @@
 """The factor that clips a gradient, from a norm that does not overflow.
 
-    factor = min(1, c / |g|),    |g| = s^-1 sqrt(sum (s g_i)^2)
+    factor = min(1, c / |g|),    |g| = sqrt(sum g_i^2)
 
-with c the largest norm and s a power of 2. In single precision the square of 2e19 is no longer
-finite, and so is the sum of many smaller squares. Where that happens, s = 2^-80 takes the place of
-s = 1, and squares of all finite numbers are finite. The norm itself is never formed there, because
-it may be larger than the largest number: the factor is s c / sqrt(sum (s g_i)^2).
+with c the largest norm. In single precision the square of 2e19 is no longer finite, and so is the
+sum of many smaller squares, so that the squares are added up in double precision. Gradients in
+double precision are divided by their largest number first.
 
 Adam and RMSprop hold squares of the gradient. A square that is not finite would stop its parameter
 for the rest of the fit without a word, so that the factor is NaN, and no update is made, where a
 number of the clipped gradient is that large.
+
+Every gradient is read once, because these readings are a tenth of a small compiled step: for its
+norm where gradients are clipped, for its largest number where they are not.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -41,14 +44,26 @@ def clip_factor(gradients: Sequence[Tensor], limit: float) -> Tensor:
         tensor(nan)
     """
     first = gradients[0]
-    shrink = 2.0 ** -round(0.625 * math.log2(torch.finfo(first.dtype).max))
     filled = [g.to(first) for g in gradients if g.numel()] or [first.new_zeros(1)]
-    largest = torch.stack([g.abs().amax() for g in filled]).amax()
-    plain = torch.stack([g.square().sum() for g in filled]).sum().sqrt()
-    shrunk = torch.stack([(g * shrink).square().sum() for g in filled]).sum().sqrt()
-    factor = torch.ones_like(plain)
-    if limit < math.inf:
-        by_shrunk = limit * shrink / shrunk
-        factor = torch.where(plain.isfinite(), limit / (plain + 1e-6), by_shrunk).clamp(max=1.0)
-    usable = shrunk.isfinite() & (largest * factor).square().isfinite()
-    return torch.where(usable, factor, math.nan)
+    if limit == math.inf:
+        largest, factor = _largest(filled), first.new_ones(())
+    else:
+        norm = _norm(filled)
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0).to(first.dtype)
+        # No number of the clipped gradient is larger than its norm.
+        largest = torch.where(norm.isfinite(), norm.clamp(max=limit), norm).to(first.dtype)
+    return torch.where(largest.square().isfinite(), factor, math.nan)
+
+
+def _largest(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the largest absolute value of all numbers, NaN where one is NaN."""
+    return reduce(torch.maximum, [g.abs().amax() for g in gradients])
+
+
+def _norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all numbers together in double precision; infinite or NaN as they are."""
+    if gradients[0].dtype != torch.float64:
+        return reduce(torch.add, [g.double().square().sum() for g in gradients]).sqrt()
+    largest = _largest(gradients)
+    unit = torch.where(largest > 0, largest, 1.0)
+    return unit * reduce(torch.add, [(g / unit).square().sum() for g in gradients]).sqrt()

@@ -358,6 +358,7 @@ def many_differ(traced_step: TracedStep, indices: Sequence[Tensor]) -> bool:
         indices: Positions of the batches, (rows,) each.
     """
     held, weights = traced_step.held, [0.37] * len(indices)
+    assert traced_step.update is not None
     before = list(map(copy_with_strides, held))
     ends = []
     for together in (True, False):
@@ -368,6 +369,7 @@ def many_differ(traced_step: TracedStep, indices: Sequence[Tensor]) -> bool:
                 made = (traced_step(index, 0.37) for index in indices)
                 losses = [of_step for of_step, applied in made if applied]
         ends.append((losses, list(map(copy_with_strides, held))))
+        traced_step.update.count(-len(losses))
         for tensor, value in zip(held, before, strict=True):
             write_back(tensor, value)
     (losses, tensors), (other_losses, other_tensors) = ends

@@ -51,8 +51,8 @@ class TensorUpdate(ABC):
         group: For each parameter, the number of its parameter group.
 
     Attributes:
-        state: All first moments, then all second moments, then the step counts: one of each for
-            each parameter.
+        state: All first moments, then all second moments, one of each for each parameter.
+        steps: How often each parameter was updated; ``count`` counts on.
         counts: ``{group: step count of its first parameter}``.
     """
 
@@ -65,7 +65,8 @@ class TensorUpdate(ABC):
     def __init__(self, optimizer: Optimizer, parameters: list[Tensor], group: list[int]) -> None:
         self.optimizer, self.parameters, self.group = optimizer, parameters, group
         states = [self._state_of(parameter) for parameter in parameters]
-        self.state: list[Tensor] = [s[key] for key in (*self.moments, "step") for s in states]
+        self.state: list[Tensor] = [s[key] for key in self.moments for s in states]
+        self.steps: list[Tensor] = [s["step"] for s in states]
         self.counts = {n: states[group.index(n)]["step"] for n in sorted(set(group))}
 
     @classmethod
@@ -90,9 +91,8 @@ class TensorUpdate(ABC):
         if any(id(p) not in number for p in parameters):
             return None
         update = kind(optimizer, parameters, [number[id(p)] for p in parameters])
-        counts = update.state[len(kind.moments) * len(parameters) :]
         expected = [update.counts[group] for group in update.group]
-        equal = all(c.item() == e.item() for c, e in zip(counts, expected, strict=True))
+        equal = all(s.item() == e.item() for s, e in zip(update.steps, expected, strict=True))
         return update if equal else None
 
     def dry_run_rates(self) -> Tensor:
@@ -142,7 +142,7 @@ class TensorUpdate(ABC):
         """
         n = len(parameters)
         for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
-            first, second, count = state[i], state[n + i], state[2 * n + i]
+            first, second = state[i], state[n + i]
             row = rates[self.group[i]]
             gradient = g + row[L2] * p
             new_first = first + (1 - row[FIRST_DECAY]) * (gradient - first)
@@ -152,7 +152,19 @@ class TensorUpdate(ABC):
             p.copy_(torch.where(finite, new, p))
             first.copy_(torch.where(finite, new_first, first))
             second.copy_(torch.where(finite, new_second, second))
-            count.copy_(torch.where(finite, count + 1, count))
+
+    def count(self, updates: int) -> None:
+        """Add updates that were made to the optimizer's step counts, which no update changes.
+
+        The counts are no part of the compiled step: each of them would be another tensor that every
+        call takes.
+
+        Args:
+            updates: How many were made.
+        """
+        with torch.no_grad():
+            for step in self.steps:
+                step.add_(updates)
 
     @abstractmethod
     def _rates(self, group: dict[str, Any], step: float) -> tuple[float, ...]:

@@ -154,6 +154,8 @@ class TracedStep:
                 write_back(tensor, value)
             torch.set_rng_state(generator)
             numbers = self.chain(self.held, indices[:made], kl_weights[:made]) if made else []
+        assert self.update is not None
+        self.update.count(made)
         return [of_step[:-1] for of_step in numbers]
 
     def chain(
@@ -198,7 +200,9 @@ class TracedStep:
         if self.update is not None:
             (losses_and_factor,) = self._run_or_undo([self.update.rates(1)[0], *batch])
             numbers: list[float] = losses_and_factor.tolist()
-            return numbers[:-1], all(map(math.isfinite, numbers))
+            applied = all(map(math.isfinite, numbers))
+            self.update.count(int(applied))
+            return numbers[:-1], applied
         losses, gradients = self._differentiated(batch)
         return losses.tolist(), self.eager.apply(losses, gradients)
 
@@ -267,7 +271,7 @@ class TracedStep:
         copies = list(map(copy_with_strides, parameters))
         (losses_and_factor,) = self._run([*copies, *constants, *state, rates, *batch])
         losses, factor = losses_and_factor[:-1], losses_and_factor[-1].item()
-        first_moments = state[: len(state) // 3]
+        first_moments = state[: len(state) // 2]
         return losses, self._in_place_of_none([2 * m / factor for m in first_moments])
 
     @property
