@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyro
 import torch
@@ -49,17 +48,6 @@ OPTIONS_OF_CPU = {
 OPTIONS_OF_CUDA = {"triton.cudagraphs": True}
 
 aten = torch.ops.aten
-
-# Operations that compiled code for a CPU computes in our own way.
-_OF_CPU: dict[Any, Callable[..., Any]] = {
-    aten.tanh.default: fused_functions.tanh,
-    aten.sigmoid.default: fused_functions.sigmoid,
-    aten.log_sigmoid_forward.default: fused_functions.log_sigmoid,
-}
-_OF_AMD: dict[Any, Callable[..., Any]] = {
-    aten.mm.default: narrow_products.mm,
-    aten.addmm.default: narrow_products.addmm,
-}
 
 
 @dataclass(frozen=True)
@@ -366,8 +354,8 @@ def compile_graph(
     in one piece of memory (``memory_planning``), products and sums are contracted
     (``enable_floating_point_contract_flag``), and results that take more than sixteen operations
     and are read more than once are stored (``realize_opcount_threshold``; torch's own thirty or
-    fifty would compute the likelihood of ten classes again for every row). Some functions fuse
-    into the loop around them (``fused_functions.py``), some products are made with other columns
+    fifty would compute the likelihood of ten classes again for every row). Some functions fuse into
+    the loop around them (``fused_functions.py``), some products are made with other columns
     (``narrow_products.py``). ``layout_optimization`` would store images with the channels last; on
     a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran at 0.93 of its
     speed with it, at 1.07 without.
@@ -388,7 +376,7 @@ def compile_graph(
     examples = [*map(copy_with_strides, state), *inputs]
     table = of_torch.decompositions(_TAKEN_APART)
     if on_cpu:
-        table |= _OF_CPU | (_OF_AMD if narrow_products.is_worthwhile() else {})
+        table.update(fused_functions.RULES | narrow_products.rules())
     with of_torch.compiler_silenced(), of_torch.sources_forgotten():
         module = make_fx(function, decomposition_table=table)(*examples)
         _sink_expands(module)

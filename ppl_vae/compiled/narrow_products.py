@@ -16,8 +16,9 @@ and is left alone.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -32,14 +33,18 @@ SMALL = 4096  # numbers of a result that is transposed nearly for nothing
 
 
 @functools.cache
-def is_worthwhile() -> bool:
-    """Return whether torch multiplies by MKL on a processor of AMD, as far as Linux tells."""
+def rules() -> dict[Any, Callable[..., Any]]:
+    """Return ``{operation: what stands in its place}`` for this computer.
+
+    It is empty where torch does not multiply by MKL on a processor of AMD, as far as Linux tells.
+    """
     described = Path("/proc/cpuinfo")
-    return (
+    measured = (
         torch.backends.mkl.is_available()
         and described.exists()
         and "AuthenticAMD" in described.read_text()
     )
+    return {aten.mm.default: mm, aten.addmm.default: addmm} if measured else {}
 
 
 def mm(left: Tensor, right: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ def matrices(rows, inner, columns, dtype=torch.float32):
 @pytest.fixture
 def on_amd(monkeypatch):
     """Another processor multiplies in the same way for this test."""
-    monkeypatch.setattr(narrow_products, "is_worthwhile", lambda: True)
+    products = {torch.ops.aten.mm.default: narrow_products.mm}
+    products[torch.ops.aten.addmm.default] = narrow_products.addmm
+    monkeypatch.setattr(narrow_products, "rules", lambda: products)
 
 
 def test_a_product_is_the_product_or_left_to_torch():
@@ -87,7 +89,7 @@ def test_compiled_code_returns_the_same_layer():
 
 
 def test_who_makes_the_processor_decides(monkeypatch):
-    narrow_products.is_worthwhile.cache_clear()
+    narrow_products.rules.cache_clear()
     for text, expected in {
         "vendor_id : AuthenticAMD": True,
         "vendor_id : GenuineIntel": False,
@@ -95,5 +97,5 @@ def test_who_makes_the_processor_decides(monkeypatch):
         monkeypatch.setattr(narrow_products.Path, "read_text", lambda path, text=text: text)
         monkeypatch.setattr(narrow_products.Path, "exists", lambda path: True)
         monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-        assert narrow_products.is_worthwhile() is expected
-        narrow_products.is_worthwhile.cache_clear()
+        assert bool(narrow_products.rules()) is expected
+        narrow_products.rules.cache_clear()
