@@ -43,8 +43,8 @@ OPTIONS_OF_CPU = {
     "layout_optimization": False,
     "memory_planning": True,
     "cpp.enable_floating_point_contract_flag": "fast",
-    "realize_opcount_threshold": 16,
 }
+OPTIONS_WHERE_SUNK = {"realize_opcount_threshold": 16}
 OPTIONS_OF_CUDA = {"triton.cudagraphs": True}
 
 aten = torch.ops.aten
@@ -134,7 +134,7 @@ def _forget_values(module: GraphModule) -> None:
     module.recompile()
 
 
-def _sink_expands(module: GraphModule) -> None:
+def _sink_expands(module: GraphModule) -> bool:
     """Compute elementwise before broadcasting: f(expand(a), expand(b)) becomes expand(f(a, b)).
 
     The problem: enumeration and particles broadcast tensors that do not depend on them, and
@@ -156,8 +156,11 @@ def _sink_expands(module: GraphModule) -> None:
     that ``reshape``, which copies then, takes its place.
 
     It needs the shapes in ``node.meta["val"]``, and so runs before ``_forget_values``.
+
+    Returns:
+        Whether that spares much: more numbers than the largest of these results has.
     """
-    graph, expand = module.graph, aten.expand.default
+    graph, expand, spared, largest = module.graph, aten.expand.default, 0, 0
     written = _written_results(module)
     for node in graph.nodes:
         if node.target in of_torch.VIEWS:
@@ -181,6 +184,9 @@ def _sink_expands(module: GraphModule) -> None:
         large.meta["val"] = node.meta["val"]
         node.replace_all_uses_with(large)
         graph.erase_node(node)
+        spared += large.meta["val"].numel() - small.meta["val"].numel()
+        largest = max(largest, large.meta["val"].numel())
+    return spared > largest
 
 
 def _written_results(module: GraphModule) -> set[Node]:
@@ -351,14 +357,14 @@ def compile_graph(
     ``cpp_wrapper`` writes the code between the kernels in C++ (on a CPU); elsewhere CUDA graphs
     take the place of that code. Checks of the inputs' sizes at every call are left to the caller
     (``size_asserts``): they took 0.012 of 0.2 ms of a small step. On a CPU, temporary results lie
-    in one piece of memory (``memory_planning``), products and sums are contracted
-    (``enable_floating_point_contract_flag``), and results that take more than sixteen operations
-    and are read more than once are stored (``realize_opcount_threshold``; torch's own thirty or
-    fifty would compute the likelihood of ten classes again for every row). Some functions fuse into
-    the loop around them (``fused_functions.py``), some products are made with other columns
-    (``narrow_products.py``). ``layout_optimization`` would store images with the channels last; on
-    a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran at 0.93 of its
-    speed with it, at 1.07 without.
+    in one piece of memory (``memory_planning``), and products and sums are contracted
+    (``enable_floating_point_contract_flag``). Where expands were sunk, results that take more than
+    sixteen operations and are read more than once are stored (``realize_opcount_threshold``): by
+    torch's own limit the likelihood of ten classes would be computed again for every row. Some
+    functions fuse into the loop around them (``fused_functions.py``), some products are made with
+    other columns (``narrow_products.py``). ``layout_optimization`` would store images with the
+    channels last; on a CPU that was slower: beside eager PyTorch by hand, a convolutional pair ran
+    at 0.93 of its speed with it, at 1.07 without.
 
     The function runs once on copies of the state before it is returned, so that a compiler that
     fails at its first call fails here.
@@ -379,10 +385,12 @@ def compile_graph(
         table.update(fused_functions.RULES | narrow_products.rules())
     with of_torch.compiler_silenced(), of_torch.sources_forgotten():
         module = make_fx(function, decomposition_table=table)(*examples)
-        _sink_expands(module)
+        sunk = _sink_expands(module)
         large = _lift_large_numbers(module)
         _forget_values(module)
-        options = OPTIONS | (OPTIONS_OF_CPU if on_cpu else OPTIONS_OF_CUDA)
+        options = {**OPTIONS, **(OPTIONS_OF_CPU if on_cpu else OPTIONS_OF_CUDA)}
+        if on_cpu and sunk:
+            options.update(OPTIONS_WHERE_SUNK)
         code = of_torch.compile_with_inductor(module, [*large, *examples], options)
         compiled = CompiledGraph(code, of_torch.without_wrappers(code), large)
         compiled(*examples)

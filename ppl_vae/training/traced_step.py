@@ -178,7 +178,10 @@ class TracedStep:
         changing: list[Any] = [rates, places.unbind()]
         if self.weighted:
             changing.append(torch.tensor(kl_weights).unbind())
-        fixed = [*self.numbers, *(tensor.detach() for tensor in held)]  # their class is known faster
+        fixed = [
+            *self.numbers,
+            *(tensor.detach() for tensor in held),
+        ]  # their class is known faster
         arrays: list[Any] = [field.array for field in self.rows.fields]
         with torch.no_grad(), self._without_autocast():
             found = [
