@@ -177,7 +177,8 @@ def write(app: Sphinx) -> None:
                 if kind == "models"
                 else [model for model, guides in pairs.items() if name in guides]
             )
-            figure = figure_of(kind, name, pairs, folder / "figures", epochs)
+            drawn = re.search(app.config.zoo_drawn, name)
+            figure = figure_of(kind, name, pairs, folder / "figures", epochs) if drawn else ""
             text, path = page(kind, entry, fits, figure), folder / kind / f"{name}.md"
             if not path.exists() or path.read_text(encoding="utf-8") != text:
                 path.write_text(text, encoding="utf-8")
@@ -199,6 +200,7 @@ def write(app: Sphinx) -> None:
 def setup(app: Sphinx) -> dict[str, bool]:
     """Write the pages of the zoo before Sphinx reads its sources; define the roles for links."""
     app.add_config_value("zoo_quick", False, "env", bool)
+    app.add_config_value("zoo_drawn", "", "env", str)  # pattern of the files that have a figure
     app.connect("builder-inited", write)
     app.add_role("zoo", page_role("/zoo/{}"))
     app.add_role("example", page_role("/gallery/{}"))

@@ -98,6 +98,16 @@ def test_an_expand_still_sinks_where_nothing_writes(monkeypatch):
     assert exp.args[0].op == "placeholder"
 
 
+def test_more_results_are_stored_where_sinking_spares_much(monkeypatch):
+    options = []
+    keep = lambda module, examples, given: options.append(given) or module  # noqa: E731
+    monkeypatch.setattr(of_torch, "compile_with_inductor", keep)
+    x, y = torch.randn(3, 1, 5), torch.randn(3, 4, 5)
+    compile_graph(lambda x, y: [x.expand(3, 4, 5).exp().log1p() * y], [], [x, y])
+    compile_graph(lambda x, y: [x.expand(3, 1, 5).exp().log1p() * y], [], [x, y])
+    assert ["realize_opcount_threshold" in given for given in options] == [True, False]
+
+
 @pytest.mark.usefixtures("not_compiled")
 @pytest.mark.parametrize("make", KINDS)
 def test_pairs_of_every_kind_compile(make):

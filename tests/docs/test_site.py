@@ -17,16 +17,18 @@ ROOT = Path(__file__).parents[2]
 PAGES = ["index.html", "zoo/models/gaussian.html", "gallery/index.html"]
 
 
-def build(docs, out, executed=""):
+def build(docs, out, executed="", drawn=""):
     """Build the site as ``make docs QUICK=1`` does; returns the process.
 
     Args:
         docs: Folder of the sources.
         out: Folder for the pages.
         executed: Pattern of the examples that are executed; all by default.
+        drawn: Pattern of the files of the zoo that have a figure; all by default.
     """
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
     command += ["-D", f"sphinx_gallery_conf.filename_pattern={executed}"] if executed else []
+    command += ["-D", f"zoo_drawn={drawn}"]
     return subprocess.run(
         [*command, "-d", out.with_name("doctrees"), docs, out],
         env={**os.environ, "QUICK": "1"}, capture_output=True, text=True, check=False,
@@ -36,13 +38,14 @@ def build(docs, out, executed=""):
 @pytest.fixture(
     scope="module",
     params=[
-        "/(digits|svi_script)",
-        pytest.param("", id="all", marks=pytest.mark.slow),  # tests/examples runs all, as quickly
+        pytest.param(("/(digits|svi_script)", "^(gaussian|flow)$"), id="some"),
+        # tests/examples runs all examples every time; the other figures are drawn here alone
+        pytest.param(("", ""), id="all", marks=pytest.mark.slow),
     ],
 )
 def site(tmp_path_factory, request):
     out = tmp_path_factory.mktemp("site") / "html"
-    done = build(ROOT / "docs", out, request.param)
+    done = build(ROOT / "docs", out, *request.param)
     assert done.returncode == 0, done.stderr[-3000:]
     return out
 

@@ -1,10 +1,14 @@
 """Programs that run in several processes over loopback, as ``torchrun`` starts them."""
 
+import contextlib
+import importlib
 import json
+import multiprocessing
 import os
 import socket
-import subprocess
 import sys
+import tempfile
+import warnings
 import zlib
 from pathlib import Path
 
@@ -12,38 +16,53 @@ import torch
 
 from ppl_vae.core.world import as_bytes
 
-TESTS = Path(__file__).parents[1]
+# Processes are forked from one that has imported torch already, which takes seconds.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["parts.world_programs"])
 
 
 def start(program, *arguments, size=2):
-    """Start ``program`` of ``parts/world_programs.py`` on every rank; returns the processes."""
+    """Start ``program`` of ``parts/world_programs.py`` on every rank.
+
+    Returns:
+        For each rank the process, and the folder with what it writes, in ``1`` and ``2``.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = ["from parts.world_programs import", program, ";", program, f"(*{list(arguments)!r})"]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
-    path = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
-    return [
-        subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", " ".join(words)],
-            env={**os.environ, **shared, "RANK": str(rank), "PYTHONPATH": path},
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for rank in range(size)
-    ]  # fmt: skip
+    found = []
+    for each in range(size):
+        folder = tempfile.mkdtemp()
+        environment = {**os.environ, **shared, "RANK": str(each)}
+        process = PROCESSES.Process(target=_run, args=(program, arguments, environment, folder))
+        process.start()
+        found.append((process, Path(folder)))
+    return found
+
+
+def _run(program, arguments, environment, folder):
+    """Run a program in a new process; an error ends it with 1 and a traceback."""
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream in (1, 2):
+        file = os.open(Path(folder) / str(stream), os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, stream)
+    warnings.simplefilter("error")
+    getattr(importlib.import_module("parts.world_programs"), program)(*arguments)
 
 
 def ended(processes, seconds=300):
     """Wait for processes; returns (exit code, stdout, stderr) of each."""
     found = []
-    for process in processes:
-        try:
-            out, err = process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            for each in processes:
-                each.kill()
-            raise
-        found.append((process.returncode, out, err))
+    with contextlib.ExitStack() as at_last:
+        for process, _ in processes:
+            at_last.callback(process.kill)
+        for process, folder in processes:
+            process.join(seconds)
+            assert process.exitcode is not None, f"the process still runs after {seconds} s"
+            out, err = ((folder / stream).read_text() for stream in "12")
+            found.append((process.exitcode, out, err))
     return found
 
 
