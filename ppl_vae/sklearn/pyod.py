@@ -6,8 +6,9 @@
 The two contracts share names and contradict each other, so that each has a class of its own. pyod
 itself is not needed.
 
-Source: Zhao, Nasrullah & Li (2019), PyOD, arXiv:1901.01588; Kriegel et al. (2011), Interpreting and
-Unifying Outlier Scores, section 3 (``method="unify"``).
+Sources: Zhao, Nasrullah & Li (2019), PyOD, arXiv:1901.01588; Kriegel et al. (2011), Interpreting
+and Unifying Outlier Scores, section 3 (``method="unify"``); Perini, Vercruyssen & Davis (2020),
+Quantifying the Confidence of Anomaly Detectors in Their Example-Wise Predictions, section 3.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.stats import binom
 from sklearn.base import BaseEstimator, clone
 from sklearn.utils.validation import check_is_fitted
 
@@ -90,13 +92,37 @@ class PyodDetector(BaseEstimator):
         check_is_fitted(self)
         return np.asarray(-self.detector_.score_samples(X))
 
-    def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
+    def predict(self, X: Any, return_confidence: bool = False) -> Any:  # noqa: N803
         """Return 1 for outliers and 0 for the other rows, (rows,).
 
         Args:
             X: (rows, columns), with the columns of the fit.
+            return_confidence: Whether to return ``predict_confidence`` beside it.
         """
-        return np.asarray(self.decision_function(X) > self.threshold_, dtype=np.int64)
+        scores = self.decision_function(X)
+        strange = np.asarray(scores > self.threshold_, dtype=np.int64)
+        return (strange, self._confidence(scores)) if return_confidence else strange
+
+    def predict_confidence(self, X: Any) -> Floats:  # noqa: N803
+        """Return how sure the prediction of each row is, (rows,), from 0 to 1.
+
+        It is the probability that the same prediction is made after a fit to other rows of the same
+        kind, by the place of the row's score among those of the fit. It says nothing of whether
+        the prediction is right.
+
+        Args:
+            X: (rows, columns), with the columns of the fit.
+        """
+        return self._confidence(self.decision_function(X))
+
+    def _confidence(self, scores: Floats) -> Floats:
+        """Return the probabilities that scores stay on their side of the threshold."""
+        known = np.sort(self.decision_scores_)
+        count = len(known)
+        below = (1 + np.searchsorted(known, scores, side="right")) / (2 + count)
+        inliers = count - int(count * self.contamination)
+        strange = 1 - binom.cdf(inliers, count, below)
+        return np.asarray(np.where(scores > self.threshold_, strange, 1 - strange))
 
     def fit_predict(self, X: Any, y: Any = None) -> npt.NDArray[np.int64]:  # noqa: N803
         """Fit the detector, and return 1 for the outliers and 0 for the other rows, (rows,).
@@ -107,7 +133,12 @@ class PyodDetector(BaseEstimator):
         """
         return np.asarray(self.fit(X).labels_, dtype=np.int64)
 
-    def predict_proba(self, X: Any, method: str = "linear") -> Floats:  # noqa: N803
+    def predict_proba(
+        self,
+        X: Any,  # noqa: N803
+        method: str = "linear",
+        return_confidence: bool = False,
+    ) -> Any:
         """Return what pyod calls probabilities, (rows, 2): of an inlier and of an outlier.
 
         Args:
@@ -115,6 +146,7 @@ class PyodDetector(BaseEstimator):
             method: ``"linear"`` for the place of the score between the lowest and the highest of
                 the fit; ``"unify"`` for the error function of how many standard deviations it is
                 above the mean of the fit.
+            return_confidence: Whether to return ``predict_confidence`` beside it.
 
         Raises:
             ValueError: If there is no such method.
@@ -129,4 +161,5 @@ class PyodDetector(BaseEstimator):
         else:
             raise ValueError(f'method: expected "linear" or "unify", got {shown(method)}')
         strange = strange.clip(0, 1)
-        return np.column_stack([1 - strange, strange])
+        both = np.column_stack([1 - strange, strange])
+        return (both, self._confidence(scores)) if return_confidence else both

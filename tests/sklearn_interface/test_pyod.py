@@ -1,5 +1,7 @@
 """``PyodDetector`` keeps pyod's contract, which is not scikit-learn's."""
 
+import math
+
 import numpy as np
 import pytest
 from parts.extras import sklearn
@@ -54,6 +56,28 @@ def test_probabilities_are_pyods(fitted):
         np.testing.assert_allclose(found.sum(1), 1)
     with pytest.raises(ValueError, match='method: expected "linear" or "unify", got \'rank\''):
         fitted.predict_proba(X, method="rank")
+
+
+def test_confidence_is_the_chance_that_a_row_stays_on_its_side(fitted):
+    """By the sum of the binomial distribution; near the threshold a row may fall on either side."""
+    scores, rows = fitted.decision_scores_, len(X)
+    confidence = fitted.predict_confidence(NEW)
+    for score, sure, label in zip(
+        fitted.decision_function(NEW), confidence, fitted.predict(NEW), strict=True
+    ):
+        below = (1 + (scores <= score).sum()) / (2 + rows)
+        strange = sum(
+            math.comb(rows, k) * below**k * (1 - below) ** (rows - k)
+            for k in range(rows - 20 + 1, rows + 1)
+        )
+        assert sure == pytest.approx(strange if label else 1 - strange)
+    near = np.argsort(abs(scores - fitted.threshold_))[0]
+    assert confidence.min() > 0.99
+    assert 0.3 < fitted.predict_confidence(X)[near] < 0.7
+    labels, beside = fitted.predict(NEW, return_confidence=True)
+    assert labels.tolist() == [0, 1]
+    assert (beside == confidence).all()
+    assert (fitted.predict_proba(NEW, return_confidence=True)[1] == confidence).all()
 
 
 def test_the_contamination_is_the_adapters(fitted):
