@@ -174,11 +174,14 @@ def test_the_traced_density_is_that_of_the_model():
 @pytest.mark.parametrize(
     "names",
     [
-        ("hierarchical", "top_down"), ("semisupervised", "classifier"), ("table", "table"),
+        ("hierarchical", "top_down"), ("table", "table"),
         # annealed by the same code as the others
         *(
             pytest.param(names, marks=pytest.mark.slow)
-            for names in (("mixture_prior", "normal"), ("topics", "logistic_normal"))
+            for names in (
+                ("mixture_prior", "normal"), ("topics", "logistic_normal"),
+                ("semisupervised", "classifier"),
+            )
         ),
     ],
     ids="+".join,

@@ -104,7 +104,10 @@ def test_equal_rows_and_equal_labels_are_taken():
     assert np.isfinite(result.frame.drop(columns="log_prob_upper").to_numpy()).all()
 
 
-@pytest.mark.parametrize("method", ["importance", "annealed"])
+@pytest.mark.parametrize(
+    "method",
+    ["importance", pytest.param("annealed", marks=pytest.mark.slow)],  # refined by the same code
+)
 def test_layers_gradients_and_modes_are_left_as_they_are(method):
     model, guide, x = dropout()
     halves = nn.ModuleList([model, guide]).train()

@@ -12,7 +12,7 @@ FILE = Path(__file__).parents[2] / "examples" / "small_encoder.py"
 
 @pytest.mark.filterwarnings("ignore:fit. the ELBO was still rising")
 def test_more_hidden_units_lessen_what_the_network_loses_and_not_what_the_family_does(tmp_path):
-    words = "--epochs", 15, "--hidden", 2, 64, "--rows", 20, "--run", tmp_path / "run"
+    words = "--epochs", 15, "--hidden", 2, 64, "--rows", 10, "--run", tmp_path / "run"
     out, _ = run_script(FILE, *words, folder=tmp_path)
     assert (tmp_path / "run" / "small_encoder.png").stat().st_size > 5000
     lines = [line.split() for line in out.splitlines()]

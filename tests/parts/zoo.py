@@ -202,9 +202,3 @@ def zoo_names():
         for model in zoo("models")
         for guide in (*zoo("guides"), *([] if needs_guide(model) else [NO_GUIDE]))
     ]
-
-
-@functools.cache
-def zoo_pairs():
-    """Names ``(model, guide)`` of all pairs of the zoo that fit together."""
-    return [names for names in zoo_names() if not refusal(*names)]
