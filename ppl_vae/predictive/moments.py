@@ -14,6 +14,7 @@ Moments are exact where a distribution knows them and they depend on nothing tha
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -61,6 +62,7 @@ class RunningMoments:
         self._mean: Tensor | None = None
         self._within = self._between = torch.zeros(())
         self._categorical = False
+        self._unknown = ""  # name of a site whose distribution does not know its moments
 
     def add(self, site: Site) -> None:
         """Update the moments with one more draw of the site's distribution.
@@ -91,8 +93,18 @@ class RunningMoments:
         return {"mean": self._mean, "sd": (self._within + between).sqrt()}
 
     def expected(self) -> Tensor:
-        """Return the mean; for a categorical site, the most probable category."""
+        """Return the mean; for a categorical site, the most probable category.
+
+        It warns where one draw stands for the mean.
+        """
         assert self._mean is not None
+        if self._unknown and self.count == 1:
+            warnings.warn(
+                f'site "{self._unknown}": expected a distribution that knows its mean and variance,'
+                " got one without, so that a draw stands in the place of the expected value; give "
+                "the distribution both properties, or average draws",
+                stacklevel=2,
+            )
         return self._mean.argmax(-1) if self._categorical else self._mean
 
     def equals(self, site: Site) -> bool:
@@ -103,6 +115,7 @@ class RunningMoments:
         """Return mean and variance of a site's distribution, (...) each, or stand-ins for them."""
         moments = known_moments(site["fn"])
         if moments is None:
+            self._unknown = site["name"]
             value = site["value"].to(torch.get_default_dtype())
             return value, torch.zeros_like(value)
         if len(moments) == 1:

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from ppl_vae import encode, reconstruct
+from ppl_vae import encode, generate, reconstruct
 from ppl_vae.predictive.moments import averaged_moments, known_moments
 from ppl_vae.predictive.randomness import DependentTensors, following_random_numbers
 
 
 def site(fn):
-    return {"fn": fn, "value": fn.sample()}
+    return {"name": "z", "fn": fn, "value": fn.sample()}
 
 
 def exact_sites(run):
@@ -62,17 +62,19 @@ def test_codes_behind_a_discrete_draw_are_averaged_under_every_seed(seed):
     assert codes["z"]["sd"].to_numpy().item() == pytest.approx(1.45**0.5, rel=0.17)
 
 
+class Unknowing(dist.Normal):
+    """A distribution that does not know its mean."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
 def test_the_spread_of_draws_is_estimated_without_bias():
     """The average over many calls of a variance from three draws each is the variance, 4."""
-
-    class Draws(dist.Normal):
-        @property
-        def mean(self):
-            raise NotImplementedError
-
     with pyro.get_param_store().scope():
         torch.manual_seed(0)
-        run = lambda number: {"z": site(Draws(torch.zeros(4000), 2.0))}  # noqa: E731
+        run = lambda number: {"z": site(Unknowing(torch.zeros(4000), 2.0))}  # noqa: E731
         average = averaged_moments(run, 3)[0]["z"]
     assert not average.exact
     assert float(average.result()["sd"].square().mean()) == pytest.approx(4.0, rel=0.07)
@@ -88,6 +90,28 @@ def test_a_single_draw_says_nothing_of_the_spread():
     assert codes.attrs["exact"] == {"y": True, "z": False}
     assert codes["y"]["sd"].to_numpy().ravel().tolist() == pytest.approx([0.4] * 2)
     assert codes["z"]["sd"].isna().all().all()
+
+
+@pytest.mark.parametrize("verb", ["generate", "reconstruct"])
+def test_one_draw_in_the_place_of_an_expected_value_is_told_of(verb):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", Unknowing(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1.0))
+
+    data, words = torch.zeros(5), 'site "x": expected a distribution that knows its mean'
+    if verb == "generate":
+        with pytest.warns(UserWarning, match=words):
+            generate(model, guide, data, num_samples=3, expected=True)
+        generate(model, guide, data, num_samples=3)
+    else:
+        with pytest.warns(UserWarning, match=words):
+            reconstruct(model, guide, data, num_samples=1)
+        reconstruct(model, guide, data, num_samples=50)  # warnings are errors
 
 
 # What depends on a draw, by every way that Python and torch offer
