@@ -99,6 +99,45 @@ def without_wrappers(compiled: Any) -> Callable[[list[Tensor]], list[Tensor]] | 
     return None
 
 
+def called_in_turn(
+    code: Callable[[list[Tensor]], list[Tensor]], inputs: Sequence[Sequence[Tensor]]
+) -> list[Tensor]:
+    """Call what ``without_wrappers`` returned once for each list of inputs.
+
+    Where the code is C++, all inputs are handed over together, and what Python does around each
+    call is left out: 0.005 of 0.13 ms of a small step.
+
+    Expected: a closure over a function ``inductor_entry_cpp`` of pointers to tensors, which frees
+    the pointers that it takes, and ``torch._C._aoti``, which makes tensors of pointers and pointers
+    of tensors. Without the closure, the code is called as it is.
+
+    Args:
+        code: Compiled code, for one list of tensors.
+        inputs: The tensors of each call, as many in each.
+
+    Returns:
+        The first result of each call, in order.
+
+    Raises:
+        Exception: What the code raises; later calls are not made then.
+    """
+    cells = [cell.cell_contents for cell in getattr(code, "__closure__", None) or ()]
+    entry = next((c for c in cells if getattr(c, "__name__", "") == "inductor_entry_cpp"), None)
+    if entry is None:
+        return [code(list(of_call))[0] for of_call in inputs]
+    pointers: Any = torch._C._aoti
+    given = pointers.unsafe_alloc_void_ptrs_from_tensors([t for each in inputs for t in each])
+    size, taken, results = len(inputs[0]), 0, []
+    try:
+        for _ in inputs:
+            taken += size
+            results.append(entry(given[taken - size : taken]))
+    finally:
+        pointers.alloc_tensors_by_stealing_from_void_ptrs(given[taken:])
+        found = [pointers.alloc_tensors_by_stealing_from_void_ptrs(each) for each in results]
+    return [of_call[0] for of_call in found]
+
+
 @contextlib.contextmanager
 def sources_forgotten() -> Iterator[None]:
     """Run the block, and drop the texts of programs that torch would store to the process's end.

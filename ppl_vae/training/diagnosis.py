@@ -188,3 +188,11 @@ def _broken_gradients(pair: Pair, site: sites.Site) -> list[str]:
     gradients = torch.autograd.grad(log_prob, values, retain_graph=True, allow_unused=True)
     pairs = zip(parameters, gradients, strict=True)
     return [n for n, g in pairs if g is not None and not g.isfinite().all()]
+
+
+def first_line(error: Exception) -> str:
+    """Return an error's class and the first line of its message, whole sentences of a long one."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    if len(line) > 300:
+        line = line[:300].rpartition(". ")[0] or line[:300]
+    return f"{type(error).__name__}: {line}"

@@ -45,6 +45,7 @@ from ppl_vae.elbo.loss import Gradients, LossAndGradient
 from ppl_vae.elbo.objectives import Objective
 from ppl_vae.training.agreement import kinds_of_all
 from ppl_vae.training.batches import check_batch_size, layer_refusing_one_row, shard_sizes
+from ppl_vae.training.diagnosis import first_line
 from ppl_vae.training.eager_step import EagerStep
 from ppl_vae.training.equivalence import (
     difference_from_eager,
@@ -54,7 +55,7 @@ from ppl_vae.training.equivalence import (
 )
 from ppl_vae.training.like_lengths import batches_of_epoch
 from ppl_vae.training.shards import ShardedStep
-from ppl_vae.training.traced_step import CompiledStepError, TracedStep, first_line
+from ppl_vae.training.traced_step import CompiledStepError, TracedStep
 
 KINDS = EAGER, TRACED, COMPILED = "eager", "traced", "compiled"
 TRACED_FROM = 300  # steps to come after which tracing and its comparison are repaid
@@ -371,8 +372,7 @@ class Stepper:
         """Run the traced graph instead of compiled code from now on, with a warning."""
         self.traced_steps[size].interpret()
         self.kinds[size], self.reason = TRACED, reason
-        words = f"compile: {reason}; the traced graph runs instead, which is slower"
-        warnings.warn(words, stacklevel=2)
+        warnings.warn(f"compile: {reason}; the traced graph runs, which is slower", stacklevel=2)
 
     def _first_and_last_rows(self, size: int) -> list[Tensor]:
         """Return the positions of two batches, (size,) each: the first rows and the last rows."""

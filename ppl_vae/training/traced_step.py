@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ppl_vae.compat import of_torch
 from ppl_vae.compiled.double import run_in_double
 from ppl_vae.compiled.few_channels import FewChannels
 from ppl_vae.compiled.graphs import compile_graph, trace_graph
@@ -34,6 +35,7 @@ from ppl_vae.core.world import same_bits
 from ppl_vae.data.rows import Rows, as_tuple, in_form_of
 from ppl_vae.elbo.loss import Gradients
 from ppl_vae.training.clipping import clip_factor
+from ppl_vae.training.diagnosis import first_line
 from ppl_vae.training.eager_step import EagerStep
 from ppl_vae.training.optimizers import TensorUpdate
 
@@ -178,16 +180,13 @@ class TracedStep:
         changing: list[Any] = [rates, places.unbind()]
         if self.weighted:
             changing.append(torch.tensor(kl_weights).unbind())
-        fixed = [
-            *self.numbers,
-            *(tensor.detach() for tensor in held),
-        ]  # their class is known faster
-        arrays: list[Any] = [field.array for field in self.rows.fields]
+        fixed, arrays = [*self.numbers, *held], [field.array for field in self.rows.fields]
         with torch.no_grad(), self._without_autocast():
-            found = [
-                self.bare([*fixed, own_rates, *arrays, *others])[0]
+            of_steps: list[list[Any]] = [
+                [*fixed, own_rates, *arrays, *others]
                 for own_rates, *others in zip(*changing, strict=True)
             ]
+            found = of_torch.called_in_turn(self.bare, of_steps)
             torch.autograd.graph.increment_version(held)
         numbers: list[list[float]] = torch.stack(found).tolist()
         return numbers
@@ -392,14 +391,6 @@ class TracedStep:
         trained = list(itertools.compress(parameters, self.has_gradient))
         self.update.update(trained, gradients, state, rates, finite)
         return [torch.cat([losses, factor.to(losses.dtype).reshape(1)])]
-
-
-def first_line(error: Exception) -> str:
-    """Return an error's class and the first line of its message, whole sentences of a long one."""
-    line = (str(error).strip().splitlines() or [""])[0]
-    if len(line) > 300:
-        line = line[:300].rpartition(". ")[0] or line[:300]
-    return f"{type(error).__name__}: {line}"
 
 
 def _take(tensors: Iterator[Tensor], count: int) -> list[Tensor]:

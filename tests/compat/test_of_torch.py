@@ -50,6 +50,31 @@ def test_standalone_compile_returns_a_callable_for_the_examples_shapes():
     torch.testing.assert_close(compiled(x)[0], x.sin() + x.cos())
 
 
+def test_code_of_inductor_is_called_in_turn_without_its_wrapper():
+    """Each call changes the state that the next one reads; an error ends them."""
+    state, data = torch.zeros(3), torch.ones(3, 3)
+
+    def step(state, data, factor):
+        state.copy_(data @ state + factor)
+        return [state.sum()]
+
+    options = {"cpp_wrapper": True, "fallback_random": True}
+    with of_torch.compiler_silenced():
+        module = make_fx(step)(state, data, torch.ones(()))
+        compiled = of_torch.compile_with_inductor(module, [state, data, torch.ones(())], options)
+    code = of_torch.without_wrappers(compiled)
+    names = [getattr(cell.cell_contents, "__name__", "") for cell in code.__closure__]
+    assert "inductor_entry_cpp" in names
+    factors = [torch.tensor(f) for f in (1.0, 2.0, 3.0)]
+    state.zero_()
+    found = of_torch.called_in_turn(code, [[state, data, factor] for factor in factors])
+    assert [result.item() for result in found] == [3.0, 15.0, 54.0]
+    with pytest.raises(RuntimeError):
+        of_torch.called_in_turn(code, [[state, torch.ones(2, 2), factors[0]]] * 3)
+    plain = of_torch.called_in_turn(lambda inputs: [inputs.pop() * 2], [[factors[0]], [factors[1]]])
+    assert [result.item() for result in plain] == [2.0, 4.0]
+
+
 def test_torchs_loggers_are_quiet_inside_and_restored_after(capfd):
     names = ["torch", "torch._inductor", "torch._subclasses.fake_tensor", "torch.first.used"]
     loggers = [logging.getLogger(name) for name in names]

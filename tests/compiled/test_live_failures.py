@@ -90,7 +90,7 @@ def test_a_fit_goes_on_traced_where_compiled_code_raises(failure, requested, mon
     assert (history.step, history.step_reason) == (
         "traced", "the compiled step failed: RuntimeError: out of memory",
     )  # fmt: skip
-    assert warned == [f"compile: {history.step_reason}; the traced graph runs instead, which is "
+    assert warned == [f"compile: {history.step_reason}; the traced graph runs, which is "
                       "slower"]  # fmt: skip
     assert traced[0].step == "traced"
     assert history.frame["elbo"].tolist() == pytest.approx(traced[0].frame["elbo"].tolist())
