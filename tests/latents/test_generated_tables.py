@@ -48,6 +48,8 @@ def made(fitted, given=None, count=20, **options):
     return generate(model, None, frame, num_samples=count, given=given, **options)
 
 
+# Counts have no mean in closed form: theirs alone are draws, which the warning says.
+@pytest.mark.filterwarnings('ignore:site "count". expected a distribution that knows its mean')
 @pytest.mark.parametrize("expected", [False, True])
 def test_rows_are_valid_by_the_schema_and_have_no_gaps(fitted, expected):
     *_, data, frame = fitted
