@@ -60,3 +60,11 @@ def test_every_dependency_has_its_reason():
     named = {name for row in re.findall(r"^\| ([^|]+) \|", table, re.M) for name in
              re.findall(r"[a-z][\w-]+", re.sub(r"\(.*\)", "", row))}  # fmt: skip
     assert needed <= named, f"give a reason for {sorted(needed - named)}"
+
+
+def test_the_quick_tests_are_files_of_every_folder():
+    (words,) = re.findall(r"^QUICK_FILES := ((?:\\\n|.)+)", (ROOT / "Makefile").read_text(), re.M)
+    files = [ROOT / "tests" / word for word in words.replace("\\", " ").split()]
+    assert all(file.exists() for file in files)
+    folders = {file.parent for file in (ROOT / "tests").rglob("test_*.py")}
+    assert folders - {file.parent for file in files} == {ROOT / "tests" / "compiled"}

@@ -324,7 +324,8 @@ def generate(
         given: ``{field name or position: values}`` for covariates, one value for all rows or
             ``num_samples`` of them. What the model observes is drawn, and cannot be given.
         expected: Whether to return expected values given the latents (the most probable
-            category) instead of draws.
+            category) instead of draws. A likelihood that does not know its mean gives a draw, with
+            a warning.
         seed: Seeds the draws; the generators are restored afterwards.
         progress: Whether to show a bar: ``None`` for yes, in a terminal or a notebook, once the
             work has taken two seconds.

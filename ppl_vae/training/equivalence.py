@@ -357,21 +357,22 @@ def many_differ(traced_step: TracedStep, indices: Sequence[Tensor]) -> bool:
         traced_step: A compiled step.
         indices: Positions of the batches, (rows,) each.
     """
-    held, weights = traced_step.held, [0.37] * len(indices)
     assert traced_step.update is not None
-    before = list(map(copy_with_strides, held))
+    weights, changing = [0.37] * len(indices), [*traced_step.held, *traced_step.update.steps]
+    before = list(map(copy_with_strides, changing))
     ends = []
     for together in (True, False):
-        with forked(1):
-            if together:
-                losses = traced_step.many(indices, weights)
-            else:
-                made = (traced_step(index, 0.37) for index in indices)
-                losses = [of_step for of_step, applied in made if applied]
-        ends.append((losses, list(map(copy_with_strides, held))))
-        traced_step.update.count(-len(losses))
-        for tensor, value in zip(held, before, strict=True):
-            write_back(tensor, value)
+        try:
+            with forked(1):
+                if together:
+                    losses = traced_step.many(indices, weights)
+                else:
+                    made = (traced_step(index, 0.37) for index in indices)
+                    losses = [of_step for of_step, applied in made if applied]
+            ends.append((losses, list(map(copy_with_strides, changing))))
+        finally:  # also where compiled code raises
+            for tensor, value in zip(changing, before, strict=True):
+                write_back(tensor, value)
     (losses, tensors), (other_losses, other_tensors) = ends
     alike = all(map(same_bits, tensors, other_tensors))
     return losses != other_losses or not alike

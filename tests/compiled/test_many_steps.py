@@ -10,7 +10,7 @@ from parts.pairs import FEATURES, LATENTS, Guide, Model, made, normal, reals
 from ppl_vae import fit
 from ppl_vae.training import equivalence, loop, many_steps, stepper
 from ppl_vae.training.diagnosis import NotFiniteError
-from ppl_vae.training.traced_step import TracedStep
+from ppl_vae.training.traced_step import CompiledStepError, TracedStep
 
 pytestmark = pytest.mark.filterwarnings("ignore:layer .*BatchNorm1d")
 
@@ -135,6 +135,31 @@ def test_code_that_raises_in_a_call_is_met_by_single_steps(monkeypatch):
     assert len(stepped) == 7
     monkeypatch.undo()
     assert_same(broken, learn(monkeypatch, False))
+
+
+def test_a_comparison_that_fails_leaves_the_pair_as_it_was(monkeypatch):
+    compared, single, restored = equivalence.many_differ, TracedStep.__call__, []
+
+    def failing(step, indices):
+        kept = [*step.held, *step.update.steps]
+        before, calls = [tensor.clone() for tensor in kept], []
+
+        def second_fails(step, index, weight):
+            calls.append(index)
+            if len(calls) == 2:
+                raise CompiledStepError("no memory")
+            return single(step, index, weight)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(TracedStep, "__call__", second_fails)
+            with pytest.raises(CompiledStepError):
+                compared(step, indices)
+        restored.append(all(map(torch.equal, kept, before)))
+        return True
+
+    monkeypatch.setattr(stepper, "many_differ", failing)
+    learn(monkeypatch, True)
+    assert restored == [True]
 
 
 def test_a_parameter_with_other_memory_is_not_read_by_compiled_code(monkeypatch):

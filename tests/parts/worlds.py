@@ -5,6 +5,7 @@ import importlib
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import sys
 import tempfile
@@ -62,6 +63,7 @@ def ended(processes, seconds=300):
             process.join(seconds)
             assert process.exitcode is not None, f"the process still runs after {seconds} s"
             out, err = ((folder / stream).read_text() for stream in "12")
+            shutil.rmtree(folder)
             found.append((process.exitcode, out, err))
     return found
 
